@@ -1,0 +1,261 @@
+# -*- test-case-name: mailgate.test.test_directives -*-
+"""
+The grammar of the values in gateway.ini, which is nginx's, and the vocabulary in which settings classes declare what
+they read: C{timeout: float = directive("timeout", seconds, 60.0)}.
+
+Settings classes stand beside the code that obeys them; L{mailgate.config} reads the ini file's sections into them.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from enum import Enum
+from typing import Any, TypeVar
+
+from attrs import field, fields, frozen
+
+__all__ = [
+    "ConfigurationError",
+    "Directive",
+    "Level",
+    "ListenAddress",
+    "Problem",
+    "ServerSettings",
+    "directive",
+    "directives",
+    "flag",
+    "lines",
+    "nearest",
+    "number",
+    "oneOf",
+    "path",
+    "paths",
+    "seconds",
+    "size",
+    "text",
+    "words",
+]
+
+T = TypeVar("T")
+_DIRECTIVE = "mailgate directive"
+
+Parser = Callable[[str, str], Any]
+"""Makes a value of an option's text; its second argument is the folder that relative paths start from."""
+
+
+class Level(Enum):
+    """The kinds of section that a directive may stand in."""
+
+    MAILGATE = "mailgate"
+    MAIL = "mail"
+    SERVER = "server"
+    SANDBOX = "sandbox"
+
+
+@frozen
+class Directive:
+    """One option of gateway.ini; C{group} is the settings class that declares it, C{field} its attribute there."""
+
+    name: str
+    parse: Parser
+    levels: frozenset[Level]
+    group: type | None = None
+    field: str = ""
+
+
+@frozen
+class Problem:
+    """One thing that is wrong with a configuration, and where it stands."""
+
+    file: str
+    message: str
+    section: str = ""
+    option: str = ""
+    value: str | None = None
+
+    def __str__(self) -> str:
+        place = self.file
+        if self.section:
+            place += f": [{self.section}]"
+        if self.option:
+            place += f" {self.option}"
+        if self.value is not None:
+            place += f" = {' | '.join(self.value.split(chr(10))).strip(' |')}"
+        return f"{place}: {self.message}"
+
+
+class ConfigurationError(Exception):
+    """The configuration cannot be used. C{problems} are all that was found, C{str} gives a line for each."""
+
+    def __init__(self, problems: Sequence[Problem]) -> None:
+        super().__init__("\n".join(map(str, problems)))
+        self.problems = tuple(problems)
+
+
+@frozen
+class ListenAddress:
+    """
+    Where a server listens. C{host} is an address without brackets (C{0.0.0.0}, C{::}) or C{unix:/path}; C{text} is
+    what the operator wrote; with C{ssl} TLS is spoken from the first byte.
+    """
+
+    host: str
+    port: int
+    ssl: bool = False
+    text: str = ""
+
+    def __str__(self) -> str:
+        if self.host.startswith("unix:"):
+            return self.host
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+@frozen
+class ServerSettings:
+    """
+    One C{[server NAME]}, defaults of C{[mail]} filled in: C{settings[TLSSettings]} gives the directives of one
+    settings class. C{given} holds the names of the options that were written, here or in C{[mail]}.
+    """
+
+    name: str
+    protocol: str
+    listen: tuple[ListenAddress, ...]
+    groups: Mapping[type, Any] = field(factory=dict, repr=False)
+    given: frozenset[str] = frozenset()
+    file: str = "gateway.ini"
+
+    def __getitem__(self, group: type[T]) -> T:
+        """The settings of class C{group}; its defaults, where nothing was read into it."""
+        found: T = self.groups.get(group) or group()
+        return found
+
+    @property
+    def speaksTLS(self) -> bool:
+        """Whether one of its listening addresses speaks TLS from the first byte."""
+        return any(address.ssl for address in self.listen)
+
+    def problem(self, option: str, message: str, value: str | None = None) -> Problem:
+        """What is wrong with this server's C{option}."""
+        return Problem(self.file, message, f"server {self.name}", option, value)
+
+
+def directive(name: str, parse: Parser, default: Any, *levels: Level, secret: bool = False) -> Any:
+    """An attribute of a settings class that is read from option C{name}: in C{[mail]} and C{[server]} unless said."""
+    where = frozenset(levels or (Level.MAIL, Level.SERVER))
+    return field(default=default, metadata={_DIRECTIVE: Directive(name, parse, where)}, repr=not secret)
+
+
+def directives(group: type) -> Iterator[Directive]:
+    """The directives that the settings class C{group} declares."""
+    for attribute in fields(group):
+        declared = attribute.metadata.get(_DIRECTIVE)
+        if declared is not None:
+            yield Directive(declared.name, declared.parse, declared.levels, group, attribute.name)
+
+
+def nearest(word: str, known: Sequence[str]) -> str:
+    """C{"; did you mean X?"} for an unknown C{word}, where one of C{known} is near enough; or nothing."""
+    from difflib import get_close_matches
+
+    close = get_close_matches(word, known, 1)
+    return f"; did you mean {close[0]}?" if close else ""
+
+
+# The parsers. Each raises ValueError with a message that says what would have been right.
+
+
+def text(value: str, folder: str) -> str:
+    """One string, blanks included."""
+    if not value.strip():
+        raise ValueError("a value is missing")
+    if "\n" in value.strip():
+        raise ValueError("takes one line")
+    return value.strip()
+
+
+def flag(value: str, folder: str) -> bool:
+    """nginx's flag, C{on} or C{off}."""
+    if value.lower() not in ("on", "off"):
+        raise ValueError('must be "on" or "off"')
+    return value.lower() == "on"
+
+
+def number(value: str, folder: str) -> int:
+    """A decimal that is not negative."""
+    if not re.fullmatch(r"[0-9]{1,12}", value):
+        raise ValueError("must be a whole number, such as 5")
+    return int(value)
+
+
+def size(value: str, folder: str) -> int:
+    """nginx's size in bytes: C{4096}, C{4k}, C{10m}."""
+    match = re.fullmatch(r"([0-9]{1,12})([kKmM]?)", value)
+    if match is None:
+        raise ValueError("must be a size, such as 4096, 4k or 10m")
+    return int(match[1]) * {"": 1, "k": 1024, "m": 1024 * 1024}[match[2].lower()]
+
+
+_UNITS = {"w": 604800.0, "d": 86400.0, "h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
+_TIME = re.compile(
+    r"(?:(?P<w>\d{1,9})w)? *(?:(?P<d>\d{1,9})d)? *(?:(?P<h>\d{1,9})h)? *(?:(?P<m>\d{1,9})m(?!s))?"
+    r" *(?:(?P<s>\d{1,9})s)? *(?:(?P<ms>\d{1,9})ms)?"
+)
+
+
+def seconds(value: str, folder: str) -> float:
+    """nginx's time: C{30s}, C{1h30m}, C{500ms}, a bare number being seconds. Gives seconds."""
+    if re.fullmatch(r"[0-9]{1,9}", value):
+        return float(value)
+    match = _TIME.fullmatch(value)
+    if match is None or not value:
+        raise ValueError("must be a time, such as 30s, 1h30m or 500ms")
+    return sum(int(amount) * _UNITS[unit] for unit, amount in match.groupdict().items() if amount)
+
+
+def path(value: str, folder: str) -> str:
+    """A file; a relative path starts at the ini file's folder, C{~} is the home folder."""
+    return os.path.join(folder, os.path.expanduser(text(value, folder)))
+
+
+def lines(value: str, folder: str) -> tuple[str, ...]:
+    """One item a line, blanks belonging to the item."""
+    items = tuple(line.strip() for line in value.split("\n") if line.strip())
+    if not items:
+        raise ValueError("a value is missing")
+    return items
+
+
+def paths(value: str, folder: str) -> tuple[str, ...]:
+    """Files, one a line."""
+    return tuple(path(item, folder) for item in lines(value, folder))
+
+
+def oneOf(*allowed: str) -> Parser:
+    """One of the words C{allowed}, in any case."""
+
+    def parse(value: str, folder: str) -> str:
+        if value.lower() not in allowed:
+            raise ValueError(f"must be one of {', '.join(allowed)}{nearest(value.lower(), allowed)}")
+        return value.lower()
+
+    return parse
+
+
+def words(*allowed: str) -> Parser:
+    """Words split at blanks, in any case, of those C{allowed}; without repetition, in the order of C{allowed}."""
+
+    def parse(value: str, folder: str) -> tuple[str, ...]:
+        byLowerCase = {word.lower(): word for word in allowed}
+        given = value.split()
+        if not given:
+            raise ValueError(f"a value is missing: some of {', '.join(allowed)}")
+        for word in given:
+            if word.lower() not in byLowerCase:
+                known = f"the words are {', '.join(allowed)}"
+                raise ValueError(f'"{word}" is unknown, {known}{nearest(word.lower(), list(byLowerCase))}')
+        chosen = {word.lower() for word in given}
+        return tuple(word for lower, word in byLowerCase.items() if lower in chosen)
+
+    return parse

@@ -1,0 +1,198 @@
+# -*- test-case-name: mailgate.test.test_login -*-
+"""
+The words of a login: what a client brings, what is asked of an authenticator, and the two answers it may give.
+
+Everything here is a frozen value that passes between the stages; no stage reaches back into an earlier one.
+Secrets are left out of every C{repr}.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+
+from attrs import field, frozen
+
+__all__ = [
+    "FORBIDDEN",
+    "Backend",
+    "BackendTLS",
+    "Client",
+    "Credentials",
+    "Denial",
+    "Envelope",
+    "LoginRequest",
+    "Method",
+    "Refusal",
+    "Route",
+    "TLSState",
+    "Trouble",
+    "fitForWire",
+]
+
+FORBIDDEN = frozenset(b"\r\n\0")
+"""The bytes that no credential and no text of another service may carry onto a line-based wire."""
+
+
+def fitForWire(*texts: bytes | None) -> bool:
+    """Whether none of C{texts} holds CR, LF or NUL, which would end a line, or a string, before its time."""
+    return not any(FORBIDDEN.intersection(text) for text in texts if text)
+
+
+class Method(Enum):
+    """How a client proves who it is, by the name that nginx's C{Auth-Method} header gives it."""
+
+    PLAIN = "plain"
+    APOP = "apop"
+    CRAM_MD5 = "cram-md5"
+    EXTERNAL = "external"
+    NONE = "none"
+
+    @property
+    def isDigest(self) -> bool:
+        """Whether the secret is a digest over a challenge, from which the password cannot be had."""
+        return self in (Method.APOP, Method.CRAM_MD5)
+
+
+@frozen
+class Credentials:
+    """
+    What a client gave to log in.
+
+    C{user} is the authentication identity as received; C{secret} the password, the hexadecimal digest of a digest
+    method, or empty (EXTERNAL, NONE); C{salt} the whole challenge, angle brackets included, of a digest method.
+    Both may hold any byte, CR, LF and NUL too, where the mechanism can carry them.
+    """
+
+    method: Method
+    user: bytes = b""
+    secret: bytes = field(default=b"", repr=False)
+    salt: bytes = b""
+
+
+@frozen
+class TLSState:
+    """What was negotiated, by OpenSSL's names: C{TLSv1.3}, C{TLS_AES_256_GCM_SHA384}."""
+
+    protocol: str
+    cipher: str
+
+
+@frozen
+class Client:
+    """
+    Who is at the other end of the connection.
+
+    C{host} is an address without brackets, or C{unix:}; C{port} is 0 for a unix socket. C{name} is what SMTP's
+    C{Client-Host} and XCLIENT's C{NAME} say of it.
+    """
+
+    host: str
+    port: int = 0
+    tls: TLSState | None = None
+    name: str = "[UNAVAILABLE]"
+
+
+@frozen
+class Envelope:
+    """
+    What an SMTP client said before the login: the name it greeted with (empty: it has not), whether by EHLO, and, for
+    C{smtp_auth none}, its MAIL and RCPT lines from the command word on, without the line end.
+    """
+
+    helo: bytes = b""
+    extended: bool = False
+    mail: bytes = b""
+    recipient: bytes = b""
+
+
+@frozen
+class LoginRequest:
+    """One attempt to log in; C{attempt} counts from 1 within a connection; C{tag} is IMAP's."""
+
+    protocol: str
+    credentials: Credentials
+    client: Client
+    attempt: int = 1
+    tag: bytes = b""
+    envelope: Envelope = Envelope()
+
+
+class BackendTLS(Enum):
+    """How a connection to a backend is protected."""
+
+    OFF = "off"
+    IMPLICIT = "ssl"
+    STARTTLS = "starttls"
+
+
+@frozen
+class Backend:
+    """
+    A server that holds mailboxes, or takes mail.
+
+    C{host} is an address without brackets, a host name, or C{unix:/path} (then C{port} is 0). C{verify} says whether
+    its certificate must be good for that name.
+    """
+
+    host: str
+    port: int
+    tls: BackendTLS = BackendTLS.OFF
+    verify: bool = True
+
+    def __str__(self) -> str:
+        if self.host.startswith("unix:"):
+            return self.host
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{host}:{self.port}"
+
+
+@frozen
+class Route:
+    """
+    An acceptance: where the account lives, the first choice first, and what to log in there with.
+
+    C{password} is L{None} where nobody knows it (a digest method and no C{Auth-Pass}). C{judged} is false where no
+    authenticator has looked at the password: the backend's refusal then is the answer to the login.
+    """
+
+    backends: tuple[Backend, ...]
+    user: bytes
+    password: bytes | None = field(default=None, repr=False)
+    judged: bool = True
+
+
+class Trouble(Enum):
+    """Why a client is sent a refusal or a goodbye. Each protocol words every one of them."""
+
+    DENIED = "denied"
+    """The credentials are wrong."""
+    TEMPORARY = "temporary"
+    """It could not be found out whether they are right, or the backend did not answer: try again later."""
+    INTERNAL = "internal"
+    """A defect of ours. The connection ends with it."""
+    TIMEOUT = "timeout"
+    """The client said nothing for too long. The connection ends with it."""
+
+
+@frozen
+class Denial:
+    """
+    A refusal of a login.
+
+    C{text} and C{code} are the authentication service's words for the client, used where they fit its protocol
+    (C{code} by SMTP alone). C{wait} seconds pass before the client is told; with C{close} the connection then ends.
+    """
+
+    trouble: Trouble
+    text: bytes | None = None
+    code: bytes | None = None
+    wait: float = 0.0
+    close: bool = False
+
+
+@frozen
+class Refusal:
+    """A backend's "no" to a login: all it said, line ends included, and whether it called that a passing trouble."""
+
+    reply: bytes
+    temporary: bool = False
