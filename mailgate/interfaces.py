@@ -4,21 +4,43 @@ What can be put into mailgate from outside: the interfaces of its extension poin
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
+from attrs import frozen
 from twisted.internet.defer import Deferred
 from zope.interface import Interface
 
-from mailgate.login import Denial, LoginRequest, Route
+from mailgate.directives import ServerSettings
+from mailgate.journal import Journal
+from mailgate.login import Backend, Denial, LoginRequest, Method, Route
 
-__all__ = ["IAuthenticator"]
+__all__ = ["AuthenticatorKind", "IAuthenticator"]
 
 
 class IAuthenticator(Interface):
     """Judges logins, and knows where accounts live."""
 
-    def authenticate(request: LoginRequest) -> Deferred[Route | Denial]:  # type: ignore[empty-body]
+    def authenticate(request: LoginRequest) -> Deferred[Route | Denial]:
         """
         Judge C{request}.
 
         The Deferred can be cancelled: the client has left, and whatever is under way for it is given up. An errback
         means "could not be decided": the client is told of a temporary failure, the reason is logged.
         """
+
+
+@frozen
+class AuthenticatorKind:
+    """
+    A kind of authenticator: chosen by the option C{directive}, configured by the class C{settings}.
+
+    C{methods} are the login methods it can judge. C{build(server, default, reactor, journal)} makes one for a server;
+    C{default} is the backend of C{proxy_pass}, for accounts whose own is not known.
+    """
+
+    name: str
+    directive: str
+    settings: type
+    methods: frozenset[Method]
+    build: Callable[[ServerSettings, Backend | None, Any, Journal], Any]

@@ -1,0 +1,1 @@
+"""Who judges logins, a file for each kind."""

@@ -1,0 +1,1 @@
+"""Embedded mail servers over mailboxes in memory: the backend of the demo, and of tests."""

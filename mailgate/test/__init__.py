@@ -1,0 +1,1 @@
+"""The tests: C{trial mailgate}."""

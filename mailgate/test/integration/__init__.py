@@ -1,0 +1,1 @@
+"""Tests with real Dovecot, Postfix and mail clients; skipped where these are missing."""
