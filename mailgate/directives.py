@@ -23,9 +23,11 @@ __all__ = [
     "ListenAddress",
     "Problem",
     "ServerSettings",
+    "capabilities",
     "directive",
     "directives",
     "flag",
+    "hostPort",
     "lines",
     "nearest",
     "number",
@@ -56,11 +58,15 @@ class Level(Enum):
 
 @frozen
 class Directive:
-    """One option of gateway.ini; C{group} is the settings class that declares it, C{field} its attribute there."""
+    """
+    One option of gateway.ini; C{group} is the settings class that declares it, C{field} its attribute there. The value
+    of a C{secret} one is shown to nobody.
+    """
 
     name: str
     parse: Parser
     levels: frozenset[Level]
+    secret: bool = False
     group: type | None = None
     field: str = ""
 
@@ -144,7 +150,7 @@ class ServerSettings:
 def directive(name: str, parse: Parser, default: Any, *levels: Level, secret: bool = False) -> Any:
     """An attribute of a settings class that is read from option C{name}: in C{[mail]} and C{[server]} unless said."""
     where = frozenset(levels or (Level.MAIL, Level.SERVER))
-    return field(default=default, metadata={_DIRECTIVE: Directive(name, parse, where)}, repr=not secret)
+    return field(default=default, metadata={_DIRECTIVE: Directive(name, parse, where, secret)}, repr=not secret)
 
 
 def directives(group: type) -> Iterator[Directive]:
@@ -152,7 +158,7 @@ def directives(group: type) -> Iterator[Directive]:
     for attribute in fields(group):
         declared = attribute.metadata.get(_DIRECTIVE)
         if declared is not None:
-            yield Directive(declared.name, declared.parse, declared.levels, group, attribute.name)
+            yield Directive(declared.name, declared.parse, declared.levels, declared.secret, group, attribute.name)
 
 
 def nearest(word: str, known: Sequence[str]) -> str:
@@ -227,9 +233,45 @@ def lines(value: str, folder: str) -> tuple[str, ...]:
     return items
 
 
+def capabilities(*bare: str) -> Parser:
+    """
+    Capabilities, one a line, parameters belonging to them. Those C{bare} take none: whoever writes something behind
+    one has put several on a line.
+    """
+
+    def parse(value: str, folder: str) -> tuple[str, ...]:
+        items = lines(value, folder)
+        for item in items:
+            word, *parameters = item.split()
+            if parameters and word.upper() in bare:
+                raise ValueError(f'"{item}": write one capability a line')
+            if not (item.isascii() and item.isprintable()):
+                raise ValueError(f'"{item}" is not printable ASCII')
+        return items
+
+    return parse
+
+
 def paths(value: str, folder: str) -> tuple[str, ...]:
     """Files, one a line."""
     return tuple(path(item, folder) for item in lines(value, folder))
+
+
+def hostPort(value: str) -> tuple[str, int]:
+    """
+    C{host:port}, C{[address]:port} or C{unix:/path} as host, without brackets, and port (0 for a unix socket).
+
+    @raise ValueError: it is none of these.
+    """
+    if value.startswith("unix:/"):
+        return value, 0
+    match = re.fullmatch(r"(?:\[([0-9A-Fa-f:.]+)\]|([^:\s/\[\]]+)):([0-9]{1,5})", value)
+    if match is None:
+        raise ValueError("must be host:port, [address]:port or unix:/path")
+    port = int(match[3])
+    if not 1 <= port <= 65535:
+        raise ValueError(f"invalid port {port}")
+    return match[1] or match[2], port
 
 
 def oneOf(*allowed: str) -> Parser:

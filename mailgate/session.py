@@ -6,12 +6,21 @@ The ledger of one connection, from its first byte to the one event that tells it
 from __future__ import annotations
 
 from enum import Enum
+from typing import Any
 
 from attrs import define
 
+from mailgate.journal import printable
 from mailgate.login import TLSState
 
-__all__ = ["Outcome", "Phase", "Session"]
+__all__ = ["STORY", "Outcome", "Phase", "Session"]
+
+
+STORY = (
+    "connection ended: client {client}, server {server}, protocol {protocol}, tls {tls}, user {user},"
+    " backend {backend}, reached {reached}, outcome {outcome}, {seconds:.3f} s, received {received}, sent {sent}"
+)
+"""The event at the end of a connection, in twisted.logger's format; L{Session.story} gives its fields."""
 
 
 class Phase(Enum):
@@ -79,3 +88,19 @@ class Session:
         """Name the reason of the end, unless an earlier one has been named."""
         if self.outcome is None:
             self.outcome = outcome
+
+    def story(self, now: float) -> dict[str, Any]:
+        """What one log event tells of the connection that ended at C{now}."""
+        return {
+            "client": self.client,
+            "server": self.server,
+            "protocol": self.protocol,
+            "tls": f"{self.tls.protocol} {self.tls.cipher}" if self.tls else "no",
+            "user": f'"{printable(self.user)}"',
+            "backend": self.backend or "-",
+            "reached": self.reached.value,
+            "outcome": self.outcome.value if self.outcome else "-",
+            "seconds": now - self.started,
+            "received": self.received,
+            "sent": self.sent,
+        }

@@ -1,0 +1,317 @@
+# -*- test-case-name: mailgate.test.test_http -*-
+"""
+nginx's C{auth_http}: an HTTP service judges logins and says where accounts live.
+
+The directives are those of U{nginx <https://nginx.org/en/docs/mail/ngx_mail_auth_http_module.html>}; unlike it we take
+several URLs, https, and keep connections. What is asked and answered: L{mailgate.authhttp}.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from http.cookiejar import CookieJar
+from typing import Any
+
+from attrs import field, frozen
+from hyperlink import URL
+from treq.client import HTTPClient
+from twisted.internet.abstract import isIPv6Address
+from twisted.internet.defer import Deferred, TimeoutError
+from twisted.internet.endpoints import wrapClientTLS
+from twisted.internet.error import ConnectError
+from twisted.internet.interfaces import IReactorTime
+from twisted.internet.protocol import Protocol
+from twisted.internet.task import deferLater
+from twisted.python.failure import Failure
+from twisted.web.client import ResponseFailed
+from twisted.web.http_headers import Headers
+from twisted.web.iweb import IAgent
+from zope.interface import implementer
+
+from mailgate.authhttp import Unusable, Wait, question, route, verdict
+from mailgate.directives import Problem, ServerSettings, directive, flag, lines, path, seconds
+from mailgate.httpagent import ExchangeCancelled, ExchangeFailed, KeepAliveAgent, PreparedHeaders, endpointFor
+from mailgate.interfaces import AuthenticatorKind, IAuthenticator
+from mailgate.journal import Journal, printable
+from mailgate.login import Backend, Denial, LoginRequest, Method, Route, Trouble
+from mailgate.tls import backendTLS, loadTrust
+
+__all__ = ["KIND", "HTTPAuthenticator", "HTTPSettings", "ServiceURL"]
+
+REST = 10.0
+"""
+Seconds for which a service that failed is passed over while there are others: long enough that not every login waits
+for its time-out, short enough that it is back in use soon after it has been mended.
+"""
+
+_FAILURES = (ExchangeFailed, ResponseFailed, ConnectError, TimeoutError)
+"""What agents fail with when it is the service, or the way to it, that has failed."""
+
+
+# The directives.
+
+_AUTHORITY = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([A-Za-z0-9._-]+))(?::([0-9]*))?(?=[/?]|\Z)")
+_FORMS = "must be http://HOST[:PORT][/URI], https://…, HOST[:PORT][/URI] or unix:/PATH[:/URI]"
+
+
+@frozen
+class ServiceURL:
+    """
+    One URL of C{auth_http}: C{host} is an address without brackets, a name, or C{unix:/path} (then C{port} is 0);
+    C{target} is what is asked for, the query included. As a string it is fit for a log: the query may be a secret.
+    """
+
+    tls: bool
+    host: str
+    port: int
+    target: str = field(repr=False)
+
+    def __str__(self) -> str:
+        shown = self.target.partition("?")[0]
+        if self.port == 0:
+            return f"http://{self.host}:{shown}"
+        name = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{'https' if self.tls else 'http'}://{name}:{self.port}{shown}"
+
+    @property
+    def hostHeader(self) -> str:
+        """C{Host} as nginx writes it: without the port."""
+        if self.port == 0:
+            return "localhost"
+        return f"[{self.host}]" if ":" in self.host else self.host
+
+
+def _serviceURL(value: str) -> ServiceURL:
+    """
+    C{value} as nginx reads it, and C{https:} too.
+
+    @raise ValueError: it is none; the message does not hold it, as it may hold a secret.
+    """
+    if not re.fullmatch(r"[!-~]+", value) or "#" in value:
+        raise ValueError(f"holds a blank, a # or something that is not ASCII; {_FORMS}")
+    scheme, rest = re.fullmatch(r"(?i:(https?)://)?(.*)", value).groups()  # type: ignore[union-attr]
+    tls = (scheme or "").lower() == "https"
+    if rest[:5].lower() == "unix:":
+        if tls:
+            raise ValueError("https:// takes a host, not a unix socket")
+        return _unixURL(rest[5:])
+    authority = _AUTHORITY.match(rest)
+    if authority is None:
+        credentials = "; a password for the service goes into auth_http_header" if "@" in rest else ""
+        raise ValueError(_FORMS + credentials)
+    address, name, port = authority.groups()
+    if address is not None and not isIPv6Address(address):
+        raise ValueError(f"[{address}] is no IPv6 address")
+    if port is None:
+        port = "443" if tls else "80"
+    if not (re.fullmatch("[0-9]{1,5}", port) and 0 < int(port) < 65536):
+        raise ValueError("has an invalid port; ports are 1 to 65535")
+    return ServiceURL(tls, address or name, int(port), _target(rest[authority.end() :]))
+
+
+def _unixURL(rest: str) -> ServiceURL:
+    socket, _, target = rest.partition(":")
+    if not socket.startswith("/") or (target and target[0] not in "/?"):
+        raise ValueError("must be unix:/PATH or unix:/PATH:/URI")
+    return ServiceURL(False, f"unix:{socket}", 0, _target(target))
+
+
+def _target(target: str) -> str:
+    return target if target.startswith("/") else f"/{target}"
+
+
+def _urls(value: str, folder: str) -> tuple[ServiceURL, ...]:
+    return tuple(map(_serviceURL, lines(value, folder)))
+
+
+def _headers(value: str, folder: str) -> tuple[tuple[bytes, bytes], ...]:
+    """nginx's C{auth_http_header NAME VALUE}, one a line; the value may be missing, or hold blanks."""
+    headers = []
+    for line in lines(value, folder):
+        name, text = [*line.split(None, 1), ""][:2]
+        # The messages do not hold the line: what it lacks may be the blank before a secret.
+        if not re.fullmatch(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+", name):
+            raise ValueError("must be NAME VALUE, the name that of an HTTP header and without a colon")
+        if re.search(r"[\0-\x08\x0a-\x1f\x7f]", text):
+            raise ValueError(f"the value of {name} holds a control character")
+        headers.append((name.encode("ascii"), text.encode("utf-8")))
+    return tuple(headers)
+
+
+@frozen
+class HTTPSettings:
+    """nginx's C{auth_http…}, and what TLS needs, by the names of its other modules."""
+
+    urls: tuple[ServiceURL, ...] = directive("auth_http", _urls, (), secret=True)
+    headers: tuple[tuple[bytes, bytes], ...] = directive("auth_http_header", _headers, (), secret=True)
+    timeout: float = directive("auth_http_timeout", seconds, 60.0)
+    trusted: str | None = directive("auth_http_ssl_trusted_certificate", path, None)
+    verify: bool = directive("auth_http_ssl_verify", flag, True)
+
+    def problems(self, server: ServerSettings) -> Iterator[Problem]:
+        """Load the certificates, and refuse what would refuse every login."""
+        if self.timeout <= 0:
+            yield server.problem("auth_http_timeout", "must be more than 0, or nothing is ever answered in time")
+        if self.trusted is not None:
+            try:
+                loadTrust(self.trusted)
+            except (OSError, ValueError) as error:
+                yield server.problem("auth_http_ssl_trusted_certificate", f"cannot be loaded: {error}", self.trusted)
+
+
+class _NoCookies(CookieJar):
+    """A jar that takes no cookie and gives none: two logins have nothing to do with one another."""
+
+    def add_cookie_header(self, request: object) -> None:
+        """Give none."""
+
+    def extract_cookies(self, response: object, request: object) -> None:
+        """Take none."""
+
+
+class _NormalURL(URL):
+    """A URL that needs no normalising: treq does that for each request, and it takes half of treq's time."""
+
+    def __init__(self, url: URL) -> None:
+        super().__init__(url.scheme, url.host, url.path, url.query, url.fragment, url.port, url.rooted)
+        self._text = url.to_text()
+
+    def to_uri(self) -> _NormalURL:
+        return self
+
+    def to_text(self, with_password: bool = False) -> str:
+        return self._text
+
+
+class _Service:
+    """One URL, asked through C{agent}; before C{restsUntil} it is passed over where there are others."""
+
+    def __init__(self, url: ServiceURL, agent: IAgent, timeout: float, clock: IReactorTime) -> None:
+        self.url = url
+        self.restsUntil = 0.0
+        self._cookies = _NoCookies()
+        self._client = HTTPClient(agent, self._cookies)  # type: ignore[arg-type]
+        port = f":{url.port}" if url.port else ""
+        text = f"{'https' if url.tls else 'http'}://{url.hostHeader}{port}{url.target}"
+        self._normalURL = _NormalURL(URL.from_text(text))
+        self._timeout = timeout
+        self._clock = clock
+
+    async def ask(self, asked: PreparedHeaders) -> Headers:
+        """
+        The headers of the service's answer to C{asked}, an C{Auth-Status} among them.
+
+        @raise ExchangeFailed: there is none; or anything else of L{_FAILURES}.
+        """
+        answered = self._client.request(
+            "GET",
+            self._normalURL,
+            headers=asked,
+            allow_redirects=False,
+            unbuffered=True,
+            reactor=self._clock,  # type: ignore[arg-type]
+            cookies=self._cookies,
+        )
+        response = await answered.addTimeout(self._timeout, self._clock, _timedOut)
+        # For agents whose connection is held until the body has been read; ours has seen to that.
+        response.deliverBody(Protocol())
+        headers: Headers = response.headers
+        if not any(headers.getRawHeaders(b"Auth-Status", ())):
+            raise ExchangeFailed("reading the response", f"{response.code} without Auth-Status")
+        return headers
+
+
+def _timedOut(result: Any, timeout: float) -> Any:
+    """Say what has taken longer than C{timeout} seconds, where the agent knows."""
+    if not isinstance(result, Failure):
+        return result
+    phase = result.value.phase if isinstance(result.value, ExchangeCancelled) else "asking"
+    raise ExchangeFailed(phase, f"timed out after {timeout:g} seconds")
+
+
+@implementer(IAuthenticator)
+class HTTPAuthenticator:
+    """
+    Asks the services of C{settings}, in their order, through the C{agents} that belong to them, until one answers.
+    """
+
+    def __init__(
+        self,
+        settings: HTTPSettings,
+        default: Backend | None,
+        clock: IReactorTime,
+        journal: Journal,
+        agents: Sequence[IAgent],
+    ) -> None:
+        self._configured = settings.headers
+        self._default = default
+        self._clock = clock
+        self._journal = journal
+        self._agents = tuple(agents)
+        self._services = [
+            _Service(url, agent, settings.timeout, clock) for url, agent in zip(settings.urls, agents, strict=True)
+        ]
+
+    def authenticate(self, request: LoginRequest) -> Deferred[Route | Denial]:
+        """Ask, as often as the answer is C{WAIT}: whoever calls sets an end to that."""
+        return Deferred.fromCoroutine(self._authenticate(request))
+
+    def close(self) -> None:
+        """Close the connections that are kept for later, where the agents are ours."""
+        for agent in self._agents:
+            if isinstance(agent, KeepAliveAgent):
+                agent.close()
+
+    async def _authenticate(self, request: LoginRequest) -> Route | Denial:
+        asked = question(request, self._configured)
+        while True:
+            answer = await self._ask(asked)
+            if answer is None:
+                return Denial(Trouble.TEMPORARY)
+            service, headers = answer
+            refusal = verdict(headers)
+            if isinstance(refusal, Wait):
+                await deferLater(self._clock, refusal.seconds)
+                continue
+            if refusal is not None:
+                return refusal
+            try:
+                return route(request, headers, self._default)
+            except Unusable as reason:
+                self._journal.error("auth http server {url} {reason}", url=str(service.url), reason=str(reason))
+                return Denial(Trouble.TEMPORARY)
+
+    async def _ask(self, asked: PreparedHeaders) -> tuple[_Service, Headers] | None:
+        """The first answer, of those that do not rest, or else of all; L{None} where there is none."""
+        now = self._clock.seconds()
+        for service in [service for service in self._services if service.restsUntil <= now] or self._services:
+            try:
+                headers = await service.ask(asked)
+            except _FAILURES as failure:
+                service.restsUntil = self._clock.seconds() + REST
+                reason = printable(str(failure).encode("utf-8", "backslashreplace"))
+                self._journal.error("auth http server {url} failed {reason}", url=str(service.url), reason=reason)
+            else:
+                service.restsUntil = 0.0
+                return service, headers
+        return None
+
+
+def _build(server: ServerSettings, default: Backend | None, reactor: Any, journal: Journal) -> HTTPAuthenticator:
+    """An authenticator for C{server}, with an agent for each URL."""
+    settings = server[HTTPSettings]
+    agents = []
+    trust = loadTrust(settings.trusted) if settings.trusted is not None else None
+    for url in settings.urls:
+        endpoint = endpointFor(reactor, url.host, url.port, settings.timeout)
+        if url.tls:
+            endpoint = wrapClientTLS(backendTLS(url.host, settings.verify, trust), endpoint)
+        agents.append(KeepAliveAgent(endpoint, reactor, url.hostHeader.encode("ascii"), url.target.encode("ascii")))
+    return HTTPAuthenticator(settings, default, reactor, journal, agents)
+
+
+KIND = AuthenticatorKind(
+    name="http", directive="auth_http", settings=HTTPSettings, methods=frozenset(Method), build=_build
+)
+"""What C{auth_http} chooses."""

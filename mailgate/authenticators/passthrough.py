@@ -1,0 +1,47 @@
+# -*- test-case-name: mailgate.test.test_passthrough -*-
+"""
+C{proxy_pass} alone: nobody is asked, the login is replayed at the backend, whose refusal is the answer.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.internet.defer import Deferred, succeed
+from zope.interface import implementer
+
+from mailgate.client import ProxySettings
+from mailgate.directives import ServerSettings
+from mailgate.interfaces import AuthenticatorKind, IAuthenticator
+from mailgate.journal import Journal
+from mailgate.login import Backend, Denial, LoginRequest, Method, Route, Trouble
+
+__all__ = ["KIND", "PassThroughAuthenticator"]
+
+
+@implementer(IAuthenticator)
+class PassThroughAuthenticator:
+    """Sends every login that can be replayed to C{backend}."""
+
+    def __init__(self, backend: Backend) -> None:
+        self._backend = backend
+
+    def authenticate(self, request: LoginRequest) -> Deferred[Route | Denial]:
+        credentials = request.credentials
+        if credentials.method not in KIND.methods:
+            return succeed(Denial(Trouble.DENIED))
+        return succeed(Route((self._backend,), credentials.user, credentials.secret, judged=False))
+
+
+def _build(server: ServerSettings, default: Backend | None, reactor: Any, journal: Journal) -> IAuthenticator:
+    assert default is not None
+    return PassThroughAuthenticator(default)
+
+
+KIND = AuthenticatorKind(
+    name="passthrough",
+    directive="proxy_pass",
+    settings=ProxySettings,
+    methods=frozenset({Method.PLAIN, Method.NONE}),
+    build=_build,
+)

@@ -1,0 +1,317 @@
+# -*- test-case-name: mailgate.test.test_client -*-
+"""
+The backend's side of a session: the base of the protocols that log in there, and the L{Connector} that turns a route
+into a client that is logged in.
+"""
+
+from __future__ import annotations
+
+import base64
+from typing import Any
+
+from attrs import frozen
+from twisted.internet.abstract import isIPAddress, isIPv6Address
+from twisted.internet.defer import Deferred, TimeoutError
+from twisted.internet.endpoints import HostnameEndpoint, TCP4ClientEndpoint, TCP6ClientEndpoint, UNIXClientEndpoint
+from twisted.internet.error import ConnectError
+from twisted.internet.interfaces import IHandshakeListener, IStreamClientEndpoint
+from twisted.internet.protocol import Factory
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from mailgate.directives import ServerSettings, directive, flag, hostPort, seconds, size, text
+from mailgate.journal import Journal, printable
+from mailgate.login import Backend, BackendTLS, Denial, LoginRequest, Refusal, Route, Trouble, fitForWire
+from mailgate.relay import RelayedProtocol, makeNoDelay
+from mailgate.session import Phase, Session
+from mailgate.tls import backendTLS
+
+__all__ = ["BackendError", "Connector", "LoginRefused", "ProxyClient", "ProxySettings", "backendEndpoint"]
+
+
+def _backend(value: str, folder: str) -> Backend:
+    return Backend(*hostPort(text(value, folder)))
+
+
+@frozen
+class ProxySettings:
+    """nginx's C{proxy_…} directives; C{proxy_pass} is the backend of accounts whose own nobody knows."""
+
+    backend: Backend | None = directive("proxy_pass", _backend, None)
+    passErrorMessage: bool = directive("proxy_pass_error_message", flag, False)
+    timeout: float = directive("proxy_timeout", seconds, 86400.0)
+    buffer: int = directive("proxy_buffer", size, 4096)
+
+
+class BackendError(Exception):
+    """A backend cannot be used; C{str} says why, C{reply} is what it said, if that was why."""
+
+    def __init__(self, message: str, reply: bytes = b"") -> None:
+        super().__init__(message)
+        self.reply = reply
+
+
+class LoginRefused(BackendError):
+    """The backend has said no to the login itself. Another backend would not be asked."""
+
+    def __init__(self, reply: bytes, temporary: bool) -> None:
+        super().__init__(f'refused the login: "{printable(reply.strip())}"', reply)
+        self.temporary = temporary
+
+
+@implementer(IHandshakeListener)
+class ProxyClient(RelayedProtocol):
+    """
+    A connection to a backend, logged in by L{login}; then C{reply} is what the backend said to that, C{leftOver} what
+    it said beyond, and the connection is paused until a relay takes it over.
+    """
+
+    reply = b""
+    leftOver = b""
+
+    def __init__(
+        self, settings: ServerSettings, serverName: str, backend: Backend, route: Route, request: LoginRequest
+    ) -> None:
+        self.settings = settings
+        self.serverName = serverName.encode()
+        self.backend = backend
+        self.route = route
+        self.request = request
+        self.limit = settings[ProxySettings].buffer
+        self._buffer = bytearray()
+        self._more: Deferred[None] | None = None
+        self._loss: BackendError | None = None
+
+    async def greeted(self) -> None:
+        """
+        Read the greeting.
+
+        @raise BackendError: it is not a friendly one.
+        """
+        raise NotImplementedError
+
+    async def requestTLS(self) -> None:
+        """
+        Have the backend agree to STARTTLS.
+
+        @raise BackendError: it does not.
+        """
+        raise NotImplementedError
+
+    async def authenticate(self) -> None:
+        """
+        Log in, and set C{reply}.
+
+        @raise BackendError: that cannot be done; L{LoginRefused}: the backend will not have it.
+        """
+        raise NotImplementedError
+
+    async def login(self, session: Session, trust: Any) -> None:
+        """
+        Come to be logged in, over TLS if the backend is to be spoken to so, its certificate judged by C{trust}.
+
+        @raise BackendError: no.
+        """
+        tls = self.backend.tls
+        if tls is BackendTLS.IMPLICIT:
+            await self._startTLS(session, trust)
+        session.enter(Phase.BACKEND_LOGIN)
+        await self.greeted()
+        if tls is BackendTLS.STARTTLS:
+            await self.requestTLS()
+            await self._startTLS(session, trust)
+            session.enter(Phase.BACKEND_LOGIN)
+        await self.authenticate()
+        self.transport.pauseProducing()
+        self.leftOver = bytes(self._buffer)
+        self._buffer.clear()
+
+    @property
+    def password(self) -> bytes:
+        """
+        What to log in with.
+
+        @raise BackendError: nobody knows.
+        """
+        if self.route.password is None:
+            raise BackendError("no password is known to log in with")
+        return self.route.password
+
+    async def line(self) -> bytes:
+        """
+        The next line, line end included.
+
+        @raise BackendError: it is too long, or the connection is gone.
+        """
+        while True:
+            end = self._buffer.find(b"\n")
+            if end < 0 and len(self._buffer) < self.limit:
+                if self._loss is not None:
+                    raise self._loss
+                self._more = Deferred()
+                await self._more
+                continue
+            if not 0 <= end < self.limit:
+                raise BackendError("sent a too long reply")
+            line = bytes(self._buffer[: end + 1])
+            del self._buffer[: end + 1]
+            return line
+
+    def send(self, line: bytes) -> None:
+        """Send C{line}, to which the line end is added."""
+        self.transport.write(line + b"\r\n")
+
+    async def _startTLS(self, session: Session, trust: Any) -> None:
+        session.enter(Phase.BACKEND_TLS)
+        # What came in the clear behind the answer to STARTTLS may be anybody's.
+        self._buffer.clear()
+        self._more = Deferred()
+        self.transport.startTLS(backendTLS(self.backend.host, self.backend.verify, trust))
+        if self._more is not None:
+            await self._more
+        if self._loss is not None:
+            raise self._loss
+
+    def handshakeCompleted(self) -> None:
+        self._wake()
+
+    def connectionMade(self) -> None:
+        makeNoDelay(self.transport)
+
+    def dialogueReceived(self, data: bytes) -> None:
+        self._buffer += data
+        self._wake()
+
+    def dialogueEnded(self) -> None:
+        self.transport.loseConnection()
+        self._lose("closed the connection")
+
+    def dialogueLost(self, reason: Failure) -> None:
+        self._lose(f"connection lost: {reason.getErrorMessage()}")
+
+    def _lose(self, message: str) -> None:
+        if self._loss is None:
+            self._loss = BackendError(message)
+        self._wake()
+
+    def _wake(self) -> None:
+        more, self._more = self._more, None
+        if more is not None and not more.called:
+            more.callback(None)
+
+
+class _Once(Factory):
+    """Gives one client to one connection."""
+
+    noisy = False
+
+    def __init__(self, client: ProxyClient) -> None:
+        self._client = client
+
+    def buildProtocol(self, addr: Any) -> ProxyClient:
+        return self._client
+
+
+def backendEndpoint(reactor: Any, backend: Backend, timeout: float) -> IStreamClientEndpoint:
+    """Where to connect to for C{backend}. Names are resolved at each connection; an address needs no resolver."""
+    host = backend.host
+    if host.startswith("unix:"):
+        return UNIXClientEndpoint(reactor, host.removeprefix("unix:"), timeout)
+    if isIPAddress(host):
+        return TCP4ClientEndpoint(reactor, host, backend.port, timeout)
+    if isIPv6Address(host):
+        return TCP6ClientEndpoint(reactor, host, backend.port, timeout)
+    return HostnameEndpoint(reactor, host, backend.port, timeout)
+
+
+class Connector:
+    """
+    Makes logged-in clients of class C{client} for a server's sessions. C{timeout} seconds are given to each backend,
+    from the connection to the end of the login (nginx's C{timeout}); C{trust} are the roots that backends'
+    certificates are judged by, or L{None} for the platform's.
+    """
+
+    def __init__(
+        self,
+        client: type[ProxyClient],
+        settings: ServerSettings,
+        serverName: str,
+        timeout: float,
+        reactor: Any,
+        journal: Journal,
+        trust: Any = None,
+    ) -> None:
+        self._client = client
+        self._settings = settings
+        self._serverName = serverName
+        self._timeout = timeout
+        self._reactor = reactor
+        self._journal = journal
+        self._trust = trust
+        self._passErrorMessage = settings[ProxySettings].passErrorMessage
+
+    async def connect(self, route: Route, request: LoginRequest, session: Session) -> ProxyClient | Refusal | Denial:
+        """
+        Log in at the first backend of C{route} that can be used. A L{Refusal} is to be passed on to the client as it
+        is, before its connection ends.
+        """
+        if not fitForWire(route.user, route.password):
+            self._journal.info("client {client} logs in with a line end or NUL", client=session.client)
+            return Denial(Trouble.DENIED)
+        reply = b""
+        for backend in route.backends:
+            session.backend = str(backend)
+            attempt = Deferred.fromCoroutine(self._attempt(backend, route, request, session))
+            try:
+                return await attempt.addTimeout(self._timeout, self._reactor)
+            except LoginRefused as refused:
+                return self._refused(refused, route, session)
+            except (BackendError, ConnectError, TimeoutError, OSError) as error:
+                reply = getattr(error, "reply", b"")
+                self._report(error, route, session)
+        if reply and self._passErrorMessage:
+            return Refusal(reply, True)
+        return Denial(Trouble.TEMPORARY)
+
+    async def _attempt(self, backend: Backend, route: Route, request: LoginRequest, session: Session) -> ProxyClient:
+        session.enter(Phase.CONNECT)
+        client = self._client(self._settings, self._serverName, backend, route, request)
+        try:
+            await backendEndpoint(self._reactor, backend, self._timeout).connect(_Once(client))
+        except ValueError:
+            # How HostnameEndpoint reports what is no host name.
+            raise BackendError("is no host name") from None
+        try:
+            await client.login(session, self._trust)
+        except BaseException:
+            client.transport.abortConnection()
+            raise
+        return client
+
+    def _refused(self, refused: LoginRefused, route: Route, session: Session) -> Refusal | Denial:
+        if not route.judged:
+            if refused.temporary:
+                self._report(refused, route, session)
+                return Denial(Trouble.TEMPORARY)
+            return Denial(Trouble.DENIED)
+        self._report(refused, route, session)
+        if self._passErrorMessage:
+            return Refusal(refused.reply, refused.temporary)
+        return Denial(Trouble.TEMPORARY)
+
+    def _report(self, error: Exception, route: Route, session: Session) -> None:
+        reason = str(error) if isinstance(error, BackendError) else printable(str(error).encode())
+        if isinstance(error, TimeoutError):
+            reason = f"no answer within {self._timeout:g} s"
+        if route.password:
+            # There are servers that say which command they did not understand.
+            for echoed in (route.password, base64.b64encode(route.password)):
+                reason = reason.replace(printable(echoed), "***")
+        self._journal.error(
+            "backend {backend} {reason}, in phase {phase}, client {client}, user {user}",
+            backend=session.backend,
+            reason=reason,
+            phase=session.phase.value,
+            client=session.client,
+            user=f'"{printable(session.user)}"',
+        )

@@ -1,0 +1,295 @@
+# -*- test-case-name: mailgate.test.test_config -*-
+"""
+gateway.ini: sections and options into settings, and everything that is wrong with them at once.
+
+Which options there are is declared by the settings classes; here is how sections inherit, and what no single option
+can see.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from configparser import (
+    ConfigParser,
+    DuplicateOptionError,
+    DuplicateSectionError,
+    Error,
+    MissingSectionHeaderError,
+    ParsingError,
+)
+from typing import Any
+
+from attrs import define, evolve, field, frozen
+
+from mailgate.dialogue import DialogueSettings
+from mailgate.directives import (
+    ConfigurationError,
+    Directive,
+    Level,
+    ListenAddress,
+    Problem,
+    ServerSettings,
+    directives,
+    nearest,
+)
+from mailgate.interfaces import AuthenticatorKind
+from mailgate.journal import LogSettings
+from mailgate.listener import ListenSettings
+from mailgate.registry import (
+    AUTHENTICATORS,
+    PROCESS_SETTINGS,
+    PROTOCOLS,
+    SANDBOX_SETTINGS,
+    SERVER_SETTINGS,
+)
+from mailgate.sandbox.certificate import ensureCertificate, stateFolder
+from mailgate.sandbox.settings import SandboxSettings
+from mailgate.tls import TLSSettings, usesTLS
+
+__all__ = ["GatewaySettings", "authenticatorKind", "knownDirectives", "load", "parse"]
+
+_GROUPS: tuple[type, ...] = (ListenSettings, *SERVER_SETTINGS, *PROCESS_SETTINGS, SANDBOX_SETTINGS)
+_SECTIONS = {"mailgate": Level.MAILGATE, "mail": Level.MAIL, "sandbox": Level.SANDBOX}
+_EXCLUSIVE = tuple(kind.directive for kind in AUTHENTICATORS if kind.directive != "proxy_pass")
+"""Options of which a server has but one: its own hides whichever [mail] gives."""
+
+
+@frozen
+class GatewaySettings:
+    """A whole configuration. C{sandbox} is L{None} where there is no such section."""
+
+    servers: tuple[ServerSettings, ...]
+    log: LogSettings = LogSettings()
+    sandbox: SandboxSettings | None = None
+    file: str = "gateway.ini"
+
+
+def knownDirectives(level: Level) -> dict[str, Directive]:
+    """The options that may stand in sections of C{level}, by name."""
+    return {known.name: known for group in _GROUPS for known in directives(group) if level in known.levels}
+
+
+def authenticatorKind(server: ServerSettings) -> AuthenticatorKind | None:
+    """Who judges C{server}'s logins."""
+    return next((kind for kind in AUTHENTICATORS if kind.directive in server.given), None)
+
+
+def load(filename: str) -> GatewaySettings:
+    """
+    Read the configuration in C{filename}, certificates and users with it.
+
+    @raise ConfigurationError: something is wrong with it.
+    """
+    try:
+        with open(filename, encoding="utf-8") as opened:
+            text = opened.read()
+    except OSError as error:
+        raise ConfigurationError([Problem(filename, f"cannot be read: {error.strerror}")]) from None
+    except UnicodeDecodeError:
+        raise ConfigurationError([Problem(filename, "is not UTF-8 text")]) from None
+    return parse(text, filename)
+
+
+def parse(text: str, filename: str = "gateway.ini") -> GatewaySettings:
+    """
+    The settings that C{text} makes; relative paths in it start at C{filename}'s folder.
+
+    @raise ConfigurationError: something is wrong with it.
+    """
+    reading = _Reading(filename)
+    settings = reading.read(text)
+    if reading.problems:
+        raise ConfigurationError(reading.problems)
+    return settings
+
+
+@define
+class _Section:
+    """The options of a section, as values by directive, and as they were written."""
+
+    level: Level
+    name: str
+    values: dict[str, Any] = field(factory=dict)
+    written: dict[str, str] = field(factory=dict)
+    spoilt: bool = False
+
+
+def _make(group: type, values: Mapping[str, Any]) -> Any:
+    return group(**{known.field: values[known.name] for known in directives(group) if known.name in values})
+
+
+class _Reading:
+    """One reading of a file, which gathers C{problems}."""
+
+    def __init__(self, filename: str) -> None:
+        self._file = filename
+        self._folder = os.path.dirname(os.path.abspath(filename))
+        self.problems: list[Problem] = []
+
+    def read(self, text: str) -> GatewaySettings:
+        sections = [self._section(name, options) for name, options in self._parse(text)]
+        known = [section for section in sections if section is not None]
+        mail = next((section for section in known if section.level is Level.MAIL), _Section(Level.MAIL, "mail"))
+        process = next((section.values for section in known if section.level is Level.MAILGATE), {})
+        demo = next((section.values for section in known if section.level is Level.SANDBOX), None)
+        sandbox = None if demo is None else _make(SANDBOX_SETTINGS, demo)
+        servers = []
+        for section in known:
+            if section.level is Level.SERVER:
+                server = self._server(section, mail, sandbox)
+                if server is not None:
+                    servers.append(server)
+        if not any(section.level is Level.SERVER for section in known):
+            self._problem("mail", "", "there is no [server NAME] section")
+        self._checkAddresses(servers)
+        return GatewaySettings(tuple(servers), _make(LogSettings, process), sandbox, self._file)
+
+    def _problem(self, section: str, option: str, message: str, value: str | None = None) -> None:
+        self.problems.append(Problem(self._file, message, section, option, value))
+
+    def _parse(self, text: str) -> Iterator[tuple[str, Mapping[str, str]]]:
+        try:
+            parser = self._parser(text, strict=True)
+        except (DuplicateOptionError, DuplicateSectionError) as error:
+            option = getattr(error, "option", "")
+            self._problem(error.section, option, f"is given twice, the second time in line {error.lineno}")
+            try:
+                # The rest may have other faults, which are to be told of as well.
+                parser = self._parser(text, strict=False)
+            except Error:
+                return
+        except MissingSectionHeaderError as error:
+            self._problem("", "", f"line {error.lineno} stands before the first [section]")
+            return
+        except ParsingError as error:
+            for line, _ in error.errors:
+                self._problem("", "", f'line {line} is neither "[section]" nor "option = value"')
+            return
+        for section in parser.sections():
+            yield section, parser[section]
+
+    def _parser(self, text: str, strict: bool) -> ConfigParser:
+        parser = ConfigParser(
+            interpolation=None,
+            delimiters=("=",),
+            comment_prefixes=("#", ";"),
+            strict=strict,
+            empty_lines_in_values=False,
+            # No section is every other's default: that is [mail]'s part.
+            default_section="\0",
+        )
+        parser.optionxform = str  # type: ignore[assignment,method-assign]
+        parser.read_string(text, self._file)
+        return parser
+
+    def _section(self, name: str, options: Mapping[str, str]) -> _Section | None:
+        level = _SECTIONS.get(name)
+        if level is None and name.startswith("server ") and name[7:].strip():
+            level = Level.SERVER
+        if level is None:
+            message = "is no known section"
+            if name.strip() == "server":
+                message = "needs a name, such as [server imap]"
+            self._problem(name, "", message + nearest(name, [*_SECTIONS, "server NAME"]))
+            return None
+        section = _Section(level, name)
+        known = knownDirectives(level)
+        for option, text in options.items():
+            self._option(section, known, option, text.strip())
+        return section
+
+    def _option(self, section: _Section, known: Mapping[str, Directive], option: str, text: str) -> None:
+        declared = known.get(option)
+        if declared is None:
+            section.spoilt = True
+            elsewhere = [level.value for level in Level if option in knownDirectives(level)]
+            message = "is no known option" + nearest(option, list(known))
+            if elsewhere:
+                message = f"does not belong here, but in [{elsewhere[0]}{' NAME' if elsewhere[0] == 'server' else ''}]"
+            self._problem(section.name, option, message)
+            return
+        section.written[option] = "***" if declared.secret else text
+        try:
+            section.values[option] = declared.parse(text, self._folder)
+        except ValueError as error:
+            section.spoilt = True
+            self._problem(section.name, option, str(error), section.written[option])
+
+    def _server(self, section: _Section, mail: _Section, sandbox: SandboxSettings | None) -> ServerSettings | None:
+        inherited = {name: value for name, value in mail.values.items() if not self._hidden(name, section)}
+        values = {**inherited, **section.values}
+        groups = {group: _make(group, values) for group in SERVER_SETTINGS}
+        listening: ListenSettings = _make(ListenSettings, values)
+        addresses = tuple(evolve(address, ssl=address.ssl or listening.ssl) for address in listening.addresses)
+        protocol = self._protocol(section, listening)
+        if not addresses and "listen" not in section.written:
+            self._problem(section.name, "listen", "is missing")
+        if protocol is None or not addresses or section.spoilt or mail.spoilt:
+            return None
+        server = ServerSettings(section.name[7:].strip(), protocol, addresses, groups, frozenset(values), self._file)
+        if sandbox is not None and usesTLS(server) and not server[TLSSettings].certificates:
+            server = self._withSandboxCertificate(server)
+        self.problems.extend(_faults(server))
+        return server
+
+    def _hidden(self, option: str, section: _Section) -> bool:
+        return option in _EXCLUSIVE and any(other in section.written for other in _EXCLUSIVE)
+
+    def _protocol(self, section: _Section, listening: ListenSettings) -> str | None:
+        """The protocol that is given, or the one of the first well-known port."""
+        if listening.protocol is not None:
+            if listening.protocol in PROTOCOLS:
+                return listening.protocol
+            known = f"they are {', '.join(PROTOCOLS)}{nearest(listening.protocol, list(PROTOCOLS))}"
+            self._problem(section.name, "protocol", f"is no known protocol, {known}", listening.protocol)
+            return None
+        for address in listening.addresses:
+            for protocol in PROTOCOLS.values():
+                if address.port in protocol.ports:
+                    return protocol.name
+        if listening.addresses:
+            self._problem(section.name, "protocol", f"is missing, and no port tells it: {', '.join(PROTOCOLS)}")
+        return None
+
+    def _withSandboxCertificate(self, server: ServerSettings) -> ServerSettings:
+        try:
+            name = server[DialogueSettings].serverName
+            certificate, key = ensureCertificate(stateFolder(os.environ), [name])
+        except OSError as error:
+            self.problems.append(server.problem("ssl_certificate", f"the sandbox's cannot be made: {error}"))
+            return server
+        tls = evolve(server[TLSSettings], certificates=(certificate,), keys=(key,))
+        return evolve(server, groups={**server.groups, TLSSettings: tls})
+
+    def _checkAddresses(self, servers: list[ServerSettings]) -> None:
+        taken: dict[tuple[str, int], ListenAddress] = {}
+        for server in servers:
+            for address in server.listen:
+                if taken.setdefault((address.host, address.port), address) is not address:
+                    self.problems.append(server.problem("listen", f'duplicate "{address}" address and port pair'))
+
+
+def _faults(server: ServerSettings) -> Iterator[Problem]:
+    """What is wrong with C{server} that no single option can see."""
+    both = [option for option in _EXCLUSIVE if option in server.given]
+    kind = authenticatorKind(server)
+    if len(both) > 1:
+        yield server.problem(both[0], f"cannot stand together with {both[1]}")
+    elif kind is None:
+        yield server.problem("auth_http", "is missing: give auth_http, auth_file or proxy_pass")
+    else:
+        yield from _unjudged(server, kind)
+    relevant = [PROTOCOLS[server.protocol].settings, *(() if kind is None else (kind.settings,))]
+    special = {protocol.settings for protocol in PROTOCOLS.values()} | {kind.settings for kind in AUTHENTICATORS}
+    for group in dict.fromkeys((*(g for g in SERVER_SETTINGS if g not in special), *relevant)):
+        problems = getattr(server[group], "problems", None)
+        if problems is not None:
+            yield from problems(server)
+
+
+def _unjudged(server: ServerSettings, kind: AuthenticatorKind) -> Iterator[Problem]:
+    offered = PROTOCOLS[server.protocol].methods(server)
+    if not offered <= kind.methods:
+        names = ", ".join(sorted(method.value for method in offered - kind.methods))
+        yield server.problem(f"{server.protocol}_auth", f"offers {names}, which {kind.directive} cannot judge")

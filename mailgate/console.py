@@ -1,0 +1,75 @@
+# -*- test-case-name: mailgate.test.test_console -*-
+"""
+The command C{mailgate}: what an operator does besides running the gateway.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator, Sequence
+
+from mailgate._version import __version__
+from mailgate.config import GatewaySettings, authenticatorKind, load
+from mailgate.directives import ConfigurationError, ServerSettings
+from mailgate.registry import PROTOCOLS
+from mailgate.tap import BAD_CONFIGURATION
+from mailgate.tls import TLSSettings, usesTLS
+
+__all__ = ["describe", "main"]
+
+
+def _server(server: ServerSettings) -> Iterator[str]:
+    kind = authenticatorKind(server)
+    places = ", ".join(f"{address}{' ssl' if address.ssl else ''}" for address in server.listen)
+    methods = ", ".join(sorted(method.value for method in PROTOCOLS[server.protocol].methods(server)))
+    yield f"server {server.name}: {server.protocol} on {places}"
+    yield f"  logins: {methods}, judged by {kind.directive if kind else 'nobody'}"
+    tls = server[TLSSettings]
+    if usesTLS(server):
+        yield f"  TLS: {' '.join(tls.protocols)}, starttls {tls.starttls}, {len(tls.certificates)} certificate(s)"
+    else:
+        yield "  TLS: none"
+
+
+def describe(settings: GatewaySettings) -> Iterator[str]:
+    """What was found in a configuration, line by line."""
+    for server in settings.servers:
+        yield from _server(server)
+    if settings.sandbox is not None:
+        yield f"sandbox: {len(settings.sandbox.users)} user(s) in {settings.sandbox.domain}"
+    yield f"{settings.file}: good"
+
+
+def _check(arguments: argparse.Namespace) -> int:
+    try:
+        settings = load(arguments.config)
+    except ConfigurationError as error:
+        print(error, file=sys.stderr)
+        return BAD_CONFIGURATION
+    print("\n".join(describe(settings)))
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="mailgate", description="A gateway for IMAP4, POP3 and SMTP. It is run by: twistd mailgate --config FILE"
+    )
+    parser.add_argument("--version", action="version", version=f"mailgate {__version__}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    check = commands.add_parser(
+        "check",
+        help="try a configuration out, certificates and users included, without opening a port",
+        description="Reads a configuration, certificates and users included, and says what it found. Opens no port."
+        f" Exit status 0, or {BAD_CONFIGURATION} with a line on standard error for everything that is wrong.",
+    )
+    check.add_argument("-c", "--config", metavar="FILE", required=True, help="the configuration")
+    check.set_defaults(run=_check)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; gives its exit status."""
+    arguments = _parser().parse_args(argv)
+    status: int = arguments.run(arguments)
+    return status

@@ -1,0 +1,81 @@
+# -*- test-case-name: mailgate.test.test_dialogue -*-
+"""
+What every dialogue before login has: its settings, its table of commands, and the record that makes a protocol of a
+server's and a client's half.
+"""
+
+from __future__ import annotations
+
+import re
+import socket
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from attrs import frozen
+
+from mailgate.directives import ServerSettings, directive, number, seconds, text
+from mailgate.login import Denial, Method
+
+if TYPE_CHECKING:
+    from mailgate.client import ProxyClient
+    from mailgate.server import ProxyServer
+
+__all__ = ["Command", "DialogueSettings", "MailProtocol", "acceptableText", "splitArguments"]
+
+_UNFIT = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
+
+
+@frozen
+class DialogueSettings:
+    """What is the same for the dialogues of all protocols."""
+
+    serverName: str = directive("server_name", text, socket.gethostname().lower())
+    timeout: float = directive("timeout", seconds, 60.0)
+    maxErrors: int = directive("max_errors", number, 5)
+
+
+@frozen
+class Command:
+    """
+    One word of a dialogue: C{act(server, arguments)} carries it out. Unless C{inClear} it is refused before TLS where
+    C{starttls only} asks for that.
+    """
+
+    act: Callable[[Any, Any], None]
+    inClear: bool = True
+
+
+@frozen
+class MailProtocol:
+    """
+    A protocol that mailgate speaks: its C{name} and the ports it is known by, both halves, and the settings class of
+    its directives, whose C{methods} are the login methods that it is configured to offer.
+    """
+
+    name: str
+    ports: tuple[int, ...]
+    server: type[ProxyServer]
+    client: type[ProxyClient]
+    settings: type
+
+    def methods(self, server: ServerSettings) -> frozenset[Method]:
+        """The login methods that C{server} is configured to offer."""
+        settings: Any = server[self.settings]
+        offered: frozenset[Method] = settings.methods
+        return offered
+
+
+def splitArguments(rest: bytes) -> list[bytes]:
+    """The words of C{rest}; nothing but blanks parts them."""
+    return [word for word in rest.split(b" ") if word]
+
+
+def acceptableText(denial: Denial) -> bytes | None:
+    """The authentication service's text for the client, unless it holds what no line of a mail protocol may."""
+    if not denial.text or _UNFIT.search(denial.text):
+        return None
+    try:
+        denial.text.decode("utf-8")
+    except UnicodeDecodeError:
+        return None
+    return denial.text

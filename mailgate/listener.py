@@ -1,0 +1,213 @@
+# -*- test-case-name: mailgate.test.test_listener -*-
+"""
+Where clients arrive: the factory of a server's dialogues, and the sockets they come in by.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+from collections.abc import Callable
+from typing import Any
+
+from attrs import frozen
+from twisted.application.service import Service
+from twisted.internet.abstract import isIPAddress, isIPv6Address
+from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.interfaces import IListeningPort
+from twisted.internet.protocol import Factory
+
+from mailgate.client import Connector
+from mailgate.dialogue import MailProtocol
+from mailgate.directives import (
+    ConfigurationError,
+    Level,
+    ListenAddress,
+    ServerSettings,
+    directive,
+    flag,
+    hostPort,
+    lines,
+    nearest,
+    text,
+)
+from mailgate.interfaces import IAuthenticator
+from mailgate.journal import Journal
+from mailgate.server import ProxyServer
+from mailgate.tls import ServerTLS
+
+__all__ = ["ListenError", "ListenSettings", "Listener", "ProxyServerFactory"]
+
+
+def _listen(value: str, folder: str) -> tuple[ListenAddress, ...]:
+    found: list[ListenAddress] = []
+    for item in lines(value, folder):
+        address, *parameters = item.split()
+        for parameter in parameters:
+            if parameter != "ssl":
+                raise ValueError(f'"{item}": invalid parameter "{parameter}"{nearest(parameter, ["ssl"])}')
+        try:
+            places = _places(address)
+        except ValueError as error:
+            raise ValueError(f'"{item}": {error}') from None
+        found.extend(ListenAddress(host, port, bool(parameters), address) for host, port in places)
+    return tuple(found)
+
+
+def _places(address: str) -> list[tuple[str, int]]:
+    """nginx's address forms as hosts and ports; a host name stands for all its addresses."""
+    if address.isdigit():
+        address = f"*:{address}"
+    if address.startswith("*:"):
+        return [("0.0.0.0", hostPort(f"0.0.0.0{address[1:]}")[1])]
+    host, port = hostPort(address)
+    if host.startswith("unix:") or isIPAddress(host) or isIPv6Address(host):
+        return [(host, port)]
+    try:
+        resolved = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except OSError:
+        raise ValueError("host not found") from None
+    return list(dict.fromkeys((str(address[0]), port) for *_, address in resolved))
+
+
+@frozen
+class ListenSettings:
+    """
+    nginx's C{listen} and C{protocol}, and C{ssl}, which nginx had until 1.25: all of a server's addresses speak TLS
+    from the first byte.
+    """
+
+    addresses: tuple[ListenAddress, ...] = directive("listen", _listen, (), Level.SERVER)
+    protocol: str | None = directive("protocol", text, None, Level.SERVER)
+    ssl: bool = directive("ssl", flag, False)
+
+
+BACKLOG = 511
+"""nginx's on Linux."""
+
+
+class ProxyServerFactory(Factory):
+    """
+    Makes the dialogues of one listening address of one server.
+
+    C{randomness(n)} gives n random bytes. C{connections} are those that have not ended.
+    """
+
+    noisy = False
+
+    def __init__(
+        self,
+        record: MailProtocol,
+        settings: ServerSettings,
+        address: ListenAddress,
+        authenticator: IAuthenticator,
+        connector: Connector,
+        clock: Any,
+        journal: Journal,
+        tls: ServerTLS | None = None,
+        randomness: Callable[[int], bytes] = os.urandom,
+    ) -> None:
+        self.record = record
+        self.settings = settings
+        self.address = address
+        self.authenticator = authenticator
+        self.connector = connector
+        self.clock = clock
+        self.journal = journal
+        self.tls = tls
+        self.randomness = randomness
+        self.connections: set[ProxyServer] = set()
+
+    def buildProtocol(self, addr: Any) -> Any:
+        return self.record.server(self)
+
+
+class ListenError(ConfigurationError):
+    """An address cannot be listened on: it is taken, not of this host, or needs more rights."""
+
+
+class Listener(Service):
+    """
+    One listening socket, bound when the service starts with the right privileges. C{port} is Twisted's, once bound.
+    """
+
+    port: IListeningPort | None = None
+
+    def __init__(self, address: ListenAddress, factory: ProxyServerFactory, reactor: Any) -> None:
+        self.address = address
+        self.factory = factory
+        self._reactor = reactor
+
+    def privilegedStartService(self) -> None:
+        """
+        Bind.
+
+        @raise ListenError: the address cannot be bound.
+        """
+        if self.port is not None:
+            return
+        try:
+            bound = _bind(self.address)
+        except OSError as error:
+            reason = f"cannot be bound: {error.strerror or error}"
+            raise ListenError([self.factory.settings.problem("listen", reason, str(self.address))]) from None
+        bound.setblocking(False)
+        try:
+            self.port = self._reactor.adoptStreamPort(bound.fileno(), bound.family, self.factory)
+        finally:
+            bound.close()
+
+    def startService(self) -> None:
+        # `twist` starts services without ever calling privilegedStartService.
+        self.privilegedStartService()
+        super().startService()
+
+    def stopService(self) -> Deferred[Any]:
+        super().stopService()
+        port, self.port = self.port, None
+        if port is None:
+            return maybeDeferred(lambda: None)
+        if self.address.host.startswith("unix:"):
+            _unlink(self.address.host.removeprefix("unix:"))
+        return maybeDeferred(port.stopListening)
+
+
+def _bind(address: ListenAddress) -> socket.socket:
+    if address.host.startswith("unix:"):
+        return _bindUNIX(address.host.removeprefix("unix:"))
+    family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
+    # As nginx's ipv6only=on: [::] and 0.0.0.0 can be listened on side by side.
+    return socket.create_server((address.host, address.port), family=family, backlog=BACKLOG, dualstack_ipv6=False)
+
+
+def _bindUNIX(path: str) -> socket.socket:
+    bound = socket.socket(socket.AF_UNIX)
+    try:
+        try:
+            bound.bind(path)
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE or _answers(path):
+                raise
+            # Left behind by a gateway that was killed.
+            os.unlink(path)
+            bound.bind(path)
+        os.chmod(path, 0o666)
+        bound.listen(BACKLOG)
+    except BaseException:
+        bound.close()
+        raise
+    return bound
+
+
+def _answers(path: str) -> bool:
+    with socket.socket(socket.AF_UNIX) as probe:
+        probe.settimeout(1)
+        return probe.connect_ex(path) == 0
+
+
+def _unlink(path: str) -> None:
+    try:
+        os.unlink(path)
+    except FileNotFoundError:
+        return

@@ -1,0 +1,216 @@
+# -*- test-case-name: mailgate.test.test_pop3 -*-
+"""
+POP3 (RFC 1939, 2449, 5034; STLS of RFC 2595): the dialogue before login, and the login at a backend. The replies are
+nginx's.
+"""
+
+from __future__ import annotations
+
+from attrs import frozen
+
+from mailgate.client import BackendError, LoginRefused, ProxyClient
+from mailgate.dialogue import Command, MailProtocol, acceptableText, splitArguments
+from mailgate.directives import capabilities, directive, size, words
+from mailgate.journal import printable
+from mailgate.login import Credentials, Denial, Method, Trouble
+from mailgate.sasl import mechanismNames
+from mailgate.server import ProxyServer
+from mailgate.session import Outcome, Phase
+
+__all__ = ["POP3", "POP3Client", "POP3Server", "POP3Settings"]
+
+_MOST_ARGUMENTS = 3
+
+
+@frozen
+class POP3Settings:
+    """nginx's C{pop3_…} directives, and C{pop3_client_buffer}, which in nginx is fixed at 128 bytes."""
+
+    auth: tuple[str, ...] = directive("pop3_auth", words("plain", "apop", "cram-md5", "external"), ("plain",))
+    capabilities: tuple[str, ...] = directive(
+        "pop3_capabilities",
+        capabilities("TOP", "USER", "UIDL", "STLS", "PIPELINING", "RESP-CODES", "AUTH-RESP-CODE"),
+        ("TOP", "USER", "UIDL"),
+    )
+    clientBuffer: int = directive("pop3_client_buffer", size, 4096)
+
+    @property
+    def mechanisms(self) -> tuple[bytes, ...]:
+        """SASL mechanisms; C{plain} stands for LOGIN too."""
+        implied = (*self.auth, "login") if "plain" in self.auth else self.auth
+        return mechanismNames(implied)
+
+    @property
+    def methods(self) -> frozenset[Method]:
+        """The login methods that are offered."""
+        return frozenset(map(Method, self.auth))
+
+
+class POP3Server(ProxyServer):
+    """The server's side, before login."""
+
+    ok = b"+OK\r\n"
+    wording = {
+        Trouble.DENIED: b"-ERR [AUTH] Authentication failed",
+        Trouble.TEMPORARY: b"-ERR [SYS/TEMP] Temporary authentication failure, try again later",
+        Trouble.INTERNAL: b"-ERR internal server error",
+        Trouble.TIMEOUT: b"-ERR Timeout, closing connection",
+    }
+
+    _user: bytes | None = None
+    """The name that USER gave, while PASS is awaited."""
+
+    @property
+    def settings(self) -> POP3Settings:
+        """This server's C{pop3_…}."""
+        return self.factory.settings[POP3Settings]
+
+    @property
+    def mechanisms(self) -> tuple[bytes, ...]:
+        return self.settings.mechanisms
+
+    def lineLimit(self) -> int:
+        return self.settings.clientBuffer
+
+    def greet(self) -> None:
+        salted = {"apop", "cram-md5"}.intersection(self.settings.auth)
+        self.transport.write(b"+OK POP3 ready" + (b" " + self.salt if salted else b"") + b"\r\n")
+        self.session.enter(Phase.COMMAND)
+
+    def invalid(self) -> None:
+        self.transport.write(b"-ERR invalid command\r\n")
+
+    def refuse(self, denial: Denial) -> None:
+        text = acceptableText(denial)
+        self.transport.write((self.wording[denial.trouble] if text is None else b"-ERR " + text) + b"\r\n")
+
+    def forget(self) -> None:
+        self._user = None
+
+    def commandReceived(self, line: bytes) -> None:
+        word, _, rest = line.partition(b" ")
+        word = word.upper()
+        command = (self.commands if self._user is None else self.commandsAwaitingPass).get(word)
+        if command is None:
+            self._user = None
+            # Known words that come at the wrong moment are not held against the client.
+            if word in self.commands or word in self.commandsAwaitingPass:
+                self.invalid()
+            else:
+                self.spoilt(line)
+        elif len(splitArguments(rest)) > _MOST_ARGUMENTS and word not in (b"USER", b"PASS"):
+            self.spoilt(line)
+        elif self.needsTLS and not command.inClear:
+            self.invalid()
+        else:
+            command.act(self, rest)
+
+    def _takesPasswords(self) -> bool:
+        return "plain" in self.settings.auth
+
+    def _doUSER(self, rest: bytes) -> None:
+        name = rest.lstrip(b" ")
+        if not name or not self._takesPasswords():
+            self.invalid()
+            return
+        self._user = name
+        self.transport.write(self.ok)
+
+    def _doPASS(self, rest: bytes) -> None:
+        password = rest.lstrip(b" ")
+        if not password:
+            self.invalid()
+            return
+        assert self._user is not None
+        user, self._user = self._user, None
+        self.login(Credentials(Method.PLAIN, user, password))
+
+    def _doAPOP(self, rest: bytes) -> None:
+        arguments = splitArguments(rest)
+        if len(arguments) != 2 or "apop" not in self.settings.auth:
+            self.invalid()
+            return
+        self.login(Credentials(Method.APOP, arguments[0], arguments[1], self.salt))
+
+    def _doAUTH(self, rest: bytes) -> None:
+        arguments = splitArguments(rest)
+        if not arguments:
+            names = b"".join(name + b"\r\n" for name in self.mechanisms)
+            self.transport.write(b"+OK methods supported:\r\n" + names + b".\r\n")
+        elif len(arguments) > 2:
+            self.invalid()
+        else:
+            self.authenticate(*arguments)
+
+    def _doCAPA(self, rest: bytes) -> None:
+        awaitingPass = self._user is not None
+        hidden = self.needsTLS and not awaitingPass
+        lines = [b"+OK Capability list follows"]
+        for word in self.settings.capabilities:
+            if word.upper() != "USER" or (self._takesPasswords() and not hidden):
+                lines.append(word.encode())
+        if not hidden:
+            lines.append(b" ".join((b"SASL", *self.mechanisms)))
+        if self.offersTLS and not awaitingPass:
+            lines.append(b"STLS")
+        self.transport.write(b"\r\n".join((*lines, b".", b"")))
+
+    def _doNOOP(self, rest: bytes) -> None:
+        self.transport.write(self.ok)
+
+    def _doQUIT(self, rest: bytes) -> None:
+        self.end(Outcome.QUIT, self.ok)
+
+    def _doSTLS(self, rest: bytes) -> None:
+        if self.offersTLS:
+            self.startTLS(self.ok)
+        else:
+            self.invalid()
+
+    commands = {
+        b"CAPA": Command(_doCAPA),
+        b"NOOP": Command(_doNOOP),
+        b"QUIT": Command(_doQUIT),
+        b"STLS": Command(_doSTLS),
+        b"USER": Command(_doUSER, inClear=False),
+        b"APOP": Command(_doAPOP, inClear=False),
+        b"AUTH": Command(_doAUTH, inClear=False),
+    }
+    commandsAwaitingPass = {
+        b"PASS": Command(_doPASS, inClear=False),
+        b"CAPA": Command(_doCAPA),
+        b"NOOP": Command(_doNOOP),
+        b"QUIT": Command(_doQUIT),
+    }
+
+
+class POP3Client(ProxyClient):
+    """The client's side at a backend: USER and PASS."""
+
+    _passing = (b"[SYS/", b"[IN-USE]", b"[LOGIN-DELAY]")
+    """Response codes (RFC 2449, 3206) that say nothing of the password."""
+
+    async def greeted(self) -> None:
+        greeting = await self.line()
+        if not greeting.startswith(b"+OK"):
+            raise BackendError(f'greets with "{printable(greeting.strip())}"', greeting)
+
+    async def requestTLS(self) -> None:
+        self.send(b"STLS")
+        reply = await self.line()
+        if not reply.startswith(b"+OK"):
+            raise BackendError(f'refuses STLS: "{printable(reply.strip())}"', reply)
+
+    async def authenticate(self) -> None:
+        password = self.password
+        for command in (b"USER " + self.route.user, b"PASS " + password):
+            self.send(command)
+            reply = await self.line()
+            if reply.startswith(b"-ERR"):
+                raise LoginRefused(reply, reply[5:].upper().startswith(self._passing))
+            if not reply.startswith(b"+OK"):
+                raise BackendError(f'answers the login with "{printable(reply.strip())}"', reply)
+        self.reply = reply
+
+
+POP3 = MailProtocol("pop3", (110, 995), POP3Server, POP3Client, POP3Settings)

@@ -1,0 +1,364 @@
+# -*- test-case-name: mailgate.test.test_smtp -*-
+"""
+SMTP (RFC 5321; STARTTLS of RFC 3207, AUTH of RFC 4954, XCLIENT of Postfix): the dialogue before the login, or before
+the first recipient where there is none, and the login at a backend. The replies are nginx's.
+"""
+
+from __future__ import annotations
+
+import base64
+import re
+from collections.abc import Mapping
+
+from attrs import frozen
+from twisted.internet.defer import CancelledError
+from twisted.internet.task import deferLater
+
+from mailgate.client import BackendError, LoginRefused, ProxyClient
+from mailgate.dialogue import Command, MailProtocol, acceptableText, splitArguments
+from mailgate.directives import capabilities, directive, flag, oneOf, seconds, size, words
+from mailgate.journal import printable
+from mailgate.login import Credentials, Denial, Envelope, Method, Trouble
+from mailgate.sasl import mechanismNames
+from mailgate.server import ProxyServer
+from mailgate.session import Outcome, Phase
+
+__all__ = ["SMTP", "SMTPClient", "SMTPServer", "SMTPSettings", "xtext"]
+
+_MOST_ARGUMENTS = 11
+_NAME = re.compile(rb"[\x21-\x7e\x80-\xff]+")
+_CODE = re.compile(rb"[45][0-5][0-9](?: [45]\.[0-9]{1,3}\.[0-9]{1,3})?")
+_REPLY = re.compile(rb"([2-5][0-5][0-9])([ -]|\r?\n)")
+
+
+@frozen
+class SMTPSettings:
+    """nginx's C{smtp_…} directives, C{xclient} and C{proxy_smtp_auth}."""
+
+    auth: tuple[str, ...] = directive(
+        "smtp_auth", words("plain", "login", "cram-md5", "external", "none"), ("plain", "login")
+    )
+    capabilities: tuple[str, ...] = directive(
+        "smtp_capabilities",
+        capabilities("8BITMIME", "CHUNKING", "DSN", "ENHANCEDSTATUSCODES", "PIPELINING", "SMTPUTF8", "VRFY", "ETRN"),
+        (),
+    )
+    clientBuffer: int = directive("smtp_client_buffer", size, 4096)
+    greetingDelay: float = directive("smtp_greeting_delay", seconds, 0.0)
+    xclient: str = directive("xclient", oneOf("auto", "on", "off"), "auto")
+    proxyAuth: bool = directive("proxy_smtp_auth", flag, False)
+
+    @property
+    def mechanisms(self) -> tuple[bytes, ...]:
+        """SASL mechanisms."""
+        return mechanismNames(self.auth)
+
+    @property
+    def methods(self) -> frozenset[Method]:
+        """The login methods that are offered."""
+        return frozenset(Method.PLAIN if word == "login" else Method(word) for word in self.auth)
+
+
+class SMTPServer(ProxyServer):
+    """The server's side, before login."""
+
+    challengePrefix = b"334 "
+    wording = {
+        Trouble.DENIED: b"535 5.7.8 Authentication failed",
+        Trouble.TEMPORARY: b"454 4.7.0 Temporary authentication failure",
+        Trouble.INTERNAL: b"451 4.3.2 Internal server error",
+        Trouble.TIMEOUT: b"421 4.4.2 Timeout, closing connection",
+    }
+    wordingWithoutLogin = {
+        Trouble.DENIED: b"550 5.7.1 Recipient refused",
+        Trouble.TEMPORARY: b"451 4.3.0 Temporary failure, try again later",
+    }
+
+    _helo = b""
+    _extended = False
+    _mail: bytes | None = None
+    _recipient = b""
+
+    @property
+    def settings(self) -> SMTPSettings:
+        """This server's C{smtp_…}."""
+        return self.factory.settings[SMTPSettings]
+
+    @property
+    def mechanisms(self) -> tuple[bytes, ...]:
+        return self.settings.mechanisms
+
+    @property
+    def _name(self) -> bytes:
+        return self.dialogue.serverName.encode()
+
+    def lineLimit(self) -> int:
+        return self.settings.clientBuffer
+
+    def greet(self) -> None:
+        delay = self.settings.greetingDelay
+        if not delay:
+            self._sayHello()
+            return
+        self._deadline.reset(delay + self.dialogue.timeout)
+        self._pending = deferLater(self.clock, delay, self._greetLate)
+        self._pending.addErrback(lambda failure: failure.trap(CancelledError))
+
+    def _greetLate(self) -> None:
+        self._pending = None
+        self._sayHello()
+        self.advance()
+
+    def _sayHello(self) -> None:
+        self.transport.write(b"220 " + self._name + b" ESMTP ready\r\n")
+        self.session.enter(Phase.COMMAND)
+        self._extend()
+
+    def receivedBeforeGreeting(self) -> None:
+        self._journal.info("client {client} was rejected before the greeting", client=self.session.client)
+        self.end(Outcome.EARLY, b"503 5.5.0 Improper use of SMTP command pipelining\r\n")
+
+    def reply(self, text: bytes) -> None:
+        """Answer with a single line."""
+        self.transport.write(text + b"\r\n")
+
+    def invalid(self) -> None:
+        self.reply(b"500 5.5.1 Invalid command")
+
+    def refuse(self, denial: Denial) -> None:
+        wording = self.wordingWithoutLogin if self._recipient else self.wording
+        self._recipient = b""
+        code = denial.code if denial.code and _CODE.fullmatch(denial.code) else None
+        text = acceptableText(denial)
+        if text is None and code is None:
+            self.reply(wording[denial.trouble])
+        else:
+            self.reply((code or b"535 5.7.0") + b" " + (text or b"Authentication failed"))
+
+    def accept(self, client: ProxyClient) -> bytes:
+        return client.reply if self._recipient else b"235 2.0.0 OK\r\n"
+
+    def envelope(self, method: Method) -> Envelope:
+        if method is not Method.NONE:
+            return Envelope(self._helo, self._extended)
+        return Envelope(self._helo, self._extended, self._mail or b"", self._recipient)
+
+    def forget(self) -> None:
+        self._helo = b""
+        self._mail = None
+
+    def commandReceived(self, line: bytes) -> None:
+        line = line.rstrip(b" ")
+        word, *arguments = splitArguments(line) or [b""]
+        command = self.commands.get(word.upper())
+        if command is None or line.startswith(b" ") or len(arguments) > _MOST_ARGUMENTS:
+            self.spoilt(line)
+        elif self.needsTLS and not command.inClear:
+            self._refuseInClear(word.upper())
+        else:
+            self._line = line
+            command.act(self, arguments)
+
+    def _refuseInClear(self, word: bytes) -> None:
+        if word == b"AUTH":
+            self.invalid()
+        else:
+            self.reply(b"530 5.7.0 Must issue a STARTTLS command first")
+
+    def _hello(self, arguments: list[bytes]) -> bool:
+        if len(arguments) != 1 or not _NAME.fullmatch(arguments[0]):
+            self.reply(b"501 5.5.4 Invalid argument")
+            return False
+        self._helo = arguments[0]
+        self._mail = None
+        return True
+
+    def _doHELO(self, arguments: list[bytes]) -> None:
+        if self._hello(arguments):
+            self.reply(b"250 " + self._name)
+
+    def _doEHLO(self, arguments: list[bytes]) -> None:
+        if not self._hello(arguments):
+            return
+        self._extended = True
+        lines = [self._name, *(word.encode() for word in self.settings.capabilities)]
+        if self.mechanisms and not self.needsTLS:
+            lines.append(b" ".join((b"AUTH", *self.mechanisms)))
+        if self.offersTLS:
+            lines.append(b"STARTTLS")
+        self.transport.write(b"".join(b"250-" + line + b"\r\n" for line in lines[:-1]))
+        self.reply(b"250 " + lines[-1])
+
+    def _doAUTH(self, arguments: list[bytes]) -> None:
+        if not arguments:
+            self.reply(b"501 5.5.4 Invalid argument")
+        elif len(arguments) > 2:
+            self.invalid()
+        else:
+            self.authenticate(*arguments)
+
+    def _doSTARTTLS(self, arguments: list[bytes]) -> None:
+        if self.offersTLS:
+            self.startTLS(b"220 2.0.0 Start TLS\r\n")
+        else:
+            self.invalid()
+
+    def _doMAIL(self, arguments: list[bytes]) -> None:
+        if "none" not in self.settings.auth:
+            self._journal.info(
+                'client {client} was rejected: "{line}"', client=self.session.client, line=printable(self._line)
+            )
+            self.reply(b"530 5.7.1 Authentication required")
+        elif self._mail is not None:
+            self.reply(b"503 5.5.1 Bad sequence of commands")
+        elif not arguments:
+            self.reply(b"501 5.5.4 Invalid argument")
+        else:
+            self._mail = self._line
+            self._doNOOP(arguments)
+
+    def _doRCPT(self, arguments: list[bytes]) -> None:
+        if self._mail is None:
+            self.reply(b"503 5.5.1 Bad sequence of commands")
+        elif not arguments:
+            self.reply(b"501 5.5.4 Invalid argument")
+        else:
+            self._recipient = self._line
+            self.login(Credentials(Method.NONE))
+
+    def _doRSET(self, arguments: list[bytes]) -> None:
+        self._mail = None
+        self._doNOOP(arguments)
+
+    def _doNOOP(self, arguments: list[bytes]) -> None:
+        self.reply(b"250 2.0.0 OK")
+
+    def _doQUIT(self, arguments: list[bytes]) -> None:
+        self.end(Outcome.QUIT, b"221 2.0.0 Bye\r\n")
+
+    def _doNothing(self, arguments: list[bytes]) -> None:
+        self.invalid()
+
+    commands = {
+        b"HELO": Command(_doHELO),
+        b"EHLO": Command(_doEHLO),
+        b"STARTTLS": Command(_doSTARTTLS),
+        b"AUTH": Command(_doAUTH, inClear=False),
+        b"MAIL": Command(_doMAIL, inClear=False),
+        b"RCPT": Command(_doRCPT, inClear=False),
+        b"RSET": Command(_doRSET),
+        b"NOOP": Command(_doNOOP),
+        b"VRFY": Command(_doNothing),
+        b"EXPN": Command(_doNothing),
+        b"HELP": Command(_doNothing),
+        b"QUIT": Command(_doQUIT),
+    }
+
+
+def xtext(value: bytes) -> bytes:
+    """RFC 3461's xtext, with the bytes from 0x7F up encoded too, as nginx and Postfix do."""
+    return re.sub(rb"[\x00-\x20+=\x7f-\xff]", lambda match: b"+%02X" % match[0][0], value)
+
+
+class SMTPClient(ProxyClient):
+    """
+    The client's side at a backend: EHLO, XCLIENT, and AUTH or the client's MAIL and RCPT.
+
+    Refusals of anything but AUTH say nothing of the password, and so are temporary.
+    """
+
+    async def response(self) -> tuple[int, bytes]:
+        """
+        A reply: its code, and all its lines.
+
+        @raise BackendError: it is none, or too long.
+        """
+        said = b""
+        while True:
+            line = await self.line()
+            said += line
+            match = _REPLY.match(line)
+            if match is None or len(said) > self.limit:
+                raise BackendError(f'answers with "{printable(line.strip())}"', said)
+            if match[2] != b"-":
+                return int(match[1]), said
+
+    async def command(self, line: bytes, *wanted: int) -> bytes:
+        """
+        Send C{line} and give the reply, if its code is among C{wanted}.
+
+        @raise LoginRefused: it is not.
+        """
+        self.send(line)
+        code, said = await self.response()
+        if code not in wanted:
+            raise LoginRefused(said, temporary=True)
+        return said
+
+    async def greeted(self) -> None:
+        code, said = await self.response()
+        if code != 220:
+            raise BackendError(f'greets with "{printable(said.strip())}"', said)
+
+    async def requestTLS(self) -> None:
+        await self.command(b"EHLO " + self.serverName, 250)
+        await self.command(b"STARTTLS", 220)
+
+    async def authenticate(self) -> None:
+        settings = self.settings[SMTPSettings]
+        envelope = self.request.envelope
+        withoutLogin = self.request.credentials.method is Method.NONE
+        authenticating = not withoutLogin and (settings.proxyAuth or not self.route.judged)
+        extended = envelope.extended or authenticating or settings.xclient == "on"
+        offers = await self._hello(self.serverName, extended, probing=settings.xclient == "auto")
+        if settings.xclient == "on" or (settings.xclient == "auto" and b"XCLIENT" in offers):
+            await self.command(self._xclient(offers.get(b"XCLIENT", b""), not authenticating), 220, 250)
+            # The backend has forgotten our greeting, and takes the next for the client's.
+            offers = await self._hello(envelope.helo or self.serverName, envelope.extended or authenticating)
+        if withoutLogin:
+            await self.command(envelope.mail, 250)
+            self.send(envelope.recipient)
+            self.reply = (await self.response())[1]
+        elif authenticating:
+            await self._authenticate(offers)
+
+    async def _hello(self, name: bytes, extended: bool, probing: bool = False) -> Mapping[bytes, bytes]:
+        """Greet; gives what EHLO offers. With C{probing} EHLO is tried even where HELO would do."""
+        if extended or probing:
+            self.send(b"EHLO " + name)
+            code, said = await self.response()
+            if code == 250:
+                lines = (line[4:].strip().upper().partition(b" ") for line in said.split(b"\n")[1:])
+                return {word: parameters for word, _, parameters in lines if word}
+            if extended:
+                raise LoginRefused(said, temporary=True)
+        await self.command(b"HELO " + name, 250)
+        return {}
+
+    def _xclient(self, known: bytes, withLogin: bool) -> bytes:
+        """nginx's XCLIENT; of its attributes those that the backend's EHLO says it is C{known} to take, if it says."""
+        client = self.request.client
+        attributes = {b"ADDR": ("IPV6:" if ":" in client.host.removeprefix("unix:") else "") + client.host}
+        command = b"XCLIENT ADDR=" + attributes[b"ADDR"].encode()
+        takes = known.split()
+        if withLogin and self.route.user and (not takes or b"LOGIN" in takes):
+            command += b" LOGIN=" + xtext(self.route.user)
+        return command + b" NAME=" + client.name.encode()
+
+    async def _authenticate(self, offers: Mapping[bytes, bytes]) -> None:
+        user, password = self.route.user, self.password
+        mechanisms = offers.get(b"AUTH", b"").split()
+        try:
+            if b"LOGIN" in mechanisms and b"PLAIN" not in mechanisms:
+                await self.command(b"AUTH LOGIN", 334)
+                await self.command(base64.b64encode(user), 334)
+                await self.command(base64.b64encode(password), 235)
+            else:
+                await self.command(b"AUTH PLAIN " + base64.b64encode(b"\0" + user + b"\0" + password), 235)
+        except LoginRefused as refused:
+            # 5yz but for those that speak of our command, or of the connection (RFC 4954).
+            passing = (b"4", b"50", b"530", b"538")
+            raise LoginRefused(refused.reply, refused.reply.startswith(passing)) from None
+
+
+SMTP = MailProtocol("smtp", (25, 465, 587), SMTPServer, SMTPClient, SMTPSettings)

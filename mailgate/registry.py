@@ -1,0 +1,41 @@
+# -*- test-case-name: mailgate.test.test_registry -*-
+"""
+What mailgate speaks and whom it asks: a new protocol, or a new kind of authenticator, is one file and one line here.
+"""
+
+from __future__ import annotations
+
+from mailgate.authenticators import http, passthrough, passwdfile
+from mailgate.client import ProxySettings
+from mailgate.dialogue import DialogueSettings, MailProtocol
+from mailgate.interfaces import AuthenticatorKind
+from mailgate.journal import LogSettings
+from mailgate.protocols.imap4 import IMAP4
+from mailgate.protocols.pop3 import POP3
+from mailgate.protocols.smtp import SMTP
+from mailgate.sandbox.settings import SandboxSettings
+from mailgate.tls import BackendTLSSettings, TLSSettings
+
+__all__ = ["AUTHENTICATORS", "PROCESS_SETTINGS", "PROTOCOLS", "SANDBOX_SETTINGS", "SERVER_SETTINGS"]
+
+PROTOCOLS: dict[str, MailProtocol] = {protocol.name: protocol for protocol in (IMAP4, POP3, SMTP)}
+"""Protocols by the word that the directive C{protocol} takes."""
+
+AUTHENTICATORS: tuple[AuthenticatorKind, ...] = (http.KIND, passwdfile.KIND, passthrough.KIND)
+"""Kinds of authenticator: a server has the first whose directive it gives."""
+
+SERVER_SETTINGS: tuple[type, ...] = (
+    DialogueSettings,
+    ProxySettings,
+    TLSSettings,
+    BackendTLSSettings,
+    *dict.fromkeys(kind.settings for kind in AUTHENTICATORS if kind.settings is not ProxySettings),
+    *(protocol.settings for protocol in PROTOCOLS.values()),
+)
+"""The settings classes that [mail] and [server …] are read into."""
+
+PROCESS_SETTINGS: tuple[type, ...] = (LogSettings,)
+"""Those that [mailgate] is read into."""
+
+SANDBOX_SETTINGS = SandboxSettings
+"""That of [sandbox]."""

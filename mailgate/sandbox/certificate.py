@@ -1,0 +1,148 @@
+# -*- test-case-name: mailgate.test.test_sandbox_certificate -*-
+"""
+The demo's own TLS certificate: made on first run and kept, so that what a client was told to trust stays true.
+
+It is self-signed and its own authority (C{CA:TRUE}, RFC 5280, 4.2.1.9), so that C{curl --cacert} takes it.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import stat
+from collections.abc import Iterable, Mapping
+from datetime import datetime, timedelta, timezone
+
+from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    load_pem_private_key,
+)
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+__all__ = ["ensureCertificate", "stateFolder"]
+
+_LIFETIME = timedelta(days=365)
+_MARGIN = timedelta(days=7)  # a demo started today is still to be trusted at the end of the week
+_ALWAYS = ("localhost", "127.0.0.1", "::1")
+
+
+def stateFolder(environ: Mapping[str, str]) -> str:
+    """
+    The folder of what mailgate keeps from one run to the next: C{$XDG_STATE_HOME/mailgate}, or
+    C{~/.local/state/mailgate} (XDG Base Directory Specification, by which a relative path counts as unset).
+    """
+    state = environ.get("XDG_STATE_HOME", "")
+    if not os.path.isabs(state):
+        home = environ.get("HOME") or os.path.expanduser("~")
+        state = os.path.join(home, ".local", "state")
+    return os.path.join(state, "mailgate")
+
+
+def ensureCertificate(folder: str, names: Iterable[str], now: datetime | None = None) -> tuple[str, str]:
+    """
+    The paths of a PEM certificate and its key in C{folder}, good for C{names} and for this host's own loopback names.
+
+    They are made where there are none yet, or where those found do not serve: expired, unreadable, not a pair, made
+    for other names, or with a key that others may read.
+
+    @raise OSError: C{folder} cannot be written.
+    """
+    now = now or datetime.now(timezone.utc)
+    wanted = tuple(_generalName(name) for name in dict.fromkeys((*_ALWAYS, *names)))
+    certificatePath = os.path.join(folder, "certificate.pem")
+    keyPath = os.path.join(folder, "key.pem")
+    if not _serves(certificatePath, keyPath, wanted, now):
+        os.makedirs(folder, mode=0o700, exist_ok=True)
+        os.chmod(folder, 0o700)
+        certificate, key = _make(wanted, now)
+        _write(keyPath, key, 0o600)
+        _write(certificatePath, certificate, 0o644)
+    return certificatePath, keyPath
+
+
+def _generalName(name: str) -> x509.GeneralName:
+    try:
+        return x509.IPAddress(ipaddress.ip_address(name))
+    except ValueError:
+        # The field holds A-labels; cryptography refuses anything else.
+        return x509.DNSName(name.encode("idna").decode("ascii"))
+
+
+def _serves(certificatePath: str, keyPath: str, wanted: tuple[x509.GeneralName, ...], now: datetime) -> bool:
+    try:
+        with open(certificatePath, "rb") as stream:
+            certificate = x509.load_pem_x509_certificate(stream.read())
+        with open(keyPath, "rb") as stream:
+            private = not stat.S_IMODE(os.fstat(stream.fileno()).st_mode) & 0o077
+            key = load_pem_private_key(stream.read(), None)
+        found = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except (OSError, ValueError, TypeError, UnsupportedAlgorithm, x509.ExtensionNotFound):
+        return False
+    return (
+        private
+        and key.public_key() == certificate.public_key()
+        and certificate.not_valid_before_utc <= now <= certificate.not_valid_after_utc - _MARGIN
+        and set(wanted) <= set(found)
+    )
+
+
+def _make(wanted: tuple[x509.GeneralName, ...], now: datetime) -> tuple[bytes, bytes]:
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "mailgate sandbox")])
+    identifier = x509.SubjectKeyIdentifier.from_public_key(key.public_key())
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - timedelta(hours=1))  # clocks in containers and virtual machines lag
+        .not_valid_after(now + _LIFETIME)
+        .add_extension(x509.SubjectAlternativeName(wanted), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .add_extension(_keyUsage(), critical=True)
+        .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
+        .add_extension(identifier, critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    return (
+        certificate.public_bytes(Encoding.PEM),
+        key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()),
+    )
+
+
+def _keyUsage() -> x509.KeyUsage:
+    return x509.KeyUsage(
+        digital_signature=True,
+        key_cert_sign=True,
+        content_commitment=False,
+        key_encipherment=False,
+        data_encipherment=False,
+        key_agreement=False,
+        crl_sign=False,
+        encipher_only=False,
+        decipher_only=False,
+    )
+
+
+def _write(path: str, content: bytes, mode: int) -> None:
+    """Put C{content} in the place of C{path} at once; the file never has a looser mode than C{mode}."""
+    temporary = f"{path}.{os.getpid()}.new"
+    if os.path.lexists(temporary):
+        os.unlink(temporary)  # of a run that was killed, whose process number we have been given
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+    try:
+        with open(descriptor, "wb") as stream:
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(temporary, path)
+    except OSError:
+        os.unlink(temporary)
+        raise

@@ -1,0 +1,154 @@
+# -*- test-case-name: mailgate.test.test_sandbox_service -*-
+"""
+C{[sandbox]} as a service: mail servers and an authentication service for the demo, all on loopback ports.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from twisted.application.service import MultiService
+from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.interfaces import IAddress, IListeningPort
+from twisted.internet.protocol import ServerFactory
+from twisted.internet.task import Cooperator
+from twisted.mail.imap4 import PLAINCredentials
+from twisted.mail.smtp import LOGINCredentials
+from twisted.protocols.policies import WrappingFactory
+
+from mailgate.directives import ListenAddress
+from mailgate.sandbox.account import Accounts
+from mailgate.sandbox.authhttp import authSite
+from mailgate.sandbox.imap4 import SandboxIMAP4
+from mailgate.sandbox.login import sandboxPortal
+from mailgate.sandbox.pop3 import SandboxPOP3
+from mailgate.sandbox.settings import SandboxSettings
+from mailgate.sandbox.smtp import Delivery, SandboxESMTP
+
+__all__ = ["SandboxService"]
+
+_MOST_CONNECTIONS = 1000
+
+
+class _Connections(WrappingFactory):
+    """Keeps count of a server's connections: there is a most, and they end with the service."""
+
+    noisy = False
+
+    def buildProtocol(self, addr: IAddress | None) -> Any:
+        if len(self.protocols) >= _MOST_CONNECTIONS:
+            return None
+        return super().buildProtocol(addr)
+
+    def abort(self) -> None:
+        """End them all."""
+        for connection in list(self.protocols):
+            connection.transport.abortConnection()
+
+
+class _ServerFactory(ServerFactory):
+    """Makes each protocol by C{build}."""
+
+    noisy = False
+
+    def __init__(self, build: Callable[[], Any]) -> None:
+        self._build = build
+
+    def buildProtocol(self, addr: IAddress | None) -> Any:
+        protocol = self._build()
+        protocol.factory = self
+        return protocol
+
+
+class SandboxService(MultiService):
+    """
+    The servers of C{settings}, over C{accounts} that begin and end with this object.
+
+    They are bound before L{privilegedStartService}, or L{startService} where that was not called, returns.
+    """
+
+    def __init__(self, settings: SandboxSettings, reactor: Any) -> None:
+        super().__init__()
+        self.settings = settings
+        self.accounts = Accounts(settings, reactor.seconds)
+        self._portal = sandboxPortal(self.accounts)
+        self._reactor = reactor
+        self._cooperator = Cooperator(scheduler=lambda step: reactor.callLater(0, step), started=False)
+        self._ports: dict[str, IListeningPort] = {}
+        self._factories: dict[str, _Connections] = {}
+
+    def address(self, name: str) -> ListenAddress:
+        """
+        Where the server C{name} (C{imap}, C{pop3}, C{smtp}, C{auth_http}) listens; the port is the real one.
+
+        @raise KeyError: it does not.
+        """
+        bound: Any = self._ports[name].getHost()
+        return ListenAddress(bound.host, bound.port)
+
+    def privilegedStartService(self) -> None:
+        """
+        Bind.
+
+        @raise twisted.internet.error.CannotListenError: one of the addresses cannot be had; none is kept then.
+        """
+        self._bind()
+        super().privilegedStartService()
+
+    def startService(self) -> None:
+        """Bind, unless L{privilegedStartService} has, and serve."""
+        self._bind()
+        self._cooperator.start()
+        super().startService()
+
+    def stopService(self) -> Deferred[Any]:
+        """Close the ports and end the connections; the Deferred fires when the ports can be bound again."""
+        ports, self._ports = self._ports, {}
+        closed = [port.stopListening() for port in ports.values()]
+        for factory in self._factories.values():
+            factory.abort()
+        self._factories = {}
+        self._cooperator.stop()
+        stopped = [deferred for deferred in (*closed, super().stopService()) if deferred is not None]
+        return gatherResults(stopped)
+
+    def _bind(self) -> None:
+        if self._ports:
+            return
+        settings, reactor = self.settings, self._reactor
+        wanted: tuple[tuple[str, ListenAddress, Any], ...] = (
+            ("imap", settings.imap, _ServerFactory(self._imap4)),
+            ("pop3", settings.pop3, _ServerFactory(self._pop3)),
+            ("smtp", settings.smtp, _ServerFactory(self._smtp)),
+            ("auth_http", settings.authHttp, authSite(self.accounts, self.address, reactor)),
+        )
+        try:
+            for name, address, server in wanted:
+                self._factories[name] = _Connections(server)
+                self._ports[name] = reactor.listenTCP(address.port, self._factories[name], interface=address.host)
+        except Exception:
+            for port in self._ports.values():
+                port.stopListening()
+            self._ports = {}
+            self._factories = {}
+            raise
+
+    def _imap4(self) -> Any:
+        return self._equip(SandboxIMAP4(scheduler=self._cooperator.coiterate))
+
+    def _pop3(self) -> Any:
+        protocol: Any = SandboxPOP3()
+        protocol.schedule = self._cooperator.coiterate
+        return self._equip(protocol)
+
+    def _smtp(self) -> Any:
+        protocol = SandboxESMTP({b"PLAIN": PLAINCredentials, b"LOGIN": LOGINCredentials})
+        protocol.delivery = Delivery(self.accounts)
+        protocol.host = self.accounts.domain
+        return self._equip(protocol)
+
+    def _equip(self, protocol: Any) -> Any:
+        protocol.portal = self._portal
+        protocol.callLater = self._reactor.callLater  # for its timeouts, or they take the global reactor
+        return protocol

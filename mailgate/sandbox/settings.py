@@ -1,0 +1,83 @@
+# -*- test-case-name: mailgate.test.test_sandbox_settings -*-
+"""
+What C{[sandbox]} of the ini file says: the demo's users, and where its servers listen.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+
+from attrs import field, frozen
+
+from mailgate.directives import Level, ListenAddress, directive, lines, text
+
+__all__ = ["SandboxSettings", "SandboxUser"]
+
+_NAME = re.compile(r"[a-z0-9](?:[a-z0-9._-]{0,62}[a-z0-9])?")
+_LABEL = r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
+_DOMAIN = re.compile(rf"(?=.{{1,253}}\Z){_LABEL}(?:\.{_LABEL})*")
+
+
+@frozen
+class SandboxUser:
+    """A user of the sandbox; C{name} is in lower case, and the local part of the mail address."""
+
+    name: str
+    password: str = field(repr=False)
+
+
+def _users(value: str, folder: str) -> tuple[SandboxUser, ...]:
+    # The messages name the line's number only: the line holds a password.
+    found: dict[str, SandboxUser] = {}
+    for number, line in enumerate(lines(value, folder), 1):
+        name, _, password = line.partition(" ")
+        name, password = name.lower(), password.strip()
+        if not _NAME.fullmatch(name) or not password or not password.isprintable():
+            raise ValueError(f"line {number} must be a name and a password, such as alice wonderland")
+        if name in found:
+            raise ValueError(f"line {number} gives a second password for {name}")
+        found[name] = SandboxUser(name, password)
+    return tuple(found.values())
+
+
+def _domain(value: str, folder: str) -> str:
+    name = text(value, folder).lower()
+    if not _DOMAIN.fullmatch(name):
+        raise ValueError("must be a domain, such as example.com")
+    return name
+
+
+def _loopback(value: str, folder: str) -> ListenAddress:
+    written = text(value, folder)
+    match = re.fullmatch(r"(?:\[([0-9a-fA-F:.]+)\]|([0-9.]+)):([0-9]{1,5})", written)
+    try:
+        if match is None or int(match[3]) > 65535:
+            raise ValueError
+        address = ipaddress.ip_address(match[1] or match[2])
+    except ValueError:
+        raise ValueError("must be a loopback address and a port, such as 127.0.0.1:10143") from None
+    if not address.is_loopback:
+        raise ValueError("must be a loopback address: the sandbox's servers are open to anyone who reaches them")
+    return ListenAddress(str(address), int(match[3]), text=written)
+
+
+_IMAP, _POP3, _SMTP, _AUTH_HTTP = (ListenAddress("127.0.0.1", port) for port in (10143, 10110, 10025, 10080))
+
+
+@frozen
+class SandboxSettings:
+    """C{[sandbox]}: its users have their mail addresses in C{domain}; port 0 is any free one."""
+
+    users: tuple[SandboxUser, ...] = directive(
+        "users",
+        _users,
+        (SandboxUser("alice", "wonderland"), SandboxUser("bob", "builder")),
+        Level.SANDBOX,
+        secret=True,
+    )
+    domain: str = directive("domain", _domain, "example.com", Level.SANDBOX)
+    imap: ListenAddress = directive("imap", _loopback, _IMAP, Level.SANDBOX)
+    pop3: ListenAddress = directive("pop3", _loopback, _POP3, Level.SANDBOX)
+    smtp: ListenAddress = directive("smtp", _loopback, _SMTP, Level.SANDBOX)
+    authHttp: ListenAddress = directive("auth_http", _loopback, _AUTH_HTTP, Level.SANDBOX)

@@ -1,0 +1,126 @@
+# -*- test-case-name: mailgate.test.test_sasl -*-
+"""
+The server's half of the SASL mechanisms (RFC 4422) that nginx's mail proxy knows: PLAIN (RFC 4616), LOGIN, CRAM-MD5
+(RFC 2195) and EXTERNAL. They take and give plain bytes: base64 and framing are the protocols'.
+"""
+
+from __future__ import annotations
+
+import base64
+import re
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from mailgate.login import Credentials, Method
+
+__all__ = ["MECHANISMS", "InvalidResponse", "Mechanism", "decodeBase64", "mechanismNames"]
+
+USERNAME = b"Username:"
+PASSWORD = b"Password:"
+
+_CRAM_MD5_DIGEST = 32
+
+
+class InvalidResponse(Exception):
+    """What the client sent is not of the mechanism's form. C{str} says how, and holds nothing that was sent."""
+
+
+class Mechanism(Protocol):
+    """One exchange. Both methods give the next challenge or, at the end, the credentials."""
+
+    def start(self, initial: bytes | None) -> bytes | Credentials:
+        """
+        Begin, with the client's initial response or L{None}.
+
+        @raise InvalidResponse: it makes no sense, or the mechanism knows none.
+        """
+
+    def respond(self, response: bytes) -> bytes | Credentials:
+        """
+        Go on with the answer to the last challenge.
+
+        @raise InvalidResponse: it makes no sense.
+        """
+
+
+class Plain:
+    """RFC 4616: C{authzid NUL authcid NUL password}; the authorization identity is not looked at, as in nginx."""
+
+    def start(self, initial: bytes | None) -> bytes | Credentials:
+        return b"" if initial is None else self.respond(initial)
+
+    def respond(self, response: bytes) -> bytes | Credentials:
+        parts = response.split(b"\0", 2)
+        if len(parts) < 3:
+            raise InvalidResponse("invalid login or password in AUTH PLAIN command")
+        return Credentials(Method.PLAIN, parts[1], parts[2])
+
+
+class Login:
+    """The LOGIN mechanism: user name and password, each asked for; an initial response is the user name."""
+
+    _user: bytes | None = None
+
+    def start(self, initial: bytes | None) -> bytes | Credentials:
+        return USERNAME if initial is None else self.respond(initial)
+
+    def respond(self, response: bytes) -> bytes | Credentials:
+        if self._user is None:
+            self._user = response
+            return PASSWORD
+        return Credentials(Method.PLAIN, self._user, response)
+
+
+class CramMD5:
+    """RFC 2195: the user name and an HMAC-MD5 in hexadecimal over the challenge, which C{makeSalt} gives."""
+
+    def __init__(self, makeSalt: Callable[[], bytes]) -> None:
+        self._salt = makeSalt()
+
+    def start(self, initial: bytes | None) -> bytes | Credentials:
+        if initial is not None:
+            raise InvalidResponse("an initial response in AUTH CRAM-MD5 command")
+        return self._salt
+
+    def respond(self, response: bytes) -> bytes | Credentials:
+        # The last blank ends the user name, so that names with blanks can log in (nginx takes the first).
+        user, blank, digest = response.rpartition(b" ")
+        if not blank or len(digest) != _CRAM_MD5_DIGEST:
+            raise InvalidResponse("invalid CRAM-MD5 hash in AUTH CRAM-MD5 command")
+        return Credentials(Method.CRAM_MD5, user, digest, self._salt)
+
+
+class External:
+    """RFC 4422 appendix A. Without an initial response nginx asks for the user name, so clients know that prompt."""
+
+    def start(self, initial: bytes | None) -> bytes | Credentials:
+        return USERNAME if initial is None else self.respond(initial)
+
+    def respond(self, response: bytes) -> bytes | Credentials:
+        return Credentials(Method.EXTERNAL, response)
+
+
+MECHANISMS: dict[bytes, Callable[[Callable[[], bytes]], Mechanism]] = {
+    b"PLAIN": lambda makeSalt: Plain(),
+    b"LOGIN": lambda makeSalt: Login(),
+    b"CRAM-MD5": CramMD5,
+    b"EXTERNAL": lambda makeSalt: External(),
+}
+"""Mechanisms by name, in the order in which nginx lists them; each takes what makes a salt."""
+
+
+def mechanismNames(words: Sequence[str]) -> tuple[bytes, ...]:
+    """The mechanisms that the words of an C{*_auth} directive switch on."""
+    return tuple(name for name in MECHANISMS if name.decode().lower() in words)
+
+
+def decodeBase64(token: bytes) -> bytes:
+    """
+    The bytes that C{token} encodes. As in nginx padding may be left out, and what follows it is not looked at.
+
+    @raise InvalidResponse: it is not base64.
+    """
+    digits = token.partition(b"=")[0]
+    if len(digits) % 4 == 1 or not re.fullmatch(rb"[A-Za-z0-9+/]*", digits):
+        raise InvalidResponse("invalid base64 encoding")
+    return base64.b64decode(digits + b"=" * (-len(digits) % 4))

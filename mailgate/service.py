@@ -1,0 +1,97 @@
+# -*- test-case-name: mailgate.test.test_service -*-
+"""
+The gateway as a Twisted service: what `twistd mailgate` runs, and what an application embeds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from twisted.application.service import MultiService
+from twisted.internet.defer import Deferred, DeferredList
+from twisted.internet.task import LoopingCall
+
+from mailgate.client import Connector, ProxySettings
+from mailgate.config import GatewaySettings, authenticatorKind
+from mailgate.dialogue import DialogueSettings
+from mailgate.directives import ServerSettings
+from mailgate.journal import Journal
+from mailgate.listener import Listener, ProxyServerFactory
+from mailgate.registry import PROTOCOLS
+from mailgate.sandbox.service import SandboxService
+from mailgate.server import ProxyServer
+from mailgate.tls import BackendTLSSettings, ServerTLS, TLSSettings, loadTrust, usesTLS
+
+__all__ = ["Gateway"]
+
+_LAST_MOMENTS = 2.0
+"""Seconds that connections are given to be gone when the gateway stops."""
+
+
+class Gateway(MultiService):
+    """
+    Every server of C{settings}, on C{reactor}: C{Gateway(load("gateway.ini"), reactor).setServiceParent(application)}.
+
+    Certificates and users are read at once, sockets are bound when the service starts. It logs to Twisted's log, at
+    the level that C{error_log} names.
+    """
+
+    def __init__(self, settings: GatewaySettings, reactor: Any) -> None:
+        super().__init__()
+        self.settings = settings
+        self._reactor = reactor
+        self._journal = Journal(settings.log.level)
+        self.listeners: list[Listener] = []
+        if settings.sandbox is not None:
+            self.addService(SandboxService(settings.sandbox, reactor))
+        for server in settings.servers:
+            for factory in self._factories(server):
+                listener = Listener(factory.address, factory, reactor)
+                self.listeners.append(listener)
+                self.addService(listener)
+
+    def _factories(self, server: ServerSettings) -> Iterator[ProxyServerFactory]:
+        record = PROTOCOLS[server.protocol]
+        kind = authenticatorKind(server)
+        assert kind is not None, "the configuration has been checked"
+        dialogue = server[DialogueSettings]
+        trusted = server[BackendTLSSettings].trusted
+        connector = Connector(
+            record.client,
+            server,
+            dialogue.serverName,
+            dialogue.timeout,
+            self._reactor,
+            self._journal,
+            None if trusted is None else loadTrust(trusted),
+        )
+        tls = ServerTLS(server[TLSSettings], server.protocol) if usesTLS(server) else None
+        authenticator = kind.build(server, server[ProxySettings].backend, self._reactor, self._journal)
+        for address in server.listen:
+            yield ProxyServerFactory(
+                record, server, address, authenticator, connector, self._reactor, self._journal, tls
+            )
+
+    @property
+    def connections(self) -> list[ProxyServer]:
+        """The clients that are connected."""
+        return [connection for listener in self.listeners for connection in listener.factory.connections]
+
+    def stopService(self) -> Deferred[Any]:
+        """Stop listening and end every connection; the Deferred fires when they are gone."""
+        stopped = super().stopService()
+        for connection in self.connections:
+            connection.stop()
+        return DeferredList([stopped, self._emptied()])
+
+    def _emptied(self) -> Deferred[Any]:
+        deadline = self._reactor.seconds() + _LAST_MOMENTS
+
+        def look() -> None:
+            if not self.connections or self._reactor.seconds() >= deadline:
+                looking.stop()
+
+        looking = LoopingCall(look)
+        looking.clock = self._reactor
+        return looking.start(0.01)

@@ -1,0 +1,116 @@
+# -*- test-case-name: mailgate.test.test_tap -*-
+"""
+C{twistd mailgate --config gateway.ini}: the plugin's options and service.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import sys
+from typing import Any, NoReturn
+
+from twisted.application.service import IService, MultiService
+from twisted.internet.error import CannotListenError
+from twisted.logger import ILogObserver, globalLogPublisher
+from twisted.python import usage
+from twisted.python.components import Componentized
+
+from mailgate.config import GatewaySettings, load
+from mailgate.directives import ConfigurationError
+from mailgate.journal import errorLogObserver
+from mailgate.listener import ListenError
+from mailgate.sandbox.welcome import welcome
+from mailgate.service import Gateway
+from mailgate.tls import TLSSettings, usesTLS
+
+__all__ = ["BAD_CONFIGURATION", "Options", "makeService", "raiseOpenFiles"]
+
+BAD_CONFIGURATION = 78
+"""The exit status for it: C{EX_CONFIG} of sysexits.h."""
+
+CANNOT_LISTEN = 71
+"""The exit status where an address cannot be bound: C{EX_OSERR}."""
+
+
+class Options(usage.Options):
+    """What can be said on the command line."""
+
+    synopsis = "[options]"
+    longdesc = "A gateway for IMAP4, POP3 and SMTP. `mailgate check --config FILE` tries a configuration out."
+    # usage.Options does not coerce defaults: None is how a missing one shows.
+    optParameters = [["config", "c", None, "The configuration, in the ini format of etc/gateway.ini.", os.path.abspath]]
+
+    def postOptions(self) -> None:
+        if self["config"] is None:
+            raise usage.UsageError("--config FILE is needed")
+
+
+def raiseOpenFiles() -> None:
+    """Raise the soft limit of open files to the hard one: every session takes two."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    except (OSError, ValueError):
+        # Where the system does not allow it, the limit stays what it was.
+        return
+
+
+class _TwistdService(MultiService):
+    """The gateway, and C{error_log} in the place of twistd's own log."""
+
+    def __init__(self, settings: GatewaySettings, observer: ILogObserver) -> None:
+        super().__init__()
+        self._settings = settings
+        self._observer = observer
+        self._observing = True
+
+    def setServiceParent(self, parent: Any) -> None:
+        if isinstance(parent, Componentized):
+            # twistd looks here for what to log with, before it makes a log file of its own.
+            parent.setComponent(ILogObserver, self._observer)
+            self._observing = False
+        super().setServiceParent(parent)
+
+    def privilegedStartService(self) -> None:
+        try:
+            super().privilegedStartService()
+        except (ListenError, CannotListenError) as error:
+            _giveUp(error, CANNOT_LISTEN)
+
+    def startService(self) -> None:
+        if self._observing:
+            globalLogPublisher.addObserver(self._observer)
+        try:
+            super().startService()
+        except (ListenError, CannotListenError) as error:
+            _giveUp(error, CANNOT_LISTEN)
+        if self._settings.sandbox is not None:
+            tls = (server[TLSSettings].certificates for server in self._settings.servers if usesTLS(server))
+            certificate = next((certificates[0] for certificates in tls), None)
+            # twistd has put its log in the place of sys.stdout.
+            print(welcome(self._settings.servers, self._settings.sandbox, certificate), file=sys.__stdout__, flush=True)
+
+
+def _giveUp(error: Exception, status: int) -> NoReturn:
+    # Not sys.stderr: once twistd logs, that is the log.
+    print(error, file=sys.__stderr__, flush=True)
+    raise SystemExit(status) from None
+
+
+def makeService(options: Options) -> IService:
+    """
+    The gateway that C{options["config"]} describes. A bad configuration is told of on standard error, and ends the
+    process with L{BAD_CONFIGURATION}.
+    """
+    from twisted.internet import reactor
+
+    try:
+        settings = load(options["config"])
+        observer = errorLogObserver(settings.log.errorLog)
+    except (ConfigurationError, OSError) as error:
+        _giveUp(error, BAD_CONFIGURATION)
+    raiseOpenFiles()
+    service = _TwistdService(settings, observer)
+    Gateway(settings, reactor).setServiceParent(service)
+    return service

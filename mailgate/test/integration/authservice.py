@@ -1,0 +1,155 @@
+"""
+An auth_http service whose manners the tests choose: for each user it may accept, refuse, ask to wait, hang, or hang up.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from socket import SHUT_RDWR, socket
+from typing import Any
+from urllib.parse import unquote
+
+from attrs import frozen
+
+from mailgate.test.integration.daemon import freePort
+from mailgate.test.integration.dovecot import PASSWORD
+
+__all__ = ["Answer", "AuthService", "Question", "accept", "hang", "hangUp", "refuse"]
+
+Question = Mapping[str, str]
+"""The headers of a request; C{Auth-User} and C{Auth-Pass} percent-decoded."""
+
+
+@frozen
+class Answer:
+    """The headers of a reply, and its status; a status of 0 closes the connection without a reply."""
+
+    headers: Mapping[str, str]
+    status: int = 200
+
+
+Manner = Callable[["AuthService", Question], Answer]
+
+
+def accept(service: AuthService, question: Question) -> Answer:
+    """Yes, whatever the password."""
+    host, port = service.backends[question["Auth-Protocol"]]
+    return Answer({"Auth-Status": "OK", "Auth-Server": host, "Auth-Port": str(port)})
+
+
+def refuse(service: AuthService, question: Question) -> Answer:
+    """No, without Auth-Wait."""
+    return Answer({"Auth-Status": "Invalid login or password"})
+
+
+def hang(service: AuthService, question: Question) -> Answer:
+    """Nothing, until the service is stopped."""
+    service.stopping.wait()
+    return Answer({}, 0)
+
+
+def hangUp(service: AuthService, question: Question) -> Answer:
+    """The connection is closed instead of a reply."""
+    return Answer({}, 0)
+
+
+def judge(service: AuthService, question: Question) -> Answer:
+    """
+    What an ordinary service does: yes to L{PASSWORD}, and to method C{none}; otherwise no, a second later, after which
+    the session lives on.
+    """
+    if question["Auth-Pass"] == PASSWORD or question["Auth-Method"] == "none":
+        return accept(service, question)
+    return Answer({"Auth-Status": "Invalid login or password", "Auth-Wait": "1"})
+
+
+class _Request(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
+    server: _Server
+
+    def do_GET(self) -> None:
+        question = dict(self.headers.items())
+        for name in ("Auth-User", "Auth-Pass"):
+            question[name] = unquote(question.get(name, ""))
+        service = self.server.service
+        service.asked.append(question)
+        answer = service.manners.get(question["Auth-User"], judge)(service, question)
+        if not answer.status:
+            self.close_connection = True
+            return
+        self.send_response(answer.status)
+        for name, value in answer.headers.items():
+            self.send_header(name, value)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, format: str, *arguments: object) -> None:
+        """The gateway's log is what is looked at."""
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    request_queue_size = 128
+
+    def __init__(self, service: AuthService, port: int) -> None:
+        self.service = service
+        self.connections: set[Any] = set()
+        super().__init__(("127.0.0.1", port), _Request)
+
+    def process_request(self, request: Any, client: Any) -> None:
+        self.connections.add(request)
+        super().process_request(request, client)
+
+    def shutdown_request(self, request: Any) -> None:
+        self.connections.discard(request)
+        super().shutdown_request(request)
+
+    def handle_error(self, request: Any, client: Any) -> None:
+        """A gateway that gives up a request is what some tests are about."""
+
+
+class AuthService:
+    """
+    The service at C{url}. C{backends} are host and port for each protocol; C{manners} hold the users whom it treats
+    otherwise than L{judge} does; C{asked} are all requests so far.
+    """
+
+    def __init__(self, backends: Mapping[str, tuple[str, int]]) -> None:
+        self.backends = dict(backends)
+        self.manners: dict[str, Manner] = {}
+        self.asked: list[Question] = []
+        self.stopping = threading.Event()
+        self.port = freePort()
+        self.url = f"http://127.0.0.1:{self.port}/auth"
+        self._server: _Server | None = None
+
+    def start(self) -> None:
+        """Listen, again or for the first time."""
+        self.stopping.clear()
+        self._server = _Server(self, self.port)
+        threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
+
+    def stop(self) -> None:
+        """Die: close every connection, and refuse new ones."""
+        server, self._server = self._server, None
+        if server is None:
+            return
+        self.stopping.set()
+        server.shutdown()
+        server.server_close()
+        for connection in list(server.connections):
+            _hangUpOn(connection)
+
+    def askedAbout(self, user: str) -> list[Question]:
+        """The requests about C{user}."""
+        return [question for question in self.asked if question["Auth-User"] == user]
+
+
+def _hangUpOn(connection: socket) -> None:
+    try:
+        connection.shutdown(SHUT_RDWR)
+    except OSError:
+        return

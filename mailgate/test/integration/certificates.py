@@ -1,0 +1,83 @@
+"""
+A certificate authority of the tests' own, and what it signs.
+"""
+
+from __future__ import annotations
+
+import datetime
+import ipaddress
+import os
+
+from attrs import frozen
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+__all__ = ["Authority", "Pair"]
+
+
+@frozen
+class Pair:
+    """The paths of a certificate and its key, both PEM."""
+
+    certificate: str
+    key: str
+
+
+def _name(text: str) -> x509.Name:
+    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, text)])
+
+
+def _unsigned(subject: str, issuer: str, key: ec.EllipticCurvePrivateKey) -> x509.CertificateBuilder:
+    now = datetime.datetime.now(datetime.timezone.utc)
+    return (
+        x509.CertificateBuilder()
+        .subject_name(_name(subject))
+        .issuer_name(_name(issuer))
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(hours=1))
+        .not_valid_after(now + datetime.timedelta(days=1))
+    )
+
+
+class Authority:
+    """
+    An authority called C{name}, whose certificate is written to the file C{path} in C{folder}.
+
+    Its certificates are for localhost and 127.0.0.1, and good for a day.
+    """
+
+    def __init__(self, folder: str, name: str) -> None:
+        self.folder = folder
+        self.name = name
+        self.path = os.path.join(folder, f"{name}.pem")
+        self._key = ec.generate_private_key(ec.SECP256R1())
+        unsigned = _unsigned(name, name, self._key).add_extension(x509.BasicConstraints(ca=True, path_length=0), True)
+        self._write(self.path, unsigned.sign(self._key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM))
+
+    def _write(self, path: str, content: bytes, mode: int = 0o644) -> None:
+        with open(path, "wb") as file:
+            os.fchmod(file.fileno(), mode)
+            file.write(content)
+
+    def sign(self, name: str) -> Pair:
+        """A new key and certificate for a server, in files that begin with C{name}."""
+        key = ec.generate_private_key(ec.SECP256R1())
+        alternatives = x509.SubjectAlternativeName(
+            [x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
+        )
+        usage = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH])
+        signed = (
+            _unsigned("localhost", self.name, key)
+            .add_extension(alternatives, False)
+            .add_extension(x509.BasicConstraints(ca=False, path_length=None), True)
+            .add_extension(usage, False)
+            .sign(self._key, hashes.SHA256())
+        )
+        pair = Pair(os.path.join(self.folder, f"{name}.crt"), os.path.join(self.folder, f"{name}.key"))
+        self._write(pair.certificate, signed.public_bytes(serialization.Encoding.PEM))
+        pem, pkcs8 = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8
+        self._write(pair.key, key.private_bytes(pem, pkcs8, serialization.NoEncryption()), 0o600)
+        return pair

@@ -1,0 +1,124 @@
+"""
+Programs that run for as long as tests need them: started once in a process, waited for, and surely ended.
+"""
+
+from __future__ import annotations
+
+import atexit
+import itertools
+import os
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from typing import Any, Protocol, TypeVar
+
+__all__ = ["Daemon", "Stoppable", "accepts", "freePort", "shared", "waitUntil"]
+
+
+class Stoppable(Protocol):
+    """Something that was started."""
+
+    def stop(self) -> None:
+        """End it."""
+
+
+S = TypeVar("S", bound=Stoppable)
+
+_started: dict[Hashable, Any] = {}
+
+
+def shared(key: Hashable, start: Callable[[], S]) -> S:
+    """
+    What C{start} gave for C{key}, called once in a process; it is stopped when the process ends, the youngest first.
+
+    (trial calls neither setUpClass nor setUpModule, and with C{-j} hands the tests of one class to several processes.)
+    """
+    if key not in _started:
+        _started[key] = start()
+        atexit.register(_started[key].stop)
+    started: S = _started[key]
+    return started
+
+
+# Below what the kernel gives to outgoing connections, and a hundred of its own for each process of trial -j.
+_ports = itertools.cycle(range(10000 + os.getpid() % 200 * 100, 10100 + os.getpid() % 200 * 100))
+
+
+def freePort() -> int:
+    """A TCP port of 127.0.0.1 on which nobody listens, never the one given just before."""
+    for port in itertools.islice(_ports, 100):
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
+    raise AssertionError("none of this process's hundred ports is free")
+
+
+def accepts(port: int) -> bool:
+    """Whether somebody listens on C{port} of 127.0.0.1."""
+    try:
+        socket.create_connection(("127.0.0.1", port), 5).close()
+    except ConnectionRefusedError:
+        return False
+    return True
+
+
+def waitUntil(true: Callable[[], Any], what: str, within: float = 20.0) -> None:
+    """
+    Wait for another process: return as soon as C{true} says so.
+
+    @raise AssertionError: it does not come about C{within} so many seconds.
+    """
+    deadline = time.monotonic() + within
+    while not true():
+        if time.monotonic() > deadline:
+            raise AssertionError(f"waited for {within} seconds in vain: {what}")
+        time.sleep(0.02)
+
+
+class Daemon:
+    """A program in the foreground, all of whose output goes to the file C{output}."""
+
+    def __init__(self, arguments: Sequence[str], output: str, environ: Mapping[str, str] | None = None) -> None:
+        self.output = output
+        with open(output, "wb") as log:
+            self.process = subprocess.Popen(
+                arguments, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, env=environ
+            )
+
+    def said(self) -> str:
+        """All that it has written."""
+        with open(self.output, errors="backslashreplace") as log:
+            return log.read()
+
+    def ready(self, *ports: int) -> None:
+        """
+        Wait until it listens on each of C{ports}.
+
+        @raise AssertionError: it has ended instead, or takes too long; with what it has said.
+        """
+
+        def listensOrHasEnded() -> bool:
+            return self.process.poll() is not None or all(map(accepts, ports))
+
+        try:
+            waitUntil(listensOrHasEnded, f"{self.process.args} listens on {ports}")
+            if self.process.returncode is not None:
+                raise AssertionError(f"{self.process.args} has ended with status {self.process.returncode}")
+        except AssertionError as trouble:
+            self.end()
+            raise AssertionError(f"{trouble}\n{self.said()}") from None
+
+    def end(self, within: float = 15.0) -> int:
+        """Send SIGTERM, and give the exit status; SIGKILL to who does not obey C{within} so many seconds."""
+        self.process.send_signal(signal.SIGTERM)
+        try:
+            return self.process.wait(within)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            return self.process.wait()

@@ -1,0 +1,153 @@
+"""
+A Dovecot of the tests' own, in a folder of its own: IMAP and POP3, plain with STARTTLS and with implicit TLS, and its
+SASL service for Postfix. Any user exists, with the password L{PASSWORD} and an empty mailbox.
+
+Written for Dovecot 2.3, whose configuration 2.4 no longer reads.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+
+from mailgate.test.integration.certificates import Authority
+from mailgate.test.integration.daemon import Daemon, freePort
+from mailgate.test.integration.programs import programPath
+
+__all__ = ["PASSWORD", "USERS", "Dovecot", "mailOwner"]
+
+PASSWORD = "wonderland"
+"""Every user's password at the backends."""
+
+USERS = tuple(f"user{number}" for number in range(400))
+"""Names of accounts, so many that each test takes one that no other has used."""
+
+NOBODY = 65534
+
+_CONFIGURATION = """
+base_dir = {folder}/run
+state_dir = {folder}/state
+log_path = {folder}/dovecot.log
+auth_verbose = yes
+protocols = imap pop3
+listen = 127.0.0.1
+ssl = yes
+ssl_cert = <{pair.certificate}
+ssl_key = <{pair.key}
+disable_plaintext_auth = no
+auth_mechanisms = plain login
+# A wrong password need not cost an attacker two seconds here.
+auth_failure_delay = 0
+mail_max_userip_connections = 1000
+mail_location = maildir:~/Maildir
+first_valid_uid = 1
+first_valid_gid = 0
+passdb {{
+  driver = static
+  args = password={password}
+}}
+userdb {{
+  driver = static
+  args = uid={uid} gid={gid} home={folder}/mail/%n
+}}
+service imap-login {{
+  inet_listener imap {{
+    port = {imap}
+  }}
+  inet_listener imaps {{
+    port = {imaps}
+    ssl = yes
+  }}
+}}
+service pop3-login {{
+  inet_listener pop3 {{
+    port = {pop3}
+  }}
+  inet_listener pop3s {{
+    port = {pop3s}
+    ssl = yes
+  }}
+}}
+service auth {{
+  unix_listener {folder}/sasl {{
+    mode = 0666
+  }}
+}}
+"""
+
+# Who cannot change the root folder cannot change users either.
+_ORDINARY_USER = """
+default_login_user = {name}
+default_internal_user = {name}
+default_internal_group = {group}
+service imap-login {{
+  chroot =
+}}
+service pop3-login {{
+  chroot =
+}}
+service anvil {{
+  chroot =
+}}
+service stats {{
+  chroot =
+}}
+"""
+
+
+def mailOwner() -> tuple[int, int]:
+    """The user and group ids that own mailboxes: nobody's when root runs the tests, otherwise whoever does."""
+    return (NOBODY, NOBODY) if os.geteuid() == 0 else (os.geteuid(), os.getegid())
+
+
+class Dovecot:
+    """
+    A running Dovecot. C{ports} are those of C{imap}, C{imaps}, C{pop3} and C{pop3s} at 127.0.0.1; the mailbox of joe
+    is the maildir C{mail/joe/Maildir} in C{folder}, C{sasl} the socket of its SASL service.
+    """
+
+    def __init__(self, authority: Authority) -> None:
+        # Neither mktemp() nor TMPDIR: a path of a unix socket has room for a hundred characters.
+        self.folder = tempfile.mkdtemp(prefix="mailgate-dovecot-", dir="/tmp")
+        self.ports = {name: freePort() for name in ("imap", "imaps", "pop3", "pop3s")}
+        self.sasl = os.path.join(self.folder, "sasl")
+        self.mail = os.path.join(self.folder, "mail")
+        # Dovecot's login processes and Postfix's delivery run as users of their own.
+        os.chmod(self.folder, 0o755)
+        os.mkdir(self.mail)
+        os.chown(self.mail, *mailOwner())
+        configuration = os.path.join(self.folder, "dovecot.conf")
+        with open(configuration, "w") as file:
+            file.write(self._configuration(authority))
+        program = programPath("dovecot")
+        assert program is not None
+        self._daemon = Daemon([program, "-F", "-c", configuration], os.path.join(self.folder, "output"))
+        self._daemon.ready(*self.ports.values())
+
+    def _configuration(self, authority: Authority) -> str:
+        uid, gid = mailOwner()
+        text = _CONFIGURATION.format(
+            folder=self.folder,
+            pair=authority.sign("dovecot"),
+            password=PASSWORD,
+            uid=uid,
+            gid=gid,
+            **self.ports,
+        )
+        if os.geteuid() != 0:
+            import grp
+            import pwd
+
+            text += _ORDINARY_USER.format(name=pwd.getpwuid(uid).pw_name, group=grp.getgrgid(gid).gr_name)
+        return text
+
+    def log(self) -> str:
+        """What it has logged."""
+        with open(os.path.join(self.folder, "dovecot.log"), errors="backslashreplace") as file:
+            return file.read()
+
+    def stop(self) -> None:
+        """End it, and remove all mail."""
+        self._daemon.end()
+        shutil.rmtree(self.folder, ignore_errors=True)

@@ -1,0 +1,64 @@
+"""
+The gateway itself, as an operator runs it: a twistd process with an ini file.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+
+import mailgate
+from mailgate.test.integration.daemon import Daemon
+
+__all__ = ["GatewayProcess"]
+
+TWISTD = [sys.executable, "-c", "from twisted.scripts.twistd import run; run()"]
+"""The twistd of the interpreter that runs the tests; the command of that name may be another's, or nowhere."""
+
+
+def _environ() -> dict[str, str]:
+    """An environment in which twistd finds the very plugin that is being tested, installed or not."""
+    root = os.path.dirname(os.path.dirname(os.path.abspath(mailgate.__file__)))
+    paths = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
+
+
+class GatewayProcess:
+    """
+    C{twistd mailgate} with the configuration C{ini}, in C{folder}, listening on C{ports} of 127.0.0.1.
+
+    Its C{error_log} should be the file C{gateway.log}.
+    """
+
+    def __init__(self, folder: str, ini: str, ports: Sequence[int]) -> None:
+        self.folder = folder
+        configuration = os.path.join(folder, "gateway.ini")
+        with open(configuration, "w") as file:
+            file.write(ini)
+        arguments = [*TWISTD, "-n", "--pidfile=", "mailgate", "--config", configuration]
+        self._daemon = Daemon(arguments, os.path.join(folder, "output"), _environ())
+        try:
+            self._daemon.ready(*ports)
+        except AssertionError as trouble:
+            raise AssertionError(f"{trouble}\n{ini}\n{self.log()}") from None
+
+    def log(self) -> str:
+        """What it has logged, and after that whatever else it has said."""
+        try:
+            with open(os.path.join(self.folder, "gateway.log"), errors="backslashreplace") as file:
+                return file.read() + self._daemon.said()
+        except FileNotFoundError:
+            return self._daemon.said()
+
+    def stop(self) -> None:
+        """
+        End it as an operator does, by SIGTERM.
+
+        @raise AssertionError: it did not exit with status 0, or not in time; with its log.
+        """
+        if self._daemon.process.returncode is not None:
+            raise AssertionError(f"the gateway had ended already:\n{self.log()}")
+        status = self._daemon.end()
+        if status:
+            raise AssertionError(f"the gateway ended with status {status}:\n{self.log()}")

@@ -1,0 +1,137 @@
+"""
+A Postfix of the tests' own, with its own configuration and queue. Mail for the C{USERS} of
+L{mailgate.test.integration.dovecot}, at example.com, goes into their maildirs.
+
+Its services: C{trusting} takes mail from 127.0.0.1 without a login and offers XCLIENT, as the backend of a gateway
+does; C{sasl} wants a login (PLAIN or LOGIN, judged by Dovecot) and offers no XCLIENT; C{login} is the same with LOGIN
+alone; C{smtps} is C{sasl} with implicit TLS.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import tempfile
+
+from mailgate.test.integration.certificates import Authority
+from mailgate.test.integration.daemon import accepts, freePort, waitUntil
+from mailgate.test.integration.dovecot import USERS, Dovecot, mailOwner
+from mailgate.test.integration.programs import programPath
+
+__all__ = ["UNKNOWN", "Postfix"]
+
+UNKNOWN = "nobody@example.com"
+"""An address that does not exist."""
+
+_MAIN = """
+compatibility_level = 3.6
+queue_directory = {folder}/queue
+data_directory = {folder}/data
+maillog_file = {folder}/postfix.log
+maillog_file_prefixes = {folder}
+myhostname = postfix.example.com
+mydestination =
+inet_interfaces = 127.0.0.1
+inet_protocols = ipv4
+mynetworks = 127.0.0.0/8
+alias_maps =
+alias_database =
+biff = no
+message_size_limit = 104857600
+virtual_mailbox_limit = 0
+virtual_mailbox_domains = example.com
+virtual_mailbox_base = {mail}
+virtual_mailbox_maps = texthash:{folder}/mailboxes
+virtual_minimum_uid = 1
+virtual_uid_maps = static:{uid}
+virtual_gid_maps = static:{gid}
+smtpd_relay_restrictions = permit_mynetworks, reject
+smtpd_tls_security_level = may
+smtpd_tls_cert_file = {pair.certificate}
+smtpd_tls_key_file = {pair.key}
+smtpd_sasl_type = dovecot
+smtpd_sasl_path = {sasl}
+smtpd_sasl_authenticated_header = yes
+smtpd_client_connection_count_limit = 0
+"""
+
+_SASL = " -o smtpd_sasl_auth_enable=yes -o smtpd_relay_restrictions=permit_sasl_authenticated,reject"
+
+_MASTER = """
+127.0.0.1:{trusting} inet n - n - - smtpd -o smtpd_authorized_xclient_hosts=127.0.0.0/8
+127.0.0.1:{sasl} inet n - n - - smtpd{options}
+127.0.0.1:{login} inet n - n - - smtpd{options} -o smtpd_sasl_mechanism_filter=login
+127.0.0.1:{smtps} inet n - n - - smtpd{options} -o smtpd_tls_wrappermode=yes
+cleanup unix n - n - 0 cleanup
+qmgr unix n - n 300 1 qmgr
+rewrite unix - - n - - trivial-rewrite
+bounce unix - - n - 0 bounce
+defer unix - - n - 0 bounce
+trace unix - - n - 0 bounce
+verify unix - - n - 1 verify
+flush unix n - n 1000? 0 flush
+proxymap unix - - n - - proxymap
+tlsmgr unix - - n 1000? 1 tlsmgr
+anvil unix - - n - 1 anvil
+scache unix - - n - 1 scache
+error unix - - n - - error
+retry unix - - n - - error
+virtual unix - n n - - virtual
+postlog unix-dgram n - n - 1 postlogd
+"""
+
+
+class Postfix:
+    """A running Postfix that delivers to C{dovecot}; C{ports} are those of its services at 127.0.0.1."""
+
+    def __init__(self, authority: Authority, dovecot: Dovecot) -> None:
+        self.folder = tempfile.mkdtemp(prefix="mailgate-postfix-", dir="/tmp")
+        os.chmod(self.folder, 0o755)
+        self.ports = {name: freePort() for name in ("trusting", "sasl", "login", "smtps")}
+        self._configure(authority, dovecot)
+        self._postfix("start")
+        waitUntil(lambda: all(map(accepts, self.ports.values())), "Postfix listens")
+
+    def _configure(self, authority: Authority, dovecot: Dovecot) -> None:
+        uid, gid = mailOwner()
+        main = _MAIN.format(
+            folder=self.folder, mail=dovecot.mail, sasl=dovecot.sasl, pair=authority.sign("postfix"), uid=uid, gid=gid
+        )
+        self._write("main.cf", main)
+        self._write("master.cf", _MASTER.format(options=_SASL, **self.ports))
+        self._write("mailboxes", "".join(f"{user}@example.com {user}/Maildir/\n" for user in USERS))
+        os.mkdir(os.path.join(self.folder, "queue"))
+        os.mkdir(os.path.join(self.folder, "data"))
+        shutil.chown(os.path.join(self.folder, "data"), "postfix")
+
+    def _write(self, name: str, content: str) -> None:
+        with open(os.path.join(self.folder, name), "w") as file:
+            file.write(content)
+
+    def _postfix(self, command: str) -> None:
+        program = programPath("postfix")
+        assert program is not None
+        run = subprocess.run(
+            [program, "-c", self.folder, command],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            timeout=60,
+            text=True,
+        )
+        if run.returncode:
+            raise AssertionError(f"postfix {command}: {run.stdout}\n{self.log()}")
+
+    def log(self) -> str:
+        """What it has logged."""
+        try:
+            with open(os.path.join(self.folder, "postfix.log"), errors="backslashreplace") as file:
+                return file.read()
+        except FileNotFoundError:
+            return ""
+
+    def stop(self) -> None:
+        """End it, and throw away its queue."""
+        self._postfix("stop")
+        shutil.rmtree(self.folder, ignore_errors=True)

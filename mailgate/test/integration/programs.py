@@ -1,0 +1,81 @@
+# -*- test-case-name: mailgate.test.integration.test_programs -*-
+"""
+Which programs these tests need, and what happens where they are missing: a test is skipped with a reason, or, where
+the environment says C{MAILGATE_INTEGRATION=required}, fails with it.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Mapping
+from unittest import SkipTest
+
+from attrs import frozen
+
+__all__ = ["PROGRAMS", "Program", "missing", "programPath", "require"]
+
+PATH = os.pathsep.join(
+    [os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin", "/usr/lib/dovecot", "/usr/libexec/dovecot"]
+)
+"""Where to look: an ordinary user's PATH often lacks the folders in which servers are installed."""
+
+
+@frozen
+class Program:
+    """Something to be run: C{file} is its name on the disk, C{package} Debian's name of what brings it."""
+
+    file: str
+    package: str
+    needsRoot: bool = False
+
+
+PROGRAMS = {
+    "dovecot": Program("dovecot", "dovecot-core"),
+    "dovecot-imap": Program("imap-login", "dovecot-imapd"),
+    "dovecot-pop3": Program("pop3-login", "dovecot-pop3d"),
+    "postfix": Program("postfix", "postfix", needsRoot=True),
+    "curl": Program("curl", "curl"),
+    "swaks": Program("swaks", "swaks"),
+    "mbsync": Program("mbsync", "isync"),
+}
+
+
+def programPath(name: str) -> str | None:
+    """Where C{name} of L{PROGRAMS} is, or L{None}."""
+    return shutil.which(PROGRAMS[name].file, path=PATH)
+
+
+def missing(
+    names: tuple[str, ...], find: Callable[[str], str | None] = programPath, user: Callable[[], int] = os.geteuid
+) -> str | None:
+    """Why tests that need C{names} cannot run, in one sentence, or L{None} where they can."""
+    programs = {name: PROGRAMS[name] for name in names}
+    packages = [program.package for name, program in programs.items() if find(name) is None]
+    if packages:
+        return f"needs {', '.join(packages)}: install Debian's package of that name"
+    if user() != 0:
+        rootOnly = [name for name, program in programs.items() if program.needsRoot]
+        if rootOnly:
+            return f"{', '.join(rootOnly)} can be started by root only"
+    return None
+
+
+def require(
+    *names: str,
+    environ: Mapping[str, str] = os.environ,
+    find: Callable[[str], str | None] = programPath,
+    user: Callable[[], int] = os.geteuid,
+) -> None:
+    """
+    Do nothing where C{names} of L{PROGRAMS} can be run.
+
+    @raise SkipTest: one of them cannot.
+    @raise AssertionError: one of them cannot, and C{MAILGATE_INTEGRATION} is C{required}.
+    """
+    reason = missing(names, find, user)
+    if reason is None:
+        return
+    if environ.get("MAILGATE_INTEGRATION") == "required":
+        raise AssertionError(f"MAILGATE_INTEGRATION=required, but this test {reason}")
+    raise SkipTest(reason)

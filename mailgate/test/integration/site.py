@@ -1,0 +1,244 @@
+"""
+Where the tests take place: the backends, one each for all tests of a process; before them a gateway for each class of
+tests; and the addresses of both, so that the same conversation can be held with either.
+"""
+
+from __future__ import annotations
+
+import imaplib
+import itertools
+import os
+import shutil
+import tempfile
+from textwrap import dedent, indent
+from typing import Any
+
+from attrs import frozen
+from twisted.python.components import proxyForInterface
+from twisted.trial.itrial import IReporter
+from twisted.trial.unittest import SynchronousTestCase
+
+from mailgate.test.integration.authservice import AuthService
+from mailgate.test.integration.certificates import Authority
+from mailgate.test.integration.daemon import freePort, shared
+from mailgate.test.integration.dovecot import PASSWORD, USERS, Dovecot
+from mailgate.test.integration.gateway import GatewayProcess
+from mailgate.test.integration.postfix import Postfix
+from mailgate.test.integration.programs import require
+
+__all__ = ["PROTOCOLS", "TLS", "Address", "BackendTestCase", "Backends", "GatewayTestCase", "Site"]
+
+PROTOCOLS = ("imap", "pop3", "smtp")
+
+TLS = ("plain", "starttls", "implicit")
+"""How a client may use TLS."""
+
+
+@frozen
+class Address:
+    """Where a client connects to, how it uses TLS, and the file of the authority that it trusts."""
+
+    protocol: str
+    port: int
+    tls: str
+    authority: str
+    host: str = "localhost"
+
+
+class Backends:
+    """Dovecot and Postfix, and C{authority}, which has signed the certificates of theirs and of the gateways."""
+
+    def __init__(self) -> None:
+        self.folder = tempfile.mkdtemp(prefix="mailgate-backends-")
+        self.authority = Authority(self.folder, "authority")
+        self.dovecot = Dovecot(self.authority)
+        try:
+            self.postfix = Postfix(self.authority, self.dovecot)
+        except BaseException:
+            self.dovecot.stop()
+            raise
+        ports = self.dovecot.ports
+        self.services = {
+            "imap": ("127.0.0.1", ports["imap"]),
+            "pop3": ("127.0.0.1", ports["pop3"]),
+            "smtp": ("127.0.0.1", self.postfix.ports["trusting"]),
+        }
+
+    def at(self, protocol: str, tls: str = "plain") -> Address:
+        """Where a client that wants no gateway connects to."""
+        if protocol == "smtp":
+            port = self.postfix.ports["smtps" if tls == "implicit" else "sasl"]
+        else:
+            port = self.dovecot.ports[protocol + "s" * (tls == "implicit")]
+        return Address(protocol, port, tls, self.authority.path)
+
+    def stop(self) -> None:
+        """End them."""
+        self.postfix.stop()
+        self.dovecot.stop()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+class Site:
+    """A gateway before the C{backends}, the auth service C{auth} that it asks, and its addresses."""
+
+    gateway: GatewayProcess
+
+    def __init__(self, backends: Backends) -> None:
+        self.backends = backends
+        self.folder = tempfile.mkdtemp(prefix="mailgate-site-")
+        self.auth = AuthService(backends.services)
+        self.auth.start()
+        self._ports: dict[str, dict[str, int]] = {}
+        self._protocols: dict[str, str] = {}
+
+    def server(self, protocol: str, directives: str = "", name: str = "") -> str:
+        """
+        The section C{[server NAME]} with two listeners, plain with STARTTLS and implicit TLS; NAME is that of the
+        protocol unless given.
+        """
+        name = name or protocol
+        plain, implicit = freePort(), freePort()
+        self._ports[name] = {"plain": plain, "starttls": plain, "implicit": implicit}
+        self._protocols[name] = protocol
+        return f"""
+[server {name}]
+listen =
+    127.0.0.1:{plain}
+    127.0.0.1:{implicit} ssl
+protocol = {protocol}
+{dedent(directives).strip()}
+"""
+
+    def mail(self, directives: str = "") -> str:
+        """The sections C{[mailgate]} and C{[mail]} with what all gateways of the tests have in common."""
+        pair = self.backends.authority.sign("gateway")
+        return f"""
+[mailgate]
+error_log = {self.folder}/gateway.log info
+
+[mail]
+server_name = gate.example.com
+starttls = on
+ssl_certificate = {pair.certificate}
+ssl_certificate_key = {pair.key}
+{dedent(directives).strip()}
+"""
+
+    def write(self, name: str, content: str) -> str:
+        """The path of a new file beside the configuration."""
+        path = os.path.join(self.folder, name)
+        with open(path, "w") as file:
+            file.write(content)
+        return path
+
+    def start(self, ini: str) -> None:
+        """Start the gateway, and wait until it listens on all that L{server} has given out."""
+        ports = {port for server in self._ports.values() for port in server.values()}
+        try:
+            self.gateway = GatewayProcess(self.folder, ini, sorted(ports))
+        except BaseException:
+            self.auth.stop()
+            raise
+
+    def at(self, name: str, tls: str = "plain") -> Address:
+        """Where C{[server NAME]} listens."""
+        return Address(self._protocols[name], self._ports[name][tls], tls, self.backends.authority.path)
+
+    def stop(self) -> None:
+        """
+        End the gateway.
+
+        @raise AssertionError: it did not exit cleanly.
+        """
+        self.auth.stop()
+        try:
+            self.gateway.stop()
+        finally:
+            shutil.rmtree(self.folder, ignore_errors=True)
+
+
+_users = itertools.cycle(USERS)
+
+
+class BackendTestCase(SynchronousTestCase):
+    """
+    Tests that need real backends, and the programs that C{needs} names.
+
+    The clients block, and so do these tests: all that they talk to lives in other processes and threads, and the
+    reactor has no part in it. Each client has its own deadline.
+    """
+
+    needs: tuple[str, ...] = ()
+
+    def setUp(self) -> None:
+        require("dovecot", "dovecot-imap", "dovecot-pop3", "postfix", *self.needs)
+        self.backends = shared("backends", Backends)
+        self.user = next(_users)
+
+    def at(self, protocol: str, tls: str = "plain") -> Address:
+        """Where the client connects to in these tests."""
+        return self.backends.at(protocol, tls)
+
+    def deposit(self, message: bytes) -> None:
+        """Put C{message} into the user's INBOX, behind the gateway's back."""
+        host, port = self.backends.services["imap"]
+        with imaplib.IMAP4(host, port, timeout=20) as client:
+            client.login(self.user, PASSWORD)
+            client.append("INBOX", "", "", message)
+
+
+class GatewayTestCase(BackendTestCase):
+    """
+    Tests with a gateway, whose log is shown with a failure. There is one for each L{configuration}: classes that
+    inherit it share the gateway too.
+    """
+
+    def configuration(self, site: Site) -> str:
+        """The gateway's ini file."""
+        servers = [site.server(protocol) for protocol in PROTOCOLS]
+        return site.mail(f"auth_http = {site.auth.url}") + "".join(servers)
+
+    def startSite(self) -> Site:
+        """A new gateway of this configuration."""
+        site = Site(self.backends)
+        site.start(self.configuration(site))
+        return site
+
+    def setUp(self) -> None:
+        super().setUp()
+        owner = next(base for base in type(self).__mro__ if "configuration" in vars(base))
+        self.site = shared(owner, self.startSite)
+        self.logged = len(self.site.gateway.log())
+
+    def at(self, protocol: str, tls: str = "plain") -> Address:
+        """Where the gateway listens."""
+        return self.site.at(protocol, tls)
+
+    def log(self) -> str:
+        """What the gateway has logged since the test began."""
+        return self.site.gateway.log()[self.logged :]
+
+    def run(self, result: Any) -> Any:
+        """Run the test; a failure is followed by what the gateway logged meanwhile."""
+        return super().run(_WithLog(IReporter(result), self))
+
+
+class _WithLog(proxyForInterface(IReporter, "reporter")):  # type: ignore[misc]
+    """A reporter that has each failure followed by the gateway's log."""
+
+    def __init__(self, reporter: Any, case: GatewayTestCase) -> None:
+        super().__init__(reporter)
+        self.case = case
+
+    def _show(self) -> None:
+        if hasattr(self.case, "site"):
+            print(f"\n{self.case.id()}: the gateway logged\n{indent(self.case.log(), '    ')}")
+
+    def addError(self, test: Any, failure: Any) -> Any:
+        self._show()
+        return self.reporter.addError(test, failure)
+
+    def addFailure(self, test: Any, failure: Any) -> Any:
+        self._show()
+        return self.reporter.addFailure(test, failure)

@@ -1,0 +1,172 @@
+# -*- test-case-name: mailgate.test.integration.test_clients -*-
+"""
+Each real client, over each kind of TLS: first with Dovecot and Postfix themselves, so that one knows what to expect,
+and then through the gateway.
+"""
+
+from __future__ import annotations
+
+import os
+
+from mailgate.test.integration.clients import arrived, curl, imap, mbsync, message, pop3, send, smtp, swaks
+from mailgate.test.integration.dovecot import PASSWORD
+from mailgate.test.integration.site import BackendTestCase, GatewayTestCase
+
+
+class Conversations:
+    """What clients do all day. C{tls} is how."""
+
+    tls = "plain"
+    needs = ("curl", "swaks", "mbsync")
+
+    def expectSuccess(self, ran):
+        """A program has ended with status 0; if not, its output is shown."""
+        self.assertEqual(ran.returncode, 0, ran.stdout.decode(errors="backslashreplace"))
+
+    def test_imaplib(self):
+        """imaplib stores a message, and reads it again."""
+        with imap(self.at("imap", self.tls), self.user) as client:
+            self.assertEqual(client.append("INBOX", "", "", message("stored"))[0], "OK")
+            client.select()
+            self.assertEqual(client.fetch("1", "BODY[]")[1][0][1], message("stored"))
+
+    def test_imaplibAuthenticate(self):
+        """imaplib logs in by AUTHENTICATE PLAIN, without an initial response, as well."""
+        with imap(self.at("imap", self.tls)) as client:
+            client.authenticate("PLAIN", lambda challenge: f"\0{self.user}\0{PASSWORD}".encode())
+            self.assertEqual(client.select()[0], "OK")
+
+    def test_poplib(self):
+        """poplib lists, fetches and deletes a message."""
+        self.deposit(message("fetched"))
+        with pop3(self.at("pop3", self.tls), self.user) as client:
+            self.assertEqual(client.stat()[0], 1)
+            self.assertEqual(b"\r\n".join(client.retr(1)[1]) + b"\r\n", message("fetched"))
+            client.dele(1)
+        with pop3(self.at("pop3", self.tls), self.user) as client:
+            self.assertEqual(client.stat(), (0, 0))
+
+    def test_smtplib(self):
+        """What smtplib submits arrives, and is read by IMAP and by POP3."""
+        send(self.at("smtp", self.tls), self.user, "by smtplib", "One side makes you taller.\r\n")
+        received = arrived(self.at("imap", self.tls), self.user, "by smtplib")
+        self.assertTrue(received.endswith(b"\r\n\r\nOne side makes you taller.\r\n"), received)
+        with pop3(self.at("pop3", self.tls), self.user) as client:
+            self.assertEqual(b"\r\n".join(client.retr(1)[1]) + b"\r\n", received)
+
+    def test_curlIMAP(self):
+        """curl fetches a message by IMAP."""
+        self.deposit(message("fetched"))
+        ran = curl(self.at("imap", self.tls), "INBOX;MAILINDEX=1", login=f"{self.user}:{PASSWORD}")
+        self.expectSuccess(ran)
+        self.assertEqual(ran.stdout, message("fetched"))
+
+    def test_curlMechanisms(self):
+        """curl logs in by IMAP's LOGIN command, by AUTHENTICATE and by POP3's AUTH, with PLAIN and with LOGIN."""
+        self.deposit(message("fetched"))
+        paths = {"imap": "INBOX;MAILINDEX=1", "pop3": "1"}
+        ways = (("imap", "+LOGIN"), ("imap", "PLAIN"), ("imap", "LOGIN"), ("pop3", "PLAIN"), ("pop3", "LOGIN"))
+        for protocol, way in ways:
+            options = ("--login-options", f"AUTH={way}")
+            ran = curl(self.at(protocol, self.tls), paths[protocol], *options, login=f"{self.user}:{PASSWORD}")
+            self.expectSuccess(ran)
+            self.assertEqual(ran.stdout, message("fetched"), (protocol, way))
+
+    def test_curlPOP3(self):
+        """curl fetches a message by POP3."""
+        self.deposit(message("fetched"))
+        ran = curl(self.at("pop3", self.tls), "1", login=f"{self.user}:{PASSWORD}")
+        self.expectSuccess(ran)
+        self.assertEqual(ran.stdout, message("fetched"))
+
+    def test_curlSMTP(self):
+        """What curl sends by SMTP arrives."""
+        ran = curl(
+            self.at("smtp", self.tls),
+            "curl.example",
+            *("--mail-from", "sender@example.com", "--mail-rcpt", f"{self.user}@example.com", "--upload-file", "-"),
+            login=f"{self.user}:{PASSWORD}",
+            given=message("by curl"),
+        )
+        self.expectSuccess(ran)
+        self.assertIn(b"Down the rabbit-hole.", arrived(self.at("imap", self.tls), self.user, "by curl"))
+
+    def test_curlWrongPassword(self):
+        """curl is told of a wrong password: status 67, whatever the protocol."""
+        for protocol in ("imap", "pop3", "smtp"):
+            ran = curl(self.at(protocol, self.tls), "", login=f"{self.user}:looking-glass")
+            self.assertEqual(ran.returncode, 67, (protocol, ran.stdout))
+
+    def test_swaks(self):
+        """What swaks sends arrives, whether it logs in by AUTH PLAIN or by AUTH LOGIN."""
+        for mechanism in ("PLAIN", "LOGIN"):
+            subject = f"by swaks {mechanism}"
+            ran = swaks(
+                self.at("smtp", self.tls),
+                f"{self.user}@example.com",
+                subject,
+                *("--auth", mechanism, "--auth-user", self.user, "--auth-password", PASSWORD),
+            )
+            self.expectSuccess(ran)
+            arrived(self.at("imap", self.tls), self.user, subject)
+
+    def test_mbsyncPulls(self):
+        """mbsync brings what is in the mailbox into a maildir."""
+        for number in range(5):
+            self.deposit(message(f"message {number}"))
+        folder = self.mktemp()
+        os.makedirs(folder)
+        ran = mbsync(self.at("imap", self.tls), self.user, os.path.abspath(folder))
+        self.expectSuccess(ran)
+        self.assertEqual(len(os.listdir(os.path.join(folder, "INBOX", "new"))), 5)
+
+    def test_mbsyncPushes(self):
+        """mbsync brings what is in a maildir into the mailbox."""
+        folder = os.path.abspath(self.mktemp())
+        for part in ("cur", "new", "tmp"):
+            os.makedirs(os.path.join(folder, "INBOX", part))
+        with open(os.path.join(folder, "INBOX", "new", "1.1.here"), "wb") as file:
+            file.write(message("pushed").replace(b"\r\n", b"\n"))
+        self.expectSuccess(mbsync(self.at("imap", self.tls), self.user, folder))
+        self.assertIn(b"Down the rabbit-hole.", arrived(self.at("imap", self.tls), self.user, "pushed"))
+
+    def test_quit(self):
+        """A client that leaves without logging in is wished farewell."""
+        with imap(self.at("imap", self.tls)) as client:
+            self.assertEqual(client.logout()[0], "BYE")
+        with pop3(self.at("pop3", self.tls)) as client:
+            self.assertEqual(client._shortcmd("QUIT")[:3], b"+OK")
+        with smtp(self.at("smtp", self.tls)) as client:
+            self.assertEqual(client.quit()[0], 221)
+
+
+class DirectPlainTests(Conversations, BackendTestCase):
+    """Without a gateway, in the clear."""
+
+
+class DirectStartTLSTests(Conversations, BackendTestCase):
+    """Without a gateway, by STARTTLS."""
+
+    tls = "starttls"
+
+
+class DirectImplicitTLSTests(Conversations, BackendTestCase):
+    """Without a gateway, TLS from the first byte."""
+
+    tls = "implicit"
+
+
+class PlainTests(Conversations, GatewayTestCase):
+    """Through the gateway, in the clear."""
+
+
+class StartTLSTests(Conversations, GatewayTestCase):
+    """Through the gateway, by STARTTLS."""
+
+    tls = "starttls"
+
+
+class ImplicitTLSTests(Conversations, GatewayTestCase):
+    """Through the gateway, TLS from the first byte."""
+
+    tls = "implicit"

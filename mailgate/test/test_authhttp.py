@@ -1,0 +1,272 @@
+"""
+Tests for L{mailgate.authhttp}.
+"""
+
+from __future__ import annotations
+
+from attrs import evolve
+from twisted.trial.unittest import SynchronousTestCase
+from twisted.web.http_headers import Headers
+
+from mailgate.authhttp import LONGEST_WAIT, Unusable, Wait, question, route, verdict
+from mailgate.login import (
+    Backend,
+    Client,
+    Credentials,
+    Denial,
+    Envelope,
+    LoginRequest,
+    Method,
+    Route,
+    TLSState,
+    Trouble,
+)
+
+PLAIN = LoginRequest("imap", Credentials(Method.PLAIN, b"joe", b"sesame"), Client("192.0.2.7", 4711))
+TLS = TLSState("TLSv1.3", "TLS_AES_256_GCM_SHA384")
+DEFAULT = Backend("mail.example.com", 143)
+
+
+def block(request, *configured):
+    """The header lines that ask about C{request}."""
+    return question(request, configured).block
+
+
+def plain(user=b"joe", secret=b"sesame", **changed):
+    """L{PLAIN} with other credentials."""
+    return evolve(PLAIN, credentials=Credentials(Method.PLAIN, user, secret), **changed)
+
+
+def headers(*fields):
+    """Response headers of C{"Name: value"} texts."""
+    made = Headers()
+    for text in fields:
+        name, _, value = text.partition(": ")
+        made.addRawHeader(name.encode(), value.encode())
+    return made
+
+
+class QuestionTests(SynchronousTestCase):
+    """What is asked, to the byte."""
+
+    def test_plain(self):
+        """A password login is asked about as nginx asks."""
+        self.assertEqual(
+            block(PLAIN),
+            b"Auth-Method: plain\r\nAuth-User: joe\r\nAuth-Pass: sesame\r\nAuth-Protocol: imap\r\n"
+            b"Auth-Login-Attempt: 1\r\nClient-IP: 192.0.2.7\r\n",
+        )
+
+    def test_digests(self):
+        """A digest login carries its challenge, after the password."""
+        for method, protocol in ((Method.APOP, "pop3"), (Method.CRAM_MD5, "imap")):
+            credentials = Credentials(method, b"joe", b"0123456789abcdef" * 2, b"<1.2@mail.example.com>")
+            self.assertEqual(
+                block(evolve(PLAIN, protocol=protocol, credentials=credentials, attempt=12)),
+                b"Auth-Method: %b\r\nAuth-User: joe\r\nAuth-Pass: 0123456789abcdef0123456789abcdef\r\n"
+                b"Auth-Salt: <1.2@mail.example.com>\r\nAuth-Protocol: %b\r\nAuth-Login-Attempt: 12\r\n"
+                b"Client-IP: 192.0.2.7\r\n" % (method.value.encode(), protocol.encode()),
+            )
+
+    def test_external(self):
+        """EXTERNAL has an empty password, with nginx's blank after the colon, and no salt."""
+        asked = block(evolve(PLAIN, protocol="pop3", credentials=Credentials(Method.EXTERNAL, b"joe")))
+        self.assertTrue(asked.startswith(b"Auth-Method: external\r\nAuth-User: joe\r\nAuth-Pass: \r\nAuth-Protocol: "))
+        self.assertNotIn(b"Auth-Salt", asked)
+
+    def test_none(self):
+        """SMTP without a login names the client and says what was said of the mail, after the client's name."""
+        envelope = Envelope(b"client.example", True, b"MAIL FROM:<a@b> SIZE=100%", b"RCPT TO:<c@d>")
+        client = Client("2001:db8::7", 1, name="mx.example")
+        request = evolve(PLAIN, protocol="smtp", credentials=Credentials(Method.NONE), client=client, envelope=envelope)
+        self.assertEqual(
+            block(request),
+            b"Auth-Method: none\r\nAuth-User: \r\nAuth-Pass: \r\nAuth-Protocol: smtp\r\nAuth-Login-Attempt: 1\r\n"
+            b"Client-IP: 2001:db8::7\r\nClient-Host: mx.example\r\nAuth-SMTP-Helo: client.example\r\n"
+            b"Auth-SMTP-From: MAIL FROM:<a@b> SIZE=100%\r\nAuth-SMTP-To: RCPT TO:<c@d>\r\n",
+        )
+
+    def test_clientHost(self):
+        """The client's name is for SMTP, with every method; the envelope is for method none alone."""
+        asked = block(evolve(PLAIN, protocol="smtp", envelope=Envelope(b"helo", True, b"MAIL", b"RCPT")))
+        self.assertTrue(asked.endswith(b"Client-IP: 192.0.2.7\r\nClient-Host: [UNAVAILABLE]\r\n"))
+        self.assertNotIn(b"Client-Host", block(PLAIN))
+
+    def test_order(self):
+        """TLS comes after all else, and the operator's headers at the end, in their order and spelling."""
+        request = evolve(PLAIN, protocol="smtp", client=Client("unix:", tls=TLS), credentials=Credentials(Method.NONE))
+        self.assertTrue(
+            block(request, (b"x-KEY", b"a: b%"), (b"X-Empty", b""), (b"X-key", b"2")).endswith(
+                b"Client-IP: unix:\r\nClient-Host: [UNAVAILABLE]\r\nAuth-SMTP-Helo: \r\nAuth-SMTP-From: \r\n"
+                b"Auth-SMTP-To: \r\nAuth-SSL: on\r\nAuth-SSL-Protocol: TLSv1.3\r\n"
+                b"Auth-SSL-Cipher: TLS_AES_256_GCM_SHA384\r\nx-KEY: a: b%\r\nX-Empty: \r\nX-key: 2\r\n"
+            )
+        )
+
+    def test_escaped(self):
+        """Of a login and a password exactly the bytes 0x00 to 0x20 and the percent sign are escaped."""
+        everything = bytes(range(256))
+        escaped = b"".join(b"%%%02X" % byte if byte <= 0x20 or byte == 0x25 else bytes([byte]) for byte in everything)
+        asked = block(plain(everything, b"a b%+=&/\xc3\xa4\x7f\r\n"))
+        self.assertIn(b"\r\nAuth-User: " + escaped + b"\r\n", asked)
+        self.assertIn(b"\r\nAuth-Pass: a%20b%25+=&/\xc3\xa4\x7f%0D%0A\r\n", asked)
+
+    def test_noInjection(self):
+        """No control character but TAB gets into the headers that nginx writes raw."""
+        nasty = b"x\r\nAuth-User: root\0\n\x1b\x7f\ty"
+        safe = b"x%0D%0AAuth-User: root%00%0A%1B%7F\ty"
+        text = nasty.decode()
+        request = LoginRequest(
+            "smtp", Credentials(Method.NONE), Client(text, name=text), envelope=Envelope(nasty, True, nasty, nasty)
+        )
+        asked = block(request)
+        for name in (b"Client-IP", b"Client-Host", b"Auth-SMTP-Helo", b"Auth-SMTP-From", b"Auth-SMTP-To"):
+            self.assertIn(b"\r\n%b: %b\r\n" % (name, safe), asked)
+        salted = block(evolve(PLAIN, credentials=Credentials(Method.APOP, b"", b"", nasty)))
+        self.assertIn(b"Auth-Salt: " + safe + b"\r\n", salted)
+
+    def test_noSecretShown(self):
+        """Neither the password nor an operator's key is in the question's repr."""
+        shown = repr(question(PLAIN, [(b"X-Key", b"hush")]))
+        self.assertNotIn("sesame", shown)
+        self.assertNotIn("hush", shown)
+
+
+class VerdictTests(SynchronousTestCase):
+    """What Auth-Status means."""
+
+    def test_accepted(self):
+        """OK, exactly so, is an acceptance; Auth-Wait and Auth-Error-Code do not matter then."""
+        self.assertIsNone(verdict(headers("auth-STATUS: OK", "Auth-Wait: 5", "Auth-Error-Code: 550")))
+
+    def test_notQuiteOK(self):
+        """Anything that is not exactly OK or WAIT is the text of a refusal."""
+        for text in ("ok", "OK.", "wait", "OK WAIT"):
+            self.assertEqual(verdict(headers("Auth-Status: " + text)).text, text.encode())
+
+    def test_refused(self):
+        """A refusal without Auth-Wait, or with 0, is told at once and ends the connection."""
+        for wait in ((), ("Auth-Wait: 0",), ("Auth-Wait: -1",), ("Auth-Wait: soon",), ("Auth-Wait: ",)):
+            self.assertEqual(
+                verdict(headers("Auth-Status: Go away", *wait)),
+                Denial(Trouble.DENIED, text=b"Go away", wait=0, close=True),
+            )
+
+    def test_refusedForNow(self):
+        """With Auth-Wait the refusal is told later, and the client may try again."""
+        self.assertEqual(
+            verdict(headers("Auth-Status: No", "Auth-Wait: 3", "Auth-Error-Code: 454 4.7.0")),
+            Denial(Trouble.DENIED, text=b"No", code=b"454 4.7.0", wait=3, close=False),
+        )
+
+    def test_longestWait(self):
+        """Nobody waits for years."""
+        self.assertEqual(verdict(headers("Auth-Status: No", "Auth-Wait: 99999999999999")).wait, LONGEST_WAIT)
+
+    def test_severalTexts(self):
+        """A refusal goes before OK and WAIT wherever it stands; of two the last is told."""
+        for statuses in (("OK", "First", "Last"), ("First", "Last", "OK"), ("First", "WAIT", "Last", "WAIT")):
+            self.assertEqual(verdict(headers(*["Auth-Status: " + status for status in statuses])).text, b"Last")
+
+    def test_wait(self):
+        """WAIT asks to be asked again after Auth-Wait seconds, or after one; OK beside it changes nothing."""
+        self.assertEqual(verdict(headers("Auth-Status: WAIT", "Auth-Wait: 7")), Wait(7))
+        for wait in ("Auth-Wait: 0", "Auth-Wait: x", "X: y"):
+            self.assertEqual(verdict(headers("Auth-Status: WAIT", "Auth-Status: OK", wait)), Wait(1))
+
+    def test_unfitText(self):
+        """A text or code with a control character is not passed on, the refusal is; TAB is let through."""
+        for unfit in ("a\0b", "a\x1bb", "a\x7fb", "\x08"):
+            denial = verdict(headers("Auth-Status: " + unfit, "Auth-Error-Code: " + unfit))
+            self.assertEqual(denial, Denial(Trouble.DENIED, close=True))
+        self.assertEqual(verdict(headers("Auth-Status: a\tb")).text, b"a\tb")
+
+    def test_emptyText(self):
+        """An empty status beside OK is a refusal without words."""
+        self.assertEqual(verdict(headers("Auth-Status: OK", "Auth-Status: ")), Denial(Trouble.DENIED, close=True))
+
+
+class RouteTests(SynchronousTestCase):
+    """Where an accepted login goes."""
+
+    def backendOf(self, *fields, default=None):
+        """The only backend of the route for L{PLAIN}."""
+        (backend,) = route(PLAIN, headers(*fields), default).backends
+        return backend
+
+    def reasonFor(self, *fields, request=PLAIN, default=None):
+        """What is wrong with an acceptance."""
+        return str(self.assertRaises(Unusable, route, request, headers(*fields), default))
+
+    def test_addresses(self):
+        """Auth-Server is an address, in brackets or not, or a host name; zeros may lead as with nginx."""
+        for given, host in (
+            ("127.0.0.1", "127.0.0.1"),
+            ("127.0.0.001", "127.0.0.1"),
+            ("::1", "::1"),
+            ("[2001:db8::25]", "2001:db8::25"),
+            ("mail.example.com", "mail.example.com"),
+            ("backend_1", "backend_1"),
+            ("1.mail.example.com.", "1.mail.example.com."),
+        ):
+            self.assertEqual(self.backendOf("Auth-Server: " + given, "Auth-Port: 00143"), Backend(host, 143))
+
+    def test_unixSocket(self):
+        """A unix socket needs no port."""
+        self.assertEqual(self.backendOf("Auth-Server: unix:/run/imap"), Backend("unix:/run/imap", 0))
+        self.assertEqual(self.backendOf("Auth-Server: unix:/run/imap", "Auth-Port: 1"), Backend("unix:/run/imap", 0))
+
+    def test_badAddress(self):
+        """Anything else is an invalid address, and is named escaped."""
+        numbers = ("1.2.3", "1.2.3.256", "1.2.3.4.5", "1.2.3.", "1.2..4", "[::1", "[1.2.3.4]", "fe80::1%eth0", ":::")
+        others = ("a b", "-a", "a..b", "host.123", "x" * 254, "a:1", "ä", "unix:", "unix:run", "unix:/a b")
+        for given in numbers + others:
+            reason = self.reasonFor("Auth-Server: " + given, "Auth-Port: 143", default=DEFAULT)
+            self.assertTrue(reason.startswith('sent invalid server address:"'), given)
+        self.assertEqual(self.reasonFor("Auth-Server: a\x1b", "Auth-Port: 1"), 'sent invalid server address:"a\\x1b"')
+
+    def test_badPort(self):
+        """A port is 1 to 65535."""
+        for given in ("0", "65536", "x", "-1", "1 2", "0x10", "9" * 5000, "0" * 5000):
+            reason = self.reasonFor("Auth-Server: 127.0.0.1", "Auth-Port: " + given)
+            self.assertTrue(reason.startswith('sent invalid server port:"'), given)
+
+    def test_missing(self):
+        """Half an address is none, even where there is a default; empty values are missing ones."""
+        missing = "did not send server or port"
+        self.assertEqual(self.reasonFor("Auth-Port: 143", default=DEFAULT), missing)
+        self.assertEqual(self.reasonFor("Auth-Server: 127.0.0.1", default=DEFAULT), missing)
+        self.assertEqual(self.reasonFor("Auth-Status: OK"), missing)
+        self.assertEqual(self.reasonFor("Auth-Server: ", "Auth-Port: "), missing)
+
+    def test_default(self):
+        """Without any address the default backend is meant, with the TLS it has."""
+        self.assertIs(self.backendOf("Auth-Status: OK", default=DEFAULT), DEFAULT)
+
+    def test_clientsOwn(self):
+        """Without Auth-User and Auth-Pass the client's own go to the backend, as they came."""
+        self.assertEqual(route(plain(b"j%20e", b"a b%"), headers(), DEFAULT), Route((DEFAULT,), b"j%20e", b"a b%"))
+
+    def test_replaced(self):
+        """Auth-User and Auth-Pass are taken literally; of several the last counts."""
+        sent = headers("Auth-User: x", "Auth-User: ann%20b", "Auth-Pass: s%25 t")
+        self.assertEqual(route(PLAIN, sent, DEFAULT), Route((DEFAULT,), b"ann%20b", b"s%25 t"))
+        self.assertEqual(route(PLAIN, headers("Auth-User: ", "Auth-Pass: "), DEFAULT), Route((DEFAULT,), b"", b""))
+
+    def test_noPassword(self):
+        """A digest is no password: IMAP and POP3 need Auth-Pass then, and for EXTERNAL; SMTP does not."""
+        for method in (Method.APOP, Method.CRAM_MD5, Method.EXTERNAL, Method.NONE):
+            request = evolve(PLAIN, credentials=Credentials(method, b"joe", b"digest", b"<salt>"))
+            for protocol in ("imap", "pop3"):
+                asked = evolve(request, protocol=protocol)
+                self.assertEqual(self.reasonFor(request=asked, default=DEFAULT), "did not send password")
+                self.assertEqual(route(asked, headers("Auth-Pass: sesame"), DEFAULT).password, b"sesame")
+            self.assertIsNone(route(evolve(request, protocol="smtp"), headers(), DEFAULT).password)
+
+    def test_unfitForWire(self):
+        """CR, LF and NUL of a client go no further, even where the service has nothing against them."""
+        for bad in (b"a\r", b"a\nb", b"\0"):
+            for request in (plain(user=bad), plain(secret=bad)):
+                reason = self.reasonFor(request=request, default=DEFAULT)
+                self.assertEqual(reason, "accepted a login or password with CR, LF or NUL in it")
+            self.assertEqual(route(plain(secret=bad), headers("Auth-Pass: x"), DEFAULT).password, b"x")

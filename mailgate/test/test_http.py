@@ -1,0 +1,718 @@
+"""
+Tests for L{mailgate.authenticators.http}.
+"""
+
+from __future__ import annotations
+
+import datetime
+import ipaddress
+
+from attrs import evolve
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from treq.testing import RequestTraversalAgent
+from twisted.internet.defer import CancelledError, Deferred, inlineCallbacks
+from twisted.internet.protocol import Factory, Protocol
+from twisted.internet.ssl import PrivateCertificate
+from twisted.internet.task import Clock
+from twisted.internet.testing import MemoryReactorClock
+from twisted.logger import LogLevel, formatEvent
+from twisted.trial.unittest import SynchronousTestCase, TestCase
+from twisted.web.client import ResponseFailed
+from twisted.web.iweb import IAgent, IResponse
+from twisted.web.resource import Resource
+from twisted.web.server import NOT_DONE_YET
+from zope.interface import implementer
+from zope.interface.verify import verifyObject
+
+from mailgate.authenticators.http import KIND, REST, HTTPAuthenticator, HTTPSettings, ServiceURL
+from mailgate.directives import ServerSettings, directives
+from mailgate.httpagent import HTTPResponse, KeepAliveAgent
+from mailgate.httpresponse import ResponseHead
+from mailgate.interfaces import IAuthenticator
+from mailgate.journal import Journal
+from mailgate.login import Backend, Client, Credentials, Denial, LoginRequest, Method, Route, Trouble
+from mailgate.test.test_httpagent import FakeEndpoint
+
+REQUEST = LoginRequest("imap", Credentials(Method.PLAIN, b"joe", b"sesame"), Client("192.0.2.7", 4711))
+ACCEPTED = ("Auth-Status: OK", "Auth-Server: 10.0.0.1", "Auth-Port: 143")
+ROUTE = Route((Backend("10.0.0.1", 143),), b"joe", b"sesame")
+UNDECIDED = Denial(Trouble.TEMPORARY)
+
+
+def read(option, value):
+    """C{value} as the parser of C{option} reads it."""
+    (found,) = [each for each in directives(HTTPSettings) if each.name == option]
+    return found.parse(value, "/etc/mailgate")
+
+
+def settings(urls="http://127.0.0.1:9000/auth", **others):
+    """Settings with C{urls}, one a line."""
+    return HTTPSettings(urls=read("auth_http", urls), **others)
+
+
+def server(group):
+    """A server whose settings are C{group}."""
+    return ServerSettings("imap", "imap", (), {HTTPSettings: group})
+
+
+class URLTests(SynchronousTestCase):
+    """What auth_http may be."""
+
+    def test_forms(self):
+        """All forms of nginx are understood, https too, with their default port and URI, as is their Host header."""
+        for value, url, host in (
+            ("http://127.0.0.1:9000/auth?x=1", ServiceURL(False, "127.0.0.1", 9000, "/auth?x=1"), "127.0.0.1"),
+            ("HTTP://auth.example.com", ServiceURL(False, "auth.example.com", 80, "/"), "auth.example.com"),
+            ("hTTps://auth.example.com/a", ServiceURL(True, "auth.example.com", 443, "/a"), "auth.example.com"),
+            ("https://auth.example.com:8443", ServiceURL(True, "auth.example.com", 8443, "/"), "auth.example.com"),
+            ("localhost", ServiceURL(False, "localhost", 80, "/"), "localhost"),
+            ("auth_server:9000/x/%20", ServiceURL(False, "auth_server", 9000, "/x/%20"), "auth_server"),
+            ("host:9000?query", ServiceURL(False, "host", 9000, "/?query"), "host"),
+            ("[::1]:9000/a", ServiceURL(False, "::1", 9000, "/a"), "[::1]"),
+            ("http://[2001:db8::1]", ServiceURL(False, "2001:db8::1", 80, "/"), "[2001:db8::1]"),
+            ("unix:/run/auth.sock", ServiceURL(False, "unix:/run/auth.sock", 0, "/"), "localhost"),
+            ("unix:/run/auth.sock:/a?b", ServiceURL(False, "unix:/run/auth.sock", 0, "/a?b"), "localhost"),
+            ("http://unix:/run/auth.sock:/a", ServiceURL(False, "unix:/run/auth.sock", 0, "/a"), "localhost"),
+        ):
+            self.assertEqual(read("auth_http", value), (url,))
+            self.assertEqual(url.hostHeader, host)
+
+    def test_several(self):
+        """There may be several, one a line."""
+        urls = read("auth_http", "http://a\n  https://b/c\n")
+        self.assertEqual(urls, (ServiceURL(False, "a", 80, "/"), ServiceURL(True, "b", 443, "/c")))
+
+    def test_shown(self):
+        """In a log stand scheme, host, port and path, and nothing of the query."""
+        for value, shown in (
+            ("https://a/b?secret", "https://a:443/b"),
+            ("a?secret", "http://a:80/"),
+            ("[::1]:1/b", "http://[::1]:1/b"),
+            ("unix:/run/a:/b?secret", "http://unix:/run/a:/b"),
+        ):
+            (url,) = read("auth_http", value)
+            self.assertEqual(str(url), shown)
+            self.assertNotIn("secret", repr(url))
+
+    def test_bad(self):
+        """What is no such URL is refused, in words that do not repeat it: it may hold a secret."""
+        for value in (
+            "", "http://", "https:///x", "ftp://secret/", "//secret", ":80", "host:", "host:0", "host:65536", "host:8x",
+            "host:" + "9" * 5000, "http://user:secret@host/", "host name/", "host/\x7f", "hôst", "host/#secret", "[::1",
+            "[1.2.3.4]:80", "[::g]", "::1", "unix:", "unix:run", "unix:/run:secret", "https://unix:/run:/", "a\\secret",
+        ):  # fmt: skip
+            error = self.assertRaises(ValueError, read, "auth_http", value)
+            self.assertNotIn("secret", str(error))
+            self.assertTrue(str(error))
+
+
+class SettingsTests(SynchronousTestCase):
+    """The other directives."""
+
+    def test_defaults(self):
+        """Without directives there is no service; the time-out is nginx's."""
+        self.assertEqual((HTTPSettings().urls, HTTPSettings().headers, HTTPSettings().timeout), ((), (), 60.0))
+
+    def test_headers(self):
+        """A header is a name and, after blanks, a value, which may hold blanks or be missing."""
+        self.assertEqual(
+            read("auth_http_header", "X-Key  a b: c \n x-Empty\nY\tä"),
+            ((b"X-Key", b"a b: c"), (b"x-Empty", b""), (b"Y", "ä".encode())),
+        )
+
+    def test_badHeaders(self):
+        """What would not be one header is refused, without repeating the value."""
+        for value in ("X-Key: secret", "X-Key:secret", "X(Y) secret", "X secret\0", "X a\rY:secret", "Ä secret"):
+            error = self.assertRaises(ValueError, read, "auth_http_header", value)
+            self.assertNotIn("secret", str(error))
+
+    def test_noSecretShown(self):
+        """Neither queries nor headers are in the repr of settings."""
+        shown = repr(settings("http://a/?hush", headers=((b"X-Key", b"hush"),)))
+        self.assertNotIn("hush", shown)
+
+    def test_problems(self):
+        """Certificates that cannot be loaded are problems, and so is a time-out that nothing meets."""
+        empty = self.mktemp()
+        with open(empty, "w"):
+            pass
+        for trusted in (empty, empty + ".missing"):
+            (problem,) = settings(trusted=trusted).problems(server(None))
+            self.assertEqual((problem.option, problem.value), ("auth_http_ssl_trusted_certificate", trusted))
+        (problem,) = settings(timeout=0.0).problems(server(None))
+        self.assertEqual(problem.option, "auth_http_timeout")
+        self.assertEqual(list(settings().problems(server(None))), [])
+
+
+@implementer(IAgent)
+class FakeAgent:
+    """An agent whose requests wait in C{asked}, a block of headers and a Deferred each, to be answered by the test."""
+
+    def __init__(self):
+        self.asked = []
+        self.cancelled = 0
+
+    def request(self, method, uri, headers=None, bodyProducer=None):
+        answer = Deferred(self._cancel)
+        self.asked.append((method, uri, headers.block, answer))
+        return answer
+
+    def _cancel(self, answer):
+        self.cancelled += 1
+
+    def answer(self, *fields, code=200):
+        """Answer the newest request."""
+        pairs = tuple(tuple(field.encode().split(b": ", 1)) for field in fields)
+        self.asked[-1][3].callback(HTTPResponse(ResponseHead(1, code, b"", pairs), None))
+
+    def fail(self, reason):
+        """Let the newest request fail."""
+        self.asked[-1][3].errback(reason)
+
+
+class AuthenticatorTestCase(SynchronousTestCase):
+    """An authenticator of two services over fake agents."""
+
+    urls = "http://one:9000/auth?key=hush\nhttps://two/auth"
+
+    def setUp(self):
+        self.clock = Clock()
+        self.events = []
+        self.journal = Journal(LogLevel.error, self.events.append)
+        self.agents = [FakeAgent() for _ in self.urls.split("\n")]
+        self.authenticator = self.make(self.agents)
+
+    def make(self, agents, default=None, **others):
+        """An authenticator over C{agents}."""
+        return HTTPAuthenticator(settings(self.urls, **others), default, self.clock, self.journal, agents)
+
+    def log(self):
+        """What has been logged; afterwards it is forgotten."""
+        logged = [formatEvent(event) for event in self.events]
+        self.events.clear()
+        for text in logged:
+            self.assertNotIn("sesame", text)
+            self.assertNotIn("hush", text)
+        return logged
+
+    def authenticate(self, request=REQUEST):
+        """Have C{request} judged."""
+        return self.authenticator.authenticate(request)
+
+
+class JudgementTests(AuthenticatorTestCase):
+    """One service that answers."""
+
+    urls = "http://one:9000/auth?key=hush"
+
+    def setUp(self):
+        super().setUp()
+        (self.agent,) = self.agents
+
+    def test_interfaces(self):
+        """The authenticator, and the fake that is tested with, keep to their interfaces."""
+        verifyObject(IAuthenticator, self.authenticator)
+        verifyObject(IAgent, self.agent)
+        self.assertIs(KIND.settings, HTTPSettings)
+        self.assertEqual((KIND.name, KIND.directive, KIND.methods), ("http", "auth_http", frozenset(Method)))
+
+    def test_accepted(self):
+        """An acceptance is a route; nothing is logged."""
+        judged = self.authenticate()
+        self.assertNoResult(judged)
+        method, uri, block, _ = self.agent.asked[0]
+        self.assertEqual((method, uri), (b"GET", b"http://one:9000/auth?key=hush"))
+        self.assertIn(b"Auth-User: joe\r\nAuth-Pass: sesame\r\n", block)
+        self.agent.answer(*ACCEPTED)
+        self.assertEqual(self.successResultOf(judged), ROUTE)
+        self.assertEqual(self.log(), [])
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_refused(self):
+        """A refusal is a denial, not an error, and does not make the service rest."""
+        judged = self.authenticate()
+        self.agent.answer("Auth-Status: Go away", "Auth-Wait: 3", "Auth-Server: 10.0.0.1")
+        self.assertEqual(self.successResultOf(judged), Denial(Trouble.DENIED, b"Go away", wait=3))
+        self.assertEqual(self.log(), [])
+
+    def test_anyCode(self):
+        """The HTTP status does not matter where there is an Auth-Status."""
+        for code in (204, 301, 403, 404, 500, 503):
+            judged = self.authenticate()
+            self.agent.answer(*ACCEPTED, "Location: http://elsewhere/", code=code)
+            self.assertEqual(self.successResultOf(judged), ROUTE)
+
+    def test_noStatus(self):
+        """Without Auth-Status, or with an empty one, nobody is let in, nor told that the password is wrong."""
+        for fields in (ACCEPTED[1:], ("Auth-Status: ", *ACCEPTED[1:])):
+            for code in (200, 500):
+                judged = self.authenticate()
+                self.agent.answer(*fields, code=code)
+                self.assertEqual(self.successResultOf(judged), UNDECIDED)
+                reason = f"failed while reading the response: {code} without Auth-Status"
+                self.assertEqual(self.log(), [f"auth http server http://one:9000/auth {reason}"])
+
+    def test_unusable(self):
+        """An acceptance that leads nowhere is a temporary failure, and logged as nginx does."""
+        for fields, reason in (
+            ((), "did not send server or port"),
+            (("Auth-Server: a b", "Auth-Port: 143"), 'sent invalid server address:"a b"'),
+            (("Auth-Server: a", "Auth-Port: x"), 'sent invalid server port:"x"'),
+        ):
+            judged = self.authenticate()
+            self.agent.answer("Auth-Status: OK", *fields)
+            self.assertEqual(self.successResultOf(judged), UNDECIDED)
+            self.assertEqual(self.log(), [f"auth http server http://one:9000/auth {reason}"])
+
+    def test_noPassword(self):
+        """A digest without Auth-Pass is a temporary failure in IMAP."""
+        judged = self.authenticate(evolve(REQUEST, credentials=Credentials(Method.CRAM_MD5, b"joe", b"d", b"<s>")))
+        self.agent.answer(*ACCEPTED)
+        self.assertEqual(self.successResultOf(judged), UNDECIDED)
+        self.assertEqual(self.log(), ["auth http server http://one:9000/auth did not send password"])
+
+    def test_default(self):
+        """The default backend serves accounts for which none is named."""
+        default = Backend("mail.example.com", 143)
+        self.authenticator = self.make(self.agents, default)
+        judged = self.authenticate()
+        self.agent.answer("Auth-Status: OK", "Auth-User: ann")
+        self.assertEqual(self.successResultOf(judged), Route((default,), b"ann", b"sesame"))
+
+    def test_configuredHeaders(self):
+        """The operator's headers go with every request."""
+        self.authenticator = self.make(self.agents, headers=((b"X-Key", b"hush"),))
+        self.authenticate()
+        self.assertTrue(self.agent.asked[0][2].endswith(b"\r\nX-Key: hush\r\n"))
+
+    def test_defect(self):
+        """What is no failure of a service is not taken for one: it comes out as it is."""
+        judged = self.authenticate()
+        self.agent.fail(ZeroDivisionError())
+        self.failureResultOf(judged, ZeroDivisionError)
+
+
+class WaitTests(AuthenticatorTestCase):
+    """A service that has not made up its mind."""
+
+    urls = "http://one:9000/auth"
+
+    def setUp(self):
+        super().setUp()
+        (self.agent,) = self.agents
+
+    def test_askedAgain(self):
+        """After Auth-Wait seconds the same is asked again, the attempt not counted, until the answer is another."""
+        judged = self.authenticate()
+        for asked in (1, 2):
+            self.agent.answer("Auth-Status: WAIT", "Auth-Wait: 5")
+            self.clock.advance(4.9)
+            self.assertEqual(len(self.agent.asked), asked)
+            self.clock.advance(0.1)
+            self.assertEqual(len(self.agent.asked), asked + 1)
+        self.assertEqual(len({block for _, _, block, _ in self.agent.asked}), 1)
+        self.assertNoResult(judged)
+        self.agent.answer(*ACCEPTED)
+        self.assertEqual(self.successResultOf(judged), ROUTE)
+
+    def test_notHammered(self):
+        """Without Auth-Wait a second passes."""
+        self.authenticate()
+        self.agent.answer("Auth-Status: WAIT")
+        self.assertEqual(len(self.agent.asked), 1)
+        self.clock.advance(1)
+        self.assertEqual(len(self.agent.asked), 2)
+
+    def test_cancelled(self):
+        """Who cancels during the pause is not asked about again."""
+        judged = self.authenticate()
+        self.agent.answer("Auth-Status: WAIT", "Auth-Wait: 5")
+        judged.cancel()
+        self.failureResultOf(judged, CancelledError)
+        self.clock.advance(5)
+        self.assertEqual(len(self.agent.asked), 1)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+
+class FailoverTests(AuthenticatorTestCase):
+    """Several services, some of which fail."""
+
+    def setUp(self):
+        super().setUp()
+        self.one, self.two = self.agents
+
+    def asked(self):
+        """How often each service has been asked."""
+        return tuple(len(agent.asked) for agent in self.agents)
+
+    def failFirst(self):
+        """A login whose first service fails and whose second accepts."""
+        judged = self.authenticate()
+        self.one.fail(ResponseFailed([]))
+        self.two.answer(*ACCEPTED)
+        self.assertEqual(self.successResultOf(judged), ROUTE)
+        return self.log()
+
+    def test_firstAlone(self):
+        """Where the first answers, be it with a refusal, the second is not asked."""
+        judged = self.authenticate()
+        self.one.answer("Auth-Status: no")
+        self.assertIs(self.successResultOf(judged).trouble, Trouble.DENIED)
+        self.assertEqual(self.asked(), (1, 0))
+
+    def test_second(self):
+        """Where it fails, the second is asked the same within the same login; that is logged, without the query."""
+        (logged,) = self.failFirst()
+        self.assertTrue(logged.startswith("auth http server http://one:9000/auth failed "))
+        self.assertEqual(self.one.asked[0][2], self.two.asked[0][2])
+        self.assertEqual(self.two.asked[0][1], b"https://two/auth")
+
+    def test_rest(self):
+        """The one that failed is passed over for REST seconds, and asked first again after that."""
+        self.failFirst()
+        self.clock.advance(REST - 0.1)
+        self.authenticate()
+        self.assertEqual(self.asked(), (1, 2))
+        self.clock.advance(0.1)
+        self.authenticate()
+        self.assertEqual(self.asked(), (2, 2))
+
+    def test_allRest(self):
+        """Where all rest, all are asked nevertheless; the one that answers rests no more."""
+        judged = self.authenticate()
+        self.one.fail(ResponseFailed([]))
+        self.two.answer("X: y")
+        self.assertEqual(self.successResultOf(judged), UNDECIDED)
+        self.assertEqual(len(self.log()), 2)
+        judged = self.authenticate()
+        self.assertEqual(self.asked(), (2, 1))
+        self.one.answer(*ACCEPTED)
+        self.assertEqual(self.successResultOf(judged), ROUTE)
+        self.authenticate()
+        self.assertEqual(self.asked(), (3, 1))
+
+    def test_noAuthStatus(self):
+        """A service that answers without Auth-Status has failed."""
+        self.authenticate()
+        self.one.answer("Server: down", code=502)
+        self.assertEqual(self.asked(), (1, 1))
+
+    def test_timeout(self):
+        """Each has the whole of auth_http_timeout; one that is too slow is given up, and named."""
+        judged = self.authenticate()
+        self.clock.advance(59.9)
+        self.assertEqual((self.asked(), self.one.cancelled), ((1, 0), 0))
+        self.clock.advance(0.1)
+        self.assertEqual((self.asked(), self.one.cancelled), ((1, 1), 1))
+        reason = "failed while asking: timed out after 60 seconds"
+        self.assertEqual(self.log(), [f"auth http server http://one:9000/auth {reason}"])
+        self.clock.advance(60)
+        self.assertEqual(self.successResultOf(judged), UNDECIDED)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_cancelled(self):
+        """Who cancels is not asked about any more, and the service is not blamed."""
+        judged = self.authenticate()
+        judged.cancel()
+        self.failureResultOf(judged, CancelledError)
+        self.assertEqual((self.asked(), self.one.cancelled), ((1, 0), 1))
+        self.assertEqual(self.log(), [])
+        self.authenticate()
+        self.assertEqual(self.asked(), (2, 0))
+
+
+class WireTests(AuthenticatorTestCase):
+    """The authenticator over our own agent and a fake endpoint."""
+
+    urls = "http://127.0.0.1:9000/auth?key=hush"
+
+    def setUp(self):
+        super().setUp()
+        self.endpoint = FakeEndpoint()
+        self.authenticator = self.make([KeepAliveAgent(self.endpoint, self.clock, b"127.0.0.1", b"/auth?key=hush")])
+
+    def test_exact(self):
+        """What is sent is the request that nginx sends, but for the version, and no header more."""
+        judged = self.authenticate()
+        connection = self.endpoint.accept()
+        self.assertEqual(
+            connection.transport.value(),
+            b"GET /auth?key=hush HTTP/1.1\r\nHost: 127.0.0.1\r\n"
+            b"Auth-Method: plain\r\nAuth-User: joe\r\nAuth-Pass: sesame\r\nAuth-Protocol: imap\r\n"
+            b"Auth-Login-Attempt: 1\r\nClient-IP: 192.0.2.7\r\n\r\n",
+        )
+        connection.dataReceived(b"HTTP/1.1 200 OK\r\nauth-status: OK\r\nAuth-Server: 10.0.0.1\r\nauth-port: 143\r\n")
+        self.assertNoResult(judged)
+        connection.dataReceived(b"Content-Length: 0\r\n\r\n")
+        self.assertEqual(self.successResultOf(judged), ROUTE)
+
+    def test_kept(self):
+        """Two logins go over one connection; a cookie of the first is not sent with the second, nor anything else."""
+        for attempt in (1, 2):
+            judged = self.authenticate(evolve(REQUEST, attempt=attempt))
+            connection = self.endpoint.connections[0] if self.endpoint.connections else self.endpoint.accept()
+            sent = connection.transport.value()
+            self.assertIn(b"Auth-Login-Attempt: %d\r\nClient-IP: 192.0.2.7\r\n\r\n" % attempt, sent)
+            self.assertNotIn(b"ookie", sent)
+            connection.transport.clear()
+            head = "\r\n".join(["HTTP/1.1 200 OK", *ACCEPTED, "Set-Cookie: joe=1; Path=/", "Content-Length: 0", "", ""])
+            connection.dataReceived(head.encode())
+            self.successResultOf(judged)
+        self.assertEqual(len(self.endpoint.connections), 1)
+
+    def test_closed(self):
+        """Closing the authenticator closes what is kept."""
+        self.test_kept()
+        self.authenticator.close()
+        self.assertTrue(self.endpoint.connections[0].transport.aborting)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_phases(self):
+        """A time-out says in which phase it came."""
+        phases = {None: "connecting", b"": "waiting for the response", b"HTTP/1.1 2": "reading the response"}
+        for received, phase in phases.items():
+            self.authenticate()
+            connection = self.endpoint.accept() if received is not None else None
+            if received:
+                connection.dataReceived(received)
+            self.clock.advance(60)
+            (logged,) = self.log()
+            self.assertIn(f"failed while {phase}: timed out after 60 seconds", logged)
+
+    def test_drip(self):
+        """A server that sends a byte now and then is not waited for longer."""
+        judged = self.authenticate()
+        connection = self.endpoint.accept()
+        for byte in b"HTTP/1.1 200 OK\r\n":
+            connection.dataReceived(bytes([byte]))
+            self.clock.advance(4)
+        self.assertEqual(self.successResultOf(judged), UNDECIDED)
+        self.assertTrue(connection.transport.aborting)
+
+    def test_garbage(self):
+        """What is no HTTP is a temporary failure; nothing of it is logged."""
+        judged = self.authenticate()
+        self.endpoint.accept().dataReceived(b"sesame\r\n")
+        self.assertEqual(self.successResultOf(judged), UNDECIDED)
+        self.assertEqual(len(self.log()), 1)
+
+    def test_refusedConnection(self):
+        """A port where nobody listens is a temporary failure."""
+        judged = self.authenticate()
+        self.endpoint.refuse()
+        self.assertEqual(self.successResultOf(judged), UNDECIDED)
+        self.assertIn("failed while connecting: Connection was refused", self.log()[0])
+
+    def test_cancelled(self):
+        """Cancelling aborts the connection that the answer is awaited on."""
+        judged = self.authenticate()
+        connection = self.endpoint.accept()
+        judged.cancel()
+        self.failureResultOf(judged, CancelledError)
+        self.assertTrue(connection.transport.aborting)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+
+class Service(Resource):
+    """A service that answers with C{fields} and keeps the headers of requests."""
+
+    isLeaf = True
+
+    def __init__(self, fields, code=200, body=b"hello"):
+        super().__init__()
+        self.fields = fields
+        self.code = code
+        self.body = body
+        self.requests = []
+
+    def render_GET(self, request):
+        self.requests.append((request.uri, request.requestHeaders))
+        request.setResponseCode(self.code)
+        for field in self.fields:
+            name, _, value = field.partition(": ")
+            request.responseHeaders.addRawHeader(name, value)
+        return self.body
+
+
+class TwistedWebTests(AuthenticatorTestCase):
+    """The authenticator over treq's in-memory agent and a resource of twisted.web."""
+
+    urls = "http://127.0.0.1:9000/auth?key=hush"
+
+    def ask(self, service):
+        """The answer by way of C{service}."""
+        self.authenticator = self.make([RequestTraversalAgent(service)])
+        return self.successResultOf(self.authenticate())
+
+    def test_accepted(self):
+        """A resource can answer, and is asked what it should be."""
+        service = Service(ACCEPTED)
+        self.assertEqual(self.ask(service), ROUTE)
+        ((uri, asked),) = service.requests
+        self.assertEqual(uri, b"/auth?key=hush")
+        self.assertEqual(asked.getRawHeaders(b"Client-IP"), [b"192.0.2.7"])
+
+    def test_redirect(self):
+        """A redirect is not followed: the credentials are asked about once, at the place that was named."""
+        service = Service(["Location: http://elsewhere.example/"], 302)
+        self.assertEqual(self.ask(service), UNDECIDED)
+        self.assertEqual(len(service.requests), 1)
+        self.assertIn("302 without Auth-Status", self.log()[0])
+
+    def test_noCookies(self):
+        """A cookie that one login is given is not sent with the next."""
+        service = Service([*ACCEPTED, "Set-Cookie: joe=1; Path=/"])
+        self.assertEqual(self.ask(service), ROUTE)
+        self.assertEqual(self.successResultOf(self.authenticate()), ROUTE)
+        self.assertEqual([asked.hasHeader(b"Cookie") for _, asked in service.requests], [False, False])
+
+    def test_slow(self):
+        """With an agent that does not know phases, slowness is a failure too."""
+
+        class Slow(Resource):
+            isLeaf = True
+
+            def render_GET(self, request):
+                return NOT_DONE_YET
+
+        self.authenticator = self.make([RequestTraversalAgent(Slow())])
+        judged = self.authenticate()
+        self.assertNoResult(judged)
+        self.clock.advance(60)
+        self.assertEqual(self.successResultOf(judged), UNDECIDED)
+        self.assertEqual(len(self.log()), 1)
+
+    def test_bodyRead(self):
+        """The body is read, lest an agent that waits for that keep its connection."""
+        delivered = []
+
+        @implementer(IResponse)
+        class Held(HTTPResponse):
+            def deliverBody(self, protocol):
+                delivered.append(protocol)
+
+        agent = FakeAgent()
+        self.authenticator = self.make([agent])
+        judged = self.authenticate()
+        agent.asked[0][3].callback(Held(ResponseHead(1, 200, b"", ((b"Auth-Status", b"no"),)), None))
+        self.successResultOf(judged)
+        self.assertEqual(len(delivered), 1)
+        delivered[0].dataReceived(b"whatever")
+
+
+class BuildTests(SynchronousTestCase):
+    """What is built for a server."""
+
+    def connect(self, url):
+        """Ask by way of C{url}; gives the reactor."""
+        reactor = MemoryReactorClock()
+        authenticator = KIND.build(server(settings(url, timeout=7.0)), None, reactor, Journal())
+        authenticator.authenticate(REQUEST)
+        return reactor
+
+    def test_tcp(self):
+        """An address is connected to at its port, within the time-out."""
+        for url, place in (("http://127.0.0.1:9000/", ("127.0.0.1", 9000)), ("https://[::1]/", ("::1", 443))):
+            (client,) = self.connect(url).tcpClients
+            self.assertEqual((client[:2], client[3]), (place, 7.0))
+
+    def test_unix(self):
+        """A unix socket is connected to by its path."""
+        (client,) = self.connect("unix:/run/auth.sock:/a").unixClients
+        self.assertEqual(client[0], "/run/auth.sock")
+
+
+def certificate(names, issuer=None):
+    """A certificate for C{names}, by C{issuer} or, as a CA, by itself: it and its key."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "test" if issuer else "test CA")])
+    now = datetime.datetime.now(datetime.timezone.utc)
+    builder = (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(issuer[0].subject if issuer else subject)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(days=1))
+        .not_valid_after(now + datetime.timedelta(days=1))
+        .add_extension(x509.BasicConstraints(ca=issuer is None, path_length=None), critical=True)
+    )
+    if names:
+        builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
+    return builder.sign(issuer[1] if issuer else key, hashes.SHA256()), key
+
+
+class RecordingServer(Protocol):
+    """A server that accepts every login, and records what it is sent."""
+
+    def dataReceived(self, data):
+        self.factory.received += data
+        if self.factory.received.endswith(b"\r\n\r\n"):
+            self.transport.write("\r\n".join(["HTTP/1.1 200 OK", *ACCEPTED, "Content-Length: 0", "", ""]).encode())
+
+    def connectionLost(self, reason):
+        self.factory.ended.callback(None)
+
+
+class TLSTests(TestCase):
+    """The authenticator over real TLS."""
+
+    def setUp(self):
+        self.authority = certificate(None)
+        self.trusted = self.mktemp()
+        with open(self.trusted, "wb") as opened:
+            opened.write(self.authority[0].public_bytes(Encoding.PEM))
+        self.events = []
+
+    @inlineCallbacks
+    def ask(self, names, **others):
+        """The answer by way of a server whose certificate is for C{names}; its factory."""
+        from twisted.internet import reactor
+
+        leaf, key = certificate(names, self.authority)
+        pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()) + leaf.public_bytes(Encoding.PEM)
+        factory = Factory.forProtocol(RecordingServer)
+        factory.received, factory.ended = b"", Deferred()
+        port = reactor.listenSSL(0, factory, PrivateCertificate.loadPEM(pem).options(), interface="127.0.0.1")
+        self.addCleanup(port.stopListening)
+        group = settings(f"https://127.0.0.1:{port.getHost().port}/auth", timeout=10.0, **others)
+        authenticator = KIND.build(server(group), None, reactor, Journal(LogLevel.error, self.events.append))
+        answer = yield authenticator.authenticate(REQUEST)
+        authenticator.close()
+        yield factory.ended
+        return answer, factory
+
+    @inlineCallbacks
+    def test_verified(self):
+        """A certificate for the right name, of a CA that is trusted, is accepted."""
+        names = [x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
+        answer, factory = yield self.ask(names, trusted=self.trusted)
+        self.assertEqual(answer, ROUTE)
+        self.assertIn(b"Auth-Pass: sesame\r\n", factory.received)
+
+    @inlineCallbacks
+    def assertNotAsked(self, names, **others):
+        """The server is not trusted: it learns nothing, and the log says that the handshake has failed."""
+        answer, factory = yield self.ask(names, **others)
+        self.assertEqual(answer, UNDECIDED)
+        self.assertEqual(factory.received, b"")
+        (event,) = self.events
+        self.assertIn("/auth failed while shaking hands for TLS: ", formatEvent(event))
+        self.assertNotIn("sesame", formatEvent(event))
+
+    def test_wrongName(self):
+        """A certificate for another name is not accepted."""
+        return self.assertNotAsked([x509.DNSName("other.example")], trusted=self.trusted)
+
+    def test_unknownAuthority(self):
+        """Nor is one of a CA that is not trusted."""
+        return self.assertNotAsked([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))])
+
+    @inlineCallbacks
+    def test_unverified(self):
+        """With auth_http_ssl_verify off any certificate is."""
+        answer, _ = yield self.ask([x509.DNSName("other.example")], verify=False)
+        self.assertEqual(answer, ROUTE)

@@ -1,0 +1,170 @@
+"""
+Tests for L{mailgate.sandbox.certificate}.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from datetime import datetime, timedelta, timezone
+
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
+from OpenSSL import crypto
+from twisted.trial.unittest import SynchronousTestCase
+
+from mailgate.sandbox.certificate import ensureCertificate, stateFolder
+
+NOW = datetime(2030, 1, 1, tzinfo=timezone.utc)
+
+
+def contents(*paths: str) -> list[bytes]:
+    """What the files hold."""
+    found = []
+    for path in paths:
+        with open(path, "rb") as stream:
+            found.append(stream.read())
+    return found
+
+
+class StateFolderTests(SynchronousTestCase):
+    """Tests for L{stateFolder}."""
+
+    def test_stateHome(self):
+        """C{XDG_STATE_HOME} is followed where it is absolute."""
+        self.assertEqual(stateFolder({"XDG_STATE_HOME": "/s", "HOME": "/h"}), "/s/mailgate")
+
+    def test_home(self):
+        """Without it, or with a relative one, the folder is below the home folder."""
+        self.assertEqual(stateFolder({"HOME": "/h"}), "/h/.local/state/mailgate")
+        self.assertEqual(stateFolder({"XDG_STATE_HOME": "s", "HOME": "/h"}), "/h/.local/state/mailgate")
+
+    def test_noHome(self):
+        """Without C{HOME} the user's own folder is asked for."""
+        self.assertTrue(os.path.isabs(stateFolder({})))
+
+
+class EnsureCertificateTests(SynchronousTestCase):
+    """Tests for L{ensureCertificate}."""
+
+    def setUp(self):
+        self.folder = os.path.join(self.mktemp(), "state", "mailgate")
+
+    def ensure(self, *names: str, now: datetime = NOW) -> tuple[str, str]:
+        return ensureCertificate(self.folder, names, now)
+
+    def test_modes(self):
+        """The folder and the key are for their owner alone, whatever the umask, and nothing else lies there."""
+        self.addCleanup(os.umask, os.umask(0))
+        certificate, key = self.ensure()
+        self.assertEqual(stat.S_IMODE(os.stat(self.folder).st_mode), 0o700)
+        self.assertEqual(stat.S_IMODE(os.stat(key).st_mode), 0o600)
+        self.assertEqual(sorted(os.listdir(self.folder)), sorted(map(os.path.basename, (certificate, key))))
+
+    def test_pair(self):
+        """Certificate and key belong together: ECDSA on P-256, good for a year."""
+        certificate, key = contents(*self.ensure())
+        loaded = x509.load_pem_x509_certificate(certificate)
+        private = load_pem_private_key(key, None)
+        self.assertEqual(loaded.public_key(), private.public_key())
+        self.assertIsInstance(private.curve, ec.SECP256R1)
+        self.assertTrue(loaded.not_valid_before_utc < NOW < loaded.not_valid_after_utc <= NOW + timedelta(days=366))
+
+    def test_names(self):
+        """It is good for the loopback's names and for those asked for, once each."""
+        (certificate, _) = contents(*self.ensure("mail.example.com", "localhost", "192.0.2.7", "bücher.example"))
+        names = x509.load_pem_x509_certificate(certificate).extensions.get_extension_for_class(
+            x509.SubjectAlternativeName
+        ).value
+        self.assertEqual(
+            names.get_values_for_type(x509.DNSName), ["localhost", "mail.example.com", "xn--bcher-kva.example"]
+        )
+        self.assertEqual(
+            [str(address) for address in names.get_values_for_type(x509.IPAddress)], ["127.0.0.1", "::1", "192.0.2.7"]
+        )
+
+    def test_ownAuthority(self):
+        """OpenSSL trusts it where it is given as the only authority."""
+        now = datetime.now(timezone.utc)
+        (certificate, _) = contents(*self.ensure(now=now))
+        loaded = crypto.load_certificate(crypto.FILETYPE_PEM, certificate)
+        store = crypto.X509Store()
+        store.add_cert(loaded)
+        self.assertIsNone(crypto.X509StoreContext(store, loaded).verify_certificate())
+        constraints = loaded.to_cryptography().extensions.get_extension_for_class(x509.BasicConstraints)
+        self.assertTrue(constraints.value.ca)
+
+    def test_kept(self):
+        """A pair that serves is left alone, for fewer names too."""
+        before = contents(*self.ensure("mail.example.com"))
+        self.assertEqual(contents(*self.ensure("mail.example.com")), before)
+        self.assertEqual(contents(*self.ensure()), before)
+
+    def remade(self, *names: str, now: datetime = NOW) -> None:
+        before = contents(*(os.path.join(self.folder, name) for name in ("certificate.pem", "key.pem")))
+        paths = self.ensure(*names, now=now)
+        after = contents(*paths)
+        self.assertNotEqual(before[0], after[0])
+        self.assertNotEqual(before[1], after[1])
+        self.assertEqual(contents(*self.ensure(*names, now=now)), after)
+        self.assertEqual(stat.S_IMODE(os.stat(paths[1]).st_mode), 0o600)
+
+    def test_expired(self):
+        """It is remade when it has expired, and days before."""
+        self.ensure()
+        self.remade(now=NOW + timedelta(days=360))
+
+    def test_notYetValid(self):
+        """It is remade when its time has not come: the clock was wrong when it was made."""
+        self.ensure()
+        self.remade(now=NOW - timedelta(days=1))
+
+    def test_otherNames(self):
+        """It is remade for a name that it is not good for."""
+        self.ensure("a.example")
+        self.remade("b.example")
+
+    def test_mismatch(self):
+        """It is remade when the key is another one's, as after a crash between the two files."""
+        _, key = self.ensure()
+        (other,) = contents(ensureCertificate(self.mktemp(), (), NOW)[1])
+        with open(key, "wb") as stream:
+            stream.write(other)
+        self.remade()
+
+    def test_unreadable(self):
+        """It is remade when either file holds something else."""
+        for path in self.ensure():
+            with open(path, "wb") as stream:
+                stream.write(b"-----BEGIN NONSENSE-----\n")
+            self.remade()
+
+    def test_looseKey(self):
+        """It is remade when others may read the key: they may have."""
+        _, key = self.ensure()
+        os.chmod(key, 0o644)
+        self.remade()
+
+    def test_missingFile(self):
+        """It is made again when a file is missing."""
+        paths = self.ensure()
+        for path in paths:
+            os.unlink(path)
+            self.ensure()
+            self.assertTrue(all(map(os.path.exists, paths)))
+
+    def test_leftover(self):
+        """What a killed run has left half written is in nobody's way, and a symbolic link is not followed."""
+        os.makedirs(self.folder)
+        elsewhere = self.mktemp()
+        os.symlink(os.path.abspath(elsewhere), os.path.join(self.folder, f"key.pem.{os.getpid()}.new"))
+        self.ensure()
+        self.assertFalse(os.path.exists(elsewhere))
+
+    def test_noFolder(self):
+        """A folder that cannot be made is an L{OSError}."""
+        path = self.mktemp()
+        with open(path, "w"):
+            pass
+        self.assertRaises(OSError, ensureCertificate, os.path.join(path, "mailgate"), (), NOW)
