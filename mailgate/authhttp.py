@@ -30,10 +30,17 @@ LEAST_PAUSE = 1
 """Seconds between two questions where C{WAIT} comes without C{Auth-Wait}; nginx asks again at once, and for ever."""
 
 
-# The question.
-
 _ESCAPED = re.compile(rb"[\x00-\x20%]")
 _CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
+_SECONDS = re.compile(rb"[0-9]{1,18}")
+_PORT = re.compile(rb"0{0,9}[0-9]{1,5}")
+_SOCKET = re.compile(rb"unix:(/[!-~]+)")
+_NUMBERS = re.compile(r"[0-9.]+")
+_IPV6 = re.compile(r"[0-9A-Fa-f:.]+")
+_NAME = re.compile(r"(?=.{1,253}\Z)[A-Za-z0-9_][A-Za-z0-9_-]*(?:\.[A-Za-z0-9_-]+)*\.?")
+
+
+# The question.
 
 
 def _percent(match: re.Match[bytes]) -> bytes:
@@ -105,7 +112,7 @@ def verdict(headers: Headers) -> Denial | Wait | None:
     statuses = [status.strip(b" ") for status in headers.getRawHeaders(b"Auth-Status", ())]
     texts = [status for status in statuses if status not in (b"OK", b"WAIT")]
     given = _last(headers, b"Auth-Wait") or b""
-    wait = min(int(given), LONGEST_WAIT) if re.fullmatch(rb"[0-9]{1,18}", given) else 0
+    wait = min(int(given), LONGEST_WAIT) if _SECONDS.fullmatch(given) else 0
     if texts:
         text = _clean(texts[-1])
         code = _clean(_last(headers, b"Auth-Error-Code"))
@@ -129,7 +136,7 @@ def _backend(headers: Headers, default: Backend | None) -> Backend:
     address, port = _last(headers, b"Auth-Server"), _last(headers, b"Auth-Port")
     if not address and not port and default is not None:
         return default
-    socket = re.fullmatch(rb"unix:(/[!-~]+)", address or b"")
+    socket = _SOCKET.fullmatch(address or b"")
     if socket is not None:
         return Backend(f"unix:{socket[1].decode('ascii')}", 0)
     if not address or not port:
@@ -137,25 +144,22 @@ def _backend(headers: Headers, default: Backend | None) -> Backend:
     host = _host(address)
     if host is None:
         raise Unusable(f'sent invalid server address:"{printable(address)}"')
-    if not re.fullmatch(rb"0{0,9}[0-9]{1,5}", port) or not 0 < int(port) < 65536:
+    if not _PORT.fullmatch(port) or not 0 < int(port) < 65536:
         raise Unusable(f'sent invalid server port:"{printable(port)}"')
     return Backend(host, int(port))
-
-
-_NAME = re.compile(r"(?=.{1,253}\Z)[A-Za-z0-9_][A-Za-z0-9_-]*(?:\.[A-Za-z0-9_-]+)*\.?")
 
 
 def _host(raw: bytes) -> str | None:
     """C{raw} as the host of a L{Backend}: an address, in brackets or not, or a host name; L{None} where it is none."""
     text = raw.decode("ascii", "replace")
-    bare = text[1:-1] if text.startswith("[") and text.endswith("]") else text
-    if re.fullmatch(r"[0-9A-Fa-f:.]+", bare) and isIPv6Address(bare):
-        return bare
-    if re.fullmatch(r"[0-9.]+", text):
+    if _NUMBERS.fullmatch(text):
         # inet_pton() refuses leading zeros, nginx does not.
         parts = [int(part) for part in text.split(".") if re.fullmatch("[0-9]{1,3}", part)]
         whole = len(parts) == 4 == text.count(".") + 1 and max(parts) < 256
         return ".".join(map(str, parts)) if whole else None
+    bare = text[1:-1] if text.startswith("[") and text.endswith("]") else text
+    if _IPV6.fullmatch(bare) and isIPv6Address(bare):
+        return bare
     return text if _NAME.fullmatch(text) and not text.rstrip(".").rpartition(".")[2].isdigit() else None
 
 

@@ -9,12 +9,12 @@ can see.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Mapping
 from configparser import (
     ConfigParser,
     DuplicateOptionError,
     DuplicateSectionError,
-    Error,
     MissingSectionHeaderError,
     ParsingError,
 )
@@ -82,7 +82,7 @@ def load(filename: str) -> GatewaySettings:
     @raise ConfigurationError: something is wrong with it.
     """
     try:
-        with open(filename, encoding="utf-8") as opened:
+        with open(filename, encoding="utf-8-sig") as opened:
             text = opened.read()
     except OSError as error:
         raise ConfigurationError([Problem(filename, f"cannot be read: {error.strerror}")]) from None
@@ -119,6 +119,19 @@ def _make(group: type, values: Mapping[str, Any]) -> Any:
     return group(**{known.field: values[known.name] for known in directives(group) if known.name in values})
 
 
+def _parser() -> ConfigParser:
+    parser = ConfigParser(
+        interpolation=None,
+        delimiters=("=",),
+        comment_prefixes=("#", ";"),
+        empty_lines_in_values=False,
+        # No section is every other's default: that is [mail]'s part.
+        default_section="\0",
+    )
+    parser.optionxform = str  # type: ignore[assignment,method-assign]
+    return parser
+
+
 class _Reading:
     """One reading of a file, which gathers C{problems}."""
 
@@ -149,39 +162,41 @@ class _Reading:
         self.problems.append(Problem(self._file, message, section, option, value))
 
     def _parse(self, text: str) -> Iterator[tuple[str, Mapping[str, str]]]:
-        try:
-            parser = self._parser(text, strict=True)
-        except (DuplicateOptionError, DuplicateSectionError) as error:
-            option = getattr(error, "option", "")
-            self._problem(error.section, option, f"is given twice, the second time in line {error.lineno}")
-            try:
-                # The rest may have other faults, which are to be told of as well.
-                parser = self._parser(text, strict=False)
-            except Error:
-                return
-        except MissingSectionHeaderError as error:
-            self._problem("", "", f"line {error.lineno} stands before the first [section]")
-            return
-        except ParsingError as error:
-            for line, _ in error.errors:
-                self._problem("", "", f'line {line} is neither "[section]" nor "option = value"')
-            return
-        for section in parser.sections():
-            yield section, parser[section]
+        # Whatever is wrong, the rest may have other faults, which are to be told of as well.
+        written = text.split("\n")
+        passedOver = {""}
+        parser = _parser()
+        while not self._reads(parser, written, passedOver):
+            parser = _parser()
+        for name in parser.sections():
+            if name not in passedOver:
+                yield name, {option: value for option, value in parser[name].items() if option not in passedOver}
 
-    def _parser(self, text: str, strict: bool) -> ConfigParser:
-        parser = ConfigParser(
-            interpolation=None,
-            delimiters=("=",),
-            comment_prefixes=("#", ";"),
-            strict=strict,
-            empty_lines_in_values=False,
-            # No section is every other's default: that is [mail]'s part.
-            default_section="\0",
-        )
-        parser.optionxform = str  # type: ignore[assignment,method-assign]
-        parser.read_string(text, self._file)
-        return parser
+    def _reads(self, parser: ConfigParser, written: list[str], passedOver: set[str]) -> bool:
+        """
+        Whether C{parser} gets through the lines C{written}. Where it does not, the line that stops it is told of, and
+        another takes its place, whose name joins C{passedOver}.
+        """
+        try:
+            parser.read_string("\n".join(written), self._file)
+        except (DuplicateOptionError, DuplicateSectionError) as error:
+            option, line = getattr(error, "option", ""), error.lineno or 0
+            self._problem(error.section, option, f"is given twice, the second time in line {line}")
+            isSection = isinstance(error, DuplicateSectionError)
+        except MissingSectionHeaderError as error:
+            line, isSection = error.lineno, True
+            self._problem("", "", f"line {line} stands before the first [section]")
+        except ParsingError as error:
+            for number, _ in error.errors:
+                self._problem("", "", f'line {number} is neither "[section]" nor "option = value"')
+            return True
+        else:
+            return True
+        name = f"line {line} of the file"
+        passedOver.add(name)
+        indent = re.match(r"\s*", written[line - 1])[0]  # type: ignore[index]
+        written[line - 1] = f"[{name}]" if isSection else f"{indent}{name} ="
+        return False
 
     def _section(self, name: str, options: Mapping[str, str]) -> _Section | None:
         level = _SECTIONS.get(name)
@@ -256,7 +271,8 @@ class _Reading:
         try:
             name = server[DialogueSettings].serverName
             certificate, key = ensureCertificate(stateFolder(os.environ), [name])
-        except OSError as error:
+        except (OSError, UnicodeError) as error:
+            # UnicodeError: server_name is no host name.
             self.problems.append(server.problem("ssl_certificate", f"the sandbox's cannot be made: {error}"))
             return server
         tls = evolve(server[TLSSettings], certificates=(certificate,), keys=(key,))

@@ -167,17 +167,17 @@ class HTTPResponse:
 class _Exchange:
     """A request on its way to its answer; C{abandon} stops what is being done for it, C{phase} names that."""
 
+    abandon: Callable[[], None]
+
     def __init__(self, message: bytes, request: IClientRequest) -> None:
         self.message = message
         self.phase = "connecting"
-        self.abandon: Callable[[], None] | None = None
         self.answer: Deferred[IResponse] | None = Deferred(self._cancelled)
         self._request = request
 
     def _cancelled(self, answer: Deferred[IResponse]) -> None:
         self.answer = None
-        if self.abandon is not None:
-            self.abandon()
+        self.abandon()
         answer.errback(ExchangeCancelled(self.phase))
 
     def answered(self, head: ResponseHead) -> None:

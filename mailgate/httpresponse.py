@@ -53,6 +53,7 @@ _HEAD_END = re.compile(rb"\n\r?\n")
 _STATUS_LINE = re.compile(rb"HTTP/1\.([0-9]) ([1-9][0-9][0-9])(?: ([^\r\0]*))?")
 _FIELD = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+)(?::([^\r\0]*))?")
 _CHUNK = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t]*(?:;.*)?", re.DOTALL)
+_LENGTH = re.compile(rb"[0-9]{1,15}")
 _PREFIX = b"HTTP/1."
 
 
@@ -215,7 +216,7 @@ class ResponseParser:
             if found is not None:
                 found.extend(item.strip(b" \t").lower() for item in value.split(b","))
         lengths, codings, options = lists.values()
-        if lengths and (len(set(lengths)) > 1 or not re.fullmatch(rb"[0-9]{1,15}", lengths[0])):
+        if lengths and (len(set(lengths)) > 1 or not _LENGTH.fullmatch(lengths[0])):
             raise ProtocolError("the response has an invalid Content-Length")
         length = int(lengths[0]) if lengths else MAX_BODY + 1
         if head.minor == 0 or b"close" in options:

@@ -28,7 +28,7 @@ from twisted.logger import (
 )
 from twisted.python.failure import Failure
 
-from mailgate.directives import Level, directive, lines, nearest
+from mailgate.directives import Level, directive, lines, nearest, path
 
 __all__ = ["ErrorLog", "Journal", "LogSettings", "errorLogObserver", "printable"]
 
@@ -45,7 +45,6 @@ LEVELS = {
 """nginx's levels, and the nearest of Twisted's."""
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
-_CONTROL_BUT_NEWLINE = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028\u2029]")
 
 
 def _escape(match: re.Match[str]) -> str:
@@ -66,12 +65,9 @@ class ErrorLog:
 
 
 def _errorLogs(value: str, folder: str) -> tuple[ErrorLog, ...]:
-    from mailgate.directives import path
-
     logs = []
     for item in lines(value, folder):
-        target, _, level = item.partition(" ")
-        level = level.strip() or "error"
+        target, level = [*item.split(None, 1), "error"][:2]
         if level not in LEVELS:
             raise ValueError(f'"{level}" is no level, they are {", ".join(LEVELS)}{nearest(level, list(LEVELS))}')
         if target.startswith(("syslog:", "memory:")):
@@ -109,6 +105,7 @@ class Journal:
         self._logger = Logger("mailgate", observer=observer)
         self.wantsInfo = _rank(level) <= _rank(LogLevel.info)
         self._wantsWarn = _rank(level) <= _rank(LogLevel.warn)
+        self._wantsError = _rank(level) <= _rank(LogLevel.error)
 
     def info(self, format: str, **fields: Any) -> None:
         """What happened, in the ordinary course of things."""
@@ -122,7 +119,8 @@ class Journal:
 
     def error(self, format: str, **fields: Any) -> None:
         """What kept somebody from being served, and lies with us, a backend or an authentication service."""
-        self._logger.error(format, **fields)
+        if self._wantsError:
+            self._logger.error(format, **fields)
 
     def failure(self, format: str, failure: Failure, **fields: Any) -> None:
         """A defect: C{failure} is logged with its traceback."""
@@ -134,8 +132,9 @@ def _formatLine(event: Any) -> str:
     level = event.get("log_level", LogLevel.info).name
     message = _CONTROL.sub(_escape, formatEvent(event))
     if "log_failure" in event:
-        traceback = eventAsText(event, includeTimestamp=False, includeSystem=False)
-        message += "\n" + _CONTROL_BUT_NEWLINE.sub(_escape, traceback.partition("\n")[2].rstrip())
+        traceback = eventAsText({"log_failure": event["log_failure"]}, includeTimestamp=False, includeSystem=False)
+        # Indented: an exception may quote the network, and what it quotes is not to look like an event.
+        message += "".join(f"\n    {_CONTROL.sub(_escape, line)}" for line in traceback.strip("\n").split("\n"))
     return f"{moment} [{level}] {message}\n"
 
 
@@ -150,7 +149,7 @@ def errorLogObserver(logs: Sequence[ErrorLog], stderr: IO[str] | None = None) ->
         if log.file is None:
             stream = sys.stderr if stderr is None else stderr
         else:
-            stream = open(log.file, "a", encoding="utf-8")  # noqa: SIM115
+            stream = open(log.file, "a", encoding="utf-8", errors="backslashreplace")  # noqa: SIM115
         predicate = LogLevelFilterPredicate(log.level)
         observers.append(FilteringLogObserver(FileLogObserver(stream, _formatLine), [predicate]))
     return LogPublisher(*observers)

@@ -43,6 +43,7 @@ class Gateway(MultiService):
         self._reactor = reactor
         self._journal = Journal(settings.log.level)
         self.listeners: list[Listener] = []
+        self._authenticators: list[Any] = []
         if settings.sandbox is not None:
             self.addService(SandboxService(settings.sandbox, reactor))
         for server in settings.servers:
@@ -68,6 +69,7 @@ class Gateway(MultiService):
         )
         tls = ServerTLS(server[TLSSettings], server.protocol) if usesTLS(server) else None
         authenticator = kind.build(server, server[ProxySettings].backend, self._reactor, self._journal)
+        self._authenticators.append(authenticator)
         for address in server.listen:
             yield ProxyServerFactory(
                 record, server, address, authenticator, connector, self._reactor, self._journal, tls
@@ -83,6 +85,11 @@ class Gateway(MultiService):
         stopped = super().stopService()
         for connection in self.connections:
             connection.stop()
+        for authenticator in self._authenticators:
+            # Only those have it that keep connections for later.
+            close = getattr(authenticator, "close", None)
+            if close is not None:
+                close()
         return DeferredList([stopped, self._emptied()])
 
     def _emptied(self) -> Deferred[Any]:

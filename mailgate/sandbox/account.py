@@ -188,9 +188,7 @@ class Accounts:
         self._accounts = {user.name: Account(seconds) for user in settings.users}
         for name, account in self._accounts.items():
             now = account.now()
-            text = _WELCOME.format(
-                domain=self.domain, user=name, date=format_datetime(now), stamp=int(now.timestamp())
-            )
+            text = _WELCOME.format(domain=self.domain, user=name, date=format_datetime(now), stamp=int(now.timestamp()))
             account.deliver(text.encode("ascii"))
 
     def __getitem__(self, name: str) -> Account:

@@ -127,11 +127,16 @@ def _literal(server: SandboxIMAP4, line: bytes) -> Any:
 
 
 def _refusing(parse: Callable[[Any, bytes], Any]) -> Callable[[Any, bytes], Any]:
-    """C{parse}, whose every failure is the client's: twisted.mail's parsers raise bare exceptions."""
+    """
+    C{parse}, whose every failure is the client's: twisted.mail's parsers raise bare exceptions, and stumble over an
+    argument that is missing.
+    """
 
     def refusing(server: SandboxIMAP4, line: bytes) -> Any:
         try:
             return parse(server, line)
+        except IllegalClientResponse:
+            raise
         except Exception:
             raise IllegalClientResponse("Malformed argument") from None
 
@@ -142,11 +147,8 @@ _MENDED: dict[Any, Any] = {
     IMAP4Server.arg_astring: _astring,
     IMAP4Server.arg_finalastring: partial(_astring, final=True),
     IMAP4Server.arg_literal: _literal,
-    IMAP4Server.arg_fetchatt: _refusing(IMAP4Server.arg_fetchatt),
-    IMAP4Server.arg_searchkeys: _refusing(IMAP4Server.arg_searchkeys),
-    IMAP4Server.arg_plist: _refusing(IMAP4Server.arg_plist),
-    IMAP4Server.opt_plist: _refusing(IMAP4Server.opt_plist),
 }
+_sequenceSet = _refusing(IMAP4Server.arg_seqset)
 
 
 @implementer(IExpungeListener)
@@ -163,7 +165,10 @@ class SandboxIMAP4(IMAP4Server):
         if not cmd.isalpha():
             return None
         command = super().lookupCommand(cmd)
-        return command and tuple(_MENDED.get(part, part) for part in command)
+        if command is None:
+            return None
+        perform, *parsers = command
+        return (perform, *(_refusing(_MENDED.get(parse, parse)) if callable(parse) else parse for parse in parsers))
 
     def _respond(self, state: bytes, tag: bytes | None, message: bytes | str) -> None:
         # Some of twisted.mail's refusals are text, and some repeat what the client said.
@@ -287,7 +292,7 @@ class SandboxIMAP4(IMAP4Server):
         elif self.mbox is None or not self.mbox.isWriteable():
             self.sendNegativeResponse(tag, b"The mailbox was opened to be read only")
         else:
-            uids, _ = self.arg_seqset(line)
+            uids, _ = _sequenceSet(self, line)
             for number in self.mbox.expunge(uids):
                 self.sendUntaggedResponse(b"%d EXPUNGE" % number)
             self.sendPositiveResponse(tag, b"UID EXPUNGE completed")

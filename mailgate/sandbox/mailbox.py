@@ -251,9 +251,7 @@ class FolderView:
         if not self._listeners and self in self.folder.views:
             self.folder.views.remove(self)
 
-    def addMessage(
-        self, message: BytesIO, flags: Iterable[str] = (), date: datetime | None = None
-    ) -> Deferred[int]:
+    def addMessage(self, message: BytesIO, flags: Iterable[str] = (), date: datetime | None = None) -> Deferred[int]:
         """Add what C{message} holds; C{date} is a moment with its zone, where twisted.mail has none to give: now."""
         return maybeDeferred(self._add, message.read(), flags, date)
 

@@ -62,9 +62,7 @@ def _commands(
         yield _curl(server, address, certificate, recipient, _READ[server.protocol])
 
 
-def _curl(
-    server: ServerSettings, address: ListenAddress, certificate: str | None, user: SandboxUser, path: str
-) -> str:
+def _curl(server: ServerSettings, address: ListenAddress, certificate: str | None, user: SandboxUser, path: str) -> str:
     words = ["curl"]
     if certificate is not None and (address.ssl or _starttls(server, address)):
         words += ["--cacert", certificate]

@@ -413,6 +413,14 @@ class FailoverTests(AuthenticatorTestCase):
         self.assertEqual(self.successResultOf(judged), UNDECIDED)
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
+    def test_lastMoment(self):
+        """An answer that comes as the time runs out is an answer."""
+        self.one._cancel = lambda answer: self.one.answer(*ACCEPTED)
+        judged = self.authenticate()
+        self.clock.advance(60)
+        self.assertEqual(self.successResultOf(judged), ROUTE)
+        self.assertEqual((self.asked(), self.log()), ((1, 0), []))
+
     def test_cancelled(self):
         """Who cancels is not asked about any more, and the service is not blamed."""
         judged = self.authenticate()

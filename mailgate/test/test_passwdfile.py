@@ -9,12 +9,13 @@ import hmac
 import os
 import sys
 from collections.abc import Callable
-from typing import Any
+from functools import partial
+from typing import Any, cast
 
 from twisted.internet.defer import CancelledError, TimeoutError
 from twisted.internet.interfaces import IReactorThreads
 from twisted.internet.task import Clock
-from twisted.logger import LogLevel, formatEvent
+from twisted.logger import ILogObserver, LogLevel, formatEvent
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
@@ -203,7 +204,7 @@ class LineTests(SynchronousTestCase):
         self.assertTrue(parseAccount(b"joe:{PLAIN}x", "imap").admits("nonsense"))
 
     def test_allowNetsLocal(self) -> None:
-        """"local" in allow_nets is a client at a unix socket, and not one at 127.0.0.1."""
+        """The word local in allow_nets is a client at a unix socket, and not one at 127.0.0.1."""
         account = parseAccount(b"joe:{PLAIN}x::::::allow_nets=local", "imap")
         self.assertTrue(account.admits("unix:"))
         self.assertFalse(account.admits("127.0.0.1"))
@@ -242,7 +243,7 @@ class AuthenticatorTestCase(SynchronousTestCase):
         """Threads that wait, and a log that is kept."""
         self.reactor = ThreadedClock()
         self.events: list[Any] = []
-        self.journal = Journal(LogLevel.info, self.events.append)
+        self.journal = Journal(LogLevel.info, cast(ILogObserver, self.events.append))
         self.path = self.mktemp()
 
     def write(self, *lines: bytes) -> None:
@@ -254,7 +255,7 @@ class AuthenticatorTestCase(SynchronousTestCase):
 
     def settings(self, protocol: str = "imap", *given: str) -> ServerSettings:
         """A server's settings, with the account file."""
-        groups = {FileSettings: FileSettings(self.path)}
+        groups: dict[type, Any] = {FileSettings: FileSettings(self.path)}
         return ServerSettings("test", protocol, (), groups, frozenset({"auth_file", *given}))
 
     def build(self, *lines: bytes, default: Backend | None = DEFAULT) -> FileAuthenticator:
@@ -393,8 +394,8 @@ class PasswordLoginTests(AuthenticatorTestCase):
         for user, secret in ((b"joe", b"hunter2"), (b"bad", b"sesame"), (b"ugly", b"sesame"), (b"a\r\nb", b"hunter2")):
             self.assertEqual(self.login(user, secret), DENIED)
         text = "".join(map(repr, self.events)) + "".join(self.logged())
-        for secret in ("hunter2", "sesame", "SIlcW"):
-            self.assertNotIn(secret, text)
+        for hidden in ("hunter2", "sesame", "SIlcW"):
+            self.assertNotIn(hidden, text)
         self.assertNotIn("\r", text)
         self.assertNotIn("\n", text)
 
@@ -548,8 +549,13 @@ class HashingTests(SynchronousTestCase):
     def test_nextInTurn(self) -> None:
         """When one is done, the one that has waited longest starts."""
         order: list[int] = []
+
+        def record(number: int) -> bool:
+            order.append(number)
+            return True
+
         for number in range(AT_ONCE + 2):
-            self.hashing.run(lambda number=number: not order.append(number))  # type: ignore[misc]
+            self.hashing.run(partial(record, number))
         self.assertEqual(len(self.reactor.held), AT_ONCE)
         self.assertEqual(self.reactor.work(), AT_ONCE + 2)
         self.assertEqual(order, list(range(AT_ONCE + 2)))
@@ -633,17 +639,26 @@ class FileTests(AuthenticatorTestCase):
     def test_unchangedIsNotRead(self) -> None:
         """A file that has not changed is not read again, and within a second not even looked at."""
         self.build(b"joe:{PLAIN}secret")
-        looks: list[object] = []
-        stat, fstat = os.stat, os.fstat
-        self.patch(os, "stat", lambda *args, **kw: (looks.append("look"), stat(*args, **kw))[1])
-        self.patch(os, "fstat", lambda fd: (looks.append("read"), fstat(fd))[1])
+        looks: list[str] = []
+
+        def counted(name: str) -> None:
+            original = getattr(os, name)
+
+            def call(target: Any) -> Any:
+                looks.append(name)
+                return original(target)
+
+            self.patch(os, name, call)
+
+        counted("stat")
+        counted("fstat")
         for _ in range(10):
             self.login(b"joe", b"secret")
         self.assertEqual(looks, [])
         self.reactor.advance(1)
         for _ in range(10):
             self.login(b"joe", b"secret")
-        self.assertEqual(looks, ["look"])
+        self.assertEqual(looks, ["stat"])
 
     def test_writtenWhileRead(self) -> None:
         """A file that is written to while it is read is read once more."""

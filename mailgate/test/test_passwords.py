@@ -4,6 +4,8 @@ Tests of L{mailgate.passwords}. The vectors are what C{doveadm pw} of Dovecot 2.
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import sys
 
 from twisted.trial.unittest import SynchronousTestCase
@@ -11,9 +13,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from mailgate.login import Method
 from mailgate.passwords import Password, UnusablePassword, commonest, parsePassword
 
-SHA512 = (
-    b"$6$M3PPqsLK2DJQmraz$Rx0iXRQbGA0GySB8N65E/TzAPMkUJYLY0ZDBmFrDfzWdaaIkC88YYHb3Z9I/w65CcNq9fftwHNfjjhIsgaV1U."
-)
+SHA512 = b"$6$M3PPqsLK2DJQmraz$Rx0iXRQbGA0GySB8N65E/TzAPMkUJYLY0ZDBmFrDfzWdaaIkC88YYHb3Z9I/w65CcNq9fftwHNfjjhIsgaV1U."
 SHA512_ROUNDS = (
     b"$6$rounds=4000$E6jj4HI51KABQcNp$"
     b"ly1VaTwA9JNhaHpQgkjyAhO1a8qkOLTt0JziZ5yoJ3RFLmIMZojKPEPa5z81Q4wWmQ9dzC6OCsxz8V97Z6Bbe0"
@@ -113,6 +113,11 @@ class SchemeTests(PasswordTestCase):
             password = self.parse(text)
             for wrong in (b"Secret", b"secre", b"secret ", b"", b"secret\0", b"secret\n"):
                 self.assertFalse(password.matches(wrong), (text, wrong))
+
+    def test_hashOfNothing(self) -> None:
+        """Even the right hash of an empty password lets nobody in with one."""
+        stored = base64.b64encode(hashlib.sha256(b"salt").digest() + b"salt")
+        self.assertFalse(self.parse(b"{SSHA256}" + stored).matches(b""))
 
     def test_hashItselfIsNoPassword(self) -> None:
         """Who has stolen a hash does not get in with it."""

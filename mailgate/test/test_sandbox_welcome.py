@@ -30,17 +30,18 @@ def ssl(port: int, host: str = "127.0.0.1") -> ListenAddress:
 class WelcomeTests(SynchronousTestCase):
     """Tests for L{welcome}."""
 
-    def text(self, *servers: ServerSettings, certificate: str | None = "/state dir/c.pem", **settings: object) -> str:
+    def text(self, *servers: ServerSettings, certificate: str | None = "/state dir/c.pem", **settings):
         return welcome(servers, SandboxSettings(**settings), certificate)
 
-    def commands(self, *servers: ServerSettings, **settings: object) -> list[list[str]]:
+    def commands(self, *servers: ServerSettings, **settings):
         lines = self.text(*servers, **settings).split("\n")
         return [shlex.split(line) for line in lines if "curl " in line]
 
     def test_addresses(self):
         """Every address is told with its protocol and its kind of TLS."""
         text = self.text(
-            server("imap", plain(1143), ssl(1993)), server("pop3", plain(1110), starttls="only"),
+            server("imap", plain(1143), ssl(1993)),
+            server("pop3", plain(1110), starttls="only"),
             server("smtp", plain(1587), starttls="off"),
         )
         lines = [line.split(None, 2) for line in text.split("\n")]
@@ -59,7 +60,14 @@ class WelcomeTests(SynchronousTestCase):
         (words,) = self.commands(server("imap", ssl(1993)))
         self.assertEqual(
             words,
-            ["curl", "--cacert", "/state dir/c.pem", "--user", "bob:builder", "imaps://127.0.0.1:1993/INBOX;MAILINDEX=1"],
+            [
+                "curl",
+                "--cacert",
+                "/state dir/c.pem",
+                "--user",
+                "bob:builder",
+                "imaps://127.0.0.1:1993/INBOX;MAILINDEX=1",
+            ],
         )
 
     def test_starttls(self):
@@ -97,9 +105,7 @@ class WelcomeTests(SynchronousTestCase):
 
     def test_addressesOfAllKinds(self):
         """An IPv6 address stands in brackets, and a wildcard is reached at the loopback."""
-        commands = self.commands(
-            server("pop3", plain(1, "::1"), plain(2, "::"), plain(3, "0.0.0.0"), starttls="off")
-        )
+        commands = self.commands(server("pop3", plain(1, "::1"), plain(2, "::"), plain(3, "0.0.0.0"), starttls="off"))
         self.assertEqual(
             [words[-1] for words in commands], ["pop3://[::1]:1/1", "pop3://[::1]:2/1", "pop3://127.0.0.1:3/1"]
         )

@@ -34,8 +34,8 @@ Manner = Callable[["AuthService", Question], Answer]
 
 
 def accept(service: AuthService, question: Question) -> Answer:
-    """Yes, whatever the password."""
-    host, port = service.backends[question["Auth-Protocol"]]
+    """Yes, whatever the password; the backend is that of the header C{X-Backend}, or of the protocol."""
+    host, port = service.backends[question.get("X-Backend", question["Auth-Protocol"])]
     return Answer({"Auth-Status": "OK", "Auth-Server": host, "Auth-Port": str(port)})
 
 
@@ -113,7 +113,7 @@ class _Server(ThreadingHTTPServer):
 
 class AuthService:
     """
-    The service at C{url}. C{backends} are host and port for each protocol; C{manners} hold the users whom it treats
+    The service at C{url}. C{backends} are hosts and ports by name; C{manners} hold the users whom it treats
     otherwise than L{judge} does; C{asked} are all requests so far.
     """
 

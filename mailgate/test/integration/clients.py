@@ -20,7 +20,7 @@ from mailgate.test.integration.site import Address
 
 __all__ = ["arrived", "context", "curl", "imap", "mbsync", "message", "pop3", "run", "send", "smtp", "swaks"]
 
-PATIENCE = 20
+PATIENCE = 10
 """Seconds until a client gives up."""
 
 

@@ -5,6 +5,7 @@ tests; and the addresses of both, so that the same conversation can be held with
 
 from __future__ import annotations
 
+import base64
 import imaplib
 import itertools
 import os
@@ -62,6 +63,7 @@ class Backends:
             "imap": ("127.0.0.1", ports["imap"]),
             "pop3": ("127.0.0.1", ports["pop3"]),
             "smtp": ("127.0.0.1", self.postfix.ports["trusting"]),
+            **{name: ("127.0.0.1", port) for name, port in self.postfix.ports.items()},
         }
 
     def at(self, protocol: str, tls: str = "plain") -> Address:
@@ -196,8 +198,8 @@ class GatewayTestCase(BackendTestCase):
 
     def configuration(self, site: Site) -> str:
         """The gateway's ini file."""
-        servers = [site.server(protocol) for protocol in PROTOCOLS]
-        return site.mail(f"auth_http = {site.auth.url}") + "".join(servers)
+        servers = site.server("imap", "imap_auth = plain login") + site.server("pop3") + site.server("smtp")
+        return site.mail(f"auth_http = {site.auth.url}") + servers
 
     def startSite(self) -> Site:
         """A new gateway of this configuration."""
@@ -214,6 +216,12 @@ class GatewayTestCase(BackendTestCase):
     def at(self, protocol: str, tls: str = "plain") -> Address:
         """Where the gateway listens."""
         return self.site.at(protocol, tls)
+
+    def tearDown(self) -> None:
+        """Whatever has happened, no password is in the log, nor a traceback."""
+        plain = base64.b64encode(f"\0{self.user}\0{PASSWORD}".encode()).decode()
+        for forbidden in (PASSWORD, plain, "Traceback"):
+            self.assertNotIn(forbidden, self.log())
 
     def log(self) -> str:
         """What the gateway has logged since the test began."""

@@ -7,6 +7,7 @@ and then through the gateway.
 from __future__ import annotations
 
 import os
+from itertools import product
 
 from mailgate.test.integration.clients import arrived, curl, imap, mbsync, message, pop3, send, smtp, swaks
 from mailgate.test.integration.dovecot import PASSWORD
@@ -62,11 +63,10 @@ class Conversations:
         self.assertEqual(ran.stdout, message("fetched"))
 
     def test_curlMechanisms(self):
-        """curl logs in by IMAP's LOGIN command, by AUTHENTICATE and by POP3's AUTH, with PLAIN and with LOGIN."""
+        """curl logs in by IMAP's AUTHENTICATE and POP3's AUTH, with PLAIN and with LOGIN."""
         self.deposit(message("fetched"))
         paths = {"imap": "INBOX;MAILINDEX=1", "pop3": "1"}
-        ways = (("imap", "+LOGIN"), ("imap", "PLAIN"), ("imap", "LOGIN"), ("pop3", "PLAIN"), ("pop3", "LOGIN"))
-        for protocol, way in ways:
+        for protocol, way in product(paths, ("PLAIN", "LOGIN")):
             options = ("--login-options", f"AUTH={way}")
             ran = curl(self.at(protocol, self.tls), paths[protocol], *options, login=f"{self.user}:{PASSWORD}")
             self.expectSuccess(ran)

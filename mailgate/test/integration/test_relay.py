@@ -1,0 +1,209 @@
+# -*- test-case-name: mailgate.test.integration.test_relay -*-
+"""
+What happens behind the login: nothing is lost, added or held back between a client and real backends.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import os
+from concurrent.futures import ThreadPoolExecutor
+
+from mailgate.test.integration.clients import arrived, imap, message, pop3, smtp
+from mailgate.test.integration.daemon import waitUntil
+from mailgate.test.integration.dovecot import PASSWORD
+from mailgate.test.integration.rawclient import RawClient
+from mailgate.test.integration.site import PROTOCOLS, GatewayTestCase
+
+MEBIBYTE = 1024 * 1024
+
+
+class RelayTestCase(GatewayTestCase):
+    """A client of whose bytes one can be sure."""
+
+    tls = "plain"
+
+    def connect(self, protocol, tls=""):
+        """A raw client of the gateway."""
+        client = RawClient(self.at(protocol, tls or self.tls))
+        self.addCleanup(client.close)
+        return client
+
+
+class PipeliningTests(RelayTestCase):
+    """What a client sends in one go with its login reaches the backend after it."""
+
+    def test_imap(self):
+        """IMAP commands behind LOGIN are answered by the backend, in their order."""
+        self.deposit(message("pipelined"))
+        client = self.connect("imap")
+        client.send(
+            f"a LOGIN {self.user} {PASSWORD}\r\nb SELECT INBOX\r\nc FETCH 1 BODY[TEXT]\r\nd LOGOUT\r\n".encode()
+        )
+        lines = client.rest().split(b"\r\n")
+        tagged = [line[:4] for line in lines if line[1:2] == b" " and line[:1] in b"abcd"]
+        self.assertEqual(tagged, [b"a OK", b"b OK", b"c OK", b"d OK"])
+        self.assertIn(b"Down the rabbit-hole.", lines)
+
+    def test_imapAuthenticate(self):
+        """So are those behind AUTHENTICATE with its initial response."""
+        client = self.connect("imap")
+        response = base64.b64encode(f"\0{self.user}\0{PASSWORD}".encode()).decode()
+        client.send(f"a AUTHENTICATE PLAIN {response}\r\nb NOOP\r\nc LOGOUT\r\n".encode())
+        lines = client.rest().split(b"\r\n")
+        tagged = [line[:4] for line in lines if line[1:2] == b" " and line[:1] in b"abc"]
+        self.assertEqual(tagged, [b"a OK", b"b OK", b"c OK"])
+
+    def test_pop3(self):
+        """POP3 commands behind PASS are answered by the backend, in their order."""
+        self.deposit(message("pipelined"))
+        client = self.connect("pop3")
+        client.send(f"USER {self.user}\r\nPASS {PASSWORD}\r\nSTAT\r\nRETR 1\r\nQUIT\r\n".encode())
+        said = client.rest()
+        self.assertEqual(said.count(b"+OK"), 5, said)
+        self.assertIn(message("pipelined") + b".\r\n+OK", said)
+
+    def test_smtp(self):
+        """SMTP commands behind AUTH are answered by the backend, in their order, and the message arrives."""
+        client = self.connect("smtp")
+        response = base64.b64encode(f"\0{self.user}\0{PASSWORD}".encode()).decode()
+        client.send(
+            f"AUTH PLAIN {response}\r\nMAIL FROM:<a@example.com>\r\nRCPT TO:<{self.user}@example.com>\r\n"
+            "DATA\r\n".encode()
+        )
+        self.assertEqual([client.reply()[:3] for _ in range(4)], [b"235", b"250", b"250", b"354"])
+        client.send(message("pipelined") + b".\r\nQUIT\r\n")
+        self.assertEqual([line[:3] for line in client.rest().splitlines()], [b"250", b"221"])
+        self.assertIn(b"Down the rabbit-hole.", arrived(self.at("imap"), self.user, "pipelined"))
+
+
+class TLSPipeliningTests(PipeliningTests):
+    """The same inside TLS, where commands and Finished may share a segment."""
+
+    tls = "implicit"
+
+
+class StartTLSPipeliningTests(PipeliningTests):
+    """The same inside TLS that began with STARTTLS."""
+
+    tls = "starttls"
+
+
+class InjectionTests(RelayTestCase):
+    """Plaintext that somebody put behind STARTTLS is thrown away."""
+
+    def test_discarded(self):
+        """A command in the segment of STARTTLS gets no answer inside TLS, and the session begins anew."""
+        injected = {"imap": b"x CAPABILITY\r\n", "pop3": b"CAPA\r\n", "smtp": b"EHLO injected.example\r\n"}
+        for protocol, command in injected.items():
+            client = self.connect(protocol, "plain")
+            client.startTLS(command)
+            self.assertIn(client.noop()[:3], (b"OK ", b"+OK", b"250"), protocol)
+            if protocol == "smtp":
+                client.ehlo()
+            self.assertIn(client.login(self.user, PASSWORD)[:3], (b"OK ", b"+OK", b"235"), protocol)
+
+
+class IdleTests(RelayTestCase):
+    """The backend speaks unasked."""
+
+    def test_notification(self):
+        """An IMAP client in IDLE hears of a new message as soon as it is there."""
+        for tls in ("plain", "implicit"):
+            client = self.connect("imap", tls)
+            client.login(self.user, PASSWORD)
+            client.send(b"a SELECT INBOX\r\n")
+            client.reply(b"a ")
+            client.send(b"b IDLE\r\n")
+            self.assertEqual(client.line()[:1], b"+")
+            self.deposit(message("news"))
+            self.assertTrue(client.reply(b"* ").endswith(b" EXISTS\r\n"))
+            client.send(b"DONE\r\n")
+            self.assertEqual(client.reply(b"b ")[:4], b"b OK")
+
+
+class LargeMessageTests(RelayTestCase):
+    """A message of 25 MiB is the same at both ends."""
+
+    def setUp(self):
+        super().setUp()
+        line = base64.b64encode(os.urandom(57)).decode()
+        self.body = f"{line}\r\n" * (25 * MEBIBYTE // 78)
+        self.digest = hashlib.sha256(self.body.encode()).hexdigest()
+
+    def bodyDigest(self, received):
+        """The digest of what stands behind the header."""
+        return hashlib.sha256(received.partition(b"\r\n\r\n")[2]).hexdigest()
+
+    def test_submitted(self):
+        """It is submitted by SMTP, and fetched by IMAP and by POP3."""
+        with smtp(self.at("smtp", self.tls), self.user) as client:
+            client.sendmail("a@example.com", [f"{self.user}@example.com"], message("large", self.body))
+        self.assertEqual(self.bodyDigest(arrived(self.at("imap", self.tls), self.user, "large")), self.digest)
+        with pop3(self.at("pop3", self.tls), self.user) as client:
+            received = b"\r\n".join(client.retr(1)[1]) + b"\r\n"
+        self.assertEqual(self.bodyDigest(received), self.digest)
+
+    def test_appended(self):
+        """It is stored by IMAP's APPEND."""
+        with imap(self.at("imap", self.tls), self.user) as client:
+            client.append("INBOX", "", "", message("large", self.body))
+        received = arrived(self.backends.at("imap"), self.user, "large")
+        self.assertEqual(self.bodyDigest(received), self.digest)
+
+
+class LargeMessageTLSTests(LargeMessageTests):
+    """The same with TLS."""
+
+    tls = "implicit"
+
+
+class LedgerTests(RelayTestCase):
+    """The end of each connection is logged."""
+
+    def ended(self):
+        """The event of the user's connection."""
+        return [line for line in self.log().splitlines() if "connection ended" in line and self.user in line]
+
+    def test_event(self):
+        """One event tells who it was, by what protocol, over which TLS, where the mailbox is, and how it ended."""
+        for protocol in ("imap", "pop3"):
+            self.logged = len(self.site.gateway.log())
+            client = self.connect(protocol, "implicit")
+            client.login(self.user, PASSWORD)
+            client.noop()
+            client.close()
+            waitUntil(self.ended, "the end is logged")
+            (event,) = self.ended()
+            host, port = self.backends.services[protocol]
+            for word in (f"protocol {protocol}", "TLSv1.3", f"{host}:{port}", "relay", "127.0.0.1"):
+                self.assertIn(word, event)
+
+    def test_withoutLogin(self):
+        """A client that leaves without logging in is logged with the phase that it reached."""
+        for protocol in PROTOCOLS:
+            self.logged = len(self.site.gateway.log())
+            self.connect(protocol).close()
+            waitUntil(lambda: "connection ended" in self.log(), "the end is logged")
+            self.assertIn("command", self.log())
+            self.assertNotIn("relay,", self.log())
+
+
+class CrowdTests(RelayTestCase):
+    """Many at once."""
+
+    def test_together(self):
+        """Forty clients that log in at once are all served."""
+
+        def visit(number):
+            protocol = ("imap", "pop3")[number % 2]
+            client = RawClient(self.at(protocol, ("plain", "implicit")[number // 2 % 2]))
+            try:
+                return client.login(f"crowd{number}", PASSWORD)[:3], client.noop()[:3]
+            finally:
+                client.close()
+
+        with ThreadPoolExecutor(40) as threads:
+            results = set(threads.map(visit, range(40)))
+        self.assertEqual(results, {(b"OK ", b"OK "), (b"+OK", b"+OK")})

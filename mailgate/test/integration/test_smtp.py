@@ -1,0 +1,223 @@
+# -*- test-case-name: mailgate.test.integration.test_smtp -*-
+"""
+SMTP before a real Postfix: what XCLIENT tells it, how the gateway logs in there, and mail without a login.
+"""
+
+from __future__ import annotations
+
+import smtplib
+
+from mailgate.test.integration.authservice import Answer, accept
+from mailgate.test.integration.clients import PATIENCE, arrived, message, smtp, swaks
+from mailgate.test.integration.daemon import waitUntil
+from mailgate.test.integration.dovecot import PASSWORD
+from mailgate.test.integration.postfix import UNKNOWN
+from mailgate.test.integration.rawclient import RawClient
+from mailgate.test.integration.site import GatewayTestCase
+
+CLIENT = "127.0.0.9"
+"""An address of the client that the gateway itself would never use."""
+
+
+class SMTPTestCase(GatewayTestCase):
+    """Several gateways for SMTP, and an IMAP one through which to see what arrives."""
+
+    needs = ("swaks",)
+
+    def configuration(self, site):
+        """A server for each way to deal with the backend."""
+        behind = "auth_http_header = X-Backend"
+        return (
+            site.mail(f"auth_http = {site.auth.url}")
+            + site.server("imap")
+            + site.server("smtp")
+            + site.server("smtp", f"{behind} sasl", name="untrusted")
+            + site.server("smtp", "xclient = off", name="xclient-off")
+            + site.server("smtp", f"xclient = on\n{behind} sasl", name="xclient-on")
+            + site.server("smtp", f"proxy_smtp_auth = on\n{behind} sasl", name="login")
+            + site.server("smtp", f"proxy_smtp_auth = on\n{behind} login", name="login-only")
+            + site.server("smtp", "smtp_auth = none", name="open")
+            + site.server("smtp", "smtp_auth = none plain", name="both")
+        )
+
+    def submit(self, name, subject, user="", to=""):
+        """Send a message from CLIENT, logged in where C{user} is given; its Received header, unfolded."""
+        address = self.at(name)
+        source = (CLIENT, 0)
+        with smtplib.SMTP("127.0.0.1", address.port, "client.example", PATIENCE, source) as client:
+            if user:
+                client.login(user, PASSWORD)
+            client.sendmail("a@example.com", [to or f"{self.user}@example.com"], message(subject))
+        received = arrived(self.at("imap"), self.user, subject).decode()
+        return " ".join(received.partition("\r\nReceived: ")[2].partition("\r\nFrom:")[0].split())
+
+
+class XCLIENTTests(SMTPTestCase):
+    """The Received header that Postfix writes shows what XCLIENT has told it."""
+
+    def test_client(self):
+        """It names the client's address, what the client greeted with, and who has logged in."""
+        received = self.submit("smtp", "conveyed", self.user)
+        self.assertTrue(received.startswith(f"from client.example (unknown [{CLIENT}])"), received)
+        self.assertIn(f"(Authenticated sender: {self.user})", received)
+
+    def test_mappedUser(self):
+        """With Auth-User it is the user whom the authentication service named."""
+        self.site.auth.manners["rabbit"] = lambda service, question: Answer(
+            {**accept(service, question).headers, "Auth-User": "white.rabbit"}
+        )
+        self.assertIn("(Authenticated sender: white.rabbit)", self.submit("smtp", "mapped", "rabbit"))
+
+    def test_withoutLogin(self):
+        """Under smtp_auth none it names the address and the greeting, and no login."""
+        received = self.submit("open", "without login")
+        self.assertTrue(received.startswith(f"from client.example (unknown [{CLIENT}])"), received)
+        self.assertNotIn("Authenticated", received)
+
+    def test_off(self):
+        """With xclient off Postfix sees the gateway."""
+        received = self.submit("xclient-off", "not conveyed", self.user)
+        self.assertIn("[127.0.0.1])", received)
+        self.assertNotIn(CLIENT, received)
+        self.assertNotIn("Authenticated", received)
+
+    def test_notOffered(self):
+        """With auto, the default, a backend that does not offer XCLIENT is not bothered with it."""
+        client = RawClient(self.at("untrusted"))
+        self.addCleanup(client.close)
+        self.assertEqual(client.login(self.user, PASSWORD)[:3], b"235")
+        self.assertEqual(client.noop()[:3], b"250")
+
+    def test_insistent(self):
+        """With on it is sent nonetheless; as Postfix does not take it, that is a temporary failure."""
+        client = RawClient(self.at("xclient-on"))
+        self.addCleanup(client.close)
+        self.assertEqual(client.login(self.user, PASSWORD)[:9], b"454 4.7.0")
+        waitUntil(lambda: "[error]" in self.log(), "an error is logged")
+        self.assertIn("backend-login", self.log())
+
+
+class ProxySMTPAuthTests(SMTPTestCase):
+    """With proxy_smtp_auth the gateway logs in at the backend."""
+
+    def test_plain(self):
+        """By PLAIN where Postfix offers it."""
+        received = self.submit("login", "by plain", self.user)
+        self.assertIn(f"(Authenticated sender: {self.user})", received)
+        self.assertIn(f"sasl_method=PLAIN, sasl_username={self.user}", self.backends.postfix.log())
+
+    def test_login(self):
+        """By LOGIN where Postfix offers nothing else."""
+        received = self.submit("login-only", "by login", self.user)
+        self.assertIn(f"(Authenticated sender: {self.user})", received)
+        self.assertIn(f"sasl_method=LOGIN, sasl_username={self.user}", self.backends.postfix.log())
+
+    def test_password(self):
+        """With the password that the authentication service gives."""
+        self.site.auth.manners["hatter"] = lambda service, question: Answer(
+            {**accept(service, question).headers, "Auth-User": self.user, "Auth-Pass": PASSWORD}
+        )
+        client = RawClient(self.at("login"))
+        self.addCleanup(client.close)
+        self.assertEqual(client.login("hatter", "tea-time")[:3], b"235")
+        self.assertNotIn("tea-time", self.log())
+
+    def test_refused(self):
+        """
+        A backend that refuses a password which the authentication service accepted is a temporary failure, an error in
+        the log, and not the end of the session.
+        """
+        self.site.auth.manners[self.user] = accept
+        client = RawClient(self.at("login"))
+        self.addCleanup(client.close)
+        self.assertEqual(client.login(self.user, "looking-glass")[:9], b"454 4.7.0")
+        waitUntil(lambda: "[error]" in self.log(), "an error is logged")
+        self.assertNotIn("looking-glass", self.log())
+        self.assertEqual(client.login(self.user, PASSWORD)[:3], b"235")
+
+    def test_swaks(self):
+        """swaks sends mail this way, with STARTTLS."""
+        to = f"{self.user}@example.com"
+        login = ("--auth", "LOGIN", "--auth-user", self.user, "--auth-password", PASSWORD)
+        ran = swaks(self.at("login", "starttls"), to, "by swaks", *login)
+        self.assertEqual(ran.returncode, 0, ran.stdout)
+        arrived(self.at("imap"), self.user, "by swaks")
+
+
+class WithoutLoginTests(SMTPTestCase):
+    """With smtp_auth none the recipient decides."""
+
+    def rcpt(self, client, to):
+        """The answer to RCPT."""
+        client.send(f"RCPT TO:<{to}>\r\n".encode())
+        return client.reply()
+
+    def connect(self, name="open"):
+        """A client that has said MAIL."""
+        client = RawClient(self.at(name))
+        self.addCleanup(client.close)
+        client.send(b"MAIL FROM:<a@example.com>\r\n")
+        self.assertEqual(client.reply()[:3], b"250")
+        return client
+
+    def test_noAuthOffered(self):
+        """No AUTH is offered, and mail arrives."""
+        with smtp(self.at("open", "starttls")) as client:
+            client.ehlo()
+            self.assertFalse(client.has_extn("auth"))
+            client.sendmail("a@example.com", [f"{self.user}@example.com"], message("open"))
+        arrived(self.at("imap"), self.user, "open")
+
+    def test_unknownRecipient(self):
+        """Postfix's own refusal of the recipient is the answer to RCPT, and the next recipient is accepted."""
+        client = self.connect()
+        self.assertRegex(self.rcpt(client, UNKNOWN), rb"\A550 5\.1\.1 .*nobody@example\.com")
+        self.assertEqual(self.rcpt(client, f"{self.user}@example.com")[:3], b"250")
+
+    def test_question(self):
+        """The service is asked with MAIL, RCPT and the greeting, and with neither user nor password."""
+        client = self.connect()
+        self.rcpt(client, f"{self.user}@example.com")
+        (question,) = [one for one in self.site.auth.asked if self.user in one.get("Auth-SMTP-To", "")]
+        self.assertEqual(question["Auth-Method"], "none")
+        self.assertEqual(question["Auth-SMTP-Helo"], "client.example")
+        self.assertEqual(question["Auth-SMTP-From"], "MAIL FROM:<a@example.com>")
+        self.assertEqual((question["Auth-User"], question["Auth-Pass"]), ("", ""))
+
+    def manner(self, manner):
+        """Treat those who do not log in otherwise, for this test."""
+        self.site.auth.manners[""] = manner
+        self.addCleanup(self.site.auth.manners.pop, "")
+
+    def test_refused(self):
+        """The service's refusal, with its code, is the answer to RCPT; another recipient may follow."""
+
+        def notForUnknown(service, question):
+            if UNKNOWN not in question["Auth-SMTP-To"]:
+                return accept(service, question)
+            return Answer({"Auth-Status": "Not here", "Auth-Error-Code": "550 5.7.1", "Auth-Wait": "1"})
+
+        self.manner(notForUnknown)
+        client = self.connect()
+        self.assertEqual(self.rcpt(client, UNKNOWN), b"550 5.7.1 Not here\r\n")
+        self.assertEqual(self.rcpt(client, f"{self.user}@example.com")[:3], b"250")
+
+    def test_troubledService(self):
+        """A service that cannot decide is a temporary failure of that recipient; the session lives on."""
+        self.manner(lambda service, question: Answer({}, 500))
+        client = self.connect()
+        self.assertEqual(self.rcpt(client, f"{self.user}@example.com")[:9], b"451 4.3.0")
+        self.site.auth.manners[""] = accept
+        self.assertEqual(self.rcpt(client, f"{self.user}@example.com")[:3], b"250")
+
+    def test_notConfigured(self):
+        """Where none is not configured MAIL needs a login."""
+        client = RawClient(self.at("smtp"))
+        self.addCleanup(client.close)
+        client.send(b"MAIL FROM:<a@example.com>\r\n")
+        self.assertEqual(client.reply(), b"530 5.7.1 Authentication required\r\n")
+
+    def test_both(self):
+        """Beside none a login is possible."""
+        self.assertIn("Authenticated sender", self.submit("both", "with login", self.user))
+        self.assertNotIn("Authenticated sender", self.submit("both", "without login"))
