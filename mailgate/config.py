@@ -181,8 +181,9 @@ class _Reading:
             parser.read_string("\n".join(written), self._file)
         except (DuplicateOptionError, DuplicateSectionError) as error:
             option, line = getattr(error, "option", ""), error.lineno or 0
-            self._problem(error.section, option, f"is given twice, the second time in line {line}")
             isSection = isinstance(error, DuplicateSectionError)
+            if option or isSection:
+                self._problem(error.section, option, f"is given twice, the second time in line {line}")
         except MissingSectionHeaderError as error:
             line, isSection = error.lineno, True
             self._problem("", "", f"line {line} stands before the first [section]")

@@ -11,13 +11,14 @@ import sys
 from typing import Any, NoReturn
 
 from twisted.application.service import IService, MultiService
+from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.error import CannotListenError
 from twisted.logger import ILogObserver, globalLogPublisher
 from twisted.python import usage
 from twisted.python.components import Componentized
 
 from mailgate.config import GatewaySettings, load
-from mailgate.directives import ConfigurationError
+from mailgate.directives import ConfigurationError, Problem
 from mailgate.journal import errorLogObserver
 from mailgate.listener import ListenError
 from mailgate.sandbox.welcome import welcome
@@ -91,8 +92,18 @@ class _TwistdService(MultiService):
             # twistd has put its log in the place of sys.stdout.
             print(welcome(self._settings.servers, self._settings.sandbox, certificate), file=sys.__stdout__, flush=True)
 
+    def stopService(self) -> Deferred[Any]:
+        stopped = maybeDeferred(super().stopService)
+        if self._observing:
+            stopped.addBoth(self._stopObserving)
+        return stopped
 
-def _giveUp(error: Exception, status: int) -> NoReturn:
+    def _stopObserving(self, result: Any) -> Any:
+        globalLogPublisher.removeObserver(self._observer)
+        return result
+
+
+def _giveUp(error: Exception | Problem, status: int) -> NoReturn:
     # Not sys.stderr: once twistd logs, that is the log.
     print(error, file=sys.__stderr__, flush=True)
     raise SystemExit(status) from None
@@ -107,9 +118,13 @@ def makeService(options: Options) -> IService:
 
     try:
         settings = load(options["config"])
-        observer = errorLogObserver(settings.log.errorLog)
-    except (ConfigurationError, OSError) as error:
+    except ConfigurationError as error:
         _giveUp(error, BAD_CONFIGURATION)
+    try:
+        observer = errorLogObserver(settings.log.errorLog)
+    except OSError as error:
+        reason = f"cannot be opened: {error.strerror}"
+        _giveUp(Problem(settings.file, reason, "mailgate", "error_log", error.filename), BAD_CONFIGURATION)
     raiseOpenFiles()
     service = _TwistdService(settings, observer)
     Gateway(settings, reactor).setServiceParent(service)

@@ -1,0 +1,346 @@
+"""What is the same in every dialogue: deadlines, TLS, the login and its abandonment, the end, the log."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.internet.address import IPv6Address, UNIXAddress
+from twisted.internet.defer import CancelledError
+from twisted.logger import LogLevel
+from twisted.trial.unittest import SynchronousTestCase
+
+from mailgate.dialogue import DialogueSettings
+from mailgate.framing import READ_AHEAD
+from mailgate.login import Backend, Credentials, Denial, Method, Refusal, Route, TLSState, Trouble
+from mailgate.protocols.imap4 import IMAP4
+from mailgate.protocols.pop3 import POP3, POP3Settings
+from mailgate.protocols.smtp import SMTP
+from mailgate.server import BUDGET
+from mailgate.session import Outcome, Phase
+from mailgate.test.fakes import ROUTE, Conversation, FakeAuthenticator, FakeClient, FakeConnector
+from mailgate.tls import TLSSettings
+
+TEMPORARY = b"-ERR [SYS/TEMP] Temporary authentication failure, try again later\r\n"
+LOGIN = (b"USER joe", b"PASS sesame")
+
+
+def converse(*groups: Any, **settings: Any) -> Conversation:
+    """A POP3 conversation past its greeting."""
+    conversation = Conversation(POP3, *groups, **settings)
+    conversation.hear()
+    return conversation
+
+
+class DeadlineTests(SynchronousTestCase):
+    """C{timeout}, per command, and ten times that altogether."""
+
+    def test_silence(self) -> None:
+        """Who says nothing is told so, and sent away."""
+        for record, goodbye in (
+            (IMAP4, b"* BYE Timeout, closing connection\r\n"),
+            (POP3, b"-ERR Timeout, closing connection\r\n"),
+            (SMTP, b"421 4.4.2 Timeout, closing connection\r\n"),
+        ):
+            conversation = Conversation(record)
+            conversation.hear()
+            conversation.clock.advance(59)
+            self.assertEqual(conversation.hear(), b"")
+            conversation.clock.advance(1)
+            self.assertEqual(conversation.hear(), goodbye)
+            self.assertTrue(conversation.closed)
+            self.assertIs(conversation.server.session.outcome, Outcome.TIMEOUT)
+
+    def test_perCommand(self) -> None:
+        """Every whole command starts the time anew; the parts of one do not."""
+        conversation = converse()
+        for _ in range(5):
+            conversation.clock.advance(50)
+            self.assertEqual(conversation.says(b"NOOP"), b"+OK\r\n")
+        conversation.clock.advance(50)
+        conversation.send(b"NO")
+        conversation.clock.advance(10)
+        self.assertTrue(conversation.closed)
+
+    def test_budget(self) -> None:
+        """All of them together have ten times as long."""
+        conversation = converse()
+        for _ in range(BUDGET * 2 - 1):
+            conversation.clock.advance(30)
+            self.assertEqual(conversation.says(b"NOOP"), b"+OK\r\n")
+        conversation.clock.advance(30)
+        self.assertTrue(conversation.closed)
+        self.assertIn(b"Timeout", conversation.hear())
+
+    def test_duringLogin(self) -> None:
+        """A login is not cut short by the time for a command, but by that for everything; then it is given up."""
+        authenticator = FakeAuthenticator(None)
+        conversation = converse(authenticator=authenticator)
+        conversation.says(*LOGIN)
+        conversation.clock.advance(599)
+        self.assertFalse(conversation.closed)
+        conversation.clock.advance(1)
+        self.assertIn(b"Timeout", conversation.hear())
+        self.assertEqual(authenticator.cancelled, 1)
+        self.assertIs(conversation.server.session.reached, Phase.AUTH)
+
+    def test_handshake(self) -> None:
+        """A handshake that does not come about is ended without a word."""
+        conversation = Conversation(POP3, ssl=True)
+        conversation.clock.advance(60)
+        self.assertEqual(conversation.hear(), b"")
+        self.assertTrue(conversation.transport.aborted)
+
+    def test_stuckClosing(self) -> None:
+        """A client that does not take our last words is dropped in the end."""
+        conversation = converse()
+        conversation.says(b"QUIT")
+        self.assertFalse(conversation.transport.aborted)
+        conversation.clock.advance(60)
+        self.assertTrue(conversation.transport.aborted)
+
+    def test_nothingLeft(self) -> None:
+        """When the client is gone, nothing is left on the clock."""
+        for lines in ((), (b"QUIT",), (b"USER joe",), LOGIN):
+            conversation = converse(connector=FakeConnector(None))
+            conversation.says(*lines)
+            conversation.transport.lose()
+            self.assertEqual(conversation.clock.getDelayedCalls(), [])
+            self.assertEqual(conversation.factory.connections, set())
+
+
+class TLSTests(SynchronousTestCase):
+    """STARTTLS and TLS from the first byte."""
+
+    def test_discards(self) -> None:
+        """Plaintext behind STLS is thrown away, and the dialogue begins anew."""
+        conversation = converse(TLSSettings(starttls="on"))
+        self.assertEqual(conversation.says(b"STLS", b"USER evil", b"PASS evil"), b"+OK\r\n")
+        conversation.transport.shakeHands()
+        self.assertEqual(conversation.hear(), b"")
+        self.assertEqual(conversation.requests, [])
+        conversation.says(b"PASS sesame")
+        self.assertEqual(conversation.requests, [])
+
+    def test_state(self) -> None:
+        """The authenticator is told what was negotiated."""
+        conversation = converse(TLSSettings(starttls="only"))
+        conversation.says(b"STLS")
+        conversation.transport.shakeHands()
+        conversation.says(*LOGIN)
+        self.assertEqual(conversation.requests[0].client.tls, TLSState("TLSv1.3", "TLS_AES_256_GCM_SHA384"))
+
+    def test_notTwice(self) -> None:
+        """Under TLS, TLS cannot be started."""
+        conversation = Conversation(POP3, TLSSettings(starttls="on"), ssl=True)
+        conversation.transport.shakeHands()
+        conversation.hear()
+        self.assertEqual(conversation.says(b"STLS"), b"-ERR invalid command\r\n")
+        self.assertEqual(len(conversation.transport.tls), 1)
+
+    def test_failure(self) -> None:
+        """A handshake that fails is told of in the ledger."""
+        conversation = Conversation(POP3, ssl=True)
+        conversation.transport.lose(ValueError("wrong version number"))
+        self.assertIs(conversation.server.session.outcome, Outcome.TLS_FAILED)
+
+
+class ClientTests(SynchronousTestCase):
+    """Who the client is."""
+
+    def test_addresses(self) -> None:
+        """Addresses have no brackets, unix sockets no address."""
+        for peer, host, port, name in (
+            (IPv6Address("TCP", "2001:db8::7", 40123), "2001:db8::7", 40123, "[2001:db8::7]:40123"),
+            (UNIXAddress(b""), "unix:", 0, "unix:"),
+        ):
+            conversation = converse(peer=peer)
+            conversation.says(*LOGIN)
+            client = conversation.requests[0].client
+            self.assertEqual((client.host, client.port), (host, port))
+            self.assertEqual(conversation.server.session.client, name)
+
+
+class LoginTests(SynchronousTestCase):
+    """From the credentials to the relay."""
+
+    def test_abandonedWhileJudged(self) -> None:
+        """A client that leaves cancels its request; nothing is logged as a defect."""
+        for leave in ("lose", "half"):
+            authenticator = FakeAuthenticator(None)
+            conversation = converse(authenticator=authenticator)
+            conversation.says(*LOGIN)
+            if leave == "lose":
+                conversation.transport.lose()
+            else:
+                conversation.server.readConnectionLost()
+                self.assertTrue(conversation.closed)
+            self.assertEqual(authenticator.cancelled, 1)
+            self.assertIs(conversation.server.session.outcome, Outcome.CLIENT_LEFT)
+            self.assertEqual([event for event in conversation.events if "log_failure" in event], [])
+
+    def test_abandonedWhileConnecting(self) -> None:
+        """A client that leaves cancels the connection to its backend."""
+        connector = FakeConnector(None)
+        conversation = converse(connector=connector)
+        conversation.says(*LOGIN)
+        conversation.transport.lose()
+        [pending] = connector.pending
+        self.assertTrue(pending.called)
+
+    def test_abandonedWhileWaiting(self) -> None:
+        """A client that leaves during Auth-Wait leaves nothing behind."""
+        conversation = converse(authenticator=FakeAuthenticator(Denial(Trouble.DENIED, wait=30)))
+        conversation.says(*LOGIN)
+        conversation.transport.lose()
+        self.assertEqual(conversation.clock.getDelayedCalls(), [])
+
+    def test_route(self) -> None:
+        """The connector gets the authenticator's route, and the session its user."""
+        route = Route((Backend("192.0.2.1", 110),), b"joe@c.test", b"other")
+        connector = FakeConnector()
+        conversation = converse(authenticator=FakeAuthenticator(route), connector=connector)
+        conversation.says(*LOGIN)
+        self.assertEqual(connector.routes, [route])
+        self.assertEqual(conversation.server.session.user, b"joe@c.test")
+
+    def test_backendFails(self) -> None:
+        """A backend that cannot be used is a temporary failure, and the next login works."""
+        connector = FakeConnector(Denial(Trouble.TEMPORARY), FakeClient(b"+OK in\r\n"))
+        conversation = converse(connector=connector)
+        self.assertEqual(conversation.says(*LOGIN), b"+OK\r\n" + TEMPORARY)
+        self.assertEqual(conversation.says(*LOGIN), b"+OK\r\n+OK in\r\n")
+
+    def test_refusal(self) -> None:
+        """A backend's refusal that is to be passed on is the last that the client hears."""
+        conversation = converse(connector=FakeConnector(Refusal(b"-ERR mailbox locked\r\n")))
+        self.assertEqual(conversation.says(*LOGIN), b"+OK\r\n-ERR mailbox locked\r\n")
+        self.assertTrue(conversation.closed)
+        self.assertIs(conversation.server.session.outcome, Outcome.BACKEND_REFUSED)
+
+    def test_defect(self) -> None:
+        """A defect of ours is logged with its traceback, and the client learns nothing of it."""
+        conversation = converse(connector=FakeConnector(ZeroDivisionError("secret detail")))
+        self.assertEqual(conversation.says(*LOGIN), b"+OK\r\n-ERR internal server error\r\n")
+        self.assertTrue(conversation.closed)
+        [event] = [event for event in conversation.events if "log_failure" in event]
+        self.assertTrue(event["log_failure"].check(ZeroDivisionError))
+
+    def test_cancelledByItself(self) -> None:
+        """An authenticator that cancels itself does not leave the client without an answer."""
+        conversation = converse(authenticator=FakeAuthenticator(CancelledError()))
+        self.assertIn(b"-ERR", conversation.says(*LOGIN))
+
+    def test_manyRefusals(self) -> None:
+        """Any number of pipelined logins is refused one after the other, without recursion."""
+        denials = [Denial(Trouble.DENIED)] * 2000
+        conversation = converse(authenticator=FakeAuthenticator(*denials))
+        heard = conversation.says(*LOGIN * 2000)
+        self.assertEqual(heard.count(b"[AUTH]"), 2000)
+
+    def test_floodDuringLogin(self) -> None:
+        """A client that floods us during its login is not read from, and what it sent reaches the backend."""
+        authenticator = FakeAuthenticator(None)
+        backend = FakeClient(b"+OK\r\n")
+        conversation = converse(authenticator=authenticator, connector=FakeConnector(backend))
+        conversation.says(*LOGIN)
+        conversation.send(b"x" * READ_AHEAD)
+        self.assertEqual(conversation.transport.producerState, "producing")
+        conversation.send(b"y")
+        self.assertEqual(conversation.transport.producerState, "paused")
+        authenticator.pending[0].callback(ROUTE)
+        self.assertEqual(conversation.transport.producerState, "producing")
+        self.assertEqual(backend.transport.value(), b"x" * READ_AHEAD + b"y")
+
+    def test_relay(self) -> None:
+        """After the login bytes pass both ways, and no deadline of the dialogue is left."""
+        backend = FakeClient(b"+OK\r\n")
+        conversation = converse(connector=FakeConnector(backend))
+        conversation.says(*LOGIN)
+        conversation.send(b"STAT\r\n")
+        self.assertEqual(backend.transport.value(), b"STAT\r\n")
+        backend.dataReceived(b"+OK 0 0\r\n")
+        self.assertEqual(conversation.hear(), b"+OK 0 0\r\n")
+        conversation.clock.advance(3600)
+        self.assertFalse(conversation.closed)
+
+
+class StopTests(SynchronousTestCase):
+    """The gateway goes down."""
+
+    def test_everyPhase(self) -> None:
+        """Connections end at once, whatever they are at."""
+        for lines in ((), (b"QUIT",), LOGIN):
+            for connector in (FakeConnector(), FakeConnector(None)):
+                conversation = converse(connector=connector)
+                conversation.says(*lines)
+                conversation.server.stop()
+                self.assertTrue(conversation.transport.aborted)
+
+    def test_outcome(self) -> None:
+        """The ledger says why."""
+        conversation = converse()
+        conversation.server.stop()
+        conversation.transport.lose()
+        self.assertIs(conversation.server.session.outcome, Outcome.STOPPED)
+
+
+class LogTests(SynchronousTestCase):
+    """One event tells the story."""
+
+    def test_story(self) -> None:
+        """At info, the end of a connection says who, how, where to, how far, why, how long, how much."""
+        backend = FakeClient(b"+OK\r\n")
+        conversation = converse(connector=FakeConnector(backend))
+        conversation.says(*LOGIN)
+        conversation.send(b"STAT\r\n")
+        conversation.clock.advance(2.5)
+        backend.transport.lose()
+        conversation.transport.lose()
+        self.assertEqual(
+            conversation.logged(),
+            [
+                "connection ended: client 192.0.2.7:40123, server 127.0.0.1:143, protocol pop3, tls no,"
+                ' user "joe", backend -, reached relay, outcome relayed, 2.500 s, received 6, sent 5'
+            ],
+        )
+
+    def test_once(self) -> None:
+        """It is told once."""
+        for lines in ((), (b"QUIT",), LOGIN):
+            conversation = converse(connector=FakeConnector(None))
+            conversation.says(*lines)
+            conversation.transport.lose()
+            self.assertEqual(len([text for text in conversation.logged() if "connection ended" in text]), 1)
+
+    def test_unwanted(self) -> None:
+        """At error, nothing of it is built."""
+        conversation = converse(level=LogLevel.error, authenticator=FakeAuthenticator(Denial(Trouble.DENIED)))
+        conversation.says(*LOGIN, b"AUTH PLAIN *", b"x" * 5000)
+        conversation.transport.lose()
+        self.assertEqual(conversation.events, [])
+
+    def test_noSecrets(self) -> None:
+        """Passwords are in no event; names come without their control characters."""
+        conversation = converse(
+            POP3Settings(auth=("plain",)), authenticator=FakeAuthenticator(*[Denial(Trouble.DENIED, b"no\r\nway")] * 2)
+        )
+        conversation.says(b"USER jo\x1be", b"PASS sesame")
+        conversation.says(b"AUTH PLAIN AGpvDQoyMDI2LTExLTIyIFtlcnJvcl0gZmFrZQBzZXNhbWU=")
+        conversation.transport.lose()
+        log = "\n".join(conversation.logged())
+        self.assertNotIn("sesame", log)
+        self.assertNotIn("sesame", repr(conversation.events))
+        self.assertIn('user "jo\\x1be"', log)
+        self.assertNotIn("\r", log)
+        self.assertEqual(len(log.split("\n")), 3)
+
+    def test_repr(self) -> None:
+        """Values do not show their secrets."""
+        self.assertNotIn("sesame", repr(Credentials(Method.PLAIN, b"joe", b"sesame")))
+        self.assertNotIn("sesame", repr(Route((), b"joe", b"sesame")))
+
+    def test_timeoutSetting(self) -> None:
+        """The deadline is the configured one."""
+        conversation = Conversation(POP3, DialogueSettings(serverName="mx.test", timeout=5))
+        conversation.clock.advance(5)
+        self.assertTrue(conversation.closed)
