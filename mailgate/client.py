@@ -7,13 +7,15 @@ into a client that is logged in.
 from __future__ import annotations
 
 import base64
+import re
 from typing import Any
 
 from attrs import frozen
 from twisted.internet.abstract import isIPAddress, isIPv6Address
-from twisted.internet.defer import Deferred, TimeoutError
+from twisted.internet.defer import CancelledError, Deferred, TimeoutError
 from twisted.internet.endpoints import HostnameEndpoint, TCP4ClientEndpoint, TCP6ClientEndpoint, UNIXClientEndpoint
 from twisted.internet.error import ConnectError
+from twisted.internet.error import TimeoutError as ConnectTimeout
 from twisted.internet.interfaces import IHandshakeListener, IStreamClientEndpoint
 from twisted.internet.protocol import Factory
 from twisted.python.failure import Failure
@@ -224,6 +226,19 @@ def backendEndpoint(reactor: Any, backend: Backend, timeout: float) -> IStreamCl
     return HostnameEndpoint(reactor, host, backend.port, timeout)
 
 
+def _withoutPassword(reason: str, route: Route) -> str:
+    """C{reason}, in which a server may have said which command it did not understand."""
+    password = route.password or b""
+    initialResponse = b"\0" + route.user + b"\0" + password
+    quoted = re.sub(rb'(["\\])', rb"\\\1", password)
+    # The longest first: a short password may occur in them.
+    for echoed in (base64.b64encode(initialResponse), base64.b64encode(password), quoted, password):
+        # A reply is logged without the blanks at its end.
+        if echoed.strip():
+            reason = reason.replace(printable(echoed.strip()), "***")
+    return reason
+
+
 class Connector:
     """
     Makes logged-in clients of class C{client} for a server's sessions. C{timeout} seconds are given to each backend,
@@ -276,8 +291,15 @@ class Connector:
     async def _attempt(self, backend: Backend, route: Route, request: LoginRequest, session: Session) -> ProxyClient:
         session.enter(Phase.CONNECT)
         client = self._client(self._settings, self._serverName, backend, route, request)
+        connecting = backendEndpoint(self._reactor, backend, self._timeout).connect(_Once(client))
+        connected: Deferred[Any] = Deferred()
+        connecting.chainDeferred(connected)
         try:
-            await backendEndpoint(self._reactor, backend, self._timeout).connect(_Once(client))
+            await connected
+        except CancelledError:
+            # Not left to the endpoint, which would turn it into an error of the connection, or of the DNS.
+            connecting.cancel()
+            raise
         except ValueError:
             # How HostnameEndpoint reports what is no host name.
             raise BackendError("is no host name") from None
@@ -301,16 +323,12 @@ class Connector:
 
     def _report(self, error: Exception, route: Route, session: Session) -> None:
         reason = str(error) if isinstance(error, BackendError) else printable(str(error).encode())
-        if isinstance(error, TimeoutError):
+        if isinstance(error, TimeoutError | ConnectTimeout):
             reason = f"no answer within {self._timeout:g} s"
-        if route.password:
-            # There are servers that say which command they did not understand.
-            for echoed in (route.password, base64.b64encode(route.password)):
-                reason = reason.replace(printable(echoed), "***")
         self._journal.error(
             "backend {backend} {reason}, in phase {phase}, client {client}, user {user}",
             backend=session.backend,
-            reason=reason,
+            reason=_withoutPassword(reason, route),
             phase=session.phase.value,
             client=session.client,
             user=f'"{printable(session.user)}"',

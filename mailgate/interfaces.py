@@ -29,6 +29,9 @@ class IAuthenticator(Interface):
         means "could not be decided": the client is told of a temporary failure, the reason is logged.
         """
 
+    def close() -> None:
+        """Drop what is kept open: the gateway has stopped."""
+
 
 @frozen
 class AuthenticatorKind:

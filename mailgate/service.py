@@ -16,6 +16,7 @@ from mailgate.client import Connector, ProxySettings
 from mailgate.config import GatewaySettings, authenticatorKind
 from mailgate.dialogue import DialogueSettings
 from mailgate.directives import ServerSettings
+from mailgate.interfaces import IAuthenticator
 from mailgate.journal import Journal
 from mailgate.listener import Listener, ProxyServerFactory
 from mailgate.registry import PROTOCOLS
@@ -43,7 +44,7 @@ class Gateway(MultiService):
         self._reactor = reactor
         self._journal = Journal(settings.log.level)
         self.listeners: list[Listener] = []
-        self._authenticators: list[Any] = []
+        self._authenticators: list[IAuthenticator] = []
         if settings.sandbox is not None:
             self.addService(SandboxService(settings.sandbox, reactor))
         for server in settings.servers:
@@ -86,10 +87,7 @@ class Gateway(MultiService):
         for connection in self.connections:
             connection.stop()
         for authenticator in self._authenticators:
-            # Only those have it that keep connections for later.
-            close = getattr(authenticator, "close", None)
-            if close is not None:
-                close()
+            authenticator.close()
         return DeferredList([stopped, self._emptied()])
 
     def _emptied(self) -> Deferred[Any]:

@@ -143,7 +143,7 @@ def _headers(value: str, folder: str) -> tuple[tuple[bytes, bytes], ...]:
 class HTTPSettings:
     """nginx's C{auth_http…}, and what TLS needs, by the names of its other modules."""
 
-    urls: tuple[ServiceURL, ...] = directive("auth_http", _urls, (), secret=True)
+    urls: tuple[ServiceURL, ...] = directive("auth_http", _urls, ())
     headers: tuple[tuple[bytes, bytes], ...] = directive("auth_http_header", _headers, (), secret=True)
     timeout: float = directive("auth_http_timeout", seconds, 60.0)
     trusted: str | None = directive("auth_http_ssl_trusted_certificate", path, None)

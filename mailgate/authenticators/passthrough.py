@@ -32,6 +32,9 @@ class PassThroughAuthenticator:
             return succeed(Denial(Trouble.DENIED))
         return succeed(Route((self._backend,), credentials.user, credentials.secret, judged=False))
 
+    def close(self) -> None:
+        """Nothing is kept open."""
+
 
 def _build(server: ServerSettings, default: Backend | None, reactor: Any, journal: Journal) -> IAuthenticator:
     assert default is not None

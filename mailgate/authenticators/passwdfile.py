@@ -344,6 +344,9 @@ class FileAuthenticator:
         right = self._compare(credentials, None if isinstance(found, str) else found.password)
         return right.addCallbacks(partial(self._decide, request, found), self._undecided)
 
+    def close(self) -> None:
+        """Nothing is kept open."""
+
     def _find(self, request: LoginRequest) -> Account | str:
         """The account, or why there is none."""
         user = request.credentials.user

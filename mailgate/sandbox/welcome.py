@@ -63,7 +63,7 @@ def _commands(
 
 
 def _curl(server: ServerSettings, address: ListenAddress, certificate: str | None, user: SandboxUser, path: str) -> str:
-    words = ["curl"]
+    words = ["curl", "-sS"]
     if certificate is not None and (address.ssl or _starttls(server, address)):
         words += ["--cacert", certificate]
     if _starttls(server, address):

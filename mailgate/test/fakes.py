@@ -111,6 +111,7 @@ class FakeAuthenticator:
         self.requests: list[LoginRequest] = []
         self.pending: list[Deferred[Any]] = []
         self.cancelled = 0
+        self.closed = False
 
     def _cancel(self, deferred: Deferred[Any]) -> None:
         self.cancelled += 1
@@ -127,6 +128,9 @@ class FakeAuthenticator:
             failed.errback(answer)
             return failed
         return succeed(answer)
+
+    def close(self) -> None:
+        self.closed = True
 
 
 class FakeClient(ProxyClient):

@@ -35,9 +35,10 @@ class Connection:
     def __init__(self, accounts: Accounts, clock: Clock) -> None:
         self.clock = clock
         cooperator = Cooperator(scheduler=lambda step: clock.callLater(0, step))
-        self.server: Any = SandboxIMAP4(scheduler=cooperator.coiterate)
-        self.server.portal = sandboxPortal(accounts)
-        self.server.callLater = clock.callLater
+        server: Any = SandboxIMAP4(scheduler=cooperator.coiterate)
+        server.portal = sandboxPortal(accounts)
+        server.callLater = clock.callLater
+        self.server = server
         self.transport = StringTransport()
         self.server.makeConnection(self.transport)
         self.heard()

@@ -62,6 +62,7 @@ class WelcomeTests(SynchronousTestCase):
             words,
             [
                 "curl",
+                "-sS",
                 "--cacert",
                 "/state dir/c.pem",
                 "--user",
@@ -73,13 +74,13 @@ class WelcomeTests(SynchronousTestCase):
     def test_starttls(self):
         """Where STARTTLS is offered, curl is told to insist."""
         (words,) = self.commands(server("pop3", plain(1110)))
-        self.assertEqual(words[:4], ["curl", "--cacert", "/state dir/c.pem", "--ssl-reqd"])
+        self.assertEqual(words[:5], ["curl", "-sS", "--cacert", "/state dir/c.pem", "--ssl-reqd"])
         self.assertEqual(words[-1], "pop3://127.0.0.1:1110/1")
 
     def test_inTheClear(self):
         """Where there is no TLS neither a certificate nor TLS is asked for."""
         (words,) = self.commands(server("pop3", plain(1110), starttls="off"))
-        self.assertEqual(words, ["curl", "--user", "bob:builder", "pop3://127.0.0.1:1110/1"])
+        self.assertEqual(words, ["curl", "-sS", "--user", "bob:builder", "pop3://127.0.0.1:1110/1"])
 
     def test_noCertificate(self):
         """A certificate that needs no telling is not told."""

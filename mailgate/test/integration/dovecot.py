@@ -7,7 +7,9 @@ Written for Dovecot 2.3, whose configuration 2.4 no longer reads.
 
 from __future__ import annotations
 
+import grp
 import os
+import pwd
 import shutil
 import tempfile
 
@@ -141,9 +143,6 @@ class Dovecot:
             **self.ports,
         )
         if os.geteuid() != 0:
-            import grp
-            import pwd
-
             text += _ORDINARY_USER.format(name=pwd.getpwuid(uid).pw_name, group=grp.getgrgid(gid).gr_name)
         return text
 

@@ -25,7 +25,7 @@ from mailgate.test.integration.daemon import freePort, shared
 from mailgate.test.integration.dovecot import PASSWORD, USERS, Dovecot
 from mailgate.test.integration.gateway import GatewayProcess
 from mailgate.test.integration.postfix import Postfix
-from mailgate.test.integration.programs import require
+from mailgate.test.integration.programs import missing, require
 
 __all__ = ["PROTOCOLS", "TLS", "Address", "BackendTestCase", "Backends", "GatewayTestCase", "Site"]
 
@@ -47,24 +47,31 @@ class Address:
 
 
 class Backends:
-    """Dovecot and Postfix, and C{authority}, which has signed the certificates of theirs and of the gateways."""
+    """
+    Dovecot, Postfix where it can be started, and C{authority}, which has signed the certificates of theirs and of the
+    gateways. C{protocols} are those that they speak, C{services} the hosts and ports by name.
+    """
+
+    postfix: Postfix
 
     def __init__(self) -> None:
         self.folder = tempfile.mkdtemp(prefix="mailgate-backends-")
         self.authority = Authority(self.folder, "authority")
         self.dovecot = Dovecot(self.authority)
+        self.protocols: tuple[str, ...] = ("imap", "pop3")
+        ports = dict(self.dovecot.ports)
+        if missing(("postfix",)) is None:
+            self._startPostfix()
+            ports |= {**self.postfix.ports, "smtp": self.postfix.ports["trusting"]}
+        self.services = {name: ("127.0.0.1", port) for name, port in ports.items()}
+
+    def _startPostfix(self) -> None:
         try:
             self.postfix = Postfix(self.authority, self.dovecot)
         except BaseException:
             self.dovecot.stop()
             raise
-        ports = self.dovecot.ports
-        self.services = {
-            "imap": ("127.0.0.1", ports["imap"]),
-            "pop3": ("127.0.0.1", ports["pop3"]),
-            "smtp": ("127.0.0.1", self.postfix.ports["trusting"]),
-            **{name: ("127.0.0.1", port) for name, port in self.postfix.ports.items()},
-        }
+        self.protocols = PROTOCOLS
 
     def at(self, protocol: str, tls: str = "plain") -> Address:
         """Where a client that wants no gateway connects to."""
@@ -76,7 +83,8 @@ class Backends:
 
     def stop(self) -> None:
         """End them."""
-        self.postfix.stop()
+        if "smtp" in self.protocols:
+            self.postfix.stop()
         self.dovecot.stop()
         shutil.rmtree(self.folder, ignore_errors=True)
 
@@ -165,7 +173,7 @@ _users = itertools.cycle(USERS)
 
 class BackendTestCase(SynchronousTestCase):
     """
-    Tests that need real backends, and the programs that C{needs} names.
+    Tests that need real backends, and the programs that C{needs} names; Postfix when they use SMTP.
 
     The clients block, and so do these tests: all that they talk to lives in other processes and threads, and the
     reactor has no part in it. Each client has its own deadline.
@@ -174,13 +182,15 @@ class BackendTestCase(SynchronousTestCase):
     needs: tuple[str, ...] = ()
 
     def setUp(self) -> None:
-        require("dovecot", "dovecot-imap", "dovecot-pop3", "postfix", *self.needs)
+        require("dovecot", "dovecot-imap", "dovecot-pop3", *self.needs)
         self.backends = shared("backends", Backends)
         self.user = next(_users)
 
-    def at(self, protocol: str, tls: str = "plain") -> Address:
+    def at(self, name: str, tls: str = "plain") -> Address:
         """Where the client connects to in these tests."""
-        return self.backends.at(protocol, tls)
+        if name == "smtp":
+            require("postfix")
+        return self.backends.at(name, tls)
 
     def deposit(self, message: bytes) -> None:
         """Put C{message} into the user's INBOX, behind the gateway's back."""
@@ -213,9 +223,12 @@ class GatewayTestCase(BackendTestCase):
         self.site = shared(owner, self.startSite)
         self.logged = len(self.site.gateway.log())
 
-    def at(self, protocol: str, tls: str = "plain") -> Address:
-        """Where the gateway listens."""
-        return self.site.at(protocol, tls)
+    def at(self, name: str, tls: str = "plain") -> Address:
+        """Where the gateway's C{[server NAME]} listens, usually called like its protocol."""
+        address = self.site.at(name, tls)
+        if address.protocol == "smtp":
+            require("postfix")
+        return address
 
     def tearDown(self) -> None:
         """Whatever has happened, no password is in the log, nor a traceback."""

@@ -12,11 +12,11 @@ from unittest import SkipTest
 
 from mailgate.test.integration.certificates import Authority
 from mailgate.test.integration.clients import arrived, curl, imap, mbsync, message, pop3, smtp
-from mailgate.test.integration.daemon import waitUntil
+from mailgate.test.integration.daemon import freePort, waitUntil
 from mailgate.test.integration.dovecot import PASSWORD, USERS
 from mailgate.test.integration.programs import PATH
 from mailgate.test.integration.rawclient import RawClient
-from mailgate.test.integration.site import PROTOCOLS, GatewayTestCase
+from mailgate.test.integration.site import GatewayTestCase
 
 OWN = "tea-party"
 """The users' password at the gateway, which the backends do not know."""
@@ -43,9 +43,10 @@ class PasswdFileTests(GatewayTestCase):
         site.write("users", "".join(map(account, USERS)))
         words = {"imap": "plain login cram-md5", "pop3": "plain apop cram-md5", "smtp": "plain login cram-md5"}
         servers = ""
-        for protocol in PROTOCOLS:
+        for protocol in self.backends.protocols:
             host, port = self.backends.services[protocol]
             servers += site.server(protocol, f"proxy_pass = {host}:{port}\n{protocol}_auth = {words[protocol]}")
+        servers += site.server("imap", f"proxy_pass = 127.0.0.1:{freePort()}", name="nowhere")
         return site.mail("auth_file = users") + servers
 
     def add(self, line):
@@ -63,7 +64,7 @@ class PasswdFileTests(GatewayTestCase):
         """The password of the file opens the mailbox, that of the backend does not; the session lives on."""
         denied = {"imap": b"NO [AUTHENTICATIONFAILED]", "pop3": b"-ERR [AUTH]", "smtp": b"535 5.7.8"}
         accepted = {"imap": b"OK ", "pop3": b"+OK", "smtp": b"235"}
-        for protocol in PROTOCOLS:
+        for protocol in self.backends.protocols:
             client = self.connect(protocol)
             answer = client.login(self.user, PASSWORD)
             self.assertTrue(answer.startswith(denied[protocol]), answer)
@@ -107,13 +108,14 @@ class PasswdFileTests(GatewayTestCase):
             client.login_cram_md5(self.user, OWN)
 
     def test_ownBackend(self):
-        """An account's host, port and destuser go before the default; here the backend is another, behind TLS."""
+        """An account's host, port and destuser go before the default, which here is nowhere."""
         port = self.backends.dovecot.ports["imap"]
         self.add(account("dormouse", host="127.0.0.1", port=port, destuser=self.user))
         self.deposit(message("elsewhere"))
-        waitUntil(lambda: self.connect("imap").login("dormouse", OWN).startswith(b"OK "), "the new account is known")
-        with imap(self.at("imap"), "dormouse", OWN) as client:
+        waitUntil(lambda: self.connect("nowhere").login("dormouse", OWN).startswith(b"OK "), "the account is known")
+        with imap(self.at("nowhere"), "dormouse", OWN) as client:
             self.assertEqual(client.select()[1], [b"1"])
+        self.assertTrue(self.connect("nowhere").login(self.user, OWN).startswith(TEMPORARY["imap"]))
 
     def test_reread(self):
         """A new account is known without a restart."""
@@ -178,10 +180,9 @@ class PassThroughTests(GatewayTestCase):
 
     def configuration(self, site):
         """Postfix is the one that wants a login."""
-        services = {**self.backends.services, "smtp": self.backends.services["sasl"]}
         servers = ""
-        for protocol in PROTOCOLS:
-            host, port = services[protocol]
+        for protocol in self.backends.protocols:
+            host, port = self.backends.services["sasl" if protocol == "smtp" else protocol]
             servers += site.server(protocol, f"proxy_pass = {host}:{port}")
         return site.mail() + servers
 
@@ -189,7 +190,7 @@ class PassThroughTests(GatewayTestCase):
         """The backend's refusal is worded by the gateway, and the session lives on until the right password."""
         denied = {"imap": b"NO [AUTHENTICATIONFAILED]", "pop3": b"-ERR [AUTH]", "smtp": b"535 5.7.8"}
         accepted = {"imap": b"OK ", "pop3": b"+OK", "smtp": b"235"}
-        for protocol in PROTOCOLS:
+        for protocol in self.backends.protocols:
             client = RawClient(self.at(protocol))
             self.addCleanup(client.close)
             for _ in range(2):
@@ -210,7 +211,8 @@ class PassThroughTests(GatewayTestCase):
         os.makedirs(folder)
         ran = mbsync(self.at("imap", "starttls"), self.user, folder)
         self.assertEqual(ran.returncode, 0, ran.stdout)
-        self.assertEqual(len(os.listdir(os.path.join(folder, "INBOX", "new"))), 1)
+        # The message has been read by POP3, and so is in the maildir's folder of old mail.
+        self.assertEqual(len(os.listdir(os.path.join(folder, "INBOX", "cur"))), 1)
 
 
 class BackendTLSTests(GatewayTestCase):
@@ -218,14 +220,13 @@ class BackendTLSTests(GatewayTestCase):
 
     def configuration(self, site):
         """For each protocol a server that trusts the backends' authority, and one that trusts another."""
-        dovecot, postfix = self.backends.dovecot.ports, self.backends.postfix.ports
         stranger = Authority(site.folder, "stranger")
-        implicit = {"imap": dovecot["imaps"], "pop3": dovecot["pop3s"], "smtp": postfix["smtps"]}
-        later = {"imap": dovecot["imap"], "pop3": dovecot["pop3"], "smtp": postfix["sasl"]}
         servers = ""
-        for protocol in PROTOCOLS:
-            for way, ports in (("ssl", implicit), ("starttls", later)):
-                extra = {"host": "127.0.0.1", "port": ports[protocol], way: "yes"}
+        for protocol in self.backends.protocols:
+            later = "sasl" if protocol == "smtp" else protocol
+            for way, service in (("ssl", f"{protocol}s"), ("starttls", later)):
+                host, port = self.backends.services[service]
+                extra = {"host": host, "port": port, way: "yes"}
                 file = site.write(f"{protocol}-{way}", "".join(account(user, **extra) for user in USERS))
                 directives = f"auth_file = {file}\nproxy_smtp_auth = on"
                 untrusting = f"{directives}\nproxy_ssl_trusted_certificate = {stranger.path}"
@@ -244,7 +245,7 @@ class BackendTLSTests(GatewayTestCase):
     def test_trusted(self):
         """A backend whose certificate is good is logged in to, by ssl and by starttls."""
         accepted = {"imap": b"OK ", "pop3": b"+OK", "smtp": b"235"}
-        for protocol in PROTOCOLS:
+        for protocol in self.backends.protocols:
             for way in ("ssl", "starttls"):
                 self.assertEqual(self.login(f"{protocol}-{way}")[:3], accepted[protocol], (protocol, way))
         self.assertIn(f"user=<{self.user}>", self.backends.dovecot.log())
@@ -255,7 +256,7 @@ class BackendTLSTests(GatewayTestCase):
         A backend whose certificate is by a stranger never learns a password: a temporary failure, whose phase is in
         the log.
         """
-        for protocol in PROTOCOLS:
+        for protocol in self.backends.protocols:
             for way in ("ssl", "starttls"):
                 self.logged = len(self.site.gateway.log())
                 answer = self.login(f"{protocol}-{way}-untrusted")

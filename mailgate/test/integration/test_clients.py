@@ -93,7 +93,7 @@ class Conversations:
 
     def test_curlWrongPassword(self):
         """curl is told of a wrong password: status 67, whatever the protocol."""
-        for protocol in ("imap", "pop3", "smtp"):
+        for protocol in self.backends.protocols:
             ran = curl(self.at(protocol, self.tls), "", login=f"{self.user}:looking-glass")
             self.assertEqual(ran.returncode, 67, (protocol, ran.stdout))
 
@@ -130,14 +130,17 @@ class Conversations:
         self.expectSuccess(mbsync(self.at("imap", self.tls), self.user, folder))
         self.assertIn(b"Down the rabbit-hole.", arrived(self.at("imap", self.tls), self.user, "pushed"))
 
+    def test_quitSMTP(self):
+        """So is one of SMTP."""
+        with smtp(self.at("smtp", self.tls)) as client:
+            self.assertEqual(client.quit()[0], 221)
+
     def test_quit(self):
-        """A client that leaves without logging in is wished farewell."""
+        """A client of IMAP or POP3 that leaves without logging in is wished farewell."""
         with imap(self.at("imap", self.tls)) as client:
             self.assertEqual(client.logout()[0], "BYE")
         with pop3(self.at("pop3", self.tls)) as client:
             self.assertEqual(client._shortcmd("QUIT")[:3], b"+OK")
-        with smtp(self.at("smtp", self.tls)) as client:
-            self.assertEqual(client.quit()[0], 221)
 
 
 class DirectPlainTests(Conversations, BackendTestCase):

@@ -22,7 +22,7 @@ CLIENT = "127.0.0.9"
 class SMTPTestCase(GatewayTestCase):
     """Several gateways for SMTP, and an IMAP one through which to see what arrives."""
 
-    needs = ("swaks",)
+    needs = ("postfix", "swaks")
 
     def configuration(self, site):
         """A server for each way to deal with the backend."""

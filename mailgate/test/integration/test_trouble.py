@@ -1,0 +1,359 @@
+# -*- test-case-name: mailgate.test.integration.test_trouble -*-
+"""
+Whatever fails behind the gateway, its client gets the answer for that in its protocol's own words, in time, and may
+try again: on the same connection.
+"""
+
+from __future__ import annotations
+
+import base64
+import time
+
+from mailgate.test.integration.authservice import Answer, accept, hang, hangUp, refuse
+from mailgate.test.integration.daemon import freePort, waitUntil
+from mailgate.test.integration.dovecot import PASSWORD
+from mailgate.test.integration.fakebackend import (
+    DROPS_AT_LOGIN,
+    DROPS_AT_ONCE,
+    GARBLED,
+    SILENT,
+    FakeBackend,
+)
+from mailgate.test.integration.rawclient import RawClient
+from mailgate.test.integration.site import GatewayTestCase
+
+SLACK = 1.5
+"""Seconds that a busy machine may take beyond a configured time."""
+
+
+class TroubleTestCase(GatewayTestCase):
+    """A gateway with short times."""
+
+    def configuration(self, site):
+        """The times are those of the tests' names."""
+        common = site.mail(f"auth_http = {site.auth.url}\nauth_http_timeout = 1s\ntimeout = 2s\nproxy_timeout = 2s")
+        quick = site.server("imap") + site.server("pop3") + site.server("smtp", "proxy_smtp_auth = on")
+        open_ = "".join(
+            site.server(protocol, f"proxy_pass_error_message = on{auth}", name=f"{protocol}-open")
+            for protocol, auth in (("imap", ""), ("pop3", ""), ("smtp", "\nproxy_smtp_auth = on"))
+        )
+        return common + quick + open_
+
+    def startSite(self):
+        """Postfix is to want a login."""
+        site = super().startSite()
+        if "smtp" in self.backends.protocols:
+            site.auth.backends["smtp"] = self.backends.services["sasl"]
+        return site
+
+
+class Troubles:
+    """What can go wrong. The tests are held once for each protocol."""
+
+    protocol = ""
+    temporary = b""
+    accepted = b""
+    refused = b""
+    invalid = b""
+    farewell = b""
+
+    def setUp(self):
+        super().setUp()
+        self.auth = self.site.auth
+
+    def connect(self, name="", tls="plain"):
+        """A client of the gateway."""
+        client = RawClient(self.at(name or self.protocol, tls))
+        self.addCleanup(client.close)
+        return client
+
+    def timed(self, client, password=PASSWORD):
+        """The answer to a login, and the seconds that it took."""
+        begun = time.monotonic()
+        return client.login(self.user, password), time.monotonic() - begun
+
+    def expectTemporary(self, client, phase, least=0.0, most=0.0, logged=""):
+        """
+        A login now fails temporarily, within the seconds said; C{phase} is in an error that is logged, and so is
+        C{logged}.
+        """
+        answer, seconds = self.timed(client)
+        self.assertTrue(answer.startswith(self.temporary), answer)
+        self.assertGreaterEqual(seconds, least - 0.05)
+        self.assertLess(seconds, most + SLACK)
+        waitUntil(self.errors, "an error is logged")
+        for error in self.errors():
+            self.assertIn(phase, error)
+            self.assertIn(logged, error)
+
+    def errors(self):
+        """The errors logged."""
+        return [line for line in self.log().splitlines() if "[error]" in line]
+
+    def expectAccepted(self, *clients):
+        """Each of them can log in, and so can a new one, and talk to the backend."""
+        for client in (*clients, self.connect()):
+            answer, _ = self.timed(client)
+            self.assertTrue(answer.startswith(self.accepted), answer)
+            self.assertTrue(client.noop().startswith((b"OK ", b"+OK", b"250")))
+            client.close()
+
+    def treat(self, manner):
+        """Have the authentication service treat the user in this way, for this test."""
+        self.auth.manners[self.user] = manner
+        self.addCleanup(self.auth.manners.pop, self.user, None)
+
+    def recover(self):
+        """Have it treat the user as any other."""
+        del self.auth.manners[self.user]
+
+    def backend(self, says):
+        """Send the user to a fake backend."""
+        fake = FakeBackend(says)
+        self.addCleanup(fake.stop)
+        self.sendTo(fake.port)
+        return fake
+
+    def sendTo(self, port):
+        """Send the user to another backend."""
+        headers = {"Auth-Status": "OK", "Auth-Server": "127.0.0.1", "Auth-Port": str(port)}
+        self.treat(lambda service, question: Answer(headers))
+
+    def test_wrongPassword(self):
+        """The service's own words, after the second that it asked for; then another attempt."""
+        for tls in ("plain", "starttls", "implicit"):
+            client = self.connect(tls=tls)
+            answer, seconds = self.timed(client, "looking-glass")
+            self.assertEqual(answer, self.refused)
+            self.assertGreaterEqual(seconds, 0.95)
+            self.expectAccepted(client)
+        self.assertNotIn("looking-glass", self.log())
+        self.assertEqual(self.errors(), [])
+
+    def test_attempts(self):
+        """The service is told the number of the attempt."""
+        client = self.connect()
+        client.login(self.user, "looking-glass")
+        self.expectAccepted(client)
+        attempts = [question["Auth-Login-Attempt"] for question in self.auth.askedAbout(self.user)]
+        self.assertEqual(attempts, ["1", "2", "1"])
+
+    def test_refusedForGood(self):
+        """A refusal without Auth-Wait ends the connection; another is served."""
+        self.treat(refuse)
+        client = self.connect()
+        self.assertEqual(self.timed(client)[0], self.refused)
+        self.assertEqual(client.line(), b"")
+        self.recover()
+        self.expectAccepted()
+
+    def test_wait(self):
+        """WAIT has the same question asked again, a second later, and the client hears of nothing."""
+        answers = [Answer({"Auth-Status": "WAIT", "Auth-Wait": "1"})]
+        self.treat(lambda service, question: answers.pop() if answers else accept(service, question))
+        client = self.connect()
+        answer, seconds = self.timed(client)
+        self.assertTrue(answer.startswith(self.accepted), answer)
+        self.assertGreaterEqual(seconds, 0.95)
+        asked = self.auth.askedAbout(self.user)
+        self.assertEqual(len(asked), 2)
+        self.assertEqual(*asked)
+
+    def test_deadService(self):
+        """Nobody listens where the service should be."""
+        client = self.connect()
+        self.auth.stop()
+        self.addCleanup(self.ensureService)
+        self.expectTemporary(client, "auth", logged=self.auth.url)
+        self.auth.start()
+        self.expectAccepted(client)
+
+    def ensureService(self):
+        """Whatever a test has done, the next has a service."""
+        self.auth.stop()
+        self.auth.start()
+
+    def test_hangingService(self):
+        """The service takes the question and says nothing: auth_http_timeout later the client is told."""
+        self.treat(hang)
+        client = self.connect()
+        self.expectTemporary(client, "auth", least=1.0, most=1.0, logged=self.auth.url)
+        self.recover()
+        self.expectAccepted(client)
+
+    def test_hangingServiceHoldsNobodyUp(self):
+        """While one user's question hangs, another is served."""
+        self.treat(hang)
+        self.beginLogin(self.connect())
+        quick = self.connect()
+        begun = time.monotonic()
+        self.assertTrue(quick.login("someone", PASSWORD).startswith(self.accepted))
+        self.assertLess(time.monotonic() - begun, 0.9)
+
+    def test_serviceHangsUp(self):
+        """The service closes the connection instead of a reply."""
+        self.treat(hangUp)
+        client = self.connect()
+        self.expectTemporary(client, "auth", logged=self.auth.url)
+        self.recover()
+        self.expectAccepted(client)
+
+    def test_serviceFails(self):
+        """The service says 500, or nothing of Auth-Status, which is not taken for an acceptance."""
+        answers = [
+            Answer({}, 500),
+            Answer({"Auth-Server": "127.0.0.1", "Auth-Port": "1"}),
+            Answer({"Auth-Status": "", "Auth-Server": "127.0.0.1", "Auth-Port": "1"}),
+        ]
+        client = self.connect()
+        for answer in answers:
+            self.logged = len(self.site.gateway.log())
+            self.treat(lambda service, question, answer=answer: answer)
+            self.expectTemporary(client, "auth", logged=self.auth.url)
+        self.recover()
+        self.expectAccepted(client)
+
+    def test_deadBackend(self):
+        """Nobody listens where the backend should be."""
+        port = freePort()
+        self.sendTo(port)
+        client = self.connect()
+        self.expectTemporary(client, "connect", logged=f"127.0.0.1:{port}")
+        self.recover()
+        self.expectAccepted(client)
+
+    def test_backendDropsAtOnce(self):
+        """The backend closes the connection before its greeting."""
+        fake = self.backend(DROPS_AT_ONCE)
+        client = self.connect()
+        self.expectTemporary(client, "backend-login", logged=f"127.0.0.1:{fake.port}")
+        self.recover()
+        self.expectAccepted(client)
+
+    def test_backendDropsAtLogin(self):
+        """The backend closes the connection in the middle of the login."""
+        fake = self.backend(DROPS_AT_LOGIN[self.protocol])
+        client = self.connect()
+        self.expectTemporary(client, "backend-login", logged=f"127.0.0.1:{fake.port}")
+        self.assertTrue(fake.heard)
+        self.recover()
+        self.expectAccepted(client)
+
+    def test_silentBackend(self):
+        """The backend says nothing: timeout later the client is told."""
+        fake = self.backend(SILENT)
+        client = self.connect()
+        self.expectTemporary(client, "backend-login", least=2.0, most=2.0, logged=f"127.0.0.1:{fake.port}")
+        self.assertEqual(fake.heard, b"")
+        self.recover()
+        self.expectAccepted(client)
+
+    def test_garbledBackend(self):
+        """The backend speaks another protocol, and hears no password."""
+        fake = self.backend(GARBLED)
+        client = self.connect()
+        self.expectTemporary(client, "backend-login", logged=f"127.0.0.1:{fake.port}")
+        self.assertEqual(fake.heard, b"")
+        self.recover()
+        self.expectAccepted(client)
+
+    def test_backendRefuses(self):
+        """A backend that refuses what the service accepted is a temporary failure, and an error."""
+        self.treat(accept)
+        client = self.connect()
+        answer, _ = self.timed(client, "looking-glass")
+        self.assertTrue(answer.startswith(self.temporary), answer)
+        waitUntil(self.errors, "an error is logged")
+        self.assertIn("backend-login", self.errors()[0])
+        self.assertNotIn("looking-glass", self.log())
+        self.expectAccepted(client)
+
+    def test_backendRefusesOpenly(self):
+        """With proxy_pass_error_message on the backend's own words are the answer, and the end."""
+        self.treat(accept)
+        client = self.connect(f"{self.protocol}-open")
+        answer, _ = self.timed(client, "looking-glass")
+        self.assertRegex(answer, rb"(?i)authentication fail")
+        self.assertFalse(answer.startswith(self.temporary))
+        self.assertEqual(client.line(), b"")
+        self.recover()
+        self.expectAccepted()
+
+    def test_silentClient(self):
+        """A client that says nothing is told so after timeout, and the connection ends."""
+        client = self.connect()
+        begun = time.monotonic()
+        farewell = client.rest()
+        self.assertGreaterEqual(time.monotonic() - begun, 1.9)
+        self.assertLess(time.monotonic() - begun, 2.0 + SLACK)
+        self.assertTrue(farewell.startswith(self.farewell), farewell)
+
+    def test_idleRelay(self):
+        """When neither side says anything for proxy_timeout both connections end."""
+        client = self.connect()
+        client.login(self.user, PASSWORD)
+        begun = time.monotonic()
+        self.assertEqual(client.rest(), b"")
+        self.assertGreaterEqual(time.monotonic() - begun, 1.9)
+        self.assertLess(time.monotonic() - begun, 2.0 + SLACK)
+
+    def beginLogin(self, client):
+        """Send a login, and wait until the service has been asked."""
+        response = base64.b64encode(f"\0{self.user}\0x".encode()).decode()
+        words = {
+            "imap": f"a LOGIN {self.user} x\r\n",
+            "pop3": f"USER {self.user}\r\nPASS x\r\n",
+            "smtp": f"AUTH PLAIN {response}\r\n",
+        }
+        client.send(words[self.protocol].encode())
+        waitUntil(lambda: self.auth.askedAbout(self.user), "the service is asked")
+
+    def test_impatientClient(self):
+        """A client that leaves while the service thinks is noticed, and leaves nothing behind."""
+        self.treat(hang)
+        client = self.connect()
+        self.beginLogin(client)
+        client.close()
+        waitUntil(lambda: "client left" in self.log(), "the end is logged", 5)
+        self.recover()
+        self.expectAccepted()
+
+    def test_tooManyErrors(self):
+        """Five lines of nonsense are answered, then the connection ends."""
+        client = self.connect()
+        client.send(b"HEIGHDY HO\r\n" * 10)
+        self.assertEqual(client.rest(), self.invalid * 5)
+        waitUntil(lambda: "too many invalid commands" in self.log(), "the end is logged")
+
+
+class IMAPTroubleTests(Troubles, TroubleTestCase):
+    """By IMAP."""
+
+    protocol = "imap"
+    temporary = b"NO [UNAVAILABLE]"
+    accepted = b"OK "
+    refused = b"NO Invalid login or password\r\n"
+    invalid = b"HEIGHDY BAD invalid command\r\n"
+    farewell = b"* BYE"
+
+
+class POP3TroubleTests(Troubles, TroubleTestCase):
+    """By POP3."""
+
+    protocol = "pop3"
+    temporary = b"-ERR [SYS/TEMP]"
+    accepted = b"+OK"
+    refused = b"-ERR Invalid login or password\r\n"
+    invalid = b"-ERR invalid command\r\n"
+    farewell = b"-ERR"
+
+
+class SMTPTroubleTests(Troubles, TroubleTestCase):
+    """By SMTP, before a Postfix that wants a login."""
+
+    protocol = "smtp"
+    temporary = b"454 4.7.0"
+    accepted = b"235"
+    refused = b"535 5.7.0 Invalid login or password\r\n"
+    invalid = b"500 5.5.1 Invalid command\r\n"
+    farewell = b"421 4.4.2"

@@ -1,0 +1,800 @@
+"""
+Tests for L{mailgate.client}.
+"""
+
+from __future__ import annotations
+
+import base64
+from typing import Any
+
+from twisted.internet.address import IPv4Address
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.endpoints import HostnameEndpoint, TCP4ClientEndpoint, TCP6ClientEndpoint, UNIXClientEndpoint
+from twisted.internet.error import ConnectionLost, ConnectionRefusedError
+from twisted.internet.error import TimeoutError as ConnectTimeout
+from twisted.internet.interfaces import IHostnameResolver, IHostResolution
+from twisted.internet.testing import MemoryReactorClock
+from twisted.logger import LogLevel, LogPublisher, formatEvent
+from twisted.python.failure import Failure
+from twisted.trial.unittest import SynchronousTestCase
+from zope.interface import implementer
+from zope.interface.verify import verifyObject
+
+from mailgate.client import (
+    BackendError,
+    Connector,
+    LoginRefused,
+    ProxyClient,
+    ProxySettings,
+    backendEndpoint,
+)
+from mailgate.dialogue import MailProtocol
+from mailgate.journal import Journal
+from mailgate.login import (
+    Backend,
+    BackendTLS,
+    Client,
+    Credentials,
+    Denial,
+    LoginRequest,
+    Method,
+    Refusal,
+    Route,
+    Trouble,
+)
+from mailgate.protocols.pop3 import POP3
+from mailgate.session import Phase, Session
+from mailgate.test.fakes import FakeTransport, settingsOf
+
+FIRST = Backend("192.0.2.99", 110)
+SECOND = Backend("192.0.2.100", 110)
+PASS_ON = ProxySettings(passErrorMessage=True)
+
+
+def routeTo(*backends: Backend, **changes: Any) -> Route:
+    """joe's route, with the password sesame."""
+    return Route(backends or (FIRST,), **{"user": b"joe", "password": b"sesame", **changes})
+
+
+def requestFor(protocol: str, **changes: Any) -> LoginRequest:
+    """joe's request, with IMAP's tag a1."""
+    given = {
+        "credentials": Credentials(Method.PLAIN, b"joe", b"sesame"),
+        "client": Client("192.0.2.7", 40123),
+        "tag": b"a1",
+        **changes,
+    }
+    return LoginRequest(protocol, **given)
+
+
+class Attempt:
+    """
+    A L{Connector} at work, on a reactor that connects nowhere: the test plays the backends. C{result} fires with what
+    the connector gives.
+    """
+
+    def __init__(
+        self,
+        record: MailProtocol,
+        *groups: Any,
+        route: Route | None = None,
+        timeout: float = 30.0,
+        trust: Any = None,
+        **request: Any,
+    ) -> None:
+        self.reactor = MemoryReactorClock()
+        self.events: list[dict[str, Any]] = []
+        self.route = route or routeTo()
+        self.session = Session(record.name, "127.0.0.1:110", "192.0.2.7:40123", 0.0, user=self.route.user)
+        self.connector = Connector(
+            record.client,
+            settingsOf(record.name, *groups),
+            "mx.test",
+            timeout,
+            self.reactor,
+            Journal(LogLevel.info, LogPublisher(self.events.append)),
+            trust,
+        )
+        self.transport = FakeTransport()
+        self.request = requestFor(record.name, **request)
+        self.result = self.again()
+
+    def again(self) -> Deferred[Any]:
+        """Ask for the same once more."""
+        return Deferred.fromCoroutine(self.connector.connect(self.route, self.request, self.session))
+
+    @property
+    def tried(self) -> list[tuple[str, int]]:
+        """The addresses that have been connected to."""
+        return [(host, port) for host, port, *_ in self.reactor.tcpClients]
+
+    @property
+    def log(self) -> list[str]:
+        """A text for each event."""
+        return [formatEvent(event) for event in self.events]
+
+    @property
+    def levels(self) -> list[str]:
+        """The level of each event."""
+        return [event["log_level"].name for event in self.events]
+
+    def accept(self) -> FakeTransport:
+        """The backend that was tried last accepts the connection."""
+        factory = self.reactor.tcpClients[-1][2]
+        self.transport = FakeTransport(IPv4Address("TCP", *self.tried[-1]))
+        self.transport.connect(factory.buildProtocol(self.transport.getPeer()))
+        return self.transport
+
+    def refuse(self, error: Exception | None = None) -> None:
+        """The backend that was tried last cannot be connected to."""
+        factory = self.reactor.tcpClients[-1][2]
+        factory.clientConnectionFailed(self.reactor.connectors[-1], Failure(error or ConnectionRefusedError()))
+
+    def says(self, *data: bytes) -> bytes:
+        """The backend sends C{data}, a segment each; gives what it hears then."""
+        for segment in data:
+            self.transport.protocol.dataReceived(segment)
+        return self.hears()
+
+    def hears(self) -> bytes:
+        """What the backend has heard since it last asked."""
+        heard: bytes = self.transport.value()
+        self.transport.clear()
+        return heard
+
+    def hasNoTimers(self) -> bool:
+        """Whether nothing is left on the clock."""
+        return self.reactor.getDelayedCalls() == []
+
+
+GREETING = b"+OK POP3 ready\r\n"
+OK = b"+OK\r\n"
+LOGGED_IN = b"+OK 3 messages\r\n"
+
+
+def loggedIn(*groups: Any, **changes: Any) -> Attempt:
+    """A POP3 attempt before which only the answer to PASS is wanting."""
+    attempt = Attempt(POP3, *groups, **changes)
+    attempt.accept()
+    attempt.says(GREETING, OK)
+    return attempt
+
+
+@implementer(IHostResolution)
+class FakeResolution:
+    """A resolution under way."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def cancel(self) -> None:
+        pass
+
+
+@implementer(IHostnameResolver)
+class SlowResolver:
+    """A resolver that answers when the test says so."""
+
+    def __init__(self) -> None:
+        self.receivers: list[Any] = []
+
+    def resolveHostName(
+        self,
+        resolutionReceiver: Any,
+        hostName: str,
+        portNumber: int = 0,
+        addressTypes: Any = None,
+        transportSemantics: str = "TCP",
+    ) -> IHostResolution:
+        resolution = FakeResolution(hostName)
+        self.receivers.append(resolutionReceiver)
+        resolutionReceiver.resolutionBegan(resolution)
+        return resolution
+
+    def answer(self, *addresses: str) -> None:
+        """The name that was asked for last has C{addresses}."""
+        receiver = self.receivers[-1]
+        for address in addresses:
+            receiver.addressResolved(IPv4Address("TCP", address, 110))
+        receiver.resolutionComplete()
+
+
+class EndpointTests(SynchronousTestCase):
+    """L{backendEndpoint}."""
+
+    def endpoint(self, host: str, port: int = 110) -> Any:
+        return backendEndpoint(MemoryReactorClock(), Backend(host, port), 7.0)
+
+    def test_ipv4(self) -> None:
+        """An IPv4 address is connected to without asking a resolver."""
+        self.assertIsInstance(self.endpoint("192.0.2.1"), TCP4ClientEndpoint)
+
+    def test_ipv6(self) -> None:
+        """So is an IPv6 address."""
+        self.assertIsInstance(self.endpoint("2001:db8::1"), TCP6ClientEndpoint)
+
+    def test_unix(self) -> None:
+        """C{unix:} is followed by the path of a socket, and nothing is connected to by TCP."""
+        reactor = MemoryReactorClock()
+        endpoint = backendEndpoint(reactor, Backend("unix:/run/imap", 0), 7.0)
+        self.assertIsInstance(endpoint, UNIXClientEndpoint)
+        client = ProxyClient(settingsOf("pop3"), "mx.test", FIRST, routeTo(), requestFor("pop3"))
+        endpoint.connect(client)  # type: ignore[arg-type]
+        self.assertEqual([path for path, *_ in reactor.unixClients], ["/run/imap"])
+        self.assertEqual(reactor.tcpClients, [])
+
+    def test_name(self) -> None:
+        """Anything else is a host name."""
+        self.assertIsInstance(self.endpoint("mail.example.com"), HostnameEndpoint)
+
+    def test_timeout(self) -> None:
+        """The time given is that of the connection."""
+        attempt = Attempt(POP3, timeout=7.0)
+        self.assertEqual(attempt.reactor.tcpClients[0][3], 7.0)
+
+    def test_nameResolvedAtEachConnection(self) -> None:
+        """A name is looked up anew for every connection, so that a change in the DNS is followed."""
+        resolver = SlowResolver()
+        self.assertTrue(verifyObject(IHostnameResolver, resolver))
+        attempt = Attempt(POP3, route=routeTo(Backend("mail.example.com", 110)))
+        attempt.reactor.installNameResolver(resolver)
+        for count, address in enumerate(("192.0.2.1", "192.0.2.2"), 1):
+            result = attempt.again()
+            resolver.answer(address)
+            self.assertEqual(len(resolver.receivers), count)
+            self.assertEqual(attempt.tried[-1], (address, 110))
+            result.cancel()
+            self.failureResultOf(result, CancelledError)
+        attempt.result.cancel()
+        self.failureResultOf(attempt.result, CancelledError)
+
+
+class ProxyClientTests(SynchronousTestCase):
+    """What all L{ProxyClient}s have from their base: replies, bounds, the end of the login."""
+
+    def client(self, *groups: Any, **route: Any) -> ProxyClient:
+        client = ProxyClient(settingsOf("pop3", *groups), "mx.test", FIRST, routeTo(**route), requestFor("pop3"))
+        FakeTransport().connect(client)
+        return client
+
+    def read(self, client: ProxyClient) -> Deferred[bytes]:
+        return Deferred.fromCoroutine(client.line())
+
+    def test_line(self) -> None:
+        """A line is given once it is whole, its end included, and the next one when it is asked for."""
+        client = self.client()
+        line = self.read(client)
+        client.dataReceived(b"+OK on")
+        self.assertNoResult(line)
+        client.dataReceived(b"e\r\n+OK two\n+OK")
+        self.assertEqual(self.successResultOf(line), b"+OK one\r\n")
+        self.assertEqual(self.successResultOf(self.read(client)), b"+OK two\n")
+        self.assertNoResult(self.read(client))
+
+    def test_longestLine(self) -> None:
+        """A line that just fits into proxy_buffer is taken."""
+        client = self.client(ProxySettings(buffer=8))
+        line = self.read(client)
+        client.dataReceived(b"12345\r\n")
+        self.assertEqual(self.successResultOf(line), b"12345\r\n")
+
+    def test_tooLongLine(self) -> None:
+        """A line that does not is an error, whether its end has come or not."""
+        for data in (b"12345678", b"1234567\r\n", b"1" * 5000 + b"\r\n"):
+            client = self.client(ProxySettings(buffer=8))
+            line = self.read(client)
+            client.dataReceived(data)
+            failure = self.failureResultOf(line, BackendError)
+            self.assertEqual(str(failure.value), "sent a too long reply")
+
+    def test_linesBeforeTheEnd(self) -> None:
+        """What a backend said before it closed is still read; then the loss is reported, again and again."""
+        client = self.client()
+        client.dataReceived(b"+OK one\r\n+OK tw")
+        client.transport.lose(ConnectionLost())
+        self.assertEqual(self.successResultOf(self.read(client)), b"+OK one\r\n")
+        for _ in range(2):
+            failure = self.failureResultOf(self.read(client), BackendError)
+            self.assertIn("connection lost", str(failure.value))
+
+    def test_endOfFile(self) -> None:
+        """A backend that will say no more before the login is done has its connection closed."""
+        client = self.client()
+        line = self.read(client)
+        client.readConnectionLost()
+        self.assertEqual(str(self.failureResultOf(line, BackendError).value), "closed the connection")
+        self.assertTrue(client.transport.disconnecting)
+
+    def test_firstLossCounts(self) -> None:
+        """That the connection is gone after its end of file is no news."""
+        client = self.client()
+        client.readConnectionLost()
+        client.transport.lose()
+        failure = self.failureResultOf(self.read(client), BackendError)
+        self.assertEqual(str(failure.value), "closed the connection")
+
+    def test_noPassword(self) -> None:
+        """A password that nobody knows cannot be used."""
+        error = self.assertRaises(BackendError, lambda: self.client(password=None).password)
+        self.assertIn("no password", str(error))
+
+    def test_emptyPassword(self) -> None:
+        """An empty password is one."""
+        self.assertEqual(self.client(password=b"").password, b"")
+
+    def test_noDelay(self) -> None:
+        """The connection to the backend sends small writes at once."""
+        self.assertTrue(self.client().transport.noDelay)
+
+    def test_ownDialogue(self) -> None:
+        """The base knows no protocol."""
+        for step in ("greeted", "requestTLS", "authenticate"):
+            attempt = Deferred.fromCoroutine(getattr(self.client(), step)())
+            self.failureResultOf(attempt, NotImplementedError)
+
+    def test_refusalIsEscaped(self) -> None:
+        """The text of a refusal holds no control character of the backend's."""
+        error = LoginRefused(b"-ERR a\x1b[2J\r\nfake\r\n", False)
+        self.assertEqual(str(error), 'refused the login: "-ERR a\\x1b[2J\\r\\nfake"')
+        self.assertEqual(error.reply, b"-ERR a\x1b[2J\r\nfake\r\n")
+
+    def test_loginInTheMiddle(self) -> None:
+        """After the login the connection is paused, and what came behind the reply is kept for the relay."""
+        attempt = loggedIn()
+        attempt.says(LOGGED_IN + b"+OK what nobody asked")
+        client = self.successResultOf(attempt.result)
+        self.assertEqual(client.reply, LOGGED_IN)
+        self.assertEqual(client.leftOver, b"+OK what nobody asked")
+        self.assertEqual(attempt.transport.producerState, "paused")
+        self.assertFalse(attempt.transport.disconnecting)
+
+
+class ConnectorTests(SynchronousTestCase):
+    """L{Connector.connect} where something goes wrong, and where it does not."""
+
+    def assertTemporary(self, attempt: Attempt) -> None:
+        self.assertEqual(self.successResultOf(attempt.result), Denial(Trouble.TEMPORARY))
+        self.assertTrue(attempt.hasNoTimers())
+
+    def test_success(self) -> None:
+        """The result is a client that is logged in; the session knows the backend, and the log has nothing to say."""
+        attempt = Attempt(POP3)
+        self.assertIs(attempt.session.phase, Phase.CONNECT)
+        attempt.accept()
+        self.assertIs(attempt.session.phase, Phase.BACKEND_LOGIN)
+        self.assertEqual(attempt.says(GREETING), b"USER joe\r\n")
+        self.assertEqual(attempt.says(OK), b"PASS sesame\r\n")
+        attempt.says(LOGGED_IN)
+        client = self.successResultOf(attempt.result)
+        self.assertIsInstance(client, ProxyClient)
+        self.assertEqual(client.reply, LOGGED_IN)
+        self.assertEqual(attempt.session.backend, "192.0.2.99:110")
+        self.assertEqual(attempt.log, [])
+        self.assertTrue(attempt.hasNoTimers())
+
+    def test_refusedConnection(self) -> None:
+        """A backend that cannot be connected to is a temporary failure, and an error in the log that says where."""
+        attempt = Attempt(POP3)
+        attempt.refuse()
+        self.assertTemporary(attempt)
+        self.assertEqual(attempt.levels, ["error"])
+        for part in ("backend 192.0.2.99:110", "refused", "phase connect", "client 192.0.2.7:40123", 'user "joe"'):
+            self.assertIn(part, attempt.log[0])
+
+    def test_otherErrors(self) -> None:
+        """So is every other trouble of the network."""
+        for error in (OSError(113, "No route to host"), PermissionError(13, "Permission denied")):
+            attempt = Attempt(POP3)
+            attempt.refuse(error)
+            self.assertTemporary(attempt)
+            self.assertIn(str(error.args[1]), attempt.log[0])
+
+    def test_defect(self) -> None:
+        """What is no trouble of the network but a defect is not taken for one."""
+        attempt = Attempt(POP3)
+        attempt.refuse(ZeroDivisionError())
+        self.failureResultOf(attempt.result, ZeroDivisionError)
+
+    def test_noAnswerToConnection(self) -> None:
+        """A backend that does not even accept the connection has C{timeout} seconds to do so."""
+        attempt = Attempt(POP3, timeout=30.0)
+        attempt.reactor.advance(29.9)
+        self.assertNoResult(attempt.result)
+        attempt.reactor.advance(0.2)
+        self.assertTemporary(attempt)
+        self.assertTrue(attempt.reactor.connectors[0].stoppedConnecting)
+
+    def test_connectionTimedOut(self) -> None:
+        """It does not matter which clock says so first, the endpoint's or the connector's: the log says the same."""
+        attempt = Attempt(POP3, timeout=30.0)
+        attempt.refuse(ConnectTimeout())
+        self.assertTemporary(attempt)
+        self.assertIn("no answer within 30 s, in phase connect", attempt.log[0])
+
+    def test_silence(self) -> None:
+        """The whole login has C{timeout} seconds, not each step of it."""
+        attempt = Attempt(POP3, timeout=30.0)
+        attempt.reactor.advance(10)
+        attempt.accept()
+        attempt.reactor.advance(10)
+        attempt.says(GREETING)
+        attempt.reactor.advance(9.9)
+        self.assertNoResult(attempt.result)
+        attempt.reactor.advance(0.1)
+        self.assertTemporary(attempt)
+        self.assertTrue(attempt.transport.aborted)
+        self.assertIn("no answer within 30 s, in phase backend-login", attempt.log[0])
+
+    def test_lateReply(self) -> None:
+        """What a backend says once it has been given up is not answered."""
+        attempt = Attempt(POP3)
+        attempt.accept()
+        attempt.reactor.advance(30)
+        self.assertTemporary(attempt)
+        self.assertEqual(attempt.says(GREETING), b"")
+        attempt.transport.lose()
+
+    def test_next(self) -> None:
+        """Where the first backend fails the second is tried, with a time of its own; the log names the first."""
+        attempt = Attempt(POP3, route=routeTo(FIRST, SECOND))
+        attempt.accept()
+        attempt.reactor.advance(30)
+        self.assertNoResult(attempt.result)
+        self.assertEqual(attempt.tried, [("192.0.2.99", 110), ("192.0.2.100", 110)])
+        attempt.accept()
+        attempt.reactor.advance(29)
+        attempt.says(GREETING, OK, LOGGED_IN)
+        self.assertEqual(self.successResultOf(attempt.result).backend, SECOND)
+        self.assertEqual(attempt.session.backend, "192.0.2.100:110")
+        self.assertEqual(len(attempt.log), 1)
+        self.assertIn("192.0.2.99:110", attempt.log[0])
+
+    def test_nextAfterEachKindOfFailure(self) -> None:
+        """Refused connections, strange greetings, too long replies and losses in mid-login all lead to the next."""
+
+        def strange(attempt: Attempt) -> None:
+            attempt.accept()
+            attempt.says(b"SSH-2.0-OpenSSH\r\n")
+
+        def endless(attempt: Attempt) -> None:
+            attempt.accept()
+            attempt.says(b"+OK" * 2000)
+
+        def lost(attempt: Attempt) -> None:
+            attempt.accept()
+            attempt.says(GREETING)
+            attempt.transport.lose(ConnectionLost())
+
+        for fail in (Attempt.refuse, strange, endless, lost):
+            attempt = Attempt(POP3, route=routeTo(FIRST, SECOND))
+            fail(attempt)
+            self.assertEqual(attempt.tried[1:], [("192.0.2.100", 110)])
+            attempt.accept()
+            attempt.says(GREETING, OK, LOGGED_IN)
+            self.assertEqual(self.successResultOf(attempt.result).reply, LOGGED_IN)
+
+    def test_noneLeft(self) -> None:
+        """Where the last backend fails too, each failure is in the log."""
+        attempt = Attempt(POP3, route=routeTo(FIRST, SECOND))
+        attempt.refuse()
+        attempt.refuse()
+        self.assertTemporary(attempt)
+        self.assertEqual(attempt.levels, ["error", "error"])
+        self.assertEqual(attempt.session.backend, "192.0.2.100:110")
+
+    def test_noNextAfterRefusal(self) -> None:
+        """A backend that refuses the password has decided: the next one is not asked."""
+        attempt = loggedIn(route=routeTo(FIRST, SECOND))
+        attempt.says(b"-ERR no\r\n")
+        self.assertTemporary(attempt)
+        self.assertEqual(len(attempt.tried), 1)
+        self.assertTrue(attempt.transport.aborted)
+
+    def test_badHostName(self) -> None:
+        """A backend whose name cannot be one is a temporary failure like any other."""
+        attempt = Attempt(POP3, route=routeTo(Backend("bad..name", 110), SECOND))
+        self.assertEqual(attempt.tried, [("192.0.2.100", 110)])
+        self.assertIn("backend bad..name:110 is no host name", attempt.log[0])
+        attempt.refuse()
+        self.assertTemporary(attempt)
+
+    def test_unknownHostName(self) -> None:
+        """So is a name without an address."""
+        attempt = Attempt(POP3, route=routeTo(Backend("gone.example.com", 110)))
+        attempt.result.cancel()
+        self.failureResultOf(attempt.result, CancelledError)
+        resolver = SlowResolver()
+        attempt.reactor.installNameResolver(resolver)
+        attempt.result = attempt.again()
+        resolver.answer()
+        self.assertTemporary(attempt)
+        self.assertIn("gone.example.com", attempt.log[-1])
+
+    def test_slowName(self) -> None:
+        """The time of a name's lookup is part of the time that its backend has, and the log says that time is up."""
+        attempt = Attempt(POP3, route=routeTo(Backend("mail.example.com", 110)))
+        attempt.result.cancel()
+        self.failureResultOf(attempt.result, CancelledError)
+        resolver = SlowResolver()
+        attempt.reactor.installNameResolver(resolver)
+        attempt.result = attempt.again()
+        attempt.reactor.advance(20)
+        resolver.answer("192.0.2.1")
+        attempt.reactor.advance(9.9)
+        self.assertNoResult(attempt.result)
+        attempt.reactor.advance(0.1)
+        self.assertTemporary(attempt)
+        self.assertIn("no answer within 30 s, in phase connect", attempt.log[-1])
+
+    def test_noAnswerFromResolver(self) -> None:
+        """A resolver that does not answer is given up in time; what it answers later is not listened to."""
+        attempt = Attempt(POP3, route=routeTo(Backend("mail.example.com", 110)))
+        attempt.result.cancel()
+        self.failureResultOf(attempt.result, CancelledError)
+        resolver = SlowResolver()
+        attempt.reactor.installNameResolver(resolver)
+        attempt.result = attempt.again()
+        tried = len(attempt.tried)
+        attempt.reactor.advance(30)
+        self.assertTemporary(attempt)
+        resolver.answer("192.0.2.1")
+        self.assertEqual(len(attempt.tried), tried)
+
+    def test_forbiddenBytes(self) -> None:
+        """Credentials with CR, LF or NUL are wrong ones; no backend is even connected to."""
+        for bad in (b"\r", b"\n", b"\0"):
+            for route in (routeTo(user=b"joe" + bad + b"DELE 1"), routeTo(password=b"x" + bad + b"DELE 1")):
+                attempt = Attempt(POP3, route=route)
+                self.assertEqual(self.successResultOf(attempt.result), Denial(Trouble.DENIED))
+                self.assertEqual(attempt.tried, [])
+                self.assertEqual(attempt.levels, ["info"])
+                self.assertNotIn("DELE", attempt.log[0])
+
+    def test_noPassword(self) -> None:
+        """A route without a password fails before anything is said that a password should follow."""
+        attempt = Attempt(POP3, route=routeTo(password=None))
+        attempt.accept()
+        self.assertEqual(attempt.says(GREETING), b"")
+        self.assertTemporary(attempt)
+        self.assertIn("no password is known", attempt.log[0])
+
+
+class RefusalTests(SynchronousTestCase):
+    """What a backend's "no" becomes."""
+
+    NO = b"-ERR [AUTH] who are you\r\n"
+    BUSY = b"-ERR [IN-USE] come back\r\n"
+
+    def answer(self, reply: bytes, *groups: Any, **route: Any) -> tuple[Any, Attempt]:
+        attempt = loggedIn(*groups, route=routeTo(**route))
+        attempt.says(reply)
+        self.assertTrue(attempt.transport.aborted)
+        self.assertTrue(attempt.hasNoTimers())
+        return self.successResultOf(attempt.result), attempt
+
+    def test_judged(self) -> None:
+        """A password that the authenticator took and the backend does not is a temporary failure, and an error."""
+        result, attempt = self.answer(self.NO)
+        self.assertEqual(result, Denial(Trouble.TEMPORARY))
+        self.assertEqual(attempt.levels, ["error"])
+        self.assertIn('refused the login: "-ERR [AUTH] who are you"', attempt.log[0])
+
+    def test_judgedPassedOn(self) -> None:
+        """With proxy_pass_error_message on the client gets what the backend said; the log has the error all the same."""
+        result, attempt = self.answer(self.NO, PASS_ON)
+        self.assertEqual(result, Refusal(self.NO, False))
+        self.assertEqual(attempt.levels, ["error"])
+        result, _ = self.answer(self.BUSY, PASS_ON)
+        self.assertEqual(result, Refusal(self.BUSY, True))
+
+    def test_unjudged(self) -> None:
+        """Where nobody has judged the password the backend's refusal is the answer, and no error of anybody's."""
+        for groups in ((), (PASS_ON,)):
+            result, attempt = self.answer(self.NO, *groups, judged=False)
+            self.assertEqual(result, Denial(Trouble.DENIED))
+            self.assertNotIn("error", attempt.levels)
+
+    def test_unjudgedTemporary(self) -> None:
+        """But not where the backend says that its trouble will pass."""
+        result, attempt = self.answer(self.BUSY, judged=False)
+        self.assertEqual(result, Denial(Trouble.TEMPORARY))
+        self.assertEqual(attempt.levels, ["error"])
+
+    def test_greetingPassedOn(self) -> None:
+        """With proxy_pass_error_message on a "no" instead of a greeting is passed on too, as temporary."""
+        for groups, expected in (((), Denial(Trouble.TEMPORARY)), ((PASS_ON,), Refusal(b"-ERR full\r\n", True))):
+            attempt = Attempt(POP3, *groups)
+            attempt.accept()
+            attempt.says(b"-ERR full\r\n")
+            self.assertEqual(self.successResultOf(attempt.result), expected)
+
+    def test_lastReplyCounts(self) -> None:
+        """What an earlier backend said is not passed on where the last one said nothing."""
+        attempt = Attempt(POP3, PASS_ON, route=routeTo(FIRST, SECOND))
+        attempt.accept()
+        attempt.says(b"-ERR full\r\n")
+        attempt.refuse()
+        self.assertEqual(self.successResultOf(attempt.result), Denial(Trouble.TEMPORARY))
+
+    def test_nothingToPassOn(self) -> None:
+        """A backend that fails without a word is a temporary failure, whatever proxy_pass_error_message says."""
+        attempt = Attempt(POP3, PASS_ON)
+        attempt.accept()
+        attempt.transport.lose(ConnectionLost())
+        self.assertEqual(self.successResultOf(attempt.result), Denial(Trouble.TEMPORARY))
+
+
+class CancellationTests(SynchronousTestCase):
+    """The client has left."""
+
+    def assertGivenUp(self, attempt: Attempt, tried: int = 1) -> None:
+        attempt.result.cancel()
+        self.failureResultOf(attempt.result, CancelledError)
+        self.assertEqual(len(attempt.tried), tried)
+        self.assertEqual(attempt.log, [])
+        self.assertTrue(attempt.hasNoTimers())
+
+    def test_connecting(self) -> None:
+        """A connection that is being made is given up, and the next backend is not tried."""
+        attempt = Attempt(POP3, route=routeTo(FIRST, SECOND))
+        self.assertGivenUp(attempt)
+        self.assertTrue(attempt.reactor.connectors[0].stoppedConnecting)
+
+    def test_connectingToName(self) -> None:
+        """So is one to a host by its name."""
+        attempt = Attempt(POP3, route=routeTo(Backend("mail.example.com", 110), SECOND))
+        self.assertGivenUp(attempt)
+
+    def test_resolving(self) -> None:
+        """So is the lookup of a name."""
+        attempt = Attempt(POP3, route=routeTo(Backend("mail.example.com", 110), SECOND))
+        attempt.result.cancel()
+        self.failureResultOf(attempt.result, CancelledError)
+        resolver = SlowResolver()
+        attempt.reactor.installNameResolver(resolver)
+        attempt.result = attempt.again()
+        self.assertGivenUp(attempt)
+        resolver.answer("192.0.2.1")
+        self.assertEqual(len(attempt.tried), 1)
+
+    def test_midLogin(self) -> None:
+        """A login under way is cut off, at whatever step."""
+        for said in range(3):
+            attempt = Attempt(POP3, route=routeTo(FIRST, SECOND))
+            attempt.accept()
+            attempt.says(*(GREETING, OK)[:said])
+            self.assertGivenUp(attempt)
+            self.assertTrue(attempt.transport.aborted)
+            attempt.transport.lose()
+
+    def test_handshake(self) -> None:
+        """So is a TLS handshake."""
+        attempt = Attempt(POP3, route=routeTo(Backend("192.0.2.99", 995, BackendTLS.IMPLICIT)))
+        attempt.accept()
+        self.assertGivenUp(attempt)
+        self.assertTrue(attempt.transport.aborted)
+
+
+class TLSTests(SynchronousTestCase):
+    """Backends that are spoken to over TLS."""
+
+    IMPLICIT = Backend("192.0.2.99", 995, BackendTLS.IMPLICIT)
+    STARTTLS = Backend("192.0.2.99", 110, BackendTLS.STARTTLS)
+
+    def test_implicit(self) -> None:
+        """With implicit TLS nothing is said or listened to before the handshake."""
+        attempt = Attempt(POP3, route=routeTo(self.IMPLICIT))
+        attempt.accept()
+        self.assertEqual(len(attempt.transport.tls), 1)
+        self.assertIs(attempt.session.phase, Phase.BACKEND_TLS)
+        self.assertEqual(attempt.hears(), b"")
+        attempt.transport.shakeHands()
+        self.assertIs(attempt.session.phase, Phase.BACKEND_LOGIN)
+        self.assertEqual(attempt.says(GREETING), b"USER joe\r\n")
+        attempt.says(OK, LOGGED_IN)
+        self.assertEqual(self.successResultOf(attempt.result).reply, LOGGED_IN)
+
+    def test_startTLS(self) -> None:
+        """With STARTTLS the credentials wait for the handshake."""
+        attempt = Attempt(POP3, route=routeTo(self.STARTTLS))
+        attempt.accept()
+        self.assertEqual(attempt.transport.tls, [])
+        self.assertEqual(attempt.says(GREETING), b"STLS\r\n")
+        self.assertEqual(attempt.says(OK), b"")
+        self.assertEqual(len(attempt.transport.tls), 1)
+        self.assertIs(attempt.session.phase, Phase.BACKEND_TLS)
+        attempt.transport.shakeHands()
+        self.assertEqual(attempt.hears(), b"USER joe\r\n")
+
+    def test_plaintextBehindStartTLS(self) -> None:
+        """What comes in the clear behind the answer to STARTTLS is thrown away, however much it looks like a login."""
+        attempt = Attempt(POP3, route=routeTo(self.STARTTLS))
+        attempt.accept()
+        attempt.says(GREETING)
+        attempt.says(OK + b"+OK forged\r\n+OK forged\r\n")
+        attempt.transport.shakeHands()
+        self.assertEqual(attempt.hears(), b"USER joe\r\n")
+        self.assertEqual(attempt.says(OK), b"PASS sesame\r\n")
+        self.assertNoResult(attempt.result)
+        attempt.says(LOGGED_IN)
+        client = self.successResultOf(attempt.result)
+        self.assertEqual((client.reply, client.leftOver), (LOGGED_IN, b""))
+
+    def test_startTLSRefused(self) -> None:
+        """A backend that will not have STARTTLS is not told the password in the clear: the next one is tried."""
+        attempt = Attempt(POP3, route=routeTo(self.STARTTLS, SECOND))
+        first = attempt.accept()
+        attempt.says(GREETING)
+        self.assertEqual(attempt.says(b"-ERR not here\r\n"), b"")
+        self.assertEqual(first.tls, [])
+        self.assertEqual(len(attempt.tried), 2)
+        self.assertIn('refuses STLS: "-ERR not here"', attempt.log[0])
+        attempt.refuse()
+        self.assertEqual(self.successResultOf(attempt.result), Denial(Trouble.TEMPORARY))
+
+    def test_handshakeFails(self) -> None:
+        """A handshake that fails is a temporary failure, and the log says in which phase."""
+        attempt = Attempt(POP3, route=routeTo(self.IMPLICIT))
+        attempt.accept()
+        attempt.transport.lose(OSError("certificate verify failed"))
+        self.assertEqual(self.successResultOf(attempt.result), Denial(Trouble.TEMPORARY))
+        self.assertEqual(attempt.transport.value(), b"")
+        self.assertIn("certificate verify failed, in phase backend-tls", attempt.log[0])
+
+    def test_handshakeTakesTooLong(self) -> None:
+        """A handshake counts against the time of the login."""
+        attempt = Attempt(POP3, route=routeTo(self.IMPLICIT))
+        attempt.accept()
+        attempt.reactor.advance(30)
+        self.assertEqual(self.successResultOf(attempt.result), Denial(Trouble.TEMPORARY))
+        self.assertTrue(attempt.transport.aborted)
+
+
+class LogTests(SynchronousTestCase):
+    """The log never holds a password, whatever a backend says."""
+
+    def assertHidden(self, password: bytes, echo: bytes, secret: str) -> None:
+        attempt = loggedIn(route=routeTo(password=password))
+        attempt.says(b"-ERR what is " + echo + b"\r\n")
+        self.assertEqual(self.successResultOf(attempt.result), Denial(Trouble.TEMPORARY))
+        self.assertNotIn(secret, attempt.log[0])
+        self.assertIn("***", attempt.log[0])
+        self.assertIn("-ERR what is", attempt.log[0])
+
+    def test_echo(self) -> None:
+        """A backend that quotes the command it did not understand has the password blotted out."""
+        self.assertHidden(b"sesame", b'"PASS sesame"', "sesame")
+
+    def test_base64(self) -> None:
+        """So has one that quotes the password's base64."""
+        encoded = base64.b64encode(b"sesame")
+        self.assertHidden(b"sesame", encoded, encoded.decode())
+
+    def test_initialResponse(self) -> None:
+        """So has one that quotes AUTH PLAIN's initial response."""
+        encoded = base64.b64encode(b"\0joe\0sesame")
+        self.assertHidden(b"sesame", b"AUTH PLAIN " + encoded, encoded.decode())
+
+    def test_quotedString(self) -> None:
+        """So has one that quotes a password in which IMAP's quoted string escapes something."""
+        self.assertHidden(rb'open"se\same', rb'LOGIN "joe" "open\"se\\same"', "same")
+
+    def test_blanks(self) -> None:
+        """A password that ends in a blank is found where the reply's own end has been cut off."""
+        self.assertHidden(b"sesame ", b"PASS sesame ", "sesame")
+
+    def test_bytes(self) -> None:
+        """A password of any bytes is found in the form that the log gives it."""
+        self.assertHidden(b"s\xe9same\x01", b"PASS s\xe9same\x01", "same")
+
+    def test_shortPassword(self) -> None:
+        """A password of blanks alone does not make the log unreadable."""
+        attempt = loggedIn(route=routeTo(password=b" "))
+        attempt.says(b"-ERR no such user\r\n")
+        self.assertIn("refused", attempt.log[0])
+
+    def test_controlCharacters(self) -> None:
+        """Control characters that a backend or a user name brings are escaped."""
+        attempt = loggedIn(route=routeTo(user=b"joe\x1b[2J\x85"))
+        attempt.says(b"-ERR \x1b[2J\x00 \rfake\r\n")
+        self.assertTrue(attempt.log[0].isprintable())

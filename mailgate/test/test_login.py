@@ -1,0 +1,163 @@
+"""
+Tests for L{mailgate.login}.
+"""
+
+from __future__ import annotations
+
+from attrs import exceptions
+from twisted.trial.unittest import SynchronousTestCase
+
+from mailgate.login import (
+    FORBIDDEN,
+    Backend,
+    BackendTLS,
+    Client,
+    Credentials,
+    Denial,
+    Envelope,
+    LoginRequest,
+    Method,
+    Refusal,
+    Route,
+    TLSState,
+    Trouble,
+    fitForWire,
+)
+
+SECRET = "open-sesame"
+
+
+class FitForWireTests(SynchronousTestCase):
+    """Tests for L{fitForWire}."""
+
+    def test_fit(self):
+        """Any bytes but three are fit, those beyond ASCII and the other control characters too."""
+        everything = bytes(set(range(256)) - FORBIDDEN)
+        self.assertTrue(fitForWire(everything))
+
+    def test_unfit(self):
+        """CR, LF and NUL are not, wherever they stand and in whichever text."""
+        for byte in (b"\r", b"\n", b"\0"):
+            for text in (byte, byte + b"x", b"x" + byte, b"x" + byte + b"y"):
+                self.assertFalse(fitForWire(text))
+                self.assertFalse(fitForWire(b"fine", None, text))
+
+    def test_absent(self):
+        """What is absent or empty can do no harm."""
+        self.assertTrue(fitForWire())
+        self.assertTrue(fitForWire(None, b""))
+
+    def test_theThree(self):
+        """The forbidden bytes are these three."""
+        self.assertEqual(FORBIDDEN, {0, 10, 13})
+
+
+class MethodTests(SynchronousTestCase):
+    """Tests for L{Method}."""
+
+    def test_names(self):
+        """The values are the words of nginx's Auth-Method."""
+        self.assertEqual({method.value for method in Method}, {"plain", "apop", "cram-md5", "external", "none"})
+
+    def test_digests(self):
+        """Only APOP and CRAM-MD5 hide the password."""
+        self.assertEqual({method for method in Method if method.isDigest}, {Method.APOP, Method.CRAM_MD5})
+
+
+class BackendTests(SynchronousTestCase):
+    """Tests for L{Backend}."""
+
+    def test_str(self):
+        """A backend is shown as host and port, an IPv6 address in brackets, a unix socket alone."""
+        self.assertEqual(str(Backend("mx.example.com", 25)), "mx.example.com:25")
+        self.assertEqual(str(Backend("::1", 143)), "[::1]:143")
+        self.assertEqual(str(Backend("unix:/run/lmtp", 0)), "unix:/run/lmtp")
+
+    def test_defaults(self):
+        """A backend is reached in the clear; where it is not, its certificate counts."""
+        backend = Backend("h", 1)
+        self.assertIs(backend.tls, BackendTLS.OFF)
+        self.assertTrue(backend.verify)
+
+
+class DefaultsTests(SynchronousTestCase):
+    """What a value says where nobody has said otherwise."""
+
+    def test_route(self):
+        """A route is one that somebody has judged, and knows no password."""
+        route = Route((), b"joe")
+        self.assertTrue(route.judged)
+        self.assertIsNone(route.password)
+
+    def test_denial(self):
+        """A denial is told at once, in the protocol's own words, and the connection lives on."""
+        denial = Denial(Trouble.DENIED)
+        self.assertEqual((denial.text, denial.code, denial.wait, denial.close), (None, None, 0.0, False))
+
+    def test_client(self):
+        """A client is not known by name, and in the clear."""
+        client = Client("192.0.2.1", 4)
+        self.assertEqual((client.name, client.tls), ("[UNAVAILABLE]", None))
+
+    def test_request(self):
+        """Attempts count from one."""
+        request = LoginRequest("imap", Credentials(Method.NONE), Client("192.0.2.1"))
+        self.assertEqual((request.attempt, request.tag, request.envelope), (1, b"", Envelope()))
+
+    def test_refusal(self):
+        """A backend's refusal is final unless it says that it will pass."""
+        self.assertFalse(Refusal(b"NO").temporary)
+
+
+class SecretTests(SynchronousTestCase):
+    """No password is in any repr, and the values are still compared by it."""
+
+    def test_credentials(self):
+        """The user is shown, the secret is not, whatever the method."""
+        for method in Method:
+            shown = repr(Credentials(method, b"joe", SECRET.encode()))
+            self.assertNotIn(SECRET, shown)
+            self.assertIn("joe", shown)
+
+    def test_request(self):
+        """Nor is it shown by what holds the credentials."""
+        credentials = Credentials(Method.PLAIN, b"joe", SECRET.encode())
+        request = LoginRequest("imap", credentials, Client("192.0.2.1", 1, TLSState("TLSv1.3", "X")))
+        self.assertNotIn(SECRET, repr(request))
+        self.assertNotIn(SECRET, str(request))
+        self.assertNotIn(SECRET, f"{[request]}")
+
+    def test_route(self):
+        """The password for the backend is not shown."""
+        self.assertNotIn(SECRET, repr(Route((Backend("h", 1),), b"joe", SECRET.encode())))
+
+    def test_compared(self):
+        """Two secrets are not the same only because they are hidden."""
+        one, other = Credentials(Method.PLAIN, b"joe", b"a"), Credentials(Method.PLAIN, b"joe", b"b")
+        self.assertNotEqual(one, other)
+        self.assertNotEqual(Route((), b"joe", b"a"), Route((), b"joe", b"b"))
+
+
+class FrozenTests(SynchronousTestCase):
+    """What passes between the stages does not change on its way."""
+
+    def test_frozen(self):
+        """None of the values can be written to, or given attributes of its own."""
+        values = (
+            Credentials(Method.PLAIN),
+            TLSState("TLSv1.3", "X"),
+            Client("h"),
+            Envelope(),
+            Backend("h", 1),
+            Route((), b""),
+            Denial(Trouble.DENIED),
+            Refusal(b""),
+        )
+        for value in values:
+            for name in (*[attribute.name for attribute in value.__attrs_attrs__], "novelty"):
+                with self.assertRaises(exceptions.FrozenInstanceError):
+                    setattr(value, name, None)
+
+    def test_hashable(self):
+        """They can be kept in sets."""
+        self.assertEqual(len({Backend("h", 1), Backend("h", 1), Backend("h", 2)}), 2)

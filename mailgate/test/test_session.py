@@ -1,0 +1,127 @@
+"""
+Tests for L{mailgate.session}.
+"""
+
+from __future__ import annotations
+
+from twisted.logger import formatEvent
+from twisted.trial.unittest import SynchronousTestCase
+
+from mailgate.login import TLSState
+from mailgate.session import STORY, Outcome, Phase, Session
+
+
+def session(**known: object) -> Session:
+    """The ledger of a connection that began at 100 seconds."""
+    ledger = Session("imap", "127.0.0.1:143", "192.0.2.7:40123", 100.0)
+    for name, value in known.items():
+        setattr(ledger, name, value)
+    return ledger
+
+
+class PhaseTests(SynchronousTestCase):
+    """Tests for L{Session.enter}."""
+
+    def test_begin(self):
+        """A connection begins by being accepted."""
+        self.assertIs(session().phase, Phase.ACCEPT)
+        self.assertIs(session().reached, Phase.ACCEPT)
+
+    def test_enter(self):
+        """It is in one phase at a time, the latest."""
+        ledger = session()
+        ledger.enter(Phase.GREETING)
+        ledger.enter(Phase.COMMAND)
+        self.assertIs(ledger.phase, Phase.COMMAND)
+        self.assertIs(ledger.reached, Phase.COMMAND)
+
+    def test_back(self):
+        """A refused login leads back, and that is where it then stands."""
+        ledger = session()
+        ledger.enter(Phase.AUTH)
+        ledger.enter(Phase.COMMAND)
+        self.assertIs(ledger.reached, Phase.COMMAND)
+
+    def test_end(self):
+        """The end does not hide how far it came."""
+        ledger = session()
+        ledger.enter(Phase.BACKEND_LOGIN)
+        ledger.enter(Phase.END)
+        self.assertIs(ledger.phase, Phase.END)
+        self.assertIs(ledger.reached, Phase.BACKEND_LOGIN)
+
+    def test_words(self):
+        """The phases have the names of the design, each its own."""
+        self.assertEqual(
+            " ".join(phase.value for phase in Phase),
+            "accept tls greeting command challenge auth connect backend-tls backend-login relay end",
+        )
+
+
+class OutcomeTests(SynchronousTestCase):
+    """Tests for L{Session.conclude}."""
+
+    def test_first(self):
+        """The first reason counts: what it brings about is none."""
+        ledger = session()
+        ledger.conclude(Outcome.TIMEOUT)
+        ledger.conclude(Outcome.CLIENT_LEFT)
+        self.assertIs(ledger.outcome, Outcome.TIMEOUT)
+
+    def test_open(self):
+        """There is no outcome before there is one."""
+        self.assertIsNone(session().outcome)
+
+    def test_distinct(self):
+        """No two outcomes are told in the same words, and none breaks the story's list of words."""
+        told = [outcome.value for outcome in Outcome]
+        self.assertEqual(len(told), len(set(told)))
+        self.assertEqual([value for value in told if "," in value], [])
+
+
+class StoryTests(SynchronousTestCase):
+    """Tests for L{Session.story} and L{STORY}."""
+
+    def tell(self, ledger: Session, now: float = 101.5) -> str:
+        return formatEvent({"log_format": STORY, **ledger.story(now)})
+
+    def test_whole(self):
+        """One event tells client, server, protocol, TLS, user, backend, phase, outcome, seconds and bytes."""
+        ledger = session(
+            tls=TLSState("TLSv1.3", "TLS_AES_256_GCM_SHA384"),
+            user=b"joe",
+            backend="192.0.2.99:143",
+            received=12,
+            sent=3456,
+        )
+        ledger.enter(Phase.RELAY)
+        ledger.conclude(Outcome.RELAYED)
+        ledger.enter(Phase.END)
+        self.assertEqual(
+            self.tell(ledger),
+            "connection ended: client 192.0.2.7:40123, server 127.0.0.1:143, protocol imap,"
+            ' tls TLSv1.3 TLS_AES_256_GCM_SHA384, user "joe", backend 192.0.2.99:143, reached relay,'
+            " outcome relayed, 1.500 s, received 12, sent 3456",
+        )
+
+    def test_empty(self):
+        """What never came about is told as that."""
+        told = self.tell(session(), 100.0)
+        self.assertIn(', tls no, user "", backend -, reached accept, outcome -, 0.000 s, received 0, sent 0', told)
+
+    def test_complete(self):
+        """Every field that the story's format names is given, and no other."""
+        fields = session().story(100.0)
+        for name in fields:
+            self.assertIn("{" + name, STORY)
+        self.assertNotIn("Unable to format", self.tell(session()))
+
+    def test_userIsEscaped(self):
+        """A user's name cannot break the line, or write with the terminal's own commands."""
+        told = self.tell(session(user=b"joe\r\n2026 [info] \x1b[2Jforged\0\xff"))
+        self.assertIn(r'user "joe\r\n2026 [info] \x1b[2Jforged\x00\xff"', told)
+        self.assertEqual([character for character in told if ord(character) < 32], [])
+
+    def test_userIsNoFormat(self):
+        """Braces in a user's name are braces."""
+        self.assertIn('user "{client!r}"', self.tell(session(user=b"{client!r}")))
