@@ -80,9 +80,12 @@ class Attempt:
         route: Route | None = None,
         timeout: float = 30.0,
         trust: Any = None,
+        resolver: Any = None,
         **request: Any,
     ) -> None:
         self.reactor = MemoryReactorClock()
+        if resolver is not None:
+            self.reactor.installNameResolver(resolver)
         self.events: list[dict[str, Any]] = []
         self.route = route or routeTo()
         self.session = Session(record.name, "127.0.0.1:110", "192.0.2.7:40123", 0.0, user=self.route.user)
@@ -236,15 +239,14 @@ class EndpointTests(SynchronousTestCase):
         """A name is looked up anew for every connection, so that a change in the DNS is followed."""
         resolver = SlowResolver()
         self.assertTrue(verifyObject(IHostnameResolver, resolver))
-        attempt = Attempt(POP3, route=routeTo(Backend("mail.example.com", 110)))
-        attempt.reactor.installNameResolver(resolver)
-        for count, address in enumerate(("192.0.2.1", "192.0.2.2"), 1):
-            result = attempt.again()
+        attempt = Attempt(POP3, route=routeTo(Backend("mail.example.com", 110)), resolver=resolver)
+        for address in ("192.0.2.1", "192.0.2.2"):
             resolver.answer(address)
-            self.assertEqual(len(resolver.receivers), count)
             self.assertEqual(attempt.tried[-1], (address, 110))
-            result.cancel()
-            self.failureResultOf(result, CancelledError)
+            attempt.refuse()
+            self.successResultOf(attempt.result)
+            attempt.result = attempt.again()
+        self.assertEqual(len(resolver.receivers), 3)
         attempt.result.cancel()
         self.failureResultOf(attempt.result, CancelledError)
 
@@ -500,24 +502,16 @@ class ConnectorTests(SynchronousTestCase):
 
     def test_unknownHostName(self) -> None:
         """So is a name without an address."""
-        attempt = Attempt(POP3, route=routeTo(Backend("gone.example.com", 110)))
-        attempt.result.cancel()
-        self.failureResultOf(attempt.result, CancelledError)
         resolver = SlowResolver()
-        attempt.reactor.installNameResolver(resolver)
-        attempt.result = attempt.again()
+        attempt = Attempt(POP3, route=routeTo(Backend("gone.example.com", 110)), resolver=resolver)
         resolver.answer()
         self.assertTemporary(attempt)
         self.assertIn("gone.example.com", attempt.log[-1])
 
     def test_slowName(self) -> None:
         """The time of a name's lookup is part of the time that its backend has, and the log says that time is up."""
-        attempt = Attempt(POP3, route=routeTo(Backend("mail.example.com", 110)))
-        attempt.result.cancel()
-        self.failureResultOf(attempt.result, CancelledError)
         resolver = SlowResolver()
-        attempt.reactor.installNameResolver(resolver)
-        attempt.result = attempt.again()
+        attempt = Attempt(POP3, route=routeTo(Backend("mail.example.com", 110)), resolver=resolver)
         attempt.reactor.advance(20)
         resolver.answer("192.0.2.1")
         attempt.reactor.advance(9.9)
@@ -528,17 +522,12 @@ class ConnectorTests(SynchronousTestCase):
 
     def test_noAnswerFromResolver(self) -> None:
         """A resolver that does not answer is given up in time; what it answers later is not listened to."""
-        attempt = Attempt(POP3, route=routeTo(Backend("mail.example.com", 110)))
-        attempt.result.cancel()
-        self.failureResultOf(attempt.result, CancelledError)
         resolver = SlowResolver()
-        attempt.reactor.installNameResolver(resolver)
-        attempt.result = attempt.again()
-        tried = len(attempt.tried)
+        attempt = Attempt(POP3, route=routeTo(Backend("mail.example.com", 110)), resolver=resolver)
         attempt.reactor.advance(30)
         self.assertTemporary(attempt)
         resolver.answer("192.0.2.1")
-        self.assertEqual(len(attempt.tried), tried)
+        self.assertEqual(attempt.tried, [])
 
     def test_forbiddenBytes(self) -> None:
         """Credentials with CR, LF or NUL are wrong ones; no backend is even connected to."""
@@ -647,15 +636,11 @@ class CancellationTests(SynchronousTestCase):
 
     def test_resolving(self) -> None:
         """So is the lookup of a name."""
-        attempt = Attempt(POP3, route=routeTo(Backend("mail.example.com", 110), SECOND))
-        attempt.result.cancel()
-        self.failureResultOf(attempt.result, CancelledError)
         resolver = SlowResolver()
-        attempt.reactor.installNameResolver(resolver)
-        attempt.result = attempt.again()
-        self.assertGivenUp(attempt)
+        attempt = Attempt(POP3, route=routeTo(Backend("mail.example.com", 110), SECOND), resolver=resolver)
+        self.assertGivenUp(attempt, tried=0)
         resolver.answer("192.0.2.1")
-        self.assertEqual(len(attempt.tried), 1)
+        self.assertEqual(attempt.tried, [])
 
     def test_midLogin(self) -> None:
         """A login under way is cut off, at whatever step."""

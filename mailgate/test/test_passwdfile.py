@@ -21,18 +21,17 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
+from mailgate.accounts import BadLine, parseAccount
 from mailgate.authenticators import passwdfile
 from mailgate.authenticators.passwdfile import (
     AT_ONCE,
     KIND,
     PATIENCE,
     WAITING,
-    BadLine,
     FileAuthenticator,
     FileSettings,
     Hashing,
     Overloaded,
-    parseAccount,
 )
 from mailgate.directives import ServerSettings, directives
 from mailgate.interfaces import IAuthenticator

@@ -12,6 +12,7 @@ import ssl
 import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from typing import Any
 
 from mailgate.test.integration.daemon import waitUntil
 from mailgate.test.integration.dovecot import PASSWORD
@@ -120,7 +121,8 @@ def arrived(address: Address, user: str, subject: str) -> bytes:
         client.select(readonly=True)
         numbers = client.search(None, "SUBJECT", f'"{subject}"')[1][0].split()
         for number in numbers:
-            found.append(client.fetch(number.decode(), "BODY.PEEK[]")[1][0][1])  # type: ignore[index]
+            response: Any = client.fetch(number.decode(), "BODY.PEEK[]")[1]
+            found.append(response[0][1])
         return bool(found)
 
     with imap(address, user) as client:

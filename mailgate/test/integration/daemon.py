@@ -7,14 +7,16 @@ from __future__ import annotations
 import atexit
 import itertools
 import os
+import shlex
 import signal
 import socket
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any, Protocol, TypeVar
 
-__all__ = ["Daemon", "Stoppable", "accepts", "freePort", "shared", "waitUntil"]
+__all__ = ["Daemon", "Stoppable", "accepts", "freePort", "ifKilled", "newFolder", "shared", "waitUntil"]
 
 
 class Stoppable(Protocol):
@@ -25,6 +27,39 @@ class Stoppable(Protocol):
 
 
 S = TypeVar("S", bound=Stoppable)
+
+_guard: subprocess.Popen[bytes] | None = None
+
+
+def ifKilled(*command: str) -> None:
+    """
+    Have C{command} run if this process is killed before it could end what it has started.
+
+    A shell waits for the end of a pipe that only this process writes to; then it runs all commands, the youngest first.
+    """
+    global _guard
+    if _guard is None:
+        script = 'commands=$(tac) && eval "$commands"'
+        null = subprocess.DEVNULL
+        _guard = subprocess.Popen(
+            ["sh", "-c", script], stdin=subprocess.PIPE, stdout=null, stderr=null, start_new_session=True
+        )
+        # What is registered first is called last: by then everything has been stopped.
+        atexit.register(_guard.kill)
+    assert _guard.stdin is not None
+    _guard.stdin.write(shlex.join(command).encode() + b"\n")
+    _guard.stdin.flush()
+
+
+def newFolder(name: str) -> str:
+    """
+    A new folder, whose name says what it is for.
+
+    Its path is short, which neither trial's nor TMPDIR's need be: that of a unix socket has room for a hundred bytes.
+    """
+    folder = tempfile.mkdtemp(prefix=f"mailgate-{name}-", dir="/tmp")
+    ifKilled("rm", "-rf", folder)
+    return folder
 
 _started: dict[Hashable, Any] = {}
 
@@ -90,6 +125,8 @@ class Daemon:
             self.process = subprocess.Popen(
                 arguments, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, env=environ
             )
+        self.name = " ".join(arguments)
+        ifKilled("kill", str(self.process.pid))
 
     def said(self) -> str:
         """All that it has written."""
@@ -107,9 +144,9 @@ class Daemon:
             return self.process.poll() is not None or all(map(accepts, ports))
 
         try:
-            waitUntil(listensOrHasEnded, f"{self.process.args} listens on {ports}")
+            waitUntil(listensOrHasEnded, f"{self.name} listens on {ports}")
             if self.process.returncode is not None:
-                raise AssertionError(f"{self.process.args} has ended with status {self.process.returncode}")
+                raise AssertionError(f"{self.name} has ended with status {self.process.returncode}")
         except AssertionError as trouble:
             self.end()
             raise AssertionError(f"{trouble}\n{self.said()}") from None

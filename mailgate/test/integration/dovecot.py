@@ -11,10 +11,9 @@ import grp
 import os
 import pwd
 import shutil
-import tempfile
 
 from mailgate.test.integration.certificates import Authority
-from mailgate.test.integration.daemon import Daemon, freePort
+from mailgate.test.integration.daemon import Daemon, freePort, newFolder
 from mailgate.test.integration.programs import programPath
 
 __all__ = ["PASSWORD", "USERS", "Dovecot", "mailOwner"]
@@ -115,8 +114,7 @@ class Dovecot:
     """
 
     def __init__(self, authority: Authority) -> None:
-        # Neither mktemp() nor TMPDIR: a path of a unix socket has room for a hundred characters.
-        self.folder = tempfile.mkdtemp(prefix="mailgate-dovecot-", dir="/tmp")
+        self.folder = newFolder("dovecot")
         self.ports = {name: freePort() for name in ("imap", "imaps", "pop3", "pop3s")}
         self.sasl = os.path.join(self.folder, "sasl")
         self.mail = os.path.join(self.folder, "mail")

@@ -12,10 +12,9 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-import tempfile
 
 from mailgate.test.integration.certificates import Authority
-from mailgate.test.integration.daemon import accepts, freePort, waitUntil
+from mailgate.test.integration.daemon import accepts, freePort, ifKilled, newFolder, waitUntil
 from mailgate.test.integration.dovecot import USERS, Dovecot, mailOwner
 from mailgate.test.integration.programs import programPath
 
@@ -86,10 +85,11 @@ class Postfix:
     """A running Postfix that delivers to C{dovecot}; C{ports} are those of its services at 127.0.0.1."""
 
     def __init__(self, authority: Authority, dovecot: Dovecot) -> None:
-        self.folder = tempfile.mkdtemp(prefix="mailgate-postfix-", dir="/tmp")
+        self.folder = newFolder("postfix")
         os.chmod(self.folder, 0o755)
         self.ports = {name: freePort() for name in ("trusting", "sasl", "login", "smtps")}
         self._configure(authority, dovecot)
+        ifKilled(*self._command("stop"))
         self._postfix("start")
         waitUntil(lambda: all(map(accepts, self.ports.values())), "Postfix listens")
 
@@ -109,11 +109,14 @@ class Postfix:
         with open(os.path.join(self.folder, name), "w") as file:
             file.write(content)
 
-    def _postfix(self, command: str) -> None:
+    def _command(self, command: str) -> list[str]:
         program = programPath("postfix")
         assert program is not None
+        return [program, "-c", self.folder, command]
+
+    def _postfix(self, command: str) -> None:
         run = subprocess.run(
-            [program, "-c", self.folder, command],
+            self._command(command),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

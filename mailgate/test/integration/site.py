@@ -10,7 +10,6 @@ import imaplib
 import itertools
 import os
 import shutil
-import tempfile
 from textwrap import dedent, indent
 from typing import Any
 
@@ -21,7 +20,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from mailgate.test.integration.authservice import AuthService
 from mailgate.test.integration.certificates import Authority
-from mailgate.test.integration.daemon import freePort, shared
+from mailgate.test.integration.daemon import freePort, newFolder, shared
 from mailgate.test.integration.dovecot import PASSWORD, USERS, Dovecot
 from mailgate.test.integration.gateway import GatewayProcess
 from mailgate.test.integration.postfix import Postfix
@@ -55,7 +54,7 @@ class Backends:
     postfix: Postfix
 
     def __init__(self) -> None:
-        self.folder = tempfile.mkdtemp(prefix="mailgate-backends-")
+        self.folder = newFolder("backends")
         self.authority = Authority(self.folder, "authority")
         self.dovecot = Dovecot(self.authority)
         self.protocols: tuple[str, ...] = ("imap", "pop3")
@@ -96,7 +95,7 @@ class Site:
 
     def __init__(self, backends: Backends) -> None:
         self.backends = backends
-        self.folder = tempfile.mkdtemp(prefix="mailgate-site-")
+        self.folder = newFolder("site")
         self.auth = AuthService(backends.services)
         self.auth.start()
         self._ports: dict[str, dict[str, int]] = {}
@@ -240,7 +239,7 @@ class GatewayTestCase(BackendTestCase):
         """What the gateway has logged since the test began."""
         return self.site.gateway.log()[self.logged :]
 
-    def run(self, result: Any) -> Any:
+    def run(self, result: Any = None) -> Any:
         """Run the test; a failure is followed by what the gateway logged meanwhile."""
         return super().run(_WithLog(IReporter(result), self))
 

@@ -18,7 +18,7 @@ class Conversations:
     """What clients do all day. C{tls} is how."""
 
     tls = "plain"
-    needs = ("curl", "swaks", "mbsync")
+    needs: tuple[str, ...] = ("curl", "swaks", "mbsync")
 
     def expectSuccess(self, ran):
         """A program has ended with status 0; if not, its output is shown."""

@@ -1,0 +1,304 @@
+"""
+Tests for L{mailgate.journal}.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+from typing import Any, cast
+
+from twisted.logger import ILogObserver, Logger, LogLevel, LogPublisher, globalLogPublisher
+from twisted.python import log as legacyLog
+from twisted.python.failure import Failure
+from twisted.trial.unittest import SynchronousTestCase
+from zope.interface.verify import verifyObject
+
+from mailgate.directives import directives
+from mailgate.journal import LEVELS, ErrorLog, Journal, LogSettings, errorLogObserver, printable
+
+NASTY = "joe\r\n2026-01-01T00:00:00+0000 [info] forged\0\x1b[2J\x7f\x85\u2028\u2029"
+
+
+class Told:
+    """A value that counts how often it is made into text."""
+
+    count = 0
+
+    def __str__(self) -> str:
+        self.count += 1
+        return "told"
+
+
+def caught(message: str) -> Failure:
+    """A failure with a traceback."""
+    try:
+        raise RuntimeError(message)
+    except RuntimeError:
+        return Failure()
+
+
+def recorder() -> tuple[list[Any], ILogObserver]:
+    """A list, and an observer that appends events to it."""
+    events: list[Any] = []
+    return events, LogPublisher(cast(ILogObserver, events.append))
+
+
+class PrintableTests(SynchronousTestCase):
+    """Tests for L{printable}."""
+
+    def test_text(self):
+        """What is UTF-8 is shown as that."""
+        self.assertEqual(printable(b"joe"), "joe")
+        self.assertEqual(printable("Jörg".encode()), "Jörg")
+
+    def test_bytes(self):
+        """What is not UTF-8 is escaped, byte by byte; nothing is dropped, and nothing is raised."""
+        self.assertEqual(printable(b"a\xff\xfeb\xc3"), r"a\xff\xfeb\xc3")
+
+    def test_control(self):
+        """Every character that could end a line, or speak to a terminal, is escaped."""
+        self.assertEqual(printable(b"a\r\n\t\0\x1b[2J\x7f"), r"a\r\n\t\x00\x1b[2J\x7f")
+        self.assertEqual(printable("\x85\u2028\u2029\x9b".encode()), r"\x85\u2028\u2029\x9b")
+
+    def test_everyByte(self):
+        """Whatever the bytes, the result is one line of printable characters."""
+        for byte in range(256):
+            shown = printable(bytes([byte]) * 2)
+            self.assertTrue(shown.isprintable(), byte)
+            self.assertEqual(len(shown.splitlines()), 1)
+
+
+class SettingsTests(SynchronousTestCase):
+    """Tests for L{LogSettings}."""
+
+    def parse(self, value: str) -> tuple[ErrorLog, ...]:
+        (declared,) = directives(LogSettings)
+        logs: tuple[ErrorLog, ...] = declared.parse(value, "/etc/mailgate")
+        return logs
+
+    def test_default(self):
+        """As with nginx, errors are logged; with twistd, to standard error."""
+        self.assertEqual(LogSettings().errorLog, (ErrorLog(None, LogLevel.error),))
+        self.assertIs(LogSettings().level, LogLevel.error)
+
+    def test_forms(self):
+        """A file or stderr, with a level or error; a relative path starts at the ini file's folder."""
+        self.assertEqual(self.parse("stderr"), (ErrorLog(None, LogLevel.error),))
+        self.assertEqual(self.parse("stderr   info"), (ErrorLog(None, LogLevel.info),))
+        self.assertEqual(self.parse("stderr\tdebug"), (ErrorLog(None, LogLevel.debug),))
+        self.assertEqual(self.parse("log/x.log warn"), (ErrorLog("/etc/mailgate/log/x.log", LogLevel.warn),))
+
+    def test_levels(self):
+        """nginx's eight levels are known, and come in nginx's order."""
+        self.assertEqual(list(LEVELS), ["debug", "info", "notice", "warn", "error", "crit", "alert", "emerg"])
+        order = list(LogLevel.iterconstants())
+        ranks = [order.index(level) for level in LEVELS.values()]
+        self.assertEqual(ranks, sorted(ranks))
+        for word, level in LEVELS.items():
+            self.assertEqual(self.parse(f"stderr {word}"), (ErrorLog(None, level),))
+
+    def test_several(self):
+        """There may be several, and the journal needs the least level of all."""
+        settings = LogSettings(self.parse("stderr\n/var/log/m.log info\n/x crit"))
+        self.assertEqual([log.file for log in settings.errorLog], [None, "/var/log/m.log", "/x"])
+        self.assertIs(settings.level, LogLevel.info)
+
+    def test_refused(self):
+        """An unknown level is answered with the known ones, syslog with what there is, nothing with a complaint."""
+        for value, message in (
+            ("stderr inof", '"inof" is no level, they are debug, info'),
+            ("stderr inof", "did you mean info?"),
+            ("stderr info json", '"info json" is no level'),
+            ("syslog:server=x", "a file or stderr can be logged to"),
+            ("memory:32k debug", "a file or stderr"),
+            ("", "a value is missing"),
+        ):
+            self.assertIn(message, str(self.assertRaises(ValueError, self.parse, value)))
+
+
+class JournalTests(SynchronousTestCase):
+    """Tests for L{Journal}."""
+
+    def journal(self, level: LogLevel) -> tuple[Journal, list[Any]]:
+        events, observer = recorder()
+        return Journal(level, observer), events
+
+    def logAll(self, journal: Journal) -> None:
+        journal.info("an info {x}", x=1)
+        journal.warn("a warn {x}", x=2)
+        journal.error("an error {x}", x=3)
+        journal.failure("a failure {x}", caught("boom"), x=4)
+
+    def test_levels(self):
+        """An event below the level is not even built; a failure always is."""
+        for level, expected in (
+            (LogLevel.debug, "info warn error critical"),
+            (LogLevel.info, "info warn error critical"),
+            (LogLevel.warn, "warn error critical"),
+            (LogLevel.error, "error critical"),
+            (LogLevel.critical, "critical"),
+        ):
+            journal, events = self.journal(level)
+            self.logAll(journal)
+            self.assertEqual(" ".join(event["log_level"].name for event in events), expected)
+
+    def test_default(self):
+        """Unless it is told otherwise, a journal takes errors."""
+        events, observer = recorder()
+        self.logAll(Journal(observer=observer))
+        self.assertEqual([event["log_level"] for event in events], [LogLevel.error, LogLevel.critical])
+
+    def test_wantsInfo(self):
+        """Who would have to work for an event can ask whether it is wanted."""
+        self.assertTrue(self.journal(LogLevel.debug)[0].wantsInfo)
+        self.assertTrue(self.journal(LogLevel.info)[0].wantsInfo)
+        self.assertFalse(self.journal(LogLevel.warn)[0].wantsInfo)
+        self.assertFalse(self.journal(LogLevel.error)[0].wantsInfo)
+
+    def test_fields(self):
+        """An event keeps its format and its fields apart, and they are made into text by observers alone."""
+        journal, events = self.journal(LogLevel.info)
+        told = Told()
+        journal.info("client {client}", client=told)
+        self.assertEqual((events[0]["log_format"], events[0]["client"]), ("client {client}", told))
+        self.assertEqual(told.count, 0)
+
+    def test_namespace(self):
+        """Everything is logged in the name of mailgate, wherever it comes from."""
+        journal, events = self.journal(LogLevel.info)
+        self.logAll(journal)
+        self.assertEqual({event["log_namespace"] for event in events}, {"mailgate"})
+
+    def test_global(self):
+        """Without an observer of its own it logs to Twisted's log, which is where an embedding application looks."""
+        events, observer = recorder()
+        globalLogPublisher.addObserver(observer)
+        self.addCleanup(globalLogPublisher.removeObserver, observer)
+        Journal(LogLevel.info).info("here")
+        self.assertIn("here", [event.get("log_format") for event in events])
+
+
+class ObserverTests(SynchronousTestCase):
+    """Tests for L{errorLogObserver}."""
+
+    def setUp(self):
+        self.stderr = io.StringIO()
+
+    def write(self, format: str, level: Any = LogLevel.info, **fields: object) -> str:
+        """What standard error gets of one event."""
+        observer = errorLogObserver([ErrorLog(None, LogLevel.info)], self.stderr)
+        Logger("test", observer=observer).emit(level, format, **fields)
+        written: str = self.stderr.getvalue()
+        return written
+
+    def test_interface(self):
+        """It is an observer, for twistd to take."""
+        self.assertTrue(verifyObject(ILogObserver, errorLogObserver([ErrorLog()], self.stderr)))
+
+    def test_line(self):
+        """An event is one line: the moment, the level, the text."""
+        self.assertRegex(
+            self.write("client {client} left", client="192.0.2.7"),
+            r"\A\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d[+-]\d{4} \[info\] client 192\.0\.2\.7 left\n\Z",
+        )
+
+    def test_unwanted(self):
+        """An event that no log wants is not even made into text."""
+        told = Told()
+        self.assertEqual(self.write("{told}", LogLevel.debug, told=told), "")
+        self.assertEqual(told.count, 0)
+
+    def test_injection(self):
+        """What got past printable, in a field or in the format, still makes one line."""
+        written = self.write("user {user}" + NASTY, LogLevel.error, user=NASTY)
+        self.assertEqual(len(written.splitlines()), 1)
+        self.assertTrue(written[:-1].isprintable())
+        self.assertEqual(written.count(r"joe\r\n2026-01-01"), 2)
+
+    def test_fieldIsNoFormat(self):
+        """Braces that come in a field are not looked up."""
+        self.assertIn("user {log_level}", self.write("user {user}", user="{log_level}"))
+
+    def test_brokenFormat(self):
+        """An event that cannot be made into text is told of, not raised."""
+        self.assertIn("nable to format event", self.write("{missing.attribute}", LogLevel.error))
+        self.assertEqual(len(self.stderr.getvalue().splitlines()), 1)
+
+    def test_failure(self):
+        """A failure comes with its traceback, every line of it indented."""
+        observer = errorLogObserver([ErrorLog()], self.stderr)
+        Journal(observer=observer).failure("login of {user} failed", caught("boom"), user="joe")
+        first, *rest = self.stderr.getvalue().splitlines()
+        self.assertTrue(first.endswith("[critical] login of joe failed"), first)
+        self.assertEqual(rest[0], "    Traceback (most recent call last):")
+        self.assertIn("RuntimeError: boom", rest[-1])
+        self.assertEqual([line for line in rest if not line.startswith("    ")], [])
+
+    def test_injectionByFailure(self):
+        """An exception, or the message over it, that quotes a forged event does not make one of it."""
+        observer = errorLogObserver([ErrorLog()], self.stderr)
+        Journal(observer=observer).failure("login of {user} failed", caught(NASTY), user=NASTY)
+        written = self.stderr.getvalue()
+        lines = written.split("\n")[:-1]
+        self.assertEqual(len([line for line in lines if not line.startswith("    ")]), 1)
+        self.assertEqual([line for line in lines if not line.isprintable()], [])
+        self.assertIn("    2026-01-01T00:00:00+0000 [info] forged", written)
+
+    def test_legacy(self):
+        """Events of twisted.python.log are written too."""
+        publisher = legacyLog.LogPublisher(
+            publishPublisher=LogPublisher(errorLogObserver([ErrorLog(None, LogLevel.info)], self.stderr))
+        )
+        publisher.msg("old\nfashioned")
+        self.assertIn(r"old\nfashioned", self.stderr.getvalue())
+
+    def test_stderr(self):
+        """Standard error is the process's unless another stream is given."""
+        self.patch(sys, "stderr", self.stderr)
+        Journal(observer=errorLogObserver([ErrorLog()])).error("here")
+        self.assertIn("[error] here\n", self.stderr.getvalue())
+
+
+class FileTests(SynchronousTestCase):
+    """Logs in files."""
+
+    def setUp(self):
+        self.path = self.mktemp()
+        self.stderr = io.StringIO()
+
+    def read(self) -> str:
+        with open(self.path, encoding="utf-8") as opened:
+            return opened.read()
+
+    def test_levels(self):
+        """Each of several logs gets the events of its own level and above."""
+        logs = [ErrorLog(None, LogLevel.error), ErrorLog(self.path, LogLevel.info)]
+        journal = Journal(LogLevel.info, errorLogObserver(logs, self.stderr))
+        journal.info("small talk")
+        journal.error("trouble")
+        self.assertEqual([line.split("] ")[1] for line in self.read().splitlines()], ["small talk", "trouble"])
+        self.assertEqual([line.split("] ")[1] for line in self.stderr.getvalue().splitlines()], ["trouble"])
+
+    def test_appended(self):
+        """A log that is there is added to."""
+        with open(self.path, "w", encoding="utf-8") as opened:
+            opened.write("before\n")
+        Journal(observer=errorLogObserver([ErrorLog(self.path)])).error("after")
+        self.assertTrue(self.read().startswith("before\n"))
+        self.assertTrue(self.read().endswith("[error] after\n"))
+
+    def test_atOnce(self):
+        """An event is in the file when it has been logged, not when a buffer is full."""
+        Journal(observer=errorLogObserver([ErrorLog(self.path)])).error("now")
+        self.assertIn("now", self.read())
+
+    def test_anyText(self):
+        """UTF-8 whatever the locale says, and what not even that can write is escaped."""
+        Journal(observer=errorLogObserver([ErrorLog(self.path)])).error("{user}", user="Jörg \udcff")
+        self.assertIn(r"Jörg \udcff", self.read())
+
+    def test_unopenable(self):
+        """A file that cannot be opened is told of at once."""
+        self.assertRaises(OSError, errorLogObserver, [ErrorLog(os.path.join(self.path, "x.log"))])

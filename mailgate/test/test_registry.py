@@ -1,0 +1,371 @@
+"""
+Contracts over everything that is registered in L{mailgate.registry}, and over everything that may hold a secret: who
+adds a protocol, an authenticator or a settings class need not write these tests again.
+"""
+
+from __future__ import annotations
+
+import os
+import pkgutil
+import re
+from collections.abc import Iterator
+from itertools import combinations
+from typing import Any
+
+import attrs
+from twisted.internet.task import Clock
+from twisted.internet.testing import MemoryReactorClock
+from twisted.python.reflect import namedModule
+from twisted.trial.unittest import SkipTest, SynchronousTestCase
+from zope.interface.verify import verifyObject
+
+import mailgate
+from mailgate.client import ProxyClient, ProxySettings
+from mailgate.config import authenticatorKind, knownDirectives, parse
+from mailgate.dialogue import Command
+from mailgate.directives import Directive, Level, ListenAddress, directives
+from mailgate.interfaces import IAuthenticator
+from mailgate.journal import Journal
+from mailgate.listener import ListenSettings
+from mailgate.login import Client, Credentials, LoginRequest, Method, Route, Trouble
+from mailgate.passwords import parsePassword
+from mailgate.registry import AUTHENTICATORS, PROCESS_SETTINGS, PROTOCOLS, SANDBOX_SETTINGS, SERVER_SETTINGS
+from mailgate.server import ProxyServer
+
+GROUPS = (ListenSettings, *SERVER_SETTINGS, *PROCESS_SETTINGS, SANDBOX_SETTINGS)
+GATEWAY_INI = os.path.join(os.path.dirname(os.path.dirname(mailgate.__file__)), "etc", "gateway.ini")
+PLANTED = "open-sesame"
+
+CONFIGURATION = f"""
+[sandbox]
+users = joe {PLANTED}
+[mail]
+server_name = mx.test
+[server http]
+listen = 127.0.0.1:143
+auth_http = http://127.0.0.1:9000/auth?key={PLANTED}
+auth_http_header = X-Key {PLANTED}
+[server file]
+listen = 127.0.0.1:110
+auth_file = accounts
+proxy_pass = 10.0.0.1:110
+[server passthrough]
+listen = 127.0.0.1:25
+proxy_pass = 10.0.0.1:25
+"""
+"""A server for each kind of authenticator, with a secret wherever one can be."""
+
+
+def allDirectives() -> list[Directive]:
+    """Every directive there is."""
+    return [declared for group in GROUPS for declared in directives(group)]
+
+
+def default(declared: Directive) -> Any:
+    """What C{declared} is where nobody gives it."""
+    assert declared.group is not None
+    return getattr(declared.group(), declared.field)
+
+
+def attrsClasses() -> Iterator[type]:
+    """Every attrs class in mailgate, but for those of the tests."""
+    for module in pkgutil.walk_packages(mailgate.__path__, "mailgate."):
+        if not module.name.startswith("mailgate.test"):
+            for value in vars(namedModule(module.name)).values():
+                if isinstance(value, type) and attrs.has(value) and value.__module__ == module.name:
+                    yield value
+
+
+class ProtocolTests(SynchronousTestCase):
+    """What every protocol has."""
+
+    def test_names(self):
+        """A protocol is registered by its own name, which a [server] can write."""
+        for name, record in PROTOCOLS.items():
+            self.assertEqual(record.name, name)
+            self.assertRegex(name, r"\A[a-z0-9]+\Z")
+
+    def test_ports(self):
+        """A port tells one protocol."""
+        ports = [port for record in PROTOCOLS.values() for port in record.ports]
+        self.assertEqual(len(ports), len(set(ports)))
+
+    def test_halves(self):
+        """Both halves build on the common ones."""
+        for record in PROTOCOLS.values():
+            self.assertTrue(issubclass(record.server, ProxyServer), record.name)
+            self.assertTrue(issubclass(record.client, ProxyClient), record.name)
+
+    def test_wholeServer(self):
+        """Nothing that the common half leaves to a protocol is missing."""
+        for record in PROTOCOLS.values():
+            for name in ("greet", "commandReceived", "invalid", "refuse", "mechanisms"):
+                self.assertIsNot(getattr(record.server, name), getattr(ProxyServer, name), f"{record.name}: {name}")
+
+    def test_wholeClient(self):
+        """Nor is anything missing of the backend's half."""
+        for record in PROTOCOLS.values():
+            for name in ("greeted", "requestTLS", "authenticate"):
+                self.assertIsNot(getattr(record.client, name), getattr(ProxyClient, name), f"{record.name}: {name}")
+
+    def test_wording(self):
+        """Every trouble has its words, one line of ASCII without the line end, and no two the same."""
+        for record in PROTOCOLS.values():
+            self.assertEqual(set(record.server.wording), set(Trouble), record.name)
+            for words in record.server.wording.values():
+                self.assertRegex(words, rb"\A[ -~]+\Z")
+            self.assertEqual(len(set(record.server.wording.values())), len(Trouble), record.name)
+
+    def test_commands(self):
+        """A dialogue is a table: words in capitals, each with what carries it out."""
+        for record in PROTOCOLS.values():
+            tables = [value for name, value in vars(record.server).items() if name.startswith("commands")]
+            self.assertIn(record.server.commands, tables)
+            for word, command in (item for table in tables for item in table.items()):
+                self.assertRegex(word, rb"\A[A-Z]+\Z")
+                self.assertIsInstance(command, Command)
+                self.assertTrue(callable(command.act), word)
+
+    def test_loginNeedsTLS(self):
+        """Where TLS is demanded no word that a login begins with is obeyed in the clear."""
+        begins = {b"LOGIN", b"AUTHENTICATE", b"AUTH", b"USER", b"PASS", b"APOP", b"MAIL", b"RCPT"}
+        for record in PROTOCOLS.values():
+            for word, command in record.server.commands.items():
+                self.assertEqual(command.inClear, word not in begins, f"{record.name}: {word!r}")
+
+    def test_methods(self):
+        """By default a protocol offers passwords, which every kind of authenticator can judge."""
+        for name, record in PROTOCOLS.items():
+            server = parse(f"[server x]\nprotocol = {name}\nlisten = 127.0.0.1:1\nproxy_pass = 10.0.0.1:1").servers[0]
+            self.assertEqual(record.methods(server), {Method.PLAIN})
+
+    def test_everyMethodCanBeOffered(self):
+        """Each way to log in is offered by some protocol."""
+        offered: set[Method] = set()
+        for record in PROTOCOLS.values():
+            (auth,) = [known for known in directives(record.settings) if known.field == "auth"]
+            for method in Method:
+                try:
+                    offered |= record.settings(auth=auth.parse(method.value, "")).methods
+                except ValueError:
+                    continue
+        self.assertEqual(offered, set(Method))
+
+
+class SettingsTests(SynchronousTestCase):
+    """What every settings class has."""
+
+    def test_frozen(self):
+        """Settings are frozen attrs classes, that can be made without arguments."""
+        for group in GROUPS:
+            self.assertTrue(attrs.has(group), group)
+            with self.assertRaises(attrs.exceptions.FrozenInstanceError):
+                setattr(group(), attrs.fields(group)[0].name, None)
+
+    def test_onlyDirectives(self):
+        """Every attribute of theirs is a directive."""
+        for group in GROUPS:
+            self.assertEqual(
+                [known.field for known in directives(group)], [attribute.name for attribute in attrs.fields(group)]
+            )
+
+    def test_names(self):
+        """Directives are named as nginx names them."""
+        for known in allDirectives():
+            self.assertRegex(known.name, r"\A[a-z][a-z0-9_]*\Z")
+
+    def test_unique(self):
+        """On one level a name means one thing."""
+        for one, other in combinations(allDirectives(), 2):
+            if one.name == other.name:
+                self.assertEqual(one.levels & other.levels, set(), one.name)
+
+    def test_registeredOnce(self):
+        """No settings class is registered twice."""
+        self.assertEqual(len(GROUPS), len(set(GROUPS)))
+
+    def test_everyServerDirectiveIsInherited(self):
+        """What a [server] may say [mail] may say for all, but for what makes a server one of its own."""
+        own = set(knownDirectives(Level.SERVER)) - set(knownDirectives(Level.MAIL))
+        self.assertEqual(own, {"listen", "protocol"})
+        self.assertEqual(set(knownDirectives(Level.MAIL)) - set(knownDirectives(Level.SERVER)), set())
+
+    def test_refusals(self):
+        """No parser takes nothing for something, and none fails with more than a ValueError that says why."""
+        for known in allDirectives():
+            for value in ("", "\n", "\0", "\n\0\n", "= % $x", "a\nb", "-1", "é", "[", "x" * 100000):
+                try:
+                    known.parse(value, "/etc/mailgate")
+                except ValueError as error:
+                    self.assertNotEqual(str(error), "", known.name)
+                    self.assertNotIn("\n", str(error), known.name)
+                else:
+                    self.assertNotEqual(value.strip(), "", known.name)
+
+
+class DefaultTests(SynchronousTestCase):
+    """etc/gateway.ini, which documents every directive: C{# name = value} is a default."""
+
+    def setUp(self):
+        if not os.path.exists(GATEWAY_INI):
+            raise SkipTest("etc/gateway.ini is not installed")
+        with open(GATEWAY_INI, encoding="utf-8") as opened:
+            self.documented = opened.read()
+
+    def sections(self):
+        """The documented options by section, as written, whether they are in force or not."""
+        found = {}
+        for line in self.documented.split("\n"):
+            header = re.fullmatch(r"(?:# )?\[(\w+).*\]", line)
+            option = re.fullmatch(r"(# e\.g\. |# |)(\w+) =(.*)", line)
+            if header:
+                section = found.setdefault(header[1], {})
+            elif option:
+                section[option[2]] = [option[1], option[3].strip()]
+                latest = section[option[2]]
+            elif line.startswith(("#     ", "    ")):
+                latest[1] += "\n" + line.strip("# ")
+        return found
+
+    def test_defaults(self):
+        """A default that is documented is what it would be if it were written."""
+        sections = self.sections()
+        for level in Level:
+            for name, known in knownDirectives(level).items():
+                mark, written = sections[level.value].get(name, ("", ""))
+                if mark == "# ":
+                    self.assertEqual(known.parse(written, "/"), self.comparable(known, written), name)
+
+    def comparable(self, known, written):
+        value = default(known)
+        return attrs.evolve(value, text=written) if isinstance(value, ListenAddress) else value
+
+    def test_documented(self):
+        """Every directive is documented, with its default unless it has none to speak of."""
+        sections = self.sections()
+        nothing = (None, (), "", default(knownDirectives(Level.MAIL)["server_name"]))
+        for level in (Level.MAILGATE, Level.MAIL, Level.SANDBOX):
+            for name, known in knownDirectives(level).items():
+                self.assertIn(name, sections[level.value])
+                if sections[level.value][name][0] == "# e.g. ":
+                    self.assertIn(default(known), nothing, name)
+
+    def test_examples(self):
+        """The examples can be written as they are."""
+        for name, (mark, written) in self.sections()["mail"].items():
+            if mark == "# e.g. ":
+                knownDirectives(Level.MAIL)[name].parse(written, "/")
+
+
+class AuthenticatorTests(SynchronousTestCase):
+    """What every kind of authenticator has."""
+
+    def setUp(self):
+        folder = self.mktemp()
+        os.mkdir(folder)
+        with open(os.path.join(folder, "accounts"), "w", encoding="ascii") as accounts:
+            accounts.write(f"joe:{{PLAIN}}{PLANTED}\n")
+        self.settings = parse(CONFIGURATION, os.path.join(folder, "gateway.ini"))
+
+    def build(self):
+        """Each server with its authenticator."""
+        for server in self.settings.servers:
+            kind = authenticatorKind(server)
+            reactor = MemoryReactorClock()
+            yield kind, kind.build(server, server[ProxySettings].backend, reactor, Journal())
+
+    def test_all(self):
+        """There is a server above for each kind."""
+        self.assertEqual({kind for kind, _ in self.build()}, set(AUTHENTICATORS))
+
+    def test_interface(self):
+        """What is built can be asked."""
+        for _, authenticator in self.build():
+            self.assertTrue(verifyObject(IAuthenticator, authenticator))
+
+    def test_directives(self):
+        """A kind is chosen by a directive of its own settings class, which [mail] and [server] take."""
+        for kind in AUTHENTICATORS:
+            self.assertIn(kind.directive, [known.name for known in directives(kind.settings)])
+            self.assertIn(kind.directive, knownDirectives(Level.MAIL))
+
+    def test_distinct(self):
+        """No two kinds have a name or a directive in common."""
+        self.assertEqual(len({kind.name for kind in AUTHENTICATORS}), len(AUTHENTICATORS))
+        self.assertEqual(len({kind.directive for kind in AUTHENTICATORS}), len(AUTHENTICATORS))
+
+    def test_methods(self):
+        """Every kind judges passwords."""
+        for kind in AUTHENTICATORS:
+            self.assertIn(Method.PLAIN, kind.methods)
+
+    def test_cancelled(self):
+        """A question can be taken back, at any time, without an error that nobody handles."""
+        request = LoginRequest("imap", Credentials(Method.PLAIN, b"joe", b"wrong"), Client("192.0.2.1"))
+        for _, authenticator in self.build():
+            asked = authenticator.authenticate(request)
+            asked.addErrback(lambda failure: None)
+            asked.cancel()
+        self.assertEqual(self.flushLoggedErrors(), [])
+
+    def test_settingsDoNotShow(self):
+        """A configuration does not show its secrets, nor does any part of it."""
+        shown = repr(self.settings) + str(self.settings)
+        for server in self.settings.servers:
+            shown += repr(server) + repr([server[group] for group in SERVER_SETTINGS])
+        shown += repr(self.settings.sandbox)
+        self.assertNotIn(PLANTED, shown)
+        self.assertIn("10.0.0.1", shown)
+
+    def test_authenticatorsDoNotShow(self):
+        """Nor does what is built of it."""
+        for _, authenticator in self.build():
+            self.assertNotIn(PLANTED, repr(authenticator) + repr(vars(authenticator)))
+
+
+class SecretTests(SynchronousTestCase):
+    """Values that hold secrets."""
+
+    def test_fields(self):
+        """Whatever attrs class has a field for a secret leaves it out of its repr."""
+        classes = list(attrsClasses())
+        self.assertIn(Credentials, classes)
+        secret = re.compile(r"secret|password$|pass_?phrase|^plain$", re.IGNORECASE)
+        found = {
+            f"{value.__qualname__}.{attribute.name}": attribute.repr
+            for value in classes
+            for attribute in attrs.fields(value)
+            if secret.search(attribute.name) and attribute.type not in (bool, "bool")
+        }
+        self.assertIn("Route.password", found)
+        self.assertEqual([name for name, shown in found.items() if shown], [])
+
+    def test_directives(self):
+        """A secret directive is not in the repr of its settings class, and the others are."""
+        for known in allDirectives():
+            attribute = getattr(attrs.fields(known.group), known.field)
+            self.assertEqual(attribute.repr, not known.secret, known.name)
+
+    def test_values(self):
+        """A password does not show in the values that carry it."""
+        carriers = (
+            Credentials(Method.PLAIN, b"joe", PLANTED.encode()),
+            Route((), b"joe", PLANTED.encode()),
+            parsePassword(b"{PLAIN}" + PLANTED.encode()),
+        )
+        for value in carriers:
+            self.assertNotIn(PLANTED, f"{value!r} {value}")
+
+
+class ClockTests(SynchronousTestCase):
+    """Nobody reaches for the global reactor."""
+
+    def test_build(self):
+        """Authenticators are built on the reactor that they are given, a mere clock sufficing to begin with."""
+        settings = parse("[server x]\nprotocol = imap\nlisten = 127.0.0.1:1\nauth_http = http://127.0.0.1/")
+        (server,) = settings.servers
+        kind = authenticatorKind(server)
+        assert kind is not None
+        clock = Clock()
+        kind.build(server, None, clock, Journal())
+        self.assertEqual(clock.getDelayedCalls(), [])
