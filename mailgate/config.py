@@ -54,6 +54,9 @@ _SECTIONS = {"mailgate": Level.MAILGATE, "mail": Level.MAIL, "sandbox": Level.SA
 _EXCLUSIVE = tuple(kind.directive for kind in AUTHENTICATORS if kind.directive != "proxy_pass")
 """Options of which a server has but one: its own hides whichever [mail] gives."""
 
+_SECRET_IN_URL = re.compile(r"(?<=//)[^/@\s]+(?=@)|(?<=\?)\S+")
+"""A password, or a query that may hold a key."""
+
 
 @frozen
 class GatewaySettings:
@@ -124,7 +127,6 @@ def _parser() -> ConfigParser:
         interpolation=None,
         delimiters=("=",),
         comment_prefixes=("#", ";"),
-        empty_lines_in_values=False,
         # No section is every other's default: that is [mail]'s part.
         default_section="\0",
     )
@@ -225,7 +227,7 @@ class _Reading:
                 message = f"does not belong here, but in [{elsewhere[0]}{' NAME' if elsewhere[0] == 'server' else ''}]"
             self._problem(section.name, option, message)
             return
-        section.written[option] = "***" if declared.secret else text
+        section.written[option] = "***" if declared.secret else _SECRET_IN_URL.sub("***", text)
         try:
             section.values[option] = declared.parse(text, self._folder)
         except ValueError as error:

@@ -325,7 +325,7 @@ class IMAP4Client(ProxyClient):
     def _expect(self, start: bytes, tag: bytes, response: bytes) -> None:
         if response.upper().startswith(start.upper()):
             return
-        status, _, text = response[len(tag) + 1 :].upper().partition(b" ")
+        status, _, text = response[len(tag) + 1 :].strip().upper().partition(b" ")
         if response.startswith(tag) and status in (b"NO", b"BAD"):
             # BAD is about our command, not about the password.
             raise LoginRefused(self.reply + response, status == b"BAD" or text.startswith(self._passing))

@@ -264,7 +264,8 @@ class SMTPClient(ProxyClient):
     """
     The client's side at a backend: EHLO, XCLIENT, and AUTH or the client's MAIL and RCPT.
 
-    Refusals of anything but AUTH say nothing of the password, and so are temporary.
+    A backend that refuses what comes before AUTH, or before MAIL, has failed, and another may do better. A refusal of
+    MAIL says nothing of the password, and so is temporary.
     """
 
     async def response(self) -> tuple[int, bytes]:
@@ -295,14 +296,24 @@ class SMTPClient(ProxyClient):
             raise LoginRefused(said, temporary=True)
         return said
 
+    async def _prepare(self, line: bytes, *wanted: int) -> bytes:
+        """L{command}, where a refusal is no answer to the login."""
+        try:
+            return await self.command(line, *wanted)
+        except LoginRefused as refused:
+            raise self._unprepared(line, refused.reply) from None
+
+    def _unprepared(self, line: bytes, said: bytes) -> BackendError:
+        return BackendError(f'refuses {line.split()[0].decode()}: "{printable(said.strip())}"', said)
+
     async def greeted(self) -> None:
         code, said = await self.response()
         if code != 220:
             raise BackendError(f'greets with "{printable(said.strip())}"', said)
 
     async def requestTLS(self) -> None:
-        await self.command(b"EHLO " + self.serverName, 250)
-        await self.command(b"STARTTLS", 220)
+        await self._prepare(b"EHLO " + self.serverName, 250)
+        await self._prepare(b"STARTTLS", 220)
 
     async def authenticate(self) -> None:
         settings = self.settings[SMTPSettings]
@@ -312,7 +323,7 @@ class SMTPClient(ProxyClient):
         extended = envelope.extended or authenticating or settings.xclient == "on"
         offers = await self._hello(self.serverName, extended, probing=settings.xclient == "auto")
         if settings.xclient == "on" or (settings.xclient == "auto" and b"XCLIENT" in offers):
-            await self.command(self._xclient(offers.get(b"XCLIENT", b""), not authenticating), 220, 250)
+            await self._prepare(self._xclient(offers.get(b"XCLIENT", b""), not authenticating), 220, 250)
             # The backend has forgotten our greeting, and takes the next for the client's.
             offers = await self._hello(envelope.helo or self.serverName, envelope.extended or authenticating)
         if withoutLogin:
@@ -331,8 +342,8 @@ class SMTPClient(ProxyClient):
                 lines = (line[4:].strip().upper().partition(b" ") for line in said.split(b"\n")[1:])
                 return {word: parameters for word, _, parameters in lines if word}
             if extended:
-                raise LoginRefused(said, temporary=True)
-        await self.command(b"HELO " + name, 250)
+                raise self._unprepared(b"EHLO", said)
+        await self._prepare(b"HELO " + name, 250)
         return {}
 
     def _xclient(self, known: bytes, withLogin: bool) -> bytes:

@@ -86,7 +86,8 @@ class Attempt:
         self.reactor = MemoryReactorClock()
         if resolver is not None:
             self.reactor.installNameResolver(resolver)
-        self.events: list[dict[str, Any]] = []
+        self.events: list[Any] = []
+        publisher = LogPublisher(self.events.append)  # type: ignore[arg-type]
         self.route = route or routeTo()
         self.session = Session(record.name, "127.0.0.1:110", "192.0.2.7:40123", 0.0, user=self.route.user)
         self.connector = Connector(
@@ -95,7 +96,7 @@ class Attempt:
             "mx.test",
             timeout,
             self.reactor,
-            Journal(LogLevel.info, LogPublisher(self.events.append)),
+            Journal(LogLevel.info, publisher),
             trust,
         )
         self.transport = FakeTransport()
@@ -244,6 +245,7 @@ class EndpointTests(SynchronousTestCase):
             resolver.answer(address)
             self.assertEqual(attempt.tried[-1], (address, 110))
             attempt.refuse()
+            attempt.reactor.advance(1)
             self.successResultOf(attempt.result)
             attempt.result = attempt.again()
         self.assertEqual(len(resolver.receivers), 3)
@@ -569,7 +571,7 @@ class RefusalTests(SynchronousTestCase):
         self.assertIn('refused the login: "-ERR [AUTH] who are you"', attempt.log[0])
 
     def test_judgedPassedOn(self) -> None:
-        """With proxy_pass_error_message on the client gets what the backend said; the log has the error all the same."""
+        """With proxy_pass_error_message on the client gets what the backend said; the log has the error too."""
         result, attempt = self.answer(self.NO, PASS_ON)
         self.assertEqual(result, Refusal(self.NO, False))
         self.assertEqual(attempt.levels, ["error"])

@@ -141,7 +141,7 @@ class ProtocolTests(SynchronousTestCase):
 
     def test_everyMethodCanBeOffered(self):
         """Each way to log in is offered by some protocol."""
-        offered: set[Method] = set()
+        offered = set()
         for record in PROTOCOLS.values():
             (auth,) = [known for known in directives(record.settings) if known.field == "auth"]
             for method in Method:
@@ -320,7 +320,7 @@ class AuthenticatorTests(SynchronousTestCase):
     def test_authenticatorsDoNotShow(self):
         """Nor does what is built of it."""
         for _, authenticator in self.build():
-            self.assertNotIn(PLANTED, repr(authenticator) + repr(vars(authenticator)))
+            self.assertNotIn(PLANTED, f"{authenticator!r} {authenticator}")
 
 
 class SecretTests(SynchronousTestCase):

@@ -1,3 +1,4 @@
+# -*- test-case-name: mailgate.test.integration -*-
 """
 An auth_http service whose manners the tests choose: for each user it may accept, refuse, ask to wait, hang, or hang up.
 """

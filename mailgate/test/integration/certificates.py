@@ -1,3 +1,4 @@
+# -*- test-case-name: mailgate.test.integration -*-
 """
 A certificate authority of the tests' own, and what it signs.
 """

@@ -1,3 +1,4 @@
+# -*- test-case-name: mailgate.test.integration -*-
 """
 Real mail clients, told where to connect to. Each verifies the server's certificate, and gives up by itself.
 """
@@ -82,7 +83,9 @@ def pop3(address: Address, user: str = "", password: str = PASSWORD) -> Iterator
     finally:
         with suppress(OSError, poplib.error_proto):
             client.quit()
-        client.close()
+        # Where TLS has failed there is no socket any more to be shut down.
+        with suppress(OSError):
+            client.close()
 
 
 @contextmanager

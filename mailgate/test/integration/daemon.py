@@ -1,3 +1,4 @@
+# -*- test-case-name: mailgate.test.integration -*-
 """
 Programs that run for as long as tests need them: started once in a process, waited for, and surely ended.
 """

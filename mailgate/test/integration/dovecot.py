@@ -1,3 +1,4 @@
+# -*- test-case-name: mailgate.test.integration -*-
 """
 A Dovecot of the tests' own, in a folder of its own: IMAP and POP3, plain with STARTTLS and with implicit TLS, and its
 SASL service for Postfix. Any user exists, with the password L{PASSWORD} and an empty mailbox.

@@ -1,3 +1,4 @@
+# -*- test-case-name: mailgate.test.integration -*-
 """
 A backend that lets its clients down, at a moment that the tests choose.
 """

@@ -1,3 +1,4 @@
+# -*- test-case-name: mailgate.test.integration -*-
 """
 The gateway itself, as an operator runs it: a twistd process with an ini file.
 """
@@ -34,6 +35,7 @@ class GatewayProcess:
 
     def __init__(self, folder: str, ini: str, ports: Sequence[int]) -> None:
         self.folder = folder
+        self._stopped = False
         configuration = os.path.join(folder, "gateway.ini")
         with open(configuration, "w") as file:
             file.write(ini)
@@ -52,13 +54,20 @@ class GatewayProcess:
         except FileNotFoundError:
             return self._daemon.said()
 
+    def descriptors(self) -> int:
+        """How many files and sockets it has open."""
+        return len(os.listdir(f"/proc/{self._daemon.process.pid}/fd"))
+
     def stop(self) -> None:
         """
-        End it as an operator does, by SIGTERM.
+        End it as an operator does, by SIGTERM; once.
 
         @raise AssertionError: it did not shut down in an orderly way, or a traceback is in its log.
         """
-        if self._daemon.process.returncode is not None:
+        if self._stopped:
+            return
+        self._stopped = True
+        if self._daemon.process.poll() is not None:
             raise AssertionError(f"the gateway had ended already:\n{self.log()}")
         # Having shut down in order, twistd ends by the signal that it was sent.
         status = self._daemon.end()

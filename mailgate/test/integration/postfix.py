@@ -1,3 +1,4 @@
+# -*- test-case-name: mailgate.test.integration -*-
 """
 A Postfix of the tests' own, with its own configuration and queue. Mail for the C{USERS} of
 L{mailgate.test.integration.dovecot}, at example.com, goes into their maildirs.
@@ -34,6 +35,7 @@ mydestination =
 inet_interfaces = 127.0.0.1
 inet_protocols = ipv4
 mynetworks = 127.0.0.0/8
+smtpd_peername_lookup = no
 alias_maps =
 alias_database =
 biff = no

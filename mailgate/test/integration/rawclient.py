@@ -1,3 +1,4 @@
+# -*- test-case-name: mailgate.test.integration -*-
 """
 A client that says exactly what it is told, and to whom one connection is enough for several logins.
 """
@@ -61,6 +62,17 @@ class RawClient:
     def rest(self) -> bytes:
         """Everything up to the end of the connection."""
         return self._lines.read()
+
+    def ended(self) -> bool:
+        """Wait for the end of the connection, be it abrupt or not; whether it came before PATIENCE did."""
+        try:
+            self._lines.read()
+        except TimeoutError:
+            return False
+        except OSError:
+            # A reset, or TLS that ends without saying so.
+            return True
+        return True
 
     def reply(self, tag: bytes = b"") -> bytes:
         """The line that ends the reply: IMAP's tagged one, the last of SMTP's, POP3's first."""

@@ -7,8 +7,12 @@ and then through the gateway.
 from __future__ import annotations
 
 import os
+import ssl
 from itertools import product
 
+from attrs import evolve
+
+from mailgate.test.integration.certificates import Authority
 from mailgate.test.integration.clients import arrived, curl, imap, mbsync, message, pop3, send, smtp, swaks
 from mailgate.test.integration.dovecot import PASSWORD
 from mailgate.test.integration.site import BackendTestCase, GatewayTestCase
@@ -173,3 +177,40 @@ class ImplicitTLSTests(Conversations, GatewayTestCase):
     """Through the gateway, TLS from the first byte."""
 
     tls = "implicit"
+
+
+class VerificationTests(GatewayTestCase):
+    """The clients of these tests do verify certificates: what they accept means something."""
+
+    needs = ("curl", "swaks", "mbsync")
+
+    def setUp(self):
+        super().setUp()
+        self.folder = os.path.abspath(self.mktemp())
+        os.makedirs(self.folder)
+        self.stranger = Authority(self.folder, "stranger").path
+
+    def wary(self, protocol, tls):
+        """The gateway's address, for a client that trusts another authority."""
+        return evolve(self.at(protocol, tls), authority=self.stranger)
+
+    def test_strangersNotTrusted(self):
+        """No client speaks to a gateway whose certificate is by an authority that it does not know."""
+        for tls in ("starttls", "implicit"):
+            for protocol in ("imap", "pop3"):
+                self.assertEqual(curl(self.wary(protocol, tls), "", login=f"{self.user}:{PASSWORD}").returncode, 60)
+            for client in (imap, pop3):
+                with self.assertRaises(ssl.SSLCertVerificationError), client(self.wary(client.__name__, tls)):
+                    """Never got here."""
+            self.assertNotEqual(mbsync(self.wary("imap", tls), self.user, self.folder).returncode, 0)
+        self.assertEqual(self.site.auth.askedAbout(self.user), [])
+
+    def test_strangersNotTrustedBySMTP(self):
+        """Nor do those that send mail."""
+        for tls in ("starttls", "implicit"):
+            self.assertEqual(curl(self.wary("smtp", tls), "", login=f"{self.user}:{PASSWORD}").returncode, 60)
+            with self.assertRaises(ssl.SSLCertVerificationError), smtp(self.wary("smtp", tls)):
+                """Never got here."""
+            ran = swaks(self.wary("smtp", tls), f"{self.user}@example.com", "never", "--auth-user", self.user)
+            self.assertNotEqual(ran.returncode, 0, ran.stdout)
+        self.assertEqual(self.site.auth.askedAbout(self.user), [])

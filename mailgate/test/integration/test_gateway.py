@@ -1,0 +1,102 @@
+# -*- test-case-name: mailgate.test.integration.test_gateway -*-
+"""
+The gateway as a process: how it starts, refuses to start, and stops.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+
+from mailgate.test.integration.authservice import hang
+from mailgate.test.integration.daemon import accepts, freePort, waitUntil
+from mailgate.test.integration.dovecot import PASSWORD
+from mailgate.test.integration.gateway import GatewayProcess
+from mailgate.test.integration.rawclient import RawClient
+from mailgate.test.integration.site import GatewayTestCase
+
+
+class ProcessTests(GatewayTestCase):
+    """Each test has a gateway of its own."""
+
+    def setUp(self):
+        super().setUp()
+        self.site = self.startSite()
+        self.logged = 0
+
+    def tearDown(self):
+        """Look at its log, and end it, if the test has not; it must do so in order."""
+        try:
+            super().tearDown()
+        finally:
+            self.site.stop()
+
+    def test_stopsWithSessions(self):
+        """SIGTERM ends sessions of every phase, and the process, in order."""
+        clients = []
+        for tls in ("plain", "implicit"):
+            idle, relayed = RawClient(self.site.at("imap", tls)), RawClient(self.site.at("pop3", tls))
+            self.assertEqual(relayed.login(self.user, PASSWORD)[:3], b"+OK")
+            clients += [idle, relayed]
+        self.site.gateway.stop()
+        for client in clients:
+            self.assertTrue(client.ended())
+            client.close()
+        self.assertFalse(accepts(self.site.at("imap").port))
+
+    def test_stopsWhileAsking(self):
+        """So it does while an authentication service thinks."""
+        self.site.auth.manners[self.user] = hang
+        client = RawClient(self.site.at("imap"))
+        client.send(f"a LOGIN {self.user} {PASSWORD}\r\n".encode())
+        waitUntil(lambda: self.site.auth.askedAbout(self.user), "the service is asked")
+        # The service hangs on: the gateway is not to wait for it.
+        self.site.gateway.stop()
+        self.assertTrue(client.ended())
+        client.close()
+
+    def test_portTaken(self):
+        """A port that another has is a reason not to start, and is named."""
+        with socket.create_server(("127.0.0.1", freePort())) as taken:
+            port = taken.getsockname()[1]
+            server = f"[server imap]\nlisten = 127.0.0.1:{port}\nprotocol = imap\n"
+            trouble = self.refusal(f"[mail]\nauth_http = {self.site.auth.url}\n{server}")
+        self.assertIn(str(port), trouble)
+
+    def test_misconfigured(self):
+        """A mistake in the configuration is a reason not to start: status 78, and a line that names it."""
+        trouble = self.refusal("[mail]\nauth_htp = http://127.0.0.1/\n[server imap]\nlisten = 127.0.0.1:143\n")
+        self.assertIn("status 78", trouble)
+        self.assertIn("gateway.ini: [mail] auth_htp", trouble)
+        self.assertIn("auth_http?", trouble)
+        self.assertNotIn("Traceback", trouble.partition("gateway.ini: [mail]")[2])
+
+    def refusal(self, ini):
+        """Why the gateway does not start with the configuration C{ini}."""
+        folder = os.path.abspath(self.mktemp())
+        os.makedirs(folder)
+        with self.assertRaises(AssertionError) as caught:
+            GatewayProcess(folder, ini, [freePort()])
+        return str(caught.exception)
+
+
+class DescriptorTests(GatewayTestCase):
+    """Nothing is left behind."""
+
+    def test_closed(self):
+        """When clients have left, as many descriptors are open as before they came."""
+
+        def visit(tls):
+            for protocol in ("imap", "pop3"):
+                client = RawClient(self.at(protocol, tls))
+                client.login(self.user, PASSWORD)
+                client.close()
+
+        visit("plain")
+        waitUntil(lambda: self.log().count(self.user) == 2, "the ends are logged")
+        before = self.site.gateway.descriptors()
+        for tls in ("plain", "starttls", "implicit") * 3:
+            visit(tls)
+        waitUntil(lambda: self.log().count(self.user) == 20, "the ends are logged")
+        # Connections to the authentication service are kept for the next question; they were before.
+        self.assertLessEqual(self.site.gateway.descriptors(), before + 1)

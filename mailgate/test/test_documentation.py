@@ -1,0 +1,477 @@
+# -*- test-case-name: mailgate.test.test_documentation -*-
+"""
+What the documents say is so: directives, defaults, configurations and every piece of Python in them.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import socket
+import textwrap
+from collections.abc import Iterator
+from http.server import ThreadingHTTPServer
+from threading import Thread
+from typing import Any
+
+from attrs import evolve, fields, frozen
+from twisted.application.service import IService
+from twisted.internet import reactor
+from twisted.internet.defer import Deferred
+from twisted.internet.endpoints import TCP4ClientEndpoint, connectProtocol
+from twisted.internet.protocol import Protocol
+from twisted.trial.unittest import SynchronousTestCase, TestCase
+from zope.interface.verify import verifyObject
+
+from mailgate import __version__
+from mailgate.authenticators import http
+from mailgate.config import knownDirectives, load, parse
+from mailgate.directives import ConfigurationError, Directive, Level, ListenAddress
+from mailgate.interfaces import IAuthenticator
+from mailgate.journal import Journal
+from mailgate.login import Backend, Client, Credentials, Denial, LoginRequest, Method, Route, Trouble
+from mailgate.registry import PROTOCOLS
+from mailgate.sandbox.certificate import ensureCertificate
+from mailgate.session import Outcome, Phase
+from mailgate.test.integration.programs import PROGRAMS
+
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+MISSING = None if os.path.exists(os.path.join(ROOT, "README.rst")) else "documents stand in the checkout alone"
+
+KNOWN = {(level, name): known for level in Level for name, known in knownDirectives(level).items()}
+"""Every directive, by the kind of section and its name."""
+
+WITHOUT_FIXED_DEFAULT = {"server_name"}
+"""Directives whose default is not the same on every host."""
+
+
+def document(*names: str) -> str:
+    """The text of a file of the checkout."""
+    with open(os.path.join(ROOT, *names), encoding="utf-8") as opened:
+        return opened.read()
+
+
+def documents() -> dict[str, str]:
+    """All texts for people, by their names."""
+    names = ["README.rst", "NEWS.rst", *sorted(f"docs/{name}" for name in os.listdir(os.path.join(ROOT, "docs")))]
+    return {name: document(name) for name in names}
+
+
+def codeBlocks(text: str, language: str) -> list[str]:
+    """The C{code-block}s of C{language} in an rst C{text}."""
+    found = re.findall(rf"^\.\. code-block:: {language}\n\n((?:    .*\n|\n)+)", text, re.MULTILINE)
+    return [textwrap.dedent(block).strip("\n") + "\n" for block in found]
+
+
+def default(known: Directive) -> Any:
+    """The default of a directive, as the code has it."""
+    assert known.group is not None
+    return getattr(fields(known.group), known.field).default
+
+
+def asDefault(known: Directive, text: str) -> Any:
+    """What C{text} means as the value of a directive, comparable to its default."""
+    value = known.parse(text, "/etc")
+    # The default has not been written by anybody.
+    return evolve(value, text="") if isinstance(value, ListenAddress) else value
+
+
+@frozen
+class Entry:
+    """One directive in etc/gateway.ini; C{kind} is C{default}, C{example} or C{active}."""
+
+    level: Level
+    name: str
+    value: str
+    kind: str
+
+
+_SECTION = re.compile(r"(?:# )?\[(\w+)(?: \w+)?\]")
+_ENTRY = re.compile(r"(# e\.g\. |# |)([a-z0-9_]+) =(?: (.+))?")
+_CONTINUED = re.compile(r"(?:# )?    (\S.*)")
+_KINDS = {"# e.g. ": "example", "# ": "default", "": "active"}
+
+
+def entries(text: str) -> Iterator[Entry]:
+    """The directives in etc/gateway.ini, those in comments too."""
+    level = Level.MAILGATE
+    found: list[Entry] = []
+    for line in text.splitlines():
+        section, entry, continued = (form.fullmatch(line) for form in (_SECTION, _ENTRY, _CONTINUED))
+        if section:
+            level = Level(section[1])
+        elif entry:
+            found.append(Entry(level, entry[2], entry[3] or "", _KINDS[entry[1]]))
+        elif continued and found:
+            found[-1] = evolve(found[-1], value=f"{found[-1].value}\n{continued[1]}".strip())
+    return iter(found)
+
+
+@frozen
+class Row:
+    """One directive in docs/directives.rst: the texts of its cells."""
+
+    name: str
+    sections: str
+    values: str
+    default: str
+    meaning: str
+
+
+def rows(text: str) -> list[Row]:
+    """The rows of the tables in docs/directives.rst, without their heads."""
+    found = []
+    for row in re.findall(r"^   \* - ``.+\n(?:     .+\n)+", text, re.MULTILINE):
+        cells = [" ".join(cell.split()) for cell in re.split(r"^   (?:\* |  )- ", row, flags=re.MULTILINE)[1:]]
+        found.append(Row(cells[0].strip("`"), *cells[1:]))
+    return found
+
+
+class GatewayIniTests(SynchronousTestCase):
+    """etc/gateway.ini."""
+
+    skip = MISSING
+
+    def setUp(self) -> None:
+        self.text = document("etc", "gateway.ini")
+        self.entries = list(entries(self.text))
+
+    def test_loads(self) -> None:
+        """It can be loaded as it is, and has a server for each protocol."""
+        settings = load(os.path.join(ROOT, "etc", "gateway.ini"))
+        self.assertEqual([server.protocol for server in settings.servers], list(PROTOCOLS))
+        self.assertIsNone(settings.sandbox)
+
+    def test_loopback(self) -> None:
+        """As it is nobody else can reach it."""
+        settings = load(os.path.join(ROOT, "etc", "gateway.ini"))
+        hosts = {address.host for server in settings.servers for address in server.listen}
+        self.assertEqual(hosts, {"127.0.0.1"})
+
+    def test_complete(self) -> None:
+        """Every directive is in it, and none that does not exist."""
+        named = {(entry.level, entry.name) for entry in self.entries}
+        # What [mail] shows for all servers is not shown for each again.
+        named |= {(Level.SERVER, name) for level, name in named if level is Level.MAIL}
+        self.assertEqual(named, set(KNOWN))
+
+    def test_once(self) -> None:
+        """Each directive is shown once, but for what every server has to have."""
+        shown = [(entry.level, entry.name) for entry in self.entries if entry.name != "listen"]
+        self.assertEqual(sorted(shown, key=str), sorted(set(shown), key=str))
+
+    def test_defaults(self) -> None:
+        """What it shows as a default is the default."""
+        for entry in self.entries:
+            if entry.kind == "default":
+                known = KNOWN[entry.level, entry.name]
+                self.assertEqual(asDefault(known, entry.value), default(known), entry.name)
+
+    def test_allDefaultsShown(self) -> None:
+        """What it shows as an example has no default; what has one is shown with it."""
+        for entry in self.entries:
+            hasDefault = default(KNOWN[entry.level, entry.name]) not in (None, ())
+            expected = hasDefault and entry.name not in WITHOUT_FIXED_DEFAULT
+            self.assertEqual(entry.kind == "default", expected, entry.name)
+
+    def test_examples(self) -> None:
+        """The examples are good values."""
+        for entry in self.entries:
+            if entry.kind == "example":
+                self.assertTrue(KNOWN[entry.level, entry.name].parse(entry.value, "/etc"), entry.name)
+
+    def test_uncommented(self) -> None:
+        """With the # taken from every default it means the same as without."""
+        text = re.sub(r"^# (    \S|[a-z0-9_]+ =)", r"\1", self.text.partition("# [sandbox]")[0], flags=re.MULTILINE)
+        self.assertIn("\n    IMAP4rev1\n", text)
+        given, plain = parse(text, "gateway.ini"), parse(self.text, "gateway.ini")
+        self.assertEqual(given.log, plain.log)
+        for shown, shipped in zip(given.servers, plain.servers, strict=True):
+            self.assertEqual(dict(shown.groups), dict(shipped.groups))
+            self.assertGreater(shown.given, shipped.given)
+
+
+class DirectivesTests(SynchronousTestCase):
+    """docs/directives.rst."""
+
+    skip = MISSING
+
+    def setUp(self) -> None:
+        self.text = document("docs", "directives.rst")
+        self.rows = rows(self.text)
+
+    def known(self, row: Row) -> Directive:
+        return KNOWN[Level(row.sections.rpartition(" ")[2]), row.name]
+
+    def test_complete(self) -> None:
+        """Every directive has a row, with the sections that it may stand in, and none that does not exist."""
+        told = sorted((row.name, level) for row in self.rows for level in row.sections.split(", "))
+        self.assertEqual(told, sorted((name, level.value) for level, name in KNOWN))
+
+    def test_defaults(self) -> None:
+        """The table's defaults are the defaults; "none" is said where there is none."""
+        for row in self.rows:
+            known = self.known(row)
+            written = re.findall("``(.+?)``", row.default)
+            if written:
+                self.assertEqual(asDefault(known, "\n".join(written)), default(known), row.name)
+            elif row.name not in WITHOUT_FIXED_DEFAULT:
+                self.assertEqual(row.default, "none", row.name)
+                self.assertIn(default(known), (None, ()), row.name)
+
+    def test_words(self) -> None:
+        """Each of the words that the table gives for a value is taken."""
+        for row in self.rows:
+            known = self.known(row)
+            if row.values.startswith("words of") or row.name in ("starttls", "xclient", "ssl_session_cache"):
+                for word in re.findall("``(.+?)``", row.values):
+                    sized = word.replace("shared:NAME:SIZE", "shared:SSL:10m").replace("SIZE", "1000")
+                    known.parse(sized, "/etc")
+
+    def test_notThere(self) -> None:
+        """What it says is unknown is unknown."""
+        paragraph = self.text.partition("Not there\n")[2].partition("Clients are named")[0]
+        absent = re.findall("``(.+?)``", paragraph)
+        self.assertIn("resolver", absent)
+        self.assertEqual([name for name in absent if any(name == known for _, known in KNOWN)], [])
+
+    def test_sample(self) -> None:
+        """The file at its beginning lacks nothing but the certificate."""
+        sample = self.text.partition("::\n\n")[2].partition("\n\n* ")[0]
+        error = self.assertRaises(ConfigurationError, parse, textwrap.dedent(sample))
+        self.assertEqual({problem.option for problem in error.problems}, {"ssl_certificate_key"})
+
+
+class DocumentsTests(SynchronousTestCase):
+    """All the documents."""
+
+    skip = MISSING
+
+    def test_noTabs(self) -> None:
+        """They have no tabs and no blanks at line ends, and their lines are short enough for a terminal."""
+        for name, text in {**documents(), "etc/gateway.ini": document("etc", "gateway.ini")}.items():
+            for number, line in enumerate(text.splitlines(), 1):
+                self.assertNotIn("\t", line, f"{name}:{number}")
+                self.assertEqual(line, line.rstrip(), f"{name}:{number}")
+                # A line of a log cannot be broken.
+                if "[info]" not in line and "[error]" not in line:
+                    self.assertLessEqual(len(line), 125, f"{name}:{number}")
+
+    def test_titles(self) -> None:
+        """A title's underline is as long as the title."""
+        for name, text in documents().items():
+            for title, line in re.findall(r"^(\S.*)\n([=~^-])\2{2,}$", text, re.MULTILINE):
+                self.assertIn(f"\n{title}\n{line * len(title)}\n", f"\n{text}", name)
+
+    def test_literals(self) -> None:
+        """Each ``literal`` that is begun is ended in its paragraph."""
+        for name, text in documents().items():
+            for paragraph in text.split("\n\n"):
+                self.assertEqual(paragraph.count("``") % 2, 0, f"{name}: {paragraph}")
+
+    def test_references(self) -> None:
+        """The files that they name exist."""
+        for name, text in documents().items():
+            for path in re.findall(r"(?<![\w/.])(?:docs|etc|mailgate)/[\w/]+\.\w+", text):
+                self.assertTrue(os.path.exists(os.path.join(ROOT, path)), f"{name}: {path}")
+
+    def test_news(self) -> None:
+        """The first entry of the news is this version's."""
+        self.assertIn(f"====\n\n{__version__}\n---", document("NEWS.rst"))
+
+    def test_phases(self) -> None:
+        """Every phase and every outcome that the log can name is explained."""
+        explained = set(re.findall("``(.+?)``", document("docs", "running.rst").partition("``reached``")[2]))
+        named = {phase.value for phase in Phase if phase is not Phase.END} | {outcome.value for outcome in Outcome}
+        self.assertLessEqual(named, explained)
+
+    def test_wording(self) -> None:
+        """What clients are told of a temporary failure is quoted as it is said."""
+        told = " ".join(document("docs", "running.rst").split())
+        for protocol in PROTOCOLS.values():
+            self.assertIn(protocol.server.wording[Trouble.TEMPORARY].decode(), told)
+
+
+class ReadmeTests(SynchronousTestCase):
+    """README.rst."""
+
+    skip = MISSING
+
+    def setUp(self) -> None:
+        self.text = document("README.rst")
+
+    def commands(self) -> list[str]:
+        """The commands to paste."""
+        return re.findall(r"^    (python3 -m venv \.venv && .+)$", self.text, re.MULTILINE)
+
+    def test_commands(self) -> None:
+        """There are two, each a single line: to run the demo, and to run the tests."""
+        demo, tests = ([shlex.split(part) for part in command.split(" && ")] for command in self.commands())
+        self.assertEqual(demo[-1], [".venv/bin/twistd", "-n", "--pidfile=", "mailgate", "--config", "etc/demo.ini"])
+        self.assertEqual(tests[-1][-3:], ["-m", "twisted.trial", "mailgate"])
+        self.assertIn(".[test]", tests[1])
+
+    def test_twoOfThem(self) -> None:
+        """.ci/run finds the command that runs the tests, by the pattern that it has, and no other line."""
+        (pattern,) = re.findall(r"sed -n 's/(.+)/\\1/p' README\.rst", document(".ci", "run"))
+        found = re.findall(pattern.replace(r"\(", "(").replace(r"\)", ")"), self.text, re.MULTILINE)
+        self.assertEqual(found, self.commands()[1:])
+
+    def test_packages(self) -> None:
+        """.ci/run installs what the integration tests need."""
+        (installed,) = re.findall(r"^packages=\((.+)\)$", document(".ci", "run"), re.MULTILINE)
+        self.assertEqual(set(installed.split()), {program.package for program in PROGRAMS.values()})
+
+    def test_configuration(self) -> None:
+        """The configuration for Dovecot and Postfix is good, but for certificates, which are another's."""
+        (ini,) = codeBlocks(self.text, "ini")
+        certificate, key = ensureCertificate(self.mktemp(), ["mail.example.com"])
+        ini = ini.replace("/etc/ssl/certs/mail.example.com.pem", os.path.abspath(certificate))
+        ini = ini.replace("/etc/ssl/private/mail.example.com.key", os.path.abspath(key))
+        settings = parse(ini)
+        self.assertEqual([server.protocol for server in settings.servers], ["imap", "pop3", "smtp"])
+        for server in settings.servers:
+            self.assertEqual([address.ssl for address in server.listen], [False, False, True, True])
+
+    def test_demo(self) -> None:
+        """The ports and users that it names for the demo are the demo's."""
+        demo = document("etc", "demo.ini")
+        for port in re.findall(r"\b1\d{3}\b", self.text.partition("To try it")[2].partition("To run")[0]):
+            self.assertIn(f"127.0.0.1:{port}", demo)
+        self.assertIn("alice wonderland", demo)
+        self.assertIn("bob builder", demo)
+
+
+class _Dialogue(Protocol):
+    """A client that speaks once it has been greeted, and gathers all it is told."""
+
+    transport: Any
+
+    def __init__(self, says: bytes) -> None:
+        self._says = says
+        self._heard = b""
+        self.ended: Deferred[bytes] = Deferred()
+
+    def dataReceived(self, data: bytes) -> None:
+        if not self._heard:
+            self.transport.write(self._says)
+        self._heard += data
+
+    def connectionLost(self, reason: Any = None) -> None:
+        self.ended.callback(self._heard)
+
+
+class SnippetTests(TestCase):
+    """The pieces of Python in the documents, run on real sockets."""
+
+    skip = MISSING
+    timeout = 30
+
+    def freePort(self) -> int:
+        """A port of 127.0.0.1 that nobody listens on."""
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port: int = probe.getsockname()[1]
+        return port
+
+    def embed(self, port: int) -> Any:
+        """What README's snippet makes of a configuration that listens on C{port}, started."""
+        (snippet,) = codeBlocks(document("README.rst"), "python")
+        folder = self.mktemp()
+        os.mkdir(folder)
+        with open(os.path.join(folder, "gateway.ini"), "w") as opened:
+            opened.write(f"[server imap]\nprotocol = imap\nlisten = 127.0.0.1:{port}\nproxy_pass = 127.0.0.1:1\n")
+        self.addCleanup(os.chdir, os.getcwd())
+        os.chdir(folder)
+        namespace: dict[str, Any] = {}
+        exec(snippet, namespace)
+        service = IService(namespace["application"])
+        service.privilegedStartService()
+        service.startService()
+        self.addCleanup(service.stopService)
+        return namespace["gateway"]
+
+    async def talk(self, port: int, says: bytes) -> bytes:
+        """All that the server on C{port} tells a client that C{says} that."""
+        client = _Dialogue(says)
+        await connectProtocol(TCP4ClientEndpoint(reactor, "127.0.0.1", port), client)
+        return await client.ended
+
+    async def test_readme(self) -> None:
+        """README's application is a gateway that answers on its port."""
+        port = self.freePort()
+        gateway = self.embed(port)
+        heard = await self.talk(port, b"a NOOP\r\nb LOGOUT\r\n")
+        self.assertEqual(heard, b"* OK IMAP4 ready\r\na OK completed\r\n* BYE\r\nb OK completed\r\n")
+        self.assertEqual([listener.port.getHost().port for listener in gateway.listeners], [port])
+
+    async def test_embeddedAuthenticator(self) -> None:
+        """docs/embedding.rst's authenticator, put in as it says, judges the gateway's logins."""
+        port = self.freePort()
+        namespace = self.authenticator()
+        namespace["domains"](self.embed(port))
+        heard = await self.talk(port, b"a LOGIN joe@elsewhere.example secret\r\nb LOGOUT\r\n")
+        self.assertIn(b"\r\na NO [AUTHENTICATIONFAILED] ", heard)
+        self.assertTrue(heard.endswith(b"\r\nb OK completed\r\n"), heard)
+
+    def authenticator(self) -> dict[str, Any]:
+        """What docs/embedding.rst defines."""
+        (snippet,) = codeBlocks(document("docs", "embedding.rst"), "python")
+        namespace: dict[str, Any] = {}
+        exec(snippet, namespace)
+        return namespace
+
+    def test_authenticator(self) -> None:
+        """docs/embedding.rst's authenticator keeps to the interface, and routes by domain and protocol."""
+        backend = Backend("10.0.0.1", 143)
+        authenticator = self.authenticator()["ByDomain"]({(b"example.com", "imap"): backend})
+        self.assertTrue(verifyObject(IAuthenticator, authenticator))
+        credentials = Credentials(Method.PLAIN, b"joe@Example.com", b"secret")
+        answer = authenticator.authenticate(LoginRequest("imap", credentials, Client("192.0.2.7")))
+        expected = Route((backend,), credentials.user, credentials.secret, judged=False)
+        self.assertEqual(self.successResultOf(answer), expected)
+        for refused in (
+            LoginRequest("pop3", credentials, Client("192.0.2.7")),
+            LoginRequest("imap", evolve(credentials, method=Method.CRAM_MD5), Client("192.0.2.7")),
+        ):
+            answer = authenticator.authenticate(refused)
+            self.assertEqual(self.successResultOf(answer), Denial(Trouble.DENIED))
+
+    def authService(self) -> int:
+        """Serve docs/auth_http.rst's service; gives the port."""
+        (snippet,) = codeBlocks(document("docs", "auth_http.rst"), "python")
+        namespace: dict[str, Any] = {"__name__": "example"}
+        exec(snippet, namespace)
+        quiet = type("Quiet", (namespace["Auth"],), {"log_message": lambda *arguments: None})
+        server = ThreadingHTTPServer(("127.0.0.1", 0), quiet)
+        serving = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        serving.start()
+        self.addCleanup(server.server_close)
+        self.addCleanup(serving.join)
+        self.addCleanup(server.shutdown)
+        return server.server_address[1]
+
+    async def test_authService(self) -> None:
+        """docs/auth_http.rst's service lets alice in with her password, and nobody without."""
+        settings = parse(
+            f"[server imap]\nlisten = 143\nauth_http = http://127.0.0.1:{self.authService()}/auth\n"
+        ).servers[0]
+        authenticator = http.KIND.build(settings, None, reactor, Journal())
+        self.addCleanup(authenticator.close)
+
+        async def ask(method: Method, user: bytes, password: bytes) -> Any:
+            credentials = Credentials(method, user, password)
+            return await authenticator.authenticate(LoginRequest("imap", credentials, Client("192.0.2.7")))
+
+        accepted = await ask(Method.PLAIN, b"alice", b"wonderland")
+        self.assertEqual(accepted, Route((Backend("10.0.0.1", 143),), b"alice", b"wonderland"))
+        denied = Denial(Trouble.DENIED, text=b"Invalid login or password", wait=3)
+        for method, user, password in (
+            (Method.PLAIN, b"alice", b"builder"),
+            (Method.PLAIN, b"alice", b""),
+            (Method.PLAIN, b"\xff%+ \r\n\0", b"wonderland"),
+            (Method.NONE, b"alice", b""),
+            (Method.CRAM_MD5, b"alice", b"wonderland"),
+        ):
+            self.assertEqual(await ask(method, user, password), denied)

@@ -1,0 +1,382 @@
+"""
+Tests for L{mailgate.service}, over the loopback: that sockets are bound and closed is what a fake could not tell.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+
+from twisted.application.service import Application, IService, MultiService
+from twisted.internet.defer import Deferred
+from twisted.internet.endpoints import TCP4ClientEndpoint
+from twisted.internet.error import ConnectionRefusedError
+from twisted.internet.protocol import Factory, Protocol
+from twisted.internet.testing import MemoryReactorClock
+from twisted.logger import LogLevel, formatEvent, globalLogPublisher
+from twisted.trial.unittest import SynchronousTestCase, TestCase
+
+from mailgate.config import GatewaySettings, parse
+from mailgate.listener import ListenError
+from mailgate.service import Gateway
+from mailgate.test.integration.daemon import freePort
+
+TEXT = """
+[mailgate]
+error_log = stderr info
+[mail]
+server_name = mx.test
+auth_http = http://127.0.0.1:{auth}/auth
+[server imap]
+protocol = imap
+listen =
+    127.0.0.1:{imap}
+    127.0.0.1:{other}
+[server pop3]
+protocol = pop3
+listen = 127.0.0.1:{pop3}
+"""
+SANDBOX = """
+[sandbox]
+imap = 127.0.0.1:0
+pop3 = 127.0.0.1:0
+smtp = 127.0.0.1:0
+auth_http = 127.0.0.1:{auth}
+"""
+
+
+def settingsFrom(text: str) -> tuple[GatewaySettings, dict[str, int]]:
+    """The settings of C{text}, and the ports of 127.0.0.1 that were put into it, all of them free."""
+    ports = {name: freePort() for name in ("imap", "other", "pop3", "auth")}
+    return parse(text.format(**ports)), ports
+
+
+class Talk(Protocol):
+    """A client: C{heard} is all that it has heard, C{lost} fires when its connection is gone."""
+
+    def __init__(self) -> None:
+        self.heard = b""
+        self.lost: Deferred[None] = Deferred()
+        self._awaited: tuple[bytes, Deferred[bytes]] | None = None
+
+    def dataReceived(self, data: bytes) -> None:
+        self.heard += data
+        self._look()
+
+    def connectionLost(self, reason: object = None) -> None:
+        self.lost.callback(None)
+
+    def _look(self) -> None:
+        if self._awaited is not None and self._awaited[0] in self.heard:
+            awaited, self._awaited = self._awaited[1], None
+            awaited.callback(self.heard)
+
+    def hears(self, awaited: bytes) -> Deferred[bytes]:
+        """Fires once C{awaited} has been heard."""
+        waiting: Deferred[bytes] = Deferred()
+        self._awaited = (awaited, waiting)
+        self._look()
+        return waiting
+
+    def asks(self, line: bytes, awaited: bytes) -> Deferred[bytes]:
+        """Say C{line}, and wait for C{awaited}."""
+        assert self.transport is not None
+        self.transport.write(line + b"\r\n")
+        return self.hears(awaited)
+
+
+class GatewayCase(TestCase):
+    """A gateway before the sandbox. trial itself sees to it that nothing is left on the reactor."""
+
+    timeout = 30
+
+    def setUp(self):
+        from twisted.internet import reactor
+
+        self.reactor = reactor
+        settings, self.ports = settingsFrom(TEXT + SANDBOX)
+        self.gateway = Gateway(settings, reactor)
+
+    def start(self):
+        """Start the gateway as twistd does; it is stopped at the end of the test."""
+        self.gateway.privilegedStartService()
+        self.gateway.startService()
+        self.addCleanup(self.stop)
+
+    def stop(self):
+        return self.gateway.stopService() if self.gateway.running else None
+
+    async def client(self, name="imap"):
+        """A client of the server C{name}."""
+        endpoint = TCP4ClientEndpoint(self.reactor, "127.0.0.1", self.ports[name])
+        client = await endpoint.connect(Factory.forProtocol(Talk))
+        self.addCleanup(client.transport.abortConnection)
+        return client
+
+    async def loggedIn(self):
+        """A client that reads its mail."""
+        client = await self.client()
+        await client.hears(b"* OK IMAP4 ready\r\n")
+        await client.asks(b"a LOGIN alice wonderland", b"\r\na OK")
+        return client
+
+    async def assertRefused(self, name):
+        endpoint = TCP4ClientEndpoint(self.reactor, "127.0.0.1", self.ports[name])
+        await self.assertFailure(endpoint.connect(Factory.forProtocol(Talk)), ConnectionRefusedError)
+
+
+class ServingTests(GatewayCase):
+    """The gateway as a whole."""
+
+    async def test_login(self):
+        """A client logs in, and talks to the backend from then on."""
+        self.start()
+        client = await self.loggedIn()
+        heard = await client.asks(b"b SELECT INBOX", b"b OK")
+        self.assertIn(b" EXISTS\r\n", heard)
+
+    async def test_refused(self):
+        """A wrong password is refused, and the connection lives on."""
+        self.start()
+        client = await self.client("pop3")
+        await client.hears(b"+OK POP3 ready\r\n")
+        await client.asks(b"USER alice", b"+OK\r\n")
+        # The sandbox's service asks for three seconds before a refusal: a client need not wait for them here.
+        client.transport.write(b"PASS queen\r\n")
+        self.assertNotIn(b"wonderland", client.heard)
+
+    async def test_everyAddress(self):
+        """Each address of each server is served."""
+        self.start()
+        for name, greeting in (("imap", b"* OK"), ("other", b"* OK"), ("pop3", b"+OK")):
+            client = await self.client(name)
+            self.assertTrue((await client.hears(b"\r\n")).startswith(greeting))
+
+    async def test_connections(self):
+        """Who is connected is known, and forgotten when it has left."""
+        self.start()
+        self.assertEqual(self.gateway.connections, [])
+        client = await self.loggedIn()
+        (connection,) = self.gateway.connections
+        self.assertEqual(connection.session.user, b"alice")
+        await client.asks(b"b LOGOUT", b"b OK")
+        await client.lost
+        await self.quiet()
+        self.assertEqual(self.gateway.connections, [])
+
+    async def quiet(self):
+        """Let the gateway hear of what has just happened to its clients."""
+        while self.gateway.connections:
+            turn = Deferred()
+            self.reactor.callLater(0, turn.callback, None)
+            await turn
+
+    async def test_story(self):
+        """It logs to Twisted's log at the level that error_log names; the password is nowhere in it."""
+        events = []
+        globalLogPublisher.addObserver(events.append)
+        self.addCleanup(globalLogPublisher.removeObserver, events.append)
+        self.start()
+        client = await self.loggedIn()
+        await client.asks(b"b LOGOUT", b"b OK")
+        await client.lost
+        await self.quiet()
+        told = [formatEvent(event) for event in events if event["log_namespace"] == "mailgate"]
+        self.assertIn('user "alice"', told[-1])
+        self.assertIn("reached relay, outcome relayed", told[-1])
+        self.assertEqual([event for event in events if "wonderland" in repr(event) + formatEvent(event)], [])
+
+
+class StartTests(GatewayCase):
+    """How it starts."""
+
+    def test_notBefore(self):
+        """No socket is bound before the service starts, as the process may fork until then."""
+        self.assertEqual({listener.port for listener in self.gateway.listeners}, {None})
+        for port in self.ports.values():
+            with socket.socket() as probe:
+                probe.bind(("127.0.0.1", port))
+
+    async def test_once(self):
+        """twistd starts the service twice, with privileges and without: its ports are bound the first time."""
+        self.gateway.privilegedStartService()
+        ports = [listener.port for listener in self.gateway.listeners]
+        self.assertNotIn(None, ports)
+        self.gateway.startService()
+        self.addCleanup(self.stop)
+        self.assertEqual([listener.port for listener in self.gateway.listeners], ports)
+        await self.loggedIn()
+
+    async def test_withoutPrivileges(self):
+        """C{twist} does not start it with privileges: it binds all the same."""
+        self.gateway.startService()
+        self.addCleanup(self.stop)
+        await self.loggedIn()
+
+    async def test_embedded(self):
+        """In another application it starts and stops with that."""
+        application = Application("somebody's")
+        self.gateway.setServiceParent(application)
+        whole = IService(application)
+        whole.privilegedStartService()
+        whole.startService()
+        self.addCleanup(whole.stopService)
+        await self.loggedIn()
+
+    async def test_laterAdded(self):
+        """Given to an application that runs already, it starts at once."""
+        whole = MultiService()
+        whole.startService()
+        self.addCleanup(whole.stopService)
+        self.gateway.setServiceParent(whole)
+        await self.loggedIn()
+
+    def test_taken(self):
+        """An address that somebody else has stops the start, naming the server, and leaves nothing open."""
+        self.addCleanup(self.gateway.stopService)
+        with socket.create_server(("127.0.0.1", self.ports["pop3"])):
+            error = self.assertRaises(ListenError, self.gateway.privilegedStartService)
+        self.assertEqual(
+            str(error),
+            f"gateway.ini: [server pop3] listen = 127.0.0.1:{self.ports['pop3']}:"
+            " cannot be bound: Address already in use",
+        )
+
+    async def test_again(self):
+        """Stopped, it can be started again."""
+        self.start()
+        await self.loggedIn()
+        await self.gateway.stopService()
+        self.gateway.startService()
+        await self.loggedIn()
+
+
+class StopTests(GatewayCase):
+    """How it stops."""
+
+    async def test_ports(self):
+        """Nobody can connect any more, and every port can be bound again."""
+        self.start()
+        await self.loggedIn()
+        await self.gateway.stopService()
+        for name, port in self.ports.items():
+            await self.assertRefused(name)
+            with socket.socket() as probe:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                probe.bind(("127.0.0.1", port))
+
+    async def test_connections(self):
+        """Every client's connection ends, whatever it was about; when it has stopped there is none."""
+        self.start()
+        silent, reading = await self.client(), await self.loggedIn()
+        midway = await self.client("pop3")
+        await midway.asks(b"USER alice", b"+OK\r\n")
+        await silent.hears(b"ready\r\n")
+        self.assertEqual(len(self.gateway.connections), 3)
+        await self.gateway.stopService()
+        self.assertEqual(self.gateway.connections, [])
+        for client in (silent, reading, midway):
+            await client.lost
+
+    async def test_story(self):
+        """Of each the log says that it was the gateway that stopped."""
+        events = []
+        globalLogPublisher.addObserver(events.append)
+        self.addCleanup(globalLogPublisher.removeObserver, events.append)
+        self.start()
+        await self.loggedIn()
+        silent = await self.client()
+        await silent.hears(b"ready\r\n")
+        await self.gateway.stopService()
+        told = [formatEvent(event) for event in events if "outcome" in event]
+        self.assertEqual([text for text in told if "outcome gateway stopped" not in text], [])
+        self.assertEqual(len(told), 2)
+
+    async def test_unanswered(self):
+        """A login whose authentication service never answers does not keep it from stopping."""
+        deaf = self.reactor.listenTCP(0, Factory.forProtocol(Protocol), interface="127.0.0.1")
+        self.addCleanup(deaf.stopListening)
+        settings, self.ports = settingsFrom(TEXT.replace("{auth}", str(deaf.getHost().port)))
+        self.gateway = Gateway(settings, self.reactor)
+        self.start()
+        client = await self.client()
+        await client.hears(b"ready\r\n")
+        client.transport.write(b"a LOGIN alice wonderland\r\n")
+        while not any(connection.session.user for connection in self.gateway.connections):
+            turn = Deferred()
+            self.reactor.callLater(0, turn.callback, None)
+            await turn
+        await self.gateway.stopService()
+        await client.lost
+        self.assertNotIn(b"a ", client.heard.replace(b"IMAP4 ready", b""))
+
+    async def test_idleOnes(self):
+        """With no client at all it stops at once."""
+        self.start()
+        await self.gateway.stopService()
+        self.assertEqual(self.gateway.connections, [])
+
+
+class Stuck:
+    """A connection that will not go."""
+
+    stopped = 0
+
+    def stop(self):
+        self.stopped += 1
+
+
+class ConstructionTests(SynchronousTestCase):
+    """What needs no sockets."""
+
+    def gateway(self, text=TEXT):
+        settings, _ = settingsFrom(text)
+        self.reactor = MemoryReactorClock()
+        return Gateway(settings, self.reactor)
+
+    def test_quiet(self):
+        """Making one touches neither a socket nor the clock."""
+        self.gateway(TEXT + SANDBOX)
+        self.assertEqual((self.reactor.tcpServers, self.reactor.tcpClients), ([], []))
+        self.assertEqual(self.reactor.getDelayedCalls(), [])
+
+    def test_shared(self):
+        """The addresses of a server share its authenticator and its TLS, those of two servers do not."""
+        imap, other, pop3 = (listener.factory for listener in self.gateway().listeners)
+        self.assertIs(imap.authenticator, other.authenticator)
+        self.assertIs(imap.connector, other.connector)
+        self.assertIsNot(imap.authenticator, pop3.authenticator)
+
+    def test_plain(self):
+        """A server that never speaks TLS loads no certificate."""
+        gateway = self.gateway(TEXT + "ssl_certificate = /nowhere\nssl_certificate_key = /nowhere\n")
+        self.assertEqual({listener.factory.tls for listener in gateway.listeners}, {None})
+
+    def test_level(self):
+        """What error_log does not want is not built."""
+        wanted = {
+            level: self.gateway(TEXT.replace("stderr info", f"stderr {level}")).listeners[0].factory.journal.wantsInfo
+            for level in ("debug", "info", "warn", "error")
+        }
+        self.assertEqual(wanted, {"debug": True, "info": True, "warn": False, "error": False})
+        self.assertIs(parse(TEXT.format(imap=1, other=2, pop3=3, auth=4)).log.level, LogLevel.info)
+
+    def test_patience(self):
+        """A connection that will not end is told to once, and waited for no longer than two seconds."""
+        gateway, stuck = self.gateway(), Stuck()
+        gateway.listeners[0].factory.connections.add(stuck)
+        stopped = gateway.stopService()
+        self.reactor.pump([0.01] * 150)
+        self.assertNoResult(stopped)
+        self.reactor.pump([0.01] * 60)
+        self.successResultOf(stopped)
+        self.assertEqual(stuck.stopped, 1)
+        self.assertEqual(self.reactor.getDelayedCalls(), [])
+
+    def test_missingFolder(self):
+        """A unix socket whose folder is not there is told of when the service starts."""
+        path = os.path.join(os.path.abspath(self.mktemp()), "imap.sock")
+        gateway = self.gateway(TEXT.replace("127.0.0.1:{other}", f"unix:{path}"))
+        self.addCleanup(gateway.stopService)
+        error = self.assertRaises(ListenError, gateway.listeners[1].privilegedStartService)
+        self.assertIn(f"[server imap] listen = unix:{path}: cannot be bound: ", str(error))
