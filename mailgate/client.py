@@ -16,10 +16,10 @@ from twisted.internet.defer import CancelledError, Deferred, TimeoutError
 from twisted.internet.endpoints import HostnameEndpoint, TCP4ClientEndpoint, TCP6ClientEndpoint, UNIXClientEndpoint
 from twisted.internet.error import ConnectError
 from twisted.internet.error import TimeoutError as ConnectTimeout
-from twisted.internet.interfaces import IHandshakeListener, IStreamClientEndpoint
+from twisted.internet.interfaces import IHalfCloseableProtocol, IHandshakeListener, IStreamClientEndpoint
 from twisted.internet.protocol import Factory
 from twisted.python.failure import Failure
-from zope.interface import implementer
+from zope.interface import alsoProvides, implementer
 
 from mailgate.directives import ServerSettings, directive, flag, hostPort, seconds, size, text
 from mailgate.journal import Journal, printable
@@ -303,6 +303,8 @@ class Connector:
         except ValueError:
             # How HostnameEndpoint reports what is no host name.
             raise BackendError("is no host name") from None
+        # The endpoint's wrapper passes on the last of a protocol's interfaces alone, and half-closes would be lost.
+        alsoProvides(client.transport.protocol, IHalfCloseableProtocol)
         try:
             await client.login(session, self._trust)
         except BaseException:

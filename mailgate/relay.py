@@ -183,14 +183,18 @@ class Relay:
 
     def active(self) -> None:
         """A byte has moved."""
-        self._lastActive = self._clock.seconds()
+        # What still comes once both are being closed is nobody's, and buys no time.
+        if not self._closing:
+            self._lastActive = self._clock.seconds()
 
     def hurry(self, closing: bool = False) -> None:
         """One side has ended: what is left gets C{linger} seconds without progress, not C{idle}."""
+        if self._closing:
+            return
         self._session.conclude(Outcome.RELAYED)
-        self._closing = self._closing or closing
-        self._limit = self._linger
         self.active()
+        self._closing = closing
+        self._limit = self._linger
         if self._timer.active():
             self._timer.reset(self._limit)
 
@@ -203,12 +207,11 @@ class Relay:
         else:
             self._session.conclude(Outcome.IDLE)
             self._timer = self._clock.callLater(self._linger, self._check)
-            self.hurry(closing=True)
             self.close()
 
     def close(self) -> None:
         """End both, each once it has been given what is already on its way."""
-        self._closing = True
+        self.hurry(closing=True)
         self._client.close()
         self._backend.close()
 

@@ -10,10 +10,10 @@ from typing import Any
 
 from twisted.internet.address import IPv4Address
 from twisted.internet.defer import Deferred, DeferredList
-from twisted.internet.endpoints import TCP4ClientEndpoint, TCP4ServerEndpoint, connectProtocol
+from twisted.internet.endpoints import TCP4ServerEndpoint
 from twisted.internet.error import ConnectionLost
 from twisted.internet.interfaces import IHalfCloseableProtocol, IHandshakeListener, IPushProducer, ISSLTransport
-from twisted.internet.protocol import Factory, Protocol, connectionDone
+from twisted.internet.protocol import ClientFactory, Protocol, connectionDone
 from twisted.internet.task import Clock, deferLater
 from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
@@ -442,7 +442,7 @@ class EndTests(SynchronousTestCase):
 class End(Protocol):
     """
     A client of the gateway, or a backend: over TLS where it has a C{contextFactory}. C{ready} fires once it is
-    connected, C{gone} when it is not any more; C{onEnd} says what to do at the other's end of file.
+    connected, C{gone} when it is not any more; at the other's end of file it calls C{onEnd} and closes.
     """
 
     transport: Any
@@ -481,6 +481,7 @@ class End(Protocol):
         self.ended = True
         if self.onEnd is not None:
             self.onEnd()
+        self.transport.loseConnection()
 
     def writeConnectionLost(self) -> None:
         pass
@@ -600,10 +601,11 @@ class SocketTests(TestCase):
         if small:
             # Accepted sockets have that of the listening one.
             port.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 16384)
-        await connectProtocol(TCP4ClientEndpoint(self.reactor, "127.0.0.1", port.getHost().port), client)
+        # Not by an endpoint, which would wrap the protocol.
+        self.reactor.connectTCP("127.0.0.1", port.getHost().port, _Single(client))
+        await DeferredList([client.ready, server.ready], fireOnOneErrback=True)
         if small:
             client.transport.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 16384)
-        await DeferredList([client.ready, server.ready], fireOnOneErrback=True)
         await port.stopListening()
 
     def _stop(self) -> Deferred[Any]:
@@ -718,8 +720,8 @@ class SocketTests(TestCase):
             self.assertEqual(listener.received, Torrent.content(self.MANY))
 
 
-class _Single(Factory):
-    """Accepts one connection."""
+class _Single(ClientFactory):
+    """Makes, or accepts, one connection."""
 
     noisy = False
 

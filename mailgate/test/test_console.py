@@ -1,0 +1,185 @@
+"""
+Tests for L{mailgate.console}.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import socket
+import sys
+
+from twisted.trial.unittest import SynchronousTestCase
+
+import mailgate
+from mailgate.config import parse
+from mailgate.console import describe, main
+from mailgate.sandbox.certificate import ensureCertificate
+from mailgate.test.integration.daemon import freePort
+
+GOOD = """
+[mail]
+server_name = mx.test
+auth_http = http://127.0.0.1:9/auth
+[server imap]
+listen =
+    127.0.0.1:143
+    unix:/run/imap.sock
+imap_auth = plain login cram-md5
+[server submission]
+listen = [::1]:587
+"""
+
+
+class ConsoleCase(SynchronousTestCase):
+    """The command, with what it prints."""
+
+    def setUp(self):
+        self.stdout, self.stderr = io.StringIO(), io.StringIO()
+        self.patch(sys, "stdout", self.stdout)
+        self.patch(sys, "stderr", self.stderr)
+        # argparse makes its lines as wide as the terminal is.
+        self.patch(os, "environ", {**os.environ, "COLUMNS": "200"})
+
+    def run_(self, *arguments: str) -> int:
+        """Run it; an early exit counts as its status."""
+        try:
+            return main(arguments)
+        except SystemExit as exit:
+            return int(exit.code or 0)
+
+    def write(self, text: str) -> str:
+        path: str = self.mktemp()
+        with open(path, "w", encoding="utf-8") as opened:
+            opened.write(text)
+        return path
+
+
+class CheckTests(ConsoleCase):
+    """C{mailgate check}."""
+
+    def test_good(self):
+        """A good configuration is described on standard output, and the status is 0."""
+        path = self.write(GOOD)
+        self.assertEqual(self.run_("check", "--config", path), 0)
+        self.assertEqual(
+            self.stdout.getvalue().splitlines(),
+            [
+                "server imap: imap on 127.0.0.1:143, unix:/run/imap.sock",
+                "  logins: cram-md5, plain, judged by auth_http",
+                "  TLS: none",
+                "server submission: smtp on [::1]:587",
+                "  logins: plain, judged by auth_http",
+                "  TLS: none",
+                f"{path}: good",
+            ],
+        )
+        self.assertEqual(self.stderr.getvalue(), "")
+
+    def test_short(self):
+        """C{-c} will do."""
+        self.assertEqual(self.run_("check", "-c", self.write(GOOD)), 0)
+
+    def test_bad(self):
+        """What is wrong with another goes to standard error, a line each, and the status is 78."""
+        path = self.write(GOOD + "smtp_auth = plian\ntimeout = soon\n")
+        self.assertEqual(self.run_("check", "--config", path), 78)
+        self.assertEqual(self.stdout.getvalue(), "")
+        first, second = self.stderr.getvalue().splitlines()
+        self.assertTrue(first.startswith(f'{path}: [server submission] smtp_auth = plian: "plian" is unknown'), first)
+        self.assertTrue(first.endswith("did you mean plain?"), first)
+        self.assertTrue(second.startswith(f"{path}: [server submission] timeout = soon: must be a time"), second)
+
+    def test_missing(self):
+        """A file that is not there is a bad configuration."""
+        self.assertEqual(self.run_("check", "--config", "/nowhere/x.ini"), 78)
+        self.assertEqual(self.stderr.getvalue(), "/nowhere/x.ini: cannot be read: No such file or directory\n")
+
+    def test_certificates(self):
+        """Certificates are loaded: one that is not there is found out now and not when the gateway starts."""
+        path = self.write(GOOD + "starttls = on\nssl_certificate = /nowhere/c\nssl_certificate_key = /nowhere/k\n")
+        self.assertEqual(self.run_("check", "--config", path), 78)
+        self.assertIn("/nowhere/k: cannot be read: No such file or directory", self.stderr.getvalue())
+
+    def test_users(self):
+        """Users are loaded; the passwords of those that are faulty are not shown."""
+        accounts = os.path.abspath(self.write("joe:{PLAIN}sesame::::::host=10.0.0.1\nann:{ROT13}frnfnzr\n"))
+        path = self.write(f"[server pop3]\nlisten = 127.0.0.1:110\nauth_file = {accounts}\n")
+        self.assertEqual(self.run_("check", "--config", path), 78)
+        (line,) = self.stderr.getvalue().splitlines()
+        self.assertIn("line 2 (ann): ", line)
+        self.assertNotIn("frnfnzr", line)
+
+    def test_noPort(self):
+        """No port is opened: it can be run beside the gateway whose configuration it checks."""
+        port = freePort()
+        path = self.write(f"[server a]\nprotocol = imap\nproxy_pass = 10.0.0.1:143\nlisten = 127.0.0.1:{port}\n")
+        with socket.create_server(("127.0.0.1", port)):
+            self.assertEqual(self.run_("check", "--config", path), 0)
+
+    def test_config(self):
+        """It does not guess which configuration is meant."""
+        self.assertEqual(self.run_("check"), 2)
+        self.assertIn("--config", self.stderr.getvalue())
+
+
+class DescribeTests(ConsoleCase):
+    """Tests for L{describe}."""
+
+    def test_tls(self):
+        """A server that speaks TLS is described with its versions, STARTTLS and number of certificates."""
+        certificate, key = map(os.path.abspath, ensureCertificate(self.mktemp(), ()))
+        pair = f"ssl_certificate = {certificate}\nssl_certificate_key = {key}\nstarttls = only\n"
+        text = f"[server p]\nproxy_pass = 10.0.0.1:110\nlisten =\n  127.0.0.1:110\n  127.0.0.1:995 ssl\n{pair}"
+        self.assertEqual(
+            list(describe(parse(text, "x.ini"))),
+            [
+                "server p: pop3 on 127.0.0.1:110, 127.0.0.1:995 ssl",
+                "  logins: plain, judged by proxy_pass",
+                "  TLS: TLSv1.2 TLSv1.3, starttls only, 1 certificate(s)",
+                "x.ini: good",
+            ],
+        )
+
+    def test_sandbox(self):
+        """The demo is recognised by its users, who are counted but not named with their passwords."""
+        told = "\n".join(describe(parse("[sandbox]\nusers = joe sesame\n" + GOOD)))
+        self.assertIn("sandbox: 1 user(s) in example.com", told)
+        self.assertNotIn("sesame", told)
+
+    def test_secrets(self):
+        """What is described is no secret."""
+        told = "\n".join(describe(parse(GOOD + "auth_http_header = X-Key sesame\n")))
+        self.assertNotIn("sesame", told)
+
+
+class CommandTests(ConsoleCase):
+    """The command line."""
+
+    def test_version(self):
+        """C{--version} names the release."""
+        self.assertEqual(self.run_("--version"), 0)
+        self.assertEqual(self.stdout.getvalue(), f"mailgate {mailgate.__version__}\n")
+
+    def test_help(self):
+        """C{--help} says what the gateway itself is run by, and which commands there are."""
+        self.assertEqual(self.run_("--help"), 0)
+        self.assertIn("twistd mailgate --config FILE", self.stdout.getvalue())
+        self.assertIn("check", self.stdout.getvalue())
+
+    def test_helpOfCheck(self):
+        """A command's own help says what its status means."""
+        self.assertEqual(self.run_("check", "--help"), 0)
+        self.assertIn("Exit status 0, or 78", self.stdout.getvalue())
+
+    def test_nothing(self):
+        """Without a command, and with one that is none, it is told how it is used."""
+        for arguments in ((), ("chekc",)):
+            self.assertEqual(self.run_(*arguments), 2)
+            self.assertIn("usage: mailgate", self.stderr.getvalue())
+            self.stderr.truncate(0)
+
+    def test_arguments(self):
+        """Without arguments of its own it takes the process's."""
+        self.patch(sys, "argv", ["mailgate", "check", "--config", self.write(GOOD)])
+        self.assertEqual(main(), 0)

@@ -1,0 +1,279 @@
+"""
+Tests for L{mailgate.tap}. How it behaves in a twistd of its own is for L{mailgate.test.test_process} to say.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import resource
+import socket
+import sys
+
+from twisted.application.service import Application, IService, IServiceCollection, MultiService
+from twisted.logger import ILogObserver, Logger, globalLogPublisher
+from twisted.python.usage import UsageError
+from twisted.trial.unittest import SynchronousTestCase, TestCase
+
+from mailgate import tap
+from mailgate.service import Gateway
+from mailgate.tap import BAD_CONFIGURATION, CANNOT_LISTEN, Options, makeService, raiseOpenFiles
+from mailgate.test.integration.daemon import freePort
+
+GOOD = """
+[mailgate]
+error_log = {log} info
+[mail]
+auth_http = http://127.0.0.1:9/auth
+[server imap]
+protocol = imap
+listen = 127.0.0.1:{port}
+"""
+
+
+class OptionsTests(SynchronousTestCase):
+    """The command line."""
+
+    def parse(self, *arguments: str) -> Options:
+        options = Options()
+        options.parseOptions(arguments)
+        return options
+
+    def test_config(self):
+        """C{--config} and C{-c} give the configuration."""
+        for arguments in (("--config", "/etc/x.ini"), ("--config=/etc/x.ini",), ("-c", "/etc/x.ini")):
+            self.assertEqual(self.parse(*arguments)["config"], "/etc/x.ini")
+
+    def test_absolute(self):
+        """A relative path is made absolute while the folder is still the one it was meant for."""
+        self.assertEqual(self.parse("--config", "x.ini")["config"], os.path.join(os.getcwd(), "x.ini"))
+
+    def test_missing(self):
+        """Without it there is nothing to run, and twistd prints how it is used."""
+        error = self.assertRaises(UsageError, self.parse)
+        self.assertEqual(str(error), "--config FILE is needed")
+
+    def test_unknown(self):
+        """Anything else is refused."""
+        self.assertRaises(UsageError, self.parse, "--config", "x", "--port", "143")
+        self.assertRaises(UsageError, self.parse, "--config", "x", "y")
+
+    def test_help(self):
+        """The help names the option, and the command that tries a configuration out."""
+        text = str(Options())
+        self.assertIn("--config=", text)
+        self.assertIn("mailgate check", text)
+
+
+class TapCase(TestCase):
+    """A configuration in a file, and what would go to standard error and to standard output."""
+
+    timeout = 30
+
+    def setUp(self):
+        self.stderr, self.stdout = io.StringIO(), io.StringIO()
+        self.patch(sys, "__stderr__", self.stderr)
+        self.patch(sys, "__stdout__", self.stdout)
+        # The tests' own process is to keep its limits.
+        self.raised = []
+        self.patch(tap, "raiseOpenFiles", lambda: self.raised.append(True))
+        self.folder = os.path.abspath(self.mktemp())
+        os.mkdir(self.folder)
+        self.log = os.path.join(self.folder, "mailgate.log")
+        self.port = freePort()
+
+    def make(self, text=GOOD):
+        """The service that twistd would get."""
+        path = os.path.join(self.folder, "gateway.ini")
+        with open(path, "w", encoding="utf-8") as opened:
+            opened.write(text.format(log=self.log, port=self.port))
+        options = Options()
+        options.parseOptions(["--config", path])
+        return makeService(options)
+
+    def assertExits(self, status, run, *arguments):
+        """C{run} ends the process; gives the lines on standard error."""
+        error = self.assertRaises(SystemExit, run, *arguments)
+        self.assertEqual(error.code, status)
+        self.assertEqual(self.stdout.getvalue(), "")
+        return self.stderr.getvalue().splitlines()
+
+    def logged(self):
+        with open(self.log, encoding="utf-8") as opened:
+            return opened.read()
+
+
+class MakeServiceTests(TapCase):
+    """Tests for L{makeService}."""
+
+    def test_service(self):
+        """It gives a service that holds the gateway."""
+        service = self.make()
+        self.assertTrue(IService.providedBy(service))
+        (gateway,) = IServiceCollection(service)
+        self.assertIsInstance(gateway, Gateway)
+        self.assertEqual(gateway.settings.servers[0].name, "imap")
+
+    def test_noSocket(self):
+        """No socket is opened: twistd has yet to fork."""
+        (gateway,) = self.make()
+        self.assertIsNone(gateway.listeners[0].port)
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", self.port))
+
+    def test_openFiles(self):
+        """The limit of open files is raised, once the configuration is known to be good."""
+        self.make()
+        self.assertEqual(self.raised, [True])
+
+    def test_bad(self):
+        """A bad configuration ends the process with 78, and a line on standard error for each thing wrong."""
+        lines = self.assertExits(BAD_CONFIGURATION, self.make, GOOD + "timeuot = 5\nmax_errors = x\n")
+        path = os.path.join(self.folder, "gateway.ini")
+        self.assertEqual(
+            lines,
+            [
+                f"{path}: [server imap] timeuot: is no known option; did you mean timeout?",
+                f"{path}: [server imap] max_errors = x: must be a whole number, such as 5",
+            ],
+        )
+        self.assertEqual(BAD_CONFIGURATION, os.EX_CONFIG)
+        self.assertEqual(self.raised, [])
+
+    def test_missing(self):
+        """So does one that is not there."""
+        options = Options()
+        options.parseOptions(["--config", "/nowhere/gateway.ini"])
+        lines = self.assertExits(BAD_CONFIGURATION, makeService, options)
+        self.assertEqual(lines, ["/nowhere/gateway.ini: cannot be read: No such file or directory"])
+
+    def test_unopenableLog(self):
+        """So does a log that cannot be written, in a line like all the others."""
+        self.log = "/nowhere/mailgate.log"
+        path = os.path.join(self.folder, "gateway.ini")
+        self.assertEqual(
+            self.assertExits(BAD_CONFIGURATION, self.make),
+            [f"{path}: [mailgate] error_log = /nowhere/mailgate.log: cannot be opened: No such file or directory"],
+        )
+
+
+class LogTests(TapCase):
+    """error_log in the place of twistd's own."""
+
+    def test_twistd(self):
+        """An application finds error_log's observer where twistd looks for what to log with."""
+        application = Application("mailgate")
+        self.make().setServiceParent(application)
+        observer = application.getComponent(ILogObserver)
+        Logger("test", observer=observer).info("told")
+        self.assertIn("[info] told\n", self.logged())
+
+    def test_twistdOnce(self):
+        """There it is not added a second time: each event is one line."""
+        application = Application("mailgate")
+        self.make().setServiceParent(application)
+        before = list(globalLogPublisher._observers)
+        service = IService(application)
+        service.startService()
+        self.assertEqual(list(globalLogPublisher._observers), before)
+        return service.stopService()
+
+    async def test_elsewhere(self):
+        """Run by something that knows no such component, C{twist}, it adds itself, and goes when it stops."""
+        service = self.make()
+        service.startService()
+        Logger("test").info("while it runs")
+        await service.stopService()
+        Logger("test").info("afterwards")
+        self.assertIn("while it runs", self.logged())
+        self.assertNotIn("afterwards", self.logged())
+
+    async def test_withinAnother(self):
+        """A service that is no application is a parent like any other."""
+        parent = MultiService()
+        service = self.make()
+        service.setServiceParent(parent)
+        self.assertIs(service.parent, parent)
+        parent.startService()
+        await parent.stopService()
+
+
+class StartTests(TapCase):
+    """Starting what was made."""
+
+    async def test_twist(self):
+        """C{twist} never starts it with privileges: its ports are bound all the same."""
+        service = self.make()
+        service.startService()
+        self.addCleanup(service.stopService)
+        with socket.create_connection(("127.0.0.1", self.port), 5) as client:
+            self.assertEqual(client.getpeername()[1], self.port)
+
+    def test_taken(self):
+        """An address that is taken ends the process with 71, and one line on standard error, either way."""
+        self.assertEqual(CANNOT_LISTEN, os.EX_OSERR)
+        service = self.make()
+        self.addCleanup(service.stopService)
+        with socket.create_server(("127.0.0.1", self.port)):
+            for start in (service.privilegedStartService, service.startService):
+                (line,) = self.assertExits(CANNOT_LISTEN, start)
+                self.assertIn(f"[server imap] listen = 127.0.0.1:{self.port}: cannot be bound: Address already", line)
+                self.stderr.truncate(0)
+                self.stderr.seek(0)
+
+    def test_sandboxTaken(self):
+        """So does one of the sandbox's."""
+        zero = "\n".join(f"{name} = 127.0.0.1:0" for name in ("imap", "pop3", "smtp"))
+        taken = freePort()
+        service = self.make(GOOD + f"[sandbox]\n{zero}\nauth_http = 127.0.0.1:{taken}\n")
+        self.addCleanup(service.stopService)
+        with socket.create_server(("127.0.0.1", taken)):
+            (line,) = self.assertExits(CANNOT_LISTEN, service.privilegedStartService)
+        self.assertIn(f"127.0.0.1:{taken}", line)
+
+    async def test_quiet(self):
+        """A gateway of one's own prints nothing."""
+        service = self.make()
+        service.startService()
+        await service.stopService()
+        self.assertEqual((self.stdout.getvalue(), self.stderr.getvalue()), ("", ""))
+
+    async def test_welcome(self):
+        """The demo prints what to try, once its ports are open."""
+        sandbox = "\n".join(f"{name} = 127.0.0.1:0" for name in ("imap", "pop3", "smtp", "auth_http"))
+        service = self.make(GOOD + f"[sandbox]\n{sandbox}\n")
+        service.privilegedStartService()
+        self.assertEqual(self.stdout.getvalue(), "")
+        service.startService()
+        self.addCleanup(service.stopService)
+        self.assertIn(f"127.0.0.1:{self.port}", self.stdout.getvalue())
+        self.assertIn("alice", self.stdout.getvalue())
+        self.assertNotIn("--cacert", self.stdout.getvalue())
+
+
+class OpenFilesTests(SynchronousTestCase):
+    """Tests for L{raiseOpenFiles}."""
+
+    def setUp(self):
+        limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+        self.addCleanup(resource.setrlimit, resource.RLIMIT_NOFILE, limits)
+        self.hard = limits[1]
+
+    def test_raised(self):
+        """The soft limit becomes the hard one, which stays."""
+        resource.setrlimit(resource.RLIMIT_NOFILE, (64, self.hard))
+        raiseOpenFiles()
+        self.assertEqual(resource.getrlimit(resource.RLIMIT_NOFILE), (self.hard, self.hard))
+
+    def test_refused(self):
+        """Where the system does not allow that, the gateway runs with what it has."""
+        for error in (ValueError("not allowed to raise maximum limit"), OSError(1, "Operation not permitted")):
+
+            def refuse(which, limits, error=error):
+                raise error
+
+            resource.setrlimit(resource.RLIMIT_NOFILE, (64, self.hard))
+            with_refusal = self.patch(resource, "setrlimit", refuse)
+            raiseOpenFiles()
+            with_refusal.restore()
+            self.assertEqual(resource.getrlimit(resource.RLIMIT_NOFILE)[0], 64)
