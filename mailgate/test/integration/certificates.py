@@ -26,6 +26,19 @@ class Pair:
     key: str
 
 
+_SIGNING = x509.KeyUsage(
+    digital_signature=False,
+    content_commitment=False,
+    key_encipherment=False,
+    data_encipherment=False,
+    key_agreement=False,
+    key_cert_sign=True,
+    crl_sign=True,
+    encipher_only=False,
+    decipher_only=False,
+)
+
+
 def _name(text: str) -> x509.Name:
     return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, text)])
 
@@ -55,7 +68,12 @@ class Authority:
         self.name = name
         self.path = os.path.join(folder, f"{name}.pem")
         self._key = ec.generate_private_key(ec.SECP256R1())
-        unsigned = _unsigned(name, name, self._key).add_extension(x509.BasicConstraints(ca=True, path_length=0), True)
+        unsigned = (
+            _unsigned(name, name, self._key)
+            .add_extension(x509.BasicConstraints(ca=True, path_length=0), True)
+            .add_extension(x509.SubjectKeyIdentifier.from_public_key(self._key.public_key()), False)
+            .add_extension(_SIGNING, True)
+        )
         self._write(self.path, unsigned.sign(self._key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM))
 
     def _write(self, path: str, content: bytes, mode: int = 0o644) -> None:
@@ -75,6 +93,8 @@ class Authority:
             .add_extension(alternatives, False)
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), True)
             .add_extension(usage, False)
+            # Without it Python 3.13, which verifies strictly, refuses the certificate.
+            .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key()), False)
             .sign(self._key, hashes.SHA256())
         )
         pair = Pair(os.path.join(self.folder, f"{name}.crt"), os.path.join(self.folder, f"{name}.key"))
