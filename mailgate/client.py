@@ -21,7 +21,7 @@ from twisted.internet.protocol import Factory
 from twisted.python.failure import Failure
 from zope.interface import alsoProvides, implementer
 
-from mailgate.directives import ServerSettings, directive, flag, hostPort, seconds, size, text
+from mailgate.directives import ServerSettings, bufferSize, deadline, directive, flag, hostPort, text
 from mailgate.journal import Journal, printable
 from mailgate.login import Backend, BackendTLS, Denial, LoginRequest, Refusal, Route, Trouble, fitForWire
 from mailgate.relay import RelayedProtocol, makeNoDelay
@@ -41,8 +41,8 @@ class ProxySettings:
 
     backend: Backend | None = directive("proxy_pass", _backend, None)
     passErrorMessage: bool = directive("proxy_pass_error_message", flag, False)
-    timeout: float = directive("proxy_timeout", seconds, 86400.0)
-    buffer: int = directive("proxy_buffer", size, 4096)
+    timeout: float = directive("proxy_timeout", deadline, 86400.0)
+    buffer: int = directive("proxy_buffer", bufferSize, 4096)
 
 
 class BackendError(Exception):

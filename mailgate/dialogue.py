@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from attrs import frozen
 
-from mailgate.directives import ServerSettings, directive, number, seconds, text
+from mailgate.directives import ServerSettings, deadline, directive, number, word
 from mailgate.login import Denial, Method
 
 if TYPE_CHECKING:
@@ -29,8 +29,8 @@ _UNFIT = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 class DialogueSettings:
     """What is the same for the dialogues of all protocols."""
 
-    serverName: str = directive("server_name", text, socket.gethostname().lower())
-    timeout: float = directive("timeout", seconds, 60.0)
+    serverName: str = directive("server_name", word, socket.gethostname().lower())
+    timeout: float = directive("timeout", deadline, 60.0)
     maxErrors: int = directive("max_errors", number, 5)
 
 

@@ -23,7 +23,9 @@ __all__ = [
     "ListenAddress",
     "Problem",
     "ServerSettings",
+    "bufferSize",
     "capabilities",
+    "deadline",
     "directive",
     "directives",
     "flag",
@@ -37,6 +39,7 @@ __all__ = [
     "seconds",
     "size",
     "text",
+    "word",
     "words",
 ]
 
@@ -220,6 +223,29 @@ def seconds(value: str, folder: str) -> float:
     if match is None or not value:
         raise ValueError("must be a time, such as 30s, 1h30m or 500ms")
     return sum(int(amount) * _UNITS[unit] for unit, amount in match.groupdict().items() if amount)
+
+
+def deadline(value: str, folder: str) -> float:
+    """A time that is longer than nothing."""
+    given = seconds(value, folder)
+    if not given:
+        raise ValueError("must be longer than that")
+    return given
+
+
+def bufferSize(value: str, folder: str) -> int:
+    """A size in which the lines of a mail protocol find room: no less than POP3's of nginx."""
+    given = size(value, folder)
+    if not 128 <= given <= 1024 * 1024:
+        raise ValueError("must be from 128 to 1m")
+    return given
+
+
+def word(value: str, folder: str) -> str:
+    """One word of printable ASCII, such as a host name."""
+    if not re.fullmatch(r"[!-~]+", value):
+        raise ValueError("must be one word of printable ASCII")
+    return value
 
 
 def path(value: str, folder: str) -> str:

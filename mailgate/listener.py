@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import os
 import socket
+import stat
 from collections.abc import Callable
 from typing import Any
 
@@ -168,9 +169,8 @@ class Listener(Service):
         port, self.port = self.port, None
         if port is None:
             return maybeDeferred(lambda: None)
-        if self.address.host.startswith("unix:"):
-            _unlink(self.address.host.removeprefix("unix:"))
-        return maybeDeferred(port.stopListening)
+        # Twisted removes a unix socket's file, unless somebody else has.
+        return maybeDeferred(port.stopListening).addErrback(lambda failure: failure.trap(FileNotFoundError) and None)
 
 
 def _bind(address: ListenAddress) -> socket.socket:
@@ -187,9 +187,8 @@ def _bindUNIX(path: str) -> socket.socket:
         try:
             bound.bind(path)
         except OSError as error:
-            if error.errno != errno.EADDRINUSE or _answers(path):
+            if error.errno != errno.EADDRINUSE or not _isStale(path):
                 raise
-            # Left behind by a gateway that was killed.
             os.unlink(path)
             bound.bind(path)
         os.chmod(path, 0o666)
@@ -200,14 +199,10 @@ def _bindUNIX(path: str) -> socket.socket:
     return bound
 
 
-def _answers(path: str) -> bool:
+def _isStale(path: str) -> bool:
+    """Whether C{path} is a socket that was left behind by a gateway that was killed, and nothing else."""
+    if not stat.S_ISSOCK(os.lstat(path).st_mode):
+        return False
     with socket.socket(socket.AF_UNIX) as probe:
         probe.settimeout(1)
-        return probe.connect_ex(path) == 0
-
-
-def _unlink(path: str) -> None:
-    try:
-        os.unlink(path)
-    except FileNotFoundError:
-        return
+        return probe.connect_ex(path) == errno.ECONNREFUSED

@@ -11,6 +11,8 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from attrs import frozen
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from OpenSSL import SSL, crypto
 from twisted.internet.interfaces import IOpenSSLClientConnectionCreator, IOpenSSLServerConnectionCreator
 from twisted.internet.ssl import Certificate, optionsForClientTLS, platformTrust, trustRootFromCertificates
@@ -148,7 +150,7 @@ def _passPhrases(passwordFile: str) -> list[bytes]:
         return [line.rstrip(b"\r") for line in opened.read().split(b"\n") if line.rstrip(b"\r")]
 
 
-def _loadKey(filename: str, passPhrases: Sequence[bytes]) -> crypto.PKey:
+def _loadKey(filename: str, passPhrases: Sequence[bytes]) -> Any:
     """
     The private key in C{filename}, each of C{passPhrases} tried in turn where it is encrypted.
 
@@ -160,16 +162,20 @@ def _loadKey(filename: str, passPhrases: Sequence[bytes]) -> crypto.PKey:
     except OSError as error:
         raise TLSError("ssl_certificate_key", filename, f"cannot be read: {error.strerror}") from None
     if b"ENCRYPTED" not in pem:
-        passPhrases = [b""]
-    elif not passPhrases:
+        return _parseKey(filename, pem, [None])
+    if not passPhrases:
         raise TLSError("ssl_certificate_key", filename, "is encrypted, and no ssl_password_file is given")
-    failure: Exception = ValueError("no pass-phrase fits")
+    return _parseKey(filename, pem, passPhrases)
+
+
+def _parseKey(filename: str, pem: bytes, passPhrases: Sequence[bytes | None]) -> Any:
+    failure: Exception | None = None
     for phrase in passPhrases:
         try:
-            return crypto.load_privatekey(crypto.FILETYPE_PEM, pem, phrase)
-        except (crypto.Error, ValueError, TypeError) as error:
+            return load_pem_private_key(pem, phrase)
+        except (ValueError, TypeError, UnsupportedAlgorithm) as error:
             failure = error
-    raise TLSError("ssl_certificate_key", filename, f"cannot be loaded: {_reason(failure)}")
+    raise TLSError("ssl_certificate_key", filename, f"cannot be loaded: {failure}")
 
 
 @implementer(IOpenSSLServerConnectionCreator)

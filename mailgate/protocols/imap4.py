@@ -12,7 +12,7 @@ from attrs import frozen
 
 from mailgate.client import BackendError, LoginRefused, ProxyClient
 from mailgate.dialogue import Command, MailProtocol, acceptableText
-from mailgate.directives import capabilities, directive, size, words
+from mailgate.directives import bufferSize, capabilities, directive, words
 from mailgate.journal import printable
 from mailgate.login import Credentials, Denial, Method, Trouble
 from mailgate.sasl import mechanismNames
@@ -38,7 +38,7 @@ class IMAP4Settings:
 
     auth: tuple[str, ...] = directive("imap_auth", words("plain", "login", "cram-md5", "external"), ("plain",))
     capabilities: tuple[str, ...] = directive("imap_capabilities", capabilities(), ("IMAP4", "IMAP4rev1", "UIDPLUS"))
-    clientBuffer: int = directive("imap_client_buffer", size, 4096)
+    clientBuffer: int = directive("imap_client_buffer", bufferSize, 4096)
 
     @property
     def mechanisms(self) -> tuple[bytes, ...]:

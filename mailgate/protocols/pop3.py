@@ -10,7 +10,7 @@ from attrs import frozen
 
 from mailgate.client import BackendError, LoginRefused, ProxyClient
 from mailgate.dialogue import Command, MailProtocol, acceptableText, splitArguments
-from mailgate.directives import capabilities, directive, size, words
+from mailgate.directives import bufferSize, capabilities, directive, words
 from mailgate.journal import printable
 from mailgate.login import Credentials, Denial, Method, Trouble
 from mailgate.sasl import mechanismNames
@@ -32,7 +32,7 @@ class POP3Settings:
         capabilities("TOP", "USER", "UIDL", "STLS", "PIPELINING", "RESP-CODES", "AUTH-RESP-CODE"),
         ("TOP", "USER", "UIDL"),
     )
-    clientBuffer: int = directive("pop3_client_buffer", size, 4096)
+    clientBuffer: int = directive("pop3_client_buffer", bufferSize, 4096)
 
     @property
     def mechanisms(self) -> tuple[bytes, ...]:

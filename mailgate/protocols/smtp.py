@@ -16,7 +16,7 @@ from twisted.internet.task import deferLater
 
 from mailgate.client import BackendError, LoginRefused, ProxyClient
 from mailgate.dialogue import Command, MailProtocol, acceptableText, splitArguments
-from mailgate.directives import capabilities, directive, flag, oneOf, seconds, size, words
+from mailgate.directives import bufferSize, capabilities, directive, flag, oneOf, seconds, words
 from mailgate.journal import printable
 from mailgate.login import Credentials, Denial, Envelope, Method, Trouble
 from mailgate.sasl import mechanismNames
@@ -43,7 +43,7 @@ class SMTPSettings:
         capabilities("8BITMIME", "CHUNKING", "DSN", "ENHANCEDSTATUSCODES", "PIPELINING", "SMTPUTF8", "VRFY", "ETRN"),
         (),
     )
-    clientBuffer: int = directive("smtp_client_buffer", size, 4096)
+    clientBuffer: int = directive("smtp_client_buffer", bufferSize, 4096)
     greetingDelay: float = directive("smtp_greeting_delay", seconds, 0.0)
     xclient: str = directive("xclient", oneOf("auto", "on", "off"), "auto")
     proxyAuth: bool = directive("proxy_smtp_auth", flag, False)

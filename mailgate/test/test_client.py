@@ -9,14 +9,22 @@ from typing import Any
 
 from twisted.internet.address import IPv4Address
 from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.endpoints import HostnameEndpoint, TCP4ClientEndpoint, TCP6ClientEndpoint, UNIXClientEndpoint
+from twisted.internet.endpoints import (
+    HostnameEndpoint,
+    TCP4ClientEndpoint,
+    TCP4ServerEndpoint,
+    TCP6ClientEndpoint,
+    UNIXClientEndpoint,
+)
 from twisted.internet.error import ConnectionLost, ConnectionRefusedError
 from twisted.internet.error import TimeoutError as ConnectTimeout
 from twisted.internet.interfaces import IHostnameResolver, IHostResolution
+from twisted.internet.protocol import Factory, Protocol, connectionDone
+from twisted.internet.task import Clock
 from twisted.internet.testing import MemoryReactorClock
 from twisted.logger import LogLevel, LogPublisher, formatEvent
 from twisted.python.failure import Failure
-from twisted.trial.unittest import SynchronousTestCase
+from twisted.trial.unittest import SynchronousTestCase, TestCase
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
@@ -43,6 +51,7 @@ from mailgate.login import (
     Trouble,
 )
 from mailgate.protocols.pop3 import POP3
+from mailgate.relay import Relay, RelayedProtocol
 from mailgate.session import Phase, Session
 from mailgate.test.fakes import FakeTransport, settingsOf
 
@@ -785,3 +794,64 @@ class LogTests(SynchronousTestCase):
         attempt = loggedIn(route=routeTo(user=b"joe\x1b[2J\x85"))
         attempt.says(b"-ERR \x1b[2J\x00 \rfake\r\n")
         self.assertTrue(attempt.log[0].isprintable())
+
+
+class EndingBackend(Protocol):
+    """A POP3 backend that takes any login, and says its last word with it."""
+
+    def connectionMade(self) -> None:
+        self.heard: list[bytes] = []
+        self.lost: Deferred[list[bytes]] = Deferred()
+        self.transport.write(GREETING)  # type: ignore[union-attr]
+
+    def dataReceived(self, data: bytes) -> None:
+        self.heard.append(data)
+        if data.startswith((b"USER", b"PASS")):
+            self.transport.write(OK)  # type: ignore[union-attr]
+        if data.startswith(b"PASS"):
+            self.transport.loseWriteConnection()  # type: ignore[union-attr]
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self.lost.callback(self.heard)
+
+
+class LeftTransport(FakeTransport):
+    """The client's transport; C{ended} fires when it is told that the backend will say no more."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._lenient = True
+        self.ended: Deferred[None] = Deferred()
+
+    def loseWriteConnection(self) -> None:
+        self.ended.callback(None)
+
+
+class SocketTests(TestCase):
+    """A L{Connector} with a backend on a loopback socket."""
+
+    timeout = 30
+
+    async def test_halfClose(self) -> None:
+        """A backend that has said its last word is told what the client still has to say."""
+        from twisted.internet import reactor
+
+        backend = EndingBackend()
+        factory = Factory.forProtocol(lambda: backend)
+        factory.noisy = False
+        port = await TCP4ServerEndpoint(reactor, 0, interface="127.0.0.1").listen(factory)
+        self.addCleanup(port.stopListening)
+        session = Session("pop3", "", "", 0.0)
+        connector = Connector(POP3.client, settingsOf("pop3"), "mx.test", 20.0, reactor, Journal())
+        route = routeTo(Backend("127.0.0.1", port.getHost().port))
+        client = await connector.connect(route, requestFor("pop3"), session)
+        assert isinstance(client, ProxyClient)
+        left = LeftTransport()
+        left.connect(RelayedProtocol())
+        relay = Relay(left.protocol, client, session, Clock(), 50.0, 50.0, lambda: None)
+        relay.start(client.reply, b"")
+        await left.ended
+        self.assertEqual(left.value(), OK)
+        left.protocol.dataReceived(b"QUIT\r\n")
+        left.lose()
+        self.assertEqual(await backend.lost, [b"USER joe\r\n", b"PASS sesame\r\n", b"QUIT\r\n"])
