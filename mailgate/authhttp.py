@@ -17,6 +17,7 @@ from attrs import frozen
 from twisted.internet.abstract import isIPv6Address
 from twisted.web.http_headers import Headers
 
+from mailgate.directives import LONGEST_SOCKET_PATH
 from mailgate.httpagent import PreparedHeaders
 from mailgate.journal import printable
 from mailgate.login import Backend, Denial, LoginRequest, Method, Route, Trouble, fitForWire
@@ -34,7 +35,7 @@ _ESCAPED = re.compile(rb"[\x00-\x20%]")
 _CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 _SECONDS = re.compile(rb"[0-9]{1,18}")
 _PORT = re.compile(rb"0{0,9}[0-9]{1,5}")
-_SOCKET = re.compile(rb"unix:(/[!-~]+)")
+_SOCKET = re.compile(rb"unix:(/[!-~]{1,%d})" % (LONGEST_SOCKET_PATH - 1))
 _NUMBERS = re.compile(r"[0-9.]+")
 _IPV6 = re.compile(r"[0-9A-Fa-f:.]+")
 _NAME = re.compile(r"(?=.{1,253}\Z)[A-Za-z0-9_][A-Za-z0-9_-]*(?:\.[A-Za-z0-9_-]+)*\.?")
@@ -178,6 +179,6 @@ def route(request: LoginRequest, headers: Headers, default: Backend | None) -> R
     backend = _backend(headers, default)
     if password is None and request.protocol != "smtp":
         raise Unusable("did not send password")
-    if not fitForWire(user, password):
-        raise Unusable("accepted a login or password with CR, LF or NUL in it")
+    if not fitForWire(_last(headers, b"Auth-User"), _last(headers, b"Auth-Pass")):
+        raise Unusable("sent a login or password with NUL in it")
     return Route((backend,), user, password)

@@ -6,7 +6,6 @@ into a client that is logged in.
 
 from __future__ import annotations
 
-import base64
 import re
 from typing import Any
 
@@ -28,7 +27,7 @@ from mailgate.relay import RelayedProtocol, makeNoDelay
 from mailgate.session import Phase, Session
 from mailgate.tls import backendTLS
 
-__all__ = ["BackendError", "Connector", "LoginRefused", "ProxyClient", "ProxySettings", "backendEndpoint"]
+__all__ = ["BackendError", "Connector", "LoginRefused", "ProxyClient", "ProxySettings", "backendEndpoint", "replyCode"]
 
 
 def _backend(value: str, folder: str) -> Backend:
@@ -45,6 +44,27 @@ class ProxySettings:
     buffer: int = directive("proxy_buffer", bufferSize, 4096)
 
 
+_BRACKETED = rb"(?: \[[A-Z][A-Z/-]{0,40}\])?"
+_CODE = re.compile(
+    rb"(?:[^ ]+ )??((?:OK|NO|BAD|BYE|PREAUTH)\b"
+    + _BRACKETED
+    + rb"|(?:\+OK|-ERR)\b"
+    + _BRACKETED
+    + rb"|[2-5][0-9]{2}\b(?:[ -][245]\.[0-9]{1,3}\.[0-9]{1,3}\b)?)"
+)
+
+
+def replyCode(reply: bytes) -> str:
+    """
+    The code of a backend's reply, for the log: C{NO [UNAVAILABLE]}, C{-ERR [AUTH]}, C{535 5.7.8}.
+
+    Not its text: there are servers that repeat what they did not understand, a password too, and in more forms than
+    could be found again.
+    """
+    code = _CODE.match(reply.strip().rpartition(b"\n")[2])
+    return code[1].decode("ascii") if code else "something that is no reply"
+
+
 class BackendError(Exception):
     """A backend cannot be used; C{str} says why, C{reply} is what it said, if that was why."""
 
@@ -57,7 +77,7 @@ class LoginRefused(BackendError):
     """The backend has said no to the login itself. Another backend would not be asked."""
 
     def __init__(self, reply: bytes, temporary: bool) -> None:
-        super().__init__(f'refused the login: "{printable(reply.strip())}"', reply)
+        super().__init__(f"refused the login with {replyCode(reply)}", reply)
         self.temporary = temporary
 
 
@@ -160,15 +180,30 @@ class ProxyClient(RelayedProtocol):
             return line
 
     def send(self, line: bytes) -> None:
-        """Send C{line}, to which the line end is added."""
+        """
+        Send C{line}, to which the line end is added.
+
+        @raise BackendError: the backend has answered already. Its replies would be taken for those to other commands.
+        """
+        if self.answersEarly(self._buffer):
+            raise BackendError("speaks out of turn")
         self.transport.write(line + b"\r\n")
+
+    def answersEarly(self, ahead: bytearray) -> bool:
+        """Whether what has come C{ahead} of our next command may be a reply to it."""
+        return bool(ahead)
 
     async def _startTLS(self, session: Session, trust: Any) -> None:
         session.enter(Phase.BACKEND_TLS)
         # What came in the clear behind the answer to STARTTLS may be anybody's.
         self._buffer.clear()
         self._more = Deferred()
-        self.transport.startTLS(backendTLS(self.backend.host, self.backend.verify, trust))
+        try:
+            tls = backendTLS(self.backend.host, self.backend.verify, trust)
+        except ValueError:
+            # Of a unix socket, say.
+            raise BackendError("has no name that a certificate could be good for") from None
+        self.transport.startTLS(tls)
         if self._more is not None:
             await self._more
         if self._loss is not None:
@@ -224,19 +259,6 @@ def backendEndpoint(reactor: Any, backend: Backend, timeout: float) -> IStreamCl
     if isIPv6Address(host):
         return TCP6ClientEndpoint(reactor, host, backend.port, timeout)
     return HostnameEndpoint(reactor, host, backend.port, timeout)
-
-
-def _withoutPassword(reason: str, route: Route) -> str:
-    """C{reason}, in which a server may have said which command it did not understand."""
-    password = route.password or b""
-    initialResponse = b"\0" + route.user + b"\0" + password
-    quoted = re.sub(rb'(["\\])', rb"\\\1", password)
-    # The longest first: a short password may occur in them.
-    for echoed in (base64.b64encode(initialResponse), base64.b64encode(password), quoted, password):
-        # A reply is logged without the blanks at its end.
-        if echoed.strip():
-            reason = reason.replace(printable(echoed.strip()), "***")
-    return reason
 
 
 class Connector:
@@ -330,7 +352,7 @@ class Connector:
         self._journal.error(
             "backend {backend} {reason}, in phase {phase}, client {client}, user {user}",
             backend=session.backend,
-            reason=_withoutPassword(reason, route),
+            reason=reason,
             phase=session.phase.value,
             client=session.client,
             user=f'"{printable(session.user)}"',

@@ -71,11 +71,14 @@ def splitArguments(rest: bytes) -> list[bytes]:
 
 
 def acceptableText(denial: Denial) -> bytes | None:
-    """The authentication service's text for the client, unless it holds what no line of a mail protocol may."""
+    """
+    The authentication service's text for the client, unless it holds what no line of a mail protocol may. It is UTF-8
+    (RFC 9051, 6531, 6856); what is not is taken for Latin-1.
+    """
     if not denial.text or _UNFIT.search(denial.text):
         return None
     try:
         denial.text.decode("utf-8")
     except UnicodeDecodeError:
-        return None
+        return denial.text.decode("latin-1").encode("utf-8")
     return denial.text

@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 from attrs import field, fields, frozen
 
 __all__ = [
+    "LONGEST_SOCKET_PATH",
     "ConfigurationError",
     "Directive",
     "Level",
@@ -285,6 +286,10 @@ def paths(value: str, folder: str) -> tuple[str, ...]:
     return tuple(path(item, folder) for item in lines(value, folder))
 
 
+LONGEST_SOCKET_PATH = 107
+"""Bytes of a unix socket's path: C{sun_path} of Linux without its NUL."""
+
+
 def hostPort(value: str) -> tuple[str, int]:
     """
     C{host:port}, C{[address]:port} or C{unix:/path} as host, without brackets, and port (0 for a unix socket).
@@ -292,6 +297,8 @@ def hostPort(value: str) -> tuple[str, int]:
     @raise ValueError: it is none of these.
     """
     if value.startswith("unix:/"):
+        if len(os.fsencode(value)) - len("unix:") > LONGEST_SOCKET_PATH:
+            raise ValueError(f"the path of a unix socket has at most {LONGEST_SOCKET_PATH} bytes")
         return value, 0
     match = re.fullmatch(r"(?:\[([0-9A-Fa-f:.]+)\]|([^:\s/\[\]]+)):([0-9]{1,5})", value)
     if match is None:

@@ -53,7 +53,8 @@ def _escape(match: re.Match[str]) -> str:
 
 def printable(raw: bytes) -> str:
     """C{raw} as text for one line of a log: UTF-8 where it is that, everything that could break a line escaped."""
-    return _CONTROL.sub(_escape, raw.decode("utf-8", "backslashreplace"))
+    # The log puts such texts into quotes: one in them must not seem to end them.
+    return _CONTROL.sub(_escape, raw.decode("utf-8", "backslashreplace")).replace('"', '\\"')
 
 
 @frozen

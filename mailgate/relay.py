@@ -93,6 +93,9 @@ class _RelayEnd:
         protocol._end = self
 
     def dataReceived(self, data: bytes) -> None:
+        # TLS goes on delivering while it closes, and nobody would hold its sender back any more.
+        if self._relay.closing:
+            return
         self.received += len(data)
         self._relay.active()
         self.peer.transport.write(data)
@@ -167,7 +170,7 @@ class Relay:
         self._client.peer, self._backend.peer = self._backend, self._client
         self._lastActive = clock.seconds()
         self._timer: IDelayedCall = clock.callLater(idle, self._check)
-        self._closing = False
+        self.closing = False
 
     def start(self, toClient: bytes, toBackend: bytes) -> None:
         """Take both connections over; the bytes given are what the two dialogues had read ahead."""
@@ -183,17 +186,15 @@ class Relay:
 
     def active(self) -> None:
         """A byte has moved."""
-        # What still comes once both are being closed is nobody's, and buys no time.
-        if not self._closing:
-            self._lastActive = self._clock.seconds()
+        self._lastActive = self._clock.seconds()
 
     def hurry(self, closing: bool = False) -> None:
         """One side has ended: what is left gets C{linger} seconds without progress, not C{idle}."""
-        if self._closing:
+        if self.closing:
             return
         self._session.conclude(Outcome.RELAYED)
         self.active()
-        self._closing = closing
+        self.closing = closing
         self._limit = self._linger
         if self._timer.active():
             self._timer.reset(self._limit)
@@ -202,7 +203,7 @@ class Relay:
         left = self._lastActive + self._limit - self._clock.seconds()
         if left > 0:
             self._timer = self._clock.callLater(left, self._check)
-        elif self._closing:
+        elif self.closing:
             self.abort()
         else:
             self._session.conclude(Outcome.IDLE)

@@ -19,6 +19,7 @@ from mailgate.directives import ServerSettings
 from mailgate.interfaces import IAuthenticator
 from mailgate.journal import Journal
 from mailgate.listener import Listener, ProxyServerFactory
+from mailgate.names import NamingReactor
 from mailgate.registry import PROTOCOLS
 from mailgate.sandbox.service import SandboxService
 from mailgate.server import ProxyServer
@@ -42,6 +43,7 @@ class Gateway(MultiService):
         super().__init__()
         self.settings = settings
         self._reactor = reactor
+        self._naming = NamingReactor(reactor)
         self._journal = Journal(settings.log.level)
         self.listeners: list[Listener] = []
         self._authenticators: list[IAuthenticator] = []
@@ -64,12 +66,12 @@ class Gateway(MultiService):
             server,
             dialogue.serverName,
             dialogue.timeout,
-            self._reactor,
+            self._naming,
             self._journal,
             None if trusted is None else loadTrust(trusted),
         )
         tls = ServerTLS(server[TLSSettings], server.protocol) if usesTLS(server) else None
-        authenticator = kind.build(server, server[ProxySettings].backend, self._reactor, self._journal)
+        authenticator = kind.build(server, server[ProxySettings].backend, self._naming, self._journal)
         self._authenticators.append(authenticator)
         for address in server.listen:
             yield ProxyServerFactory(

@@ -60,9 +60,10 @@ def raiseOpenFiles() -> None:
 class _TwistdService(MultiService):
     """The gateway, and C{error_log} in the place of twistd's own log."""
 
-    def __init__(self, settings: GatewaySettings, observer: ILogObserver) -> None:
+    def __init__(self, settings: GatewaySettings, observer: ILogObserver, reactor: Any) -> None:
         super().__init__()
         self._settings = settings
+        self._reactor = reactor
         self._observer = observer
         self._observing = True
 
@@ -86,11 +87,16 @@ class _TwistdService(MultiService):
             super().startService()
         except (ListenError, CannotListenError) as error:
             _giveUp(error, CANNOT_LISTEN)
-        if self._settings.sandbox is not None:
-            tls = (server[TLSSettings].certificates for server in self._settings.servers if usesTLS(server))
-            certificate = next((certificates[0] for certificates in tls), None)
-            # twistd has put its log in the place of sys.stdout.
-            print(welcome(self._settings.servers, self._settings.sandbox, certificate), file=sys.__stdout__, flush=True)
+        # Before the reactor runs nobody is served yet, and a Control-C is lost.
+        self._reactor.callWhenRunning(self._welcome)
+
+    def _welcome(self) -> None:
+        if self._settings.sandbox is None:
+            return
+        tls = (server[TLSSettings].certificates for server in self._settings.servers if usesTLS(server))
+        certificate = next((certificates[0] for certificates in tls), None)
+        # twistd has put its log in the place of sys.stdout.
+        print(welcome(self._settings.servers, self._settings.sandbox, certificate), file=sys.__stdout__, flush=True)
 
     def stopService(self) -> Deferred[Any]:
         stopped = maybeDeferred(super().stopService)
@@ -126,6 +132,6 @@ def makeService(options: Options) -> IService:
         reason = f"cannot be opened: {error.strerror}"
         _giveUp(Problem(settings.file, reason, "mailgate", "error_log", error.filename), BAD_CONFIGURATION)
     raiseOpenFiles()
-    service = _TwistdService(settings, observer)
+    service = _TwistdService(settings, observer, reactor)
     Gateway(settings, reactor).setServiceParent(service)
     return service

@@ -30,7 +30,7 @@ from twisted.web.iweb import IAgent
 from zope.interface import implementer
 
 from mailgate.authhttp import Unusable, Wait, question, route, verdict
-from mailgate.directives import Problem, ServerSettings, directive, flag, lines, path, seconds
+from mailgate.directives import LONGEST_SOCKET_PATH, Problem, ServerSettings, directive, flag, lines, path, seconds
 from mailgate.httpagent import ExchangeCancelled, ExchangeFailed, KeepAliveAgent, PreparedHeaders, endpointFor
 from mailgate.interfaces import AuthenticatorKind, IAuthenticator
 from mailgate.journal import Journal, printable
@@ -112,6 +112,8 @@ def _serviceURL(value: str) -> ServiceURL:
 
 def _unixURL(rest: str) -> ServiceURL:
     socket, _, target = rest.partition(":")
+    if len(socket) > LONGEST_SOCKET_PATH:
+        raise ValueError(f"the path of a unix socket has at most {LONGEST_SOCKET_PATH} bytes")
     if not socket.startswith("/") or (target and target[0] not in "/?"):
         raise ValueError("must be unix:/PATH or unix:/PATH:/URI")
     return ServiceURL(False, f"unix:{socket}", 0, _target(target))

@@ -10,7 +10,7 @@ import re
 
 from attrs import frozen
 
-from mailgate.client import BackendError, LoginRefused, ProxyClient
+from mailgate.client import BackendError, LoginRefused, ProxyClient, replyCode
 from mailgate.dialogue import Command, MailProtocol, acceptableText
 from mailgate.directives import bufferSize, capabilities, directive, words
 from mailgate.journal import printable
@@ -170,15 +170,20 @@ class IMAP4Server(ProxyServer):
         self.tag = b""
 
     def garbled(self, line: bytes) -> None:
+        if self._parser is None:
+            self._salvageTag(line)
         self._forgetCommand()
-        self.tag = b""
         self._spoilt(line)
 
     def overflowed(self) -> None:
-        if self._parser is None:
-            tag = re.match(_TAG.pattern + b"(?= )", self._buffer)
-            self.tag = tag[0] if tag else b""
+        if self._parser is None and self.session.phase is Phase.COMMAND:
+            self._salvageTag(bytes(self._buffer))
         self.invalid()
+
+    def _salvageTag(self, line: bytes) -> None:
+        """The client waits for an answer with the tag of C{line}, whatever else is wrong with that."""
+        tag = re.match(_TAG.pattern + b"(?= )", line)
+        self.tag = tag[0] if tag else b""
 
     def commandReceived(self, line: bytes) -> None:
         parser = self._parser or CommandParser()
@@ -294,6 +299,10 @@ class IMAP4Client(ProxyClient):
     _passing = (b"[UNAVAILABLE]", b"[INUSE]", b"[LIMIT]", b"[SERVERBUG]", b"[CONTACTADMIN]", b"[PRIVACYREQUIRED]")
     """Response codes (RFC 5530) that say nothing of the password."""
 
+    def answersEarly(self, ahead: bytearray) -> bool:
+        # Untagged responses may come at any time.
+        return any(not line.startswith(b"*") for line in ahead.splitlines())
+
     async def greeted(self) -> None:
         greeting = await self.line()
         if not greeting.upper().startswith(b"* OK"):
@@ -329,7 +338,7 @@ class IMAP4Client(ProxyClient):
         if response.startswith(tag) and status in (b"NO", b"BAD"):
             # BAD is about our command, not about the password.
             raise LoginRefused(self.reply + response, status == b"BAD" or text.startswith(self._passing))
-        raise BackendError(f'answers the login with "{printable(response.strip())}"', self.reply + response)
+        raise BackendError(f"answers the login with {replyCode(response)}", self.reply + response)
 
     async def _response(self, tag: bytes) -> bytes:
         """The next tagged response or continuation request; untagged responses before it go to C{reply}."""
@@ -339,7 +348,7 @@ class IMAP4Client(ProxyClient):
                 return line
             self.reply += line
             if not line.startswith(b"* ") or len(self.reply) > self.limit:
-                raise BackendError(f'answers the login with "{printable(line.strip())}"', self.reply)
+                raise BackendError(f"answers with {replyCode(line)}", self.reply)
 
 
 IMAP4 = MailProtocol("imap", (143, 993), IMAP4Server, IMAP4Client, IMAP4Settings)

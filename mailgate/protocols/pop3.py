@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from attrs import frozen
 
-from mailgate.client import BackendError, LoginRefused, ProxyClient
+from mailgate.client import BackendError, LoginRefused, ProxyClient, replyCode
 from mailgate.dialogue import Command, MailProtocol, acceptableText, splitArguments
 from mailgate.directives import bufferSize, capabilities, directive, words
 from mailgate.journal import printable
@@ -118,12 +118,12 @@ class POP3Server(ProxyServer):
 
     def _doPASS(self, rest: bytes) -> None:
         password = rest.lstrip(b" ")
-        if not password:
-            self.invalid()
-            return
-        assert self._user is not None
         user, self._user = self._user, None
-        self.login(Credentials(Method.PLAIN, user, password))
+        assert user is not None
+        if password:
+            self.login(Credentials(Method.PLAIN, user, password))
+        else:
+            self.invalid()
 
     def _doAPOP(self, rest: bytes) -> None:
         arguments = splitArguments(rest)
@@ -209,7 +209,7 @@ class POP3Client(ProxyClient):
             if reply.startswith(b"-ERR"):
                 raise LoginRefused(reply, reply[5:].upper().startswith(self._passing))
             if not reply.startswith(b"+OK"):
-                raise BackendError(f'answers the login with "{printable(reply.strip())}"', reply)
+                raise BackendError(f"answers the login with {replyCode(reply)}", reply)
         self.reply = reply
 
 

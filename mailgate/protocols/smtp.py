@@ -14,7 +14,7 @@ from attrs import frozen
 from twisted.internet.defer import CancelledError
 from twisted.internet.task import deferLater
 
-from mailgate.client import BackendError, LoginRefused, ProxyClient
+from mailgate.client import BackendError, LoginRefused, ProxyClient, replyCode
 from mailgate.dialogue import Command, MailProtocol, acceptableText, splitArguments
 from mailgate.directives import bufferSize, capabilities, directive, flag, oneOf, seconds, words
 from mailgate.journal import printable
@@ -280,7 +280,7 @@ class SMTPClient(ProxyClient):
             said += line
             match = _REPLY.match(line)
             if match is None or len(said) > self.limit:
-                raise BackendError(f'answers with "{printable(line.strip())}"', said)
+                raise BackendError(f"answers with {replyCode(line)}", said)
             if match[2] != b"-":
                 return int(match[1]), said
 
@@ -324,8 +324,10 @@ class SMTPClient(ProxyClient):
         offers = await self._hello(self.serverName, extended, probing=settings.xclient == "auto")
         if settings.xclient == "on" or (settings.xclient == "auto" and b"XCLIENT" in offers):
             await self._prepare(self._xclient(offers.get(b"XCLIENT", b""), not authenticating), 220, 250)
-            # The backend has forgotten our greeting, and takes the next for the client's.
-            offers = await self._hello(envelope.helo or self.serverName, envelope.extended or authenticating)
+            # The backend has forgotten our greeting, and takes the next for the client's: where that has said none,
+            # ours would be judged in its place.
+            if envelope.helo or authenticating:
+                offers = await self._hello(envelope.helo or self.serverName, envelope.extended or authenticating)
         if withoutLogin:
             await self.command(envelope.mail, 250)
             self.send(envelope.recipient)

@@ -204,6 +204,12 @@ class HostPortTests(SynchronousTestCase):
             error = self.assertRaises(ValueError, hostPort, value)
             self.assertIn("host:port", str(error))
 
+    def test_socketPath(self):
+        """The path of a unix socket is no longer than the kernel takes, in bytes."""
+        self.assertEqual(hostPort("unix:/" + "x" * 106), ("unix:/" + "x" * 106, 0))
+        for place in ("/" + "x" * 107, "/" + "é" * 54):
+            self.assertIn("at most 107 bytes", str(self.assertRaises(ValueError, hostPort, f"unix:{place}")))
+
     def test_ports(self):
         """Ports are 1 to 65535."""
         for value in ("h:0", "h:65536", "[::1]:99999"):

@@ -172,7 +172,26 @@ class CommandTests(SynchronousTestCase):
     def test_tagIsForgotten(self) -> None:
         """An old tag does not come back with a line that has none."""
         conversation = converse()
-        self.assertEqual(conversation.says(b"a NOOP", b"%%%", b"x NO\rOP"), ok(b"a") + bad(b"*") * 2)
+        self.assertEqual(conversation.says(b"a NOOP", b"%%%", b"\0"), ok(b"a") + bad(b"*") * 2)
+
+    def test_tagOfGarbledLine(self) -> None:
+        """A line with a stray CR or a NUL is refused with its tag, on which its client waits."""
+        conversation = converse()
+        lines = (b"a NO\rOP", b"b LOGIN a\0b c", b"c\r NOOP")
+        self.assertEqual(conversation.says(*lines), bad(b"a") + bad(b"b") + bad(b"*"))
+
+    def test_tagOfTooLongResponse(self) -> None:
+        """A SASL response that is too long is refused with the tag of its command."""
+        conversation = Conversation(IMAP4, IMAP4Settings(clientBuffer=128))
+        conversation.hear()
+        conversation.says(b"a AUTHENTICATE PLAIN")
+        self.assertEqual(conversation.says(b"QUFB" * 50), bad(b"a"))
+        self.assertTrue(conversation.closed)
+
+    def test_garbledBehindLiteral(self) -> None:
+        """What follows a literal and is garbled is refused with its command's tag, and forgotten with it."""
+        conversation = converse()
+        self.assertEqual(conversation.send(b"a LOGIN {1+}\r\nx y\0\r\nb NOOP\r\n"), bad(b"a") + ok(b"b"))
 
     def test_knownButWrong(self) -> None:
         """Known commands at the wrong moment do not count as errors."""
@@ -342,7 +361,8 @@ class WholeConversationTests(SynchronousTestCase):
     """The same, wherever TCP cuts it."""
 
     chunks = (
-        b"a CAPABILITY\r\nb NOOP\n\r\nc ID NIL\r\nd LOGIN {3+}\r\njoe {2}\r\nx\n\r\ne AUTHENTICATE LOGIN\r\nam9l\r\n*\r\n"
+        b"a CAPABILITY\r\nb NOOP\n\r\nc ID NIL\r\nd LOGIN {3+}\r\njoe {2}\r\nx\n\r\n"
+        b"e AUTHENTICATE LOGIN\r\nam9l\r\n*\r\n"
         b'f AUTHENTICATE PLAIN\r\nAGpvZQBiYWQ=\r\ng LOGIN "joe" "sesame"\r\nh SELECT INBOX\r\ni LOGOUT\r\n'
     )
 

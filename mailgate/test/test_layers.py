@@ -17,7 +17,7 @@ import mailgate
 
 LAYERS = (
     # what imports nothing: the release, the words of a login, the grammar of values, of HTTP and of mail
-    "_version directives login httpresponse sandbox.message sandbox.certificate",
+    "_version directives login names httpresponse sandbox.message sandbox.certificate",
     # the package itself, and what only needs one of those
     "mailgate journal dialogue sasl passwords tls httpagent sandbox.settings sandbox.search sandbox.structure",
     # the ledger, the extension points, what auth_http and auth_file say

@@ -184,7 +184,10 @@ class LoginTests(SynchronousTestCase):
 
     def test_emptyArguments(self) -> None:
         """USER and PASS need one."""
-        self.assertEqual(converse().says(b"USER", b"USER  ", b"USER joe", b"PASS"), INVALID * 2 + OK + INVALID)
+        conversation = converse()
+        self.assertEqual(conversation.says(b"USER", b"USER  ", b"USER joe", b"PASS  "), INVALID * 2 + OK + INVALID)
+        self.assertEqual(conversation.says(b"PASS sesame"), INVALID)
+        self.assertEqual(conversation.requests, [])
 
     def test_apop(self) -> None:
         """APOP sends a digest over the greeting's salt."""
@@ -284,8 +287,12 @@ class RefusalTests(SynchronousTestCase):
 
     def test_unfitText(self) -> None:
         """A text that would not fit the protocol is replaced."""
-        for text in (b"a\r\n+OK", b"a\nb", b"a\0", b"\x1b[2J", b"\xff", b""):
+        for text in (b"a\r\n+OK", b"a\nb", b"a\0", b"\x1b[2J", b""):
             self.assertEqual(self.refusal(Denial(Trouble.DENIED, text))[1], b"-ERR [AUTH] Authentication failed\r\n")
+
+    def test_latin1(self) -> None:
+        """A text that is not UTF-8 is taken for Latin-1."""
+        self.assertEqual(self.refusal(Denial(Trouble.DENIED, b"Ung\xfcltig"))[1], "-ERR Ungültig\r\n".encode())
 
     def test_wait(self) -> None:
         """Auth-Wait delays the refusal; commands sent meanwhile are obeyed behind it."""

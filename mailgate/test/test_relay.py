@@ -348,6 +348,17 @@ class EndTests(SynchronousTestCase):
         relayed.backend.lose()
         self.assertFinished(relayed, Outcome.IDLE)
 
+    def test_nothingPilesUpWhileClosing(self) -> None:
+        """What one side still sends while both are closed is dropped: nobody holds it back any more."""
+        for relayed, sender, other in self.sides():
+            relayed.clock.advance(IDLE)
+            for _ in range(3):
+                sender.protocol.dataReceived(b"x" * 65536)
+            self.assertEqual(other.value(), b"")
+            for side in (sender, other):
+                side.lose()
+            self.assertFinished(relayed, Outcome.IDLE)
+
     def test_notIdle(self) -> None:
         """Bytes in either direction count; nginx cut sessions in which only the backend spoke."""
         for relayed, busy, other in self.sides():

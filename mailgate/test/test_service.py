@@ -197,6 +197,7 @@ class StartTests(GatewayCase):
         self.assertEqual({listener.port for listener in self.gateway.listeners}, {None})
         for port in self.ports.values():
             with socket.socket() as probe:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
                 probe.bind(("127.0.0.1", port))
 
     async def test_once(self):

@@ -11,6 +11,7 @@ import socket
 import sys
 
 from twisted.application.service import Application, IService, IServiceCollection, MultiService
+from twisted.internet.defer import Deferred
 from twisted.logger import ILogObserver, Logger, globalLogPublisher
 from twisted.python.usage import UsageError
 from twisted.trial.unittest import SynchronousTestCase, TestCase
@@ -119,6 +120,7 @@ class MakeServiceTests(TapCase):
         (gateway,) = self.make()
         self.assertIsNone(gateway.listeners[0].port)
         with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind(("127.0.0.1", self.port))
 
     def test_openFiles(self):
@@ -239,13 +241,18 @@ class StartTests(TapCase):
         self.assertEqual((self.stdout.getvalue(), self.stderr.getvalue()), ("", ""))
 
     async def test_welcome(self):
-        """The demo prints what to try, once its ports are open."""
+        """The demo prints what to try, once its ports are open and the reactor answers, and signals, too."""
+        from twisted.internet import reactor
+
         sandbox = "\n".join(f"{name} = 127.0.0.1:0" for name in ("imap", "pop3", "smtp", "auth_http"))
         service = self.make(GOOD + f"[sandbox]\n{sandbox}\n")
         service.privilegedStartService()
         self.assertEqual(self.stdout.getvalue(), "")
         service.startService()
         self.addCleanup(service.stopService)
+        running = Deferred()
+        reactor.callWhenRunning(running.callback, None)
+        await running
         self.assertIn(f"127.0.0.1:{self.port}", self.stdout.getvalue())
         self.assertIn("alice", self.stdout.getvalue())
         self.assertNotIn("--cacert", self.stdout.getvalue())

@@ -78,13 +78,16 @@ def shared(key: Hashable, start: Callable[[], S]) -> S:
     return started
 
 
-# Below what the kernel gives to outgoing connections, and a hundred of its own for each process of trial -j.
-_ports = itertools.cycle(range(10000 + os.getpid() % 200 * 100, 10100 + os.getpid() % 200 * 100))
+_MOST_PORTS = 400
+"""Ports of each process: the fixtures that are kept to its end take a hundred."""
+# Below what the kernel gives to outgoing connections, and its own for each process of trial -j.
+_first = 10000 + os.getpid() % 50 * _MOST_PORTS
+_ports = itertools.cycle(range(_first, _first + _MOST_PORTS))
 
 
 def freePort() -> int:
     """A TCP port of 127.0.0.1 on which nobody listens, never the one given just before."""
-    for port in itertools.islice(_ports, 100):
+    for port in itertools.islice(_ports, _MOST_PORTS):
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
@@ -92,7 +95,7 @@ def freePort() -> int:
             except OSError:
                 continue
             return port
-    raise AssertionError("none of this process's hundred ports is free")
+    raise AssertionError("none of this process's ports is free")
 
 
 def accepts(port: int) -> bool:
