@@ -185,7 +185,7 @@ class _Reading:
             option, line = getattr(error, "option", ""), error.lineno or 0
             isSection = isinstance(error, DuplicateSectionError)
             if option or isSection:
-                self._problem(error.section, option, f"is given twice, the second time in line {line}")
+                self._problem(str(error.section), option, f"is given twice, the second time in line {line}")
         except MissingSectionHeaderError as error:
             line, isSection = error.lineno, True
             self._problem("", "", f"line {line} stands before the first [section]")

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import os
 import socket
+import tempfile
 
 from twisted.application.service import Application, IService, MultiService
 from twisted.internet.defer import Deferred
@@ -375,7 +376,10 @@ class ConstructionTests(SynchronousTestCase):
 
     def test_missingFolder(self):
         """A unix socket whose folder is not there is told of when the service starts."""
-        path = os.path.join(os.path.abspath(self.mktemp()), "imap.sock")
+        # Not mktemp(), whose paths may be too long for a socket.
+        folder = tempfile.mkdtemp()
+        self.addCleanup(os.rmdir, folder)
+        path = os.path.join(folder, "missing", "imap.sock")
         gateway = self.gateway(TEXT.replace("127.0.0.1:{other}", f"unix:{path}"))
         self.addCleanup(gateway.stopService)
         error = self.assertRaises(ListenError, gateway.listeners[1].privilegedStartService)
