@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import socket
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from attrs import frozen
@@ -49,11 +50,24 @@ def _listen(value: str, folder: str) -> tuple[ListenAddress, ...]:
             if parameter != "ssl":
                 raise ValueError(f'"{item}": invalid parameter "{parameter}"{nearest(parameter, ["ssl"])}')
         try:
-            places = _places(address)
+            places = [place for single in _singlePorts(address) for place in _places(single)]
         except ValueError as error:
             raise ValueError(f'"{item}": {error}') from None
         found.extend(ListenAddress(host, port, bool(parameters), address) for host, port in places)
     return tuple(found)
+
+
+def _singlePorts(address: str) -> Iterator[str]:
+    """C{address}, or one for each port of a range such as C{127.0.0.1:1000-1003}."""
+    ports = re.fullmatch(r"((?:.*:)?)([0-9]{1,5})-([0-9]{1,5})", address)
+    if ports is None or address.startswith("unix:"):
+        yield address
+        return
+    host, first, last = ports[1], int(ports[2]), int(ports[3])
+    if not first <= last:
+        raise ValueError("the range of ports is empty")
+    for port in range(first, last + 1):
+        yield f"{host}{port}"
 
 
 def _places(address: str) -> list[tuple[str, int]]:

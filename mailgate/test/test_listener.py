@@ -82,6 +82,16 @@ class ListenSettingsTests(SynchronousTestCase):
         self.assertEqual([str(each) for each in found], ["0.0.0.0:143", "0.0.0.0:993", "[::]:993"])
         self.assertEqual([each.ssl for each in found], [False, True, True])
 
+    def test_range(self) -> None:
+        """A range of ports stands for each of them."""
+        for text, host in (("1000-1002", "0.0.0.0"), ("*:1000-1002", "0.0.0.0"), ("[::1]:1000-1002", "::1")):
+            found = self.parse(f"{text} ssl")
+            self.assertEqual(found, tuple(ListenAddress(host, port, True, text) for port in (1000, 1001, 1002)))
+        self.assertEqual(len(self.parse("127.0.0.1:7-7")), 1)
+        for value in ("1002-1000", "127.0.0.1:65535-65536", "0-1", "1-"):
+            self.assertRaises(ValueError, self.parse, value)
+        self.assertEqual(self.parse("unix:/run/a:1-2")[0].host, "unix:/run/a:1-2")
+
     def test_name(self) -> None:
         """A host name stands for each of its addresses, once."""
         found = self.parse("localhost:143 ssl")
