@@ -10,12 +10,10 @@ import re
 from typing import Any
 
 from attrs import frozen
-from twisted.internet.abstract import isIPAddress, isIPv6Address
 from twisted.internet.defer import CancelledError, Deferred, TimeoutError
-from twisted.internet.endpoints import HostnameEndpoint, TCP4ClientEndpoint, TCP6ClientEndpoint, UNIXClientEndpoint
 from twisted.internet.error import ConnectError
 from twisted.internet.error import TimeoutError as ConnectTimeout
-from twisted.internet.interfaces import IHalfCloseableProtocol, IHandshakeListener, IStreamClientEndpoint
+from twisted.internet.interfaces import IHalfCloseableProtocol, IHandshakeListener
 from twisted.internet.protocol import Factory
 from twisted.python.failure import Failure
 from zope.interface import alsoProvides, implementer
@@ -23,11 +21,12 @@ from zope.interface import alsoProvides, implementer
 from mailgate.directives import ServerSettings, bufferSize, deadline, directive, flag, hostPort, text
 from mailgate.journal import Journal, printable
 from mailgate.login import Backend, BackendTLS, Denial, LoginRequest, Refusal, Route, Trouble, fitForWire
+from mailgate.names import endpointFor
 from mailgate.relay import RelayedProtocol, makeNoDelay
 from mailgate.session import Phase, Session
 from mailgate.tls import backendTLS
 
-__all__ = ["BackendError", "Connector", "LoginRefused", "ProxyClient", "ProxySettings", "backendEndpoint", "replyCode"]
+__all__ = ["BackendError", "Connector", "LoginRefused", "ProxyClient", "ProxySettings", "replyCode"]
 
 
 def _backend(value: str, folder: str) -> Backend:
@@ -249,18 +248,6 @@ class _Once(Factory):
         return self._client
 
 
-def backendEndpoint(reactor: Any, backend: Backend, timeout: float) -> IStreamClientEndpoint:
-    """Where to connect to for C{backend}. Names are resolved at each connection; an address needs no resolver."""
-    host = backend.host
-    if host.startswith("unix:"):
-        return UNIXClientEndpoint(reactor, host.removeprefix("unix:"), timeout)
-    if isIPAddress(host):
-        return TCP4ClientEndpoint(reactor, host, backend.port, timeout)
-    if isIPv6Address(host):
-        return TCP6ClientEndpoint(reactor, host, backend.port, timeout)
-    return HostnameEndpoint(reactor, host, backend.port, timeout)
-
-
 class Connector:
     """
     Makes logged-in clients of class C{client} for a server's sessions. C{timeout} seconds are given to each backend,
@@ -313,7 +300,8 @@ class Connector:
     async def _attempt(self, backend: Backend, route: Route, request: LoginRequest, session: Session) -> ProxyClient:
         session.enter(Phase.CONNECT)
         client = self._client(self._settings, self._serverName, backend, route, request)
-        connecting = backendEndpoint(self._reactor, backend, self._timeout).connect(_Once(client))
+        endpoint = endpointFor(self._reactor, backend.host, backend.port, self._timeout)
+        connecting = endpoint.connect(_Once(client))
         connected: Deferred[Any] = Deferred()
         connecting.chainDeferred(connected)
         try:

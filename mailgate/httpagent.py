@@ -14,13 +14,11 @@ away, for the connection's sake alone.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
 from typing import cast
 
 from attrs import frozen
 from twisted.internet.defer import CancelledError, Deferred, fail
-from twisted.internet.endpoints import HostnameEndpoint, TCP4ClientEndpoint, TCP6ClientEndpoint, UNIXClientEndpoint
 from twisted.internet.interfaces import (
     IAddress,
     IDelayedCall,
@@ -49,7 +47,6 @@ __all__ = [
     "HTTPResponse",
     "KeepAliveAgent",
     "PreparedHeaders",
-    "endpointFor",
 ]
 
 BODY_PATIENCE = 1.0
@@ -391,18 +388,3 @@ class KeepAliveAgent:
             self._idle.pop(0).leave()
         if self._idle:
             self._sweeping = self._clock.callLater(self._idle[0].idleSince - limit, self._sweep)
-
-
-def endpointFor(reactor: object, host: str, port: int, timeout: float) -> IStreamClientEndpoint:
-    """
-    Where C{host} is, an address without brackets, a name, or C{unix:/path}; C{timeout} is in seconds.
-
-    Only a name needs the endpoint that resolves names, tries several addresses, and costs accordingly.
-    """
-    if host.startswith("unix:"):
-        return cast(IStreamClientEndpoint, UNIXClientEndpoint(reactor, host[5:], timeout))
-    if ":" in host:
-        return cast(IStreamClientEndpoint, TCP6ClientEndpoint(reactor, host, port, timeout))
-    if re.fullmatch(r"[0-9.]+", host):
-        return cast(IStreamClientEndpoint, TCP4ClientEndpoint(reactor, host, port, timeout))
-    return cast(IStreamClientEndpoint, HostnameEndpoint(reactor, host, port, timeout))

@@ -1,7 +1,7 @@
 # -*- test-case-name: mailgate.test.test_names -*-
 """
-Host names of backends and authentication services: looked up in the reactor's few threads, which a slow name server
-must not take from everybody else.
+Where backends and authentication services are: addresses, unix sockets, and host names, which are looked up in the
+reactor's few threads, and which a slow name server must not take from everybody else.
 """
 
 from __future__ import annotations
@@ -9,16 +9,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from twisted.internet.abstract import isIPAddress, isIPv6Address
+from twisted.internet.endpoints import HostnameEndpoint, TCP4ClientEndpoint, TCP6ClientEndpoint, UNIXClientEndpoint
 from twisted.internet.interfaces import (
     IAddress,
     IHostnameResolver,
     IHostResolution,
     IReactorPluggableNameResolver,
     IResolutionReceiver,
+    IStreamClientEndpoint,
 )
 from zope.interface import implementer
 
-__all__ = ["MOST_LOOKUPS", "NamingReactor", "SharedLookups"]
+__all__ = ["MOST_LOOKUPS", "NamingReactor", "SharedLookups", "endpointFor"]
 
 MOST_LOOKUPS = 4
 """Names that are looked up at once: the reactor has ten threads, and hashes of passwords need some."""
@@ -110,3 +113,21 @@ class NamingReactor:
         """Not here: it is the application's to choose."""
         installed: IHostnameResolver = self._reactor.installNameResolver(resolver)
         return installed
+
+
+def endpointFor(reactor: Any, host: str, port: int, timeout: float) -> IStreamClientEndpoint:
+    """
+    Where C{host} is: an address without brackets, a name, or C{unix:/path}. C{timeout} is in seconds.
+
+    Only a name needs the endpoint that looks names up, tries several addresses, and costs accordingly.
+    """
+    endpoint: IStreamClientEndpoint
+    if host.startswith("unix:"):
+        endpoint = UNIXClientEndpoint(reactor, host.removeprefix("unix:"), timeout)
+    elif isIPAddress(host):
+        endpoint = TCP4ClientEndpoint(reactor, host, port, timeout)
+    elif isIPv6Address(host):
+        endpoint = TCP6ClientEndpoint(reactor, host, port, timeout)
+    else:
+        endpoint = HostnameEndpoint(reactor, host, port, timeout)
+    return endpoint

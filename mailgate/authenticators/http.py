@@ -31,10 +31,11 @@ from zope.interface import implementer
 
 from mailgate.authhttp import Unusable, Wait, question, route, verdict
 from mailgate.directives import LONGEST_SOCKET_PATH, Problem, ServerSettings, directive, flag, lines, path, seconds
-from mailgate.httpagent import ExchangeCancelled, ExchangeFailed, KeepAliveAgent, PreparedHeaders, endpointFor
+from mailgate.httpagent import ExchangeCancelled, ExchangeFailed, KeepAliveAgent, PreparedHeaders
 from mailgate.interfaces import AuthenticatorKind, IAuthenticator
 from mailgate.journal import Journal, printable
 from mailgate.login import Backend, Denial, LoginRequest, Method, Route, Trouble
+from mailgate.names import endpointFor
 from mailgate.tls import backendTLS, loadTrust
 
 __all__ = ["KIND", "HTTPAuthenticator", "HTTPSettings", "ServiceURL"]

@@ -34,7 +34,6 @@ from mailgate.client import (
     LoginRefused,
     ProxyClient,
     ProxySettings,
-    backendEndpoint,
     replyCode,
 )
 from mailgate.dialogue import MailProtocol
@@ -51,6 +50,7 @@ from mailgate.login import (
     Route,
     Trouble,
 )
+from mailgate.names import endpointFor
 from mailgate.protocols.imap4 import IMAP4
 from mailgate.protocols.pop3 import POP3
 from mailgate.protocols.smtp import SMTP
@@ -216,10 +216,10 @@ class SlowResolver:
 
 
 class EndpointTests(SynchronousTestCase):
-    """L{backendEndpoint}."""
+    """L{endpointFor}."""
 
     def endpoint(self, host: str, port: int = 110) -> Any:
-        return backendEndpoint(MemoryReactorClock(), Backend(host, port), 7.0)
+        return endpointFor(MemoryReactorClock(), host, port, 7.0)
 
     def test_ipv4(self) -> None:
         """An IPv4 address is connected to without asking a resolver."""
@@ -232,7 +232,7 @@ class EndpointTests(SynchronousTestCase):
     def test_unix(self) -> None:
         """C{unix:} is followed by the path of a socket, and nothing is connected to by TCP."""
         reactor = MemoryReactorClock()
-        endpoint = backendEndpoint(reactor, Backend("unix:/run/imap", 0), 7.0)
+        endpoint = endpointFor(reactor, "unix:/run/imap", 0, 7.0)
         self.assertIsInstance(endpoint, UNIXClientEndpoint)
         client = ProxyClient(settingsOf("pop3"), "mx.test", FIRST, routeTo(), requestFor("pop3"))
         endpoint.connect(client)  # type: ignore[arg-type]

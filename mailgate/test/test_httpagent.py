@@ -40,8 +40,8 @@ from mailgate.httpagent import (
     ExchangeFailed,
     KeepAliveAgent,
     PreparedHeaders,
-    endpointFor,
 )
+from mailgate.names import endpointFor
 
 REQUEST = b"GET /auth?x HTTP/1.1\r\nHost: 127.0.0.1\r\nAuth-User: joe\r\nClient-IP: ::1\r\n\r\n"
 RESPONSE = b"HTTP/1.1 200 OK\r\nAuth-Status: OK\r\nContent-Length: 5\r\n\r\nhello"
