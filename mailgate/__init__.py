@@ -1,9 +1,8 @@
 """
 mailgate: a gateway for IMAP4, POP3 and SMTP on Twisted.
 
-Reading order: L{mailgate.login} and L{mailgate.session} (the words), L{mailgate.server} (the dialogue before
-login) with
-L{mailgate.protocols.pop3} as its shortest example, L{mailgate.client} (the backend's side), L{mailgate.relay},
+Reading order: L{mailgate.login} and L{mailgate.session} (the words), L{mailgate.server} (the dialogue before login)
+with L{mailgate.protocols.pop3} as its shortest example, L{mailgate.client} (the backend's side), L{mailgate.relay},
 L{mailgate.authenticators.http}, L{mailgate.config}, and L{mailgate.service}, which puts them together.
 
 Imports go downward only: L{mailgate.test.test_layers} holds the table.

@@ -10,7 +10,9 @@ from collections.abc import Mapping
 from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 
 from attrs import field, frozen
+from twisted.internet.abstract import isIPAddress
 
+from mailgate.directives import isHostName
 from mailgate.login import Backend, BackendTLS, fitForWire
 from mailgate.passwords import Password, UnusablePassword, parsePassword
 
@@ -24,7 +26,6 @@ that has taken the login over mostly stands an ordinary mail server.
 
 _ROUTING = {"host", "port", "ssl", "starttls", "destuser", "pass"}
 _FIELDS = _ROUTING | {"allow_nets", "allow_real_nets", "nologin", "fail", "proxy", "proxy_maybe"}
-_HOST = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,252}")
 _VARIABLE = re.compile(rb"%(.?)", re.DOTALL)
 
 Net = IPv4Network | IPv6Network
@@ -123,7 +124,7 @@ def _backend(fields: Mapping[str, bytes], protocol: str) -> Backend | None:
 
 
 def _host(text: str) -> str:
-    if _HOST.fullmatch(text):
+    if isIPAddress(text) or isHostName(text):
         return text
     try:
         return str(IPv6Address(text[1:-1] if text.startswith("[") and text.endswith("]") else text))

@@ -17,7 +17,7 @@ from attrs import frozen
 from twisted.internet.abstract import isIPv6Address
 from twisted.web.http_headers import Headers
 
-from mailgate.directives import LONGEST_SOCKET_PATH
+from mailgate.directives import LONGEST_SOCKET_PATH, isHostName
 from mailgate.httpagent import PreparedHeaders
 from mailgate.journal import printable
 from mailgate.login import Backend, Denial, LoginRequest, Method, Route, Trouble, fitForWire
@@ -38,7 +38,6 @@ _PORT = re.compile(rb"0{0,9}[0-9]{1,5}")
 _SOCKET = re.compile(rb"unix:(/[!-~]{1,%d})" % (LONGEST_SOCKET_PATH - 1))
 _NUMBERS = re.compile(r"[0-9.]+")
 _IPV6 = re.compile(r"[0-9A-Fa-f:.]+")
-_NAME = re.compile(r"(?=.{1,253}\Z)[A-Za-z0-9_][A-Za-z0-9_-]*(?:\.[A-Za-z0-9_-]+)*\.?")
 
 
 # The question.
@@ -161,7 +160,7 @@ def _host(raw: bytes) -> str | None:
     bare = text[1:-1] if text.startswith("[") and text.endswith("]") else text
     if _IPV6.fullmatch(bare) and isIPv6Address(bare):
         return bare
-    return text if _NAME.fullmatch(text) and not text.rstrip(".").rpartition(".")[2].isdigit() else None
+    return text if isHostName(text) else None
 
 
 def route(request: LoginRequest, headers: Headers, default: Backend | None) -> Route:

@@ -53,6 +53,10 @@ _CODE = re.compile(
 )
 
 
+_REFUSALS = ("NO", "BAD", "BYE", "-ERR", "4", "5")
+"""How the codes of replies begin that say no: what is garbled is not passed on to a client."""
+
+
 def replyCode(reply: bytes) -> str:
     """
     The code of a backend's reply, for the log: C{NO [UNAVAILABLE]}, C{-ERR [AUTH]}, C{535 5.7.8}.
@@ -146,6 +150,8 @@ class ProxyClient(RelayedProtocol):
         self.transport.pauseProducing()
         self.leftOver = bytes(self._buffer)
         self._buffer.clear()
+        # The session may last for days, and needs no password any more.
+        del self.route, self.request
 
     @property
     def password(self) -> bytes:
@@ -292,8 +298,8 @@ class Connector:
                 return self._refused(refused, route, session)
             except (BackendError, ConnectError, TimeoutError, OSError) as error:
                 reply = getattr(error, "reply", b"")
-                self._report(error, route, session)
-        if reply and self._passErrorMessage:
+                self._report(error, session)
+        if self._passErrorMessage and replyCode(reply).startswith(_REFUSALS):
             return Refusal(reply, True)
         return Denial(Trouble.TEMPORARY)
 
@@ -325,15 +331,15 @@ class Connector:
     def _refused(self, refused: LoginRefused, route: Route, session: Session) -> Refusal | Denial:
         if not route.judged:
             if refused.temporary:
-                self._report(refused, route, session)
+                self._report(refused, session)
                 return Denial(Trouble.TEMPORARY)
             return Denial(Trouble.DENIED)
-        self._report(refused, route, session)
+        self._report(refused, session)
         if self._passErrorMessage:
             return Refusal(refused.reply, refused.temporary)
         return Denial(Trouble.TEMPORARY)
 
-    def _report(self, error: Exception, route: Route, session: Session) -> None:
+    def _report(self, error: Exception, session: Session) -> None:
         reason = str(error) if isinstance(error, BackendError) else printable(str(error).encode())
         if isinstance(error, TimeoutError | ConnectTimeout):
             reason = f"no answer within {self._timeout:g} s"

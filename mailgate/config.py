@@ -51,6 +51,8 @@ __all__ = ["GatewaySettings", "authenticatorKind", "knownDirectives", "load", "p
 
 _GROUPS: tuple[type, ...] = (ListenSettings, *SERVER_SETTINGS, *PROCESS_SETTINGS, SANDBOX_SETTINGS)
 _SECTIONS = {"mailgate": Level.MAILGATE, "mail": Level.MAIL, "sandbox": Level.SANDBOX}
+_WHO = "auth_http"
+"""The option that is named where nobody judges logins."""
 _EXCLUSIVE = tuple(kind.directive for kind in AUTHENTICATORS if kind.directive != "proxy_pass")
 """Options of which a server has but one: its own hides whichever [mail] gives."""
 
@@ -115,7 +117,6 @@ class _Section:
     name: str
     values: dict[str, Any] = field(factory=dict)
     written: dict[str, str] = field(factory=dict)
-    spoilt: bool = False
 
 
 def _make(group: type, values: Mapping[str, Any]) -> Any:
@@ -220,7 +221,6 @@ class _Reading:
     def _option(self, section: _Section, known: Mapping[str, Directive], option: str, text: str) -> None:
         declared = known.get(option)
         if declared is None:
-            section.spoilt = True
             elsewhere = [level.value for level in Level if option in knownDirectives(level)]
             message = "is no known option" + nearest(option, list(known))
             if elsewhere:
@@ -231,7 +231,6 @@ class _Reading:
         try:
             section.values[option] = declared.parse(text, self._folder)
         except ValueError as error:
-            section.spoilt = True
             self._problem(section.name, option, str(error), section.written[option])
 
     def _server(self, section: _Section, mail: _Section, sandbox: SandboxSettings | None) -> ServerSettings | None:
@@ -243,12 +242,19 @@ class _Reading:
         protocol = self._protocol(section, listening)
         if not addresses and "listen" not in section.written:
             self._problem(section.name, "listen", "is missing")
-        if protocol is None or not addresses or section.spoilt or mail.spoilt:
+        if protocol is None or not addresses:
             return None
-        server = ServerSettings(section.name[7:].strip(), protocol, addresses, groups, frozenset(values), self._file)
+        server = ServerSettings(
+            section.name.removeprefix("server ").strip(), protocol, addresses, groups, frozenset(values), self._file
+        )
         if sandbox is not None and usesTLS(server) and not server[TLSSettings].certificates:
             server = self._withSandboxCertificate(server)
-        self.problems.extend(_faults(server))
+        # What could not be read has been told of; what that leads to is no news.
+        spoilt = {name for name in {*section.written, *mail.written} if name not in values}
+        missingKind = spoilt.intersection(kind.directive for kind in AUTHENTICATORS)
+        for problem in _faults(server):
+            if problem.option not in spoilt and not (missingKind and problem.option == _WHO):
+                self.problems.append(problem)
         return server
 
     def _hidden(self, option: str, section: _Section) -> bool:
@@ -296,7 +302,7 @@ def _faults(server: ServerSettings) -> Iterator[Problem]:
     if len(both) > 1:
         yield server.problem(both[0], f"cannot stand together with {both[1]}")
     elif kind is None:
-        yield server.problem("auth_http", "is missing: give auth_http, auth_file or proxy_pass")
+        yield server.problem(_WHO, "is missing: give auth_http, auth_file or proxy_pass")
     else:
         yield from _unjudged(server, kind)
     relevant = [PROTOCOLS[server.protocol].settings, *(() if kind is None else (kind.settings,))]
@@ -311,4 +317,5 @@ def _unjudged(server: ServerSettings, kind: AuthenticatorKind) -> Iterator[Probl
     offered = PROTOCOLS[server.protocol].methods(server)
     if not offered <= kind.methods:
         names = ", ".join(sorted(method.value for method in offered - kind.methods))
-        yield server.problem(f"{server.protocol}_auth", f"offers {names}, which {kind.directive} cannot judge")
+        option = f"{server.protocol}_auth"
+        yield server.problem(option, f"offers {names}, which {kind.directive} cannot judge")

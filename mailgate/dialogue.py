@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from attrs import frozen
 
 from mailgate.directives import ServerSettings, deadline, directive, number, word
-from mailgate.login import Denial, Method
+from mailgate.login import Denial, Method, Trouble
 
 if TYPE_CHECKING:
     from mailgate.client import ProxyClient
@@ -72,10 +72,10 @@ def splitArguments(rest: bytes) -> list[bytes]:
 
 def acceptableText(denial: Denial) -> bytes | None:
     """
-    The authentication service's text for the client, unless it holds what no line of a mail protocol may. It is UTF-8
+    The authentication service's text of a refusal, unless it holds what no line of a mail protocol may. It is UTF-8
     (RFC 9051, 6531, 6856); what is not is taken for Latin-1.
     """
-    if not denial.text or _UNFIT.search(denial.text):
+    if denial.trouble is not Trouble.DENIED or not denial.text or _UNFIT.search(denial.text):
         return None
     try:
         denial.text.decode("utf-8")

@@ -15,6 +15,7 @@ from enum import Enum
 from typing import Any, TypeVar
 
 from attrs import field, fields, frozen
+from twisted.internet.abstract import isIPAddress, isIPv6Address
 
 __all__ = [
     "LONGEST_SOCKET_PATH",
@@ -31,6 +32,7 @@ __all__ = [
     "directives",
     "flag",
     "hostPort",
+    "isHostName",
     "lines",
     "nearest",
     "number",
@@ -230,7 +232,7 @@ def deadline(value: str, folder: str) -> float:
     """A time that is longer than nothing."""
     given = seconds(value, folder)
     if not given:
-        raise ValueError("must be longer than that")
+        raise ValueError("must be longer than 0")
     return given
 
 
@@ -286,6 +288,18 @@ def paths(value: str, folder: str) -> tuple[str, ...]:
     return tuple(path(item, folder) for item in lines(value, folder))
 
 
+_LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
+_HOST_NAME = re.compile(rf"(?=.{{1,253}}\.?\Z)(?:{_LABEL}\.)*(?=[A-Za-z0-9-]*[A-Za-z-]){_LABEL}\.?")
+
+
+def isHostName(text: str) -> bool:
+    """
+    Whether C{text} is a host name that can be looked up: letters, digits, hyphens and dots (RFC 1123), the last label
+    not a number. Twisted looks up no name with an underscore.
+    """
+    return _HOST_NAME.fullmatch(text) is not None
+
+
 LONGEST_SOCKET_PATH = 107
 """Bytes of a unix socket's path: C{sun_path} of Linux without its NUL."""
 
@@ -306,7 +320,10 @@ def hostPort(value: str) -> tuple[str, int]:
     port = int(match[3])
     if not 1 <= port <= 65535:
         raise ValueError(f"invalid port {port}")
-    return match[1] or match[2], port
+    host = match[1] or match[2]
+    if not (isIPv6Address(host) if match[1] else isIPAddress(host) or isHostName(host)):
+        raise ValueError(f"{host} is neither an address nor a host name of letters, digits, - and .")
+    return host, port
 
 
 def oneOf(*allowed: str) -> Parser:

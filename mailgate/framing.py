@@ -121,8 +121,8 @@ class CommandReader(RelayedProtocol):
         return cut
 
     def _regulate(self) -> None:
-        """Read from the client unless our replies, or its commands, pile up."""
-        full = self._outputFull or len(self._buffer) > READ_AHEAD
+        """Read from the client unless our replies pile up, or its commands while none is obeyed."""
+        full = self._outputFull or (len(self._buffer) > READ_AHEAD and not self.listening)
         if full is not self._paused and not self.relayed:
             self._paused = full
             if full:

@@ -325,6 +325,7 @@ class KeepAliveAgent:
         self._start = b"GET %b HTTP/1.1\r\nHost: %b\r\n" % (target, host)
         self._connections = _Connections(self, clock)
         self._idle: list[HTTPConnection] = []
+        self._closed = False
         self._sweeping: IDelayedCall | None = None
 
     def request(
@@ -359,7 +360,7 @@ class KeepAliveAgent:
 
     def release(self, connection: HTTPConnection) -> None:
         """Keep C{connection}, whose response is over, for the next request."""
-        if len(self._idle) >= MAX_IDLE:
+        if self._closed or len(self._idle) >= MAX_IDLE:
             connection.leave()
             return
         connection.idleSince = self._clock.seconds()
@@ -373,7 +374,8 @@ class KeepAliveAgent:
             self._idle.remove(connection)
 
     def close(self) -> None:
-        """Close the idle connections."""
+        """Close the idle connections, and keep none any more."""
+        self._closed = True
         if self._sweeping is not None:
             self._sweeping.cancel()
             self._sweeping = None

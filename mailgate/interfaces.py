@@ -1,3 +1,4 @@
+# -*- test-case-name: mailgate.test.test_registry -*-
 """
 What can be put into mailgate from outside: the interfaces of its extension points.
 """

@@ -87,7 +87,7 @@ class ProxyServer(CommandReader):
 
     def garbled(self, line: bytes) -> None:
         """C{line} holds a CR or a NUL."""
-        self.spoilt(line)
+        self.spoilt()
 
     def overflowed(self) -> None:
         """Tell the client that its command is too long."""
@@ -283,8 +283,8 @@ class ProxyServer(CommandReader):
         self.overflowed()
         self.end(Outcome.TOO_LONG)
 
-    def spoilt(self, line: bytes) -> None:
-        """C{line} is no command at all: refuse it, and too many of its kind."""
+    def spoilt(self) -> None:
+        """What came is no command at all: refuse it, and too many of its kind."""
         self._errors += 1
         self.invalid()
         if self._errors >= self.dialogue.maxErrors:
@@ -372,9 +372,10 @@ class ProxyServer(CommandReader):
     async def _judge(self, request: LoginRequest) -> Route | Denial:
         try:
             return await self.factory.authenticator.authenticate(request)
-        except CancelledError:
-            raise
         except Exception:
+            if self.session.phase is Phase.END:
+                # The client has left, and we have cancelled it.
+                raise
             self._journal.failure(
                 "the login of client {client} could not be judged", Failure(), client=self.session.client
             )

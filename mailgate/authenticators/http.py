@@ -16,7 +16,7 @@ from typing import Any
 from attrs import field, frozen
 from hyperlink import URL
 from treq.client import HTTPClient
-from twisted.internet.abstract import isIPv6Address
+from twisted.internet.abstract import isIPAddress, isIPv6Address
 from twisted.internet.defer import Deferred, TimeoutError
 from twisted.internet.endpoints import wrapClientTLS
 from twisted.internet.error import ConnectError
@@ -30,7 +30,17 @@ from twisted.web.iweb import IAgent
 from zope.interface import implementer
 
 from mailgate.authhttp import Unusable, Wait, question, route, verdict
-from mailgate.directives import LONGEST_SOCKET_PATH, Problem, ServerSettings, directive, flag, lines, path, seconds
+from mailgate.directives import (
+    LONGEST_SOCKET_PATH,
+    Problem,
+    ServerSettings,
+    deadline,
+    directive,
+    flag,
+    isHostName,
+    lines,
+    path,
+)
 from mailgate.httpagent import ExchangeCancelled, ExchangeFailed, KeepAliveAgent, PreparedHeaders
 from mailgate.interfaces import AuthenticatorKind, IAuthenticator
 from mailgate.journal import Journal, printable
@@ -104,6 +114,8 @@ def _serviceURL(value: str) -> ServiceURL:
     address, name, port = authority.groups()
     if address is not None and not isIPv6Address(address):
         raise ValueError(f"[{address}] is no IPv6 address")
+    if name is not None and not (isIPAddress(name) or isHostName(name)):
+        raise ValueError(f"{name} is neither an address nor a host name of letters, digits, - and .")
     if port is None:
         port = "443" if tls else "80"
     if not (re.fullmatch("[0-9]{1,5}", port) and 0 < int(port) < 65536):
@@ -148,14 +160,12 @@ class HTTPSettings:
 
     urls: tuple[ServiceURL, ...] = directive("auth_http", _urls, ())
     headers: tuple[tuple[bytes, bytes], ...] = directive("auth_http_header", _headers, (), secret=True)
-    timeout: float = directive("auth_http_timeout", seconds, 60.0)
+    timeout: float = directive("auth_http_timeout", deadline, 60.0)
     trusted: str | None = directive("auth_http_ssl_trusted_certificate", path, None)
     verify: bool = directive("auth_http_ssl_verify", flag, True)
 
     def problems(self, server: ServerSettings) -> Iterator[Problem]:
-        """Load the certificates, and refuse what would refuse every login."""
-        if self.timeout <= 0:
-            yield server.problem("auth_http_timeout", "must be more than 0, or nothing is ever answered in time")
+        """Load the certificates."""
         if self.trusted is not None:
             try:
                 loadTrust(self.trusted)

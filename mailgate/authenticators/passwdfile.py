@@ -23,6 +23,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import islice
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from attrs import frozen
 from twisted.internet.defer import Deferred, DeferredSemaphore, TimeoutError, fail, succeed
@@ -42,11 +43,12 @@ __all__ = ["KIND", "AccountFile", "FileAuthenticator", "FileSettings", "Hashing"
 LARGEST = 64 * 1024 * 1024  # bytes of a file that are read: a larger one is a mistake in the path
 LOOK_AGAIN = 1.0  # seconds between two looks at whether the file has changed
 SAMPLE = 200  # lines that are asked for the commonest scheme
-AT_ONCE = 3  # hashes computed at once for a server: three servers leave a thread of the reactor's ten for host names
+AT_ONCE = 3  # hashes computed at once: with the lookups of names (MOST_LOOKUPS) fewer than the reactor has threads
 WAITING = 256  # logins that wait for one of these
 PATIENCE = 30.0  # seconds in which a login gets its turn, and its hash is computed
 
 METHODS = frozenset({Method.PLAIN, Method.CRAM_MD5, Method.APOP})
+
 
 def _stamp(status: os.stat_result) -> tuple[int, int, int]:
     return status.st_mtime_ns, status.st_size, status.st_ino
@@ -284,12 +286,17 @@ def _mistake(line: bytes, server: ServerSettings) -> str:
     return "host is missing, and the server has no proxy_pass for accounts without one" if homeless else ""
 
 
+_hashings: WeakKeyDictionary[Any, Hashing] = WeakKeyDictionary()
+"""One for all servers on a reactor, whose threads they share."""
+
+
 def build(server: ServerSettings, default: Backend | None, reactor: Any, journal: Journal) -> FileAuthenticator:
     """The authenticator of C{server}. C{default} is the backend of accounts without C{host}."""
     file = server[FileSettings].path
     if file is None:
         raise ValueError(f"server {server.name} has no auth_file")
-    return FileAuthenticator(AccountFile(file, reactor, journal), Hashing(reactor), default, journal)
+    hashing = _hashings.setdefault(reactor, Hashing(reactor))
+    return FileAuthenticator(AccountFile(file, reactor, journal), hashing, default, journal)
 
 
 KIND = AuthenticatorKind(name="file", directive="auth_file", settings=FileSettings, methods=METHODS, build=build)

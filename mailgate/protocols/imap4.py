@@ -83,9 +83,14 @@ class CommandParser:
         """
         if not self.word:
             return self._arguments(line, self._begin(line))
-        if line and not line.startswith(b" "):
+        if line and line[:1] not in self._blanks:
             raise IMAP4SyntaxError
         return self._arguments(line, 0)
+
+    @property
+    def _blanks(self) -> bytes:
+        # ID's list of strings is not looked into, but for the literals in it.
+        return b" ()" if self.word == b"ID" else b" "
 
     def feedLiteral(self, octets: bytes) -> None:
         """Take the literal that L{feed} told of."""
@@ -106,7 +111,7 @@ class CommandParser:
     def _arguments(self, line: bytes, position: int) -> Literal | None:
         most = _MOST_ID_ARGUMENTS if self.word == b"ID" else _MOST_ARGUMENTS
         while True:
-            while line[position : position + 1] == b" ":
+            while position < len(line) and line[position] in self._blanks:
                 position += 1
             if position == len(line):
                 return None
@@ -229,7 +234,7 @@ class IMAP4Server(ProxyServer):
         self._used = 0
 
     def _spoilt(self, line: bytes) -> None:
-        self.spoilt(line)
+        self.spoilt()
         self._abandonLiteral(line)
 
     def _abandonLiteral(self, line: bytes) -> None:

@@ -97,9 +97,9 @@ class POP3Server(ProxyServer):
             if word in self.commands or word in self.commandsAwaitingPass:
                 self.invalid()
             else:
-                self.spoilt(line)
+                self.spoilt()
         elif len(splitArguments(rest)) > _MOST_ARGUMENTS and word not in (b"USER", b"PASS"):
-            self.spoilt(line)
+            self.spoilt()
         elif self.needsTLS and not command.inClear:
             self.invalid()
         else:

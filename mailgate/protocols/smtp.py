@@ -130,7 +130,7 @@ class SMTPServer(ProxyServer):
         self._recipient = b""
         code = denial.code if denial.code and _CODE.fullmatch(denial.code) else None
         text = acceptableText(denial)
-        if text is None and code is None:
+        if denial.trouble is not Trouble.DENIED or (text is None and code is None):
             self.reply(wording[denial.trouble])
         else:
             self.reply((code or b"535 5.7.0") + b" " + (text or b"Authentication failed"))
@@ -145,6 +145,7 @@ class SMTPServer(ProxyServer):
 
     def forget(self) -> None:
         self._helo = b""
+        self._extended = False
         self._mail = None
 
     def commandReceived(self, line: bytes) -> None:
@@ -152,7 +153,7 @@ class SMTPServer(ProxyServer):
         word, *arguments = splitArguments(line) or [b""]
         command = self.commands.get(word.upper())
         if command is None or line.startswith(b" ") or len(arguments) > _MOST_ARGUMENTS:
-            self.spoilt(line)
+            self.spoilt()
         elif self.needsTLS and not command.inClear:
             self._refuseInClear(word.upper())
         else:
@@ -205,9 +206,9 @@ class SMTPServer(ProxyServer):
 
     def _doMAIL(self, arguments: list[bytes]) -> None:
         if "none" not in self.settings.auth:
-            self._journal.info(
-                'client {client} was rejected: "{line}"', client=self.session.client, line=printable(self._line)
-            )
+            if self._journal.wantsInfo:
+                line = printable(self._line)
+                self._journal.info('client {client} was rejected: "{line}"', client=self.session.client, line=line)
             self.reply(b"530 5.7.1 Authentication required")
         elif self._mail is not None:
             self.reply(b"503 5.5.1 Bad sequence of commands")
@@ -349,10 +350,10 @@ class SMTPClient(ProxyClient):
         return {}
 
     def _xclient(self, known: bytes, withLogin: bool) -> bytes:
-        """nginx's XCLIENT; of its attributes those that the backend's EHLO says it is C{known} to take, if it says."""
+        """nginx's XCLIENT; without LOGIN where the backend's EHLO tells the attributes C{known} to it, and not that."""
         client = self.request.client
-        attributes = {b"ADDR": ("IPV6:" if ":" in client.host.removeprefix("unix:") else "") + client.host}
-        command = b"XCLIENT ADDR=" + attributes[b"ADDR"].encode()
+        address = "[UNAVAILABLE]" if client.host == "unix:" else client.host
+        command = b"XCLIENT ADDR=" + ("IPV6:" if ":" in address else "").encode() + address.encode()
         takes = known.split()
         if withLogin and self.route.user and (not takes or b"LOGIN" in takes):
             command += b" LOGIN=" + xtext(self.route.user)

@@ -206,7 +206,7 @@ class RouteTests(SynchronousTestCase):
             ("::1", "::1"),
             ("[2001:db8::25]", "2001:db8::25"),
             ("mail.example.com", "mail.example.com"),
-            ("backend_1", "backend_1"),
+            ("backend-1", "backend-1"),
             ("1.mail.example.com.", "1.mail.example.com."),
         ):
             self.assertEqual(self.backendOf("Auth-Server: " + given, "Auth-Port: 00143"), Backend(host, 143))

@@ -266,13 +266,16 @@ class ScriptTests(SynchronousTestCase):
                 attempt.says(b"\r\n")
                 self.assertTemporary(attempt)
 
-    def test_nonsensePassedOn(self) -> None:
-        """With proxy_pass_error_message on an unexpected reply goes to the client as it is, as in nginx."""
+    def test_greetedWithRefusal(self) -> None:
+        """With proxy_pass_error_message on a refusal instead of the greeting goes to the client; nonsense does not."""
+        refusals = {IMAP4: b"* BYE too busy\r\n", POP3: b"-ERR too busy\r\n", SMTP: b"421 too busy\r\n"}
         for script in SCRIPTS:
-            attempt = Attempt(script.record, *script.groups, PASS_ON, **script.changes)
-            attempt.accept()
-            attempt.says(b"Server too busy\r\n")
-            self.assertEqual(self.successResultOf(attempt.result), Refusal(b"Server too busy\r\n", True))
+            refusal = refusals[script.record]
+            for greeting, expected in ((refusal, Refusal(refusal, True)), (b"too busy\r\n", TEMPORARY)):
+                attempt = Attempt(script.record, *script.groups, PASS_ON, **script.changes)
+                attempt.accept()
+                attempt.says(greeting)
+                self.assertEqual(self.successResultOf(attempt.result), expected)
 
     def test_echo(self) -> None:
         """A backend that answers the password with the command itself does not bring it into the log."""
@@ -753,8 +756,8 @@ class XCLIENTTests(BackendTests):
         self.assertEqual(heard, b"XCLIENT ADDR=IPV6:2001:db8::7 LOGIN=joe NAME=[UNAVAILABLE]\r\n")
 
     def test_unix(self) -> None:
-        """A client on a unix socket is C{unix:}, and not taken for IPv6."""
-        self.assertIn(b"ADDR=unix: ", self.command(client=Client("unix:")))
+        """A client on a unix socket has no address that Postfix would understand, and is not taken for IPv6."""
+        self.assertIn(b"ADDR=[UNAVAILABLE] ", self.command(client=Client("unix:")))
 
     def test_name(self) -> None:
         """NAME is what is known of the client's name."""

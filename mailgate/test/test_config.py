@@ -253,6 +253,31 @@ class SyntaxTests(ConfigCase):
 class AllAtOnceTests(ConfigCase):
     """Everything that is wrong is told at once."""
 
+    def test_typosHideNothing(self):
+        """A value that cannot be read, or an unknown option, keeps back nothing that is wrong elsewhere."""
+        error = self.assertRaises(
+            ConfigurationError,
+            parse,
+            "[mail]\ntimeout = 5x\nauth_http = http://a/\n"
+            "[server a]\nlisten = 993 ssl\nbogus = 1\n"
+            "[server b]\nlisten = 110\nauth_file = /missing/accounts\nstarttls = maybe\n",
+        )
+        self.assertEqual(
+            [(problem.section, problem.option) for problem in error.problems],
+            [
+                ("mail", "timeout"),
+                ("server a", "bogus"),
+                ("server b", "starttls"),
+                ("server a", "ssl_certificate"),
+                ("server b", "auth_file"),
+            ],
+        )
+
+    def test_noFollowers(self):
+        """What only follows from a value that cannot be read is not told of besides."""
+        error = self.assertRaises(ConfigurationError, parse, "[server a]\nlisten = 143\nproxy_pass = my_host:143\n")
+        self.assertEqual([problem.option for problem in error.problems], ["proxy_pass"])
+
     def test_all(self):
         """Each fault is one line with file, section, option and value; those of good sections are not kept back."""
         self.assertFaults(

@@ -22,6 +22,7 @@ from mailgate.directives import (
     directives,
     flag,
     hostPort,
+    isHostName,
     lines,
     nearest,
     number,
@@ -195,6 +196,7 @@ class HostPortTests(SynchronousTestCase):
             ("[::1]:143", ("::1", 143)),
             ("[::ffff:10.0.0.1]:1", ("::ffff:10.0.0.1", 1)),
             ("unix:/run/imap.sock", ("unix:/run/imap.sock", 0)),
+            ("a-b.1.example.:1", ("a-b.1.example.", 1)),
         ):
             self.assertEqual(hostPort(value), expected)
 
@@ -287,6 +289,53 @@ class ProblemTests(SynchronousTestCase):
         error = ConfigurationError(problems)
         self.assertEqual(error.problems, tuple(problems))
         self.assertEqual(str(error), "a.ini: one\na.ini: two")
+
+
+class HostNameTests(SynchronousTestCase):
+    """L{isHostName}."""
+
+    def test_names(self):
+        """RFC 1123's names, a dot at the end included."""
+        for name in (
+            "a",
+            "localhost",
+            "mail.example.com",
+            "mail.example.com.",
+            "1.2.a",
+            "x--y",
+            "a" * 63,
+            "xn--tst-qla.de",
+        ):
+            self.assertTrue(isHostName(name), name)
+
+    def test_others(self):
+        """No address, no empty label, and nothing that Twisted would not look up, such as an underscore."""
+        others = (
+            "",
+            ".",
+            "a..b",
+            ".a",
+            "-a",
+            "a-",
+            "my_dovecot",
+            "a%b",
+            "a b",
+            "1.2.3.4",
+            "1",
+            "a.1",
+            "a" * 64,
+            "é",
+            "a\n",
+        )
+        for name in (*others, "a." * 127 + "ab"):
+            self.assertFalse(isHostName(name), name)
+            if name:
+                self.assertRaises(ValueError if name != "1.2.3.4" else AssertionError, self.parse, name)
+
+    def parse(self, name):
+        """Take C{name} for a host, with a port."""
+        hostPort(f"{name}:143")
+        raise AssertionError("taken")
 
 
 class ListenAddressTests(SynchronousTestCase):

@@ -111,6 +111,17 @@ class PressureTests(FramingTests):
         recorder.advance()
         self.assertEqual(recorder.transport.producerState, "producing")
 
+    def test_largeUnits(self) -> None:
+        """A line or a literal may be longer than what is read ahead: as long as it is awaited, it is read."""
+        for begin, end in ((b"", b"\r\n"), (b"lit 100000\r\n", b"")):
+            recorder = self.connect(200000)
+            recorder.dataReceived(begin)
+            for _ in range(10):
+                recorder.dataReceived(b"x" * 10000)
+                self.assertEqual(recorder.transport.producerState, "producing")
+            recorder.dataReceived(end)
+            self.assertEqual(len(recorder.units[-1].strip(b"<>")), 100000)
+
     def test_repliesNotTaken(self) -> None:
         """A client that does not take our replies is neither read from nor obeyed, until it does."""
         recorder = self.connect()

@@ -69,7 +69,7 @@ class URLTests(SynchronousTestCase):
             ("hTTps://auth.example.com/a", ServiceURL(True, "auth.example.com", 443, "/a"), "auth.example.com"),
             ("https://auth.example.com:8443", ServiceURL(True, "auth.example.com", 8443, "/"), "auth.example.com"),
             ("localhost", ServiceURL(False, "localhost", 80, "/"), "localhost"),
-            ("auth_server:9000/x/%20", ServiceURL(False, "auth_server", 9000, "/x/%20"), "auth_server"),
+            ("auth-server:9000/x/%20", ServiceURL(False, "auth-server", 9000, "/x/%20"), "auth-server"),
             ("host:9000?query", ServiceURL(False, "host", 9000, "/?query"), "host"),
             ("[::1]:9000/a", ServiceURL(False, "::1", 9000, "/a"), "[::1]"),
             ("http://[2001:db8::1]", ServiceURL(False, "2001:db8::1", 80, "/"), "[2001:db8::1]"),
@@ -135,15 +135,13 @@ class SettingsTests(SynchronousTestCase):
         self.assertNotIn("hush", shown)
 
     def test_problems(self):
-        """Certificates that cannot be loaded are problems, and so is a time-out that nothing meets."""
+        """Certificates that cannot be loaded are problems."""
         empty = self.mktemp()
         with open(empty, "w"):
             pass
         for trusted in (empty, empty + ".missing"):
             (problem,) = settings(trusted=trusted).problems(server(None))
             self.assertEqual((problem.option, problem.value), ("auth_http_ssl_trusted_certificate", trusted))
-        (problem,) = settings(timeout=0.0).problems(server(None))
-        self.assertEqual(problem.option, "auth_http_timeout")
         self.assertEqual(list(settings().problems(server(None))), [])
 
 

@@ -387,6 +387,15 @@ class KeepAliveTests(AgentTestCase):
         self.successResultOf(asked)
         self.assertEqual(len(self.endpoint.connections), 1)
 
+    def test_closedMeanwhile(self):
+        """A connection whose response ends after the agent was closed is not kept, and leaves no timer behind."""
+        connection = self.exchange(RESPONSE[:-2])
+        self.agent.close()
+        connection.dataReceived(RESPONSE[-2:])
+        self.assertTrue(connection.transport.disconnecting)
+        connection.transport.protocol = None
+        self.assertEqual(self.agent._idle, [])
+
     def test_twoAtOnce(self):
         """Two requests at once go over two connections, never over one."""
         self.ask()

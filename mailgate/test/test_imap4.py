@@ -154,6 +154,15 @@ class CommandTests(SynchronousTestCase):
         )
         self.assertEqual(conversation.says(b"c ID NIL"), b"* ID NIL\r\n" + ok(b"c"))
 
+    def test_idWithLiterals(self) -> None:
+        """A literal in ID's list is a literal, wherever it stands, and not taken for commands."""
+        conversation = converse()
+        self.assertEqual(
+            conversation.send(b'a ID ({4+}\r\nname "x" "os" {9}\r\n') + conversation.send(b"b LOGOUT\r)\r\n"),
+            GO_AHEAD + b"* ID NIL\r\n" + ok(b"a"),
+        )
+        self.assertFalse(conversation.closed)
+
     def test_logout(self) -> None:
         """LOGOUT says goodbye and ends."""
         conversation = converse()
@@ -338,6 +347,11 @@ class LoginTests(SynchronousTestCase):
     def test_temporary(self) -> None:
         """What cannot be decided is UNAVAILABLE."""
         _, heard = self.refusal(Denial(Trouble.TEMPORARY))
+        self.assertEqual(heard, b"a NO [UNAVAILABLE] Temporary authentication failure, try again later\r\n")
+
+    def test_textOfTemporary(self) -> None:
+        """A passing failure keeps its code, whatever text it comes with."""
+        heard = self.refusal(Denial(Trouble.TEMPORARY, b"database down"))[1]
         self.assertEqual(heard, b"a NO [UNAVAILABLE] Temporary authentication failure, try again later\r\n")
 
     def test_text(self) -> None:

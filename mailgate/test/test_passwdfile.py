@@ -288,6 +288,11 @@ class ContractTests(AuthenticatorTestCase):
     def test_interfaces(self) -> None:
         """The authenticator provides its interface, and the test's reactor the one it stands in for."""
         verifyObject(IAuthenticator, self.build(b"joe:{PLAIN}secret"))
+
+    def test_oneHashing(self) -> None:
+        """All servers on a reactor share the few threads that hashes may take."""
+        first, second = (self.build(b"joe:{PLAIN}secret") for _ in range(2))
+        self.assertIs(first._hashing, second._hashing)
         verifyObject(IReactorThreads, self.reactor)
 
     def test_kind(self) -> None:

@@ -134,6 +134,14 @@ class CommandTests(SynchronousTestCase):
         self.assertEqual(conversation.says(b"EHLO c.test"), b"250-mx.test\r\n250 AUTH PLAIN\r\n")
         self.assertEqual(conversation.says(b"STARTTLS"), INVALID)
 
+    def test_extendedIsForgotten(self) -> None:
+        """A client that said EHLO in the clear and says HELO under TLS is one that has said HELO."""
+        conversation = Conversation(SMTP, TLSSettings(starttls="on"))
+        conversation.says(b"EHLO c.test", b"STARTTLS")
+        conversation.transport.shakeHands()
+        conversation.says(b"HELO c.test", b"AUTH PLAIN AGpvZQBzZXNhbWU=")
+        self.assertEqual(conversation.requests[0].envelope, Envelope(b"c.test", False))
+
     def test_demandedTLS(self) -> None:
         """Where TLS is demanded there is neither AUTH nor MAIL in the clear (nginx takes MAIL)."""
         conversation = Conversation(SMTP, SMTPSettings(auth=("none", "plain")), TLSSettings(starttls="only"))
@@ -187,6 +195,7 @@ class AuthTests(SynchronousTestCase):
             (Denial(Trouble.DENIED, b"later", b"451"), b"451 later\r\n"),
             (Denial(Trouble.DENIED, None, b"451 4.3.2"), b"451 4.3.2 Authentication failed\r\n"),
             (Denial(Trouble.DENIED, b"no", b"235 2.0.0"), b"535 5.7.0 no\r\n"),
+            (Denial(Trouble.TEMPORARY, b"no", b"535 5.7.8"), b"454 4.7.0 Temporary authentication failure\r\n"),
             (Denial(Trouble.DENIED, b"no", b"-ERR"), b"535 5.7.0 no\r\n"),
             (Denial(Trouble.DENIED, b"a\r\n250 b", b"x\r\n"), b"535 5.7.8 Authentication failed\r\n"),
         ):
