@@ -393,7 +393,6 @@ class KeepAliveTests(AgentTestCase):
         self.agent.close()
         connection.dataReceived(RESPONSE[-2:])
         self.assertTrue(connection.transport.disconnecting)
-        connection.transport.protocol = None
         self.assertEqual(self.agent._idle, [])
 
     def test_twoAtOnce(self):
