@@ -117,6 +117,9 @@ def _backend(fields: Mapping[str, bytes], protocol: str) -> Backend | None:
     tls, verify = _tls(fields)
     port = _port(fields, protocol, tls)
     if "host" not in fields:
+        if "port" in fields or tls is not BackendTLS.OFF:
+            # Left out silently, they would have the password sent where, and as, nobody meant.
+            raise BadLine("port, ssl and starttls need a host: they do not change where proxy_pass leads")
         return None
     if not port:
         raise BadLine(f"port is missing, and {protocol} has no port of its own")

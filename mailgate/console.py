@@ -6,12 +6,13 @@ The command C{mailgate}: what an operator does besides running the gateway.
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Iterator, Sequence
 
 from mailgate._version import __version__
 from mailgate.config import GatewaySettings, authenticatorKind, load
-from mailgate.directives import ConfigurationError, ServerSettings
+from mailgate.directives import ConfigurationError, Problem, ServerSettings
 from mailgate.registry import PROTOCOLS
 from mailgate.tap import BAD_CONFIGURATION
 from mailgate.tls import TLSSettings, usesTLS
@@ -41,9 +42,23 @@ def describe(settings: GatewaySettings) -> Iterator[str]:
     yield f"{settings.file}: good"
 
 
+def _checkLogs(settings: GatewaySettings) -> None:
+    """
+    Look whether the log files could be opened; they are not, as they would be made.
+
+    @raise ConfigurationError: one could not.
+    """
+    reason = "cannot be opened: its folder is missing"
+    files = [log.file for log in settings.log.errorLog if log.file is not None]
+    missing = [file for file in files if not os.path.isdir(os.path.dirname(file))]
+    if missing:
+        raise ConfigurationError([Problem(settings.file, reason, "mailgate", "error_log", file) for file in missing])
+
+
 def _check(arguments: argparse.Namespace) -> int:
     try:
         settings = load(arguments.config)
+        _checkLogs(settings)
     except ConfigurationError as error:
         print(error, file=sys.stderr)
         return BAD_CONFIGURATION

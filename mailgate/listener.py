@@ -165,7 +165,8 @@ class Listener(Service):
         try:
             bound = _bind(self.address)
         except OSError as error:
-            reason = f"cannot be bound: {error.strerror or error}"
+            # Not strerror, which create_server() makes longer by the address.
+            reason = f"cannot be bound: {os.strerror(error.errno) if error.errno else error}"
             raise ListenError([self.factory.settings.problem("listen", reason, str(self.address))]) from None
         bound.setblocking(False)
         try:

@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 from twisted.application.service import IService, MultiService
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.error import CannotListenError
-from twisted.logger import ILogObserver, globalLogPublisher
+from twisted.logger import ILogObserver, Logger, globalLogPublisher
 from twisted.python import usage
 from twisted.python.components import Componentized
 
@@ -66,6 +66,7 @@ class _TwistdService(MultiService):
         self._reactor = reactor
         self._observer = observer
         self._observing = True
+        self._pid = os.getpid()
 
     def setServiceParent(self, parent: Any) -> None:
         if isinstance(parent, Componentized):
@@ -78,7 +79,7 @@ class _TwistdService(MultiService):
         try:
             super().privilegedStartService()
         except (ListenError, CannotListenError) as error:
-            _giveUp(error, CANNOT_LISTEN)
+            self._cannotListen(error)
 
     def startService(self) -> None:
         if self._observing:
@@ -86,9 +87,17 @@ class _TwistdService(MultiService):
         try:
             super().startService()
         except (ListenError, CannotListenError) as error:
-            _giveUp(error, CANNOT_LISTEN)
+            self._cannotListen(error)
         # Before the reactor runs nobody is served yet, and a Control-C is lost.
         self._reactor.callWhenRunning(self._welcome)
+
+    def _cannotListen(self, error: Exception) -> NoReturn:
+        if any(log.file is not None for log in self._settings.log.errorLog):
+            Logger("mailgate").error("{reason}", reason=str(error))
+        if os.getpid() != self._pid:
+            # Gone into the background: twistd's parent waits to be told, and tells the operator, of exceptions alone.
+            raise error
+        _giveUp(error, CANNOT_LISTEN)
 
     def _welcome(self) -> None:
         if self._settings.sandbox is None:

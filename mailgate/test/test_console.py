@@ -95,6 +95,14 @@ class CheckTests(ConsoleCase):
         self.assertEqual(self.run_("check", "--config", "/nowhere/x.ini"), 78)
         self.assertEqual(self.stderr.getvalue(), "/nowhere/x.ini: cannot be read: No such file or directory\n")
 
+    def test_logs(self):
+        """A log file in a folder that is not there is found out now; one that could be opened is not made."""
+        path = self.write("[mailgate]\nerror_log =\n    /nowhere/x.log\n    y.log\n" + GOOD)
+        self.assertEqual(self.run_("check", "--config", path), 78)
+        (line,) = self.stderr.getvalue().splitlines()
+        self.assertIn("[mailgate] error_log = /nowhere/x.log: cannot be opened: its folder is missing", line)
+        self.assertFalse(os.path.exists(os.path.join(os.path.dirname(os.path.abspath(path)), "y.log")))
+
     def test_certificates(self):
         """Certificates are loaded: one that is not there is found out now and not when the gateway starts."""
         path = self.write(GOOD + "starttls = on\nssl_certificate = /nowhere/c\nssl_certificate_key = /nowhere/k\n")

@@ -324,9 +324,15 @@ class PasswordLoginTests(AuthenticatorTestCase):
         self.assertEqual(self.login(b"joe", b"secret"), Route((Backend("a", 143),), b"joseph", b"inner"))
 
     def test_default(self) -> None:
-        """Without host the account lives at the default backend, whose port and TLS no field changes."""
-        self.build(b"joe:{PLAIN}secret::::::port=1 ssl=yes destuser=joseph")
+        """Without host the account lives at the default backend."""
+        self.build(b"joe:{PLAIN}secret::::::ssl=no destuser=joseph")
         self.assertEqual(self.login(b"joe", b"secret"), Route((DEFAULT,), b"joseph", b"secret"))
+
+    def test_defaultIsNotChanged(self) -> None:
+        """Port and TLS belong to a host: a line that asks for them without one lets nobody in, in the clear or else."""
+        for fields in ("port=1", "ssl=yes", "starttls=any-cert"):
+            error = self.assertRaises(BadLine, parseAccount, f"joe:{{PLAIN}}secret::::::{fields}".encode(), "imap")
+            self.assertIn("need a host", str(error))
 
     def test_nowhere(self) -> None:
         """With neither a host nor a default a right password meets a temporary failure, a wrong one the usual no."""
@@ -775,7 +781,7 @@ class ProblemTests(AuthenticatorTestCase):
 
     def test_noHost(self) -> None:
         """An account without a host is a problem only where the server has no proxy_pass."""
-        lines = (b"joe:{PLAIN}x", b"ann:{PLAIN}x::::::host=a", b"bob:{PLAIN}x::::::port=1")
+        lines = (b"joe:{PLAIN}x", b"ann:{PLAIN}x::::::host=a", b"bob:{PLAIN}x::::::ssl=no")
         self.assertEqual(self.problems(*lines), [])
         message = "host is missing, and the server has no proxy_pass for accounts without one"
         self.assertEqual(self.problems(*lines, given=()), [f"line 1 (joe): {message}", f"line 3 (bob): {message}"])
