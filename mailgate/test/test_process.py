@@ -101,7 +101,7 @@ class ProcessCase(TestCase):
         self.ports = {int(port): freePort() for port in dict.fromkeys(places)}
         return re.sub(r"(?<=127\.0\.0\.1:)\d+", lambda match: str(self.ports[int(match[0])]), text)
 
-    def spawn(self, text, *options):
+    def spawn(self, text, *options, foreground=True):
         """twistd, with C{text} as its configuration."""
         with open(self.ini, "w", encoding="utf-8") as opened:
             opened.write(text)
@@ -113,7 +113,8 @@ class ProcessCase(TestCase):
             "XDG_STATE_HOME": self.state,
             "PYTHONPATH": os.pathsep.join([ROOT, *python]),
         }
-        command = [sys.executable, "-c", TWISTD, "-n", "--pidfile=", *options, "mailgate", "--config", self.ini]
+        place = ["-n"] if foreground else []
+        command = [sys.executable, "-c", TWISTD, *place, "--pidfile=", *options, "mailgate", "--config", self.ini]
         self.reactor.spawnProcess(process, sys.executable, command, environ, self.folder)
         self.addCleanup(self.clear, process)
         return process
@@ -370,6 +371,17 @@ class LifeTests(ProcessCase):
         self.assertTrue(first.startswith(f"{self.ini}: [server a] timeout = x: "), first)
         self.assertTrue(second.startswith(f"{self.ini}: [server a] protocol = impa: "), second)
         self.assertEqual(process.stdout, b"")
+
+    async def test_portInUseInBackground(self):
+        """One that was to go into the background ends as well, says that it did not come up, and logs why."""
+        text = self.demo().replace("error_log = stderr info", "error_log = gateway.log info")
+        with socket.create_server(("127.0.0.1", self.ports[1110])):
+            process = self.spawn(text, foreground=False)
+            self.assertEqual(await self.gone(process), 1)
+        # twistd shows no more than the first hundred characters.
+        self.assertIn("An error has occurred: b'mailgate.listener.ListenError", (process.stdout + process.stderr).decode())
+        with open(os.path.join(self.folder, "gateway.log"), encoding="utf-8") as log:
+            self.assertIn(f"listen = 127.0.0.1:{self.ports[1110]}: cannot be bound: Address already in use", log.read())
 
     async def test_portInUse(self):
         """A port that is taken ends it with 71 and one line that says which."""
