@@ -379,7 +379,8 @@ class LifeTests(ProcessCase):
             process = self.spawn(text, foreground=False)
             self.assertEqual(await self.gone(process), 1)
         # twistd shows no more than the first hundred characters.
-        self.assertIn("An error has occurred: b'mailgate.listener.ListenError", (process.stdout + process.stderr).decode())
+        told = (process.stdout + process.stderr).decode()
+        self.assertIn("An error has occurred: b'mailgate.listener.ListenError", told)
         with open(os.path.join(self.folder, "gateway.log"), encoding="utf-8") as log:
             self.assertIn(f"listen = 127.0.0.1:{self.ports[1110]}: cannot be bound: Address already in use", log.read())
 
