@@ -13,7 +13,7 @@ from typing import Protocol
 
 from mailgate.login import Credentials, Method
 
-__all__ = ["MECHANISMS", "InvalidResponse", "Mechanism", "decodeBase64", "mechanismNames"]
+__all__ = ["MECHANISMS", "InvalidResponse", "Mechanism", "decodeBase64", "loginMethods", "mechanismNames"]
 
 USERNAME = b"Username:"
 PASSWORD = b"Password:"
@@ -112,6 +112,11 @@ MECHANISMS: dict[bytes, Callable[[Callable[[], bytes]], Mechanism]] = {
 def mechanismNames(words: Sequence[str]) -> tuple[bytes, ...]:
     """The mechanisms that the words of an C{*_auth} directive switch on."""
     return tuple(name for name in MECHANISMS if name.decode().lower() in words)
+
+
+def loginMethods(words: Sequence[str]) -> frozenset[Method]:
+    """The login methods that the words of an C{*_auth} directive switch on: LOGIN gives what PLAIN does."""
+    return frozenset(Method.PLAIN if word == "login" else Method(word) for word in words)
 
 
 def decodeBase64(token: bytes) -> bytes:

@@ -41,6 +41,7 @@ __all__ = [
     "backendTLS",
     "describeTLS",
     "loadTrust",
+    "trustProblems",
     "usesTLS",
 ]
 
@@ -122,11 +123,7 @@ class BackendTLSSettings:
     trusted: str | None = directive("proxy_ssl_trusted_certificate", path, None)
 
     def problems(self, server: ServerSettings) -> Iterator[Problem]:
-        if self.trusted is not None:
-            try:
-                loadTrust(self.trusted)
-            except (OSError, ValueError) as error:
-                yield server.problem("proxy_ssl_trusted_certificate", f"cannot be loaded: {error}", self.trusted)
+        yield from trustProblems(server, "proxy_ssl_trusted_certificate", self.trusted)
 
 
 class TLSError(Exception):
@@ -234,6 +231,15 @@ class ServerTLS:
 def describeTLS(connection: SSL.Connection) -> TLSState:
     """What C{connection} negotiated."""
     return TLSState(connection.get_protocol_version_name(), connection.get_cipher_name() or "")
+
+
+def trustProblems(server: ServerSettings, option: str, filename: str | None) -> Iterator[Problem]:
+    """What keeps the file that C{server}'s C{option} names, if it names one, from being loaded by L{loadTrust}."""
+    if filename is not None:
+        try:
+            loadTrust(filename)
+        except (OSError, ValueError) as error:
+            yield server.problem(option, f"cannot be loaded: {error}", filename)
 
 
 def loadTrust(filename: str) -> Any:

@@ -46,7 +46,7 @@ from mailgate.interfaces import AuthenticatorKind, IAuthenticator
 from mailgate.journal import Journal, printable
 from mailgate.login import Backend, Denial, LoginRequest, Method, Route, Trouble
 from mailgate.names import endpointFor
-from mailgate.tls import backendTLS, loadTrust
+from mailgate.tls import backendTLS, loadTrust, trustProblems
 
 __all__ = ["KIND", "HTTPAuthenticator", "HTTPSettings", "ServiceURL"]
 
@@ -166,11 +166,7 @@ class HTTPSettings:
 
     def problems(self, server: ServerSettings) -> Iterator[Problem]:
         """Load the certificates."""
-        if self.trusted is not None:
-            try:
-                loadTrust(self.trusted)
-            except (OSError, ValueError) as error:
-                yield server.problem("auth_http_ssl_trusted_certificate", f"cannot be loaded: {error}", self.trusted)
+        yield from trustProblems(server, "auth_http_ssl_trusted_certificate", self.trusted)
 
 
 class _NoCookies(CookieJar):

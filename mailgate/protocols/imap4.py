@@ -15,7 +15,7 @@ from mailgate.dialogue import Command, MailProtocol, acceptableText
 from mailgate.directives import bufferSize, capabilities, directive, words
 from mailgate.journal import printable
 from mailgate.login import Credentials, Denial, Method, Trouble
-from mailgate.sasl import mechanismNames
+from mailgate.sasl import loginMethods, mechanismNames
 from mailgate.server import ProxyServer
 from mailgate.session import Outcome, Phase
 
@@ -48,7 +48,7 @@ class IMAP4Settings:
     @property
     def methods(self) -> frozenset[Method]:
         """The login methods that are offered."""
-        return frozenset(Method.PLAIN if word == "login" else Method(word) for word in self.auth)
+        return loginMethods(self.auth)
 
 
 class IMAP4SyntaxError(Exception):

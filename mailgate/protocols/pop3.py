@@ -13,7 +13,7 @@ from mailgate.dialogue import Command, MailProtocol, acceptableText, splitArgume
 from mailgate.directives import bufferSize, capabilities, directive, words
 from mailgate.journal import printable
 from mailgate.login import Credentials, Denial, Method, Trouble
-from mailgate.sasl import mechanismNames
+from mailgate.sasl import loginMethods, mechanismNames
 from mailgate.server import ProxyServer
 from mailgate.session import Outcome, Phase
 
@@ -43,7 +43,7 @@ class POP3Settings:
     @property
     def methods(self) -> frozenset[Method]:
         """The login methods that are offered."""
-        return frozenset(map(Method, self.auth))
+        return loginMethods(self.auth)
 
 
 class POP3Server(ProxyServer):

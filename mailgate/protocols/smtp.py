@@ -19,7 +19,7 @@ from mailgate.dialogue import Command, MailProtocol, acceptableText, splitArgume
 from mailgate.directives import bufferSize, capabilities, directive, flag, oneOf, seconds, words
 from mailgate.journal import printable
 from mailgate.login import Credentials, Denial, Envelope, Method, Trouble
-from mailgate.sasl import mechanismNames
+from mailgate.sasl import loginMethods, mechanismNames
 from mailgate.server import ProxyServer
 from mailgate.session import Outcome, Phase
 
@@ -56,7 +56,7 @@ class SMTPSettings:
     @property
     def methods(self) -> frozenset[Method]:
         """The login methods that are offered."""
-        return frozenset(Method.PLAIN if word == "login" else Method(word) for word in self.auth)
+        return loginMethods(self.auth)
 
 
 class SMTPServer(ProxyServer):
