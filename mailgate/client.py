@@ -10,7 +10,7 @@ import re
 from typing import Any
 
 from attrs import frozen
-from twisted.internet.defer import CancelledError, Deferred, TimeoutError
+from twisted.internet.defer import Deferred, TimeoutError
 from twisted.internet.error import ConnectError
 from twisted.internet.error import TimeoutError as ConnectTimeout
 from twisted.internet.interfaces import IHalfCloseableProtocol, IHandshakeListener
@@ -105,7 +105,8 @@ class ProxyClient(RelayedProtocol):
         self.limit = settings[ProxySettings].buffer
         self._buffer = bytearray()
         self._more: Deferred[None] | None = None
-        self._loss: BackendError | None = None
+        self._loss: Exception | None = None
+        self._session: Session | None = None
 
     async def greeted(self) -> None:
         """
@@ -133,14 +134,19 @@ class ProxyClient(RelayedProtocol):
 
     async def login(self, session: Session, trust: Any) -> None:
         """
-        Come to be logged in, over TLS if the backend is to be spoken to so, its certificate judged by C{trust}.
+        Come to be logged in as soon as there is a connection, over TLS if the backend is to be spoken to so, its
+        certificate judged by C{trust}.
 
-        @raise BackendError: no.
+        @raise BackendError: no; or what L{fail} was given.
         """
         tls = self.backend.tls
+        self._session = session
         if tls is BackendTLS.IMPLICIT:
+            while self.transport is None:
+                await self._wait()
             await self._startTLS(session, trust)
-        session.enter(Phase.BACKEND_LOGIN)
+        if self.transport is not None:
+            session.enter(Phase.BACKEND_LOGIN)
         await self.greeted()
         if tls is BackendTLS.STARTTLS:
             await self.requestTLS()
@@ -151,7 +157,7 @@ class ProxyClient(RelayedProtocol):
         self.leftOver = bytes(self._buffer)
         self._buffer.clear()
         # The session may last for days, and needs no password any more.
-        del self.route, self.request
+        del self.route, self.request, self._session
 
     @property
     def password(self) -> bytes:
@@ -173,10 +179,7 @@ class ProxyClient(RelayedProtocol):
         while True:
             end = self._buffer.find(b"\n")
             if end < 0 and len(self._buffer) < self.limit:
-                if self._loss is not None:
-                    raise self._loss
-                self._more = Deferred()
-                await self._more
+                await self._wait()
                 continue
             if not 0 <= end < self.limit:
                 raise BackendError("sent a too long reply")
@@ -202,23 +205,32 @@ class ProxyClient(RelayedProtocol):
         session.enter(Phase.BACKEND_TLS)
         # What came in the clear behind the answer to STARTTLS may be anybody's.
         self._buffer.clear()
-        self._more = Deferred()
+        more = self._more = Deferred()
         try:
             tls = backendTLS(self.backend.host, self.backend.verify, trust)
         except ValueError:
             # Of a unix socket, say.
             raise BackendError("has no name that a certificate could be good for") from None
         self.transport.startTLS(tls)
-        if self._more is not None:
-            await self._more
+        await more
         if self._loss is not None:
             raise self._loss
+
+    async def _wait(self) -> None:
+        if self._loss is not None:
+            raise self._loss
+        self._more = Deferred()
+        await self._more
 
     def handshakeCompleted(self) -> None:
         self._wake()
 
     def connectionMade(self) -> None:
         makeNoDelay(self.transport)
+        if self._session is not None:
+            self._session.enter(Phase.BACKEND_LOGIN)
+            if self.backend.tls is BackendTLS.IMPLICIT:
+                self._wake()
 
     def dialogueReceived(self, data: bytes) -> None:
         self._buffer += data
@@ -226,15 +238,22 @@ class ProxyClient(RelayedProtocol):
 
     def dialogueEnded(self) -> None:
         self.transport.loseConnection()
-        self._lose("closed the connection")
+        self.fail(BackendError("closed the connection"))
 
     def dialogueLost(self, reason: Failure) -> None:
-        self._lose(f"connection lost: {reason.getErrorMessage()}")
+        self.fail(BackendError(f"connection lost: {reason.getErrorMessage()}"))
 
-    def _lose(self, message: str) -> None:
+    def fail(self, reason: Exception) -> None:
+        """Have L{login} raise C{reason}, unless it is over."""
         if self._loss is None:
-            self._loss = BackendError(message)
+            self._loss = reason
         self._wake()
+
+    def abandon(self) -> None:
+        """L{login} has ended without success: so does the connection."""
+        self._more = None
+        if self.transport is not None:
+            self.transport.abortConnection()
 
     def _wake(self) -> None:
         more, self._more = self._more, None
@@ -243,7 +262,7 @@ class ProxyClient(RelayedProtocol):
 
 
 class _Once(Factory):
-    """Gives one client to one connection."""
+    """Gives C{client} to one connection."""
 
     noisy = False
 
@@ -252,6 +271,20 @@ class _Once(Factory):
 
     def buildProtocol(self, addr: Any) -> ProxyClient:
         return self._client
+
+
+def _passHalfCloses(client: ProxyClient) -> None:
+    """Endpoints' wrappers pass on the last of a protocol's interfaces alone: half-closes would be lost."""
+    if client.transport.protocol is not client:
+        alsoProvides(client.transport.protocol, IHalfCloseableProtocol)
+
+
+def _connectError(failure: Failure) -> Exception:
+    if failure.check(ValueError):
+        # HostnameEndpoint's way to say it.
+        return BackendError("is no host name")
+    assert isinstance(failure.value, Exception)
+    return failure.value
 
 
 class Connector:
@@ -291,9 +324,8 @@ class Connector:
         reply = b""
         for backend in route.backends:
             session.backend = str(backend)
-            attempt = Deferred.fromCoroutine(self._attempt(backend, route, request, session))
             try:
-                return await attempt.addTimeout(self._timeout, self._reactor)
+                return await self._attempt(backend, route, request, session)
             except LoginRefused as refused:
                 return self._refused(refused, route, session)
             except (BackendError, ConnectError, TimeoutError, OSError) as error:
@@ -306,26 +338,20 @@ class Connector:
     async def _attempt(self, backend: Backend, route: Route, request: LoginRequest, session: Session) -> ProxyClient:
         session.enter(Phase.CONNECT)
         client = self._client(self._settings, self._serverName, backend, route, request)
-        endpoint = endpointFor(self._reactor, backend.host, backend.port, self._timeout)
+        endpoint = endpointFor(self._reactor, backend.host, backend.port, None)
         connecting = endpoint.connect(_Once(client))
-        connected: Deferred[Any] = Deferred()
-        connecting.chainDeferred(connected)
-        try:
-            await connected
-        except CancelledError:
-            # Not left to the endpoint, which would turn it into an error of the connection, or of the DNS.
-            connecting.cancel()
-            raise
-        except ValueError:
-            # How HostnameEndpoint reports what is no host name.
-            raise BackendError("is no host name") from None
-        # The endpoint's wrapper passes on the last of a protocol's interfaces alone, and half-closes would be lost.
-        alsoProvides(client.transport.protocol, IHalfCloseableProtocol)
+        connecting.addCallbacks(_passHalfCloses, lambda failure: client.fail(_connectError(failure)))
+        deadline = self._reactor.callLater(self._timeout, client.fail, TimeoutError())
         try:
             await client.login(session, self._trust)
         except BaseException:
-            client.transport.abortConnection()
+            client.abandon()
+            if client.transport is None:
+                connecting.cancel()
             raise
+        finally:
+            if deadline.active():
+                deadline.cancel()
         return client
 
     def _refused(self, refused: LoginRefused, route: Route, session: Session) -> Refusal | Denial:

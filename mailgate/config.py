@@ -35,6 +35,7 @@ from mailgate.directives import (
 )
 from mailgate.interfaces import AuthenticatorKind
 from mailgate.journal import LogSettings
+from mailgate.leanreactor import EventSettings
 from mailgate.listener import ListenSettings
 from mailgate.registry import (
     AUTHENTICATORS,
@@ -66,6 +67,7 @@ class GatewaySettings:
 
     servers: tuple[ServerSettings, ...]
     log: LogSettings = LogSettings()
+    events: EventSettings = EventSettings()
     sandbox: SandboxSettings | None = None
     file: str = "gateway.ini"
 
@@ -159,7 +161,8 @@ class _Reading:
         if not any(section.level is Level.SERVER for section in known):
             self._problem("mail", "", "there is no [server NAME] section")
         self._checkAddresses(servers)
-        return GatewaySettings(tuple(servers), _make(LogSettings, process), sandbox, self._file)
+        log, events = _make(LogSettings, process), _make(EventSettings, process)
+        return GatewaySettings(tuple(servers), log, events, sandbox, self._file)
 
     def _problem(self, section: str, option: str, message: str, value: str | None = None) -> None:
         self.problems.append(Problem(self._file, message, section, option, value))

@@ -14,8 +14,8 @@ away, for the connection's sake alone.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import cast
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, AnyStr, cast
 
 from attrs import frozen
 from twisted.internet.defer import CancelledError, Deferred, fail
@@ -78,9 +78,81 @@ class ExchangeCancelled(CancelledError):
         self.phase = phase
 
 
-class PreparedHeaders(Headers):
+class FieldHeaders(Headers):
     """
-    Headers that L{KeepAliveAgent} writes as C{fields} gives them: in that order and spelling, and nothing else.
+    Headers as C{fields}, names and values, that nobody looks at twice: they are put in order as far as that is asked
+    for. treq and the agents under it copy headers and look two or three up; Twisted's own cost ten times as much then.
+    """
+
+    __slots__ = ("_index", "_whole", "fields")
+
+    def __init__(self, fields: Sequence[tuple[bytes, bytes]]) -> None:
+        self.fields = tuple(fields)
+        self._whole = False
+        self._index: dict[bytes, list[bytes]] | None = None
+
+    def _find(self, name: bytes) -> list[bytes] | None:
+        index = self._index
+        if index is None:
+            self._index = index = {}
+            for field, value in self.fields:
+                index.setdefault(field.lower(), []).append(value)
+        return index.get(name.lower())
+
+    def _ordinary(self) -> Headers:
+        """This, as L{Headers} has it."""
+        if not self._whole:
+            self._whole = True
+            super().__init__()
+            for name, value in self.fields:
+                super().addRawHeader(name, value)
+        return super()  # type: ignore[return-value]
+
+    def copy(self) -> FieldHeaders:
+        duplicate = type(self).__new__(type(self))
+        FieldHeaders.__init__(duplicate, self._fieldsNow())
+        return duplicate
+
+    def _fieldsNow(self) -> tuple[tuple[bytes, bytes], ...]:
+        if not self._whole:
+            return self.fields
+        return tuple((name, value) for name, values in self.getAllRawHeaders() for value in values)
+
+    def hasHeader(self, name: AnyStr) -> bool:
+        if self._whole or isinstance(name, str):
+            return self._ordinary().hasHeader(name)
+        return self._find(name) is not None
+
+    def getRawHeaders(self, name: AnyStr, default: Any = None) -> Any:
+        if self._whole or isinstance(name, str):
+            return self._ordinary().getRawHeaders(name, default)
+        found = self._find(name)
+        return default if found is None else found
+
+    def addRawHeader(self, name: str | bytes, value: str | bytes) -> None:
+        if self._whole or isinstance(name, str) or isinstance(value, str):
+            self._ordinary().addRawHeader(name, value)
+        else:
+            self.fields += ((name, value),)
+            self._index = None
+
+    def setRawHeaders(self, name: str | bytes, values: Sequence[str | bytes]) -> None:
+        self._ordinary().setRawHeaders(name, values)
+
+    def removeHeader(self, name: AnyStr) -> None:
+        self._ordinary().removeHeader(name)
+
+    def getAllRawHeaders(self) -> Iterator[tuple[bytes, Sequence[bytes]]]:
+        return self._ordinary().getAllRawHeaders()
+
+    def __repr__(self) -> str:
+        # A header may be a password.
+        return f"{type(self).__name__}({[name for name, _ in self.getAllRawHeaders()]})"
+
+
+class PreparedHeaders(FieldHeaders):
+    """
+    Headers that L{KeepAliveAgent} writes as C{block}, which is C{fields} in that order and spelling, and nothing else.
 
     For every other agent they are ordinary headers. What the agents of treq and Twisted add to a copy they add for such
     an agent; C{block} stays what it was.
@@ -88,29 +160,19 @@ class PreparedHeaders(Headers):
     @raise ValueError: a field holds CR, LF or NUL.
     """
 
-    __slots__ = ("block", "fields")
+    __slots__ = ("block",)
 
     def __init__(self, fields: Sequence[tuple[bytes, bytes]]) -> None:
-        super().__init__()
-        self.fields = tuple(fields)
+        super().__init__(fields)
         self.block = b"".join([b"%b: %b\r\n" % field for field in self.fields])
         ends = len(self.fields)
         if self.block.count(b"\n") != ends or self.block.count(b"\r") != ends or b"\0" in self.block:
             raise ValueError("a header holds CR, LF or NUL")
-        for name, value in self.fields:
-            self.addRawHeader(name, value)
-
-    def __repr__(self) -> str:
-        # A header may be a password.
-        return f"{type(self).__name__}({[name for name, _ in self.getAllRawHeaders()]})"
 
     def copy(self) -> PreparedHeaders:
-        """Headers that can be added to on their own, with the same C{block}."""
-        duplicate = PreparedHeaders(())
-        duplicate.fields = self.fields
+        duplicate = super().copy()
+        assert isinstance(duplicate, PreparedHeaders)
         duplicate.block = self.block
-        for name, values in self.getAllRawHeaders():
-            duplicate.setRawHeaders(name, values)
         return duplicate
 
 
@@ -138,9 +200,7 @@ class HTTPResponse:
         self.code = head.code
         self.phrase = head.phrase
         self.request = request
-        self.headers = Headers()
-        for name, value in head.fields:
-            self.headers.addRawHeader(name, value)
+        self.headers: Headers = FieldHeaders(head.fields)
 
     def deliverBody(self, protocol: IProtocol) -> None:
         """Tell C{protocol} that this was all."""

@@ -36,7 +36,8 @@ from mailgate.directives import (
 )
 from mailgate.interfaces import IAuthenticator
 from mailgate.journal import Journal
-from mailgate.server import ProxyServer
+from mailgate.relay import Relays
+from mailgate.session import STORY
 from mailgate.tls import ServerTLS
 
 __all__ = ["ListenError", "ListenSettings", "Listener", "ProxyServerFactory"]
@@ -106,7 +107,8 @@ class ProxyServerFactory(Factory):
     """
     Makes the dialogues of one listening address of one server.
 
-    C{randomness(n)} gives n random bytes. C{connections} are those that have not ended.
+    C{randomness(n)} gives n random bytes, C{relays} is for those who have logged in. C{connections} are those that have
+    not ended: dialogues and relays.
     """
 
     noisy = False
@@ -122,20 +124,29 @@ class ProxyServerFactory(Factory):
         journal: Journal,
         tls: ServerTLS | None = None,
         randomness: Callable[[int], bytes] = os.urandom,
+        relays: Relays | None = None,
     ) -> None:
         self.record = record
         self.settings = settings
         self.address = address
+        self.name = str(address)
         self.authenticator = authenticator
         self.connector = connector
         self.clock = clock
         self.journal = journal
         self.tls = tls
         self.randomness = randomness
-        self.connections: set[ProxyServer] = set()
+        self.relays = Relays(clock) if relays is None else relays
+        self.connections: set[Any] = set()
 
     def buildProtocol(self, addr: Any) -> Any:
         return self.record.server(self)
+
+    def ended(self, connection: Any) -> None:
+        """Forget C{connection}, and tell its story."""
+        self.connections.discard(connection)
+        if self.journal.wantsInfo:
+            self.journal.info(STORY, **connection.session.story(self.clock.seconds()))
 
 
 class ListenError(ConfigurationError):

@@ -115,19 +115,23 @@ class NamingReactor:
         return installed
 
 
-def endpointFor(reactor: Any, host: str, port: int, timeout: float) -> IStreamClientEndpoint:
+def endpointFor(reactor: Any, host: str, port: int, timeout: float | None) -> IStreamClientEndpoint:
     """
-    Where C{host} is: an address without brackets, a name, or C{unix:/path}. C{timeout} is in seconds.
+    Where C{host} is: an address without brackets, a name, or C{unix:/path}. C{timeout} is in seconds; L{None} is for
+    those who cancel when it takes too long.
 
     Only a name needs the endpoint that looks names up, tries several addresses, and costs accordingly.
     """
     endpoint: IStreamClientEndpoint
-    if host.startswith("unix:"):
+    isAddress = host.startswith("unix:") or isIPAddress(host) or isIPv6Address(host)
+    if isAddress and hasattr(reactor, "leanEndpoint"):
+        endpoint = reactor.leanEndpoint(host, port, timeout)
+    elif host.startswith("unix:"):
         endpoint = UNIXClientEndpoint(reactor, host.removeprefix("unix:"), timeout)
     elif isIPAddress(host):
-        endpoint = TCP4ClientEndpoint(reactor, host, port, timeout)
+        endpoint = TCP4ClientEndpoint(reactor, host, port, timeout)  # type: ignore[arg-type]
     elif isIPv6Address(host):
         endpoint = TCP6ClientEndpoint(reactor, host, port, timeout)
     else:
-        endpoint = HostnameEndpoint(reactor, host, port, timeout)
+        endpoint = HostnameEndpoint(reactor, host, port, timeout)  # type: ignore[arg-type]
     return endpoint

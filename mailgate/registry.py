@@ -10,6 +10,7 @@ from mailgate.client import ProxySettings
 from mailgate.dialogue import DialogueSettings, MailProtocol
 from mailgate.interfaces import AuthenticatorKind
 from mailgate.journal import LogSettings
+from mailgate.leanreactor import EventSettings
 from mailgate.protocols.imap4 import IMAP4
 from mailgate.protocols.pop3 import POP3
 from mailgate.protocols.smtp import SMTP
@@ -34,7 +35,7 @@ SERVER_SETTINGS: tuple[type, ...] = (
 )
 """The settings classes that [mail] and [server …] are read into."""
 
-PROCESS_SETTINGS: tuple[type, ...] = (LogSettings,)
+PROCESS_SETTINGS: tuple[type, ...] = (LogSettings, EventSettings)
 """Those that [mailgate] is read into."""
 
 SANDBOX_SETTINGS = SandboxSettings

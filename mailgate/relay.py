@@ -20,7 +20,7 @@ from zope.interface import implementer
 
 from mailgate.session import Outcome, Session
 
-__all__ = ["Relay", "RelayedProtocol", "makeNoDelay"]
+__all__ = ["Relay", "RelayedProtocol", "Relays", "makeNoDelay"]
 
 
 def makeNoDelay(transport: Any) -> None:
@@ -147,7 +147,7 @@ class Relay:
 
     C{idle} is the number of seconds without a byte in either direction (nginx's proxy_timeout, but for that it counts
     the backend's bytes too) after which both sides are closed; C{linger} the same once one side has ended. C{done} is
-    called once both connections are gone.
+    called with this once both connections are gone.
     """
 
     def __init__(
@@ -158,9 +158,9 @@ class Relay:
         clock: IReactorTime,
         idle: float,
         linger: float,
-        done: Callable[[], None],
+        done: Callable[[Any], object],
     ) -> None:
-        self._session = session
+        self.session = session
         self._clock = clock
         self._limit = idle
         self._linger = min(idle, linger)
@@ -192,7 +192,7 @@ class Relay:
         """One side has ended: what is left gets C{linger} seconds without progress, not C{idle}."""
         if self.closing:
             return
-        self._session.conclude(Outcome.RELAYED)
+        self.session.conclude(Outcome.RELAYED)
         self.active()
         self.closing = closing
         self._limit = self._linger
@@ -206,7 +206,7 @@ class Relay:
         elif self.closing:
             self.abort()
         else:
-            self._session.conclude(Outcome.IDLE)
+            self.session.conclude(Outcome.IDLE)
             self._timer = self._clock.callLater(self._linger, self._check)
             self.close()
 
@@ -221,11 +221,35 @@ class Relay:
         self._client.abort()
         self._backend.abort()
 
+    def stop(self) -> None:
+        """The gateway goes down."""
+        self.session.conclude(Outcome.STOPPED)
+        self.abort()
+
     def finish(self) -> None:
         """Both connections are gone."""
         if self._timer.active():
             self._timer.cancel()
-        self._session.received = self._client.received
-        self._session.sent = self._backend.received
-        self._session.conclude(Outcome.RELAYED)
-        self._done()
+        self.session.received = self._client.received
+        self.session.sent = self._backend.received
+        self.session.conclude(Outcome.RELAYED)
+        self._done(self)
+
+
+class Relays:
+    """Makes relays that keep time by C{clock}."""
+
+    def __init__(self, clock: IReactorTime) -> None:
+        self.clock = clock
+
+    def between(
+        self,
+        client: RelayedProtocol,
+        backend: RelayedProtocol,
+        session: Session,
+        idle: float,
+        linger: float,
+        done: Callable[[Any], object],
+    ) -> Any:
+        """A L{Relay}, or what does the same for the connections of C{client} and C{backend}; it has to be started."""
+        return Relay(client, backend, session, self.clock, idle, linger, done)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import re
 from collections.abc import Callable, Sequence
+from functools import cache
 from typing import Protocol
 
 from mailgate.login import Credentials, Method
@@ -109,11 +110,13 @@ MECHANISMS: dict[bytes, Callable[[Callable[[], bytes]], Mechanism]] = {
 """Mechanisms by name, in the order in which nginx lists them; each takes what makes a salt."""
 
 
+@cache
 def mechanismNames(words: Sequence[str]) -> tuple[bytes, ...]:
     """The mechanisms that the words of an C{*_auth} directive switch on."""
     return tuple(name for name in MECHANISMS if name.decode().lower() in words)
 
 
+@cache
 def loginMethods(words: Sequence[str]) -> frozenset[Method]:
     """The login methods that the words of an C{*_auth} directive switch on: LOGIN gives what PLAIN does."""
     return frozenset(Method.PLAIN if word == "login" else Method(word) for word in words)

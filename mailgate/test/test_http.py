@@ -27,6 +27,7 @@ from twisted.web.server import NOT_DONE_YET
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
+from mailgate.authcache import CachedAuthenticator, IJudge, Judgement
 from mailgate.authenticators.http import KIND, REST, HTTPAuthenticator, HTTPSettings, ServiceURL
 from mailgate.directives import ServerSettings, directives
 from mailgate.httpagent import HTTPResponse, KeepAliveAgent
@@ -129,6 +130,12 @@ class SettingsTests(SynchronousTestCase):
             error = self.assertRaises(ValueError, read, "auth_http_header", value)
             self.assertNotIn("secret", str(error))
 
+    def test_cache(self):
+        """The cache is off by default; its size is nginx's, and not too small."""
+        self.assertEqual((HTTPSettings().cacheTTL, HTTPSettings().cacheSize), (0.0, 10 * 1024 * 1024))
+        self.assertEqual((read("auth_cache_ttl", "5m"), read("auth_cache_size", "32k")), (300.0, 32768))
+        self.assertRaises(ValueError, read, "auth_cache_size", "31k")
+
     def test_noSecretShown(self):
         """Neither queries nor headers are in the repr of settings."""
         shown = repr(settings("http://a/?hush", headers=((b"X-Key", b"hush"),)))
@@ -213,6 +220,7 @@ class JudgementTests(AuthenticatorTestCase):
     def test_interfaces(self):
         """The authenticator, and the fake that is tested with, keep to their interfaces."""
         verifyObject(IAuthenticator, self.authenticator)
+        verifyObject(IJudge, self.authenticator)
         verifyObject(IAgent, self.agent)
         self.assertIs(KIND.settings, HTTPSettings)
         self.assertEqual((KIND.name, KIND.directive, KIND.methods), ("http", "auth_http", frozenset(Method)))
@@ -324,6 +332,18 @@ class WaitTests(AuthenticatorTestCase):
         self.clock.advance(1)
         self.assertEqual(len(self.agent.asked), 2)
 
+    def test_storable(self):
+        """What came after WAIT, acceptance or refusal, is not to be given again; what came at once may be."""
+        for answer, judgement in ((ACCEPTED, ROUTE), (("Auth-Status: no",), Denial(Trouble.DENIED, b"no", close=True))):
+            judged = self.authenticator.judge(REQUEST)
+            self.agent.answer(*answer)
+            self.assertEqual(self.successResultOf(judged), Judgement(judgement, storable=True))
+            judged = self.authenticator.judge(REQUEST)
+            self.agent.answer("Auth-Status: WAIT")
+            self.clock.advance(1)
+            self.agent.answer(*answer)
+            self.assertEqual(self.successResultOf(judged), Judgement(judgement, storable=False))
+
     def test_cancelled(self):
         """Who cancels during the pause is not asked about again."""
         judged = self.authenticate()
@@ -333,6 +353,71 @@ class WaitTests(AuthenticatorTestCase):
         self.clock.advance(5)
         self.assertEqual(len(self.agent.asked), 1)
         self.assertEqual(self.clock.getDelayedCalls(), [])
+
+
+class CacheTests(AuthenticatorTestCase):
+    """A service with a cache before it."""
+
+    urls = "http://one:9000/auth"
+
+    def make(self, agents, default=None, **others):
+        """An authenticator with a cache of a minute before it."""
+        asking = super().make(agents, default, **others)
+        return CachedAuthenticator(asking, self.clock, 60.0, 65536, ("imap", ()), lambda n: bytes(n))
+
+    def setUp(self):
+        super().setUp()
+        (self.agent,) = self.agents
+
+    def judged(self, *fields):
+        """The answer, which the service, if it is asked, gives by C{fields}; and how often it has been asked."""
+        judged = self.authenticate()
+        if not judged.called:
+            self.agent.answer(*fields)
+        return self.successResultOf(judged), len(self.agent.asked)
+
+    def test_accepted(self):
+        """An acceptance is asked for once a minute, whatever the password that the service sends."""
+        for password in ((), ("Auth-Pass: sesame",), ("Auth-Pass: master",)):
+            self.agent.asked.clear()
+            answer, _ = self.judged(*ACCEPTED, *password)
+            self.assertEqual(self.judged(), (answer, 1))
+            self.clock.advance(60)
+            self.assertEqual(self.judged("Auth-Status: no")[1], 2)
+            self.clock.advance(60)
+
+    def test_refused(self):
+        """A refusal is given again with its text, its code and its pause."""
+        refusal = Denial(Trouble.DENIED, b"no", b"550", 3)
+        self.assertEqual(self.judged("Auth-Status: no", "Auth-Wait: 3", "Auth-Error-Code: 550"), (refusal, 1))
+        self.assertEqual(self.judged(), (refusal, 1))
+
+    def test_undecided(self):
+        """A failure of the service, and an answer of no use, are not given again."""
+        self.assertEqual(self.judged("X: y"), (UNDECIDED, 1))
+        self.assertEqual(self.judged("Auth-Status: OK"), (UNDECIDED, 2))
+        self.assertEqual(self.judged(*ACCEPTED), (ROUTE, 3))
+        self.assertEqual(len(self.log()), 2)
+
+    def test_wait(self):
+        """What came after WAIT is asked for again."""
+        judged = self.authenticate()
+        self.agent.answer("Auth-Status: WAIT")
+        self.clock.advance(1)
+        self.agent.answer(*ACCEPTED)
+        self.assertEqual(self.successResultOf(judged), ROUTE)
+        self.assertEqual(self.judged("Auth-Status: no")[1], 3)
+
+    def test_cancelled(self):
+        """When all who ask the same have left the service is not asked any more."""
+        joined = [self.authenticate(), self.authenticate()]
+        for each in joined:
+            self.assertEqual(self.agent.cancelled, 0)
+            each.cancel()
+            self.failureResultOf(each, CancelledError)
+        self.assertEqual((len(self.agent.asked), self.agent.cancelled), (1, 1))
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+        self.assertEqual(self.log(), [])
 
 
 class FailoverTests(AuthenticatorTestCase):
@@ -618,6 +703,21 @@ class BuildTests(SynchronousTestCase):
         authenticator = KIND.build(server(settings(url, timeout=7.0)), None, reactor, Journal())
         authenticator.authenticate(REQUEST)
         return reactor
+
+    def logins(self, **others):
+        """How often the service is asked, where a login is judged three times with settings C{others}."""
+        reactor = MemoryReactorClock()
+        authenticator = KIND.build(server(settings(**others)), None, reactor, Journal())
+        verifyObject(IAuthenticator, authenticator)
+        for _ in range(3):
+            authenticator.authenticate(REQUEST)
+        return len(reactor.tcpClients)
+
+    def test_cache(self):
+        """There is a cache where auth_cache_ttl is given; by default there is none."""
+        self.assertEqual(self.logins(), 3)
+        self.assertEqual(self.logins(cacheTTL=0.0), 3)
+        self.assertEqual(self.logins(cacheTTL=0.5), 1)
 
     def test_tcp(self):
         """An address is connected to at its port, within the time-out."""

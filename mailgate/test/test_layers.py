@@ -17,17 +17,17 @@ import mailgate
 
 LAYERS = (
     # what imports nothing: the release, the words of a login, the grammar of values, of HTTP and of mail
-    "_version directives login names httpresponse sandbox.message sandbox.certificate",
+    "_version directives login names httpresponse openssl poller timers pipes sandbox.message sandbox.certificate",
     # the package itself, and what only needs one of those
-    "mailgate journal dialogue sasl passwords tls httpagent sandbox.settings sandbox.search sandbox.structure",
-    # the ledger, the extension points, what auth_http and auth_file say
-    "session interfaces authhttp accounts sandbox.mailbox sandbox.welcome",
-    # how bytes move
-    "relay sandbox.account sandbox.imap4",
-    # lines out of them; the backend's side
-    "framing client sandbox.pop3 sandbox.smtp sandbox.authhttp",
-    # the client's side
-    "server sandbox.login",
+    "mailgate journal dialogue sasl passwords tls tlsengine httpagent sandbox.settings sandbox.search sandbox.structure",
+    # the ledger, the extension points, what auth_http and auth_file say; TLS upon descriptors
+    "session interfaces authhttp accounts tlslayer sandbox.mailbox sandbox.welcome",
+    # how bytes move; connections upon descriptors
+    "relay authcache transport sandbox.account sandbox.imap4",
+    # lines out of them; the backend's side; who makes such connections, and relays between them
+    "framing client port connecting streamrelay sandbox.pop3 sandbox.smtp sandbox.authhttp",
+    # the client's side; all of those in one reactor
+    "server leanreactor sandbox.login",
     # what can be chosen: none of these knows another
     "protocols protocols.imap4 protocols.pop3 protocols.smtp"
     " authenticators authenticators.http authenticators.passwdfile authenticators.passthrough"

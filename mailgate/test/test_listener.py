@@ -285,7 +285,7 @@ class SocketTests(TestCase):
             lost(reason)
             left.callback(None)
 
-        server.connectionLost = connectionLost  # type: ignore
+        server.connectionLost = connectionLost
         factory.client.transport.loseConnection()  # type: ignore[union-attr]
         await factory.client.gone
         await left

@@ -99,7 +99,7 @@ class Relayed:
         )
         self.relay.start(toClient, toBackend)
 
-    def _finished(self) -> None:
+    def _finished(self, relay: Relay) -> None:
         self.done += 1
 
     def hear(self, side: RelayTransport) -> bytes:
@@ -191,7 +191,7 @@ class BytesTests(SynchronousTestCase):
             side.connect(Listening())
             side.pauseProducing()
         session = Session("imap", "", "", 0.0)
-        Relay(client.protocol, backend.protocol, session, Clock(), IDLE, LINGER, lambda: None).start(b"", b"")
+        Relay(client.protocol, backend.protocol, session, Clock(), IDLE, LINGER, lambda relay: None).start(b"", b"")
         self.assertEqual((client.producerState, backend.producerState), ("producing", "producing"))
 
     def test_producers(self) -> None:
@@ -602,7 +602,7 @@ class SocketTests(TestCase):
         self.session = Session("imap", "", "", 0.0)
         self.done: Deferred[None] = Deferred()
         self.relay = Relay(
-            self.near, self.far, self.session, self.reactor, 50.0, 50.0, lambda: self.done.callback(None)
+            self.near, self.far, self.session, self.reactor, 50.0, 50.0, lambda relay: self.done.callback(None)
         )
         self.addCleanup(self._stop)
 

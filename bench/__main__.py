@@ -1,0 +1,192 @@
+# -*- test-case-name: bench.test.test_options -*-
+"""
+C{python -m bench}: the flow of one run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import datetime, timezone
+
+from attrs import evolve
+
+from bench.certificate import makeCertificate
+from bench.groups import Bench
+from bench.measures import QUICK, Sizes
+from bench.options import parser
+from bench.otherproxies import Dovecot, HAProxy, Perdition
+from bench.processes import BenchmarkError, Children, raiseOpenFiles
+from bench.procfs import processorModel
+from bench.proxies import VARIANTS, MailgateProxy, Nginx, Proxy, Site
+from bench.report import document
+from bench.results import OURS, THEIRS, Results
+
+_SPARE = 300
+"""Descriptors that a process needs beside those of sessions."""
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def _revision(source: str) -> str:
+    command = ["git", "-C", source, "describe", "--always", "--dirty", "--abbrev=12"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+
+
+def _facts(source: str) -> list[tuple[str, str]]:
+    return [
+        ("machine", f"{processorModel()}, {os.cpu_count()} cores"),
+        ("kernel", f"{platform.system()} {platform.release()}, {platform.machine()}"),
+        ("revision", _revision(source)),
+    ]
+
+
+@contextmanager
+def _site(openFiles: int) -> Iterator[tuple[Site, Children]]:
+    """A backend and an authentication service, and a place for all that is written."""
+    with tempfile.TemporaryDirectory(prefix="bench-") as folder, Children(folder) as children:
+        os.chmod(folder, 0o711)  # some proxies do not stay root
+        backend, auth = (socket.create_server(("127.0.0.1", 0), backlog=4096) for _ in range(2))
+        with backend, auth:
+            ports = backend.getsockname()[1], auth.getsockname()[1]
+            for module, listener, arguments in (("backend", backend, ()), ("authservice", auth, (str(ports[0]),))):
+                descriptor = listener.fileno()
+                children.startModule(f"bench.{module}", str(descriptor), *arguments, descriptors=[descriptor])
+        yield Site(folder, *ports, *makeCertificate(folder), openFiles), children
+
+
+def _sizes(quick: bool, openFiles: int, results: Results) -> Sizes:
+    """How much to do, with no more sessions than there are descriptors for: a proxy takes two for each."""
+    sizes = QUICK if quick else Sizes()
+    most = (openFiles - _SPARE) // 2
+    for count in sizes.sessions:
+        if count > most:
+            results.omitted.append(f"{count:,} sessions: the limit of open files, {openFiles:,}, lets {most:,} be held")
+            _say(results.omitted[-1])
+    return evolve(sizes, sessions=tuple(count for count in sizes.sessions if count <= most))
+
+
+def _invite(bench: Bench, name: str, proxy: Proxy) -> bool:
+    """
+    Try a proxy out; tells whether it takes part.
+
+    @raise BenchmarkError: one of the two that all is about does not work.
+    """
+    reason = proxy.find()
+    try:
+        if reason is None:
+            bench.results.facts.append((name, bench.introduce(proxy)))
+            return True
+    except BenchmarkError as error:
+        if name in (OURS, THEIRS):
+            raise
+        _say(str(error))
+        reason = "does not run here"
+    bench.results.omitted.append(f"{name}: {reason}")
+    _say(f"left out, {bench.results.omitted[-1]}")
+    return False
+
+
+def _inviteAll(bench: Bench, arguments: argparse.Namespace) -> None:
+    made: dict[str, Callable[[], Proxy]] = {
+        THEIRS: lambda: Nginx(arguments.nginx),
+        OURS: lambda: MailgateProxy(arguments.mailgate),
+        "haproxy": HAProxy,
+        "dovecot": Dovecot,
+        "perdition": Perdition,
+    }
+    for name in arguments.proxies:
+        proxy = made[name]()
+        if _invite(bench, name, proxy):
+            bench.proxies.append(proxy)
+            bench.results.proxies.append(proxy.name)
+            if proxy.note:
+                bench.results.notes[proxy.name] = proxy.note
+    if OURS not in bench.results.proxies or "login" not in arguments.only:
+        return
+    for variant in filter(None, VARIANTS):
+        proxy = MailgateProxy(arguments.mailgate, variant)
+        reason = proxy.find()
+        if reason is None:
+            bench.variants[variant] = proxy
+        else:
+            bench.results.omitted.append(f"{proxy.name}: {reason}")
+            _say(f"left out, {bench.results.omitted[-1]}")
+
+
+def _measure(arguments: argparse.Namespace) -> Results:
+    openFiles = raiseOpenFiles()
+    repeats = 1 if arguments.quick else arguments.repeats
+    results = Results(datetime.now(timezone.utc).strftime("%Y-%m-%d"), facts=_facts(arguments.mailgate))
+    sizes = _sizes(arguments.quick, openFiles, results)
+    with _site(openFiles) as (site, children):
+        bench = Bench(site, children, sizes, repeats, results, _say)
+        _inviteAll(bench, arguments)
+        fewer = [f", {group} {times}" for group, times in bench.fewerRepeats.items() if group in arguments.only]
+        results.facts.append(("repeats", f"{repeats}{''.join(fewer)}"))
+        if arguments.quick:
+            results.facts.append(("caution", "little work was done, as --quick was asked for: the figures mean little"))
+        for group in arguments.only:
+            bench.measure(group)
+    return results
+
+
+def _write(results: Results, folder: str, plots: bool) -> None:
+    os.makedirs(folder, exist_ok=True)
+    base = os.path.join(folder, results.started)
+    with open(f"{base}.json", "w", encoding="utf-8") as stream:
+        json.dump(results.asData(), stream, indent=1)
+        stream.write("\n")
+    with open(f"{base}.rst", "w", encoding="utf-8") as stream:
+        stream.write(document(results))
+    if plots:
+        from bench.plots import draw
+
+        draw(results, base)
+
+
+def _canPlot() -> bool:
+    try:
+        import matplotlib  # noqa: F401
+    except ImportError:
+        return False
+    return True
+
+
+def main() -> int:
+    """Measure, print and write; gives the exit status."""
+    arguments = parser().parse_args()
+    if arguments.plots and not _canPlot():
+        _say("plots take matplotlib, which is not installed: pip install mailgate[bench], or --no-plots")
+        return 2
+    # So that what was started is ended then, too.
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    try:
+        results = _measure(arguments)
+    except BenchmarkError as error:
+        _say(f"given up: {error}")
+        return 1
+    except KeyboardInterrupt:
+        _say("interrupted")
+        return 128 + signal.SIGINT
+    print(document(results))
+    _write(results, arguments.output, arguments.plots)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

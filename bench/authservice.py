@@ -1,0 +1,102 @@
+# -*- test-case-name: bench.test.test_services -*-
+"""
+The service that auth_http asks: lets everybody in, at the backend. A process of its own, so that what it takes is not
+counted with the proxy that asks: C{python -m bench.authservice DESCRIPTOR PORT}, a listening socket and the backend's
+port.
+
+As lean as Python goes: one epoll, sockets by number. HTTP/1.0 and 1.1, kept alive where the client asks for it
+(RFC 9112, 9.3). C{GET /asked} tells how many logins it has been asked for.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import socket
+import sys
+
+__all__ = ["main"]
+
+_LONGEST = 16384
+"""Bytes that a question may have."""
+
+
+class _Service:
+    def __init__(self, listener: socket.socket, backendPort: int) -> None:
+        self._listener = listener
+        self._poll = select.epoll()
+        self._poll.register(listener.fileno(), select.EPOLLIN)
+        self._pending: dict[int, bytes] = {}
+        self._asked = 0
+        self._headers = b"Content-Length: 0\r\nAuth-Status: OK\r\nAuth-Server: 127.0.0.1\r\nAuth-Port: %d\r\n"
+        self._headers %= backendPort
+
+    def run(self) -> None:
+        listening = self._listener.fileno()
+        while True:
+            for fd, _ in self._poll.poll():
+                if fd == listening:
+                    self._accept()
+                else:
+                    self._read(fd)
+
+    def _accept(self) -> None:
+        try:
+            while True:
+                connection, _ = self._listener.accept()
+                connection.setblocking(False)
+                fd = connection.detach()
+                self._pending[fd] = b""
+                self._poll.register(fd, select.EPOLLIN)
+        except BlockingIOError:
+            return
+
+    def _read(self, fd: int) -> None:
+        try:
+            data = os.read(fd, _LONGEST)
+        except ConnectionError:
+            data = b""
+        if not data:
+            self._close(fd)
+            return
+        *questions, rest = (self._pending[fd] + data).split(b"\r\n\r\n")
+        if len(rest) > _LONGEST:
+            self._close(fd)
+            return
+        self._pending[fd] = rest
+        for question in questions:
+            if not self._answer(fd, question + b"\r\n"):
+                self._close(fd)
+                return
+
+    def _answer(self, fd: int, question: bytes) -> bool:
+        """Answer one question; tells whether the connection stays."""
+        line, _, headers = question.partition(b"\r\n")
+        kept = line.endswith(b"HTTP/1.1") and b"\r\nconnection: close\r\n" not in b"\r\n" + headers.lower()
+        connection = b"" if kept else b"Connection: close\r\n"
+        if line.startswith(b"GET /asked "):
+            answer = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nAsked: %d\r\n%s\r\n" % (self._asked, connection)
+        else:
+            self._asked += 1
+            answer = b"HTTP/1.1 200 OK\r\n%s%s\r\n" % (self._headers, connection)
+        try:
+            # A few hundred bytes into an empty buffer: they always fit.
+            os.write(fd, answer)
+        except ConnectionError:
+            return False
+        return kept
+
+    def _close(self, fd: int) -> None:
+        del self._pending[fd]
+        os.close(fd)
+
+
+def main(descriptor: int, backendPort: int) -> None:
+    """Answer on the listening socket C{descriptor}, for ever."""
+    listener = socket.socket(fileno=descriptor)
+    listener.setblocking(False)
+    _Service(listener, backendPort).run()
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), int(sys.argv[2]))

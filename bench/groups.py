@@ -1,0 +1,155 @@
+# -*- test-case-name: bench.test.test_measuring -*-
+"""
+The order of one run: for every group of measures, which proxies are started, and how they take turns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+from attrs import define, field
+
+from bench.measures import Measure, Sizes, measuresOf
+from bench.measuring import AuthCounter, Meter, percentile
+from bench.processes import Children
+from bench.proxies import Proxy, Site
+from bench.results import OURS, THEIRS, Results
+
+__all__ = ["Bench"]
+
+
+@define
+class Bench:
+    """
+    One run.
+
+    @ivar proxies: those under test; the first repeat starts with the first.
+    @ivar variants: mailgate in its variants, by their names.
+    @ivar say: told of every figure.
+    """
+
+    site: Site
+    children: Children
+    sizes: Sizes
+    repeats: int
+    results: Results
+    say: Callable[[str], None] = field(repr=False)
+    proxies: list[Proxy] = field(factory=list)
+    variants: dict[str, Proxy] = field(factory=dict)
+
+    def introduce(self, proxy: Proxy) -> str:
+        """
+        Have a proxy serve one client in the clear and one over TLS; gives its version, and what TLS they agreed on.
+
+        @raise BenchmarkError: it does not.
+        """
+        with self._started([proxy]) as (meter,):
+            meter.logins(1, tls=False)
+            return f"{meter.running.version()}; {meter.cipher()}"
+
+    def measure(self, group: str) -> None:
+        """
+        Take all figures of a group.
+
+        @raise BenchmarkError: something went wrong; there are no figures to trust.
+        """
+        steps = {
+            "login": self._login,
+            "relay": self._relay,
+            "ping": self._ping,
+            "memory": self._memory,
+            "latency": self._latency,
+            "growth": self._growth,
+        }
+        steps[group]()
+
+    @contextmanager
+    def _started(self, proxies: Sequence[Proxy]) -> Iterator[list[Meter]]:
+        counter = AuthCounter(self.site.authPort)
+        meters: list[Meter] = []
+        try:
+            for proxy in proxies:
+                meters.append(Meter(proxy.start(self.site, self.children), counter))
+            yield meters
+        finally:
+            for meter in meters:
+                meter.running.stop()
+
+    def _note(self, repeat: int, repeats: int, measure: Measure, name: str, figure: float) -> None:
+        proxy = OURS if measure.variant else name
+        self.results.add(measure, proxy, figure)
+        self.say(f"{measure.group} {repeat}/{repeats}, {name}: {measure.title}: {figure:,.3f}")
+
+    def turns(self, group: str, take: Callable[[Meter, Measure], float], variants: bool = False) -> None:
+        """
+        In every repeat take every figure of a group once of every proxy, one after the other.
+
+        @param variants: whether there are figures of mailgate's variants among them.
+        """
+        proxies = [*self.proxies, *(self.variants.values() if variants else ())]
+        named = {proxy.name: variant for variant, proxy in self.variants.items()}
+        with self._started(proxies) as meters:
+            for repeat in range(1, self.repeats + 1):
+                for measure in measuresOf(group, self.sizes):
+                    for meter in meters:
+                        if named.get(meter.name, "") == measure.variant:
+                            self._note(repeat, self.repeats, measure, meter.name, take(meter, measure))
+
+    def _login(self) -> None:
+        def take(meter: Meter, measure: Measure) -> float:
+            kind = measure.key.split(".")[1]
+            return meter.loginCPU(kind, self.sizes.logins if kind == "plain" else self.sizes.tlsLogins)
+
+        self.turns("login", take, variants=True)
+
+    def _relay(self) -> None:
+        def take(meter: Meter, measure: Measure) -> float:
+            return meter.relayCPU("tls" in measure.key, "big" in measure.key, self.sizes.relayed)
+
+        self.turns("relay", take)
+
+    def _ping(self) -> None:
+        self.turns("ping", lambda meter, measure: meter.pingCPU("tls" in measure.key, self.sizes.pings))
+
+    def _latency(self) -> None:
+        rows = measuresOf("latency", self.sizes)
+        with self._started(self.proxies) as meters:
+            for repeat in range(1, self.repeats + 1):
+                for median, rare in zip(rows[::2], rows[1::2], strict=True):
+                    for meter in meters:
+                        take = meter.loginLatencies if "login" in median.key else meter.fetchLatencies
+                        figures = take("tls" in median.key, self.sizes.latencies)
+                        for measure, part in ((median, 50), (rare, 99)):
+                            self._note(repeat, self.repeats, measure, meter.name, percentile(figures, part))
+
+    @property
+    def fewerRepeats(self) -> dict[str, int]:
+        """
+        The groups that are measured less often than the others, and how often: thousands of sessions take long to
+        open, and the memory that they take hardly differs from one time to the next.
+        """
+        return {"memory": (self.repeats + 4) // 5, "growth": (self.repeats + 1) // 2}
+
+    def _memory(self) -> None:
+        rows = {measure.key: measure for measure in measuresOf("memory", self.sizes)}
+        repeats = self.fewerRepeats["memory"]
+        for repeat in range(1, repeats + 1):
+            for tls, fetched in ((False, False), (False, True), (True, False), (True, True)):
+                kind = f"memory.{'tls' if tls else 'plain'}.{'fetched' if fetched else 'idle'}"
+                for proxy in self.proxies:
+                    counts = [count for count in self.sizes.sessions if count <= proxy.mostSessions]
+                    # A new one each time: what sessions have left behind would hide what new ones take.
+                    with self._started([proxy]) as (meter,):
+                        for count, figure in meter.memoryBySessions(tls, fetched, counts):
+                            self._note(repeat, repeats, rows[f"{kind}.{count}"], proxy.name, figure)
+
+    def _growth(self) -> None:
+        rows = {measure.sessions or 0: measure for measure in measuresOf("growth", self.sizes)}
+        repeats = self.fewerRepeats["growth"]
+        for repeat in range(1, repeats + 1):
+            for proxy in self.proxies:
+                if proxy.name in (OURS, THEIRS):
+                    with self._started([proxy]) as (meter,):
+                        for count, figure in meter.growthOfLoginCPU(sorted(rows), self.sizes.growthLogins):
+                            self._note(repeat, repeats, rows[count], proxy.name, figure)

@@ -1,0 +1,264 @@
+# -*- test-case-name: bench.test.test_load -*-
+"""
+The clients: IMAP dialogues as generators, run many at a time by one epoll, over raw sockets and the ssl module.
+
+A script is a generator that works on one L{Connection}, yields the epoll events it has to wait for, and raises
+L{BenchmarkError} as soon as anything but the expected is heard: a login that fails is no login to measure.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import select
+import socket
+import ssl
+import time
+from collections.abc import Callable, Generator, Iterator
+from contextlib import suppress
+from typing import TypeVar
+
+from bench.processes import BenchmarkError
+
+__all__ = ["Connection", "Script", "fetch", "login", "logout", "ping", "run", "tlsContext"]
+
+T = TypeVar("T")
+Script = Generator[int, None, T]
+
+_SILENCE = 30
+"""Seconds without any event after which a run is given up."""
+
+_AT_ONCE = 256 * 1024
+_scratch = memoryview(bytearray(_AT_ONCE))
+
+
+def tlsContext() -> ssl.SSLContext:
+    """TLS 1.3 as OpenSSL's clients speak it. Certificates are not looked at: that costs the client, not the proxy."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    return context
+
+
+class Connection:
+    """
+    A client's connection to a proxy. C{session} is one to resume; where there is none, the handshake is a full one.
+
+    @raise BenchmarkError: by every method; a peer that closes or says something else than it should.
+    """
+
+    __slots__ = ("_context", "_heard", "_session", "_socket", "address")
+
+    def __init__(
+        self, address: tuple[str, int], context: ssl.SSLContext | None = None, session: ssl.SSLSession | None = None
+    ) -> None:
+        self.address = address
+        self._context = context
+        self._session = session
+        self._heard = b""
+        self._socket = socket.socket()
+        self._socket.setblocking(False)
+        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+    def fileno(self) -> int:
+        """The number of the socket; -1 once it is closed."""
+        return self._socket.fileno()
+
+    @property
+    def tls(self) -> ssl.SSLSocket:
+        """The socket, where TLS runs over it."""
+        assert isinstance(self._socket, ssl.SSLSocket)
+        return self._socket
+
+    def open(self) -> Script[None]:
+        """Connect, with TLS if that is wanted."""
+        code = self._socket.connect_ex(self.address)
+        if code == errno.EINPROGRESS:
+            yield select.EPOLLOUT
+            code = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if code:
+            raise BenchmarkError(f"no connection to port {self.address[1]}: {os.strerror(code)}")
+        if self._context is not None:
+            self._socket = self._context.wrap_socket(self._socket, do_handshake_on_connect=False, session=self._session)
+            yield from self._wait(self.tls.do_handshake)
+            if self._session is not None and not self.tls.session_reused:
+                raise BenchmarkError(f"port {self.address[1]} did not resume a TLS session")
+
+    def _wait(self, attempt: Callable[[], T]) -> Script[T]:
+        while True:
+            try:
+                return attempt()
+            except (ssl.SSLWantReadError, BlockingIOError):
+                yield select.EPOLLIN
+            except ssl.SSLWantWriteError:
+                yield select.EPOLLOUT
+            except OSError as error:
+                raise BenchmarkError(f"port {self.address[1]}, after {self._heard[-200:]!r}: {error}") from error
+
+    def send(self, data: bytes) -> None:
+        """Send a command at once: one always fits, as the answer to the one before it has been read."""
+        try:
+            sent = self._socket.send(data)
+        except OSError as error:
+            raise BenchmarkError(f"port {self.address[1]} takes nothing: {error}") from error
+        if sent != len(data):
+            raise BenchmarkError(f"port {self.address[1]} took {sent} of {len(data)} bytes")
+
+    def _more(self) -> Script[None]:
+        data = yield from self._wait(lambda: self._socket.recv(4096))
+        if not data:
+            raise BenchmarkError(f"port {self.address[1]} closed after {self._heard[-200:]!r}")
+        self._heard += data
+
+    def line(self) -> Script[bytes]:
+        """The next line, without its end."""
+        while b"\r\n" not in self._heard:
+            yield from self._more()
+        line, _, self._heard = self._heard.partition(b"\r\n")
+        return line
+
+    def untilTagged(self, tag: bytes) -> Script[None]:
+        """Read to the line that answers C{tag}, which has to be an OK."""
+        while True:
+            line = yield from self.line()
+            if line.startswith(b"* "):
+                continue
+            if not line.startswith(tag + b" OK"):
+                raise BenchmarkError(f"port {self.address[1]} answered {line[:200]!r} to {tag!r}")
+            return
+
+    def skip(self, size: int) -> Script[None]:
+        """Read C{size} bytes, and forget them."""
+        size -= len(self._heard)
+        if size < 0:
+            self._heard = self._heard[size:]
+            return
+        self._heard = b""
+        while size:
+            here = _scratch[: min(size, _AT_ONCE)]
+            count = yield from self._wait(lambda here=here: self._socket.recv_into(here))  # type: ignore[misc]
+            if not count:
+                raise BenchmarkError(f"port {self.address[1]} closed with {size} bytes of a body to come")
+            size -= count
+
+    def toEnd(self) -> Script[None]:
+        """Read to the end of the stream, where nothing more may come, and close."""
+        if self._heard or (yield from self._wait(lambda: self._socket.recv(4096))):
+            raise BenchmarkError(f"port {self.address[1]} said more than it was asked")
+        if isinstance(self._socket, ssl.SSLSocket):
+            # Sends close_notify, as mail clients do; the peer need not wait for it.
+            with suppress(OSError):
+                self._socket.unwrap()
+        self.close()
+
+    def close(self) -> None:
+        """Close at once."""
+        self._socket.close()
+
+
+def login(connection: Connection, name: str) -> Script[None]:
+    """Connect and log in."""
+    yield from connection.open()
+    greeting = yield from connection.line()
+    if not greeting.startswith(b"* OK"):
+        raise BenchmarkError(f"port {connection.address[1]} greets with {greeting[:200]!r}")
+    connection.send(b"a1 LOGIN %s secret\r\n" % name.encode("ascii"))
+    yield from connection.untilTagged(b"a1")
+
+
+def fetch(connection: Connection, size: int, count: int = 1) -> Script[None]:
+    """Fetch a message of C{size} bytes, C{count} times."""
+    for _ in range(count):
+        connection.send(b"f1 FETCH %d\r\n" % size)
+        line = yield from connection.line()
+        if line != b"* 1 FETCH (BODY[] {%d}" % size:
+            raise BenchmarkError(f"port {connection.address[1]} begins a message with {line[:200]!r}")
+        yield from connection.skip(size)
+        line = yield from connection.line()
+        if line != b")":
+            raise BenchmarkError(f"port {connection.address[1]} ends a message with {line[:200]!r}")
+        yield from connection.untilTagged(b"f1")
+
+
+_PING = b"ping" + b"." * 94 + b"\r\n"
+
+
+def ping(connection: Connection, count: int) -> Script[None]:
+    """Send 100 bytes and get them back, C{count} times."""
+    for _ in range(count):
+        connection.send(_PING)
+        line = yield from connection.line()
+        if line != _PING[:-2]:
+            raise BenchmarkError(f"port {connection.address[1]} answered a ping with {line[:200]!r}")
+
+
+def logout(connection: Connection) -> Script[None]:
+    """Log out, read to the end, and close."""
+    connection.send(b"a2 LOGOUT\r\n")
+    yield from connection.untilTagged(b"a2")
+    yield from connection.toEnd()
+
+
+class _Run:
+    def __init__(self, work: Iterator[tuple[Connection, Script[object]]]) -> None:
+        self._work = work
+        self._poll = select.epoll()
+        self._scripts: dict[int, tuple[Connection, Script[object], int]] = {}
+
+    def begin(self) -> bool:
+        """Take the next piece of work up; tells whether there was one."""
+        for connection, script in self._work:
+            try:
+                events = next(script)
+            except StopIteration:
+                continue
+            fd = connection.fileno()
+            self._poll.register(fd, events)
+            self._scripts[fd] = connection, script, events
+            return True
+        return False
+
+    def turn(self) -> int:
+        """Wait, go on with whoever can, and tell how many scripts have ended."""
+        ready = self._poll.poll(_SILENCE, 256)
+        if not ready:
+            raise BenchmarkError(f"nothing was heard for {_SILENCE} seconds of {len(self._scripts)} clients")
+        return sum(self._advance(fd) for fd, _ in ready)
+
+    def _advance(self, fd: int) -> bool:
+        connection, script, before = self._scripts[fd]
+        try:
+            events = next(script)
+        except StopIteration:
+            del self._scripts[fd]
+            if connection.fileno() != -1:
+                self._poll.unregister(fd)
+            return True
+        if events != before:
+            self._poll.modify(fd, events)
+            self._scripts[fd] = connection, script, events
+        return False
+
+    def close(self) -> None:
+        for connection, _, _ in self._scripts.values():
+            connection.close()
+        self._poll.close()
+
+
+def run(work: Iterator[tuple[Connection, Script[object]]], concurrency: int) -> float:
+    """
+    Run all of C{work}, C{concurrency} at a time; gives the seconds it took.
+
+    @raise BenchmarkError: one of the scripts has; the connections of the others are closed.
+    """
+    current = _Run(work)
+    began = time.perf_counter()
+    try:
+        active = sum(current.begin() for _ in range(concurrency))
+        while active:
+            for _ in range(current.turn()):
+                active -= not current.begin()
+    finally:
+        current.close()
+    return time.perf_counter() - began

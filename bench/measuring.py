@@ -1,0 +1,265 @@
+# -*- test-case-name: bench.test.test_measuring -*-
+"""
+How each figure is taken: work is done through one proxy, and what its processes took is read before and after.
+"""
+
+from __future__ import annotations
+
+import socket
+import ssl
+import time
+from collections.abc import Callable, Iterator, Sequence
+from statistics import quantiles
+from typing import TypeVar
+
+from attrs import define, field
+
+from bench.load import Connection, Script, fetch, login, logout, ping, run, tlsContext
+from bench.measures import BIG_BODY, FETCHED, SMALL_BODY
+from bench.processes import BenchmarkError
+from bench.procfs import cpu, memory
+from bench.proxies import Running
+
+__all__ = ["AuthCounter", "Meter", "Sessions", "percentile"]
+
+T = TypeVar("T")
+
+_CONCURRENCY = 32
+"""Logins at a time; each is of another user."""
+
+_QUIET = 0.0003
+"""Seconds of CPU in a L{_PAUSE} below which a proxy counts as done with its work."""
+
+_WARM = 8
+"""Sessions before the first whose memory counts: what they leave behind, new ones use again."""
+
+_PAUSE = 0.03
+_SETTLING = 5
+_GIB = 1024**3
+
+
+@define
+class AuthCounter:
+    """Knows how many logins the authentication service has been asked for."""
+
+    port: int
+
+    def asked(self) -> int:
+        """How many so far."""
+        with socket.create_connection(("127.0.0.1", self.port), timeout=10) as connection:
+            connection.sendall(b"GET /asked HTTP/1.0\r\n\r\n")
+            answer = b""
+            while data := connection.recv(4096):
+                answer += data
+        return int(answer.partition(b"Asked: ")[2].split(b"\r\n")[0])
+
+
+def percentile(figures: Sequence[float], part: int) -> float:
+    """The figure that C{part} percent of C{figures} do not exceed, by interpolation."""
+    return quantiles(figures, n=100, method="inclusive")[part - 1]
+
+
+@define
+class Meter:
+    """Takes figures of one proxy."""
+
+    running: Running
+    counter: AuthCounter
+    _context: ssl.SSLContext = field(factory=tlsContext)
+
+    @property
+    def name(self) -> str:
+        return self.running.proxy.name
+
+    def settle(self) -> float:
+        """Wait until the proxy has finished what it does; gives the CPU seconds that it has taken since its start."""
+        deadline = time.monotonic() + _SETTLING
+        taken = cpu(self.running.pids)
+        while time.monotonic() < deadline:
+            time.sleep(_PAUSE)
+            before, taken = taken, cpu(self.running.pids)
+            if taken - before < _QUIET:
+                break
+        self.running.check()
+        return taken
+
+    def metered(self, work: Callable[[], object]) -> float:
+        """The seconds of CPU that C{work} takes the proxy."""
+        before = self.settle()
+        work()
+        return self.settle() - before
+
+    def connection(self, tls: bool, session: ssl.SSLSession | None = None) -> Connection:
+        """A client's connection to it, not yet open."""
+        address = self.running.tls if tls else self.running.plain
+        return Connection(address, self._context if tls else None, session)
+
+    def logins(self, count: int, tls: bool, session: ssl.SSLSession | None = None) -> None:
+        """
+        C{count} logins, each from connecting to the end.
+
+        @raise BenchmarkError: one went wrong.
+        """
+        done = 0
+
+        def once(connection: Connection, name: str) -> Script[None]:
+            nonlocal done
+            yield from login(connection, name)
+            yield from logout(connection)
+            done += 1
+
+        def work() -> Iterator[tuple[Connection, Script[None]]]:
+            for number in range(count):
+                connection = self.connection(tls, session)
+                yield connection, once(connection, f"user{number % _CONCURRENCY}")
+
+        run(work(), _CONCURRENCY)
+        if done != count:
+            raise BenchmarkError(f"{self.name}: {done} of {count} logins were done")
+
+    def _ask(self, what: Callable[[ssl.SSLSocket], T]) -> T:
+        """What the TLS of a client that has logged in answers."""
+        answers: list[T] = []
+        connection = self.connection(tls=True)
+
+        def script() -> Script[None]:
+            yield from login(connection, "user0")
+            answers.append(what(connection.tls))
+            yield from logout(connection)
+
+        run(iter([(connection, script())]), 1)
+        return answers[0]
+
+    def session(self) -> ssl.SSLSession:
+        """
+        A TLS session to resume.
+
+        @raise BenchmarkError: there is none.
+        """
+        # TLS 1.3 gives it after the handshake, with the data.
+        session = self._ask(lambda tls: tls.session)
+        if session is None:
+            raise BenchmarkError(f"{self.name} gave no TLS session to resume")
+        return session
+
+    def cipher(self) -> str:
+        """The version of TLS and the cipher suite that it and our clients agree on."""
+        version, cipher = self._ask(lambda tls: (tls.version(), tls.cipher()))
+        return f"{version} {cipher[0] if cipher else ''}"
+
+    def loginCPU(self, kind: str, count: int) -> float:
+        """
+        Milliseconds of CPU for a login: C{plain}, C{tls} or C{resumed}.
+
+        @raise BenchmarkError: a login went wrong, or the authentication service was not asked as often as it should.
+        """
+        session = self.session() if kind == "resumed" else None
+        self.logins(_CONCURRENCY, kind != "plain", session)
+        before = self.counter.asked()
+        taken = self.metered(lambda: self.logins(count, kind != "plain", session))
+        asked = self.counter.asked() - before
+        # What is cached may run out meanwhile, once for each user.
+        if asked != count if self.running.proxy.asksAuth else asked > _CONCURRENCY:
+            raise BenchmarkError(f"{self.name} asked the authentication service {asked} times for {count} logins")
+        return taken / count * 1000
+
+    def relayCPU(self, tls: bool, big: bool, amount: int) -> float:
+        """Seconds of CPU to relay a GiB from backend to client, measured over C{amount} bytes."""
+        size, count = (BIG_BODY, 2) if big else (SMALL_BODY, 8)
+        sessions = Sessions(self, tls)
+        sessions.grow(count)
+        each = max(1, amount // size // count)
+        taken = self.metered(lambda: sessions.all(lambda one: fetch(one, size, each)))
+        sessions.close()
+        return taken / (each * count * size) * _GIB
+
+    def pingCPU(self, tls: bool, count: int) -> float:
+        """Microseconds of CPU for 100 bytes there and back, measured over C{count} of them."""
+        sessions = Sessions(self, tls)
+        sessions.grow(8)
+        each = count // 8
+        taken = self.metered(lambda: sessions.all(lambda one: ping(one, each)))
+        sessions.close()
+        return taken / (each * 8) * 1e6
+
+    def memoryBySessions(self, tls: bool, fetched: bool, counts: Sequence[int]) -> Iterator[tuple[int, float]]:
+        """Pairs of numbers of idle sessions, and the bytes that each of so many takes. The proxy is to be a new one."""
+        proxy, pids = self.running.proxy, self.running.pids
+        warm = Sessions(self, tls)
+        warm.grow(_WARM)
+        warm.all(lambda one: fetch(one, FETCHED["memory"]))
+        warm.all(logout)
+        self.settle()
+        before = memory(pids, proxy.memoryField)
+        sessions = Sessions(self, tls)
+        for count in counts:
+            new = sessions.grow(count)
+            if fetched:
+                run(((one, fetch(one, FETCHED["memory"])) for one in new), 16)
+            self.settle()
+            yield count, (memory(pids, proxy.memoryField) - before) / count
+        sessions.close()
+
+    def loginLatencies(self, tls: bool, count: int) -> list[float]:
+        """Milliseconds from connecting to being logged in, of one login after the other."""
+        taken: list[float] = []
+
+        def script(connection: Connection) -> Script[None]:
+            began = time.perf_counter()
+            yield from login(connection, "user0")
+            taken.append(time.perf_counter() - began)
+            yield from logout(connection)
+
+        connections = (self.connection(tls) for _ in range(count))
+        run(((connection, script(connection)) for connection in connections), 1)
+        return [seconds * 1000 for seconds in taken]
+
+    def fetchLatencies(self, tls: bool, count: int) -> list[float]:
+        """Milliseconds from asking for a message to its end, of one after the other in one session."""
+        taken: list[float] = []
+        sessions = Sessions(self, tls)
+        sessions.grow(1)
+
+        def script(connection: Connection) -> Script[None]:
+            for _ in range(count):
+                began = time.perf_counter()
+                yield from fetch(connection, FETCHED["latency"])
+                taken.append(time.perf_counter() - began)
+
+        sessions.all(script)
+        sessions.close()
+        return [seconds * 1000 for seconds in taken]
+
+    def growthOfLoginCPU(self, counts: Sequence[int], logins: int) -> Iterator[tuple[int, float]]:
+        """Pairs of numbers of idle sessions, and the milliseconds of CPU for a plain login beside them."""
+        sessions = Sessions(self, tls=False)
+        for count in counts:
+            sessions.grow(count)
+            yield count, self.loginCPU("plain", logins)
+        sessions.close()
+
+
+@define
+class Sessions:
+    """Logged-in sessions of clients that stay."""
+
+    meter: Meter
+    tls: bool
+    connections: list[Connection] = field(factory=list, repr=False)
+
+    def grow(self, count: int) -> list[Connection]:
+        """Log in until there are C{count}; gives the new ones."""
+        missing = range(count - len(self.connections))
+        new = [self.meter.connection(self.tls) for _ in missing]
+        run(((one, login(one, f"user{number}")) for number, one in enumerate(new)), _CONCURRENCY)
+        self.connections += new
+        return new
+
+    def all(self, script: Callable[[Connection], Script[None]]) -> None:
+        """Have every session do something, all at a time."""
+        run(((one, script(one)) for one in self.connections), max(1, len(self.connections)))
+
+    def close(self) -> None:
+        """Close them."""
+        for connection in self.connections:
+            connection.close()

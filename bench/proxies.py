@@ -1,0 +1,355 @@
+# -*- test-case-name: bench.test.test_proxies -*-
+"""
+Who is measured: how each proxy is found, configured for one worker and no logs, and started.
+"""
+
+from __future__ import annotations
+
+import getpass
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+
+from attrs import define, frozen
+
+from bench.processes import BenchmarkError, Child, Children
+from bench.procfs import openSSL
+
+__all__ = [
+    "SEARCH",
+    "VARIANTS",
+    "MailgateProxy",
+    "Nginx",
+    "Proxy",
+    "Running",
+    "Site",
+    "freePorts",
+    "output",
+    "search",
+    "writeFile",
+]
+
+SEARCH = os.environ.get("PATH", os.defpath) + ":/usr/sbin:/usr/local/sbin"
+"""Where daemons are, whether or not the user's path says so."""
+
+_START = 20
+"""Seconds that a proxy may take until it listens."""
+
+
+def freePorts(count: int) -> list[int]:
+    """Ports of the loopback that nobody listens on."""
+    sockets = [socket.socket() for _ in range(count)]
+    try:
+        for one in sockets:
+            one.bind(("127.0.0.1", 0))
+        return [one.getsockname()[1] for one in sockets]
+    finally:
+        for one in sockets:
+            one.close()
+
+
+@frozen
+class Site:
+    """What the proxies find: who stands behind them, and the certificate to show."""
+
+    folder: str
+    backendPort: int
+    authPort: int
+    certificate: str
+    key: str
+    both: str
+    openFiles: int
+
+
+@define
+class Running:
+    """A proxy that has been started; C{close} ends it."""
+
+    proxy: Proxy
+    children: Children
+    processes: Sequence[Child]
+    plain: tuple[str, int]
+    tls: tuple[str, int]
+
+    @property
+    def pids(self) -> list[int]:
+        return [child.pid for child in self.processes]
+
+    def version(self) -> str:
+        """Its version, and that of its OpenSSL."""
+        version = self.proxy.version()
+        return version if "OpenSSL" in version else f"{version}, {openSSL(self.pids)}"
+
+    def check(self) -> None:
+        """
+        @raise BenchmarkError: it does not run any more.
+        """
+        for child in self.processes:
+            child.check()
+
+    def awaitListening(self) -> None:
+        """
+        Wait until clients can connect.
+
+        @raise BenchmarkError: they cannot.
+        """
+        deadline = time.monotonic() + _START
+        for address in (self.plain, self.tls):
+            while not _listens(address):
+                self.check()
+                if time.monotonic() > deadline:
+                    said = self.processes[0].said()
+                    raise BenchmarkError(f"{self.proxy.name} does not listen in {_START} seconds; it said: {said}")
+                time.sleep(0.02)
+
+    def stop(self) -> None:
+        """End it."""
+        for child in self.processes:
+            self.children.stop(child)
+
+
+class Proxy(ABC):
+    """A proxy under test, one column of the table."""
+
+    name: str
+    note = ""
+    """What a reader of the figures has to know about it."""
+
+    asksAuth = True
+    """Whether every login asks the authentication service; otherwise at most the first of each user does."""
+
+    memoryField = "Rss"
+    """What of L{bench.procfs.memory} counts."""
+
+    mostSessions = 1_000_000
+    """What it is not asked to go beyond."""
+
+    @abstractmethod
+    def find(self) -> str | None:
+        """Why it cannot be measured here; C{None} where it can."""
+
+    @abstractmethod
+    def version(self) -> str:
+        """Its version, and that of its OpenSSL where it tells."""
+
+    @abstractmethod
+    def commands(self, folder: str, site: Site, plain: int, tls: int) -> Sequence[Sequence[str]]:
+        """Write its configuration into C{folder}; gives the command lines that start it."""
+
+    @property
+    def folder(self) -> str | None:
+        """Where it is started."""
+        return None
+
+    def start(self, site: Site, children: Children) -> Running:
+        """
+        Start it, and wait until it listens.
+
+        @raise BenchmarkError: it does not.
+        """
+        folder = tempfile.mkdtemp(dir=site.folder)
+        os.chmod(folder, 0o755)  # some of them do not stay root
+        plain, tls = freePorts(2)
+        commands = self.commands(folder, site, plain, tls)
+        processes = [children.start(self.name, command, self.folder) for command in commands]
+        running = Running(self, children, processes, ("127.0.0.1", plain), ("127.0.0.1", tls))
+        try:
+            running.awaitListening()
+        except BenchmarkError:
+            running.stop()
+            raise
+        return running
+
+
+def _listens(address: tuple[str, int]) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(address) == 0
+
+
+def writeFile(folder: str, name: str, text: str) -> str:
+    """Write a configuration; gives its path."""
+    path = os.path.join(folder, name)
+    with open(path, "w", encoding="utf-8") as stream:
+        stream.write(text)
+    return path
+
+
+def output(command: Sequence[str]) -> str:
+    """What a command says, on either channel."""
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=30, check=False)
+    return done.stdout + done.stderr
+
+
+def search(pattern: str, text: str) -> str:
+    """What the group of C{pattern} matches, or C{unknown}."""
+    match = re.search(pattern, text)
+    return match[1] if match else "unknown"
+
+
+_NGINX = """\
+{modules}daemon off;
+user {user};
+worker_processes 1;
+worker_rlimit_nofile {openFiles};
+error_log /dev/null;
+pid {folder}/nginx.pid;
+events {{ worker_connections {openFiles}; }}
+mail {{
+    auth_http 127.0.0.1:{authPort}/auth;
+    imap_capabilities IMAP4rev1 SASL-IR ID LITERAL+;
+    ssl_certificate {certificate};
+    ssl_certificate_key {key};
+    ssl_protocols TLSv1.2 TLSv1.3;
+    ssl_session_cache shared:SSL:10m;
+    server {{ listen 127.0.0.1:{plain} backlog=4096; protocol imap; }}
+    server {{ listen 127.0.0.1:{tls} ssl backlog=4096; protocol imap; }}
+}}
+"""
+
+
+class Nginx(Proxy):
+    """nginx's mail module, one worker."""
+
+    name = "nginx"
+
+    def __init__(self, path: str | None) -> None:
+        self._path = path or shutil.which("nginx", path=SEARCH)
+
+    def find(self) -> str | None:
+        return None if self._path and os.path.exists(self._path) else "no nginx is installed here"
+
+    def _built(self) -> str:
+        return output([self._path or "", "-V"])
+
+    def version(self) -> str:
+        built = self._built()
+        openSSL = re.search(r"running with (OpenSSL \S+)", built) or re.search(r"built with (OpenSSL \S+)", built)
+        number = search(r"nginx/(\S+)", built)
+        return f"nginx {number}, {openSSL[1] if openSSL else 'OpenSSL unknown'}"
+
+    def _modules(self) -> str:
+        # Debian builds the module apart; where it is built in there is nothing to load.
+        built = self._built()
+        if "--with-mail=dynamic" not in built:
+            return ""
+        where = search(r"--modules-path=(\S+)", built)
+        return f"load_module {where}/ngx_mail_module.so;\n"
+
+    def commands(self, folder: str, site: Site, plain: int, tls: int) -> Sequence[Sequence[str]]:
+        text = _NGINX.format(
+            modules=self._modules(),
+            user=getpass.getuser(),
+            openFiles=site.openFiles,
+            folder=folder,
+            authPort=site.authPort,
+            certificate=site.certificate,
+            key=site.key,
+            plain=plain,
+            tls=tls,
+        )
+        return [[self._path or "", "-e", "stderr", "-p", folder, "-c", writeFile(folder, "nginx.conf", text)]]
+
+
+_MAILGATE = """\
+[mailgate]
+error_log = {log}
+[mail]
+server_name = localhost
+auth_http = http://127.0.0.1:{authPort}/auth
+imap_capabilities =
+    IMAP4rev1
+    SASL-IR
+    ID
+    LITERAL+
+ssl_certificate = {certificate}
+ssl_certificate_key = {key}
+ssl_protocols = TLSv1.2 TLSv1.3
+ssl_session_cache = shared:SSL:10m
+{more}
+[server plain]
+protocol = imap
+listen = 127.0.0.1:{plain}
+[server tls]
+protocol = imap
+listen = 127.0.0.1:{tls} ssl
+"""
+
+_VERSIONS = """\
+import sys, twisted, OpenSSL.SSL
+from mailgate._version import __version__
+library = OpenSSL.SSL.SSLeay_version(OpenSSL.SSL.SSLEAY_VERSION).decode().split()
+print(f"mailgate {__version__}, Python {sys.version.split()[0]}, Twisted {twisted.__version__}, "
+      f"pyOpenSSL {OpenSSL.__version__}, OpenSSL {library[1]}")
+"""
+
+
+@frozen
+class Variant:
+    """A way to run mailgate that has rows of its own."""
+
+    level: str = "error"
+    more: str = ""
+    asksAuth: bool = True
+
+
+VARIANTS = {
+    "": Variant(),
+    "cached": Variant(more="auth_cache_ttl = 60s\nauth_cache_size = 10m", asksAuth=False),
+    "info": Variant(level="info"),
+}
+
+
+class MailgateProxy(Proxy):
+    """mailgate in one of L{VARIANTS}, run from C{source} by the interpreter that runs the benchmark."""
+
+    def __init__(self, source: str, variant: str = "") -> None:
+        self.name = ", ".join(filter(None, ("mailgate", variant)))
+        self._source = source
+        self._variant = VARIANTS[variant]
+        self.asksAuth = self._variant.asksAuth
+
+    @property
+    def folder(self) -> str | None:
+        return self._source
+
+    def find(self) -> str | None:
+        options = [line.partition(" ")[0] for line in self._variant.more.splitlines()]
+        with tempfile.TemporaryDirectory() as folder:
+            path = writeFile(
+                folder, "gateway.ini", f"[mail]\n{self._variant.more}\n[server imap]\nlisten = 127.0.0.1:143\n"
+            )
+            said = self._python("from mailgate.console import main; main()", "check", "--config", path)
+        unknown = [option for option in options if f"{option}: is no known option" in said]
+        return f"this mailgate does not know {' and '.join(unknown)}" if unknown else None
+
+    def _python(self, program: str, *arguments: str) -> str:
+        command = [sys.executable, "-c", program, *arguments]
+        done = subprocess.run(
+            command, cwd=self._source, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60, check=False
+        )
+        return done.stdout + done.stderr
+
+    def version(self) -> str:
+        return self._python(_VERSIONS).strip()
+
+    def commands(self, folder: str, site: Site, plain: int, tls: int) -> Sequence[Sequence[str]]:
+        text = _MAILGATE.format(
+            log=f"{folder}/error.log {self._variant.level}",
+            authPort=site.authPort,
+            certificate=site.certificate,
+            key=site.key,
+            more=self._variant.more,
+            plain=plain,
+            tls=tls,
+        )
+        # As "-c", so that the folder it is started in comes first among those that modules are looked for in.
+        run = "import sys; sys.argv[0] = 'twistd'; from twisted.scripts.twistd import run; run()"
+        config = writeFile(folder, "gateway.ini", text)
+        return [[sys.executable, "-c", run, "-n", "--pidfile=", "mailgate", "--config", config]]

@@ -1,0 +1,51 @@
+# -*- test-case-name: bench.test.test_measuring -*-
+"""
+A proxy that is none: clients reach the backend itself. With it the measuring is tested without any proxy installed.
+"""
+
+from __future__ import annotations
+
+import socket
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from bench.processes import Children
+from bench.proxies import Proxy, Running, Site
+
+__all__ = ["Direct", "services"]
+
+
+class Direct(Proxy):
+    """Nothing between client and backend. It has no process, so its figures of CPU and memory are 0."""
+
+    asksAuth = False
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def find(self) -> str | None:
+        return None
+
+    def version(self) -> str:
+        return "Direct 1, OpenSSL 0"
+
+    def commands(self, folder: str, site: Site, plain: int, tls: int) -> Sequence[Sequence[str]]:
+        return []
+
+    def start(self, site: Site, children: Children) -> Running:
+        address = ("127.0.0.1", site.backendPort)
+        return Running(self, children, [], address, address)
+
+
+@contextmanager
+def services() -> Iterator[tuple[Site, Children]]:
+    """A running backend and a running authentication service; the site has no certificate."""
+    with tempfile.TemporaryDirectory() as folder, Children(folder) as children:
+        backend, auth = (socket.create_server(("127.0.0.1", 0), backlog=64) for _ in range(2))
+        with backend, auth:
+            ports = backend.getsockname()[1], auth.getsockname()[1]
+            children.startModule("bench.backend", str(backend.fileno()), descriptors=[backend.fileno()])
+            descriptor = auth.fileno()
+            children.startModule("bench.authservice", str(descriptor), str(ports[0]), descriptors=[descriptor])
+        yield Site(folder, *ports, "", "", "", 1024), children

@@ -1,0 +1,147 @@
+"""
+Tests of L{bench.load}, over real sockets.
+"""
+
+from __future__ import annotations
+
+import socket
+import threading
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from bench.load import Connection, fetch, login, logout, ping, run
+from bench.processes import BenchmarkError
+from bench.test.direct import services
+
+
+class DialogueTests(SynchronousTestCase):
+    """The dialogues with the benchmark's own backend."""
+
+    def setUp(self):
+        running = services()
+        self.site, _ = running.__enter__()
+        self.addCleanup(running.__exit__, None, None, None)
+
+    def test_whole(self):
+        """A session logs in, fetches, pings, logs out, and is closed then."""
+        connection = Connection(("127.0.0.1", self.site.backendPort))
+        reached = []
+
+        def script():
+            yield from login(connection, "joe")
+            yield from fetch(connection, 700_000, 2)
+            yield from ping(connection, 3)
+            yield from logout(connection)
+            reached.append("the end")
+
+        run(iter([(connection, script())]), 1)
+        self.assertEqual(reached, ["the end"])
+        self.assertEqual(connection.fileno(), -1)
+
+    def test_many(self):
+        """As many run at a time as is allowed, and all of them in the end."""
+        running, most, done = 0, 0, 0
+
+        def script(connection):
+            nonlocal running, most, done
+            running += 1
+            most = max(most, running)
+            yield from login(connection, "joe")
+            yield from logout(connection)
+            running -= 1
+            done += 1
+
+        connections = (Connection(("127.0.0.1", self.site.backendPort)) for _ in range(20))
+        run(((one, script(one)) for one in connections), 3)
+        self.assertEqual((done, most), (20, 3))
+
+    def test_staysOpen(self):
+        """A session that only logs in stays open when its script has ended, and serves further ones."""
+        connection = Connection(("127.0.0.1", self.site.backendPort))
+        self.addCleanup(connection.close)
+        run(iter([(connection, login(connection, "joe"))]), 1)
+        self.assertNotEqual(connection.fileno(), -1)
+        run(iter([(connection, ping(connection, 1))]), 1)
+
+
+class TroubleTests(SynchronousTestCase):
+    """What is not as it should be ends the run, with what was said."""
+
+    def failure(self, said, script):
+        """What a script raises whose peer says C{said}, however it is asked, and closes."""
+        listener = socket.create_server(("127.0.0.1", 0))
+        self.addCleanup(listener.close)
+
+        def peer():
+            one, _ = listener.accept()
+            with one:
+                one.sendall(said)
+                one.shutdown(socket.SHUT_WR)
+                while one.recv(4096):
+                    continue
+
+        thread = threading.Thread(target=peer)
+        thread.start()
+        self.addCleanup(thread.join)
+        connection = Connection(listener.getsockname())
+        error = self.assertRaises(BenchmarkError, run, iter([(connection, script(connection))]), 1)
+        self.assertEqual(connection.fileno(), -1)
+        return str(error)
+
+    def test_refused(self):
+        """A refused login."""
+        said = self.failure(b"* OK hello\r\na1 NO [AUTHENTICATIONFAILED] no\r\n", lambda one: login(one, "joe"))
+        self.assertIn("a1 NO [AUTHENTICATIONFAILED] no", said)
+
+    def test_badGreeting(self):
+        """A greeting that is none."""
+        self.assertIn("* BYE full", self.failure(b"* BYE full\r\n", lambda one: login(one, "joe")))
+
+    def test_closed(self):
+        """A connection that ends in the middle of a line."""
+        self.assertIn("closed after b'* OK hel'", self.failure(b"* OK hel", lambda one: login(one, "joe")))
+
+    def test_shortBody(self):
+        """A message that ends early; its bytes are counted."""
+
+        def script(connection):
+            yield from connection.open()
+            yield from fetch(connection, 1000)
+
+        said = self.failure(b"* 1 FETCH (BODY[] {1000}\r\n" + b"x" * 990, script)
+        self.assertIn("10 bytes of a body to come", said)
+
+    def test_longBody(self):
+        """A message that does not end where it should."""
+
+        def script(connection):
+            yield from connection.open()
+            yield from fetch(connection, 4)
+
+        self.assertIn("ends a message with b'e)'", self.failure(b"* 1 FETCH (BODY[] {4}\r\nabcde)\r\n", script))
+
+    def test_changedPing(self):
+        """A ping that comes back as another."""
+
+        def script(connection):
+            yield from connection.open()
+            yield from ping(connection, 1)
+
+        self.assertIn("b'pong'", self.failure(b"pong\r\n", script))
+
+    def test_more(self):
+        """More than was asked for, before the end."""
+
+        def script(connection):
+            yield from connection.open()
+            yield from logout(connection)
+
+        self.assertIn("more than it was asked", self.failure(b"a2 OK done\r\n* 1 EXISTS\r\n", script))
+
+    def test_nobody(self):
+        """Nobody at the port."""
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            address = listener.getsockname()
+        connection = Connection(address)
+        error = self.assertRaises(BenchmarkError, run, iter([(connection, login(connection, "joe"))]), 1)
+        self.assertIn("Connection refused", str(error))

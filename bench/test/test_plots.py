@@ -1,0 +1,63 @@
+"""
+Tests of L{bench.plots}.
+"""
+
+from __future__ import annotations
+
+import tempfile
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from bench.measures import Sizes, measuresOf
+from bench.results import Results
+
+try:
+    from bench.plots import draw
+except ImportError:
+    draw = None
+
+
+class DrawTests(SynchronousTestCase):
+    """L{draw}."""
+
+    if draw is None:
+        skip = "matplotlib is not installed"
+
+    def setUp(self):
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.base = f"{folder.name}/2026-01-02"
+        self.results = Results("2026-01-02", ["nginx", "mailgate"])
+
+    def measure(self, group):
+        for measure in measuresOf(group, Sizes()):
+            self.results.add(measure, "nginx", 2.0)
+            self.results.add(measure, "mailgate", 0.5)
+
+    def test_both(self):
+        """Memory makes both pictures, which are PNG."""
+        self.measure("memory")
+        made = draw(self.results, self.base)
+        self.assertEqual(made, [f"{self.base}-summary.png", f"{self.base}-growth.png"])
+        for path in made:
+            with open(path, "rb") as stream:
+                self.assertEqual(stream.read(8), b"\x89PNG\r\n\x1a\n")
+
+    def test_one(self):
+        """What has no number of sessions makes no picture of growth, and growth alone none of the summary."""
+        self.measure("ping")
+        self.assertEqual(draw(self.results, self.base), [f"{self.base}-summary.png"])
+        self.results = Results("2026-01-02", ["nginx", "mailgate"])
+        self.measure("growth")
+        self.assertEqual(draw(self.results, self.base), [f"{self.base}-growth.png"])
+
+    def test_nothing(self):
+        """Nothing measured, nothing drawn."""
+        self.assertEqual(draw(self.results, self.base), [])
+
+    def test_noMemory(self):
+        """Memory that did not grow, or shrank by chance, can be drawn on a logarithmic axis."""
+        for measure in measuresOf("memory", Sizes()):
+            self.results.add(measure, "nginx", 2.0)
+            self.results.add(measure, "mailgate", -0.5)
+        self.assertEqual(len(draw(self.results, self.base)), 2)

@@ -1,0 +1,146 @@
+"""
+Tests of L{bench.processes} and L{bench.procfs}, over real processes.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from bench.processes import BenchmarkError, Children
+from bench.procfs import cpu, descendants, memory
+
+_WAIT = "import time; time.sleep(60)"
+
+
+def _ends(pid):
+    """Whether a process ends within some seconds."""
+    try:
+        descriptor = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return True
+    try:
+        return bool(select.select([descriptor], [], [], 10)[0])
+    finally:
+        os.close(descriptor)
+
+
+class _ChildrenTests(SynchronousTestCase):
+    def setUp(self):
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.folder = folder.name
+
+
+class ChildrenTests(_ChildrenTests):
+    """L{Children}."""
+
+    def test_ended(self):
+        """What still runs at the end of the block is ended, on errors as well."""
+        started = []
+
+        def fail():
+            with Children(self.folder) as children:
+                started.append(children.start("one", [sys.executable, "-c", _WAIT]))
+                raise KeyboardInterrupt
+
+        self.assertRaises(KeyboardInterrupt, fail)
+        self.assertFalse(started[0].running)
+
+    def test_group(self):
+        """What a process has started ends with it."""
+        program = f"import subprocess, sys; print(subprocess.Popen([sys.executable, '-c', {_WAIT!r}]).pid, flush=True)"
+        with Children(self.folder) as children:
+            child = children.start("one", [sys.executable, "-c", f"{program}; {_WAIT}"])
+            while not (said := _content(child.log)):
+                child.check()
+        self.assertTrue(_ends(int(said)))
+
+    def test_killed(self):
+        """When the benchmark itself is killed its children end."""
+        program = (
+            "import os, sys; from bench.processes import Children; children = Children(sys.argv[1]);"
+            f"print(children.start('one', [sys.executable, '-c', {_WAIT!r}]).pid, flush=True); os.kill(os.getpid(), 9)"
+        )
+        command = [sys.executable, "-c", program, self.folder]
+        above = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+        done = subprocess.run(command, cwd=above, capture_output=True, timeout=20, check=False)
+        self.assertEqual(done.returncode, -signal.SIGKILL)
+        self.assertTrue(_ends(int(done.stdout)))
+
+    def test_said(self):
+        """A process that has ended too early is told of with its status and what it said."""
+        with Children(self.folder) as children:
+            child = children.start("one", [sys.executable, "-c", "print('woe'); raise SystemExit(3)"])
+            child.process.wait(20)
+            error = self.assertRaises(BenchmarkError, child.check)
+        self.assertEqual(str(error), "one has ended (3); it said: woe")
+
+
+class ProcfsTests(_ChildrenTests):
+    """L{cpu}, L{memory} and L{descendants}."""
+
+    def setUp(self):
+        super().setUp()
+        children = Children(self.folder)
+        children.__enter__()
+        self.addCleanup(children.__exit__, None, None, None)
+        self.children = children
+
+    def start(self, program):
+        """A process that has done C{program} and now waits."""
+        child = self.children.start("one", [sys.executable, "-c", f"{program}\nprint(flush=True)\n{_WAIT}"])
+        while not _content(child.log):
+            child.check()
+        return child.pid
+
+    def test_burned(self):
+        """The time of threads and of child processes is counted, also of those that have ended."""
+        burn = "import time\ndef burn():\n while time.{0}() < {1}: pass\n"
+        thread = burn.format("thread_time", 0.1) + "import threading; t = threading.Thread(target=burn)\n"
+        pid = self.start(thread + "t.start(); t.join()")
+        self.assertGreaterEqual(cpu([pid]), 0.1)
+        child = burn.format("process_time", 0.2) + "import os\nif not os.fork(): burn(); os._exit(0)\nos.wait()"
+        self.assertGreaterEqual(cpu([self.start(child)]), 0.18)
+
+    def test_waiting(self):
+        """A process that waits takes nothing, whatever others do."""
+        pid = self.start("")
+        before = cpu([pid])
+        end = time.process_time() + 0.05
+        while time.process_time() < end:
+            continue
+        self.assertLess(cpu([pid]) - before, 0.03)
+
+    def test_descendants(self):
+        """Children are found, and what is theirs is counted."""
+        alone = self.start("")
+        both = self.start(f"import subprocess, sys; subprocess.Popen([sys.executable, '-c', {_WAIT!r}])")
+        self.assertEqual(descendants([alone]), [alone])
+        found = descendants([both])
+        self.assertEqual((found[0], len(found)), (both, 2))
+        self.assertGreater(memory([both]), memory(found[1:]))
+
+    def test_memory(self):
+        """What a process holds shows, whether it is asked for as Rss or as Pss."""
+        small, large = self.start(""), self.start("kept = b'x' * (32 << 20)")
+        self.assertLess(abs(memory([large]) - memory([small]) - (32 << 20)), 2 << 20)
+        self.assertGreater(memory([large], "Pss"), 32 << 20)
+
+    def test_gone(self):
+        """A process that has gone takes nothing."""
+        child = self.children.start("one", [sys.executable, "-c", ""])
+        child.process.wait(20)
+        self.assertEqual((cpu([child.pid]), memory([child.pid])), (0, 0))
+
+
+def _content(path):
+    with open(path, encoding="ascii") as stream:
+        return stream.read()

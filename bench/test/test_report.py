@@ -1,0 +1,99 @@
+"""
+Tests of L{bench.report}.
+"""
+
+from __future__ import annotations
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from bench.measures import Measure
+from bench.report import document, number, simpleTable, tables
+from bench.results import Results
+
+
+def _results():
+    results = Results("2026-01-02", ["nginx", "mailgate", "HAProxy"], facts=[("machine", "a fast one")])
+    plain = Measure("login.plain", "plain", goal=1.3)
+    for proxy, figure in (("nginx", 0.2), ("mailgate", 0.25), ("HAProxy", 0.1)):
+        results.add(plain, proxy, figure)
+    results.notes["HAProxy"] = "relays only"
+    return results
+
+
+class NumberTests(SynchronousTestCase):
+    """L{number}."""
+
+    def test_digits(self):
+        """Three or four digits, whatever the size; thousands are grouped."""
+        said = [number(figure) for figure in (0.1234, 1.5, 12.34, 123.4, 12345.6)]
+        self.assertEqual(said, ["0.123", "1.500", "12.3", "123", "12,346"])
+
+    def test_nothing(self):
+        """What was not measured is a dash, never a nought."""
+        self.assertEqual(number(None), "-")
+        self.assertEqual(number(0.0), "0.000")
+
+
+class SimpleTableTests(SynchronousTestCase):
+    """L{simpleTable}."""
+
+    def test_aligned(self):
+        """Columns are as wide as their widest cell; figures stand right."""
+        self.assertEqual(
+            simpleTable([["what", "n"], ["a", "12"]]),
+            "====  ==\nwhat   n\n====  ==\na     12\n====  ==",
+        )
+
+
+class TablesTests(SynchronousTestCase):
+    """L{tables} and L{document}."""
+
+    def test_compared(self):
+        """What is compared stands together, with the goal and whether it was reached; then the others."""
+        lines = tables(_results()).splitlines()
+        head = "CPU of a login (ms)  nginx  mailgate  ours / nginx  goal  reached  HAProxy [1]_"
+        self.assertEqual(lines[1], head)
+        self.assertEqual(lines[3].split(), ["plain", "0.200", "0.250", "1.25", "1.3", "yes", "0.100"])
+
+    def test_alone(self):
+        """Where only one of the two was measured, nothing is compared."""
+        results = Results("2026-01-02", ["mailgate"])
+        results.add(Measure("login.plain", "plain", goal=1.3), "mailgate", 0.25)
+        self.assertNotIn("goal", tables(results))
+        self.assertIn("0.250", tables(results))
+
+    def test_notMeasured(self):
+        """A proxy without a figure in a row has a dash there; a group without figures has no table."""
+        results = _results()
+        results.add(Measure("login.tls", "TLS"), "mailgate", 1.0)
+        (row,) = [line for line in tables(results).splitlines() if line.startswith("TLS")]
+        self.assertEqual(row.split(), ["TLS", "-", "1.000", "-", "-", "-", "-"])
+        self.assertNotIn("round trip", tables(results))
+
+    def test_noGoals(self):
+        """A group that nothing is aimed at has no columns for it."""
+        results = Results("2026-01-02", ["nginx", "mailgate"])
+        for proxy in results.proxies:
+            results.add(Measure("growth.0", "0 sessions", sessions=0), proxy, 0.25)
+        self.assertIn("ours / nginx", tables(results))
+        self.assertNotIn("goal", tables(results))
+
+    def test_smallRatio(self):
+        """A ratio far below 1 keeps its digits."""
+        results = Results("2026-01-02", ["nginx", "mailgate"])
+        for proxy, figure in (("nginx", 44.0), ("mailgate", 0.2)):
+            results.add(Measure("latency.fetch.plain.p50", "FETCH", goal=0.05), proxy, figure)
+        self.assertIn(" 0.005 ", tables(results))
+
+    def test_document(self):
+        """The whole report says what it was measured on, what was left out, and what a note is about."""
+        results = _results()
+        results.omitted.append("dovecot: no dovecot is installed here")
+        text = document(results)
+        self.assertTrue(text.startswith("mailgate and others, 2026-01-02\n===============================\n"))
+        for part in (":machine: a fast one\n", "* dovecot: no dovecot is", ".. [1] HAProxy: relays only.\n"):
+            self.assertIn(part, text)
+
+    def test_nothingLeftOut(self):
+        """Where all was measured, nothing is said to be left out."""
+        self.assertNotIn("Left out", document(_results()))

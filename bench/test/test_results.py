@@ -1,0 +1,76 @@
+"""
+Tests of L{bench.results}.
+"""
+
+from __future__ import annotations
+
+import json
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from bench.measures import Measure
+from bench.results import Results
+
+PLAIN = Measure("login.plain", "plain", goal=1.3)
+CACHED = Measure("login.plain.cached", "plain, cached", 0.9, "login.plain", "cached")
+UNAIMED = Measure("login.tls", "TLS")
+
+
+class ResultsTests(SynchronousTestCase):
+    """L{Results}."""
+
+    def setUp(self):
+        self.results = Results("2026-01-02", ["nginx", "mailgate", "HAProxy"])
+        for theirs, ours in ((2.0, 2.6), (9.0, 2.4), (1.0, 9.0)):
+            self.results.add(PLAIN, "nginx", theirs)
+            self.results.add(PLAIN, "mailgate", ours)
+
+    def test_median(self):
+        """A figure is the median over the repeats: what happened once does not move it."""
+        self.assertEqual(self.results.figure("login.plain", "nginx"), 2.0)
+        self.assertEqual(self.results.figure("login.plain", "mailgate"), 2.6)
+
+    def test_missing(self):
+        """What was not measured has no figure, no ratio and no verdict."""
+        self.assertIsNone(self.results.figure("login.plain", "HAProxy"))
+        self.assertIsNone(self.results.figure("login.other", "nginx"))
+        self.results.add(UNAIMED, "mailgate", 1.0)
+        self.assertIsNone(self.results.ratio(UNAIMED))
+        self.assertIsNone(self.results.reached(UNAIMED))
+
+    def test_ratio(self):
+        """The ratio is ours by nginx's, of the medians."""
+        self.assertEqual(self.results.ratio(PLAIN), 1.3)
+
+    def test_reached(self):
+        """A goal is reached at the very figure, and missed above."""
+        self.assertIs(self.results.reached(PLAIN), True)
+        worse = Measure("login.tls", "TLS", goal=0.95)
+        self.results.add(worse, "nginx", 1.0)
+        self.results.add(worse, "mailgate", 0.96)
+        self.assertIs(self.results.reached(worse), False)
+
+    def test_noGoal(self):
+        """Without a goal there is a ratio, and no verdict."""
+        self.results.add(UNAIMED, "nginx", 1.0)
+        self.results.add(UNAIMED, "mailgate", 4.0)
+        self.assertEqual((self.results.ratio(UNAIMED), self.results.reached(UNAIMED)), (4.0, None))
+
+    def test_variant(self):
+        """A variant of ours is compared with what nginx does without one."""
+        self.results.add(CACHED, "mailgate", 1.6)
+        self.assertEqual(self.results.ratio(CACHED), 0.8)
+        self.assertEqual(self.results.figureIn(CACHED, "nginx"), 2.0)
+
+    def test_columns(self):
+        """Only proxies that were measured have a column."""
+        self.assertEqual(self.results.columns(self.results.rows("login")), ["nginx", "mailgate"])
+
+    def test_data(self):
+        """JSON holds every single figure beside the medians."""
+        data = json.loads(json.dumps(self.results.asData()))
+        self.assertEqual(data["started"], "2026-01-02")
+        (row,) = data["measures"]
+        self.assertEqual(row["figures"], {"nginx": [2.0, 9.0, 1.0], "mailgate": [2.6, 2.4, 9.0]})
+        self.assertEqual(row["medians"], {"nginx": 2.0, "mailgate": 2.6})
+        self.assertEqual((row["ratio"], row["goal"], row["reached"]), (1.3, 1.3, True))

@@ -1,0 +1,132 @@
+"""
+Tests of L{bench.backend}, L{bench.authservice} and L{bench.certificate}, over real sockets.
+"""
+
+from __future__ import annotations
+
+import socket
+import ssl
+import tempfile
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from bench.certificate import makeCertificate
+from bench.measuring import AuthCounter
+from bench.test.direct import services
+
+
+class _ServiceTests(SynchronousTestCase):
+    def setUp(self):
+        running = services()
+        self.site, _ = running.__enter__()
+        self.addCleanup(running.__exit__, None, None, None)
+
+    def connect(self, port):
+        connection = socket.create_connection(("127.0.0.1", port), timeout=10)
+        self.addCleanup(connection.close)
+        stream = connection.makefile("rwb", buffering=0)
+        self.addCleanup(stream.close)
+        return stream
+
+
+class BackendTests(_ServiceTests):
+    """L{bench.backend}."""
+
+    def setUp(self):
+        super().setUp()
+        self.stream = self.connect(self.site.backendPort)
+        self.greeting = self.stream.readline()
+
+    def test_greeting(self):
+        """It greets first, with what proxies look for among its capabilities."""
+        self.assertEqual(self.greeting, b"* OK [CAPABILITY IMAP4rev1 SASL-IR ID LITERAL+ AUTH=PLAIN] ready\r\n")
+
+    def test_login(self):
+        """A login is answered under its tag."""
+        self.stream.write(b"x7 LOGIN joe sesame\r\n")
+        self.assertEqual(self.stream.readline(), b"x7 OK done\r\n")
+
+    def test_literals(self):
+        """A login in synchronising literals is asked on for each, and answered once."""
+        self.stream.write(b"x LOGIN {3}\r\n")
+        self.assertEqual(self.stream.readline(), b"+ go on\r\n")
+        self.stream.write(b"joe {6}\r\n")
+        self.assertEqual(self.stream.readline(), b"+ go on\r\n")
+        self.stream.write(b"sesame\r\n")
+        self.assertEqual(self.stream.readline(), b"x OK done\r\n")
+
+    def test_nonSynchronisingLiterals(self):
+        """A literal with a plus is not asked on for, and may hold what looks like a command."""
+        self.stream.write(b"x LOGIN {7+}\r\nj\r\noe\r\n sesame\r\ny NOOP\r\n")
+        self.assertEqual(self.stream.readline(), b"x OK done\r\n")
+        self.assertEqual(self.stream.readline(), b"y OK done\r\n")
+
+    def test_fetch(self):
+        """A message has as many bytes as were asked for, be it more than the server has at hand at once."""
+        for size in (1, 16384, 3 * 1024 * 1024 + 5):
+            self.stream.write(b"f FETCH %d\r\n" % size)
+            self.assertEqual(self.stream.readline(), b"* 1 FETCH (BODY[] {%d}\r\n" % size)
+            missing = size
+            while missing:
+                missing -= len(self.stream.read(missing))
+            self.assertEqual(self.stream.readline(), b")\r\n")
+            self.assertEqual(self.stream.readline(), b"f OK done\r\n")
+
+    def test_ping(self):
+        """A ping comes back as it was."""
+        self.stream.write(b"ping 123\r\n")
+        self.assertEqual(self.stream.readline(), b"ping 123\r\n")
+
+    def test_logout(self):
+        """After LOGOUT it closes."""
+        self.stream.write(b"x LOGOUT\r\n")
+        self.assertEqual(self.stream.readline(), b"* BYE see you\r\n")
+        self.assertEqual(self.stream.readline(), b"x OK done\r\n")
+        self.assertEqual(self.stream.readline(), b"")
+
+
+class AuthServiceTests(_ServiceTests):
+    """L{bench.authservice}."""
+
+    def answer(self, stream):
+        return list(iter(stream.readline, b"\r\n"))
+
+    def test_keptAlive(self):
+        """HTTP/1.1 is kept alive, and every question is sent to the backend."""
+        stream = self.connect(self.site.authPort)
+        for _ in range(2):
+            stream.write(b"GET /auth HTTP/1.1\r\nHost: a\r\n\r\n")
+            answer = self.answer(stream)
+            self.assertEqual(answer[0], b"HTTP/1.1 200 OK\r\n")
+            self.assertIn(b"Auth-Status: OK\r\n", answer)
+            self.assertIn(b"Auth-Port: %d\r\n" % self.site.backendPort, answer)
+            self.assertNotIn(b"Connection: close\r\n", answer)
+
+    def test_closed(self):
+        """HTTP/1.0, and HTTP/1.1 that asks for it, is closed after the answer."""
+        for question in (b"GET /auth HTTP/1.0\r\n\r\n", b"GET /auth HTTP/1.1\r\nConnection: close\r\n\r\n"):
+            stream = self.connect(self.site.authPort)
+            stream.write(question)
+            self.assertIn(b"Auth-Status: OK\r\n", self.answer(stream))
+            self.assertEqual(stream.read(1), b"")
+
+    def test_counted(self):
+        """It tells how many logins it was asked for; that question is not one of them."""
+        counter = AuthCounter(self.site.authPort)
+        self.assertEqual(counter.asked(), 0)
+        stream = self.connect(self.site.authPort)
+        stream.write(b"GET /auth HTTP/1.1\r\n\r\n" * 3)
+        for _ in range(3):
+            self.answer(stream)
+        self.assertEqual([counter.asked(), counter.asked()], [3, 3])
+
+
+class CertificateTests(SynchronousTestCase):
+    """L{makeCertificate}."""
+
+    def test_usable(self):
+        """Certificate and key fit each other, in two files and in one."""
+        with tempfile.TemporaryDirectory() as folder:
+            certificate, key, both = makeCertificate(folder)
+            ssl.create_default_context().load_cert_chain(certificate, key)
+            ssl.create_default_context().load_cert_chain(both)

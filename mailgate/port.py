@@ -1,0 +1,135 @@
+# -*- test-case-name: mailgate.test.test_transport_contract mailgate.test.test_port -*-
+"""
+Listening sockets, whose connections are L{StreamTransport}s.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+from contextlib import suppress
+from typing import Any
+
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.interfaces import IAddress, IListeningPort, IReactorTime
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from mailgate.poller import READABLE, Poller
+from mailgate.transport import StreamTransport, addressOf
+
+__all__ = ["LeanPort"]
+
+BATCH = 64
+"""Connections accepted at once: those who are connected already have their turn after as many newcomers."""
+
+BREATH = 1.0
+"""Seconds without a new connection after the system had no descriptor, or no memory, for one."""
+
+_EXHAUSTED = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
+
+
+@implementer(IListeningPort)
+class LeanPort:
+    """The listening socket C{fd}, of address C{family}, which stays the caller's: this keeps a duplicate."""
+
+    _log = Logger()
+
+    def __init__(self, poller: Poller, reactor: IReactorTime, fd: int, family: int, factory: Any) -> None:
+        self._poller = poller
+        self._reactor = reactor
+        self._family = family
+        self._factory = factory
+        self._socket = socket.socket(family, socket.SOCK_STREAM, 0, os.dup(fd))
+        self._listening = False
+        self._resting: Any = None
+        self._complained = False
+        # Accepted connections inherit it: one system call less for each.
+        self._noDelay = family != socket.AF_UNIX
+        if self._noDelay:
+            self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+    def startListening(self) -> None:
+        if not self._listening:
+            self._listening = True
+            self._factory.doStart()
+            self._poller.watch(self._socket.fileno(), self, READABLE)
+
+    def ready(self, fd: int, events: int) -> None:
+        """Somebody wants in."""
+        family, factory, poller, noDelay = self._family, self._factory, self._poller, self._noDelay
+        accept = self._socket._accept  # type: ignore[attr-defined]
+        for _ in range(BATCH):
+            try:
+                accepted, peer = accept()
+            except BlockingIOError:
+                return
+            except OSError as error:
+                if error.errno in _EXHAUSTED:
+                    self._rest(error)
+                    return
+                # One that has left again, or that a packet filter has something against.
+                continue
+            os.set_blocking(accepted, False)
+            address = addressOf(family, peer)
+            transport = StreamTransport(poller, accepted, family, address, noDelay)
+            transport.accepted = True
+            try:
+                self._begin(factory, transport, address)
+            except Exception:
+                self._log.failure("a connection could not be begun", Failure())
+            if not self._listening:
+                return
+
+    def _begin(self, factory: Any, transport: StreamTransport, address: IAddress) -> None:
+        protocol = None
+        try:
+            protocol = factory.buildProtocol(address)
+        finally:
+            if protocol is None:
+                os.close(transport.fd)
+        if protocol is not None:
+            try:
+                transport.open(protocol)
+            except Exception:
+                transport.failed(Failure())
+                raise
+
+    def _rest(self, error: OSError) -> None:
+        """Leave newcomers in the queue for a moment: to ask again at once would keep the processor busy."""
+        if not self._complained:
+            self._complained = True
+            self._log.error(
+                "no connection can be accepted: {reason}; trying again every {seconds:g} s",
+                reason=os.strerror(error.errno or 0),
+                seconds=BREATH,
+            )
+        self._poller.change(self._socket.fileno(), READABLE, 0)
+        self._resting = self._reactor.callLater(BREATH, self._wake)
+
+    def _wake(self) -> None:
+        self._resting = None
+        self._poller.change(self._socket.fileno(), 0, READABLE)
+
+    def failed(self, failure: Failure) -> None:
+        """What went wrong with one connection is not the others' business."""
+
+    def stopListening(self) -> Deferred[None]:
+        """Accept no more. The connections that there are go on."""
+        if self._listening:
+            self._listening = False
+            if self._resting is not None:
+                self._resting.cancel()
+                self._resting = None
+            if self._family == socket.AF_UNIX:
+                # As Twisted's.
+                with suppress(FileNotFoundError):
+                    os.unlink(self._socket.getsockname())
+            self._poller.release(self._socket.detach())
+            self._factory.doStop()
+        return succeed(None)
+
+    def getHost(self) -> IAddress:
+        return addressOf(self._family, self._socket.getsockname())

@@ -1,0 +1,156 @@
+# -*- test-case-name: mailgate.test.test_transport_contract -*-
+"""
+TLS between a transport on a raw descriptor and its protocol.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from OpenSSL import SSL
+from twisted.internet.error import ConnectionDone, ConnectionLost
+from twisted.internet.interfaces import IHandshakeListener
+from twisted.python.failure import Failure
+
+from mailgate.tlsengine import PeerClosed, TLSEngine
+
+if TYPE_CHECKING:
+    from mailgate.transport import StreamTransport
+
+__all__ = ["TLSLayer"]
+
+
+class TLSLayer:
+    """
+    C{transport}'s TLS, by C{engine}. What is written before the handshake is complete is kept until then; it is for the
+    protocol not to write without end to a peer that does not answer.
+    """
+
+    def __init__(self, transport: StreamTransport, engine: TLSEngine) -> None:
+        self.engine = engine
+        self._transport = transport
+        self.early: list[bytes] = []
+        """What the protocol has written before the handshake was complete."""
+        self.closed = False
+        """Whether nothing more is said."""
+        self._closing = False
+        self._unread = False
+        self._ended = False
+
+    @property
+    def connection(self) -> Any:
+        """OpenSSL's connection."""
+        return self.engine.connection
+
+    @property
+    def handshaken(self) -> bool:
+        """Whether the handshake is complete."""
+        return self.engine.handshaken
+
+    def start(self) -> None:
+        """Shake hands. The side of the client speaks first."""
+        self._advance()
+
+    def received(self, data: bytes) -> None:
+        """C{data} has come from the peer; nothing is the end of it."""
+        if data:
+            self.engine.feed(data)
+            self._advance()
+        else:
+            # Without a goodbye: what came before may have been cut off by anybody.
+            self._transport.connectionLost(Failure(ConnectionLost()))
+
+    def resume(self) -> None:
+        """The protocol takes data again: there may be some that has been decrypted for it."""
+        if self._unread:
+            self._transport.poller.soon(self._readOn)
+
+    def _readOn(self) -> None:
+        if self._transport.connected and self._unread:
+            self._advance()
+
+    def _advance(self) -> None:
+        transport, engine = self._transport, self.engine
+        try:
+            if engine.handshaken or self._shakeHands():
+                self._read()
+        except SSL.Error as error:
+            self._fail(error)
+            return
+        if transport.connected:
+            transport.send(engine.output())
+
+    def _shakeHands(self) -> bool:
+        """Go on with the handshake; gives whether it is complete."""
+        transport, engine = self._transport, self.engine
+        try:
+            done = engine.handshake()
+        except SSL.Error:
+            raise
+        except Exception as error:
+            # The creator of the connection has refused the peer: its certificate, as a rule.
+            self._fail(error)
+            return False
+        if not done:
+            return False
+        # What the handshake still has to say goes out with what the protocol says first.
+        early, self.early = self.early, []
+        for data in early:
+            self._encrypt(data)
+        if self._closing:
+            self.close()
+            transport.loseConnection()
+        if IHandshakeListener.providedBy(transport.protocol):
+            transport.protocol.handshakeCompleted()
+        return transport.connected
+
+    def _read(self) -> None:
+        """Give the protocol what has been decrypted, as long as it takes it."""
+        transport, engine = self._transport, self.engine
+        self._unread = False
+        while transport.connected:
+            if not transport.reading:
+                self._unread = True
+                return
+            try:
+                data = engine.read()
+            except PeerClosed:
+                if not self._ended:
+                    self._ended = True
+                    transport.readEnded(ConnectionDone())
+                return
+            if data is None:
+                return
+            transport.protocol.dataReceived(bytes(data))
+
+    def _fail(self, error: Exception) -> None:
+        """TLS has failed: send the alert that says so, if it can be sent, and end."""
+        transport = self._transport
+        self.closed = True
+        if transport.connected:
+            transport.send(self.engine.output())
+            failure = Failure(error)
+            transport.pauseProducing()
+            transport.poller.soon(lambda: transport.connectionLost(failure))
+
+    def write(self, data: bytes) -> None:
+        """Encrypt C{data} and send it."""
+        if self.closed or not self._transport.connected:
+            return
+        if self.engine.handshaken:
+            self._encrypt(data)
+        elif data:
+            self.early.append(bytes(data))
+
+    def _encrypt(self, data: bytes) -> None:
+        self.engine.write(data)
+        self._transport.send(self.engine.output())
+
+    def close(self) -> None:
+        """Say goodbye, as soon as there is somebody to say it to."""
+        if not self.engine.handshaken:
+            self._closing = True
+        elif not self.closed:
+            self.closed = True
+            self.engine.closeNotify()
+            self._transport.send(self.engine.output())
