@@ -116,10 +116,13 @@ def _inviteAll(bench: Bench, arguments: argparse.Namespace) -> None:
             bench.results.proxies.append(proxy.name)
             if proxy.note:
                 bench.results.notes[proxy.name] = proxy.note
-    if OURS not in bench.results.proxies or "login" not in arguments.only:
-        return
+    if OURS in bench.results.proxies and "login" in arguments.only:
+        _inviteVariants(bench, arguments.mailgate)
+
+
+def _inviteVariants(bench: Bench, source: str) -> None:
     for variant in filter(None, VARIANTS):
-        proxy = MailgateProxy(arguments.mailgate, variant)
+        proxy = MailgateProxy(source, variant)
         reason = proxy.find()
         if reason is None:
             bench.variants[variant] = proxy

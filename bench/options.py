@@ -61,7 +61,7 @@ latency (what a client waits), growth (CPU of a login beside thousands of idle s
 def parser() -> argparse.ArgumentParser:
     """
     The options: C{only} and C{proxies} are lists of known words in their own order, C{repeats} is a number from 1 on,
-    C{nginx} and C{mailgate} are absolute paths, C{nginx} or C{None}.
+    C{mailgate} is an absolute path, and so is C{nginx}, or C{None}.
     """
     made = argparse.ArgumentParser(prog="python -m bench", description=_DESCRIPTION, epilog=_EPILOG)
     option = made.add_argument
@@ -74,9 +74,8 @@ def parser() -> argparse.ArgumentParser:
     option("--repeats", type=_count, default=5, metavar="N", help="figures are medians over N (default: 5)")
     option("--quick", action="store_true", help="little work, one repeat: shows whether it runs, not how fast")
     option("--nginx", type=_program, metavar="PATH", help="the nginx to measure (default: the installed one)")
-    option(
-        "--mailgate", metavar="FOLDER", default=REPOSITORY, help="the source of the mailgate to measure (default: this)"
-    )
+    source = "the source of the mailgate to measure (default: this one)"
+    option("--mailgate", type=_folder, metavar="FOLDER", default=REPOSITORY, help=source)
     results = os.path.join(REPOSITORY, "bench", "results")
     option("--output", metavar="FOLDER", default=results, help="where to write to (default: bench/results)")
     option("--no-plots", dest="plots", action="store_false", help="make no plots, which take matplotlib")
