@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from functools import lru_cache
 
 from attrs import frozen
 from twisted.internet.abstract import isIPv6Address
@@ -109,10 +110,13 @@ def _last(headers: Headers, name: bytes) -> bytes | None:
 
 def verdict(headers: Headers) -> Denial | Wait | None:
     """What C{Auth-Status} says: L{None} is C{OK}. A refusal goes before C{WAIT}, and that before C{OK}."""
-    statuses = [status.strip(b" ") for status in headers.getRawHeaders(b"Auth-Status", ())]
+    given = headers.getRawHeaders(b"Auth-Status", ())
+    if given == [b"OK"]:
+        return None
+    statuses = [status.strip(b" ") for status in given]
     texts = [status for status in statuses if status not in (b"OK", b"WAIT")]
-    given = _last(headers, b"Auth-Wait") or b""
-    wait = min(int(given), LONGEST_WAIT) if _SECONDS.fullmatch(given) else 0
+    pause = _last(headers, b"Auth-Wait") or b""
+    wait = min(int(pause), LONGEST_WAIT) if _SECONDS.fullmatch(pause) else 0
     if texts:
         text = _clean(texts[-1])
         code = _clean(_last(headers, b"Auth-Error-Code"))
@@ -127,15 +131,13 @@ def _clean(text: bytes | None) -> bytes | None:
     return text if text and not _CONTROL.search(text) else None
 
 
-def _backend(headers: Headers, default: Backend | None) -> Backend:
+@lru_cache(1024)
+def _backend(address: bytes | None, port: bytes | None) -> Backend:
     """
-    Where the account lives.
+    Where the account lives. A site has some backends and many logins: what was found out once is known.
 
     @raise Unusable: the service did not say, or said nonsense.
     """
-    address, port = _last(headers, b"Auth-Server"), _last(headers, b"Auth-Port")
-    if not address and not port and default is not None:
-        return default
     socket = _SOCKET.fullmatch(address or b"")
     if socket is not None:
         return Backend(f"unix:{socket[1].decode('ascii')}", 0)
@@ -170,14 +172,15 @@ def route(request: LoginRequest, headers: Headers, default: Backend | None) -> R
     @raise Unusable: something is missing from it, or wrong with it.
     """
     credentials = request.credentials
-    user, password = _last(headers, b"Auth-User"), _last(headers, b"Auth-Pass")
-    if user is None:
-        user = credentials.user
+    givenUser, givenPassword = _last(headers, b"Auth-User"), _last(headers, b"Auth-Pass")
+    user = credentials.user if givenUser is None else givenUser
+    password = givenPassword
     if password is None and credentials.method is Method.PLAIN:
         password = credentials.secret
-    backend = _backend(headers, default)
+    address, port = _last(headers, b"Auth-Server"), _last(headers, b"Auth-Port")
+    backend = default if default is not None and not (address or port) else _backend(address, port)
     if password is None and request.protocol != "smtp":
         raise Unusable("did not send password")
-    if not fitForWire(_last(headers, b"Auth-User"), _last(headers, b"Auth-Pass")):
+    if not fitForWire(givenUser, givenPassword):
         raise Unusable("sent a login or password with NUL in it")
     return Route((backend,), user, password)

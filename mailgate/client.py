@@ -13,7 +13,7 @@ from attrs import frozen
 from twisted.internet.defer import Deferred, TimeoutError
 from twisted.internet.error import ConnectError
 from twisted.internet.error import TimeoutError as ConnectTimeout
-from twisted.internet.interfaces import IHalfCloseableProtocol, IHandshakeListener
+from twisted.internet.interfaces import IHalfCloseableProtocol, IHandshakeListener, IStreamClientEndpoint
 from twisted.internet.protocol import Factory
 from twisted.python.failure import Failure
 from zope.interface import alsoProvides, implementer
@@ -261,6 +261,10 @@ class ProxyClient(RelayedProtocol):
             more.callback(None)
 
 
+_MOST_ENDPOINTS = 1024
+"""Backends whose endpoints are kept: an authentication service may name any number."""
+
+
 class _Once(Factory):
     """Gives C{client} to one connection."""
 
@@ -311,6 +315,7 @@ class Connector:
         self._reactor = reactor
         self._journal = journal
         self._trust = trust
+        self._endpoints: dict[tuple[str, int], IStreamClientEndpoint] = {}
         self._passErrorMessage = settings[ProxySettings].passErrorMessage
 
     async def connect(self, route: Route, request: LoginRequest, session: Session) -> ProxyClient | Refusal | Denial:
@@ -338,8 +343,7 @@ class Connector:
     async def _attempt(self, backend: Backend, route: Route, request: LoginRequest, session: Session) -> ProxyClient:
         session.enter(Phase.CONNECT)
         client = self._client(self._settings, self._serverName, backend, route, request)
-        endpoint = endpointFor(self._reactor, backend.host, backend.port, None)
-        connecting = endpoint.connect(_Once(client))
+        connecting = self._endpoint(backend).connect(_Once(client))
         connecting.addCallbacks(_passHalfCloses, lambda failure: client.fail(_connectError(failure)))
         deadline = self._reactor.callLater(self._timeout, client.fail, TimeoutError())
         try:
@@ -353,6 +357,16 @@ class Connector:
             if deadline.active():
                 deadline.cancel()
         return client
+
+    def _endpoint(self, backend: Backend) -> IStreamClientEndpoint:
+        """Where C{backend} is. A site has some backends, and many logins."""
+        endpoint = self._endpoints.get((backend.host, backend.port))
+        if endpoint is None:
+            if len(self._endpoints) >= _MOST_ENDPOINTS:
+                self._endpoints.clear()
+            endpoint = endpointFor(self._reactor, backend.host, backend.port, None)
+            self._endpoints[backend.host, backend.port] = endpoint
+        return endpoint
 
     def _refused(self, refused: LoginRefused, route: Route, session: Session) -> Refusal | Denial:
         if not route.judged:

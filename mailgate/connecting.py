@@ -70,7 +70,7 @@ class _Attempt:
             self._deadline = reactor.callLater(timeout, self.giveUp, TimeoutError())
 
     def _connect(self, source: tuple[str, int] | None) -> None:
-        made = socket.socket(self._family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+        made = socket.SocketType(self._family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
         try:
             if self._family != socket.AF_UNIX:
                 made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

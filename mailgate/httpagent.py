@@ -49,6 +49,8 @@ __all__ = [
     "PreparedHeaders",
 ]
 
+_DONE = Failure(ResponseDone())
+
 BODY_PATIENCE = 1.0
 """
 Seconds that the rest of a body, or the end of a connection that has no future, is waited for. The answer has been given
@@ -140,7 +142,9 @@ class FieldHeaders(Headers):
         self._ordinary().setRawHeaders(name, values)
 
     def removeHeader(self, name: AnyStr) -> None:
-        self._ordinary().removeHeader(name)
+        # Decoders remove what they did not find, too.
+        if self.hasHeader(name):
+            self._ordinary().removeHeader(name)
 
     def getAllRawHeaders(self) -> Iterator[tuple[bytes, Sequence[bytes]]]:
         return self._ordinary().getAllRawHeaders()
@@ -205,7 +209,7 @@ class HTTPResponse:
     def deliverBody(self, protocol: IProtocol) -> None:
         """Tell C{protocol} that this was all."""
         protocol.makeConnection(cast(ITransport, self))
-        protocol.connectionLost(Failure(ResponseDone()))
+        protocol.connectionLost(_DONE)
 
     def setPreviousResponse(self, response: IResponse) -> None:
         """Remember the redirect that led here."""

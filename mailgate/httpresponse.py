@@ -51,7 +51,9 @@ class ResponseHead:
 
 _HEAD_END = re.compile(rb"\n\r?\n")
 _STATUS_LINE = re.compile(rb"HTTP/1\.([0-9]) ([1-9][0-9][0-9])(?: ([^\r\0]*))?")
-_FIELD = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+)(?::([^\r]*))?")
+_FIELD = rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+)(:[^\r\n]*)?\r?(?:\n|\Z)"
+_FIELDS = re.compile(rb"(?:" + _FIELD + rb")*")
+_EACH_FIELD = re.compile(_FIELD)
 _CHUNK = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t]*(?:;.*)?", re.DOTALL)
 _LENGTH = re.compile(rb"[0-9]{1,15}")
 _PREFIX = b"HTTP/1."
@@ -181,6 +183,8 @@ class ResponseParser:
 
     def _bound(self, start: int, end: int) -> None:
         """Refuse a head that is too long, or a line of it, be they complete or not."""
+        if end <= MAX_LINE and not self._passedOver:
+            return
         if self._passedOver + end > MAX_HEAD:
             raise ProtocolError(f"the response's head is longer than {MAX_HEAD} bytes")
         feed = self._buffer.find(b"\n", start, end)
@@ -191,21 +195,17 @@ class ResponseParser:
             raise ProtocolError(f"a line of the response's head is longer than {MAX_LINE} bytes")
 
     def _parse(self, block: bytes) -> ResponseHead:
-        first, *lines = block.split(b"\n")
+        first, _, rest = block.partition(b"\n")
         status = _STATUS_LINE.fullmatch(first.removesuffix(b"\r"))
         if status is None:
             raise ProtocolError("the response has an invalid status line")
         code = int(status[2])
         if code == 101:
             raise ProtocolError("the response changes the protocol, which nobody asked for")
-        fields = []
-        for line in lines:
-            field = _FIELD.fullmatch(line.removesuffix(b"\r"))
-            if field is None:
-                raise ProtocolError("the response has an invalid header")
-            # nginx takes a line without a colon for a header without a meaning.
-            if field[2] is not None:
-                fields.append((field[1], field[2].strip(b" ")))
+        if not _FIELDS.fullmatch(rest):
+            raise ProtocolError("the response has an invalid header")
+        # nginx takes a line without a colon for a header without a meaning.
+        fields = [(name, value[1:].strip(b" ")) for name, value in _EACH_FIELD.findall(rest) if value]
         return ResponseHead(int(status[1]), code, status[3] or b"", tuple(fields))
 
     def _frame(self, head: ResponseHead) -> None:

@@ -20,8 +20,8 @@ from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.interfaces import IListeningPort
 from twisted.internet.protocol import Factory
 
-from mailgate.client import Connector
-from mailgate.dialogue import MailProtocol
+from mailgate.client import Connector, ProxySettings
+from mailgate.dialogue import DialogueSettings, MailProtocol
 from mailgate.directives import (
     ConfigurationError,
     Level,
@@ -38,7 +38,7 @@ from mailgate.interfaces import IAuthenticator
 from mailgate.journal import Journal
 from mailgate.relay import Relays
 from mailgate.session import STORY
-from mailgate.tls import ServerTLS
+from mailgate.tls import ServerTLS, TLSSettings
 
 __all__ = ["ListenError", "ListenSettings", "Listener", "ProxyServerFactory"]
 
@@ -136,6 +136,11 @@ class ProxyServerFactory(Factory):
         self.journal = journal
         self.tls = tls
         self.randomness = randomness
+        # Looked up once: a dialogue asks for them again and again.
+        self.protocolSettings: Any = settings[record.settings]
+        self.dialogue = settings[DialogueSettings]
+        self.starttls = settings[TLSSettings].starttls
+        self.relayTimeout = settings[ProxySettings].timeout
         self.relays = Relays(clock) if relays is None else relays
         self.connections: set[Any] = set()
 

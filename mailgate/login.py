@@ -8,12 +8,12 @@ Secrets are left out of every C{repr}.
 
 from __future__ import annotations
 
+import re
 from enum import Enum
 
 from attrs import field, frozen
 
 __all__ = [
-    "FORBIDDEN",
     "Backend",
     "BackendTLS",
     "Client",
@@ -29,13 +29,13 @@ __all__ = [
     "fitForWire",
 ]
 
-FORBIDDEN = frozenset(b"\r\n\0")
+_FORBIDDEN = re.compile(rb"[\r\n\0]")
 """The bytes that no credential and no text of another service may carry onto a line-based wire."""
 
 
 def fitForWire(*texts: bytes | None) -> bool:
     """Whether none of C{texts} holds CR, LF or NUL, which would end a line, or a string, before its time."""
-    return not any(FORBIDDEN.intersection(text) for text in texts if text)
+    return not any(text and _FORBIDDEN.search(text) for text in texts)
 
 
 class Method(Enum):

@@ -104,6 +104,9 @@ class NamingReactor:
 
     def __init__(self, reactor: Any) -> None:
         self._reactor = reactor
+        # Those that a login needs, without a detour.
+        self.seconds = reactor.seconds
+        self.callLater = reactor.callLater
         self.nameResolver = SharedLookups(reactor.nameResolver)
 
     def __getattr__(self, name: str) -> Any:

@@ -40,7 +40,7 @@ class IOwner(Protocol):
         """C{fd} can be read or written, or has an error or has been hung up."""
 
     def failed(self, failure: Failure) -> None:
-        """L{ready} has raised C{failure}, which has been logged. Give up what it was about."""
+        """L{ready} has raised C{failure}, which has been logged, or the reactor stops. Give up what it was about."""
 
 
 @implementer(IReadDescriptor)
@@ -131,7 +131,14 @@ class Poller:
     def _surprised(self, owner: IOwner) -> None:
         failure = Failure()
         self._log.failure("a connection has failed", failure)
-        owner.failed(failure)
+        self._giveUp(owner, failure)
+
+    def _giveUp(self, owner: IOwner, failure: Failure) -> None:
+        try:
+            owner.failed(failure)
+        except Exception:
+            # The reactor would drop the poller for it, and all connections with that.
+            self._log.failure("a connection has not ended well")
 
     def _finish(self) -> None:
         """The end of a batch: first what was put off, then the descriptors nobody owns."""
@@ -158,4 +165,6 @@ class Poller:
         return "mailgate"
 
     def connectionLost(self, reason: Failure) -> None:
-        """The reactor drops its readers; whoever owns descriptors hears of it by himself."""
+        """The reactor drops its readers when it stops; with the poller goes whatever that watches."""
+        for owner in [each for each in self._owners if each is not None]:
+            self._giveUp(owner, reason)

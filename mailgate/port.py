@@ -26,9 +26,10 @@ BATCH = 64
 """Connections accepted at once: those who are connected already have their turn after as many newcomers."""
 
 BREATH = 1.0
-"""Seconds without a new connection after the system had no descriptor, or no memory, for one."""
+"""Seconds without a new connection after the system had none to give, for want of a descriptor, or of memory."""
 
-_EXHAUSTED = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
+_GONE = {errno.ECONNABORTED, errno.EPROTO, errno.EPERM}
+"""Who wanted in has left again, or a packet filter has something against him; the next may have come for all that."""
 
 
 @implementer(IListeningPort)
@@ -60,18 +61,18 @@ class LeanPort:
     def ready(self, fd: int, events: int) -> None:
         """Somebody wants in."""
         family, factory, poller, noDelay = self._family, self._factory, self._poller, self._noDelay
-        accept = self._socket._accept  # type: ignore[attr-defined]
+        # Private, and without a socket object for each.
+        accept = getattr(self._socket, "_accept", self._accept)
         for _ in range(BATCH):
             try:
                 accepted, peer = accept()
             except BlockingIOError:
                 return
             except OSError as error:
-                if error.errno in _EXHAUSTED:
-                    self._rest(error)
-                    return
-                # One that has left again, or that a packet filter has something against.
-                continue
+                if error.errno in _GONE:
+                    continue
+                self._rest(error)
+                return
             os.set_blocking(accepted, False)
             address = addressOf(family, peer)
             transport = StreamTransport(poller, accepted, family, address, noDelay)
@@ -82,6 +83,10 @@ class LeanPort:
                 self._log.failure("a connection could not be begun", Failure())
             if not self._listening:
                 return
+
+    def _accept(self) -> tuple[int, Any]:
+        accepted, peer = self._socket.accept()
+        return accepted.detach(), peer
 
     def _begin(self, factory: Any, transport: StreamTransport, address: IAddress) -> None:
         protocol = None
@@ -123,11 +128,15 @@ class LeanPort:
             if self._resting is not None:
                 self._resting.cancel()
                 self._resting = None
-            if self._family == socket.AF_UNIX:
-                # As Twisted's.
-                with suppress(FileNotFoundError):
-                    os.unlink(self._socket.getsockname())
+            else:
+                # The descriptor of which this one is a duplicate may stay open, and the system would go on to tell.
+                self._poller.change(self._socket.fileno(), READABLE, 0)
+            path = self._socket.getsockname()
             self._poller.release(self._socket.detach())
+            # As Twisted's; an abstract one, which has bytes for a name, has no file.
+            if self._family == socket.AF_UNIX and isinstance(path, str):
+                with suppress(OSError):
+                    os.unlink(path)
             self._factory.doStop()
         return succeed(None)
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.defer import CancelledError, Deferred
@@ -21,15 +21,15 @@ from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from mailgate.client import ProxyClient, ProxySettings
-from mailgate.dialogue import Command, DialogueSettings
+from mailgate.client import ProxyClient
+from mailgate.dialogue import Command
 from mailgate.framing import CommandReader
 from mailgate.journal import printable
 from mailgate.login import Client, Credentials, Denial, Envelope, LoginRequest, Method, Refusal, Route, Trouble
 from mailgate.relay import makeNoDelay
 from mailgate.sasl import MECHANISMS, InvalidResponse, Mechanism, decodeBase64
 from mailgate.session import Outcome, Phase, Session
-from mailgate.tls import TLSSettings, describeTLS
+from mailgate.tls import describeTLS
 
 if TYPE_CHECKING:
     from mailgate.listener import ProxyServerFactory
@@ -55,6 +55,8 @@ class ProxyServer(CommandReader):
     wording: ClassVar[Mapping[Trouble, bytes]]
     """What is said of each trouble, without the line end; in IMAP without the tag."""
     challengePrefix: ClassVar[bytes] = b"+ "
+    settings: Any
+    """The protocol's own."""
     tag: bytes = b""
 
     session: Session
@@ -66,8 +68,9 @@ class ProxyServer(CommandReader):
         self.factory: ProxyServerFactory = factory
         self.clock = factory.clock
         self._journal = factory.journal
-        self.dialogue = factory.settings[DialogueSettings]
-        self.starttls = factory.settings[TLSSettings].starttls
+        self.settings = factory.protocolSettings
+        self.dialogue = factory.dialogue
+        self.starttls = factory.starttls
         self._errors = 0
         self._salt: bytes | None = None
         self._mechanism: Mechanism | None = None
@@ -301,7 +304,8 @@ class ProxyServer(CommandReader):
     @property
     def mechanisms(self) -> tuple[bytes, ...]:
         """The SASL mechanisms that this server is configured to offer."""
-        raise NotImplementedError
+        offered: tuple[bytes, ...] = self.settings.mechanisms
+        return offered
 
     def _responseReceived(self, line: bytes) -> None:
         assert self._mechanism is not None
@@ -404,8 +408,8 @@ class ProxyServer(CommandReader):
         early = self.takeBuffer()
         self.transport.unregisterProducer()
         factory = self.factory
-        timeout = factory.settings[ProxySettings].timeout
-        relay = factory.relays.between(self, client, self.session, timeout, self.dialogue.timeout, factory.ended)
+        idle, linger = factory.relayTimeout, self.dialogue.timeout
+        relay = factory.relays.between(self, client, self.session, idle, linger, factory.ended)
         factory.connections.discard(self)
         factory.connections.add(relay)
         relay.start(self.accept(client) + client.leftOver, early)

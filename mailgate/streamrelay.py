@@ -16,6 +16,8 @@ from contextlib import suppress
 from typing import Any
 
 from OpenSSL import SSL
+from twisted.internet.error import ConnectionLost
+from twisted.internet.interfaces import IDelayedCall
 from twisted.python.failure import Failure
 
 from mailgate.pipes import Pipe, PipePool
@@ -37,6 +39,15 @@ MUCH = 262144
 GROWTH = 4
 """From one size to the next: a receiver who gets stuck has left no more than three times what he took before."""
 
+MOST_WAITING = 4 * MUCH
+"""Bytes that may wait for a receiver who makes TLS itself add to them; what is relayed to him is a quarter of it."""
+
+SMALL = 1024
+"""A flight of fewer bytes makes nothing grow that would have to be given back."""
+
+SETTLING = 1.0
+"""Seconds."""
+
 _SPLICE: int = getattr(os, "SPLICE_F_MOVE", 1) | getattr(os, "SPLICE_F_NONBLOCK", 2)
 
 
@@ -50,6 +61,29 @@ class StreamRelays(Relays):
         self.poller = poller
         self.pipes = PipePool()
         self.buffer = memoryview(bytearray(MUCH))
+        self._flying: set[StreamRelay] = set()
+        self._settling: IDelayedCall | None = None
+
+    def settleLater(self, relay: StreamRelay) -> None:
+        """Have C{relay} give back what its last flight has made grow, once that is over: soon the next one may come."""
+        self._flying.add(relay)
+        if self._settling is None:
+            self._settling = self.clock.callLater(SETTLING, self._settle)
+
+    def forget(self, relay: StreamRelay) -> None:
+        """C{relay} has ended."""
+        if relay in self._flying:
+            self._flying.remove(relay)
+            if not self._flying and self._settling is not None:
+                self._settling.cancel()
+                self._settling = None
+
+    def _settle(self) -> None:
+        self._settling = None
+        flying, self._flying = self._flying, set()
+        for relay in flying:
+            if not relay.settle(self.clock.seconds() - SETTLING / 2):
+                self.settleLater(relay)
 
     def between(
         self,
@@ -105,6 +139,14 @@ class StreamRelay:
     def moved(self) -> None:
         """A byte has."""
         self._active = self.means.clock.seconds()
+
+    def settle(self, since: float) -> bool:
+        """Give back what is not needed between flights; unless there was one after C{since}, which this says."""
+        if self._active > since:
+            return False
+        self._client.settle()
+        self._backend.settle()
+        return True
 
     def ended(self, end: _End) -> None:
         """C{end} sends no more: say so to the other, which may still have something to say."""
@@ -164,6 +206,7 @@ class StreamRelay:
         client, backend = self._client, self._backend
         if client.fd < 0 and backend.fd < 0:
             self.means.clock.drop(self)
+            self.means.forget(self)
             self.session.received, self.session.sent = client.moved, backend.moved
             self.session.conclude(Outcome.RELAYED)
             self._done(self)
@@ -190,6 +233,8 @@ class _End:
         self._engine, unsent = transport.surrender()
         if self._engine is not None:
             self._engine.forget()
+            # No cycle: nobody needs them any more.
+            transport.tls = None
         self.waiting: bytes | memoryview | tuple[Pipe, int] | None = unsent or None
         self._events = READABLE
         self._size = LITTLE
@@ -225,8 +270,10 @@ class _End:
                 self.relay.lost(self)
 
     def failed(self, failure: Failure) -> None:
-        """A defect of ours: it ends this session, and no other."""
+        """A defect of ours, unless it is the reactor that stops: it ends this session, and no other."""
         if self.fd >= 0:
+            stopped = failure.check(ConnectionLost)
+            self.relay.session.conclude(Outcome.STOPPED if stopped else Outcome.INTERNAL)
             self.relay.abort()
 
     def _want(self, events: int) -> None:
@@ -234,6 +281,11 @@ class _End:
         if events != before and self.fd >= 0:
             self._events = events
             self.relay.means.poller.change(self.fd, before, events)
+
+    def settle(self) -> None:
+        """Give back what large flights have made TLS grow by."""
+        if self._engine is not None:
+            self._engine.settle()
 
     # The source.
 
@@ -271,16 +323,13 @@ class _End:
         else:
             self._engine.feed(target[:count])
             self._decrypt(self._engine)
-        if count < len(target) and self.fd >= 0:
-            # The flight is over.
-            for engine in (self._engine, self.peer._engine):
-                if engine is not None:
-                    engine.settle()
+        if count > SMALL and self.fd >= 0:
+            self.relay.means.settleLater(self.relay)
 
     def _decrypt(self, engine: TLSEngine) -> None:
         try:
             data = engine.read()
-            while data is not None and self.fd >= 0:
+            while data is not None and not self.finished:
                 self._pass(data)
                 data = engine.read()
         except PeerClosed:
@@ -288,8 +337,16 @@ class _End:
         except SSL.Error:
             self._broken()
         if self.fd >= 0:
-            # The answer to a change of keys, say.
-            self._put(engine.output())
+            self._answer(engine.output())
+
+    def _answer(self, data: bytes | memoryview) -> None:
+        """Send what TLS itself has to say to what it was told: the answer to a change of keys, say."""
+        if data:
+            self._put(data)
+            waiting = self.waiting
+            if waiting is not None and len(waiting) > MOST_WAITING:
+                # He goes on asking, and does not listen.
+                self.relay.lost(self)
 
     def _splice(self) -> None:
         pipes = self.relay.means.pipes
@@ -418,7 +475,7 @@ class _End:
 
     def _unstick(self) -> None:
         if self._state == _CLOSING:
-            self.release()
+            self._hangUp()
             return
         self._want(self._events & ~WRITABLE)
         if self._state == _ENDING:
@@ -457,11 +514,21 @@ class _End:
             return
         self._sayGoodbye()
         self._state = _CLOSING
-        self.finished = True
-        if self.waiting is None:
+        heard, self.finished = self.finished, True
+        if self.waiting is not None:
+            self._want(WRITABLE)
+        elif heard:
             self.release()
         else:
-            self._want(WRITABLE)
+            self._hangUp()
+
+    def _hangUp(self) -> None:
+        """Close, all having been sent."""
+        if self.fd >= 0:
+            # What has come and nobody has read would turn the end into a reset, and could cost the peer our last words.
+            with suppress(OSError):
+                os.readv(self.fd, (self.relay.means.buffer,))
+            self.release()
 
     def abort(self) -> None:
         """Close, and tell the peer that something is missing."""
@@ -476,6 +543,9 @@ class _End:
             return
         means = self.relay.means
         fd, self.fd = self.fd, -1
+        # An event may bring several things, of which the first has ended it.
+        self._events = 0
+        self.finished = True
         means.poller.release(fd)
         if isinstance(self.waiting, tuple):
             means.pipes.drop(self.waiting[0])

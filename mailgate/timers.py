@@ -124,9 +124,8 @@ class CoarseClock:
 
     def put(self, entry: Entry, due: float) -> None:
         """Have C{entry}, which has no place, expire within the second after C{due}."""
-        if self._next is None:
-            self._now = int(self.seconds())
-            self._next = self._reactor.callLater(1, self._second)
+        if self._next is None or due < self._now:
+            self._begin()
         tick = max(int(due), self._now) + 1
         entry.tick = tick
         entries = self._ticks.get(tick)
@@ -146,22 +145,38 @@ class CoarseClock:
             del self._ticks[entry.tick]
         entry.tick = 0
         self._waiting -= 1
+        self._rest()
+
+    def _begin(self) -> None:
+        """Wait for the next second: so far nothing was waited for, or the clock may have been set back meanwhile."""
+        now = int(self.seconds())
+        if self._next is not None:
+            self._next.cancel()
+            # What is due by now has not expired yet.
+            now = min(now, self._now)
+        self._now = now
+        self._wait()
+
+    def _wait(self) -> None:
+        self._next = self._reactor.callLater(1 - self.seconds() % 1, self._second)
+
+    def _rest(self) -> None:
         if not self._waiting and self._next is not None:
             self._next.cancel()
             self._next = None
 
     def _second(self) -> None:
-        """Another second has gone by, or several."""
-        self._next = None
-        last, self._now = self._now, max(self._now, int(self.seconds()))
+        """Another second has gone by, or several; or the clock has been set back."""
+        last, self._now = self._now, int(self.seconds())
+        # Before anything expires: that may take seconds, and ask for more.
+        self._wait()
         # The clock may have been set forward, by years.
         ticks = range(last + 1, self._now + 1) if self._now - last < 60 else sorted(self._ticks)
         for tick in ticks:
             if tick > self._now:
                 break
             self._expire(tick)
-        if self._waiting and self._next is None:
-            self._next = self._reactor.callLater(1, self._second)
+        self._rest()
 
     def _expire(self, tick: int) -> None:
         entries = self._ticks.get(tick)

@@ -19,13 +19,12 @@ from attrs import field, frozen
 from hyperlink import URL
 from treq.client import HTTPClient
 from twisted.internet.abstract import isIPAddress, isIPv6Address
-from twisted.internet.defer import Deferred, TimeoutError
+from twisted.internet.defer import CancelledError, Deferred, TimeoutError
 from twisted.internet.endpoints import wrapClientTLS
 from twisted.internet.error import ConnectError
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.protocol import Protocol
 from twisted.internet.task import deferLater
-from twisted.python.failure import Failure
 from twisted.web.client import ResponseFailed
 from twisted.web.http_headers import Headers
 from twisted.web.iweb import IAgent
@@ -175,6 +174,10 @@ class HTTPSettings:
         yield from trustProblems(server, "auth_http_ssl_trusted_certificate", self.trusted)
 
 
+_IGNORANT = Protocol()
+"""Takes bodies, and does nothing with them."""
+
+
 class _NoCookies(CookieJar):
     """A jar that takes no cookie and gives none: two logins have nothing to do with one another."""
 
@@ -228,21 +231,23 @@ class _Service:
             reactor=self._clock,  # type: ignore[arg-type]
             cookies=self._cookies,
         )
-        response = await answered.addTimeout(self._timeout, self._clock, _timedOut)
+        deadline = self._clock.callLater(self._timeout, answered.cancel)
+        try:
+            response = await answered
+        except CancelledError as cancelled:
+            if deadline.active():
+                raise
+            phase = cancelled.phase if isinstance(cancelled, ExchangeCancelled) else "asking"
+            raise ExchangeFailed(phase, f"timed out after {self._timeout:g} seconds") from None
+        finally:
+            if deadline.active():
+                deadline.cancel()
         # For agents whose connection is held until the body has been read; ours has seen to that.
-        response.deliverBody(Protocol())
+        response.deliverBody(_IGNORANT)
         headers: Headers = response.headers
         if not any(headers.getRawHeaders(b"Auth-Status", ())):
             raise ExchangeFailed("reading the response", f"{response.code} without Auth-Status")
         return headers
-
-
-def _timedOut(result: Any, timeout: float) -> Any:
-    """Say what has taken longer than C{timeout} seconds, where the agent knows."""
-    if not isinstance(result, Failure):
-        return result
-    phase = result.value.phase if isinstance(result.value, ExchangeCancelled) else "asking"
-    raise ExchangeFailed(phase, f"timed out after {timeout:g} seconds")
 
 
 @implementer(IJudge)
@@ -308,8 +313,11 @@ class HTTPAuthenticator:
 
     async def _ask(self, asked: PreparedHeaders) -> tuple[_Service, Headers] | None:
         """The first answer, of those that do not rest, or else of all; L{None} where there is none."""
-        now = self._clock.seconds()
-        for service in [service for service in self._services if service.restsUntil <= now] or self._services:
+        services = self._services
+        if len(services) > 1:
+            now = self._clock.seconds()
+            services = [service for service in services if service.restsUntil <= now] or services
+        for service in services:
             try:
                 headers = await service.ask(asked)
             except _FAILURES as failure:

@@ -26,6 +26,8 @@ _TAG = re.compile(rb"[!#$&',\-./0-9:;<=>?@A-Z\[\]^_`a-z|}~]{1,64}")
 _WORD = re.compile(rb" +([A-Za-z]+)(?= |$)")
 _ATOM = re.compile(rb"[^ ]+")
 _QUOTED = re.compile(rb'"((?:[^"\\]|\\.)*)"')
+_QUOTABLE = re.compile(rb"[ -~]{0,256}")
+_SPECIAL = re.compile(rb'["\\]')
 _LITERAL = re.compile(rb"\{(\d{0,10})(\+?)\}$")
 _MOST_ARGUMENTS = 3
 _MOST_ID_ARGUMENTS = 64
@@ -133,6 +135,7 @@ class CommandParser:
 class IMAP4Server(ProxyServer):
     """The server's side, before login."""
 
+    settings: IMAP4Settings
     wording = {
         Trouble.DENIED: b"NO [AUTHENTICATIONFAILED] Authentication failed",
         Trouble.TEMPORARY: b"NO [UNAVAILABLE] Temporary authentication failure, try again later",
@@ -143,15 +146,6 @@ class IMAP4Server(ProxyServer):
     _parser: CommandParser | None = None
     """The command whose literal has been asked for."""
     _used = 0
-
-    @property
-    def settings(self) -> IMAP4Settings:
-        """This server's C{imap_…}."""
-        return self.factory.settings[IMAP4Settings]
-
-    @property
-    def mechanisms(self) -> tuple[bytes, ...]:
-        return self.settings.mechanisms
 
     def lineLimit(self) -> int:
         return self.settings.clientBuffer - self._used
@@ -325,8 +319,8 @@ class IMAP4Client(ProxyClient):
         command = tag + b" LOGIN"
         for argument in (self.route.user, self.password):
             # A quoted string saves a round trip, but holds printable ASCII alone for certain.
-            if re.fullmatch(rb"[ -~]{0,256}", argument):
-                command += b' "' + re.sub(rb'(["\\])', rb"\\\1", argument) + b'"'
+            if _QUOTABLE.fullmatch(argument):
+                command += b' "' + _SPECIAL.sub(rb"\\\g<0>", argument) + b'"'
                 continue
             self.send(command + b" {%d}" % len(argument))
             self._expect(b"+", tag, await self._response(tag))

@@ -50,6 +50,7 @@ class POP3Server(ProxyServer):
     """The server's side, before login."""
 
     ok = b"+OK\r\n"
+    settings: POP3Settings
     wording = {
         Trouble.DENIED: b"-ERR [AUTH] Authentication failed",
         Trouble.TEMPORARY: b"-ERR [SYS/TEMP] Temporary authentication failure, try again later",
@@ -59,15 +60,6 @@ class POP3Server(ProxyServer):
 
     _user: bytes | None = None
     """The name that USER gave, while PASS is awaited."""
-
-    @property
-    def settings(self) -> POP3Settings:
-        """This server's C{pop3_…}."""
-        return self.factory.settings[POP3Settings]
-
-    @property
-    def mechanisms(self) -> tuple[bytes, ...]:
-        return self.settings.mechanisms
 
     def lineLimit(self) -> int:
         return self.settings.clientBuffer

@@ -63,6 +63,7 @@ class SMTPServer(ProxyServer):
     """The server's side, before login."""
 
     challengePrefix = b"334 "
+    settings: SMTPSettings
     wording = {
         Trouble.DENIED: b"535 5.7.8 Authentication failed",
         Trouble.TEMPORARY: b"454 4.7.0 Temporary authentication failure",
@@ -78,15 +79,6 @@ class SMTPServer(ProxyServer):
     _extended = False
     _mail: bytes | None = None
     _recipient = b""
-
-    @property
-    def settings(self) -> SMTPSettings:
-        """This server's C{smtp_…}."""
-        return self.factory.settings[SMTPSettings]
-
-    @property
-    def mechanisms(self) -> tuple[bytes, ...]:
-        return self.settings.mechanisms
 
     @property
     def _name(self) -> bytes:

@@ -5,6 +5,7 @@ Tests for L{mailgate.config}.
 from __future__ import annotations
 
 import os
+import select
 import stat
 from typing import Any
 
@@ -64,6 +65,24 @@ class SectionTests(ConfigCase):
         """[mailgate] is read into the process's settings."""
         settings = parse("[mailgate]\nerror_log = stderr info\n" + MAIL + IMAP)
         self.assertEqual(settings.log.errorLog, (ErrorLog(None, LogLevel.info),))
+
+    def test_use(self):
+        """How connections are served is by epoll where the system has it, unless they are to be the reactor's."""
+        hasEpoll = hasattr(select, "epoll")
+        for text, isLean in (
+            ("", hasEpoll),
+            ("[mailgate]\nuse = epoll\n", hasEpoll),
+            ("[mailgate]\nuse = reactor\n", False),
+        ):
+            self.assertIs(parse(text + MAIL + IMAP).events.isLean, isLean, text)
+
+    def test_useOtherwise(self):
+        """nginx's other methods are not there, and none is a server's own."""
+        self.assertFaults(
+            "[mailgate]\nuse = kqueue\n" + MAIL + IMAP + "use = epoll\n",
+            "[mailgate] use = kqueue: must be one of epoll, reactor",
+            "[server imap] use: does not belong here, but in [mailgate]",
+        )
 
     def test_file(self):
         """Settings and servers know what file they are from."""
@@ -138,7 +157,7 @@ class SectionTests(ConfigCase):
         """What may stand in a section is known by name and level."""
         self.assertIn("listen", knownDirectives(Level.SERVER))
         self.assertNotIn("listen", knownDirectives(Level.MAIL))
-        self.assertEqual(set(knownDirectives(Level.MAILGATE)), {"error_log"})
+        self.assertEqual(set(knownDirectives(Level.MAILGATE)), {"error_log", "use"})
 
 
 class SyntaxTests(ConfigCase):

@@ -19,7 +19,8 @@ LAYERS = (
     # what imports nothing: the release, the words of a login, the grammar of values, of HTTP and of mail
     "_version directives login names httpresponse openssl poller timers pipes sandbox.message sandbox.certificate",
     # the package itself, and what only needs one of those
-    "mailgate journal dialogue sasl passwords tls tlsengine httpagent sandbox.settings sandbox.search sandbox.structure",
+    "mailgate journal dialogue sasl passwords tls tlsengine httpagent"
+    " sandbox.settings sandbox.search sandbox.structure",
     # the ledger, the extension points, what auth_http and auth_file say; TLS upon descriptors
     "session interfaces authhttp accounts tlslayer sandbox.mailbox sandbox.welcome",
     # how bytes move; connections upon descriptors

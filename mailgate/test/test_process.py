@@ -27,6 +27,7 @@ from twisted.trial.unittest import SkipTest, TestCase
 
 import mailgate
 from mailgate.test.integration.daemon import freePort
+from mailgate.test.integration.transports import withTransports
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(mailgate.__file__)))
 DEMO = os.path.join(ROOT, "etc", "demo.ini")
@@ -102,9 +103,9 @@ class ProcessCase(TestCase):
         return re.sub(r"(?<=127\.0\.0\.1:)\d+", lambda match: str(self.ports[int(match[0])]), text)
 
     def spawn(self, text, *options, foreground=True):
-        """twistd, with C{text} as its configuration."""
+        """twistd, with C{text} as its configuration, and the transports that these tests are to run over."""
         with open(self.ini, "w", encoding="utf-8") as opened:
-            opened.write(text)
+            opened.write(withTransports(text))
         process = Gateway()
         python = [os.environ["PYTHONPATH"]] if os.environ.get("PYTHONPATH") else []
         environ = {

@@ -21,6 +21,8 @@ from mailgate.config import GatewaySettings, parse
 from mailgate.listener import ListenError
 from mailgate.service import Gateway
 from mailgate.test.integration.daemon import freePort
+from mailgate.test.integration.transports import areLean, withTransports
+from mailgate.transport import StreamTransport
 
 TEXT = """
 [mailgate]
@@ -87,16 +89,24 @@ class Talk(Protocol):
 
 
 class GatewayCase(TestCase):
-    """A gateway before the sandbox. trial itself sees to it that nothing is left on the reactor."""
+    """
+    A gateway before the sandbox, with the transports that C{use} names. trial itself sees to it that nothing is left on
+    the reactor.
+    """
 
     timeout = 30
+    use = "epoll"
 
     def setUp(self):
         from twisted.internet import reactor
 
         self.reactor = reactor
-        settings, self.ports = settingsFrom(TEXT + SANDBOX)
-        self.gateway = Gateway(settings, reactor)
+        self.make(TEXT + SANDBOX)
+
+    def make(self, text):
+        """Make the gateway, of the configuration C{text}."""
+        settings, self.ports = settingsFrom(withTransports(text, self.use))
+        self.gateway = Gateway(settings, self.reactor)
 
     def start(self):
         """Start the gateway as twistd does; it is stopped at the end of the test."""
@@ -140,8 +150,7 @@ class ServingTests(GatewayCase):
         """A wrong password is refused, and the connection lives on: the right one is taken."""
         text = TEXT.replace("auth_http = http://127.0.0.1:{auth}/auth", "proxy_pass = 127.0.0.1:{auth}")
         sandbox = SANDBOX.replace("{auth}", "0").replace("imap = 127.0.0.1:0", "imap = 127.0.0.1:{auth}")
-        settings, self.ports = settingsFrom(text + sandbox)
-        self.gateway = Gateway(settings, self.reactor)
+        self.make(text + sandbox)
         self.start()
         client = await self.client()
         heard = await client.asks(b"a LOGIN alice queen", b"\r\na NO")
@@ -154,6 +163,14 @@ class ServingTests(GatewayCase):
         for name, greeting in (("imap", b"* OK"), ("other", b"* OK"), ("pop3", b"+OK")):
             client = await self.client(name)
             self.assertTrue((await client.hears(b"\r\n")).startswith(greeting))
+
+    async def test_transports(self):
+        """Connections are of the kind that was asked for."""
+        self.start()
+        client = await self.client()
+        await client.hears(b"ready\r\n")
+        (connection,) = self.gateway.connections
+        self.assertIs(isinstance(connection.transport, StreamTransport), areLean(self.use))
 
     async def test_connections(self):
         """Who is connected is known, and forgotten when it has left."""
@@ -188,6 +205,12 @@ class ServingTests(GatewayCase):
         self.assertIn('user "alice"', told[-1])
         self.assertIn("reached relay, outcome relayed", told[-1])
         self.assertEqual([event for event in events if "wonderland" in repr(event) + formatEvent(event)], [])
+
+
+class ServingOverReactorTests(ServingTests):
+    """The same with the reactor's own transports."""
+
+    use = "reactor"
 
 
 class StartTests(GatewayCase):
@@ -252,6 +275,12 @@ class StartTests(GatewayCase):
         await self.loggedIn()
 
 
+class StartOverReactorTests(StartTests):
+    """The same with the reactor's own transports."""
+
+    use = "reactor"
+
+
 class StopTests(GatewayCase):
     """How it stops."""
 
@@ -297,8 +326,7 @@ class StopTests(GatewayCase):
         """A login whose authentication service never answers does not keep it from stopping."""
         deaf = self.reactor.listenTCP(0, Factory.forProtocol(Protocol), interface="127.0.0.1")
         self.addCleanup(deaf.stopListening)
-        settings, self.ports = settingsFrom(TEXT.replace("{auth}", str(deaf.getHost().port)))
-        self.gateway = Gateway(settings, self.reactor)
+        self.make(TEXT.replace("{auth}", str(deaf.getHost().port)))
         self.start()
         client = await self.client()
         await client.hears(b"ready\r\n")
@@ -316,6 +344,12 @@ class StopTests(GatewayCase):
         self.start()
         await self.gateway.stopService()
         self.assertEqual(self.gateway.connections, [])
+
+
+class StopOverReactorTests(StopTests):
+    """The same with the reactor's own transports."""
+
+    use = "reactor"
 
 
 class Stuck:

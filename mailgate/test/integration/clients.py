@@ -200,9 +200,7 @@ SyncState *
 """
 
 
-def mbsync(
-    address: Address, user: str, folder: str, password: str = PASSWORD
-) -> subprocess.CompletedProcess[bytes]:
+def mbsync(address: Address, user: str, folder: str, password: str = PASSWORD) -> subprocess.CompletedProcess[bytes]:
     """mbsync, which makes C{folder}/INBOX, a maildir, and the INBOX of C{user} the same."""
     configuration = os.path.join(folder, "mbsyncrc")
     with open(configuration, "w") as file:

@@ -62,6 +62,7 @@ def newFolder(name: str) -> str:
     ifKilled("rm", "-rf", folder)
     return folder
 
+
 _started: dict[Hashable, Any] = {}
 
 

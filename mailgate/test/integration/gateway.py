@@ -9,9 +9,11 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 
 import mailgate
 from mailgate.test.integration.daemon import Daemon
+from mailgate.test.integration.transports import withTransports
 
 __all__ = ["GatewayProcess"]
 
@@ -28,7 +30,8 @@ def _environ() -> dict[str, str]:
 
 class GatewayProcess:
     """
-    C{twistd mailgate} with the configuration C{ini}, in C{folder}, listening on C{ports} of 127.0.0.1.
+    C{twistd mailgate} with the configuration C{ini}, in C{folder}, listening on C{ports} of 127.0.0.1, over the
+    transports that these tests are to run over.
 
     Its C{error_log} should be the file C{gateway.log}.
     """
@@ -36,6 +39,7 @@ class GatewayProcess:
     def __init__(self, folder: str, ini: str, ports: Sequence[int]) -> None:
         self.folder = folder
         self._stopped = False
+        ini = withTransports(ini)
         configuration = os.path.join(folder, "gateway.ini")
         with open(configuration, "w") as file:
             file.write(ini)
@@ -54,9 +58,15 @@ class GatewayProcess:
         except FileNotFoundError:
             return self._daemon.said()
 
-    def descriptors(self) -> int:
-        """How many files and sockets it has open."""
-        return len(os.listdir(f"/proc/{self._daemon.process.pid}/fd"))
+    def descriptors(self) -> list[str]:
+        """What the files, sockets and the like that it has open are, in the words of Linux."""
+        folder = f"/proc/{self._daemon.process.pid}/fd"
+        names = []
+        for descriptor in os.listdir(folder):
+            # It may have been closed since.
+            with suppress(FileNotFoundError):
+                names.append(os.readlink(os.path.join(folder, descriptor)))
+        return names
 
     def stop(self) -> None:
         """

@@ -91,9 +91,7 @@ class MissingTests(SynchronousTestCase):
 
     def test_rootOnly(self):
         """An ordinary user cannot start Postfix, and is told so."""
-        self.assertEqual(
-            missing(("dovecot", "postfix"), everywhere, joe), "postfix can be started by root only"
-        )
+        self.assertEqual(missing(("dovecot", "postfix"), everywhere, joe), "postfix can be started by root only")
 
     def test_ordinaryUser(self):
         """An ordinary user can run Dovecot and the clients."""

@@ -1,0 +1,166 @@
+# -*- test-case-name: mailgate.test.integration.test_transports -*-
+"""
+Over which transports these tests run, and half-closes, which are not the same over both kinds.
+"""
+
+from __future__ import annotations
+
+import io
+import socket
+import struct
+from typing import Any
+
+from OpenSSL import SSL
+from twisted.trial.unittest import SynchronousTestCase
+
+from mailgate.config import parse
+from mailgate.leanreactor import EventSettings
+from mailgate.test.integration.authservice import Answer
+from mailgate.test.integration.clients import PATIENCE, message
+from mailgate.test.integration.daemon import waitUntil
+from mailgate.test.integration.dovecot import PASSWORD
+from mailgate.test.integration.fakebackend import ACCEPTS, FakeBackend
+from mailgate.test.integration.rawclient import RawClient
+from mailgate.test.integration.site import TLS, GatewayTestCase
+from mailgate.test.integration.transports import ANSWERS_AFTER_CLOSE_NOTIFY, areLean, withTransports
+
+
+class _Plaintext(io.RawIOBase):
+    """What is read from C{connection}."""
+
+    def __init__(self, connection: Any) -> None:
+        self._connection = connection
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        try:
+            count: int = self._connection.recv_into(buffer)
+        except SSL.ZeroReturnError:
+            return 0
+        return count
+
+
+class FinishingClient(RawClient):
+    """
+    One that can say that it has said all, and listens on. Python's own TLS, asked to say so, takes what it is sent
+    meanwhile for an error.
+    """
+
+    connection: Any = None
+    """OpenSSL's, where there is TLS."""
+
+    def wrap(self) -> None:
+        context = SSL.Context(SSL.TLS_CLIENT_METHOD)
+        context.load_verify_locations(self.address.authority)
+        context.set_verify(SSL.VERIFY_PEER)
+        # OpenSSL waits by itself.
+        self.socket.settimeout(None)
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("@ll", PATIENCE, 0))
+        self.connection = SSL.Connection(context, self.socket)
+        self.connection.set_connect_state()
+        self.connection.do_handshake()
+        self._lines = io.BufferedReader(_Plaintext(self.connection))
+
+    def send(self, data: bytes) -> None:
+        if self.connection is None:
+            super().send(data)
+        else:
+            self.connection.sendall(data)
+
+    def finish(self, endOfFile: bool = True) -> None:
+        """Say no more: by TLS's close_notify, where there is TLS, and the end of file, if wanted."""
+        if self.connection is not None:
+            self.connection.shutdown()
+        if endOfFile:
+            self.socket.shutdown(socket.SHUT_WR)
+
+
+class WordsTests(SynchronousTestCase):
+    """How gateways of tests are told."""
+
+    INI = "[mailgate]\nerror_log = stderr\n[mail]\nproxy_pass = 127.0.0.1:1\n[server imap]\nlisten = 127.0.0.1:143\n"
+
+    def test_method(self):
+        """What the environment names is what the gateway is told, whatever else stands in its configuration."""
+        for ini in (self.INI, self.INI.partition("stderr\n")[2]):
+            for method in ("epoll", "reactor"):
+                settings = parse(withTransports(ini, method))
+                self.assertEqual(settings.events, EventSettings(method))
+                self.assertEqual(settings.servers, parse(ini).servers)
+                self.assertEqual(areLean(method), settings.events.isLean)
+
+    def test_default(self):
+        """Where it names nothing, the configuration stays as it is."""
+        self.assertEqual(withTransports(self.INI, ""), self.INI)
+        self.assertEqual(areLean(""), EventSettings().isLean)
+
+
+class TransportTests(GatewayTestCase):
+    """The gateway that these tests start."""
+
+    def test_kind(self):
+        """It has an epoll of its own, beside the reactor's, or has none, as it was told."""
+        client = RawClient(self.at("imap"))
+        self.addCleanup(client.close)
+        polling = [name for name in self.site.gateway.descriptors() if name == "anon_inode:[eventpoll]"]
+        self.assertEqual(len(polling), 2 if areLean() else 1)
+
+
+class HalfCloseTests(GatewayTestCase):
+    """Clients that have said all, and wait for the answer."""
+
+    COMMAND = b"b FETCH 1 BODY[]\r\n"
+    ANSWER = b"* 1 FETCH (BODY[] {1000000}\r\n" + b"x" * 1000000 + b")\r\nb OK done\r\n"
+
+    def connect(self, tls: str) -> FinishingClient:
+        """A client that has logged in."""
+        client = FinishingClient(self.at("imap", tls))
+        self.addCleanup(client.close)
+        self.assertTrue(client.login(self.user, PASSWORD).startswith(b"OK"))
+        return client
+
+    def backend(self) -> FakeBackend:
+        """Send the user to a backend that answers when it has heard the end of the client."""
+        fake = FakeBackend([ACCEPTS["imap"], b"L0 OK\r\n", b"", self.ANSWER])
+        self.addCleanup(fake.stop)
+        headers = {"Auth-Status": "OK", "Auth-Server": "127.0.0.1", "Auth-Port": str(fake.port)}
+        self.site.auth.manners[self.user] = lambda service, question: Answer(headers)
+        self.addCleanup(self.site.auth.manners.pop, self.user, None)
+        return fake
+
+    def test_plain(self):
+        """In the clear the answer arrives whole, and the end behind it."""
+        fake = self.backend()
+        client = self.connect("plain")
+        client.send(self.COMMAND)
+        client.finish()
+        self.assertEqual(client.rest(), self.ANSWER)
+        waitUntil(lambda: fake.heard.endswith(self.COMMAND), "the backend hears the command")
+
+    def test_tls(self):
+        """
+        So it does under TLS, whether the end of file follows its close_notify or not. Over Twisted's transports there
+        is no answer, but an end in good order.
+        """
+        expected = self.ANSWER if ANSWERS_AFTER_CLOSE_NOTIFY else b""
+        for tls in ("starttls", "implicit"):
+            for endOfFile in (False, True):
+                fake = self.backend()
+                client = self.connect(tls)
+                client.send(self.COMMAND)
+                client.finish(endOfFile)
+                self.assertEqual(client.rest(), expected)
+                waitUntil(lambda fake=fake: fake.heard.endswith(self.COMMAND), "the backend hears the command")
+
+    def test_dovecot(self):
+        """Dovecot's answers to a client that has said all in one go arrive, where the gateway can wait for them."""
+        self.deposit(message("last words"))
+        for tls in TLS if ANSWERS_AFTER_CLOSE_NOTIFY else ("plain",):
+            client = self.connect(tls)
+            client.send(b"b SELECT INBOX\r\nc FETCH 1 BODY[TEXT]\r\n")
+            client.finish()
+            lines = client.rest().split(b"\r\n")
+            self.assertIn(b"Down the rabbit-hole.", lines)
+            self.assertEqual([line[:4] for line in lines if line[:2] in (b"b ", b"c ")], [b"b OK", b"c OK"])

@@ -1,0 +1,42 @@
+# -*- test-case-name: mailgate.test.integration.test_transports -*-
+"""
+Which transports carry the connections of the gateways that tests start, and what is not the same over both kinds.
+
+They are those that C{MAILGATE_USE} in the environment names, in the words of the directive C{use}; without it, those
+that a gateway has by itself.
+"""
+
+from __future__ import annotations
+
+import os
+
+from mailgate.leanreactor import EventSettings
+
+__all__ = ["ANSWERS_AFTER_CLOSE_NOTIFY", "IDLE_SLACK", "USE", "areLean", "withTransports"]
+
+USE = os.environ.get("MAILGATE_USE", "")
+"""The value of the directive C{use}, or nothing."""
+
+_PROCESS = "[mailgate]\n"
+
+
+def withTransports(ini: str, use: str = USE) -> str:
+    """The configuration C{ini}, which says nothing of C{use} yet, for gateways of these tests."""
+    if not use:
+        return ini
+    before, found, after = ini.partition(_PROCESS)
+    if not found:
+        before, after = "", ini
+    return f"{before}{_PROCESS}use = {use}\n{after}"
+
+
+def areLean(use: str = USE) -> bool:
+    """Whether a gateway with such a configuration has the transports of L{mailgate.transport}."""
+    return (EventSettings(use) if use else EventSettings()).isLean
+
+
+ANSWERS_AFTER_CLOSE_NOTIFY = areLean()
+"""Twisted's transports close when their TLS peer says that it has said all."""
+
+IDLE_SLACK = 1.0 if areLean() else 0.0
+"""Seconds by which the end of an idle session may come late: L{mailgate.timers} are as coarse as that."""
