@@ -261,8 +261,8 @@ class ProxyClient(RelayedProtocol):
             more.callback(None)
 
 
-_MOST_ENDPOINTS = 1024
-"""Backends whose endpoints are kept: an authentication service may name any number."""
+_MOST_PLACES = 1024
+"""Backends whose places are kept: an authentication service may name any number."""
 
 
 class _Once(Factory):
@@ -315,7 +315,7 @@ class Connector:
         self._reactor = reactor
         self._journal = journal
         self._trust = trust
-        self._endpoints: dict[tuple[str, int], IStreamClientEndpoint] = {}
+        self._places: dict[tuple[str, int], tuple[str, IStreamClientEndpoint]] = {}
         self._passErrorMessage = settings[ProxySettings].passErrorMessage
 
     async def connect(self, route: Route, request: LoginRequest, session: Session) -> ProxyClient | Refusal | Denial:
@@ -328,7 +328,7 @@ class Connector:
             return Denial(Trouble.DENIED)
         reply = b""
         for backend in route.backends:
-            session.backend = str(backend)
+            session.backend = self._place(backend)[0]
             try:
                 return await self._attempt(backend, route, request, session)
             except LoginRefused as refused:
@@ -343,7 +343,7 @@ class Connector:
     async def _attempt(self, backend: Backend, route: Route, request: LoginRequest, session: Session) -> ProxyClient:
         session.enter(Phase.CONNECT)
         client = self._client(self._settings, self._serverName, backend, route, request)
-        connecting = self._endpoint(backend).connect(_Once(client))
+        connecting = self._place(backend)[1].connect(_Once(client))
         connecting.addCallbacks(_passHalfCloses, lambda failure: client.fail(_connectError(failure)))
         deadline = self._reactor.callLater(self._timeout, client.fail, TimeoutError())
         try:
@@ -358,15 +358,15 @@ class Connector:
                 deadline.cancel()
         return client
 
-    def _endpoint(self, backend: Backend) -> IStreamClientEndpoint:
-        """Where C{backend} is. A site has some backends, and many logins."""
-        endpoint = self._endpoints.get((backend.host, backend.port))
-        if endpoint is None:
-            if len(self._endpoints) >= _MOST_ENDPOINTS:
-                self._endpoints.clear()
-            endpoint = endpointFor(self._reactor, backend.host, backend.port, None)
-            self._endpoints[backend.host, backend.port] = endpoint
-        return endpoint
+    def _place(self, backend: Backend) -> tuple[str, IStreamClientEndpoint]:
+        """What C{backend} is called, and where it is. A site has some backends, and many sessions at each."""
+        place = self._places.get((backend.host, backend.port))
+        if place is None:
+            if len(self._places) >= _MOST_PLACES:
+                self._places.clear()
+            place = str(backend), endpointFor(self._reactor, backend.host, backend.port, None)
+            self._places[backend.host, backend.port] = place
+        return place
 
     def _refused(self, refused: LoginRefused, route: Route, session: Session) -> Refusal | Denial:
         if not route.judged:

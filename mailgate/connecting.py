@@ -59,12 +59,13 @@ class _Attempt:
         self._opened = opened
         self._fail = failed
         self._fd = -1
+        self._over = False
         self._deadline: IDelayedCall | None = None
         try:
             self._connect(source)
         except OSError as error:
-            failure = Failure(getConnectError(error))
-            self._poller.soon(lambda: self._fail(failure))
+            reason = getConnectError(error)
+            self._poller.soon(lambda: self.giveUp(reason))
             return
         if timeout is not None:
             self._deadline = reactor.callLater(timeout, self.giveUp, TimeoutError())
@@ -95,14 +96,15 @@ class _Attempt:
         self._stopWaiting()
         address = addressOf(self._family, self._destination)
         protocol = self._build(address)
-        if protocol is None:
+        if protocol is None or self._over:
             self.giveUp(ConnectionAborted())
             return
-        self._fd = -1
+        self._over = True
         transport = StreamTransport(self._poller, fd, self._family, address, True)
         try:
             transport.open(protocol, watched=True)
         except Exception:
+            transport.onLoss = self._fail
             transport.failed(Failure())
             raise
         self._opened(protocol)
@@ -110,10 +112,12 @@ class _Attempt:
             transport.ready(fd, READABLE)
 
     def failed(self, failure: Failure) -> None:
-        """What came of it has raised."""
-        if self._fd >= 0:
+        """What came of it has raised, or the reactor stops."""
+        if not self._over:
+            self._over = True
             self._stopWaiting()
-            self._close()
+            if self._fd >= 0:
+                self._poller.release(self._fd)
             self._fail(failure)
 
     def _status(self) -> int:
@@ -125,14 +129,7 @@ class _Attempt:
 
     def giveUp(self, reason: Exception) -> None:
         """It is over, for C{reason}; harmless where it is over already."""
-        if self._fd >= 0:
-            self._stopWaiting()
-            self._close()
-            self._fail(Failure(reason))
-
-    def _close(self) -> None:
-        self._poller.release(self._fd)
-        self._fd = -1
+        self.failed(Failure(reason))
 
     def _stopWaiting(self) -> None:
         if self._deadline is not None and self._deadline.active():

@@ -143,6 +143,8 @@ class ProxyServerFactory(Factory):
         self.relayTimeout = settings[ProxySettings].timeout
         self.relays = Relays(clock) if relays is None else relays
         self.connections: set[Any] = set()
+        self.relayEnded: Callable[[Any], None] = self.ended
+        """L{ended}, once and for all: each look at a method makes an object, and each relay would keep one."""
 
     def buildProtocol(self, addr: Any) -> Any:
         return self.record.server(self)

@@ -409,7 +409,7 @@ class ProxyServer(CommandReader):
         self.transport.unregisterProducer()
         factory = self.factory
         idle, linger = factory.relayTimeout, self.dialogue.timeout
-        relay = factory.relays.between(self, client, self.session, idle, linger, factory.ended)
+        relay = factory.relays.between(self, client, self.session, idle, linger, factory.relayEnded)
         factory.connections.discard(self)
         factory.connections.add(relay)
         relay.start(self.accept(client) + client.leftOver, early)

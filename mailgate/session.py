@@ -57,7 +57,7 @@ class Outcome(Enum):
     INTERNAL = "internal error"
 
 
-@define
+@define(weakref_slot=False)
 class Session:
     """
     What is known of a connection. C{started} is the clock's time in seconds; C{received} and C{sent} count the bytes

@@ -46,7 +46,7 @@ SMALL = 1024
 """A flight of fewer bytes makes nothing grow that would have to be given back."""
 
 SETTLING = 1.0
-"""Seconds."""
+"""Seconds without a byte after which a row of flights is over."""
 
 _SPLICE: int = getattr(os, "SPLICE_F_MOVE", 1) | getattr(os, "SPLICE_F_NONBLOCK", 2)
 
@@ -61,29 +61,39 @@ class StreamRelays(Relays):
         self.poller = poller
         self.pipes = PipePool()
         self.buffer = memoryview(bytearray(MUCH))
-        self._flying: set[StreamRelay] = set()
+        self._flying: dict[StreamRelay, bool] = {}
+        """Those with a row of flights that is not over, and whether the first of it is."""
         self._settling: IDelayedCall | None = None
 
-    def settleLater(self, relay: StreamRelay) -> None:
-        """Have C{relay} give back what its last flight has made grow, once that is over: soon the next one may come."""
-        self._flying.add(relay)
-        if self._settling is None:
-            self._settling = self.clock.callLater(SETTLING, self._settle)
+    def flown(self, relay: StreamRelay, landed: bool) -> None:
+        """
+        A flight of C{relay} has made TLS's buffers grow, and is over if it has C{landed}. They are given back at once
+        then, lest thousands grow side by side; but where one flight follows the other, not before all are over.
+        """
+        if not self._flying.get(relay):
+            if landed:
+                relay.settle()
+            self._flying[relay] = landed
+            if self._settling is None:
+                self._settling = self.clock.callLater(SETTLING, self._settle)
 
     def forget(self, relay: StreamRelay) -> None:
         """C{relay} has ended."""
         if relay in self._flying:
-            self._flying.remove(relay)
+            del self._flying[relay]
             if not self._flying and self._settling is not None:
                 self._settling.cancel()
                 self._settling = None
 
     def _settle(self) -> None:
         self._settling = None
-        flying, self._flying = self._flying, set()
-        for relay in flying:
-            if not relay.settle(self.clock.seconds() - SETTLING / 2):
-                self.settleLater(relay)
+        since = self.clock.seconds() - SETTLING
+        for relay in list(self._flying):
+            if not relay.movedAfter(since):
+                relay.settle()
+                del self._flying[relay]
+        if self._flying:
+            self._settling = self.clock.callLater(SETTLING, self._settle)
 
     def between(
         self,
@@ -140,13 +150,14 @@ class StreamRelay:
         """A byte has."""
         self._active = self.means.clock.seconds()
 
-    def settle(self, since: float) -> bool:
-        """Give back what is not needed between flights; unless there was one after C{since}, which this says."""
-        if self._active > since:
-            return False
+    def movedAfter(self, moment: float) -> bool:
+        """Whether a byte has."""
+        return self._active > moment
+
+    def settle(self) -> None:
+        """Give back what is not needed between flights."""
         self._client.settle()
         self._backend.settle()
-        return True
 
     def ended(self, end: _End) -> None:
         """C{end} sends no more: say so to the other, which may still have something to say."""
@@ -323,8 +334,8 @@ class _End:
         else:
             self._engine.feed(target[:count])
             self._decrypt(self._engine)
-        if count > SMALL and self.fd >= 0:
-            self.relay.means.settleLater(self.relay)
+        if (count > SMALL or len(target) > LITTLE) and self.fd >= 0:
+            self.relay.means.flown(self.relay, count < len(target))
 
     def _decrypt(self, engine: TLSEngine) -> None:
         try:

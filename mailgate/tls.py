@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 import ssl as standardSSL
 from collections.abc import Iterator, Sequence
+from functools import cache
 from typing import Any
 
 from attrs import frozen
@@ -230,7 +231,13 @@ class ServerTLS:
 
 def describeTLS(connection: SSL.Connection) -> TLSState:
     """What C{connection} negotiated."""
-    return TLSState(connection.get_protocol_version_name(), connection.get_cipher_name() or "")
+    return _state(connection.get_protocol_version_name(), connection.get_cipher_name() or "")
+
+
+@cache
+def _state(protocol: str, cipher: str) -> TLSState:
+    """One for all the sessions that are alike: there are not many ciphers."""
+    return TLSState(protocol, cipher)
 
 
 def trustProblems(server: ServerSettings, option: str, filename: str | None) -> Iterator[Problem]:

@@ -1271,6 +1271,40 @@ class TimeTests(RelayCase):
         self.assertEqual((self.turns.clock.getDelayedCalls(), relayed.relay.tick), (timers, tick))
 
 
+class SettlingTests(RelayCase):
+    """What large flights have made TLS's buffers grow by."""
+
+    def grown(self, relayed: Relayed) -> int:
+        """How many engines have not given it back."""
+        ends = (relayed.relay._client, relayed.relay._backend)
+        return sum(end._engine is not None and end._engine._grown for end in ends)
+
+    def test_givenBack(self) -> None:
+        """However long a flight was, and wherever it was cut, a while later nothing is left of it."""
+        for combination in COMBINATIONS[1:]:
+            relayed = self.relayed(*combination)
+            for size in (2000, LITTLE, LITTLE + 100, 5 * LITTLE, 5 * LITTLE + 1, MiB, len(CONTENT)):
+                for sender, receiver in ((relayed.client, relayed.backend), (relayed.backend, relayed.client)):
+                    del receiver.received[:]
+                    sender.send(CONTENT[:size])
+                    self.assertReceived(receiver, CONTENT[:size])
+                    self.advance(3)
+                    self.assertEqual(self.grown(relayed), 0, size)
+            self.end(relayed)
+
+    def test_stuck(self) -> None:
+        """Nor while the receiver is stuck."""
+        relayed = self.relayed(True, True, small=True)
+        relayed.client.reading = False
+        relayed.backend.send(CONTENT)
+        self.settle()
+        self.advance(3)
+        self.assertEqual(self.grown(relayed), 0)
+        relayed.client.reading = True
+        self.assertReceived(relayed.client, CONTENT)
+        self.end(relayed)
+
+
 class TroubleTests(RelayCase):
     """What must not happen, and what comes of it when it does."""
 
