@@ -13,8 +13,9 @@ import random
 import select
 import socket
 import struct
+import sys
 import termios
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -23,19 +24,27 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
 from OpenSSL import SSL
 from twisted.internet.address import IPv4Address
+from twisted.internet.endpoints import TCP4ClientEndpoint, wrapClientTLS
 from twisted.internet.interfaces import ISSLTransport
+from twisted.internet.protocol import Factory, Protocol
+from twisted.internet.ssl import CertificateOptions
 from twisted.internet.task import Clock
-from twisted.trial.unittest import SynchronousTestCase
+from twisted.trial.unittest import SynchronousTestCase, TestCase
 from zope.interface import directlyProvides
 
 from mailgate import streamrelay
+from mailgate.config import parse
 from mailgate.openssl import PublicEngine
 from mailgate.pipes import Pipe, PipePool
 from mailgate.poller import Poller
+from mailgate.registry import PROTOCOLS
 from mailgate.relay import Relay, RelayedProtocol
+from mailgate.service import Gateway
 from mailgate.session import Outcome, Session
 from mailgate.streamrelay import LITTLE, MUCH, StreamRelay, StreamRelays
+from mailgate.test.integration.daemon import freePort
 from mailgate.test.test_relay import RelayTransport
+from mailgate.test.test_service import Talk
 from mailgate.test.test_tls import makePair, settingsFor
 from mailgate.test.test_tlsengine import FAST, FORGED
 from mailgate.timers import CoarseClock
@@ -1481,3 +1490,103 @@ class FreedTests(RelayCase):
             for end in (relayed.relay._client, relayed.relay._backend):
                 if end._engine is not None:
                     self.assertIsNone(end._engine.connection)
+
+
+class Backend(Protocol):
+    """An IMAP server that says OK to everything."""
+
+    def connectionMade(self) -> None:
+        self.transport.write(b"* OK ready\r\n")
+
+    def dataReceived(self, data: bytes) -> None:
+        self.transport.write(b"".join(line.split(b" ")[0] + b" OK\r\n" for line in data.splitlines()))
+
+
+GATEWAY = """
+[mail]
+server_name = mx.test
+proxy_pass = 127.0.0.1:{backend}
+ssl_certificate = {pair.certificate}
+ssl_certificate_key = {pair.key}
+[server imap]
+protocol = imap
+listen =
+    127.0.0.1:{plain}
+    127.0.0.1:{ssl} ssl
+"""
+
+
+class GatewayTests(TestCase):
+    """Sessions of a whole gateway, on the real reactor."""
+
+    timeout = 30
+
+    def setUp(self) -> None:
+        from twisted.internet import reactor
+
+        self.reactor: Any = reactor
+        folder = self.mktemp()
+        os.mkdir(folder)
+        pair = makePair(folder, "gateway")
+        self.backends = Factory.forProtocol(Backend)
+        self.port = self.reactor.listenTCP(0, self.backends, interface="127.0.0.1")
+        self.ports = {"plain": freePort(), "ssl": freePort()}
+        self.gateway = Gateway(parse(GATEWAY.format(backend=self.port.getHost().port, pair=pair, **self.ports)), reactor)
+        self.gateway.privilegedStartService()
+        self.gateway.startService()
+        self.clients: list[Talk] = []
+
+    async def tearDown(self) -> None:  # type: ignore[override]
+        """The gateway's end is that of every client."""
+        await self.gateway.stopService()
+        for client in self.clients:
+            await client.lost
+        await self.port.stopListening()
+
+    async def loggedIn(self, name: str) -> Talk:
+        """A client whose session is relayed."""
+        endpoint: Any = TCP4ClientEndpoint(self.reactor, "127.0.0.1", self.ports[name])
+        if name == "ssl":
+            endpoint = wrapClientTLS(CertificateOptions(), endpoint)
+        client = await endpoint.connect(Factory.forProtocol(Talk))
+        self.clients.append(client)
+        await client.hears(b"ready\r\n")
+        await client.asks(b"a LOGIN alice wonderland", b"a OK")
+        return client
+
+    def alive(self) -> Counter[type]:
+        """How many objects there are of the kinds that a dialogue needs, which the collector of cycles has not freed."""
+        protocol = PROTOCOLS["imap"]
+        kinds = (protocol.server, protocol.client, StreamTransport, TLSLayer, SSL.Connection)
+        return Counter(type(each) for each in gc.get_objects() if type(each) in kinds)
+
+    async def test_dialogue(self) -> None:
+        """While clients are logged in nothing is left of the dialogues, and the collector of cycles has no part in it."""
+        for name in ("plain", "ssl"):
+            await self.loggedIn(name)
+        gc.collect()
+        gc.disable()
+        self.addCleanup(gc.enable)
+        for name, own in (("plain", {}), ("ssl", {SSL.Connection: 1})):
+            before = self.alive()
+            client = await self.loggedIn(name)
+            await client.asks(b"b NOOP", b"b OK")
+            self.assertEqual(self.alive() - before, Counter(own))
+            self.assertEqual({type(each) for each in self.gateway.connections}, {StreamRelay})
+
+    async def test_memory(self) -> None:
+        """A session that is idle takes seven hundred bytes of ours: its ledger, two ends, and who has to find them."""
+        await self.loggedIn("plain")
+        (relay,) = self.gateway.connections
+        session = relay.session
+        own = [relay, relay._client, relay._backend, session, session.client, session.user, session.started]
+        own += [relay.tick, relay._active, *(number for end in own[1:3] for number in (end.fd, end.moved))]
+        # Two entries in sets, which are three fifths full at most, and a fifth at least.
+        self.assertLessEqual(sum(map(sys.getsizeof, own)), 750)
+        # What does not differ between sessions is shared by them.
+        await self.loggedIn("plain")
+        one, other = self.gateway.connections
+        for name in ("protocol", "server", "backend"):
+            self.assertIs(getattr(one.session, name), getattr(other.session, name), name)
+        for name in ("means", "_done", "_limit", "_linger"):
+            self.assertIs(getattr(one, name), getattr(other, name), name)

@@ -4,6 +4,7 @@ Tests for L{mailgate.tap}. How it behaves in a twistd of its own is for L{mailga
 
 from __future__ import annotations
 
+import gc
 import io
 import os
 import resource
@@ -18,7 +19,7 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from mailgate import tap
 from mailgate.service import Gateway
-from mailgate.tap import BAD_CONFIGURATION, CANNOT_LISTEN, Options, makeService, raiseOpenFiles
+from mailgate.tap import BAD_CONFIGURATION, CANNOT_LISTEN, Options, makeService, raiseOpenFiles, tuneCollector
 from mailgate.test.integration.daemon import freePort
 
 GOOD = """
@@ -78,6 +79,8 @@ class TapCase(TestCase):
         # The tests' own process is to keep its limits.
         self.raised = []
         self.patch(tap, "raiseOpenFiles", lambda: self.raised.append(True))
+        self.tuned = []
+        self.patch(tap, "tuneCollector", lambda: self.tuned.append(True))
         self.folder = os.path.abspath(self.mktemp())
         os.mkdir(self.folder)
         self.log = os.path.join(self.folder, "mailgate.log")
@@ -255,6 +258,7 @@ class StartTests(TapCase):
         await running
         self.assertIn(f"127.0.0.1:{self.port}", self.stdout.getvalue())
         self.assertIn("alice", self.stdout.getvalue())
+        self.assertEqual(self.tuned, [True])
         self.assertNotIn("--cacert", self.stdout.getvalue())
 
 
@@ -284,3 +288,16 @@ class OpenFilesTests(SynchronousTestCase):
             raiseOpenFiles()
             with_refusal.restore()
             self.assertEqual(resource.getrlimit(resource.RLIMIT_NOFILE)[0], 64)
+
+
+class TuneCollectorTests(SynchronousTestCase):
+    """Tests for L{tuneCollector}."""
+
+    def test_tuned(self):
+        """What there is already is not looked at again, and new objects seldom; garbage is found all the same."""
+        self.addCleanup(gc.set_threshold, *gc.get_threshold())
+        self.addCleanup(gc.unfreeze)
+        tuneCollector()
+        self.assertGreater(gc.get_freeze_count(), 10000)
+        self.assertGreaterEqual(gc.get_threshold()[0], 10000)
+        self.assertTrue(gc.isenabled())

@@ -1,0 +1,217 @@
+"""
+Tests for L{mailgate.tlslayer}: what L{mailgate.test.test_transport_contract}, which has the same happen to Twisted's own
+transports, cannot ask; over a socket pair, with either kind of engine and a reactor that does nothing by itself.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import socket
+from typing import Any
+
+from OpenSSL import SSL
+from OpenSSL._util import ffi, lib
+from twisted.internet.address import UNIXAddress
+from twisted.internet.error import ConnectionDone
+from twisted.trial.unittest import SynchronousTestCase
+
+from mailgate.openssl import FastEngine, PublicEngine
+from mailgate.poller import Poller
+from mailgate.test.test_poller import Reactor
+from mailgate.test.test_tls import makePair, settingsFor
+from mailgate.test.test_tlsengine import FAST, Peer
+from mailgate.test.transportcontract import HalfCloseableNear, Near
+from mailgate.tls import ServerTLS
+from mailgate.tlsengine import makeEngine
+from mailgate.tlslayer import TLSLayer
+from mailgate.transport import StreamTransport
+
+
+class Case(SynchronousTestCase):
+    """A server that has been connected to, C{near}, and the client at the other end, C{peer}, over the socket C{far}."""
+
+    if not hasattr(select, "epoll"):
+        skip = "there is no epoll"
+
+    kind: Any = None
+
+    def setUp(self) -> None:
+        folder = self.mktemp()
+        os.mkdir(folder)
+        self.creator = ServerTLS(settingsFor(makePair(folder, "ec")), "imap")
+        self.reactor = Reactor()
+        self.poller = Poller(self.reactor)
+        connection = SSL.Connection(SSL.Context(SSL.TLS_CLIENT_METHOD), None)
+        connection.set_connect_state()
+        self.peer = Peer(connection)
+        self.addCleanup(self.assertNothingLeft)
+
+    def assertNothingLeft(self) -> None:
+        if self.near.transport is not None:
+            self.near.transport.abortConnection()
+        self.reactor.advance(0)
+        self.far.close()
+        self.assertEqual((self.reactor.readers, self.reactor.getDelayedCalls()), ([], []))
+
+    def open(self, near: Near) -> Any:
+        """Have C{near} connected, and about to speak TLS; gives its transport."""
+        end, self.far = socket.socketpair()
+        self.far.setblocking(False)
+        end.setblocking(False)
+        self.near = near
+        transport: Any = StreamTransport(self.poller, end.detach(), socket.AF_UNIX, UNIXAddress(None))
+        transport.accepted = True
+        transport.open(near)
+        # As startTLS does it, but for the kind.
+        transport.tls = TLSLayer(transport, makeEngine(self.creator, True, self.kind))
+        transport.tls.start()
+        return transport
+
+    def exchange(self) -> None:
+        """Let both ends talk until neither has more to say."""
+        quiet = False
+        while not quiet:
+            said = self.peer.output()
+            if said:
+                self.far.send(said)
+            self.poller.doRead()
+            self.reactor.advance(0)
+            heard = self.hear()
+            self.peer.feed(heard)
+            if not self.peer.handshaken:
+                self.peer.handshake()
+            quiet = not said and not heard
+
+    def hear(self) -> bytes:
+        """What has arrived at the other end."""
+        try:
+            return self.far.recv(1 << 20)
+        except BlockingIOError:
+            return b""
+
+    def secure(self, near: Near) -> Any:
+        """Have C{near} connected, and shake hands; gives its transport."""
+        transport = self.open(near)
+        self.peer.handshake()
+        self.exchange()
+        self.assertEqual(near.told, ["made", "handshake"])
+        return transport
+
+
+class LayerTests(Case):
+    """The best kind of engine."""
+
+    kind = FAST
+
+    def test_lastWords(self) -> None:
+        """
+        What is written, and a C{loseConnection}, before hands are shaken: the words are sent and the connection ends,
+        though the peer does nothing to that end.
+        """
+        near = Near()
+        transport = self.open(near)
+        transport.write(b"* BYE busy\r\n")
+        transport.loseConnection()
+        self.assertEqual(near.told, ["made"])
+        self.peer.handshake()
+        self.exchange()
+        self.assertEqual(near.told[-1], "lost")
+        self.assertIsInstance(near.reason, ConnectionDone)
+        self.assertEqual(self.peer.tls.recv(100), b"* BYE busy\r\n")
+        self.assertRaises(SSL.ZeroReturnError, self.peer.tls.recv, 100)
+
+    def test_writeEndEarly(self) -> None:
+        """
+        What is written, and a C{loseWriteConnection}, before hands are shaken: hands are shaken all the same, the words
+        are sent, and then TLS's end; what the peer has to say is still heard.
+        """
+        near = HalfCloseableNear()
+        transport = self.open(near)
+        transport.write(b"question")
+        transport.loseWriteConnection()
+        self.assertEqual(near.told, ["made"])
+        self.peer.handshake()
+        self.exchange()
+        self.assertEqual(self.peer.tls.recv(100), b"question")
+        self.assertRaises(SSL.ZeroReturnError, self.peer.tls.recv, 100)
+        self.peer.tls.send(b"answer")
+        self.exchange()
+        self.assertEqual(near.received, b"answer")
+        self.assertEqual(near.told.count("writeEnded"), 1)
+        self.assertNotIn("lost", near.told)
+
+    def test_renewedPause(self) -> None:
+        """One that takes its data one by one is given all that has been decrypted, none twice, and none while paused."""
+        near = Near(data=lambda near: near.transport.pauseProducing())
+        transport = self.secure(near)
+        for number in range(40):
+            self.peer.tls.send(b"%04d" % number * 4096)
+        self.far.send(self.peer.output()[:200_000])
+        expected = b"".join(b"%04d" % number * 4096 for number in range(40))
+        while len(near.received) < len(expected) and near.deliveries < 100:
+            before = near.deliveries
+            self.poller.doRead()
+            self.reactor.advance(0)
+            self.assertLessEqual(near.deliveries, before + 1)
+            transport.resumeProducing()
+        self.reactor.advance(0)
+        self.assertEqual(bytes(near.received[:163_840]), expected[:163_840])
+
+    def test_noCostIdle(self) -> None:
+        """Where a flight has left nothing behind nothing is given back."""
+        transport = self.secure(Near())
+        engine = transport.tls.engine
+        before = self.buffers(engine)
+        self.peer.tls.send(b"a001 NOOP\r\n")
+        self.exchange()
+        self.assertEqual(self.buffers(engine), before)
+
+    def buffers(self, engine: FastEngine) -> list[int]:
+        """Where the two memory BIOs of C{engine} are."""
+        return [int(ffi.cast("uintptr_t", bio)) for bio in (engine._intoSSL, engine._fromSSL)]
+
+    def test_settled(self) -> None:
+        """
+        When a large flight is over, the handshake, or one of data in either direction, nothing of what it took is kept:
+        OpenSSL's buffers are new ones.
+        """
+        near = Near(data=lambda near: near.transport.write(bytes(len(near.received))))
+        transport = self.secure(near)
+        engine = transport.tls.engine
+        self.assertFalse(engine._grown)
+        before = self.buffers(engine)
+        self.peer.tls.send(bytes(16_000))
+        self.exchange()
+        self.assertFalse(engine._grown)
+        for bio in (engine._intoSSL, engine._fromSSL):
+            self.assertEqual(lib.BIO_get_mem_data(bio, ffi.NULL), 0)
+        self.assertNotEqual(self.buffers(engine), before)
+        self.assertEqual(len(self.peer.read()), 16_000)
+
+    def test_notWhileUnread(self) -> None:
+        """What has come and nobody has taken yet is not lost over it."""
+        near = Near(data=lambda near: near.transport.pauseProducing())
+        transport = self.secure(near)
+        self.peer.tls.send(bytes(10_000))
+        self.peer.tls.send(bytes(5_000))
+        self.exchange()
+        self.assertTrue(near.deliveries)
+        while len(near.received) < 15_000 and near.deliveries < 10:
+            transport.resumeProducing()
+            self.exchange()
+        self.assertEqual(len(near.received), 15_000)
+        self.assertFalse(transport.tls.engine._grown)
+
+
+class PublicLayerTests(LayerTests):
+    """The kind that does without what is private."""
+
+    kind = PublicEngine
+
+    def test_settled(self) -> None:
+        """It has no buffers that could be given back."""
+        transport = self.secure(Near())
+        self.assertIsInstance(transport.tls.engine, PublicEngine)
+
+    test_noCostIdle = test_notWhileUnread = None  # type: ignore[assignment]
