@@ -14,9 +14,10 @@ from typing import Any, NoReturn
 from twisted.application.service import IService, MultiService
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.error import CannotListenError
-from twisted.logger import ILogObserver, Logger, globalLogPublisher
+from twisted.logger import ILogObserver, LogEvent, Logger, globalLogPublisher
 from twisted.python import usage
 from twisted.python.components import Componentized
+from zope.interface import implementer
 
 from mailgate.config import GatewaySettings, load
 from mailgate.directives import ConfigurationError, Problem
@@ -69,6 +70,19 @@ def tuneCollector() -> None:
     gc.set_threshold(20000, 20, 100)
 
 
+@implementer(ILogObserver)
+class _Witness:
+    """C{observer}, and whether anybody has come to it with an event."""
+
+    def __init__(self, observer: ILogObserver) -> None:
+        self._observer = observer
+        self.called = False
+
+    def __call__(self, event: LogEvent) -> None:
+        self.called = True
+        self._observer(event)
+
+
 class _TwistdService(MultiService):
     """The gateway, and C{error_log} in the place of twistd's own log."""
 
@@ -76,15 +90,14 @@ class _TwistdService(MultiService):
         super().__init__()
         self._settings = settings
         self._reactor = reactor
-        self._observer = observer
-        self._observing = True
+        self._observer = _Witness(observer)
+        self._observing = False
         self._pid = os.getpid()
 
     def setServiceParent(self, parent: Any) -> None:
         if isinstance(parent, Componentized):
             # twistd looks here for what to log with, before it makes a log file of its own.
             parent.setComponent(ILogObserver, self._observer)
-            self._observing = False
         super().setServiceParent(parent)
 
     def privilegedStartService(self) -> None:
@@ -94,7 +107,9 @@ class _TwistdService(MultiService):
             self._cannotListen(error)
 
     def startService(self) -> None:
-        if self._observing:
+        if not self._observer.called:
+            # `twist` gives its service an application, too, but has a log of its own.
+            self._observing = True
             globalLogPublisher.addObserver(self._observer)
         try:
             super().startService()

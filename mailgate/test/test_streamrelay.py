@@ -862,7 +862,9 @@ class BackPressureTests(RelayCase):
         pipes = self.relays.pipes = Watched(3)
         self.addCleanup(pipes.close)
         stuck = [self.stuck() for _ in range(5)]
-        self.assertEqual(sorted(isinstance(each.relay._client.waiting, tuple) for each in stuck), [False] * 2 + [True] * 3)
+        self.assertEqual(
+            sorted(isinstance(each.relay._client.waiting, tuple) for each in stuck), [False] * 2 + [True] * 3
+        )
         other = self.relayed()
         other.backend.send(CONTENT)
         self.assertReceived(other.client, CONTENT)
@@ -1531,7 +1533,9 @@ class GatewayTests(TestCase):
         self.backends = Factory.forProtocol(Backend)
         self.port = self.reactor.listenTCP(0, self.backends, interface="127.0.0.1")
         self.ports = {"plain": freePort(), "ssl": freePort()}
-        self.gateway = Gateway(parse(GATEWAY.format(backend=self.port.getHost().port, pair=pair, **self.ports)), reactor)
+        self.gateway = Gateway(
+            parse(GATEWAY.format(backend=self.port.getHost().port, pair=pair, **self.ports)), reactor
+        )
         self.gateway.privilegedStartService()
         self.gateway.startService()
         self.clients: list[Talk] = []

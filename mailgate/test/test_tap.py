@@ -177,6 +177,7 @@ class LogTests(TapCase):
         """There it is not added a second time: each event is one line."""
         application = Application("mailgate")
         self.make().setServiceParent(application)
+        Logger("twistd", observer=application.getComponent(ILogObserver)).info("starting up")
         before = list(globalLogPublisher._observers)
         service = IService(application)
         service.startService()
@@ -184,14 +185,24 @@ class LogTests(TapCase):
         return service.stopService()
 
     async def test_elsewhere(self):
-        """Run by something that knows no such component, C{twist}, it adds itself, and goes when it stops."""
+        """
+        Run by something that does not look for such a component in its application, C{twist}, or has none, it adds
+        itself, and goes when it stops.
+        """
+        for parent in (Application("mailgate"), None):
+            await self.assertAddsItself(parent)
+
+    async def assertAddsItself(self, parent):
         service = self.make()
+        if parent is not None:
+            service.setServiceParent(parent)
         service.startService()
         Logger("test").info("while it runs")
         await service.stopService()
         Logger("test").info("afterwards")
         self.assertIn("while it runs", self.logged())
         self.assertNotIn("afterwards", self.logged())
+        os.unlink(self.log)
 
     async def test_withinAnother(self):
         """A service that is no application is a parent like any other."""

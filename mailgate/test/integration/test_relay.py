@@ -6,12 +6,16 @@ What happens behind the login: nothing is lost, added or held back between a cli
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
 import os
+import socket
+import threading
 from concurrent.futures import ThreadPoolExecutor
+from queue import Queue
 
-from mailgate.test.integration.clients import arrived, imap, message, pop3, smtp
-from mailgate.test.integration.daemon import waitUntil
+from mailgate.test.integration.clients import PATIENCE, arrived, imap, message, pop3, smtp
+from mailgate.test.integration.daemon import freePort, shared, waitUntil
 from mailgate.test.integration.dovecot import PASSWORD
 from mailgate.test.integration.rawclient import RawClient
 from mailgate.test.integration.site import GatewayTestCase
@@ -159,6 +163,73 @@ class LargeMessageTLSTests(LargeMessageTests):
     """The same with TLS."""
 
     tls = "implicit"
+
+
+TORRENT = 48 * MEBIBYTE
+
+
+def sendTorrent(connection):
+    """Send as many bytes that nobody could guess; gives their digest."""
+    digest = hashlib.sha256()
+    for _ in range(TORRENT // MEBIBYTE):
+        piece = os.urandom(MEBIBYTE)
+        digest.update(piece)
+        connection.sendall(piece)
+    return digest.hexdigest()
+
+
+class TorrentBackend:
+    """Lets everybody log in by IMAP, and then sends a torrent and takes another; C{digests} are of both."""
+
+    def __init__(self):
+        self.port = freePort()
+        self.digests = Queue()
+        self._listening = socket.create_server(("127.0.0.1", self.port))
+        threading.Thread(target=self._serve, daemon=True).start()
+
+    def _serve(self):
+        with contextlib.suppress(OSError):
+            while True:
+                connection, _ = self._listening.accept()
+                threading.Thread(target=self._converse, args=(connection,), daemon=True).start()
+
+    def _converse(self, connection):
+        with connection, ThreadPoolExecutor(1) as threads:
+            connection.sendall(b"* OK ready\r\n")
+            command = connection.recv(4096)
+            if not command:
+                return
+            connection.sendall(command.split()[0] + b" OK done\r\n")
+            sending = threads.submit(sendTorrent, connection)
+            digest, left = hashlib.sha256(), TORRENT
+            while left and (piece := connection.recv(min(left, MEBIBYTE))):
+                digest.update(piece)
+                left -= len(piece)
+            self.digests.put((sending.result(), digest.hexdigest()))
+
+    def stop(self):
+        """Take no more of them."""
+        self._listening.shutdown(socket.SHUT_RDWR)
+        self._listening.close()
+
+
+class TorrentTests(RelayTestCase):
+    """Both sides send as fast as they can, at the same time."""
+
+    def configuration(self, site):
+        backend = shared("torrent", TorrentBackend)
+        return site.mail(f"proxy_pass = 127.0.0.1:{backend.port}") + site.server("imap")
+
+    def test_bothWays(self):
+        """48 MiB each way are the same at both ends, in the clear and over TLS."""
+        backend = shared("torrent", TorrentBackend)
+        for tls in ("plain", "implicit"):
+            client = self.connect("imap", tls)
+            self.assertEqual(client.login(self.user, PASSWORD)[:3], b"OK ")
+            with ThreadPoolExecutor(1) as threads:
+                sending = threads.submit(sendTorrent, client.socket)
+                received = hashlib.sha256(client.rest()).hexdigest()
+                self.assertEqual((received, sending.result()), backend.digests.get(timeout=PATIENCE))
 
 
 class LedgerTests(RelayTestCase):
