@@ -123,7 +123,7 @@ class _Attempt:
     def _status(self) -> int:
         descriptor = borrowed(self._fd, self._family)
         try:
-            return descriptor.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+            return int(descriptor.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR))
         finally:
             descriptor.detach()
 

@@ -258,7 +258,7 @@ class _Exchange:
 class HTTPConnection(Protocol):
     """A connection of C{agent} to its server; C{idleSince} is the time when the last response was over."""
 
-    transport: ITCPTransport
+    transport: Any
 
     def __init__(self, agent: KeepAliveAgent, clock: IReactorTime) -> None:
         self.idleSince = 0.0
@@ -274,6 +274,8 @@ class HTTPConnection(Protocol):
         """A request is one small write: it must not wait for an acknowledgement of the one before."""
         if ITCPTransport.providedBy(self.transport):
             self.transport.setTcpNoDelay(True)
+        if self._agent.tls is not None:
+            self.transport.startTLS(self._agent.tls)
         if ISSLTransport.providedBy(self.transport):
             self._phase = "shaking hands for TLS"
 
@@ -377,13 +379,17 @@ class _Connections(Factory):
 @implementer(IAgent)
 class KeepAliveAgent:
     """
-    Asks the server behind C{endpoint} for C{target}, calling it C{host}: whatever the URL of a request may be.
+    Asks the server behind C{endpoint} for C{target}, calling it C{host}: whatever the URL of a request may be. C{tls}
+    is what C{startTLS} takes, or L{None} for C{http:}.
 
     A response is given when its head is complete; its body is empty. Failures are L{ExchangeFailed}, and
     L{ExchangeCancelled} after C{cancel}. There is no deadline but the endpoint's for connecting: add one.
     """
 
-    def __init__(self, endpoint: IStreamClientEndpoint, clock: IReactorTime, host: bytes, target: bytes) -> None:
+    def __init__(
+        self, endpoint: IStreamClientEndpoint, clock: IReactorTime, host: bytes, target: bytes, tls: Any = None
+    ) -> None:
+        self.tls = tls
         self._endpoint = endpoint
         self._clock = clock
         self._start = b"GET %b HTTP/1.1\r\nHost: %b\r\n" % (target, host)

@@ -20,7 +20,6 @@ from hyperlink import URL
 from treq.client import HTTPClient
 from twisted.internet.abstract import isIPAddress, isIPv6Address
 from twisted.internet.defer import CancelledError, Deferred, TimeoutError
-from twisted.internet.endpoints import wrapClientTLS
 from twisted.internet.error import ConnectError
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.protocol import Protocol
@@ -337,9 +336,9 @@ def _build(server: ServerSettings, default: Backend | None, reactor: Any, journa
     trust = loadTrust(settings.trusted) if settings.trusted is not None else None
     for url in settings.urls:
         endpoint = endpointFor(reactor, url.host, url.port, settings.timeout)
-        if url.tls:
-            endpoint = wrapClientTLS(backendTLS(url.host, settings.verify, trust), endpoint)
-        agents.append(KeepAliveAgent(endpoint, reactor, url.hostHeader.encode("ascii"), url.target.encode("ascii")))
+        tls = backendTLS(url.host, settings.verify, trust) if url.tls else None
+        host, target = url.hostHeader.encode("ascii"), url.target.encode("ascii")
+        agents.append(KeepAliveAgent(endpoint, reactor, host, target, tls))
     asking = HTTPAuthenticator(settings, default, reactor, journal, agents)
     if not settings.cacheTTL:
         return asking

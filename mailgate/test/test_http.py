@@ -34,6 +34,7 @@ from mailgate.httpagent import HTTPResponse, KeepAliveAgent
 from mailgate.httpresponse import ResponseHead
 from mailgate.interfaces import IAuthenticator
 from mailgate.journal import Journal
+from mailgate.leanreactor import LeanReactor
 from mailgate.login import Backend, Client, Credentials, Denial, LoginRequest, Method, Route, Trouble
 from mailgate.test.test_httpagent import FakeEndpoint
 
@@ -766,6 +767,10 @@ class RecordingServer(Protocol):
 class TLSTests(TestCase):
     """The authenticator over real TLS."""
 
+    def connecting(self, reactor):
+        """What connects to the service."""
+        return reactor
+
     def setUp(self):
         self.authority = certificate(None)
         self.trusted = self.mktemp()
@@ -785,7 +790,9 @@ class TLSTests(TestCase):
         port = reactor.listenSSL(0, factory, PrivateCertificate.loadPEM(pem).options(), interface="127.0.0.1")
         self.addCleanup(port.stopListening)
         group = settings(f"https://127.0.0.1:{port.getHost().port}/auth", timeout=10.0, **others)
-        authenticator = KIND.build(server(group), None, reactor, Journal(LogLevel.error, self.events.append))
+        authenticator = KIND.build(
+            server(group), None, self.connecting(reactor), Journal(LogLevel.error, self.events.append)
+        )
         answer = yield authenticator.authenticate(REQUEST)
         authenticator.close()
         yield factory.ended
@@ -822,3 +829,10 @@ class TLSTests(TestCase):
         """With auth_http_ssl_verify off any certificate is."""
         answer, _ = yield self.ask([x509.DNSName("other.example")], verify=False)
         self.assertEqual(answer, ROUTE)
+
+
+class LeanTLSTests(TLSTests):
+    """The same over lean transports."""
+
+    def connecting(self, reactor):
+        return LeanReactor(reactor)
