@@ -43,6 +43,7 @@ from mailgate.httpresponse import ProtocolError, ResponseHead, ResponseParser, S
 __all__ = [
     "ExchangeCancelled",
     "ExchangeFailed",
+    "FieldHeaders",
     "HTTPConnection",
     "HTTPResponse",
     "KeepAliveAgent",
@@ -139,7 +140,16 @@ class FieldHeaders(Headers):
             self._index = None
 
     def setRawHeaders(self, name: str | bytes, values: Sequence[str | bytes]) -> None:
-        self._ordinary().setRawHeaders(name, values)
+        if self._whole or isinstance(name, str) or not all(isinstance(value, bytes) for value in values):
+            self._ordinary().setRawHeaders(name, values)
+            return
+        given = [value for value in values if isinstance(value, bytes)]
+        canonical = name.lower()
+        if self._find(canonical) is not None:
+            self.fields = tuple(field for field in self.fields if field[0].lower() != canonical)
+        self.fields += tuple((name, value) for value in given)
+        assert self._index is not None
+        self._index[canonical] = given
 
     def removeHeader(self, name: AnyStr) -> None:
         # Decoders remove what they did not find, too.

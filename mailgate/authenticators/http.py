@@ -19,14 +19,15 @@ from attrs import field, frozen
 from hyperlink import URL
 from treq.client import HTTPClient
 from twisted.internet.abstract import isIPAddress, isIPv6Address
-from twisted.internet.defer import CancelledError, Deferred, TimeoutError
+from twisted.internet.defer import CancelledError, Deferred, TimeoutError, succeed
 from twisted.internet.error import ConnectError
-from twisted.internet.interfaces import IReactorTime
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.internet.protocol import Protocol
 from twisted.internet.task import deferLater
+from twisted.python.failure import Failure
 from twisted.web.client import ResponseFailed
 from twisted.web.http_headers import Headers
-from twisted.web.iweb import IAgent
+from twisted.web.iweb import IAgent, IResponse
 from zope.interface import implementer
 
 from mailgate.authcache import CachedAuthenticator, IJudge, Judgement, cacheSize
@@ -215,11 +216,11 @@ class _Service:
         self._timeout = timeout
         self._clock = clock
 
-    async def ask(self, asked: PreparedHeaders) -> Headers:
+    def ask(self, asked: PreparedHeaders) -> Deferred[Headers]:
         """
         The headers of the service's answer to C{asked}, an C{Auth-Status} among them.
 
-        @raise ExchangeFailed: there is none; or anything else of L{_FAILURES}.
+        It fails with L{ExchangeFailed}, or anything else of L{_FAILURES}, if there is none.
         """
         answered = self._client.request(
             "GET",
@@ -231,22 +232,39 @@ class _Service:
             cookies=self._cookies,
         )
         deadline = self._clock.callLater(self._timeout, answered.cancel)
-        try:
-            response = await answered
-        except CancelledError as cancelled:
-            if deadline.active():
-                raise
-            phase = cancelled.phase if isinstance(cancelled, ExchangeCancelled) else "asking"
-            raise ExchangeFailed(phase, f"timed out after {self._timeout:g} seconds") from None
-        finally:
-            if deadline.active():
-                deadline.cancel()
+        headers: Deferred[Headers] = answered.addCallbacks(self._answered, self._failed, (deadline,), {}, (deadline,))
+        return headers
+
+    def _answered(self, response: IResponse, deadline: IDelayedCall) -> Headers:
+        if deadline.active():
+            deadline.cancel()
         # For agents whose connection is held until the body has been read; ours has seen to that.
         response.deliverBody(_IGNORANT)
         headers: Headers = response.headers
         if not any(headers.getRawHeaders(b"Auth-Status", ())):
             raise ExchangeFailed("reading the response", f"{response.code} without Auth-Status")
         return headers
+
+    def _failed(self, failure: Failure, deadline: IDelayedCall) -> Failure:
+        if deadline.active():
+            deadline.cancel()
+        elif failure.check(CancelledError):
+            phase = failure.value.phase if isinstance(failure.value, ExchangeCancelled) else "asking"
+            raise ExchangeFailed(phase, f"timed out after {self._timeout:g} seconds")
+        return failure
+
+
+class _Asking:
+    """A login on its way: the question, which services are left to put it to, and whether one has said C{WAIT}."""
+
+    __slots__ = ("asked", "request", "services", "waited")
+
+    services: Iterator[_Service]
+
+    def __init__(self, request: LoginRequest, asked: PreparedHeaders) -> None:
+        self.request = request
+        self.asked = asked
+        self.waited = False
 
 
 @implementer(IJudge)
@@ -278,7 +296,7 @@ class HTTPAuthenticator:
 
     def judge(self, request: LoginRequest) -> Deferred[Judgement]:
         """As C{authenticate}; what came after C{WAIT} is not to be given again."""
-        return Deferred.fromCoroutine(self._judge(request))
+        return self._ask(_Asking(request, question(request, self._configured)))
 
     def close(self) -> None:
         """Close the connections that are kept for later, where the agents are ours."""
@@ -286,47 +304,49 @@ class HTTPAuthenticator:
             if isinstance(agent, KeepAliveAgent):
                 agent.close()
 
-    async def _judge(self, request: LoginRequest) -> Judgement:
-        asked = question(request, self._configured)
-        waited = False
-        answer = await self._answer(request, asked)
-        while isinstance(answer, Wait):
-            waited = True
-            await deferLater(self._clock, answer.seconds)
-            answer = await self._answer(request, asked)
-        return Judgement(answer, storable=not waited)
+    # Callbacks, where a coroutine would read more easily: between them the two switches that it takes, and the Deferred
+    # it needs, cost every login as much as all else that is done here.
 
-    async def _answer(self, request: LoginRequest, asked: PreparedHeaders) -> Route | Denial | Wait:
-        answer = await self._ask(asked)
-        if answer is None:
-            return Denial(Trouble.TEMPORARY)
-        service, headers = answer
-        refusal = verdict(headers)
-        if refusal is not None:
-            return refusal
-        try:
-            return route(request, headers, self._default)
-        except Unusable as reason:
-            self._journal.error("auth http server {url} {reason}", url=str(service.url), reason=str(reason))
-            return Denial(Trouble.TEMPORARY)
-
-    async def _ask(self, asked: PreparedHeaders) -> tuple[_Service, Headers] | None:
-        """The first answer, of those that do not rest, or else of all; L{None} where there is none."""
+    def _ask(self, asking: _Asking) -> Deferred[Judgement]:
+        """Put the question to those services that do not rest, or else to all, until one answers."""
         services = self._services
         if len(services) > 1:
             now = self._clock.seconds()
             services = [service for service in services if service.restsUntil <= now] or services
-        for service in services:
+        asking.services = iter(services)
+        return self._askNext(asking)
+
+    def _askNext(self, asking: _Asking) -> Deferred[Judgement]:
+        service = next(asking.services, None)
+        if service is None:
+            return succeed(self._judgement(Denial(Trouble.TEMPORARY), asking))
+        told = (service, asking)
+        return service.ask(asking.asked).addCallbacks(self._answered, self._failed, told, {}, told)
+
+    def _failed(self, failure: Failure, service: _Service, asking: _Asking) -> Deferred[Judgement]:
+        failure.trap(*_FAILURES)
+        service.restsUntil = self._clock.seconds() + REST
+        reason = printable(str(failure.value).encode("utf-8", "backslashreplace"))
+        self._journal.error("auth http server {url} failed {reason}", url=str(service.url), reason=reason)
+        return self._askNext(asking)
+
+    def _answered(self, headers: Headers, service: _Service, asking: _Asking) -> Judgement | Deferred[Judgement]:
+        service.restsUntil = 0.0
+        answer: Route | Denial | Wait | None = verdict(headers)
+        if isinstance(answer, Wait):
+            asking.waited = True
+            again: Deferred[None] = deferLater(self._clock, answer.seconds)
+            return again.addCallback(lambda _: self._ask(asking))
+        if answer is None:
             try:
-                headers = await service.ask(asked)
-            except _FAILURES as failure:
-                service.restsUntil = self._clock.seconds() + REST
-                reason = printable(str(failure).encode("utf-8", "backslashreplace"))
-                self._journal.error("auth http server {url} failed {reason}", url=str(service.url), reason=reason)
-            else:
-                service.restsUntil = 0.0
-                return service, headers
-        return None
+                answer = route(asking.request, headers, self._default)
+            except Unusable as reason:
+                self._journal.error("auth http server {url} {reason}", url=str(service.url), reason=str(reason))
+                answer = Denial(Trouble.TEMPORARY)
+        return self._judgement(answer, asking)
+
+    def _judgement(self, answer: Route | Denial, asking: _Asking) -> Judgement:
+        return Judgement(answer, storable=not asking.waited)
 
 
 def _build(server: ServerSettings, default: Backend | None, reactor: Any, journal: Journal) -> IAuthenticator:

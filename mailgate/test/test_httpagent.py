@@ -38,6 +38,7 @@ from mailgate.httpagent import (
     MAX_IDLE,
     ExchangeCancelled,
     ExchangeFailed,
+    FieldHeaders,
     KeepAliveAgent,
     PreparedHeaders,
 )
@@ -183,6 +184,55 @@ class RequestTests(AgentTestCase):
         self.endpoint._interfaces = (ITCPTransport,)
         self.ask()
         self.assertTrue(self.endpoint.accept().transport.noDelay)
+
+
+class FieldHeadersTests(SynchronousTestCase):
+    """Headers that are put in order as far as that is asked for."""
+
+    GIVEN = ((b"A-b", b"1"), (b"C", b"2"), (b"a-B", b"3"))
+
+    def both(self) -> list[Headers]:
+        """Ours, and Twisted's of the same fields."""
+        twisteds = Headers()
+        for name, value in self.GIVEN:
+            twisteds.addRawHeader(name, value)
+        return [FieldHeaders(self.GIVEN), twisteds]
+
+    def test_likeTwisteds(self) -> None:
+        """Whatever is done to them, in bytes or in text, they say what Twisted's would."""
+        changes = (
+            lambda headers: headers.addRawHeader(b"c", b"4"),
+            lambda headers: headers.addRawHeader("D", "5"),
+            lambda headers: headers.setRawHeaders(b"A-B", [b"6"]),
+            lambda headers: headers.setRawHeaders(b"E", [b"7", b"8"]),
+            lambda headers: headers.setRawHeaders("a-b", ["9"]),
+            lambda headers: headers.removeHeader(b"c"),
+            lambda headers: headers.removeHeader("A-B"),
+            lambda headers: headers.removeHeader(b"none"),
+        )
+        for number in range(len(changes) ** 3):
+            chosen = [changes[number // len(changes) ** place % len(changes)] for place in range(3)]
+            ours, twisteds = self.both()
+            for change in chosen:
+                for headers in (ours, twisteds):
+                    change(headers)
+                for name in (b"a-b", b"C", b"d", b"e", b"none"):
+                    self.assertEqual(ours.getRawHeaders(name), twisteds.getRawHeaders(name))
+                    self.assertEqual(ours.hasHeader(name), twisteds.hasHeader(name))
+            self.assertEqual(ours.getRawHeaders("a-b"), twisteds.getRawHeaders("a-b"))
+            self.assertEqual(sorted(ours.copy().getAllRawHeaders()), sorted(twisteds.getAllRawHeaders()))
+            self.assertEqual(sorted(ours.getAllRawHeaders()), sorted(twisteds.getAllRawHeaders()))
+
+    def test_copy(self) -> None:
+        """A copy and what it was made of go their own ways, before and after they were put in order."""
+        for prepare in (lambda headers: None, lambda headers: list(headers.getAllRawHeaders())):
+            headers = FieldHeaders(self.GIVEN)
+            prepare(headers)
+            copy = headers.copy()
+            copy.addRawHeader(b"New", b"x")
+            headers.removeHeader(b"C")
+            self.assertFalse(headers.hasHeader(b"new"))
+            self.assertTrue(copy.hasHeader(b"c"))
 
 
 class PreparedHeadersTests(SynchronousTestCase):
