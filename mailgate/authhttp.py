@@ -19,7 +19,7 @@ from twisted.internet.abstract import isIPv6Address
 from twisted.web.http_headers import Headers
 
 from mailgate.directives import LONGEST_SOCKET_PATH, isHostName
-from mailgate.httpagent import PreparedHeaders
+from mailgate.httpheaders import PreparedHeaders
 from mailgate.journal import printable
 from mailgate.login import Backend, Denial, LoginRequest, Method, Route, Trouble, fitForWire
 

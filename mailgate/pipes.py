@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import fcntl
 import os
-from contextlib import suppress
+import socket
+from contextlib import ExitStack, suppress
 
 from attrs import frozen
 
@@ -32,18 +33,35 @@ class Pipe:
     size: int
 
 
+def _splices() -> bool:
+    """Whether the system moves bytes from a socket into a pipe: not all that look like Linux do."""
+    if not hasattr(os, "splice"):
+        return False
+    with ExitStack() as closing:
+        try:
+            near, far = map(closing.enter_context, socket.socketpair())
+            output, input = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+            closing.callback(os.close, output)
+            closing.callback(os.close, input)
+            far.send(b"x")
+            return os.splice(near.fileno(), input, 1) == 1
+        except OSError:
+            return False
+
+
 class PipePool:
     """Pipes, as many as may be."""
 
     def __init__(self) -> None:
         self._kept: list[Pipe] = []
         self._count = 0
+        self._splices = _splices()
 
     def take(self) -> Pipe | None:
         """An empty pipe, or L{None} where there are none left: then bytes have to be copied."""
         if self._kept:
             return self._kept.pop()
-        if self._count >= MOST_PIPES or not hasattr(os, "splice"):
+        if self._count >= MOST_PIPES or not self._splices:
             return None
         try:
             output, input = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)

@@ -2,9 +2,9 @@
 """
 Bytes both ways between a client and a backend, once the login is done.
 
-The only module that knows how bytes move; it works over any Twisted transport. A receiver that is slow pauses its
-sender; one side's end of file is passed on while the other may still answer (a TLS peer that says it will send no more
-is closed by Twisted at once: there the answer in flight is lost).
+It works over any Twisted transport; between connections on raw descriptors L{mailgate.streamrelay} does the same. A
+receiver that is slow pauses its sender; one side's end of file is passed on while the other may still answer (a TLS
+peer that says it will send no more is closed by Twisted at once: there the answer in flight is lost).
 """
 
 from __future__ import annotations
@@ -253,3 +253,6 @@ class Relays:
     ) -> Any:
         """A L{Relay}, or what does the same for the connections of C{client} and C{backend}; it has to be started."""
         return Relay(client, backend, session, self.clock, idle, linger, done)
+
+    def close(self) -> None:
+        """Drop what is kept for relays to come: the gateway has stopped."""

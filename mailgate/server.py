@@ -412,4 +412,10 @@ class ProxyServer(CommandReader):
         relay = factory.relays.between(self, client, self.session, idle, linger, factory.relayEnded)
         factory.connections.discard(self)
         factory.connections.add(relay)
-        relay.start(self.accept(client) + client.leftOver, early)
+        try:
+            relay.start(self.accept(client) + client.leftOver, early)
+        except Exception:
+            # It is the relay's to end: the dialogue has nothing left to say it with.
+            self._journal.failure("the relay of client {client} failed", Failure(), client=self.session.client)
+            self.session.conclude(Outcome.INTERNAL)
+            relay.abort()

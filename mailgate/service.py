@@ -104,7 +104,11 @@ class Gateway(MultiService):
             connection.stop()
         for authenticator in self._authenticators:
             authenticator.close()
-        return DeferredList([stopped, self._emptied()])
+        return DeferredList([stopped, self._emptied()]).addCallback(self._closeRelays)
+
+    def _closeRelays(self, result: Any) -> Any:
+        self._relays.close()
+        return result
 
     def _emptied(self) -> Deferred[Any]:
         deadline = self._reactor.seconds() + _LAST_MOMENTS

@@ -79,6 +79,8 @@ class TLSLayer:
             return
         if transport.connected:
             transport.send(engine.output())
+            if engine.handshaken:
+                engine.settle()
 
     def _shakeHands(self) -> bool:
         """Go on with the handshake; gives whether it is complete."""
@@ -99,7 +101,7 @@ class TLSLayer:
             self._encrypt(data)
         if self._closing:
             self.close()
-            transport.loseConnection()
+            transport.closeNotified()
         if IHandshakeListener.providedBy(transport.protocol):
             transport.protocol.handshakeCompleted()
         return transport.connected

@@ -250,9 +250,11 @@ class StreamTransport:
         elif self._producerPaused:
             self._producerPaused = False
             self.producer.resumeProducing()
+        elif self.tls is not None and not self.tls.closed:
+            # TLS's own end is still to come.
+            return
         elif self.disconnecting:
-            if self.tls is None or self.tls.closed:
-                self.poller.soon(self._done)
+            self.poller.soon(self._done)
         elif self._writeEnding:
             self._endWriting()
 
@@ -337,18 +339,23 @@ class StreamTransport:
         if not self._waiting:
             self._drained()
 
+    def closeNotified(self) -> None:
+        """TLS has said that no more comes, which had to wait until hands were shaken: go on with the end."""
+        if self.disconnecting and not self.accepted:
+            # A server's tickets are on their way, and would turn the end into a reset: it is the server that closes.
+            return
+        if not self._waiting:
+            self._drained()
+
     def _endWriting(self) -> None:
         if self._writeEnded:
             return
         self._writeEnded = True
-        descriptor = borrowed(self.fd, self.family)
         try:
-            descriptor.shutdown(socket.SHUT_WR)
+            self._ask("shutdown", socket.SHUT_WR)
         except OSError as error:
             if error.errno != errno.ENOTCONN:
                 raise
-        finally:
-            descriptor.detach()
         if IHalfCloseableProtocol.providedBy(self.protocol):
             self.protocol.writeConnectionLost()
 
@@ -372,6 +379,8 @@ class StreamTransport:
             producer.stopProducing()
         protocol, self.protocol = self.protocol, None
         protocol.connectionLost(reason)
+        # No cycle, here neither.
+        self.tls = None
         if self.onLoss is not None:
             self.onLoss(reason)
 
@@ -440,4 +449,5 @@ class StreamTransport:
         self.connected = False
         # No cycle: the dialogue is freed as soon as nobody needs it.
         self.protocol = self.producer = None
-        return (self.tls.engine if self.tls is not None else None), unsent
+        tls, self.tls = self.tls, None
+        return (tls.engine if tls is not None else None), unsent

@@ -14,7 +14,7 @@ from bench.results import Results
 try:
     from bench.plots import draw
 except ImportError:
-    draw = None
+    draw = None  # type: ignore[assignment]
 
 
 class DrawTests(SynchronousTestCase):

@@ -44,7 +44,8 @@ from mailgate.directives import (
     path,
     seconds,
 )
-from mailgate.httpagent import ExchangeCancelled, ExchangeFailed, KeepAliveAgent, PreparedHeaders
+from mailgate.httpagent import ExchangeCancelled, ExchangeFailed, KeepAliveAgent
+from mailgate.httpheaders import PreparedHeaders
 from mailgate.interfaces import AuthenticatorKind, IAuthenticator
 from mailgate.journal import Journal, printable
 from mailgate.login import Backend, Denial, LoginRequest, Method, Route, Trouble

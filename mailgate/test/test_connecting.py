@@ -1,11 +1,12 @@
 """
-Tests for L{mailgate.connecting}: what L{mailgate.test.test_transport_contract} cannot have happen to an attempt, on real
-sockets with a reactor that does nothing by itself.
+Tests for L{mailgate.connecting}: what L{mailgate.test.test_transport_contract} cannot have happen to an attempt, on
+real sockets with a reactor that does nothing by itself.
 """
 
 from __future__ import annotations
 
 import errno
+import gc
 import os
 import resource
 import select
@@ -100,6 +101,8 @@ class Case(SynchronousTestCase):
         fd = near.detach()
         self.lean.poller.watch(fd, self, READABLE)  # type: ignore[arg-type]
         self.lean.poller.release(fd)
+        # What other tests have left to the collector must not be closed in the middle of this one.
+        gc.collect()
         self.before = self.descriptors()
         self.addCleanup(self.assertNothingLeft)
 
@@ -115,11 +118,11 @@ class Case(SynchronousTestCase):
         self.assertEqual((self.reactor.readers, self.reactor.getDelayedCalls()), ([], []))
         self.assertEqual(self.descriptors(), self.before)
 
-    def listen(self, backlog: int = 10) -> Any:
+    def listen(self, backlog: int = 10) -> tuple[str, int]:
         """Somebody who listens; gives the address."""
         bound = socket.create_server(("127.0.0.1", 0), backlog=backlog)
         self.fars.append(bound)
-        return bound.getsockname()
+        return "127.0.0.1", bound.getsockname()[1]
 
     def accept(self) -> socket.socket:
         """The other end of the connection."""
@@ -127,16 +130,16 @@ class Case(SynchronousTestCase):
         self.fars.append(far)
         return far
 
-    def crowded(self) -> Any:
+    def crowded(self) -> tuple[str, int]:
         """The address of somebody who listens, but has no place for anybody."""
         address = self.listen(0)
         self.fars.append(socket.create_connection(address))
         return address
 
-    def nowhere(self) -> Any:
+    def nowhere(self) -> tuple[str, int]:
         """An address where nobody listens."""
         with socket.create_server(("127.0.0.1", 0)) as bound:
-            return bound.getsockname()
+            return "127.0.0.1", bound.getsockname()[1]
 
     def turn(self) -> None:
         """Wait for an event, and deal with that."""
@@ -164,7 +167,7 @@ class EndpointTests(Case):
         host, port = address if isinstance(address, tuple) else (f"unix:{address}", 0)
         return self.lean.leanEndpoint(host, port, timeout).connect(factory)
 
-    def assertFails(self, connected: Deferred[Any], kind: type[Exception], factory: Told) -> Exception:
+    def assertFails(self, connected: Deferred[Any], kind: type[Exception], factory: Told) -> Any:
         """There is no connection, for a reason of C{kind}; the factory was asked for nothing; nothing is left."""
         failure = self.failureResultOf(connected, kind)
         self.assertEqual(factory.made, [])
@@ -194,7 +197,12 @@ class EndpointTests(Case):
         """What the server has said by then is heard at once, after the one who waits has the protocol."""
         connected = self.connect(self.listen(), Told())
         heard: list[bytes] = []
-        connected.addCallback(lambda protocol: heard.append(protocol.received) or protocol)
+
+        def take(protocol: Said) -> Said:
+            heard.append(protocol.received)
+            return protocol
+
+        connected.addCallback(take)
         self.accept().send(b"* OK\r\n")
         self.turn()
         protocol = self.successResultOf(connected)
@@ -264,7 +272,7 @@ class EndpointTests(Case):
         self.assertEqual(self.descriptors(), before)
 
     def test_timeout(self) -> None:
-        """Where nobody answers it fails after the timeout of the clock that it has, not before, and a second at most."""
+        """Where nobody answers it fails after the timeout, by the clock that it has, or within the second after."""
         for timeout, least, most in ((2, 2, 2), (60, 60, 61)):
             factory = Told()
             connected = self.connect(self.crowded(), factory, timeout)
@@ -287,7 +295,7 @@ class EndpointTests(Case):
             factory = Told()
             connected = self.connect(address, factory)
             connected.cancel()
-            error: Any = self.assertFails(connected, ConnectingCancelledError, factory)
+            error = self.assertFails(connected, ConnectingCancelledError, factory)
             self.assertEqual((error.address.host, error.address.port), address)
             self.lean.poller._epoll.poll(0)
             self.reactor.advance(100)
@@ -314,7 +322,7 @@ class EndpointTests(Case):
     def test_cancelInBatch(self) -> None:
         """Cancelled by another one's event, of one batch with its own, it hears no more of that."""
         addresses = [self.listen(), self.listen()]
-        made: list[Any] = []
+        made: list[Said] = []
 
         def build() -> Said:
             made.append(Said())

@@ -212,7 +212,7 @@ class DirectivesTests(SynchronousTestCase):
         """Each of the words that the table gives for a value is taken."""
         for row in self.rows:
             known = self.known(row)
-            if row.values.startswith("words of") or row.name in ("starttls", "xclient", "ssl_session_cache"):
+            if row.values.startswith("words of") or row.name in ("starttls", "use", "xclient", "ssl_session_cache"):
                 for word in re.findall("``(.+?)``", row.values):
                     sized = word.replace("shared:NAME:SIZE", "shared:SSL:10m").replace("SIZE", "1000")
                     known.parse(sized, "/etc")

@@ -38,10 +38,9 @@ from mailgate.httpagent import (
     MAX_IDLE,
     ExchangeCancelled,
     ExchangeFailed,
-    FieldHeaders,
     KeepAliveAgent,
-    PreparedHeaders,
 )
+from mailgate.httpheaders import FieldHeaders, PreparedHeaders
 from mailgate.names import endpointFor
 
 REQUEST = b"GET /auth?x HTTP/1.1\r\nHost: 127.0.0.1\r\nAuth-User: joe\r\nClient-IP: ::1\r\n\r\n"

@@ -17,7 +17,8 @@ import mailgate
 
 LAYERS = (
     # what imports nothing: the release, the words of a login, the grammar of values, of HTTP and of mail
-    "_version directives login names httpresponse openssl poller timers pipes sandbox.message sandbox.certificate",
+    "_version directives login names httpresponse httpheaders openssl poller timers pipes"
+    " sandbox.message sandbox.certificate",
     # the package itself, and what only needs one of those
     "mailgate journal dialogue sasl passwords tls tlsengine httpagent"
     " sandbox.settings sandbox.search sandbox.structure",
@@ -26,9 +27,9 @@ LAYERS = (
     # how bytes move; connections upon descriptors
     "relay authcache transport sandbox.account sandbox.imap4",
     # lines out of them; the backend's side; who makes such connections, and relays between them
-    "framing client port connecting streamrelay sandbox.pop3 sandbox.smtp sandbox.authhttp",
+    "framing client port connecting relayend sandbox.pop3 sandbox.smtp sandbox.authhttp",
     # the client's side; all of those in one reactor
-    "server leanreactor sandbox.login",
+    "server leanreactor streamrelay sandbox.login",
     # what can be chosen: none of these knows another
     "protocols protocols.imap4 protocols.pop3 protocols.smtp"
     " authenticators authenticators.http authenticators.passwdfile authenticators.passthrough"

@@ -1,11 +1,15 @@
 """
-Tests for L{mailgate.leanreactor}: which of a reactor's ways are lean ones, and which stay the reactor's own.
+Tests for L{mailgate.leanreactor}: which of a reactor's ways are lean ones, and which stay the reactor's own; and the
+whole of it under each of Twisted's reactors that runs here.
 """
 
 from __future__ import annotations
 
+import os
 import select
 import socket
+import subprocess
+import sys
 from typing import Any
 
 from twisted.internet.interfaces import IReactorTime
@@ -14,8 +18,56 @@ from twisted.internet.testing import MemoryReactorClock
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
+import mailgate
 from mailgate.connecting import LeanConnector, LeanEndpoint
 from mailgate.leanreactor import EventSettings, LeanReactor
+
+ECHO = """
+import socket
+from twisted.internet import REACTOR
+REACTOR.install()
+from twisted.internet import reactor
+from twisted.internet.protocol import ClientFactory, Factory, Protocol
+from mailgate.leanreactor import LeanReactor
+
+lean = LeanReactor(reactor)
+
+class Echo(Protocol):
+    def dataReceived(self, data):
+        self.transport.write(data)
+
+class Ask(Protocol):
+    question = b"bonjour" * 100000
+
+    def connectionMade(self):
+        self.received = b""
+        self.transport.write(self.question)
+
+    def dataReceived(self, data):
+        self.received += data
+        if self.received == self.question:
+            self.transport.loseConnection()
+
+    def connectionLost(self, reason):
+        print("lost", reason.type.__name__, self.received == self.question)
+        port.stopListening()
+        limit.cancel()
+        lean.callLater(0, end)
+
+def end():
+    print(type(port).__name__, lean.poller in reactor.getReaders(), lean.getDelayedCalls())
+    reactor.stop()
+
+bound = socket.socket()
+bound.bind(("127.0.0.1", 0))
+bound.listen()
+bound.setblocking(False)
+port = lean.adoptStreamPort(bound.fileno(), bound.family, Factory.forProtocol(Echo))
+lean.connectTCP(*bound.getsockname(), ClientFactory.forProtocol(Ask))
+print(type(reactor).__name__, lean.poller in reactor.getReaders())
+limit = reactor.callLater(20, reactor.stop)
+reactor.run()
+"""
 
 
 class Never(ClientFactory):
@@ -34,12 +86,12 @@ class LeanReactorTests(SynchronousTestCase):
         self.reactor: Any = MemoryReactorClock()
         self.lean = LeanReactor(self.reactor)
 
-    def crowded(self) -> Any:
+    def crowded(self) -> tuple[str, int]:
         """The address of somebody who listens, but has no place for anybody."""
         bound = socket.create_server(("127.0.0.1", 0), backlog=0)
         self.addCleanup(bound.close)
         self.addCleanup(socket.create_connection(bound.getsockname()).close)
-        return bound.getsockname()
+        return "127.0.0.1", bound.getsockname()[1]
 
     def test_time(self) -> None:
         """Its time is the reactor's; its timers are seen, those that are coarse and those that are not."""
@@ -64,7 +116,7 @@ class LeanReactorTests(SynchronousTestCase):
     def test_addresses(self) -> None:
         """Connections to addresses of either family are its own: the reactor hears nothing of them."""
         for host in ("127.0.0.1", "::1"):
-            connector = self.lean.connectTCP(host, self.crowded()[1], Never(), 20)
+            connector: Any = self.lean.connectTCP(host, self.crowded()[1], Never(), 20)
             self.assertIsInstance(connector, LeanConnector)
             self.assertEqual((connector.getDestination().host, self.reactor.tcpClients), (host, []))
             connector.disconnect()
@@ -96,3 +148,35 @@ class EventSettingsTests(SynchronousTestCase):
         """Connections are lean ones unless they are to be the reactor's, or there is no epoll."""
         self.assertEqual(EventSettings().isLean, hasattr(select, "epoll"))
         self.assertFalse(EventSettings("reactor").isLean)
+
+
+class ReactorTests(SynchronousTestCase):
+    """Any of Twisted's reactors has a poller for a reader."""
+
+    if not hasattr(select, "epoll"):
+        skip = "there is no epoll"
+
+    def assertEchoes(self, module: str, name: str) -> None:
+        """A server and a client understand each other upon the reactor C{name} of C{module}, which is left clean."""
+        root = os.path.dirname(os.path.dirname(os.path.abspath(mailgate.__file__)))
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join([root, *sys.path])}
+        script = ECHO.replace("REACTOR", module)
+        done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, timeout=60)
+        expected = f"{name} True\nlost ConnectionDone True\nLeanPort False []\n"
+        self.assertEqual((done.stdout.decode(), done.stderr.decode()), (expected, ""))
+
+    def test_select(self) -> None:
+        """The one by C{select}."""
+        self.assertEchoes("selectreactor", "SelectReactor")
+
+    def test_poll(self) -> None:
+        """The one by C{poll}."""
+        self.assertEchoes("pollreactor", "PollReactor")
+
+    def test_epoll(self) -> None:
+        """The one by C{epoll}."""
+        self.assertEchoes("epollreactor", "EPollReactor")
+
+    def test_asyncio(self) -> None:
+        """The one by C{asyncio}."""
+        self.assertEchoes("asyncioreactor", "AsyncioSelectorReactor")

@@ -4,6 +4,7 @@ Tests for L{mailgate.pipes}, with the system's own pipes.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import subprocess
@@ -150,6 +151,15 @@ class PipePoolTests(SynchronousTestCase):
         self.assertEqual(self.descriptors(), self.before + 2)
         self.assertEqual(os.write(used.input, b"x"), 1)
         self.take()
+
+    def test_refused(self) -> None:
+        """Where the system knows C{splice} and does not do it, there are none."""
+
+        def refuse(*arguments: object, **others: object) -> int:
+            raise OSError(errno.EINVAL, "Invalid argument")
+
+        self.patch(os, "splice", refuse)
+        self.assertIs(PipePool().take(), None)
 
     def test_noDescriptor(self) -> None:
         """Where the system has no descriptors left there is no pipe; there is one again when it has."""

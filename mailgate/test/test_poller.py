@@ -1,6 +1,6 @@
 """
-Tests for L{mailgate.poller}, on real descriptors with a reactor that does nothing by itself, and in whole under each of
-Twisted's reactors that there is.
+Tests for L{mailgate.poller}, on real descriptors with a reactor that does nothing by itself;
+L{mailgate.test.test_leanreactor} has it run under Twisted's.
 """
 
 from __future__ import annotations
@@ -8,8 +8,6 @@ from __future__ import annotations
 import os
 import select
 import socket
-import subprocess
-import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -19,11 +17,9 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
-import mailgate
 from mailgate.poller import MOST_EVENTS, MOST_ROUNDS, READABLE, WRITABLE, Poller
 
 HUNG_UP: int = getattr(select, "EPOLLHUP", 16)
-FAILED: int = getattr(select, "EPOLLERR", 8)
 
 
 class Reactor(Clock):
@@ -87,16 +83,14 @@ class Case(SynchronousTestCase):
     def setUp(self) -> None:
         self.reactor = Reactor()
         self.poller = Poller(self.reactor)
-        self._fars: list[socket.socket] = []
-        self.addCleanup(lambda: [far.close() for far in self._fars])
         self._owned: set[int] = set()
-        self.addCleanup(lambda: [self.release(fd) for fd in list(self._owned)])
+        self.addCleanup(self.releaseAll)
 
     def open(self) -> tuple[int, socket.socket]:
         """A connection: the descriptor of our end, and the other end."""
         near, far = socket.socketpair()
         near.setblocking(False)
-        self._fars.append(far)
+        self.addCleanup(far.close)
         return near.detach(), far
 
     def watched(self, owner: Owner, events: int = READABLE) -> tuple[int, socket.socket]:
@@ -105,6 +99,10 @@ class Case(SynchronousTestCase):
         self.poller.watch(fd, owner, events)
         self._owned.add(fd)
         return fd, far
+
+    def releaseAll(self) -> None:
+        for fd in list(self._owned):
+            self.release(fd)
 
     def release(self, fd: int) -> None:
         self._owned.remove(fd)
@@ -503,83 +501,3 @@ def _isOpen(fd: int) -> bool:
     except OSError:
         return False
     return True
-
-
-ECHO = """
-import socket
-from twisted.internet import REACTOR
-REACTOR.install()
-from twisted.internet import reactor
-from twisted.internet.protocol import ClientFactory, Factory, Protocol
-from mailgate.leanreactor import LeanReactor
-
-lean = LeanReactor(reactor)
-
-class Echo(Protocol):
-    def dataReceived(self, data):
-        self.transport.write(data)
-
-class Ask(Protocol):
-    question = b"bonjour" * 100000
-
-    def connectionMade(self):
-        self.received = b""
-        self.transport.write(self.question)
-
-    def dataReceived(self, data):
-        self.received += data
-        if self.received == self.question:
-            self.transport.loseConnection()
-
-    def connectionLost(self, reason):
-        print("lost", reason.type.__name__, self.received == self.question)
-        port.stopListening()
-        limit.cancel()
-        lean.callLater(0, end)
-
-def end():
-    print(type(port).__name__, lean.poller in reactor.getReaders(), lean.getDelayedCalls())
-    reactor.stop()
-
-bound = socket.socket()
-bound.bind(("127.0.0.1", 0))
-bound.listen()
-bound.setblocking(False)
-port = lean.adoptStreamPort(bound.fileno(), bound.family, Factory.forProtocol(Echo))
-lean.connectTCP(*bound.getsockname(), ClientFactory.forProtocol(Ask))
-print(type(reactor).__name__, lean.poller in reactor.getReaders())
-limit = reactor.callLater(20, reactor.stop)
-reactor.run()
-"""
-
-
-class ReactorTests(SynchronousTestCase):
-    """Any of Twisted's reactors has a poller for a reader."""
-
-    if not hasattr(select, "epoll"):
-        skip = "there is no epoll"
-
-    def assertEchoes(self, module: str, name: str) -> None:
-        """A server and a client understand each other upon the reactor C{name} of C{module}, which is left clean."""
-        root = os.path.dirname(os.path.dirname(os.path.abspath(mailgate.__file__)))
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join([root, *sys.path])}
-        script = ECHO.replace("REACTOR", module)
-        done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, timeout=60)
-        expected = f"{name} True\nlost ConnectionDone True\nLeanPort False []\n"
-        self.assertEqual((done.stdout.decode(), done.stderr.decode()), (expected, ""))
-
-    def test_select(self) -> None:
-        """The one by C{select}."""
-        self.assertEchoes("selectreactor", "SelectReactor")
-
-    def test_poll(self) -> None:
-        """The one by C{poll}."""
-        self.assertEchoes("pollreactor", "PollReactor")
-
-    def test_epoll(self) -> None:
-        """The one by C{epoll}."""
-        self.assertEchoes("epollreactor", "EPollReactor")
-
-    def test_asyncio(self) -> None:
-        """The one by C{asyncio}."""
-        self.assertEchoes("asyncioreactor", "AsyncioSelectorReactor")

@@ -368,7 +368,7 @@ class StoppingTests(Case):
     """The end of a port."""
 
     def test_inBuild(self) -> None:
-        """Stopped by its factory, it lets in the one that was asked for, and nobody else; the others stay in the queue."""
+        """Stopped by its factory, it lets in the one that was asked for, and nobody who comes behind him."""
 
         def build() -> Greeting:
             port.stopListening()

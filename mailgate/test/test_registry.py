@@ -99,7 +99,7 @@ class ProtocolTests(SynchronousTestCase):
     def test_wholeServer(self):
         """Nothing that the common half leaves to a protocol is missing."""
         for record in PROTOCOLS.values():
-            for name in ("greet", "commandReceived", "invalid", "refuse", "mechanisms"):
+            for name in ("greet", "commandReceived", "invalid", "refuse"):
                 self.assertIsNot(getattr(record.server, name), getattr(ProxyServer, name), f"{record.name}: {name}")
 
     def test_wholeClient(self):

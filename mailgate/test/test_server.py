@@ -225,6 +225,27 @@ class LoginTests(SynchronousTestCase):
         [event] = [event for event in conversation.events if "log_failure" in event]
         self.assertTrue(event["log_failure"].check(ZeroDivisionError))
 
+    def test_relayDefect(self) -> None:
+        """A relay that cannot even begin is logged and ended, and the dialogue does not try to say goodbye as well."""
+
+        class Broken:
+            aborted = 0
+
+            def start(self, toClient: bytes, toBackend: bytes) -> None:
+                raise ZeroDivisionError("secret detail")
+
+            def abort(self) -> None:
+                self.aborted += 1
+
+        broken = Broken()
+        conversation = converse()
+        conversation.factory.relays.between = lambda *arguments: broken  # type: ignore[method-assign]
+        self.assertEqual(conversation.says(*LOGIN), b"+OK\r\n")
+        self.assertEqual(broken.aborted, 1)
+        [event] = [event for event in conversation.events if "log_failure" in event]
+        self.assertTrue(event["log_failure"].check(ZeroDivisionError))
+        self.assertIs(conversation.server.session.outcome, Outcome.INTERNAL)
+
     def test_cancelledByItself(self) -> None:
         """An authenticator that cancels itself has failed like any other that does."""
         conversation = converse(authenticator=FakeAuthenticator(CancelledError()))

@@ -330,6 +330,18 @@ class EntryTests(Case):
         self.assertDue(entry.times, 0, 1, 2)
         self.assertQuiet()
 
+    def test_overdueLate(self) -> None:
+        """What is put overdue when the reactor is late itself keeps nothing else that is due by then from its turn."""
+        others = [Waiting(self.reactor) for _ in range(4)]
+        for number, other in enumerate(others):
+            self.clock.put(other, self.start + number)
+        entry = Waiting(self.reactor)
+        self.reactor.rightNow += 3.5
+        self.clock.put(entry, self.start - 100)
+        self.pass_(3)
+        self.assertEqual([len(each.times) for each in (*others, entry)], [1] * 5)
+        self.assertQuiet()
+
     def test_drops(self) -> None:
         """An entry may drop the others of its second, and those of the next."""
         entries: list[Waiting] = []
@@ -377,7 +389,7 @@ class ClockSetTests(Case):
     """A clock that is set, by hand or by the network."""
 
     def test_forward(self) -> None:
-        """When it is set forward, by seconds or by years, all that is due since is called, in order, and nothing else."""
+        """When it is set forward, by seconds or by years, all that is due by then is called, and nothing else."""
         for jump in (3.0, 55.0, 61.0, 3600.0, 30 * YEAR):
             calls: list[float] = []
             for delay in (jump + 20, jump - 1, jump / 2 + 4, 4):
@@ -403,8 +415,8 @@ class ClockSetTests(Case):
 
     def test_back(self) -> None:
         """
-        When it is set back, what waited then waits as much longer, as Twisted's; what is asked for from then on comes in
-        its time, though other timers wait, or late by as much, where that is less than its delay.
+        When it is set back, what waited then waits as much longer, as Twisted's; what is asked for from then on comes
+        in its time, though other timers wait, or late by as much, where that is less than its delay.
         """
         for jump in (2.0, 30.0, 3600.0, 30 * YEAR):
             times: list[float] = []
