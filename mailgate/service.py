@@ -26,6 +26,7 @@ from mailgate.relay import Relays
 from mailgate.sandbox.service import SandboxService
 from mailgate.streamrelay import StreamRelays
 from mailgate.tls import BackendTLSSettings, ServerTLS, TLSSettings, loadTrust, usesTLS
+from mailgate.tlsengine import fastEngineWorks
 
 __all__ = ["Gateway"]
 
@@ -90,6 +91,14 @@ class Gateway(MultiService):
                 self._journal,
                 tls,
                 relays=self._relays,
+            )
+
+    def startService(self) -> None:
+        super().startService()
+        lean = self.settings.events.isLean and any(map(usesTLS, self.settings.servers))
+        if lean and not fastEngineWorks():
+            self._journal.warn(
+                "this pyOpenSSL has but its public interface for us: TLS takes more CPU and memory"
             )
 
     @property

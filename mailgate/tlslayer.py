@@ -140,7 +140,11 @@ class TLSLayer:
         if self.closed or not self._transport.connected:
             return
         if self.engine.handshaken:
-            self._encrypt(data)
+            try:
+                self._encrypt(data)
+            except SSL.Error as error:
+                # Not the protocol's fault, who hears of it as of any other loss.
+                self._fail(error)
         elif data:
             self.early.append(bytes(data))
 

@@ -14,9 +14,10 @@ from twisted.internet.endpoints import TCP4ClientEndpoint
 from twisted.internet.error import ConnectionRefusedError
 from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.testing import MemoryReactorClock
-from twisted.logger import LogLevel, formatEvent, globalLogPublisher
+from twisted.logger import LogLevel, capturedLogs, formatEvent, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
+from mailgate import service
 from mailgate.config import GatewaySettings, parse
 from mailgate.listener import ListenError
 from mailgate.service import Gateway
@@ -273,6 +274,27 @@ class StartTests(GatewayCase):
         await self.gateway.stopService()
         self.gateway.startService()
         await self.loggedIn()
+
+
+class SlowTLSTests(GatewayCase):
+    """A gateway with a pyOpenSSL that keeps to its public interface."""
+
+    def warnings(self, text):
+        """What it warns of when it starts with C{text}."""
+        self.patch(service, "fastEngineWorks", lambda: False)
+        self.make(TEXT.replace("[server imap]", f"{text}[server imap]") + SANDBOX)
+        with capturedLogs() as events:
+            self.start()
+        return [formatEvent(event) for event in events if event["log_level"] is LogLevel.warn]
+
+    def test_told(self):
+        """An operator is told that TLS costs more, once."""
+        (warning,) = self.warnings("starttls = on\n")
+        self.assertIn("TLS takes more CPU and memory", warning)
+
+    def test_withoutTLS(self):
+        """One who has no TLS is not."""
+        self.assertEqual(self.warnings(""), [])
 
 
 class StartOverReactorTests(StartTests):

@@ -126,6 +126,28 @@ class Scenarios(Case):
         self.assertEqual(self.peer.tls.recv(100), b"* BYE busy\r\n")
         self.assertRaises(SSL.ZeroReturnError, self.peer.tls.recv, 100)
 
+    def test_unwritable(self) -> None:
+        """Where OpenSSL will not encrypt any more the connection is lost, a little later; whoever wrote is not told."""
+
+        class Broken:
+            handshaken = True
+            connection = None
+
+            def write(self, data: bytes) -> None:
+                raise SSL.Error([("SSL routines", "", "protocol is shutdown")])
+
+            def output(self) -> bytes:
+                return b""
+
+        near = Near()
+        transport = self.secure(near)
+        transport.tls.engine = Broken()
+        transport.write(b"* OK\r\n")
+        self.assertEqual(near.told[-1], "handshake")
+        self.reactor.advance(0)
+        self.assertEqual(near.told[-1], "lost")
+        self.assertIsInstance(near.reason, SSL.Error)
+
     def test_writeEndEarly(self) -> None:
         """
         What is written, and a C{loseWriteConnection}, before hands are shaken: hands are shaken all the same, the words
