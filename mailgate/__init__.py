@@ -5,6 +5,10 @@ Reading order: L{mailgate.login} and L{mailgate.session} (the words), L{mailgate
 with L{mailgate.protocols.pop3} as its shortest example, L{mailgate.client} (the backend's side), L{mailgate.relay},
 L{mailgate.authenticators.http}, L{mailgate.config}, and L{mailgate.service}, which puts them together.
 
+Below them all, and not needed to understand them: L{mailgate.poller}, L{mailgate.transport} with L{mailgate.tlslayer},
+and L{mailgate.leanreactor}, which are to dialogues what Twisted's own reactor and transports are; and
+L{mailgate.streamrelay}, which takes the connections over when the login is done.
+
 Imports go downward only: L{mailgate.test.test_layers} holds the table.
 """
 
