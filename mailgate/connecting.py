@@ -25,7 +25,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from mailgate.poller import READABLE, WRITABLE
-from mailgate.transport import StreamTransport, addressOf, borrowed
+from mailgate.transport import StreamTransport, addressOf, ask
 
 if TYPE_CHECKING:
     from mailgate.leanreactor import LeanReactor
@@ -89,7 +89,7 @@ class _Attempt:
     def ready(self, fd: int, events: int) -> None:
         """It has come to something."""
         if events & ~(READABLE | WRITABLE):
-            status = self._status()
+            status = ask(self._fd, self._family, "getsockopt", socket.SOL_SOCKET, socket.SO_ERROR)
             if status:
                 self.giveUp(getConnectError(OSError(status, os.strerror(status))))
                 return
@@ -119,13 +119,6 @@ class _Attempt:
             if self._fd >= 0:
                 self._poller.release(self._fd)
             self._fail(failure)
-
-    def _status(self) -> int:
-        descriptor = borrowed(self._fd, self._family)
-        try:
-            return int(descriptor.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR))
-        finally:
-            descriptor.detach()
 
     def giveUp(self, reason: Exception) -> None:
         """It is over, for C{reason}; harmless where it is over already."""

@@ -72,10 +72,10 @@ class FieldHeaders(Headers):
             self._index = None
 
     def setRawHeaders(self, name: str | bytes, values: Sequence[str | bytes]) -> None:
-        if self._whole or isinstance(name, str) or not all(isinstance(value, bytes) for value in values):
+        given = [value for value in values if isinstance(value, bytes)]
+        if self._whole or isinstance(name, str) or len(given) != len(values):
             self._ordinary().setRawHeaders(name, values)
             return
-        given = [value for value in values if isinstance(value, bytes)]
         canonical = name.lower()
         if self._find(canonical) is not None:
             self.fields = tuple(field for field in self.fields if field[0].lower() != canonical)

@@ -21,7 +21,7 @@ from mailgate.pipes import Pipe
 from mailgate.poller import READABLE, WRITABLE
 from mailgate.session import Outcome
 from mailgate.tlsengine import PeerClosed, TLSEngine
-from mailgate.transport import StreamTransport, borrowed, reset
+from mailgate.transport import StreamTransport, ask, reset
 
 if TYPE_CHECKING:
     from mailgate.streamrelay import StreamRelay
@@ -338,11 +338,9 @@ class RelayEnd:
     def _endWriting(self) -> None:
         self._state = _ENDED
         if self.fd >= 0:
-            descriptor = borrowed(self.fd, socket.AF_INET)
             # Whoever is not connected any more is told of it when he is read from.
             with suppress(OSError):
-                descriptor.shutdown(socket.SHUT_WR)
-            descriptor.detach()
+                ask(self.fd, socket.AF_INET, "shutdown", socket.SHUT_WR)
 
     def close(self) -> None:
         """Send what is on its way, and close."""

@@ -45,11 +45,13 @@ class Gateway(MultiService):
     def __init__(self, settings: GatewaySettings, reactor: Any) -> None:
         super().__init__()
         self.settings = settings
-        self._reactor: Any = reactor
-        self._relays = Relays(reactor)
+        self._reactor: Any
+        self._relays: Relays
         if settings.events.isLean:
             self._reactor = LeanReactor(reactor)
             self._relays = StreamRelays(self._reactor.poller, self._reactor.clock)
+        else:
+            self._reactor, self._relays = reactor, Relays(reactor)
         self._naming = NamingReactor(self._reactor)
         self._journal = Journal(settings.log.level)
         self.listeners: list[Listener] = []
@@ -97,9 +99,7 @@ class Gateway(MultiService):
         super().startService()
         lean = self.settings.events.isLean and any(map(usesTLS, self.settings.servers))
         if lean and not fastEngineWorks():
-            self._journal.warn(
-                "this pyOpenSSL has but its public interface for us: TLS takes more CPU and memory"
-            )
+            self._journal.warn("this pyOpenSSL has but its public interface for us: TLS takes more CPU and memory")
 
     @property
     def connections(self) -> list[Any]:

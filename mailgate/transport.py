@@ -35,7 +35,7 @@ from mailgate.poller import READABLE, WRITABLE, Poller
 from mailgate.tlsengine import TLSEngine, makeEngine
 from mailgate.tlslayer import TLSLayer
 
-__all__ = ["READ_SIZE", "WRITE_AHEAD", "StreamTransport", "addressOf", "reset"]
+__all__ = ["READ_SIZE", "WRITE_AHEAD", "StreamTransport", "addressOf", "ask", "reset"]
 
 READ_SIZE = 16384
 """Bytes read at once: what comes before a login, or in answer to one, is a fraction of it."""
@@ -55,19 +55,23 @@ def addressOf(family: int, raw: Any) -> IAddress:
     return UNIXAddress(raw or None)
 
 
-def borrowed(fd: int, family: int) -> Any:
-    """A socket object for C{fd}, which is to be detached from it before it is let go."""
+def ask(fd: int, family: int, method: str, *arguments: Any) -> Any:
+    """
+    What a socket object's C{method} does and gives for C{fd}, which has none.
+
+    @raise OSError: as the method.
+    """
     # The C type: what socket.socket adds to it nobody needs here, and takes longer than all else.
-    return socket.SocketType(family, socket.SOCK_STREAM, 0, fd)
+    descriptor = socket.SocketType(family, socket.SOCK_STREAM, 0, fd)
+    try:
+        return getattr(descriptor, method)(*arguments)
+    finally:
+        descriptor.detach()
 
 
 def reset(fd: int, family: int) -> None:
     """Have the peer told, when C{fd} is closed, that the connection has broken off."""
-    descriptor = borrowed(fd, family)
-    try:
-        descriptor.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
-    finally:
-        descriptor.detach()
+    ask(fd, family, "setsockopt", socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
 
 
 @implementer(ITCPTransport, ITLSTransport, IPushProducer, IConsumer)
@@ -429,12 +433,7 @@ class StreamTransport:
         self._ask("setsockopt", socket.SOL_SOCKET, socket.SO_KEEPALIVE, enabled)
 
     def _ask(self, method: str, *arguments: int) -> Any:
-        """What the descriptor's socket object answers to C{method}."""
-        descriptor = borrowed(self.fd, self.family)
-        try:
-            return getattr(descriptor, method)(*arguments)
-        finally:
-            descriptor.detach()
+        return ask(self.fd, self.family, method, *arguments)
 
     # The relay.
 
