@@ -63,13 +63,16 @@ _SECRET_IN_URL = re.compile(r"(?<=//)[^/@\s]+(?=@)|(?<=\?)\S+")
 
 @frozen
 class GatewaySettings:
-    """A whole configuration. C{sandbox} is L{None} where there is no such section."""
+    """
+    A whole configuration. C{sandbox} is L{None} where there is no such section; C{warnings} keep nobody from starting.
+    """
 
     servers: tuple[ServerSettings, ...]
     log: LogSettings = LogSettings()
     events: EventSettings = EventSettings()
     sandbox: SandboxSettings | None = None
     file: str = "gateway.ini"
+    warnings: tuple[Problem, ...] = ()
 
 
 def knownDirectives(level: Level) -> dict[str, Directive]:
@@ -162,7 +165,8 @@ class _Reading:
             self._problem("mail", "", "there is no [server NAME] section")
         self._checkAddresses(servers)
         log, events = _make(LogSettings, process), _make(EventSettings, process)
-        return GatewaySettings(tuple(servers), log, events, sandbox, self._file)
+        warnings = tuple(warning for server in servers for warning in _remarks(server, "warnings"))
+        return GatewaySettings(tuple(servers), log, events, sandbox, self._file, warnings)
 
     def _problem(self, section: str, option: str, message: str, value: str | None = None) -> None:
         self.problems.append(Problem(self._file, message, section, option, value))
@@ -308,12 +312,18 @@ def _faults(server: ServerSettings) -> Iterator[Problem]:
         yield server.problem(_WHO, "is missing: give auth_http, auth_file or proxy_pass")
     else:
         yield from _unjudged(server, kind)
+    yield from _remarks(server, "problems")
+
+
+def _remarks(server: ServerSettings, about: str) -> Iterator[Problem]:
+    """What the settings classes that matter to C{server} give as C{about}: C{problems}, or C{warnings}."""
+    kind = authenticatorKind(server)
     relevant = [PROTOCOLS[server.protocol].settings, *(() if kind is None else (kind.settings,))]
     special = {protocol.settings for protocol in PROTOCOLS.values()} | {kind.settings for kind in AUTHENTICATORS}
     for group in dict.fromkeys((*(g for g in SERVER_SETTINGS if g not in special), *relevant)):
-        problems = getattr(server[group], "problems", None)
-        if problems is not None:
-            yield from problems(server)
+        remarks = getattr(server[group], about, None)
+        if remarks is not None:
+            yield from remarks(server)
 
 
 def _unjudged(server: ServerSettings, kind: AuthenticatorKind) -> Iterator[Problem]:

@@ -62,6 +62,8 @@ def _check(arguments: argparse.Namespace) -> int:
     except ConfigurationError as error:
         print(error, file=sys.stderr)
         return BAD_CONFIGURATION
+    for warning in settings.warnings:
+        print(f"warning: {warning}", file=sys.stderr)
     print("\n".join(describe(settings)))
     return 0
 

@@ -110,13 +110,15 @@ class ConfigurationError(Exception):
 class ListenAddress:
     """
     Where a server listens. C{host} is an address without brackets (C{0.0.0.0}, C{::}) or C{unix:/path}; C{text} is
-    what the operator wrote; with C{ssl} TLS is spoken from the first byte.
+    what the operator wrote; with C{ssl} TLS is spoken from the first byte, with C{proxyProtocol} a PROXY header comes
+    before that.
     """
 
     host: str
     port: int
     ssl: bool = False
     text: str = ""
+    proxyProtocol: bool = False
 
     def __str__(self) -> str:
         if self.host.startswith("unix:"):

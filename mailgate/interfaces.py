@@ -5,7 +5,7 @@ What can be put into mailgate from outside: the interfaces of its extension poin
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from typing import Any
 
 from attrs import frozen
@@ -14,9 +14,13 @@ from zope.interface import Interface
 
 from mailgate.directives import ServerSettings
 from mailgate.journal import Journal
-from mailgate.login import Backend, Denial, LoginRequest, Method, Route
+from mailgate.login import Backend, Denial, Fact, LoginRequest, Method, Route
 
 __all__ = ["AuthenticatorKind", "IAuthenticator"]
+
+
+def _none(server: ServerSettings) -> Set[Fact]:
+    return frozenset()
 
 
 class IAuthenticator(Interface):
@@ -40,7 +44,8 @@ class AuthenticatorKind:
     A kind of authenticator: chosen by the option C{directive}, configured by the class C{settings}.
 
     C{methods} are the login methods it can judge. C{build(server, default, reactor, journal)} makes one for a server;
-    C{default} is the backend of C{proxy_pass}, for accounts whose own is not known.
+    C{default} is the backend of C{proxy_pass}, for accounts whose own is not known. C{facts(server)} are those that one
+    for C{server} wants to know of each connection.
     """
 
     name: str
@@ -48,3 +53,4 @@ class AuthenticatorKind:
     settings: type
     methods: frozenset[Method]
     build: Callable[[ServerSettings, Backend | None, Any, Journal], Any]
+    facts: Callable[[ServerSettings], Set[Fact]] = _none

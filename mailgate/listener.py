@@ -10,7 +10,8 @@ import os
 import re
 import socket
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Set
+from itertools import count
 from typing import Any
 
 from attrs import frozen
@@ -36,11 +37,12 @@ from mailgate.directives import (
 )
 from mailgate.interfaces import IAuthenticator
 from mailgate.journal import Journal
+from mailgate.login import Fact
 from mailgate.relay import Relays
 from mailgate.session import STORY
 from mailgate.tls import ServerTLS, TLSSettings
 
-__all__ = ["ListenError", "ListenSettings", "Listener", "ProxyServerFactory"]
+__all__ = ["ListenError", "ListenSettings", "Listener", "ProxyServerFactory", "sessionNameSource"]
 
 
 def _listen(value: str, folder: str) -> tuple[ListenAddress, ...]:
@@ -99,6 +101,12 @@ class ListenSettings:
     ssl: bool = directive("ssl", flag, False)
 
 
+def sessionNameSource(randomness: Callable[[int], bytes]) -> Iterator[str]:
+    """Names for connections, no two the same: eight random digits, the same for all of them, and a number."""
+    start = randomness(4).hex()
+    return (f"{start}-{number}" for number in count(1))
+
+
 BACKLOG = 511
 """nginx's on Linux."""
 
@@ -108,7 +116,8 @@ class ProxyServerFactory(Factory):
     Makes the dialogues of one listening address of one server.
 
     C{randomness(n)} gives n random bytes, C{relays} is for those who have logged in. C{connections} are those that have
-    not ended: dialogues and relays.
+    not ended: dialogues and relays. C{facts} are those that somebody wants to know of each connection, and
+    C{sessionNames} the names for L{Fact.SESSION}.
     """
 
     noisy = False
@@ -125,6 +134,8 @@ class ProxyServerFactory(Factory):
         tls: ServerTLS | None = None,
         randomness: Callable[[int], bytes] = os.urandom,
         relays: Relays | None = None,
+        facts: Set[Fact] = frozenset(),
+        sessionNames: Iterator[str] | None = None,
     ) -> None:
         self.record = record
         self.settings = settings
@@ -142,6 +153,9 @@ class ProxyServerFactory(Factory):
         self.starttls = settings[TLSSettings].starttls
         self.relayTimeout = settings[ProxySettings].timeout
         self.relays = Relays(clock) if relays is None else relays
+        self.tellsLocal = Fact.LOCAL in facts
+        self.tellsSession = Fact.SESSION in facts
+        self.sessionNames = sessionNameSource(randomness) if sessionNames is None else sessionNames
         self.connections: set[Any] = set()
         self.relayEnded: Callable[[Any], None] = self.ended
         """L{ended}, once and for all: each look at a method makes an object, and each relay would keep one."""

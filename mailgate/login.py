@@ -17,13 +17,17 @@ __all__ = [
     "Backend",
     "BackendTLS",
     "Client",
+    "ClientCertificate",
     "Credentials",
     "Denial",
     "Envelope",
+    "Fact",
     "LoginRequest",
     "Method",
+    "ProxiedAddresses",
     "Refusal",
     "Route",
+    "TLSDetails",
     "TLSState",
     "Trouble",
     "fitForWire",
@@ -45,6 +49,8 @@ class Method(Enum):
     APOP = "apop"
     CRAM_MD5 = "cram-md5"
     EXTERNAL = "external"
+    XOAUTH2 = "xoauth2"
+    OAUTHBEARER = "oauthbearer"
     NONE = "none"
 
     @property
@@ -78,18 +84,81 @@ class TLSState:
 
 
 @frozen
+class ClientCertificate:
+    """
+    The certificate that a client has shown, in the forms in which nginx's C{Auth-SSL-…} headers tell of it: C{subject}
+    and C{issuer} by RFC 2253, C{serial} in upper-case, the SHA-1 C{fingerprint} in lower-case hexadecimal. The
+    C{commonName} is the subject's, empty where it has none.
+    """
+
+    subject: str
+    issuer: str
+    serial: str
+    fingerprint: str
+    commonName: str
+    pem: bytes = field(repr=False)
+
+
+@frozen
+class TLSDetails:
+    """
+    What of a client's TLS differs from connection to connection: the C{serverName} that it asked for (SNI) and the
+    protocol of ALPN, empty where it did not; its C{certificate}.
+
+    C{verification} is C{NONE}, C{SUCCESS} or C{FAILED:reason}, as C{Auth-SSL-Verify} has it, and empty where no
+    certificate is asked for; C{verifyCode} is OpenSSL's. C{signature} and C{key} name the algorithms of our own
+    certificate as PROXY's TLVs do (C{SHA256}, C{RSA2048}).
+    """
+
+    serverName: str = ""
+    alpn: str = ""
+    verification: str = ""
+    verifyCode: int = 0
+    certificate: ClientCertificate | None = None
+    signature: str = ""
+    key: str = ""
+
+
+@frozen
+class ProxiedAddresses:
+    """Both ends of a connection as a PROXY header gives them: addresses without brackets, and ports."""
+
+    source: str
+    sourcePort: int
+    destination: str
+    destinationPort: int
+
+
+class Fact(Enum):
+    """What costs something to find out of a connection, and so is found out only where somebody asks for it."""
+
+    LOCAL = "the address that the client has connected to"
+    DETAILS = "what TLSDetails hold"
+    SESSION = "a name for the connection"
+
+
+@frozen
 class Client:
     """
     Who is at the other end of the connection.
 
     C{host} is an address without brackets, or C{unix:}; C{port} is 0 for a unix socket. C{name} is what SMTP's
-    C{Client-Host} and XCLIENT's C{NAME} say of it.
+    C{Client-Host} and XCLIENT's C{NAME} say of it. C{proxied} is what the PROXY header said, where one came with
+    addresses.
+
+    Where the L{Fact} is asked for: C{local} and C{localPort} are the address that it has connected to, in the forms of
+    C{host} and C{port}; C{session} names the connection; C{details} are those of its TLS.
     """
 
     host: str
     port: int = 0
     tls: TLSState | None = None
     name: str = "[UNAVAILABLE]"
+    proxied: ProxiedAddresses | None = None
+    local: str = ""
+    localPort: int = 0
+    session: str = ""
+    details: TLSDetails | None = None
 
 
 @frozen
@@ -181,6 +250,7 @@ class Denial:
 
     C{text} and C{code} are the authentication service's words for the client, used where they fit its protocol
     (C{code} by SMTP alone). C{wait} seconds pass before the client is told; with C{close} the connection then ends.
+    C{challenge}, in base64, is what a client that tried OAuth is sent first, and has to answer.
     """
 
     trouble: Trouble
@@ -188,6 +258,7 @@ class Denial:
     code: bytes | None = None
     wait: float = 0.0
     close: bool = False
+    challenge: bytes | None = None
 
 
 @frozen

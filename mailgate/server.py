@@ -25,7 +25,18 @@ from mailgate.client import ProxyClient
 from mailgate.dialogue import Command
 from mailgate.framing import CommandReader
 from mailgate.journal import printable
-from mailgate.login import Client, Credentials, Denial, Envelope, LoginRequest, Method, Refusal, Route, Trouble
+from mailgate.login import (
+    Client,
+    Credentials,
+    Denial,
+    Envelope,
+    LoginRequest,
+    Method,
+    ProxiedAddresses,
+    Refusal,
+    Route,
+    Trouble,
+)
 from mailgate.relay import makeNoDelay
 from mailgate.sasl import MECHANISMS, InvalidResponse, Mechanism, decodeBase64
 from mailgate.session import Outcome, Phase, Session
@@ -38,6 +49,12 @@ __all__ = ["BUDGET", "ProxyServer"]
 
 _INET = (IPv4Address, IPv6Address)
 # Not a union: making one takes longer than all else that is found out of a connection.
+
+
+def _hostAndPort(address: Any) -> tuple[str, int]:
+    """C{address} in the forms of L{Client}."""
+    return (address.host, address.port) if isinstance(address, _INET) else ("unix:", 0)
+
 
 BUDGET = 10
 """How many times C{timeout} all that comes before the login may take together."""
@@ -74,6 +91,8 @@ class ProxyServer(CommandReader):
         self._errors = 0
         self._salt: bytes | None = None
         self._mechanism: Mechanism | None = None
+        self._proxied: ProxiedAddresses | None = None
+        self._clientName = "[UNAVAILABLE]"
         self._pending: Deferred[None] | None = None
 
     # What each protocol has of its own.
@@ -140,11 +159,7 @@ class ProxyServer(CommandReader):
 
     def connectionMade(self) -> None:
         now = self.clock.seconds()
-        peer = self.transport.getPeer()
-        if isinstance(peer, _INET):
-            self._host, self._port = peer.host, peer.port
-        else:
-            self._host, self._port = "unix:", 0
+        self._host, self._port = _hostAndPort(self.transport.getPeer())
         self.session = Session(self.factory.record.name, self.factory.name, self._peerName(), now)
         self.factory.connections.add(self)
         self._budgetEnd = now + BUDGET * self.dialogue.timeout
@@ -337,14 +352,34 @@ class ProxyServer(CommandReader):
         session.user = credentials.user
         session.enter(Phase.AUTH)
         self._deadline.reset(max(0.0, self._budgetEnd - self.clock.seconds()))
-        client = Client(self._host, self._port, session.tls)
         request = LoginRequest(
-            session.protocol, credentials, client, session.attempts, self.tag, self.envelope(credentials.method)
+            session.protocol, credentials, self._client(), session.attempts, self.tag, self.envelope(credentials.method)
         )
         pending = Deferred.fromCoroutine(self._login(request))
         if not pending.called:
             self._pending = pending
         pending.addErrback(self._loginFailed)
+
+    def _client(self) -> Client:
+        """Who wants to log in, and of its connection what somebody wants to know."""
+        factory, session = self.factory, self.session
+        local, localPort = self._localAddress() if factory.tellsLocal else ("", 0)
+        if factory.tellsSession and not session.name:
+            session.name = next(factory.sessionNames)
+        return Client(
+            self._host,
+            self._port,
+            session.tls,
+            self._clientName,
+            self._proxied,
+            local,
+            localPort,
+            session.name,
+        )
+
+    def _localAddress(self) -> tuple[str, int]:
+        """The address that the client has connected to, which of a wildcard is one of many."""
+        return _hostAndPort(self.transport.getHost())
 
     def envelope(self, method: Method) -> Envelope:
         """What SMTP has heard so far that matters to a login by C{method}."""

@@ -5,6 +5,7 @@ The gateway as a Twisted service: what `twistd mailgate` runs, and what an appli
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from typing import Any
 
@@ -19,7 +20,7 @@ from mailgate.directives import ServerSettings
 from mailgate.interfaces import IAuthenticator
 from mailgate.journal import Journal
 from mailgate.leanreactor import LeanReactor
-from mailgate.listener import Listener, ProxyServerFactory
+from mailgate.listener import Listener, ProxyServerFactory, sessionNameSource
 from mailgate.names import NamingReactor
 from mailgate.registry import PROTOCOLS
 from mailgate.relay import Relays
@@ -54,6 +55,7 @@ class Gateway(MultiService):
             self._reactor, self._relays = reactor, Relays(reactor)
         self._naming = NamingReactor(self._reactor)
         self._journal = Journal(settings.log.level)
+        self._sessionNames = sessionNameSource(os.urandom)
         self.listeners: list[Listener] = []
         self._authenticators: list[IAuthenticator] = []
         if settings.sandbox is not None:
@@ -82,6 +84,7 @@ class Gateway(MultiService):
         tls = ServerTLS(server[TLSSettings], server.protocol) if usesTLS(server) else None
         authenticator = kind.build(server, server[ProxySettings].backend, self._naming, self._journal)
         self._authenticators.append(authenticator)
+        facts = kind.facts(server)
         for address in server.listen:
             yield ProxyServerFactory(
                 record,
@@ -93,10 +96,14 @@ class Gateway(MultiService):
                 self._journal,
                 tls,
                 relays=self._relays,
+                facts=facts,
+                sessionNames=self._sessionNames,
             )
 
     def startService(self) -> None:
         super().startService()
+        for warning in self.settings.warnings:
+            self._journal.warn("{warning}", warning=str(warning))
         lean = self.settings.events.isLean and any(map(usesTLS, self.settings.servers))
         if lean and not fastEngineWorks():
             self._journal.warn("this pyOpenSSL has but its public interface for us: TLS takes more CPU and memory")

@@ -18,7 +18,8 @@ __all__ = ["STORY", "Outcome", "Phase", "Session"]
 
 STORY = (
     "connection ended: client {client}, server {server}, protocol {protocol}, tls {tls}, user {user},"
-    " backend {backend}, reached {reached}, outcome {outcome}, {seconds:.3f} s, received {received}, sent {sent}"
+    " backend {backend}, reached {reached}, outcome {outcome}, {seconds:.3f} s, received {received}, sent {sent},"
+    " session {name}"
 )
 """The event at the end of a connection, in twisted.logger's format; L{Session.story} gives its fields."""
 
@@ -27,6 +28,7 @@ class Phase(Enum):
     """Where a connection stands: every log line names it by its value."""
 
     ACCEPT = "accept"
+    PROXY_HEADER = "proxy-header"
     TLS = "tls"
     GREETING = "greeting"
     COMMAND = "command"
@@ -53,6 +55,9 @@ class Outcome(Enum):
     DENIED = "login refused"
     BACKEND_REFUSED = "backend refused the login"
     TLS_FAILED = "TLS handshake failed"
+    BAD_HEADER = "bad PROXY header"
+    CERTIFICATE = "client certificate refused"
+    COMMANDS = "too many commands"
     STOPPED = "gateway stopped"
     INTERNAL = "internal error"
 
@@ -61,7 +66,7 @@ class Outcome(Enum):
 class Session:
     """
     What is known of a connection. C{started} is the clock's time in seconds; C{received} and C{sent} count the bytes
-    relayed from and to the client.
+    relayed from and to the client; C{name} is empty unless somebody asks for it (L{mailgate.login.Fact}).
     """
 
     protocol: str
@@ -77,6 +82,7 @@ class Session:
     received: int = 0
     sent: int = 0
     outcome: Outcome | None = None
+    name: str = ""
 
     def enter(self, phase: Phase) -> None:
         """Go over to C{phase}; C{reached} keeps the one before the end."""
@@ -103,4 +109,5 @@ class Session:
             "seconds": now - self.started,
             "received": self.received,
             "sent": self.sent,
+            "name": self.name or "-",
         }

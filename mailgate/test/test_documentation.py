@@ -217,13 +217,6 @@ class DirectivesTests(SynchronousTestCase):
                     sized = word.replace("shared:NAME:SIZE", "shared:SSL:10m").replace("SIZE", "1000")
                     known.parse(sized, "/etc")
 
-    def test_notThere(self) -> None:
-        """What it says is unknown is unknown."""
-        paragraph = self.text.partition("Not there\n")[2].partition("Clients are named")[0]
-        absent = re.findall("``(.+?)``", paragraph)
-        self.assertIn("resolver", absent)
-        self.assertEqual([name for name in absent if any(name == known for _, known in KNOWN)], [])
-
     def test_sample(self) -> None:
         """The file at its beginning lacks nothing but the certificate."""
         sample = self.text.partition("::\n\n")[2].partition("\n\n* ")[0]

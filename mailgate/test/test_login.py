@@ -51,8 +51,9 @@ class MethodTests(SynchronousTestCase):
     """Tests for L{Method}."""
 
     def test_names(self):
-        """The values are the words of nginx's Auth-Method."""
-        self.assertEqual({method.value for method in Method}, {"plain", "apop", "cram-md5", "external", "none"})
+        """The values are the words of nginx's Auth-Method, and of freenginx's."""
+        words = {"plain", "apop", "cram-md5", "external", "xoauth2", "oauthbearer", "none"}
+        self.assertEqual({method.value for method in Method}, words)
 
     def test_digests(self):
         """Only APOP and CRAM-MD5 hide the password."""

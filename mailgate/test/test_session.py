@@ -54,7 +54,7 @@ class PhaseTests(SynchronousTestCase):
         """The phases have the names of the design, each its own."""
         self.assertEqual(
             " ".join(phase.value for phase in Phase),
-            "accept tls greeting command challenge auth connect backend-tls backend-login relay end",
+            "accept proxy-header tls greeting command challenge auth connect backend-tls backend-login relay end",
         )
 
 
@@ -101,7 +101,7 @@ class StoryTests(SynchronousTestCase):
             self.tell(ledger),
             "connection ended: client 192.0.2.7:40123, server 127.0.0.1:143, protocol imap,"
             ' tls TLSv1.3 TLS_AES_256_GCM_SHA384, user "joe", backend 192.0.2.99:143, reached relay,'
-            " outcome relayed, 1.500 s, received 12, sent 3456",
+            " outcome relayed, 1.500 s, received 12, sent 3456, session -",
         )
 
     def test_empty(self):
