@@ -30,13 +30,14 @@ from mailgate.directives import (
     ListenAddress,
     Problem,
     ServerSettings,
+    SocketOptions,
     directives,
     nearest,
 )
 from mailgate.interfaces import AuthenticatorKind
 from mailgate.journal import LogSettings
 from mailgate.leanreactor import EventSettings
-from mailgate.listener import ListenSettings
+from mailgate.listen import ListenSettings
 from mailgate.registry import (
     AUTHENTICATORS,
     PROCESS_SETTINGS,
@@ -300,6 +301,12 @@ class _Reading:
             for address in server.listen:
                 if taken.setdefault((address.host, address.port), address) is not address:
                     self.problems.append(server.problem("listen", f'duplicate "{address}" address and port pair'))
+        for server in servers:
+            for address in server.listen:
+                wildcard = taken.get(address.wildcard or ("", 0), address)
+                if address.socket not in (wildcard.socket, SocketOptions()):
+                    reason = f'"{address}" shares the socket of "{wildcard}", and cannot have other options'
+                    self.problems.append(server.problem("listen", reason))
 
 
 def _faults(server: ServerSettings) -> Iterator[Problem]:

@@ -25,6 +25,7 @@ __all__ = [
     "ListenAddress",
     "Problem",
     "ServerSettings",
+    "SocketOptions",
     "bufferSize",
     "capabilities",
     "deadline",
@@ -34,6 +35,7 @@ __all__ = [
     "hostPort",
     "isHostName",
     "lines",
+    "longSeconds",
     "nearest",
     "number",
     "oneOf",
@@ -107,6 +109,24 @@ class ConfigurationError(Exception):
 
 
 @frozen
+class SocketOptions:
+    """
+    What nginx's C{listen} says of the socket itself; L{None} leaves it as the system has it. C{idle} and C{interval}
+    are in seconds, of the C{keepalive} whose C{probes} end a connection, buffers in bytes.
+    """
+
+    backlog: int = 511
+    receiveBuffer: int | None = None
+    sendBuffer: int | None = None
+    ipv6only: bool = True
+    keepalive: bool | None = None
+    idle: int | None = None
+    interval: int | None = None
+    probes: int | None = None
+    multipath: bool = False
+
+
+@frozen
 class ListenAddress:
     """
     Where a server listens. C{host} is an address without brackets (C{0.0.0.0}, C{::}) or C{unix:/path}; C{text} is
@@ -119,6 +139,14 @@ class ListenAddress:
     ssl: bool = False
     text: str = ""
     proxyProtocol: bool = False
+    socket: SocketOptions = SocketOptions()
+
+    @property
+    def wildcard(self) -> tuple[str, int] | None:
+        """Host and port of the wildcard that takes this address in; L{None} for a unix socket."""
+        if self.host.startswith("unix:"):
+            return None
+        return ("::" if ":" in self.host else "0.0.0.0"), self.port
 
     def __str__(self) -> str:
         if self.host.startswith("unix:"):
@@ -228,6 +256,20 @@ def seconds(value: str, folder: str) -> float:
     if match is None or not value:
         raise ValueError("must be a time, such as 30s, 1h30m or 500ms")
     return sum(int(amount) * _UNITS[unit] for unit, amount in match.groupdict().items() if amount)
+
+
+_LONG_UNITS = {"y": 31536000, "M": 2592000, "w": 604800, "d": 86400, "h": 3600, "m": 60, "s": 1}
+_LONG_TIME = re.compile(" *".join(rf"(?:(?P<{unit}>\d{{1,9}}){unit})?" for unit in _LONG_UNITS))
+
+
+def longSeconds(value: str, folder: str) -> float:
+    """nginx's time in whole seconds: as L{seconds}, with C{y} and C{M} (30 days), and without C{ms}."""
+    if re.fullmatch(r"[0-9]{1,9}", value):
+        return float(value)
+    match = _LONG_TIME.fullmatch(value)
+    if match is None or not value:
+        raise ValueError("must be a time in whole seconds, such as 30s, 1h30m, 2w, 6M or 1y")
+    return float(sum(int(amount) * _LONG_UNITS[unit] for unit, amount in match.groupdict().items() if amount))
 
 
 def deadline(value: str, folder: str) -> float:

@@ -6,7 +6,7 @@ The gateway as a Twisted service: what `twistd mailgate` runs, and what an appli
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from twisted.application.service import MultiService
@@ -35,6 +35,22 @@ _LAST_MOMENTS = 2.0
 """Seconds that connections are given to be gone when the gateway stops."""
 
 
+def _sockets(
+    factories: Sequence[ProxyServerFactory],
+) -> Iterator[tuple[ProxyServerFactory, Mapping[str, ProxyServerFactory]]]:
+    """The factories that get a socket of their own, each with those whose addresses its wildcard takes in, by host."""
+    places = {(factory.address.host, factory.address.port) for factory in factories}
+    taken: dict[Any, dict[str, ProxyServerFactory]] = {place: {} for place in places}
+    for factory in factories:
+        wildcard = factory.address.wildcard
+        if wildcard is not None and wildcard in taken and factory.address.host != wildcard[0]:
+            taken[wildcard][factory.address.host] = factory
+    for factory in factories:
+        place = factory.address.host, factory.address.port
+        if factory.address.wildcard in (None, place) or factory.address.wildcard not in places:
+            yield factory, taken[place]
+
+
 class Gateway(MultiService):
     """
     Every server of C{settings}, on C{reactor}: C{Gateway(load("gateway.ini"), reactor).setServiceParent(application)}.
@@ -60,13 +76,13 @@ class Gateway(MultiService):
         self._authenticators: list[IAuthenticator] = []
         if settings.sandbox is not None:
             self.addService(SandboxService(settings.sandbox, reactor))
-        for server in settings.servers:
-            for factory in self._factories(server):
-                listener = Listener(factory.address, factory, self._reactor)
-                self.listeners.append(listener)
-                self.addService(listener)
+        self._factories = [factory for server in settings.servers for factory in self._factoriesOf(server)]
+        for factory, specific in _sockets(self._factories):
+            listener = Listener(factory.address, factory, self._reactor, specific)
+            self.listeners.append(listener)
+            self.addService(listener)
 
-    def _factories(self, server: ServerSettings) -> Iterator[ProxyServerFactory]:
+    def _factoriesOf(self, server: ServerSettings) -> Iterator[ProxyServerFactory]:
         record = PROTOCOLS[server.protocol]
         kind = authenticatorKind(server)
         assert kind is not None, "the configuration has been checked"
@@ -111,7 +127,7 @@ class Gateway(MultiService):
     @property
     def connections(self) -> list[Any]:
         """The clients that are connected: their dialogues and relays."""
-        return [connection for listener in self.listeners for connection in listener.factory.connections]
+        return [connection for factory in self._factories for connection in factory.connections]
 
     def stopService(self) -> Deferred[Any]:
         """Stop listening and end every connection; the Deferred fires when they are gone."""

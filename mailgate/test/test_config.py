@@ -475,6 +475,20 @@ class ListenTests(ConfigCase):
         text = MAIL + "[server x]\nprotocol = imap\nlisten =\n  127.0.0.1:143\n  127.0.0.2:143\n  [::1]:143\n"
         self.assertEqual(len(self.server(text).listen), 3)
 
+    def test_wildcard(self):
+        """A wildcard beside addresses that it takes in is none either, and all of them may have the same options."""
+        text = MAIL + "[server x]\nprotocol = imap\nlisten =\n  143 backlog=9\n  127.0.0.1:143\n  [::1]:143 backlog=3\n"
+        self.assertEqual(len(self.server(text).listen), 3)
+        self.assertEqual(len(self.server(text.replace("127.0.0.1:143", "127.0.0.1:143 backlog=9")).listen), 3)
+
+    def test_sharedSocket(self):
+        """An address that shares the wildcard's socket cannot have one that is different."""
+        self.assertFaults(
+            MAIL + IMAP + "[server x]\nprotocol = pop3\nlisten = 143 backlog=9\n[server y]\nprotocol = pop3\n"
+            "listen = 127.0.0.2:143 backlog=8\n",
+            '[server y] listen: "127.0.0.2:143" shares the socket of "0.0.0.0:143", and cannot have other options',
+        )
+
     def test_unix(self):
         """A unix socket is an address, and given twice it is a duplicate too."""
         text = MAIL + "[server x]\nprotocol = imap\nlisten = unix:/run/imap.sock\n"

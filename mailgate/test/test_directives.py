@@ -24,6 +24,7 @@ from mailgate.directives import (
     hostPort,
     isHostName,
     lines,
+    longSeconds,
     nearest,
     number,
     oneOf,
@@ -111,6 +112,12 @@ class GrammarTests(ParserCase):
         self.assertRefuses(
             seconds, "1y", "1M", "30m1h", "1h1h", "-1s", "1.5s", "s", "", "soon", "1" * 10, message="30s, 1h30m"
         )
+
+    def test_longSeconds(self):
+        """Some times are in whole seconds, and may be in months and years."""
+        pairs = (("90", 90.0), ("5m", 300.0), ("1y", 31536000.0), ("1M 1d", 2678400.0), ("1h30m", 5400.0), ("0", 0.0))
+        self.assertParses(longSeconds, *pairs)
+        self.assertRefuses(longSeconds, "500ms", "1M1y", "1h1h", "1.5s", "", "M", message="whole seconds")
 
     def test_oneOf(self):
         """One of some words, in any case."""

@@ -20,7 +20,7 @@ LAYERS = (
     "_version directives login names httpresponse httpheaders openssl poller timers pipes"
     " sandbox.message sandbox.certificate",
     # the package itself, and what only needs one of those
-    "mailgate journal dialogue sasl passwords tls tlsengine httpagent"
+    "mailgate listen journal dialogue sasl passwords tls tlsengine httpagent"
     " sandbox.settings sandbox.search sandbox.structure",
     # the ledger, the extension points, what auth_http and auth_file say; TLS upon descriptors
     "session interfaces authhttp accounts tlslayer sandbox.mailbox sandbox.welcome",

@@ -11,6 +11,7 @@ import stat
 import tempfile
 from typing import Any
 
+from attrs import evolve
 from twisted.application.service import MultiService
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IProtocolFactory
@@ -21,9 +22,9 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 from zope.interface.verify import verifyObject
 
-from mailgate.directives import ConfigurationError, ListenAddress, directives
+from mailgate.directives import ConfigurationError, ListenAddress
 from mailgate.journal import Journal
-from mailgate.listener import Listener, ListenError, ListenSettings, ProxyServerFactory
+from mailgate.listener import Listener, ListenError, ProxyServerFactory
 from mailgate.protocols.pop3 import POP3, POP3Server
 from mailgate.test.fakes import CLIENT, FakeAuthenticator, FakeConnector, FakeTransport, settingsOf
 
@@ -48,72 +49,6 @@ def speaksIPv6() -> bool:
     except OSError:
         return False
     return True
-
-
-class ListenSettingsTests(SynchronousTestCase):
-    """The values of C{listen}."""
-
-    def parse(self, value: str) -> tuple[ListenAddress, ...]:
-        (found,) = (each for each in directives(ListenSettings) if each.name == "listen")
-        parsed: tuple[ListenAddress, ...] = found.parse(value, "")
-        return parsed
-
-    def test_forms(self) -> None:
-        """nginx's forms of an address are understood; what was written is kept."""
-        forms = {
-            "143": ("0.0.0.0", 143),
-            "*:143": ("0.0.0.0", 143),
-            "127.0.0.1:143": ("127.0.0.1", 143),
-            "[::]:143": ("::", 143),
-            "[2001:db8::1]:65535": ("2001:db8::1", 65535),
-            "unix:/run/mailgate/imap": ("unix:/run/mailgate/imap", 0),
-        }
-        for text, place in forms.items():
-            self.assertEqual(self.parse(text), (ListenAddress(*place, False, text),))
-
-    def test_ssl(self) -> None:
-        """C{ssl} behind an address asks for TLS from the first byte; it is not part of what the address is called."""
-        self.assertEqual(self.parse("[::]:993 ssl"), (ListenAddress("::", 993, True, "[::]:993"),))
-        self.assertEqual(self.parse("unix:/run/imaps  ssl")[0].ssl, True)
-
-    def test_several(self) -> None:
-        """Addresses stand one on a line."""
-        found = self.parse("\n143\n  993 ssl\n\n[::]:993 ssl\n")
-        self.assertEqual([str(each) for each in found], ["0.0.0.0:143", "0.0.0.0:993", "[::]:993"])
-        self.assertEqual([each.ssl for each in found], [False, True, True])
-
-    def test_range(self) -> None:
-        """A range of ports stands for each of them."""
-        for text, host in (("1000-1002", "0.0.0.0"), ("*:1000-1002", "0.0.0.0"), ("[::1]:1000-1002", "::1")):
-            found = self.parse(f"{text} ssl")
-            self.assertEqual(found, tuple(ListenAddress(host, port, True, text) for port in (1000, 1001, 1002)))
-        self.assertEqual(len(self.parse("127.0.0.1:7-7")), 1)
-        for value in ("1002-1000", "127.0.0.1:65535-65536", "0-1", "1-"):
-            self.assertRaises(ValueError, self.parse, value)
-        self.assertEqual(self.parse("unix:/run/a:1-2")[0].host, "unix:/run/a:1-2")
-
-    def test_name(self) -> None:
-        """A host name stands for each of its addresses, once."""
-        found = self.parse("localhost:143 ssl")
-        self.assertLessEqual({each.host for each in found}, {"127.0.0.1", "::1"})
-        self.assertEqual(len(found), len({each.host for each in found}))
-        self.assertTrue(all(each.ssl and each.port == 143 for each in found))
-
-    def test_invalid(self) -> None:
-        """Anything else is refused, and the message quotes the line that is wrong."""
-        for value in ("0", "65536", "*:0", "127.0.0.1", "127.0.0.1:", "::1:143", "[::1]", "unix:run/imap", "a..b:143"):
-            error = self.assertRaises(ValueError, self.parse, f"25\n{value}")
-            self.assertIn(f'"{value}"', str(error))
-
-    def test_empty(self) -> None:
-        """So is nothing at all."""
-        self.assertRaises(ValueError, self.parse, "\n")
-
-    def test_unknownParameter(self) -> None:
-        """So is a parameter that we do not know; the message says which one it may have been."""
-        error = self.assertRaises(ValueError, self.parse, "993 sls")
-        self.assertIn('invalid parameter "sls"; did you mean ssl?', str(error))
-        self.assertRaises(ValueError, self.parse, "993 ssl proxy_protocol")
 
 
 class ProxyServerFactoryTests(SynchronousTestCase):
@@ -211,6 +146,13 @@ class ServiceTests(SynchronousTestCase):
         self.assertCannot("unix:/" + "x" * 200, 0, "path too long")
 
 
+class Other(POP3Server):
+    """A server that greets in its own way."""
+
+    def greet(self) -> None:
+        self.transport.write(b"other\r\n")
+
+
 class Greeted(Protocol):
     """A client that waits for the first line, and for the end."""
 
@@ -306,6 +248,24 @@ class SocketTests(TestCase):
         new = self.listen("::", self.portOf(old))
         await self.greeting(old)
         await self.greeting(new)
+
+    async def test_specific(self) -> None:
+        """A specific address beside its wildcard has no socket of its own: where a client arrives tells whose it is."""
+        address = ListenAddress("0.0.0.0", 0)
+        own, others = makeFactory(ListenAddress("127.0.0.1", 110)), makeFactory(address)
+        own.record = evolve(POP3, server=Other)
+        listener = Listener(address, others, self.reactor, {"127.0.0.1": own})
+        listener.startService()
+        self.addCleanup(listener.stopService)
+        for host, line, factory in (("127.0.0.1", b"other\r\n", own), ("127.0.0.2", b"+OK POP3 ready\r\n", others)):
+            client = GreetedFactory()
+            self.reactor.connectTCP(host, self.portOf(listener), client)
+            self.assertEqual(await client.client.line, line)
+            self.assertEqual([server.session.server for server in factory.connections], [str(factory.address)])
+            for server in list(factory.connections):
+                server.transport.abortConnection()
+            await client.client.gone
+        self.assertEqual((own.connections, others.connections), (set(), set()))
 
     async def test_unix(self) -> None:
         """Clients that arrive by a unix socket, which every user may open, are greeted."""

@@ -26,7 +26,7 @@ from mailgate.dialogue import Command
 from mailgate.directives import Directive, Level, ListenAddress, directives
 from mailgate.interfaces import IAuthenticator
 from mailgate.journal import Journal
-from mailgate.listener import ListenSettings
+from mailgate.listen import ListenSettings
 from mailgate.login import Client, Credentials, LoginRequest, Method, Route, Trouble
 from mailgate.passwords import parsePassword
 from mailgate.registry import AUTHENTICATORS, PROCESS_SETTINGS, PROTOCOLS, SANDBOX_SETTINGS, SERVER_SETTINGS

@@ -165,6 +165,23 @@ class ServingTests(GatewayCase):
             client = await self.client(name)
             self.assertTrue((await client.hears(b"\r\n")).startswith(greeting))
 
+    async def test_wildcard(self):
+        """A specific address beside its wildcard is served by its own server, and both start and stop."""
+        text = TEXT.replace("listen = 127.0.0.1:{pop3}", "listen = {other}")
+        self.make(text.replace("    127.0.0.1:{imap}\n    127.0.0.1:{other}", "    127.0.0.1:{other}") + SANDBOX)
+        self.start()
+        client = await self.client("other")
+        await client.hears(b"* OK IMAP4 ready\r\n")
+        endpoint = TCP4ClientEndpoint(self.reactor, "127.0.0.2", self.ports["other"])
+        stranger = await endpoint.connect(Factory.forProtocol(Talk))
+        self.addCleanup(stranger.transport.abortConnection)
+        await stranger.hears(b"+OK POP3 ready\r\n")
+        self.assertEqual(len(self.gateway.listeners), 1)
+        self.assertEqual(len(self.gateway.connections), 2)
+        await self.gateway.stopService()
+        await client.lost
+        await self.assertRefused("other")
+
     async def test_transports(self):
         """Connections are of the kind that was asked for."""
         self.start()

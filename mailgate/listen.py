@@ -1,0 +1,235 @@
+# -*- test-case-name: mailgate.test.test_listen -*-
+"""
+nginx's C{listen}: its grammar, and the socket that it asks for.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import socket
+import stat
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from attrs import frozen
+from twisted.internet.abstract import isIPAddress, isIPv6Address
+
+from mailgate.directives import (
+    Level,
+    ListenAddress,
+    SocketOptions,
+    directive,
+    flag,
+    hostPort,
+    lines,
+    longSeconds,
+    nearest,
+    number,
+    size,
+    text,
+)
+
+__all__ = ["ListenSettings", "bind"]
+
+_LONGEST_KEEPALIVE = 32767
+"""Seconds, Linux's C{MAX_TCP_KEEPIDLE} and C{MAX_TCP_KEEPINTVL}."""
+_MOST_PROBES = 127
+
+_KEEPALIVE = ("TCP_KEEPIDLE", "TCP_KEEPINTVL", "TCP_KEEPCNT")
+
+
+def _backlog(value: str) -> dict[str, Any]:
+    if not number(value, ""):
+        raise ValueError("must not be 0")
+    return {"backlog": number(value, "")}
+
+
+def _keepalive(value: str) -> dict[str, Any]:
+    """C{on}, C{off}, or C{[idle]:[intvl]:[cnt]}, of which each may be left out, but not all."""
+    if value in ("on", "off"):
+        return {"keepalive": value == "on"}
+    given = value.split(":")
+    if len(given) != len(_KEEPALIVE) or not any(given):
+        raise ValueError("must be on, off or [idle]:[intvl]:[cnt], such as 30m::10")
+    idle, interval, count = given
+    times = [int(longSeconds(time, "")) if time else None for time in (idle, interval)]
+    probes = number(count, "") if count else None
+    if any(time is not None and not 1 <= time <= _LONGEST_KEEPALIVE for time in times):
+        raise ValueError(f"its times are from 1 to {_LONGEST_KEEPALIVE} seconds")
+    if probes is not None and not 1 <= probes <= _MOST_PROBES:
+        raise ValueError(f"its count is from 1 to {_MOST_PROBES}")
+    return {"keepalive": True, "idle": times[0], "interval": times[1], "probes": probes}
+
+
+_FLAGS = {
+    "ssl": {"ssl": True},
+    "proxy_protocol": {"proxyProtocol": True},
+    # Of use to nginx alone, which does not bind every address by itself.
+    "bind": {},
+    "multipath": {"multipath": True},
+}
+_VALUES: dict[str, Callable[[str], dict[str, Any]]] = {
+    "backlog": _backlog,
+    "rcvbuf": lambda value: {"receiveBuffer": size(value, "")},
+    "sndbuf": lambda value: {"sendBuffer": size(value, "")},
+    "ipv6only": lambda value: {"ipv6only": flag(value, "")},
+    "so_keepalive": _keepalive,
+}
+_PARAMETERS = [*_FLAGS, *(f"{name}=" for name in _VALUES)]
+
+
+def _listen(value: str, folder: str) -> tuple[ListenAddress, ...]:
+    found: list[ListenAddress] = []
+    for item in lines(value, folder):
+        address, *parameters = item.split()
+        try:
+            options = _options(parameters)
+            places = [place for single in _singlePorts(address) for place in _places(single)]
+            ofConnections = {name: options.pop(name) for name in ("ssl", "proxyProtocol") if name in options}
+            if "ipv6only" in options and not all(":" in host for host, _ in places if not host.startswith("unix:")):
+                raise ValueError("ipv6only= is for IPv6 addresses")
+        except ValueError as error:
+            raise ValueError(f'"{item}": {error}') from None
+        sockets = SocketOptions(**options)
+        found.extend(ListenAddress(host, port, text=address, socket=sockets, **ofConnections) for host, port in places)
+    return tuple(found)
+
+
+def _options(parameters: list[str]) -> dict[str, Any]:
+    options: dict[str, Any] = {}
+    for parameter in parameters:
+        name, equals, value = parameter.partition("=")
+        if not equals and name in _FLAGS:
+            options |= _FLAGS[name]
+        elif equals and name in _VALUES:
+            try:
+                options |= _VALUES[name](value)
+            except ValueError as error:
+                raise ValueError(f"{parameter}: {error}") from None
+        else:
+            raise ValueError(f'invalid parameter "{parameter}"{nearest(name + equals, _PARAMETERS)}')
+    return options
+
+
+def _singlePorts(address: str) -> Iterator[str]:
+    """C{address}, or one for each port of a range such as C{127.0.0.1:1000-1003}."""
+    ports = re.fullmatch(r"((?:.*:)?)([0-9]{1,5})-([0-9]{1,5})", address)
+    if ports is None or address.startswith("unix:"):
+        yield address
+        return
+    host, first, last = ports[1], int(ports[2]), int(ports[3])
+    if not first <= last:
+        raise ValueError("the range of ports is empty")
+    for port in range(first, last + 1):
+        yield f"{host}{port}"
+
+
+def _places(address: str) -> list[tuple[str, int]]:
+    """nginx's address forms as hosts and ports; a host name stands for all its addresses."""
+    if address.isdigit():
+        address = f"*:{address}"
+    if address.startswith("*:"):
+        return [("0.0.0.0", hostPort(f"0.0.0.0{address[1:]}")[1])]
+    host, port = hostPort(address)
+    if host.startswith("unix:") or isIPAddress(host) or isIPv6Address(host):
+        return [(host, port)]
+    try:
+        resolved = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except OSError:
+        raise ValueError("host not found") from None
+    return list(dict.fromkeys((str(address[0]), port) for *_, address in resolved))
+
+
+@frozen
+class ListenSettings:
+    """
+    nginx's C{listen} and C{protocol}, and C{ssl}, which nginx had until 1.25: all of a server's addresses speak TLS
+    from the first byte.
+    """
+
+    addresses: tuple[ListenAddress, ...] = directive("listen", _listen, (), Level.SERVER)
+    protocol: str | None = directive("protocol", text, None, Level.SERVER)
+    ssl: bool = directive("ssl", flag, False)
+
+
+def bind(address: ListenAddress) -> socket.socket:
+    """
+    The socket that listens at C{address}, non-blocking.
+
+    @raise OSError: it cannot be had.
+    """
+    bound = _bindUNIX(address) if address.host.startswith("unix:") else _bindTCP(address)
+    bound.setblocking(False)
+    return bound
+
+
+def _bindTCP(address: ListenAddress) -> socket.socket:
+    options = address.socket
+    family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
+    bound = socket.socket(family, socket.SOCK_STREAM, _multipath() if options.multipath else 0)
+    try:
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, options.ipv6only)
+        _set(bound, options)
+        bound.bind((address.host, address.port))
+        bound.listen(options.backlog)
+    except BaseException:
+        bound.close()
+        raise
+    return bound
+
+
+def _multipath() -> int:
+    """
+    The number of Multipath TCP (RFC 8684).
+
+    @raise OSError: this system has none.
+    """
+    protocol: int | None = getattr(socket, "IPPROTO_MPTCP", None)
+    if protocol is None:
+        raise OSError(errno.EPROTONOSUPPORT, os.strerror(errno.EPROTONOSUPPORT))
+    return protocol
+
+
+def _set(bound: socket.socket, options: SocketOptions) -> None:
+    """Accepted connections inherit all of these."""
+    for name, buffer in (("SO_RCVBUF", options.receiveBuffer), ("SO_SNDBUF", options.sendBuffer)):
+        if buffer is not None:
+            bound.setsockopt(socket.SOL_SOCKET, getattr(socket, name), buffer)
+    if options.keepalive is not None and bound.family != socket.AF_UNIX:
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, options.keepalive)
+        for name, value in zip(_KEEPALIVE, (options.idle, options.interval, options.probes), strict=True):
+            if value is not None:
+                bound.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+
+
+def _bindUNIX(address: ListenAddress) -> socket.socket:
+    path = address.host.removeprefix("unix:")
+    bound = socket.socket(socket.AF_UNIX)
+    try:
+        _set(bound, address.socket)
+        try:
+            bound.bind(path)
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE or not _isStale(path):
+                raise
+            os.unlink(path)
+            bound.bind(path)
+        os.chmod(path, 0o666)
+        bound.listen(address.socket.backlog)
+    except BaseException:
+        bound.close()
+        raise
+    return bound
+
+
+def _isStale(path: str) -> bool:
+    """Whether C{path} is a socket that was left behind by a gateway that was killed, and nothing else."""
+    if not stat.S_ISSOCK(os.lstat(path).st_mode):
+        return False
+    with socket.socket(socket.AF_UNIX) as probe:
+        probe.settimeout(1)
+        return probe.connect_ex(path) == errno.ECONNREFUSED

@@ -1,0 +1,211 @@
+"""
+Tests for L{mailgate.listen}.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from mailgate.directives import ListenAddress, SocketOptions, directives
+from mailgate.listen import ListenSettings, bind
+
+
+class ListenSettingsTests(SynchronousTestCase):
+    """The values of C{listen}."""
+
+    def parse(self, value: str) -> tuple[ListenAddress, ...]:
+        (found,) = (each for each in directives(ListenSettings) if each.name == "listen")
+        parsed: tuple[ListenAddress, ...] = found.parse(value, "")
+        return parsed
+
+    def test_forms(self) -> None:
+        """nginx's forms of an address are understood; what was written is kept."""
+        forms = {
+            "143": ("0.0.0.0", 143),
+            "*:143": ("0.0.0.0", 143),
+            "127.0.0.1:143": ("127.0.0.1", 143),
+            "[::]:143": ("::", 143),
+            "[2001:db8::1]:65535": ("2001:db8::1", 65535),
+            "unix:/run/mailgate/imap": ("unix:/run/mailgate/imap", 0),
+        }
+        for text, place in forms.items():
+            self.assertEqual(self.parse(text), (ListenAddress(*place, False, text),))
+
+    def test_ssl(self) -> None:
+        """C{ssl} behind an address asks for TLS from the first byte; it is not part of what the address is called."""
+        self.assertEqual(self.parse("[::]:993 ssl"), (ListenAddress("::", 993, True, "[::]:993"),))
+        self.assertEqual(self.parse("unix:/run/imaps  ssl")[0].ssl, True)
+
+    def test_several(self) -> None:
+        """Addresses stand one on a line."""
+        found = self.parse("\n143\n  993 ssl\n\n[::]:993 ssl\n")
+        self.assertEqual([str(each) for each in found], ["0.0.0.0:143", "0.0.0.0:993", "[::]:993"])
+        self.assertEqual([each.ssl for each in found], [False, True, True])
+
+    def test_range(self) -> None:
+        """A range of ports stands for each of them."""
+        for text, host in (("1000-1002", "0.0.0.0"), ("*:1000-1002", "0.0.0.0"), ("[::1]:1000-1002", "::1")):
+            found = self.parse(f"{text} ssl")
+            self.assertEqual(found, tuple(ListenAddress(host, port, True, text) for port in (1000, 1001, 1002)))
+        self.assertEqual(len(self.parse("127.0.0.1:7-7")), 1)
+        for value in ("1002-1000", "127.0.0.1:65535-65536", "0-1", "1-"):
+            self.assertRaises(ValueError, self.parse, value)
+        self.assertEqual(self.parse("unix:/run/a:1-2")[0].host, "unix:/run/a:1-2")
+
+    def test_name(self) -> None:
+        """A host name stands for each of its addresses, once."""
+        found = self.parse("localhost:143 ssl")
+        self.assertLessEqual({each.host for each in found}, {"127.0.0.1", "::1"})
+        self.assertEqual(len(found), len({each.host for each in found}))
+        self.assertTrue(all(each.ssl and each.port == 143 for each in found))
+
+    def test_invalid(self) -> None:
+        """Anything else is refused, and the message quotes the line that is wrong."""
+        for value in ("0", "65536", "*:0", "127.0.0.1", "127.0.0.1:", "::1:143", "[::1]", "unix:run/imap", "a..b:143"):
+            error = self.assertRaises(ValueError, self.parse, f"25\n{value}")
+            self.assertIn(f'"{value}"', str(error))
+
+    def test_empty(self) -> None:
+        """So is nothing at all."""
+        self.assertRaises(ValueError, self.parse, "\n")
+
+    def test_unknownParameter(self) -> None:
+        """So is a parameter that we do not know; the message says which one it may have been."""
+        error = self.assertRaises(ValueError, self.parse, "993 sls")
+        self.assertIn('invalid parameter "sls"; did you mean ssl?', str(error))
+        for parameter, meant in (("backlog", "backlog="), ("proxy-protocol", "proxy_protocol"), ("ssl=on", "ssl")):
+            self.assertIn(f"did you mean {meant}?", self.refusal(f"993 {parameter}"))
+        for parameter in ("default_server", "reuseport", "deferred", "fastopen=3", "http2", "quic", "=", "SSL"):
+            self.assertIn(f'invalid parameter "{parameter}"', self.refusal(f"993 {parameter}"))
+
+    def test_proxyProtocol(self) -> None:
+        """C{proxy_protocol} asks for a PROXY header; parameters stand in any order."""
+        for value in ("993 ssl proxy_protocol", "993 proxy_protocol bind ssl"):
+            (address,) = self.parse(value)
+            self.assertTrue(address.ssl and address.proxyProtocol)
+            self.assertEqual(address.socket, SocketOptions())
+        self.assertFalse(self.parse("993 ssl")[0].proxyProtocol)
+
+    def test_socketOptions(self) -> None:
+        """What the socket is to be like, by nginx's names and in its units."""
+        values = {
+            "backlog=7": SocketOptions(backlog=7),
+            "rcvbuf=64k sndbuf=1m": SocketOptions(receiveBuffer=65536, sendBuffer=1048576),
+            "so_keepalive=on": SocketOptions(keepalive=True),
+            "so_keepalive=off": SocketOptions(keepalive=False),
+            "so_keepalive=30m::10": SocketOptions(keepalive=True, idle=1800, probes=10),
+            "so_keepalive=:5s:": SocketOptions(keepalive=True, interval=5),
+            "multipath": SocketOptions(multipath=True),
+        }
+        for text, expected in values.items():
+            self.assertEqual(self.parse(f"127.0.0.1:143 {text}")[0].socket, expected)
+        self.assertEqual(self.parse("[::]:143 ipv6only=OFF")[0].socket, SocketOptions(ipv6only=False))
+
+    def test_invalidSocketOptions(self) -> None:
+        """What makes no sense is refused, with the parameter that it is."""
+        for parameter in (
+            "backlog=0",
+            "backlog=-1",
+            "backlog=x",
+            "rcvbuf=1g",
+            "sndbuf=",
+            "ipv6only=yes",
+            "so_keepalive=",
+            "so_keepalive=yes",
+            "so_keepalive=::",
+            "so_keepalive=1m",
+            "so_keepalive=1:2:3:4",
+            "so_keepalive=10h::",
+            "so_keepalive=0:1:1",
+            "so_keepalive=::128",
+            "so_keepalive=500ms::",
+        ):
+            self.assertIn(parameter + ": ", self.refusal(f"[::]:143 {parameter}"))
+
+    def test_ipv6only(self) -> None:
+        """C{ipv6only} is for IPv6, as in nginx."""
+        for address in ("143", "127.0.0.1:143"):
+            self.assertIn("ipv6only= is for IPv6", self.refusal(f"{address} ipv6only=on"))
+
+    def refusal(self, value: str) -> str:
+        """Why C{value} is refused."""
+        return str(self.assertRaises(ValueError, self.parse, value))
+
+
+class BindTests(SynchronousTestCase):
+    """Sockets of the system's."""
+
+    def bind(self, host: str, port: int = 0, **options: object) -> socket.socket:
+        """A listening socket, closed after the test."""
+        bound = bind(ListenAddress(host, port, socket=SocketOptions(**options)))  # type: ignore[arg-type]
+        self.addCleanup(bound.close)
+        return bound
+
+    def test_plain(self) -> None:
+        """Without options it listens, does not block, and leaves the rest to the system."""
+        bound = self.bind("127.0.0.1")
+        self.assertTrue(bound.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN))
+        self.assertFalse(bound.getblocking())
+        self.assertFalse(bound.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE))
+        with socket.create_connection(bound.getsockname()):
+            bound.accept()[0].close()
+
+    def test_buffers(self) -> None:
+        """Buffers have the sizes that were asked for; Linux doubles them for its own needs."""
+        bound = self.bind("127.0.0.1", receiveBuffer=32768, sendBuffer=16384)
+        self.assertIn(bound.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF), (32768, 65536))
+        self.assertIn(bound.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF), (16384, 32768))
+
+    def test_keepalive(self) -> None:
+        """The connections that are accepted have the keep-alive that the socket was given."""
+        bound = self.bind("127.0.0.1", keepalive=True, idle=1800, interval=7, probes=3)
+        with socket.create_connection(bound.getsockname()):
+            accepted = bound.accept()[0]
+        self.addCleanup(accepted.close)
+        self.assertTrue(accepted.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE))
+        names = ("TCP_KEEPIDLE", "TCP_KEEPINTVL", "TCP_KEEPCNT")
+        given = [accepted.getsockopt(socket.IPPROTO_TCP, getattr(socket, name)) for name in names]
+        self.assertEqual(given, [1800, 7, 3])
+
+    def test_backlog(self) -> None:
+        """No more wait to be accepted than C{backlog} says."""
+        bound = self.bind("127.0.0.1", backlog=1)
+        waiting = []
+        for _ in range(8):
+            client = socket.socket()
+            self.addCleanup(client.close)
+            client.setblocking(False)
+            waiting.append(client.connect_ex(bound.getsockname()))
+        self.assertEqual(set(waiting), {errno.EINPROGRESS})
+        accepted = 0
+        with self.assertRaises(BlockingIOError):
+            for _ in waiting:
+                bound.accept()[0].close()
+                accepted += 1
+        self.assertGreater(accepted, 0)
+
+    def test_multipath(self) -> None:
+        """C{multipath} is Multipath TCP, or, where the system has none, an error."""
+        has = hasattr(socket, "IPPROTO_MPTCP")
+        try:
+            bound = self.bind("127.0.0.1", multipath=True)
+        except OSError as error:
+            self.assertIn(error.errno, (errno.EPROTONOSUPPORT, errno.ENOPROTOOPT))
+        else:
+            self.assertEqual((has, bound.proto), (True, 262))
+
+    def test_unix(self) -> None:
+        """A unix socket has buffers, and no keep-alive."""
+        path = os.path.relpath(self.mktemp())
+        bound = self.bind(f"unix:{path}", receiveBuffer=32768, keepalive=True, idle=5)
+        self.assertIn(bound.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF), (32768, 65536))
+        os.unlink(path)
+
+    def test_nothingLeft(self) -> None:
+        """What cannot be bound leaves no socket behind, whose warning would fail this test."""
+        bound = self.bind("127.0.0.1")
+        self.assertRaises(OSError, self.bind, *bound.getsockname())
