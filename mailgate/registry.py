@@ -9,7 +9,7 @@ from mailgate.authenticators import http, passthrough, passwdfile
 from mailgate.client import ProxySettings
 from mailgate.dialogue import DialogueSettings, MailProtocol
 from mailgate.interfaces import AuthenticatorKind
-from mailgate.journal import LogSettings
+from mailgate.journal import LogSettings, ServerLogSettings
 from mailgate.leanreactor import EventSettings
 from mailgate.protocols.imap4 import IMAP4
 from mailgate.protocols.pop3 import POP3
@@ -26,6 +26,7 @@ AUTHENTICATORS: tuple[AuthenticatorKind, ...] = (http.KIND, passwdfile.KIND, pas
 """Kinds of authenticator: a server has the first whose directive it gives."""
 
 SERVER_SETTINGS: tuple[type, ...] = (
+    ServerLogSettings,
     DialogueSettings,
     ProxySettings,
     TLSSettings,

@@ -20,8 +20,8 @@ from twisted.python.components import Componentized
 from zope.interface import implementer
 
 from mailgate.config import GatewaySettings, load
-from mailgate.directives import ConfigurationError, Problem
-from mailgate.journal import errorLogObserver
+from mailgate.directives import ConfigurationError
+from mailgate.journal import ErrorLogs
 from mailgate.listener import ListenError
 from mailgate.sandbox.welcome import welcome
 from mailgate.service import Gateway
@@ -120,7 +120,7 @@ class _TwistdService(MultiService):
         self._reactor.callWhenRunning(tuneCollector)
 
     def _cannotListen(self, error: Exception) -> NoReturn:
-        if any(log.file is not None for log in self._settings.log.errorLog):
+        if not all(log.isStandardError for log in self._settings.log.errorLog):
             Logger("mailgate").error("{reason}", reason=str(error))
         if os.getpid() != self._pid:
             # Gone into the background: twistd's parent waits to be told, and tells the operator, of exceptions alone.
@@ -146,7 +146,7 @@ class _TwistdService(MultiService):
         return result
 
 
-def _giveUp(error: Exception | Problem, status: int) -> NoReturn:
+def _giveUp(error: Exception, status: int) -> NoReturn:
     # Not sys.stderr: once twistd logs, that is the log.
     print(error, file=sys.__stderr__, flush=True)
     raise SystemExit(status) from None
@@ -159,16 +159,14 @@ def makeService(options: Options) -> IService:
     """
     from twisted.internet import reactor
 
+    logs = ErrorLogs()
     try:
         settings = load(options["config"])
+        observer = logs.observerFor(settings.log.errorLog, settings.file, "mailgate")
+        gateway = Gateway(settings, reactor, logs)
     except ConfigurationError as error:
         _giveUp(error, BAD_CONFIGURATION)
-    try:
-        observer = errorLogObserver(settings.log.errorLog)
-    except OSError as error:
-        reason = f"cannot be opened: {error.strerror}"
-        _giveUp(Problem(settings.file, reason, "mailgate", "error_log", error.filename), BAD_CONFIGURATION)
     raiseOpenFiles()
     service = _TwistdService(settings, observer, reactor)
-    Gateway(settings, reactor).setServiceParent(service)
+    gateway.setServiceParent(service)
     return service

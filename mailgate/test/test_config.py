@@ -147,10 +147,10 @@ class SectionTests(ConfigCase):
     def test_elsewhere(self):
         """An option in the wrong place is told the right one."""
         self.assertFaults(
-            "[mailgate]\ntimeout = 5\n" + MAIL + "listen = 143\nerror_log = stderr\n" + IMAP,
+            "[mailgate]\ntimeout = 5\n" + MAIL + "listen = 143\nuse = epoll\n" + IMAP,
             "[mailgate] timeout: does not belong here, but in [mail]",
             "[mail] listen: does not belong here, but in [server NAME]",
-            "[mail] error_log: does not belong here, but in [mailgate]",
+            "[mail] use: does not belong here, but in [mailgate]",
         )
 
     def test_knownDirectives(self):

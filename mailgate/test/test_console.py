@@ -103,6 +103,17 @@ class CheckTests(ConsoleCase):
         self.assertIn("[mailgate] error_log = /nowhere/x.log: cannot be opened: its folder is missing", line)
         self.assertFalse(os.path.exists(os.path.join(os.path.dirname(os.path.abspath(path)), "y.log")))
 
+    def test_serversLogs(self):
+        """So are those of servers: each is told of once, however many servers have it from [mail]."""
+        text = GOOD.replace("[mail]", "[mail]\nerror_log = /nowhere/x.log").replace(
+            "imap_auth", "error_log = z.log\nimap_auth"
+        )
+        text += "error_log =\n    /nowhere/y.log\n    z.log\n[server pop]\nlisten = 110\n[server pops]\nlisten = 995\n"
+        self.assertEqual(self.run_("check", "--config", self.write(text)), 78)
+        first, second = self.stderr.getvalue().splitlines()
+        self.assertIn("[server submission] error_log = /nowhere/y.log: cannot be opened: its folder is missing", first)
+        self.assertIn("[server pop] error_log = /nowhere/x.log: cannot be opened: its folder is missing", second)
+
     def test_certificates(self):
         """Certificates are loaded: one that is not there is found out now and not when the gateway starts."""
         path = self.write(GOOD + "starttls = on\nssl_certificate = /nowhere/c\nssl_certificate_key = /nowhere/k\n")

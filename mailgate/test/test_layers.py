@@ -19,6 +19,8 @@ LAYERS = (
     # what imports nothing: the release, the words of a login, the grammar of values, of HTTP and of mail
     "_version directives login names httpresponse httpheaders openssl poller timers pipes"
     " sandbox.message sandbox.certificate",
+    # where events may go
+    "syslog",
     # the package itself, and what only needs one of those
     "mailgate journal dialogue sasl passwords tls tlsengine httpagent"
     " sandbox.settings sandbox.search sandbox.structure",
