@@ -37,6 +37,7 @@ from mailgate.interfaces import AuthenticatorKind
 from mailgate.journal import LogSettings
 from mailgate.leanreactor import EventSettings
 from mailgate.listener import ListenSettings
+from mailgate.privileges import ProcessSettings
 from mailgate.registry import (
     AUTHENTICATORS,
     PROCESS_SETTINGS,
@@ -70,6 +71,7 @@ class GatewaySettings:
     servers: tuple[ServerSettings, ...]
     log: LogSettings = LogSettings()
     events: EventSettings = EventSettings()
+    process: ProcessSettings = ProcessSettings()
     sandbox: SandboxSettings | None = None
     file: str = "gateway.ini"
     warnings: tuple[Problem, ...] = ()
@@ -164,9 +166,10 @@ class _Reading:
         if not any(section.level is Level.SERVER for section in known):
             self._problem("mail", "", "there is no [server NAME] section")
         self._checkAddresses(servers)
-        log, events = _make(LogSettings, process), _make(EventSettings, process)
-        warnings = tuple(warning for server in servers for warning in _remarks(server, "warnings"))
-        return GatewaySettings(tuple(servers), log, events, sandbox, self._file, warnings)
+        log, events, rights = (_make(group, process) for group in (LogSettings, EventSettings, ProcessSettings))
+        warnings = list(rights.warnings(self._file))
+        warnings += [warning for server in servers for warning in _remarks(server, "warnings")]
+        return GatewaySettings(tuple(servers), log, events, rights, sandbox, self._file, tuple(warnings))
 
     def _problem(self, section: str, option: str, message: str, value: str | None = None) -> None:
         self.problems.append(Problem(self._file, message, section, option, value))

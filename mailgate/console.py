@@ -15,7 +15,7 @@ from mailgate.config import GatewaySettings, authenticatorKind, load
 from mailgate.directives import ConfigurationError, Problem, ServerSettings
 from mailgate.journal import ServerLogSettings
 from mailgate.registry import PROTOCOLS
-from mailgate.tap import BAD_CONFIGURATION
+from mailgate.tap import BAD_CONFIGURATION, shedPrivileges
 from mailgate.tls import TLSSettings, usesTLS
 
 __all__ = ["describe", "main"]
@@ -69,10 +69,12 @@ def _check(arguments: argparse.Namespace) -> int:
     try:
         settings = load(arguments.config)
         _checkLogs(settings)
+        # As the gateway does: what that user may is seen from there alone.
+        warnings = [*settings.warnings, *shedPrivileges(settings)]
     except ConfigurationError as error:
         print(error, file=sys.stderr)
         return BAD_CONFIGURATION
-    for warning in settings.warnings:
+    for warning in warnings:
         print(f"warning: {warning}", file=sys.stderr)
     print("\n".join(describe(settings)))
     return 0

@@ -11,6 +11,7 @@ from mailgate.dialogue import DialogueSettings, MailProtocol
 from mailgate.interfaces import AuthenticatorKind
 from mailgate.journal import LogSettings, ServerLogSettings
 from mailgate.leanreactor import EventSettings
+from mailgate.privileges import ProcessSettings
 from mailgate.protocols.imap4 import IMAP4
 from mailgate.protocols.pop3 import POP3
 from mailgate.protocols.smtp import SMTP
@@ -36,7 +37,7 @@ SERVER_SETTINGS: tuple[type, ...] = (
 )
 """The settings classes that [mail] and [server …] are read into."""
 
-PROCESS_SETTINGS: tuple[type, ...] = (LogSettings, EventSettings)
+PROCESS_SETTINGS: tuple[type, ...] = (LogSettings, EventSettings, ProcessSettings)
 """Those that [mailgate] is read into."""
 
 SANDBOX_SETTINGS = SandboxSettings

@@ -114,7 +114,7 @@ class Gateway(MultiService):
     def startService(self) -> None:
         super().startService()
         for warning in self.settings.warnings:
-            self._journal.warn("{warning}", warning=str(warning))
+            self._journal.warn("{reason}", reason=str(warning))
         lean = self.settings.events.isLean and any(map(usesTLS, self.settings.servers))
         if lean and not fastEngineWorks():
             self._journal.warn("this pyOpenSSL has but its public interface for us: TLS takes more CPU and memory")

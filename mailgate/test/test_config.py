@@ -157,7 +157,7 @@ class SectionTests(ConfigCase):
         """What may stand in a section is known by name and level."""
         self.assertIn("listen", knownDirectives(Level.SERVER))
         self.assertNotIn("listen", knownDirectives(Level.MAIL))
-        self.assertEqual(set(knownDirectives(Level.MAILGATE)), {"error_log", "use"})
+        self.assertEqual(set(knownDirectives(Level.MAILGATE)), {"error_log", "use", "user", "worker_rlimit_nofile"})
 
 
 class SyntaxTests(ConfigCase):

@@ -4,14 +4,17 @@ Tests for L{mailgate.console}.
 
 from __future__ import annotations
 
+import grp
 import io
 import os
+import pwd
 import socket
 import sys
 
 from twisted.trial.unittest import SynchronousTestCase
 
 import mailgate
+from mailgate import tap
 from mailgate.config import parse
 from mailgate.console import describe, main
 from mailgate.sandbox.certificate import ensureCertificate
@@ -128,6 +131,34 @@ class CheckTests(ConsoleCase):
         (line,) = self.stderr.getvalue().splitlines()
         self.assertIn("line 2 (ann): ", line)
         self.assertNotIn("frnfnzr", line)
+
+    def test_user(self):
+        """A user that can only be warned of keeps the configuration from being good to nobody; one unknown does."""
+        self.patch(os, "geteuid", lambda: 1000)
+        user, group = pwd.getpwuid(os.getuid()).pw_name, grp.getgrgid(os.getgid()).gr_name
+        path = self.write(f"[mailgate]\nuser = {user} {group}\n{GOOD}")
+        self.assertEqual(self.run_("check", "--config", path), 0)
+        self.assertEqual(
+            self.stderr.getvalue(),
+            f"warning: {path}: [mailgate] user = {user}: is ignored: only root can become another user\n",
+        )
+        path = self.write(f"[mailgate]\nuser = no-such-user\n{GOOD}")
+        self.assertEqual(self.run_("check", "--config", path), 78)
+
+    def test_userOfFiles(self):
+        """As root it becomes the user, as the gateway will, and tells what that user cannot read."""
+        self.patch(os, "geteuid", lambda: 0)
+        self.patch(os, "access", lambda path, mode: False)
+        become = []
+        self.patch(tap, "becomeUser", become.append)
+        user, group = pwd.getpwuid(os.getuid()).pw_name, grp.getgrgid(os.getgid()).gr_name
+        accounts = os.path.abspath(self.write("joe:{PLAIN}sesame::::::host=10.0.0.1\n"))
+        text = f"[mailgate]\nuser = {user} {group}\n[server pop3]\nlisten = 127.0.0.1:110\nauth_file = {accounts}\n"
+        self.assertEqual(self.run_("check", "--config", self.write(text)), 0)
+        self.assertEqual([found.name for found in become], [user])
+        (line,) = self.stderr.getvalue().splitlines()
+        reason = f"will not be read when it changes: {user} may not read it"
+        self.assertTrue(line.endswith(f"[server pop3] auth_file = {accounts}: {reason}"), line)
 
     def test_noPort(self):
         """No port is opened: it can be run beside the gateway whose configuration it checks."""
