@@ -32,6 +32,7 @@ from mailgate.directives import (
     ServerSettings,
     directives,
     nearest,
+    repeatedWords,
 )
 from mailgate.interfaces import AuthenticatorKind
 from mailgate.journal import LogSettings
@@ -143,12 +144,13 @@ def _parser() -> ConfigParser:
 
 
 class _Reading:
-    """One reading of a file, which gathers C{problems}."""
+    """One reading of a file, which gathers C{problems}, and C{warnings} of what makes no difference."""
 
     def __init__(self, filename: str) -> None:
         self._file = filename
         self._folder = os.path.dirname(os.path.abspath(filename))
         self.problems: list[Problem] = []
+        self.warnings: list[Problem] = []
 
     def read(self, text: str) -> GatewaySettings:
         sections = [self._section(name, options) for name, options in self._parse(text)]
@@ -167,7 +169,7 @@ class _Reading:
             self._problem("mail", "", "there is no [server NAME] section")
         self._checkAddresses(servers)
         log, events, rights = (_make(group, process) for group in (LogSettings, EventSettings, ProcessSettings))
-        warnings = list(rights.warnings(self._file))
+        warnings = [*self.warnings, *log.warnings(self._file), *rights.warnings(self._file)]
         warnings += [warning for server in servers for warning in _remarks(server, "warnings")]
         return GatewaySettings(tuple(servers), log, events, rights, sandbox, self._file, tuple(warnings))
 
@@ -242,6 +244,10 @@ class _Reading:
             section.values[option] = declared.parse(text, self._folder)
         except ValueError as error:
             self._problem(section.name, option, str(error), section.written[option])
+            return
+        for word in repeatedWords(declared.parse, text):
+            place = (section.name, option, section.written[option])
+            self.warnings.append(Problem(self._file, f'duplicate value "{word}"', *place))
 
     def _server(self, section: _Section, mail: _Section, sandbox: SandboxSettings | None) -> ServerSettings | None:
         inherited = {name: value for name, value in mail.values.items() if not self._hidden(name, section)}

@@ -8,9 +8,10 @@ Texts from the network go into events through L{printable}; the observers escape
 
 from __future__ import annotations
 
+import os
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import IO, Any
 
 from attrs import frozen
@@ -28,7 +29,16 @@ from twisted.logger import (
 )
 from twisted.python.failure import Failure
 
-from mailgate.directives import ConfigurationError, Level, Problem, directive, lines, nearest, path
+from mailgate.directives import (
+    ConfigurationError,
+    Level,
+    Problem,
+    ServerSettings,
+    directive,
+    lines,
+    nearest,
+    path,
+)
 from mailgate.syslog import SyslogObserver, SyslogServer, syslogServer
 
 __all__ = [
@@ -117,6 +127,16 @@ def leastLevel(logs: Sequence[ErrorLog]) -> LogLevel:
     return min((log.level for log in logs), default=LogLevel.error, key=_rank)
 
 
+_NOBODY = "nobody is there yet; what is sent there is lost"
+
+
+def _missingSockets(logs: Sequence[ErrorLog]) -> Iterator[str]:
+    """The unix sockets of C{logs} that do not exist, as a line that is lost leaves no trace."""
+    for log in logs:
+        if log.syslog is not None and log.syslog.isUNIX and not os.path.exists(log.syslog.address):
+            yield f"unix:{log.syslog.address}"
+
+
 @frozen
 class LogSettings:
     """nginx's C{error_log} of the process: C{FILE|stderr|syslog:… [LEVEL]}, one a line."""
@@ -128,12 +148,22 @@ class LogSettings:
         """The least level that any of them wants."""
         return leastLevel(self.errorLog)
 
+    def warnings(self, file: str) -> Iterator[Problem]:
+        """What they name that is not there, with the ini C{file}."""
+        for place in _missingSockets(self.errorLog):
+            yield Problem(file, _NOBODY, "mailgate", "error_log", place)
+
 
 @frozen
 class ServerLogSettings:
     """A server's own C{error_log}, for its sessions in the place of the process's; the process's, where it is empty."""
 
     errorLog: tuple[ErrorLog, ...] = directive("error_log", _errorLogs, ())
+
+    def warnings(self, server: ServerSettings) -> Iterator[Problem]:
+        """What they name that is not there."""
+        for place in _missingSockets(self.errorLog):
+            yield server.problem("error_log", _NOBODY, place)
 
 
 class Journal:

@@ -62,6 +62,11 @@ class SyslogServer:
     tag: str
     host: str | None
 
+    @property
+    def isUNIX(self) -> bool:
+        """Whether it listens at a unix socket."""
+        return self.family == socket.AF_UNIX
+
 
 def syslogServer(parameters: str) -> SyslogServer:
     """

@@ -133,7 +133,7 @@ class CheckTests(ConsoleCase):
         self.assertNotIn("frnfnzr", line)
 
     def test_user(self):
-        """A user that can only be warned of keeps the configuration from being good to nobody; one unknown does."""
+        """A user that nobody but root could become is warned of, one whom the host does not know is a fault."""
         self.patch(os, "geteuid", lambda: 1000)
         user, group = pwd.getpwuid(os.getuid()).pw_name, grp.getgrgid(os.getgid()).gr_name
         path = self.write(f"[mailgate]\nuser = {user} {group}\n{GOOD}")
