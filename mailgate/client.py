@@ -35,12 +35,16 @@ def _backend(value: str, folder: str) -> Backend:
 
 @frozen
 class ProxySettings:
-    """nginx's C{proxy_…} directives; C{proxy_pass} is the backend of accounts whose own nobody knows."""
+    """
+    nginx's C{proxy_…} directives; C{proxy_pass} is the backend of accounts whose own nobody knows. C{proxy} has no
+    effect, as it has none in nginx.
+    """
 
     backend: Backend | None = directive("proxy_pass", _backend, None)
     passErrorMessage: bool = directive("proxy_pass_error_message", flag, False)
     timeout: float = directive("proxy_timeout", deadline, 86400.0)
     buffer: int = directive("proxy_buffer", bufferSize, 4096)
+    proxy: bool = directive("proxy", flag, False)
 
 
 _BRACKETED = rb"(?: \[[A-Z][A-Z/-]{0,40}\])?"

@@ -33,11 +33,13 @@ from mailgate.directives import (
     SocketOptions,
     directives,
     nearest,
+    repeatedWords,
 )
 from mailgate.interfaces import AuthenticatorKind
 from mailgate.journal import LogSettings
 from mailgate.leanreactor import EventSettings
 from mailgate.listen import ListenSettings
+from mailgate.privileges import ProcessSettings
 from mailgate.registry import (
     AUTHENTICATORS,
     PROCESS_SETTINGS,
@@ -71,6 +73,7 @@ class GatewaySettings:
     servers: tuple[ServerSettings, ...]
     log: LogSettings = LogSettings()
     events: EventSettings = EventSettings()
+    process: ProcessSettings = ProcessSettings()
     sandbox: SandboxSettings | None = None
     file: str = "gateway.ini"
     warnings: tuple[Problem, ...] = ()
@@ -142,12 +145,13 @@ def _parser() -> ConfigParser:
 
 
 class _Reading:
-    """One reading of a file, which gathers C{problems}."""
+    """One reading of a file, which gathers C{problems}, and C{warnings} of what makes no difference."""
 
     def __init__(self, filename: str) -> None:
         self._file = filename
         self._folder = os.path.dirname(os.path.abspath(filename))
         self.problems: list[Problem] = []
+        self.warnings: list[Problem] = []
 
     def read(self, text: str) -> GatewaySettings:
         sections = [self._section(name, options) for name, options in self._parse(text)]
@@ -165,9 +169,10 @@ class _Reading:
         if not any(section.level is Level.SERVER for section in known):
             self._problem("mail", "", "there is no [server NAME] section")
         self._checkAddresses(servers)
-        log, events = _make(LogSettings, process), _make(EventSettings, process)
-        warnings = tuple(warning for server in servers for warning in _remarks(server, "warnings"))
-        return GatewaySettings(tuple(servers), log, events, sandbox, self._file, warnings)
+        log, events, rights = (_make(group, process) for group in (LogSettings, EventSettings, ProcessSettings))
+        warnings = [*self.warnings, *log.warnings(self._file), *rights.warnings(self._file)]
+        warnings += [warning for server in servers for warning in _remarks(server, "warnings")]
+        return GatewaySettings(tuple(servers), log, events, rights, sandbox, self._file, tuple(warnings))
 
     def _problem(self, section: str, option: str, message: str, value: str | None = None) -> None:
         self.problems.append(Problem(self._file, message, section, option, value))
@@ -240,6 +245,10 @@ class _Reading:
             section.values[option] = declared.parse(text, self._folder)
         except ValueError as error:
             self._problem(section.name, option, str(error), section.written[option])
+            return
+        for word in repeatedWords(declared.parse, text):
+            place = (section.name, option, section.written[option])
+            self.warnings.append(Problem(self._file, f'duplicate value "{word}"', *place))
 
     def _server(self, section: _Section, mail: _Section, sandbox: SandboxSettings | None) -> ServerSettings | None:
         inherited = {name: value for name, value in mail.values.items() if not self._hidden(name, section)}

@@ -13,8 +13,9 @@ from collections.abc import Iterator, Sequence
 from mailgate._version import __version__
 from mailgate.config import GatewaySettings, authenticatorKind, load
 from mailgate.directives import ConfigurationError, Problem, ServerSettings
+from mailgate.journal import ServerLogSettings
 from mailgate.registry import PROTOCOLS
-from mailgate.tap import BAD_CONFIGURATION
+from mailgate.tap import BAD_CONFIGURATION, shedPrivileges
 from mailgate.tls import TLSSettings, usesTLS
 
 __all__ = ["describe", "main"]
@@ -49,20 +50,31 @@ def _checkLogs(settings: GatewaySettings) -> None:
     @raise ConfigurationError: one could not.
     """
     reason = "cannot be opened: its folder is missing"
-    files = [log.file for log in settings.log.errorLog if log.file is not None]
-    missing = [file for file in files if not os.path.isdir(os.path.dirname(file))]
+    sections = [("mailgate", settings.log.errorLog)]
+    sections += [(f"server {server.name}", server[ServerLogSettings].errorLog) for server in settings.servers]
+    places: dict[str, str] = {}
+    for section, logs in sections:
+        for log in logs:
+            if log.file is not None:
+                # What [mail] says each server has: told of once.
+                places.setdefault(log.file, section)
+    missing = {file: section for file, section in places.items() if not os.path.isdir(os.path.dirname(file))}
     if missing:
-        raise ConfigurationError([Problem(settings.file, reason, "mailgate", "error_log", file) for file in missing])
+        raise ConfigurationError(
+            [Problem(settings.file, reason, section, "error_log", file) for file, section in missing.items()]
+        )
 
 
 def _check(arguments: argparse.Namespace) -> int:
     try:
         settings = load(arguments.config)
         _checkLogs(settings)
+        # As the gateway does: what that user may is seen from there alone.
+        warnings = [*settings.warnings, *shedPrivileges(settings)]
     except ConfigurationError as error:
         print(error, file=sys.stderr)
         return BAD_CONFIGURATION
-    for warning in settings.warnings:
+    for warning in warnings:
         print(f"warning: {warning}", file=sys.stderr)
     print("\n".join(describe(settings)))
     return 0

@@ -41,6 +41,7 @@ __all__ = [
     "oneOf",
     "path",
     "paths",
+    "repeatedWords",
     "seconds",
     "size",
     "text",
@@ -244,14 +245,13 @@ def size(value: str, folder: str) -> int:
 _UNITS = {"w": 604800.0, "d": 86400.0, "h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
 _TIME = re.compile(
     r"(?:(?P<w>\d{1,9})w)? *(?:(?P<d>\d{1,9})d)? *(?:(?P<h>\d{1,9})h)? *(?:(?P<m>\d{1,9})m(?!s))?"
-    r" *(?:(?P<s>\d{1,9})s)? *(?:(?P<ms>\d{1,9})ms)?"
+    r" *(?:(?P<s>\d{1,9})(?:s|\Z))? *(?:(?P<ms>\d{1,9})ms)?",
+    re.ASCII,
 )
 
 
 def seconds(value: str, folder: str) -> float:
-    """nginx's time: C{30s}, C{1h30m}, C{500ms}, a bare number being seconds. Gives seconds."""
-    if re.fullmatch(r"[0-9]{1,9}", value):
-        return float(value)
+    """nginx's time: C{30s}, C{1h30m}, C{500ms}, a bare number at the end being seconds. Gives seconds."""
     match = _TIME.fullmatch(value)
     if match is None or not value:
         raise ValueError("must be a time, such as 30s, 1h30m or 500ms")
@@ -381,19 +381,33 @@ def oneOf(*allowed: str) -> Parser:
     return parse
 
 
-def words(*allowed: str) -> Parser:
-    """Words split at blanks, in any case, of those C{allowed}; without repetition, in the order of C{allowed}."""
+class _Words:
+    def __init__(self, allowed: Sequence[str]) -> None:
+        self._byLowerCase = {word.lower(): word for word in allowed}
 
-    def parse(value: str, folder: str) -> tuple[str, ...]:
-        byLowerCase = {word.lower(): word for word in allowed}
+    def __call__(self, value: str, folder: str) -> tuple[str, ...]:
+        known = ", ".join(self._byLowerCase.values())
         given = value.split()
         if not given:
-            raise ValueError(f"a value is missing: some of {', '.join(allowed)}")
+            raise ValueError(f"a value is missing: some of {known}")
         for word in given:
-            if word.lower() not in byLowerCase:
-                known = f"the words are {', '.join(allowed)}"
-                raise ValueError(f'"{word}" is unknown, {known}{nearest(word.lower(), list(byLowerCase))}')
+            if word.lower() not in self._byLowerCase:
+                hint = nearest(word.lower(), list(self._byLowerCase))
+                raise ValueError(f'"{word}" is unknown, the words are {known}{hint}')
         chosen = {word.lower() for word in given}
-        return tuple(word for lower, word in byLowerCase.items() if lower in chosen)
+        return tuple(word for lower, word in self._byLowerCase.items() if lower in chosen)
 
-    return parse
+
+def words(*allowed: str) -> Parser:
+    """Words split at blanks, in any case, of those C{allowed}; without repetition, in the order of C{allowed}."""
+    return _Words(allowed)
+
+
+def repeatedWords(parse: Parser, value: str) -> Iterator[str]:
+    """The words that C{value} repeats, where C{parse} is of L{words}: they make no difference."""
+    if isinstance(parse, _Words):
+        seen: set[str] = set()
+        for word in value.split():
+            if word.lower() in seen:
+                yield word
+            seen.add(word.lower())

@@ -1,16 +1,17 @@
 # -*- test-case-name: mailgate.test.test_journal -*-
 """
 What is logged, and where to: twisted.logger behind a level, so that an event nobody asked for is never built, and the
-observers that write C{error_log}'s files.
+observers that write to C{error_log}'s targets.
 
 Texts from the network go into events through L{printable}; the observers escape whatever got past that.
 """
 
 from __future__ import annotations
 
+import os
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import IO, Any
 
 from attrs import frozen
@@ -28,9 +29,28 @@ from twisted.logger import (
 )
 from twisted.python.failure import Failure
 
-from mailgate.directives import Level, directive, lines, nearest, path
+from mailgate.directives import (
+    ConfigurationError,
+    Level,
+    Problem,
+    ServerSettings,
+    directive,
+    lines,
+    nearest,
+    path,
+)
+from mailgate.syslog import SyslogObserver, SyslogServer, syslogServer
 
-__all__ = ["ErrorLog", "Journal", "LogSettings", "errorLogObserver", "printable"]
+__all__ = [
+    "ErrorLog",
+    "ErrorLogs",
+    "Journal",
+    "LogSettings",
+    "ServerLogSettings",
+    "errorLogObserver",
+    "leastLevel",
+    "printable",
+]
 
 LEVELS = {
     "debug": LogLevel.debug,
@@ -42,7 +62,10 @@ LEVELS = {
     "alert": LogLevel.critical,
     "emerg": LogLevel.critical,
 }
-"""nginx's levels, and the nearest of Twisted's."""
+"""
+nginx's levels, and the nearest of Twisted's: what nginx tells at C{notice}, of the start and the end, Twisted tells at
+info, and our defects are all critical.
+"""
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
@@ -59,34 +82,37 @@ def printable(raw: bytes) -> str:
 
 @frozen
 class ErrorLog:
-    """One C{error_log}: a C{file}, or L{None} for standard error, and the least C{level} that it is given."""
+    """
+    One C{error_log}: a C{file}, a C{syslog} server, or standard error where both are L{None}, and the least C{level}
+    that it is given.
+    """
 
     file: str | None = None
     level: LogLevel = LogLevel.error
+    syslog: SyslogServer | None = None
+
+    @property
+    def isStandardError(self) -> bool:
+        """Whether it goes where a process tells of its faults anyhow."""
+        return self.file is None and self.syslog is None
 
 
 def _errorLogs(value: str, folder: str) -> tuple[ErrorLog, ...]:
     logs = []
     for item in lines(value, folder):
-        target, level = [*item.split(None, 1), "error"][:2]
-        if level not in LEVELS:
-            raise ValueError(f'"{level}" is no level, they are {", ".join(LEVELS)}{nearest(level, list(LEVELS))}')
-        if target.startswith(("syslog:", "memory:")):
-            raise ValueError(f'"{target}": a file or stderr can be logged to')
-        logs.append(ErrorLog(None if target == "stderr" else path(target, folder), LEVELS[level]))
+        target, word = [*item.split(None, 1), "error"][:2]
+        if word not in LEVELS:
+            raise ValueError(f'"{word}" is no level, they are {", ".join(LEVELS)}{nearest(word, list(LEVELS))}')
+        level = LEVELS[word]
+        if target.startswith("memory:"):
+            raise ValueError(
+                f'"{target}": memory: is for debug builds of nginx; a file, stderr or syslog:server=… can be logged to'
+            )
+        if target.startswith("syslog:"):
+            logs.append(ErrorLog(None, level, syslogServer(target.removeprefix("syslog:"))))
+        else:
+            logs.append(ErrorLog(None if target == "stderr" else path(target, folder), level))
     return tuple(logs)
-
-
-@frozen
-class LogSettings:
-    """nginx's C{error_log}: C{FILE|stderr [LEVEL]}, one a line."""
-
-    errorLog: tuple[ErrorLog, ...] = directive("error_log", _errorLogs, (ErrorLog(),), Level.MAILGATE)
-
-    @property
-    def level(self) -> LogLevel:
-        """The least level that any of them wants."""
-        return min((log.level for log in self.errorLog), default=LogLevel.error, key=_rank)
 
 
 _ORDER = list(LogLevel.iterconstants())
@@ -94,6 +120,50 @@ _ORDER = list(LogLevel.iterconstants())
 
 def _rank(level: LogLevel) -> int:
     return _ORDER.index(level)
+
+
+def leastLevel(logs: Sequence[ErrorLog]) -> LogLevel:
+    """The least level that any of C{logs} wants."""
+    return min((log.level for log in logs), default=LogLevel.error, key=_rank)
+
+
+_NOBODY = "nobody is there yet; what is sent there is lost"
+
+
+def _missingSockets(logs: Sequence[ErrorLog]) -> Iterator[str]:
+    """The unix sockets of C{logs} that do not exist, as a line that is lost leaves no trace."""
+    for log in logs:
+        if log.syslog is not None and log.syslog.isUNIX and not os.path.exists(log.syslog.address):
+            yield f"unix:{log.syslog.address}"
+
+
+@frozen
+class LogSettings:
+    """nginx's C{error_log} of the process: C{FILE|stderr|syslog:… [LEVEL]}, one a line."""
+
+    errorLog: tuple[ErrorLog, ...] = directive("error_log", _errorLogs, (ErrorLog(),), Level.MAILGATE)
+
+    @property
+    def level(self) -> LogLevel:
+        """The least level that any of them wants."""
+        return leastLevel(self.errorLog)
+
+    def warnings(self, file: str) -> Iterator[Problem]:
+        """What they name that is not there, with the ini C{file}."""
+        for place in _missingSockets(self.errorLog):
+            yield Problem(file, _NOBODY, "mailgate", "error_log", place)
+
+
+@frozen
+class ServerLogSettings:
+    """A server's own C{error_log}, for its sessions in the place of the process's; the process's, where it is empty."""
+
+    errorLog: tuple[ErrorLog, ...] = directive("error_log", _errorLogs, ())
+
+    def warnings(self, server: ServerSettings) -> Iterator[Problem]:
+        """What they name that is not there."""
+        for place in _missingSockets(self.errorLog):
+            yield server.problem("error_log", _NOBODY, place)
 
 
 class Journal:
@@ -139,18 +209,53 @@ def _formatLine(event: Any) -> str:
     return f"{moment} [{level}] {message}\n"
 
 
+class ErrorLogs:
+    """What C{error_log}s write to, each file and each syslog server opened once, and kept open."""
+
+    def __init__(self, stderr: IO[str] | None = None) -> None:
+        self._stderr = stderr
+        self._files: dict[str, ILogObserver] = {}
+        self._syslogs: dict[SyslogServer, ILogObserver] = {}
+
+    def observer(self, logs: Sequence[ErrorLog]) -> ILogObserver:
+        """
+        An observer that writes each event to those of C{logs} that want its level.
+
+        @raise OSError: a file cannot be opened.
+        """
+        return LogPublisher(
+            *(FilteringLogObserver(self._target(log), [LogLevelFilterPredicate(log.level)]) for log in logs)
+        )
+
+    def observerFor(self, logs: Sequence[ErrorLog], file: str, section: str) -> ILogObserver:
+        """
+        The same for the C{logs} that C{section} of the ini C{file} names.
+
+        @raise ConfigurationError: one cannot be opened.
+        """
+        try:
+            return self.observer(logs)
+        except OSError as error:
+            reason = f"cannot be opened: {error.strerror}"
+            raise ConfigurationError([Problem(file, reason, section, "error_log", error.filename)]) from None
+
+    def _target(self, log: ErrorLog) -> ILogObserver:
+        if log.syslog is not None:
+            if log.syslog not in self._syslogs:
+                self._syslogs[log.syslog] = SyslogObserver(log.syslog, _formatLine)
+            return self._syslogs[log.syslog]
+        if log.file is None:
+            return FileLogObserver(sys.stderr if self._stderr is None else self._stderr, _formatLine)
+        if log.file not in self._files:
+            stream = open(log.file, "a", encoding="utf-8", errors="backslashreplace")  # noqa: SIM115
+            self._files[log.file] = FileLogObserver(stream, _formatLine)
+        return self._files[log.file]
+
+
 def errorLogObserver(logs: Sequence[ErrorLog], stderr: IO[str] | None = None) -> ILogObserver:
     """
-    An observer that writes each event to those of C{logs} that want its level.
+    As L{ErrorLogs.observer}, for whoever has no others to share them with.
 
     @raise OSError: a file cannot be opened.
     """
-    observers = []
-    for log in logs:
-        if log.file is None:
-            stream = sys.stderr if stderr is None else stderr
-        else:
-            stream = open(log.file, "a", encoding="utf-8", errors="backslashreplace")  # noqa: SIM115
-        predicate = LogLevelFilterPredicate(log.level)
-        observers.append(FilteringLogObserver(FileLogObserver(stream, _formatLine), [predicate]))
-    return LogPublisher(*observers)
+    return ErrorLogs(stderr).observer(logs)

@@ -175,5 +175,7 @@ class Listener(Service):
         port, self.port = self.port, None
         if port is None:
             return maybeDeferred(lambda: None)
-        # Twisted removes a unix socket's file, unless somebody else has.
-        return maybeDeferred(port.stopListening).addErrback(lambda failure: failure.trap(FileNotFoundError) and None)
+        # Twisted removes a unix socket's file, unless somebody else has, or whom it belongs to we are no longer.
+        return maybeDeferred(port.stopListening).addErrback(
+            lambda failure: failure.trap(FileNotFoundError, PermissionError) and None
+        )

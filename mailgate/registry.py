@@ -9,8 +9,9 @@ from mailgate.authenticators import http, passthrough, passwdfile
 from mailgate.client import ProxySettings
 from mailgate.dialogue import DialogueSettings, MailProtocol
 from mailgate.interfaces import AuthenticatorKind
-from mailgate.journal import LogSettings
+from mailgate.journal import LogSettings, ServerLogSettings
 from mailgate.leanreactor import EventSettings
+from mailgate.privileges import ProcessSettings
 from mailgate.protocols.imap4 import IMAP4
 from mailgate.protocols.pop3 import POP3
 from mailgate.protocols.smtp import SMTP
@@ -26,6 +27,7 @@ AUTHENTICATORS: tuple[AuthenticatorKind, ...] = (http.KIND, passwdfile.KIND, pas
 """Kinds of authenticator: a server has the first whose directive it gives."""
 
 SERVER_SETTINGS: tuple[type, ...] = (
+    ServerLogSettings,
     DialogueSettings,
     ProxySettings,
     TLSSettings,
@@ -35,7 +37,7 @@ SERVER_SETTINGS: tuple[type, ...] = (
 )
 """The settings classes that [mail] and [server …] are read into."""
 
-PROCESS_SETTINGS: tuple[type, ...] = (LogSettings, EventSettings)
+PROCESS_SETTINGS: tuple[type, ...] = (LogSettings, EventSettings, ProcessSettings)
 """Those that [mailgate] is read into."""
 
 SANDBOX_SETTINGS = SandboxSettings

@@ -18,7 +18,7 @@ from mailgate.config import GatewaySettings, authenticatorKind
 from mailgate.dialogue import DialogueSettings
 from mailgate.directives import ServerSettings
 from mailgate.interfaces import IAuthenticator
-from mailgate.journal import Journal
+from mailgate.journal import ErrorLogs, Journal, ServerLogSettings, leastLevel
 from mailgate.leanreactor import LeanReactor
 from mailgate.listener import Listener, ProxyServerFactory, sessionNameSource
 from mailgate.names import NamingReactor
@@ -56,12 +56,16 @@ class Gateway(MultiService):
     Every server of C{settings}, on C{reactor}: C{Gateway(load("gateway.ini"), reactor).setServiceParent(application)}.
 
     Certificates and users are read at once, sockets are bound when the service starts. It logs to Twisted's log, at
-    the level that C{error_log} names.
+    the level that the process's C{error_log} names, and for servers with an C{error_log} of their own to that, opened
+    at once among C{logs}.
+
+    @raise ConfigurationError: a server's C{error_log} cannot be opened.
     """
 
-    def __init__(self, settings: GatewaySettings, reactor: Any) -> None:
+    def __init__(self, settings: GatewaySettings, reactor: Any, logs: ErrorLogs | None = None) -> None:
         super().__init__()
         self.settings = settings
+        self._logs = ErrorLogs() if logs is None else logs
         self._reactor: Any
         self._relays: Relays
         if settings.events.isLean:
@@ -82,11 +86,18 @@ class Gateway(MultiService):
             self.listeners.append(listener)
             self.addService(listener)
 
+    def _journalOf(self, server: ServerSettings) -> Journal:
+        own = server[ServerLogSettings].errorLog
+        if not own:
+            return self._journal
+        return Journal(leastLevel(own), self._logs.observerFor(own, server.file, f"server {server.name}"))
+
     def _factoriesOf(self, server: ServerSettings) -> Iterator[ProxyServerFactory]:
         record = PROTOCOLS[server.protocol]
         kind = authenticatorKind(server)
         assert kind is not None, "the configuration has been checked"
         dialogue = server[DialogueSettings]
+        journal = self._journalOf(server)
         trusted = server[BackendTLSSettings].trusted
         connector = Connector(
             record.client,
@@ -94,11 +105,11 @@ class Gateway(MultiService):
             dialogue.serverName,
             dialogue.timeout,
             self._naming,
-            self._journal,
+            journal,
             None if trusted is None else loadTrust(trusted),
         )
         tls = ServerTLS(server[TLSSettings], server.protocol) if usesTLS(server) else None
-        authenticator = kind.build(server, server[ProxySettings].backend, self._naming, self._journal)
+        authenticator = kind.build(server, server[ProxySettings].backend, self._naming, journal)
         self._authenticators.append(authenticator)
         facts = kind.facts(server)
         for address in server.listen:
@@ -109,7 +120,7 @@ class Gateway(MultiService):
                 authenticator,
                 connector,
                 self._reactor,
-                self._journal,
+                journal,
                 tls,
                 relays=self._relays,
                 facts=facts,
@@ -119,7 +130,7 @@ class Gateway(MultiService):
     def startService(self) -> None:
         super().startService()
         for warning in self.settings.warnings:
-            self._journal.warn("{warning}", warning=str(warning))
+            self._journal.warn("{reason}", reason=str(warning))
         lean = self.settings.events.isLean and any(map(usesTLS, self.settings.servers))
         if lean and not fastEngineWorks():
             self._journal.warn("this pyOpenSSL has but its public interface for us: TLS takes more CPU and memory")

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import gc
 import os
-import resource
 import sys
+from collections.abc import Iterator
 from typing import Any, NoReturn
 
 from twisted.application.service import IService, MultiService
@@ -19,21 +19,22 @@ from twisted.python import usage
 from twisted.python.components import Componentized
 from zope.interface import implementer
 
+from mailgate.authenticators.passwdfile import FileSettings
 from mailgate.config import GatewaySettings, load
 from mailgate.directives import ConfigurationError, Problem
-from mailgate.journal import errorLogObserver
-from mailgate.listener import ListenError
+from mailgate.journal import ErrorLogs
+from mailgate.privileges import becomeUser, limitOpenFiles, raiseOpenFiles
 from mailgate.sandbox.welcome import welcome
 from mailgate.service import Gateway
 from mailgate.tls import TLSSettings, usesTLS
 
-__all__ = ["BAD_CONFIGURATION", "Options", "makeService", "raiseOpenFiles", "tuneCollector"]
+__all__ = ["BAD_CONFIGURATION", "Options", "makeService", "shedPrivileges", "tuneCollector"]
 
 BAD_CONFIGURATION = 78
 """The exit status for it: C{EX_CONFIG} of sysexits.h."""
 
 CANNOT_LISTEN = 71
-"""The exit status where an address cannot be bound: C{EX_OSERR}."""
+"""The exit status where the system refuses an address, or the user: C{EX_OSERR}."""
 
 
 class Options(usage.Options):
@@ -49,16 +50,6 @@ class Options(usage.Options):
             raise usage.UsageError("--config FILE is needed")
 
 
-def raiseOpenFiles() -> None:
-    """Raise the soft limit of open files to the hard one: every session takes two."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    try:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    except (OSError, ValueError):
-        # Where the system does not allow it, the limit stays what it was.
-        return
-
-
 def tuneCollector() -> None:
     """
     Have Python's collector of cycles leave alone what has been imported, and look seldom: no session leaves a cycle.
@@ -68,6 +59,27 @@ def tuneCollector() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(20000, 20, 100)
+
+
+def shedPrivileges(settings: GatewaySettings) -> Iterator[Problem]:
+    """
+    As root, become the C{user} of C{settings}. Gives a warning of each file that is read again later and that this
+    user cannot read.
+
+    @raise ConfigurationError: the system does not let us.
+    """
+    user = settings.process.user
+    if user is None or os.geteuid() != 0:
+        return
+    try:
+        becomeUser(user)
+    except OSError as error:
+        reason = f"cannot be taken on: {error.strerror}"
+        raise ConfigurationError([Problem(settings.file, reason, "mailgate", "user", user.name)]) from None
+    for server in settings.servers:
+        path = server[FileSettings].path
+        if path is not None and not os.access(path, os.R_OK):
+            yield server.problem("auth_file", f"will not be read when it changes: {user.name} may not read it", path)
 
 
 @implementer(ILogObserver)
@@ -89,10 +101,25 @@ class _TwistdService(MultiService):
     def __init__(self, settings: GatewaySettings, observer: ILogObserver, reactor: Any) -> None:
         super().__init__()
         self._settings = settings
+        self._log = Logger("mailgate")
+        self._wasRoot = os.geteuid() == 0
         self._reactor = reactor
         self._observer = _Witness(observer)
         self._observing = False
         self._pid = os.getpid()
+
+    def setOpenFiles(self) -> None:
+        """Set the limit of open files. As nginx, it starts all the same where the system refuses it."""
+        limit = self._settings.process.openFiles
+        if limit is None:
+            raiseOpenFiles()
+            return
+        try:
+            limitOpenFiles(limit)
+        except OSError as error:
+            reason = f"is refused by the system: {error}"
+            problem = Problem(self._settings.file, reason, "mailgate", "worker_rlimit_nofile", str(limit))
+            self._log.error("{problem}", problem=str(problem))
 
     def setServiceParent(self, parent: Any) -> None:
         if isinstance(parent, Componentized):
@@ -103,8 +130,8 @@ class _TwistdService(MultiService):
     def privilegedStartService(self) -> None:
         try:
             super().privilegedStartService()
-        except (ListenError, CannotListenError) as error:
-            self._cannotListen(error)
+        except (ConfigurationError, CannotListenError) as error:
+            self._cannotStart(error)
 
     def startService(self) -> None:
         if not self._observer.called:
@@ -112,16 +139,29 @@ class _TwistdService(MultiService):
             self._observing = True
             globalLogPublisher.addObserver(self._observer)
         try:
+            self._shedPrivileges()
             super().startService()
-        except (ListenError, CannotListenError) as error:
-            self._cannotListen(error)
+        except (ConfigurationError, CannotListenError) as error:
+            self._cannotStart(error)
         # Before the reactor runs nobody is served yet, and a Control-C is lost.
         self._reactor.callWhenRunning(self._welcome)
         self._reactor.callWhenRunning(tuneCollector)
 
-    def _cannotListen(self, error: Exception) -> NoReturn:
-        if any(log.file is not None for log in self._settings.log.errorLog):
-            Logger("mailgate").error("{reason}", reason=str(error))
+    def _shedPrivileges(self) -> None:
+        user = self._settings.process.user
+        if user is None or not self._wasRoot:
+            return
+        if os.geteuid() != 0:
+            self._log.warn("user {name} is ignored: twistd has become the user of its --uid", name=user.name)
+            return
+        # `twist` has not had the ports bound yet.
+        super().privilegedStartService()
+        for warning in shedPrivileges(self._settings):
+            self._log.warn("{reason}", reason=str(warning))
+
+    def _cannotStart(self, error: Exception) -> NoReturn:
+        if not all(log.isStandardError for log in self._settings.log.errorLog):
+            self._log.error("{reason}", reason=str(error))
         if os.getpid() != self._pid:
             # Gone into the background: twistd's parent waits to be told, and tells the operator, of exceptions alone.
             raise error
@@ -146,7 +186,7 @@ class _TwistdService(MultiService):
         return result
 
 
-def _giveUp(error: Exception | Problem, status: int) -> NoReturn:
+def _giveUp(error: Exception, status: int) -> NoReturn:
     # Not sys.stderr: once twistd logs, that is the log.
     print(error, file=sys.__stderr__, flush=True)
     raise SystemExit(status) from None
@@ -159,16 +199,14 @@ def makeService(options: Options) -> IService:
     """
     from twisted.internet import reactor
 
+    logs = ErrorLogs()
     try:
         settings = load(options["config"])
+        observer = logs.observerFor(settings.log.errorLog, settings.file, "mailgate")
+        gateway = Gateway(settings, reactor, logs)
     except ConfigurationError as error:
         _giveUp(error, BAD_CONFIGURATION)
-    try:
-        observer = errorLogObserver(settings.log.errorLog)
-    except OSError as error:
-        reason = f"cannot be opened: {error.strerror}"
-        _giveUp(Problem(settings.file, reason, "mailgate", "error_log", error.filename), BAD_CONFIGURATION)
-    raiseOpenFiles()
     service = _TwistdService(settings, observer, reactor)
-    Gateway(settings, reactor).setServiceParent(service)
+    service.setOpenFiles()
+    gateway.setServiceParent(service)
     return service

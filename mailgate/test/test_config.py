@@ -4,9 +4,12 @@ Tests for L{mailgate.config}.
 
 from __future__ import annotations
 
+import grp
 import os
+import pwd
 import select
 import stat
+import tempfile
 from typing import Any
 
 from twisted.logger import LogLevel
@@ -21,6 +24,7 @@ from mailgate.dialogue import DialogueSettings
 from mailgate.directives import ConfigurationError, Level, ServerSettings
 from mailgate.journal import ErrorLog
 from mailgate.login import Backend
+from mailgate.privileges import ProcessSettings, User
 from mailgate.protocols.imap4 import IMAP4Settings
 from mailgate.protocols.smtp import SMTPSettings
 from mailgate.sandbox.certificate import ensureCertificate
@@ -65,6 +69,50 @@ class SectionTests(ConfigCase):
         """[mailgate] is read into the process's settings."""
         settings = parse("[mailgate]\nerror_log = stderr info\n" + MAIL + IMAP)
         self.assertEqual(settings.log.errorLog, (ErrorLog(None, LogLevel.info),))
+
+    def test_privileges(self):
+        """So are whom it becomes and what it may, of which a warning says what it cannot do."""
+        settings = parse("[mailgate]\nworker_rlimit_nofile = 333\n" + MAIL + IMAP)
+        self.assertEqual(settings.process, ProcessSettings(openFiles=333))
+        self.patch(os, "geteuid", lambda: 1000)
+        user, group = pwd.getpwuid(os.getuid()).pw_name, grp.getgrgid(os.getgid()).gr_name
+        settings = parse(f"[mailgate]\nuser = {user} {group}\n" + MAIL + IMAP)
+        self.assertEqual(settings.process.user, User(user, os.getuid(), os.getgid()))
+        self.assertEqual([(warning.option, warning.value) for warning in settings.warnings], [("user", user)])
+
+    def test_repeated(self):
+        """A word that is given twice makes no difference, as in nginx, and is warned of where it stands."""
+        settings = parse(MAIL + "imap_auth = plain LOGIN\n" + IMAP + "imap_auth = plain login Plain\n")
+        self.assertEqual(settings.servers[0][IMAP4Settings].auth, ("plain", "login"))
+        self.assertEqual(
+            [str(warning) for warning in settings.warnings],
+            ['gateway.ini: [server imap] imap_auth = plain login Plain: duplicate value "Plain"'],
+        )
+
+    def test_syslog(self):
+        """A unix socket of syslog that is not there keeps nobody from starting, and is warned of."""
+        there, missing = tempfile.mkdtemp(), "syslog:server=unix:/nowhere/log"
+        self.addCleanup(os.rmdir, there)
+        text = f"[mailgate]\nerror_log =\n {missing}\n stderr\n" + MAIL + IMAP
+        settings = parse(f"{text}error_log =\n {missing} info\n /nowhere/x.log\n syslog:server=unix:{there}\n")
+        fault = "error_log = unix:/nowhere/log: nobody is there yet; what is sent there is lost"
+        self.assertEqual(
+            [str(warning) for warning in settings.warnings],
+            [f"gateway.ini: [mailgate] {fault}", f"gateway.ini: [server imap] {fault}"],
+        )
+
+    def test_proxy(self):
+        """nginx's proxy is understood, refused where it is no flag, and changes nothing."""
+        for value in ("on", "OFF"):
+            self.assertEqual(self.server(MAIL + IMAP + f"proxy = {value}").protocol, "imap")
+        self.assertFaults(MAIL + "proxy = yes\n" + IMAP, '[mail] proxy = yes: must be "on" or "off"')
+
+    def test_protocolsCase(self):
+        """As with nginx a protocol is written in small letters, other words in any."""
+        self.assertFaults(
+            MAIL + IMAP + "protocol = IMAP\nstarttls = OFF\n",
+            "[server imap] protocol = IMAP: is no known protocol, they are imap, pop3, smtp",
+        )
 
     def test_use(self):
         """How connections are served is by epoll where the system has it, unless they are to be the reactor's."""
@@ -147,17 +195,17 @@ class SectionTests(ConfigCase):
     def test_elsewhere(self):
         """An option in the wrong place is told the right one."""
         self.assertFaults(
-            "[mailgate]\ntimeout = 5\n" + MAIL + "listen = 143\nerror_log = stderr\n" + IMAP,
+            "[mailgate]\ntimeout = 5\n" + MAIL + "listen = 143\nuse = epoll\n" + IMAP,
             "[mailgate] timeout: does not belong here, but in [mail]",
             "[mail] listen: does not belong here, but in [server NAME]",
-            "[mail] error_log: does not belong here, but in [mailgate]",
+            "[mail] use: does not belong here, but in [mailgate]",
         )
 
     def test_knownDirectives(self):
         """What may stand in a section is known by name and level."""
         self.assertIn("listen", knownDirectives(Level.SERVER))
         self.assertNotIn("listen", knownDirectives(Level.MAIL))
-        self.assertEqual(set(knownDirectives(Level.MAILGATE)), {"error_log", "use"})
+        self.assertEqual(set(knownDirectives(Level.MAILGATE)), {"error_log", "use", "user", "worker_rlimit_nofile"})
 
 
 class SyntaxTests(ConfigCase):

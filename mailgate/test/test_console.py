@@ -4,14 +4,17 @@ Tests for L{mailgate.console}.
 
 from __future__ import annotations
 
+import grp
 import io
 import os
+import pwd
 import socket
 import sys
 
 from twisted.trial.unittest import SynchronousTestCase
 
 import mailgate
+from mailgate import tap
 from mailgate.config import parse
 from mailgate.console import describe, main
 from mailgate.sandbox.certificate import ensureCertificate
@@ -103,6 +106,17 @@ class CheckTests(ConsoleCase):
         self.assertIn("[mailgate] error_log = /nowhere/x.log: cannot be opened: its folder is missing", line)
         self.assertFalse(os.path.exists(os.path.join(os.path.dirname(os.path.abspath(path)), "y.log")))
 
+    def test_serversLogs(self):
+        """So are those of servers: each is told of once, however many servers have it from [mail]."""
+        text = GOOD.replace("[mail]", "[mail]\nerror_log = /nowhere/x.log").replace(
+            "imap_auth", "error_log = z.log\nimap_auth"
+        )
+        text += "error_log =\n    /nowhere/y.log\n    z.log\n[server pop]\nlisten = 110\n[server pops]\nlisten = 995\n"
+        self.assertEqual(self.run_("check", "--config", self.write(text)), 78)
+        first, second = self.stderr.getvalue().splitlines()
+        self.assertIn("[server submission] error_log = /nowhere/y.log: cannot be opened: its folder is missing", first)
+        self.assertIn("[server pop] error_log = /nowhere/x.log: cannot be opened: its folder is missing", second)
+
     def test_certificates(self):
         """Certificates are loaded: one that is not there is found out now and not when the gateway starts."""
         path = self.write(GOOD + "starttls = on\nssl_certificate = /nowhere/c\nssl_certificate_key = /nowhere/k\n")
@@ -117,6 +131,34 @@ class CheckTests(ConsoleCase):
         (line,) = self.stderr.getvalue().splitlines()
         self.assertIn("line 2 (ann): ", line)
         self.assertNotIn("frnfnzr", line)
+
+    def test_user(self):
+        """A user that nobody but root could become is warned of, one whom the host does not know is a fault."""
+        self.patch(os, "geteuid", lambda: 1000)
+        user, group = pwd.getpwuid(os.getuid()).pw_name, grp.getgrgid(os.getgid()).gr_name
+        path = self.write(f"[mailgate]\nuser = {user} {group}\n{GOOD}")
+        self.assertEqual(self.run_("check", "--config", path), 0)
+        self.assertEqual(
+            self.stderr.getvalue(),
+            f"warning: {path}: [mailgate] user = {user}: is ignored: only root can become another user\n",
+        )
+        path = self.write(f"[mailgate]\nuser = no-such-user\n{GOOD}")
+        self.assertEqual(self.run_("check", "--config", path), 78)
+
+    def test_userOfFiles(self):
+        """As root it becomes the user, as the gateway will, and tells what that user cannot read."""
+        self.patch(os, "geteuid", lambda: 0)
+        self.patch(os, "access", lambda path, mode: False)
+        become = []
+        self.patch(tap, "becomeUser", become.append)
+        user, group = pwd.getpwuid(os.getuid()).pw_name, grp.getgrgid(os.getgid()).gr_name
+        accounts = os.path.abspath(self.write("joe:{PLAIN}sesame::::::host=10.0.0.1\n"))
+        text = f"[mailgate]\nuser = {user} {group}\n[server pop3]\nlisten = 127.0.0.1:110\nauth_file = {accounts}\n"
+        self.assertEqual(self.run_("check", "--config", self.write(text)), 0)
+        self.assertEqual([found.name for found in become], [user])
+        (line,) = self.stderr.getvalue().splitlines()
+        reason = f"will not be read when it changes: {user} may not read it"
+        self.assertTrue(line.endswith(f"[server pop3] auth_file = {accounts}: {reason}"), line)
 
     def test_noPort(self):
         """No port is opened: it can be run beside the gateway whose configuration it checks."""

@@ -30,6 +30,7 @@ from mailgate.directives import (
     oneOf,
     path,
     paths,
+    repeatedWords,
     seconds,
     size,
     text,
@@ -101,17 +102,20 @@ class GrammarTests(ParserCase):
             ("1h30m", 5400.0),
             ("1w2d3h4m5s6ms", 604800 + 2 * 86400 + 3 * 3600 + 240 + 5.006),
             ("1w 2d", 777600.0),
+            ("1h30", 3630.0),
+            ("1h 30", 3630.0),
         )
 
     def test_milliseconds(self):
         """C{ms} are not minutes and a stray s."""
-        self.assertParses(seconds, ("500ms", 0.5), ("5m", 300.0), ("5m500ms", 300.5))
+        self.assertParses(seconds, ("500ms", 0.5), ("1500ms", 1.5), ("5m", 300.0), ("5m500ms", 300.5))
 
     def test_secondsRefused(self):
         """No years or months, no fraction, no sign, no units out of order or twice, and no bare unit."""
         self.assertRefuses(
             seconds, "1y", "1M", "30m1h", "1h1h", "-1s", "1.5s", "s", "", "soon", "1" * 10, message="30s, 1h30m"
         )
+        self.assertRefuses(seconds, "1s30", "30 5s", "500ms1s", "5ms5", "1s1s", "1d1w", "1H", "1S", "5MS", "\u0663s")
 
     def test_longSeconds(self):
         """Some times are in whole seconds, and may be in months and years."""
@@ -138,6 +142,13 @@ class GrammarTests(ParserCase):
             ("login login", ("login",)),
             ("login\n  plain", ("plain", "login")),
         )
+
+    def test_repeatedWords(self):
+        """A word that is written again, in whichever case, is found each time; other values have none."""
+        parse = words("plain", "login")
+        self.assertEqual(list(repeatedWords(parse, "plain LOGIN Plain\n  plain")), ["Plain", "plain"])
+        self.assertEqual(list(repeatedWords(parse, "plain login")), [])
+        self.assertEqual(list(repeatedWords(text, "plain plain")), [])
 
     def test_wordsKeepTheirSpelling(self):
         """A word whose capitals matter has those of its declaration."""

@@ -15,8 +15,19 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
-from mailgate.directives import directives
-from mailgate.journal import LEVELS, ErrorLog, Journal, LogSettings, errorLogObserver, printable
+from mailgate.directives import ConfigurationError, directives
+from mailgate.journal import (
+    LEVELS,
+    ErrorLog,
+    ErrorLogs,
+    Journal,
+    LogSettings,
+    ServerLogSettings,
+    errorLogObserver,
+    leastLevel,
+    printable,
+)
+from mailgate.syslog import syslogServer
 
 NASTY = "joe\r\n2026-01-01T00:00:00+0000 [info] forged\0\x1b[2J\x7f\x85\u2028\u2029"
 
@@ -71,10 +82,10 @@ class PrintableTests(SynchronousTestCase):
 
 
 class SettingsTests(SynchronousTestCase):
-    """Tests for L{LogSettings}."""
+    """Tests for L{LogSettings} and L{ServerLogSettings}."""
 
-    def parse(self, value: str) -> tuple[ErrorLog, ...]:
-        (declared,) = directives(LogSettings)
+    def parse(self, value: str, group: type = LogSettings) -> tuple[ErrorLog, ...]:
+        (declared,) = directives(group)
         logs: tuple[ErrorLog, ...] = declared.parse(value, "/etc/mailgate")
         return logs
 
@@ -106,16 +117,38 @@ class SettingsTests(SynchronousTestCase):
         self.assertIs(settings.level, LogLevel.info)
 
     def test_refused(self):
-        """An unknown level is answered with the known ones, syslog with what there is, nothing with a complaint."""
+        """An unknown level is answered with the known ones, memory: with what there is, nothing with a complaint."""
         for value, message in (
             ("stderr inof", '"inof" is no level, they are debug, info'),
             ("stderr inof", "did you mean info?"),
             ("stderr info json", '"info json" is no level'),
-            ("syslog:server=x", "a file or stderr can be logged to"),
-            ("memory:32k debug", "a file or stderr"),
+            ("syslog:server=10.0.0.1 inof", "did you mean info?"),
+            ("syslog:tag=x", "no syslog server specified"),
+            ("syslog: info", 'unknown syslog parameter ""'),
+            ("memory:32k debug", "memory: is for debug builds of nginx; a file, stderr or syslog:server=… can be"),
             ("", "a value is missing"),
         ):
             self.assertIn(message, str(self.assertRaises(ValueError, self.parse, value)))
+
+
+    def test_syslog(self):
+        """A syslog server is a target like others."""
+        first, second = self.parse("syslog:server=unix:/dev/log,tag=mx info\nstderr")
+        self.assertEqual(first, ErrorLog(None, LogLevel.info, syslogServer("server=unix:/dev/log,tag=mx")))
+        self.assertEqual([first.isStandardError, second.isStandardError], [False, True])
+        self.assertFalse(ErrorLog("/x").isStandardError)
+
+    def test_server(self):
+        """A server takes the same values, and has none of its own by itself."""
+        self.assertEqual(ServerLogSettings().errorLog, ())
+        value = "stderr\n/x info\nsyslog:server=unix:/dev/log"
+        self.assertEqual(self.parse(value, ServerLogSettings), self.parse(value))
+
+    def test_least(self):
+        """The least level of several counts, and that of errors where there is none."""
+        self.assertIs(leastLevel(self.parse("stderr\n/x info\n/y crit")), LogLevel.info)
+        self.assertIs(leastLevel(self.parse("/y emerg")), LogLevel.critical)
+        self.assertIs(leastLevel(()), LogLevel.error)
 
 
 class JournalTests(SynchronousTestCase):
@@ -298,6 +331,29 @@ class FileTests(SynchronousTestCase):
         """UTF-8 whatever the locale says, and what not even that can write is escaped."""
         Journal(observer=errorLogObserver([ErrorLog(self.path)])).error("{user}", user="Jörg \udcff")
         self.assertIn(r"Jörg \udcff", self.read())
+
+    def test_once(self):
+        """A file that is named several times, here or by another server, is opened once, and takes each event once."""
+        logs = ErrorLogs(self.stderr)
+        first = logs.observer([ErrorLog(self.path, LogLevel.info)])
+        # Whoever opened it again would make a new one.
+        os.rename(self.path, f"{self.path}.moved")
+        second = logs.observer([ErrorLog(self.path), ErrorLog(None, LogLevel.error)])
+        self.assertFalse(os.path.exists(self.path))
+        Journal(LogLevel.info, first).info("one")
+        Journal(LogLevel.info, second).info("unwanted")
+        Journal(LogLevel.info, second).error("two")
+        self.path += ".moved"
+        self.assertEqual([line.split("] ")[1] for line in self.read().splitlines()], ["one", "two"])
+
+    def test_unopenableByName(self):
+        """Whose log cannot be opened is named as every other fault of a configuration is."""
+        path = os.path.join(os.path.abspath(self.path), "x.log")
+        error = self.assertRaises(
+            ConfigurationError, ErrorLogs().observerFor, [ErrorLog(path)], "gateway.ini", "server imap"
+        )
+        reason = "cannot be opened: No such file or directory"
+        self.assertEqual(str(error), f"gateway.ini: [server imap] error_log = {path}: {reason}")
 
     def test_unopenable(self):
         """A file that cannot be opened is told of at once."""

@@ -19,8 +19,10 @@ LAYERS = (
     # what imports nothing: the release, the words of a login, the grammar of values, of HTTP and of mail
     "_version directives login names httpresponse httpheaders openssl poller timers pipes"
     " sandbox.message sandbox.certificate",
+    # where events may go
+    "syslog",
     # the package itself, and what only needs one of those
-    "mailgate listen journal dialogue sasl passwords tls tlsengine httpagent"
+    "mailgate listen journal privileges dialogue sasl passwords tls tlsengine httpagent"
     " sandbox.settings sandbox.search sandbox.structure",
     # the ledger, the extension points, what auth_http and auth_file say; TLS upon descriptors
     "session interfaces authhttp accounts tlslayer sandbox.mailbox sandbox.welcome",

@@ -5,6 +5,7 @@ Tests for L{mailgate.service}, over the loopback: that sockets are bound and clo
 from __future__ import annotations
 
 import os
+import re
 import socket
 import tempfile
 
@@ -19,6 +20,7 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from mailgate import service
 from mailgate.config import GatewaySettings, parse
+from mailgate.directives import ConfigurationError
 from mailgate.listener import ListenError
 from mailgate.service import Gateway
 from mailgate.test.integration.daemon import freePort
@@ -223,6 +225,29 @@ class ServingTests(GatewayCase):
         self.assertIn('user "alice"', told[-1])
         self.assertIn("reached relay, outcome relayed", told[-1])
         self.assertEqual([event for event in events if "wonderland" in repr(event) + formatEvent(event)], [])
+
+
+    async def test_ownLog(self):
+        """
+        What happens to the sessions of a server with a log of its own stands there, and not in Twisted's log; those of
+        the others are where they were.
+        """
+        events = []
+        globalLogPublisher.addObserver(events.append)
+        self.addCleanup(globalLogPublisher.removeObserver, events.append)
+        path = os.path.abspath(self.mktemp())
+        self.make(TEXT + f"error_log = {path} info\n" + SANDBOX)
+        self.start()
+        for name, quit in (("imap", b"b LOGOUT"), ("pop3", b"QUIT")):
+            client = await self.client(name)
+            await client.asks(quit, b"OK")
+            await client.lost
+        await self.quiet()
+        told = [formatEvent(event) for event in events if event["log_namespace"] == "mailgate"]
+        with open(path, encoding="utf-8") as opened:
+            own = opened.read()
+        self.assertEqual([re.findall("protocol ([a-z0-9]+),", text) for text in told], [["imap"]])
+        self.assertEqual(re.findall("protocol ([a-z0-9]+),", own), ["pop3"])
 
 
 class ServingOverReactorTests(ServingTests):
@@ -434,6 +459,26 @@ class ConstructionTests(SynchronousTestCase):
         }
         self.assertEqual(wanted, {"debug": True, "info": True, "warn": False, "error": False})
         self.assertIs(parse(TEXT.format(imap=1, other=2, pop3=3, auth=4)).log.level, LogLevel.info)
+
+    def test_levelOfServer(self):
+        """A server's own error_log decides for it alone, whether it wants more than the process or less."""
+        text = TEXT.replace("[server pop3]", "error_log = stderr error\n[server pop3]") + "error_log = stderr debug\n"
+        for level in ("info", "error"):
+            gateway = self.gateway(text.replace("error_log = stderr info", f"error_log = stderr {level}"))
+            imap, other, pop3 = (listener.factory.journal.wantsInfo for listener in gateway.listeners)
+            self.assertEqual((imap, other, pop3), (False, False, True))
+
+    def test_inheritedLog(self):
+        """What [mail] says counts for the servers that say nothing, and not for the process."""
+        gateway = self.gateway(TEXT.replace("[mail]", "[mail]\nerror_log = stderr crit"))
+        self.assertIs(gateway.settings.log.level, LogLevel.info)
+        self.assertEqual([listener.factory.journal.wantsInfo for listener in gateway.listeners], [False] * 3)
+
+    def test_unopenableLog(self):
+        """A server's own log that cannot be opened is told of at once."""
+        error = self.assertRaises(ConfigurationError, self.gateway, TEXT + "error_log = /nowhere/x.log\n")
+        place = "gateway.ini: [server pop3] error_log = /nowhere/x.log: "
+        self.assertEqual(str(error), place + "cannot be opened: No such file or directory")
 
     def test_patience(self):
         """A connection that will not end is told to once, and waited for no longer than two seconds."""

@@ -5,21 +5,22 @@ Tests for L{mailgate.tap}. How it behaves in a twistd of its own is for L{mailga
 from __future__ import annotations
 
 import gc
+import grp
 import io
 import os
-import resource
+import pwd
 import socket
 import sys
 
 from twisted.application.service import Application, IService, IServiceCollection, MultiService
 from twisted.internet.defer import Deferred
-from twisted.logger import ILogObserver, Logger, globalLogPublisher
+from twisted.logger import ILogObserver, Logger, LogLevel, capturedLogs, formatEvent, globalLogPublisher
 from twisted.python.usage import UsageError
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from mailgate import tap
 from mailgate.service import Gateway
-from mailgate.tap import BAD_CONFIGURATION, CANNOT_LISTEN, Options, makeService, raiseOpenFiles, tuneCollector
+from mailgate.tap import BAD_CONFIGURATION, CANNOT_LISTEN, Options, makeService, tuneCollector
 from mailgate.test.integration.daemon import freePort
 
 GOOD = """
@@ -79,6 +80,11 @@ class TapCase(TestCase):
         # The tests' own process is to keep its limits.
         self.raised = []
         self.patch(tap, "raiseOpenFiles", lambda: self.raised.append(True))
+        self.limited = []
+        self.patch(tap, "limitOpenFiles", self.limited.append)
+        # Its rights as well.
+        self.become = []
+        self.patch(tap, "becomeUser", self.become.append)
         self.tuned = []
         self.patch(tap, "tuneCollector", lambda: self.tuned.append(True))
         self.folder = os.path.abspath(self.mktemp())
@@ -130,6 +136,35 @@ class MakeServiceTests(TapCase):
         """The limit of open files is raised, once the configuration is known to be good."""
         self.make()
         self.assertEqual(self.raised, [True])
+
+    def test_openFilesGiven(self):
+        """With worker_rlimit_nofile it is that, neither more nor less."""
+        self.make(GOOD.replace("[mailgate]", "[mailgate]\nworker_rlimit_nofile = 300"))
+        self.assertEqual((self.raised, self.limited), ([], [300]))
+
+    def test_openFilesRefused(self):
+        """Where the system refuses that, it starts all the same, and the log says so."""
+
+        def refuse(limit):
+            raise PermissionError("not allowed to raise maximum limit")
+
+        self.patch(tap, "limitOpenFiles", refuse)
+        with capturedLogs() as events:
+            self.make(GOOD.replace("[mailgate]", "[mailgate]\nworker_rlimit_nofile = 300"))
+        (event,) = [event for event in events if event["log_namespace"] == "mailgate"]
+        told = "[mailgate] worker_rlimit_nofile = 300: is refused by the system: not allowed to raise maximum limit"
+        self.assertTrue(formatEvent(event).endswith(told), formatEvent(event))
+        self.assertIs(event["log_level"], LogLevel.error)
+
+    def test_serversLog(self):
+        """A server's own log is opened as well, and a fault of it told of alike."""
+        self.make(GOOD + f"error_log = {self.log}.imap\n")
+        self.assertTrue(os.path.exists(f"{self.log}.imap"))
+        path = os.path.join(self.folder, "gateway.ini")
+        self.assertEqual(
+            self.assertExits(BAD_CONFIGURATION, self.make, GOOD + "error_log = /nowhere/imap.log\n"),
+            [f"{path}: [server imap] error_log = /nowhere/imap.log: cannot be opened: No such file or directory"],
+        )
 
     def test_bad(self):
         """A bad configuration ends the process with 78, and a line on standard error for each thing wrong."""
@@ -273,32 +308,104 @@ class StartTests(TapCase):
         self.assertNotIn("--cacert", self.stdout.getvalue())
 
 
-class OpenFilesTests(SynchronousTestCase):
-    """Tests for L{raiseOpenFiles}."""
+class UserTests(TapCase):
+    """
+    The user that the process becomes. That it really does is for L{mailgate.test.test_process} to say; here it is told
+    that it is root.
+    """
 
     def setUp(self):
-        limits = resource.getrlimit(resource.RLIMIT_NOFILE)
-        self.addCleanup(resource.setrlimit, resource.RLIMIT_NOFILE, limits)
-        self.hard = limits[1]
+        super().setUp()
+        self.uid = 0
+        self.patch(os, "geteuid", lambda: self.uid)
+        self.name = pwd.getpwuid(os.getuid()).pw_name
+        group = grp.getgrgid(os.getgid()).gr_name
+        self.text = GOOD.replace("[mailgate]", f"[mailgate]\nuser = {self.name} {group}")
 
-    def test_raised(self):
-        """The soft limit becomes the hard one, which stays."""
-        resource.setrlimit(resource.RLIMIT_NOFILE, (64, self.hard))
-        raiseOpenFiles()
-        self.assertEqual(resource.getrlimit(resource.RLIMIT_NOFILE), (self.hard, self.hard))
+    def told(self, events):
+        return [formatEvent(event) for event in events if event["log_namespace"] == "mailgate"]
+
+    def starting(self, text=None):
+        """What is bound when it becomes the user, started with and without privileges, and what it says of that."""
+        service = self.make(self.text if text is None else text)
+        (gateway,) = service
+        bound = []
+        self.patch(tap, "becomeUser", lambda user: bound.append((user.name, gateway.listeners[0].port is not None)))
+        self.addCleanup(service.stopService)
+        return service, bound
+
+    def test_twistd(self):
+        """It becomes the user when its ports are bound, and not before it is started without privileges."""
+        service, bound = self.starting()
+        service.privilegedStartService()
+        self.assertEqual(bound, [])
+        service.startService()
+        self.assertEqual(bound, [(self.name, True)])
+
+    def test_twist(self):
+        """So it does where it is never started with privileges."""
+        service, bound = self.starting()
+        service.startService()
+        self.assertEqual(bound, [(self.name, True)])
+
+    def test_nobody(self):
+        """Without the directive root stays root."""
+        service, bound = self.starting(GOOD)
+        service.startService()
+        self.assertEqual(bound, [])
+
+    def test_notRoot(self):
+        """Who is not root stays who they are, and a warning says so, once."""
+        self.uid = 1000
+        with capturedLogs() as events:
+            service, bound = self.starting(self.text.replace(" info", " warn"))
+            service.startService()
+        self.assertEqual(bound, [])
+        (warning,) = self.told(events)
+        self.assertIn(f"[mailgate] user = {self.name}: is ignored: only root can become another user", warning)
+
+    def test_uid(self):
+        """What was said to twistd counts, and a warning says so."""
+        with capturedLogs() as events:
+            service, bound = self.starting()
+            service.privilegedStartService()
+            self.uid = 1000
+            service.startService()
+        self.assertEqual(bound, [])
+        self.assertEqual(
+            [text for text in self.told(events) if "user" in text],
+            [f"user {self.name} is ignored: twistd has become the user of its --uid"],
+        )
 
     def test_refused(self):
-        """Where the system does not allow that, the gateway runs with what it has."""
-        for error in (ValueError("not allowed to raise maximum limit"), OSError(1, "Operation not permitted")):
+        """Where the system does not let it, it ends with 71 and one line, and serves nobody as root."""
+        service, _ = self.starting()
 
-            def refuse(which, limits, error=error):
-                raise error
+        def refuse(user):
+            raise PermissionError(1, "Operation not permitted")
 
-            resource.setrlimit(resource.RLIMIT_NOFILE, (64, self.hard))
-            with_refusal = self.patch(resource, "setrlimit", refuse)
-            raiseOpenFiles()
-            with_refusal.restore()
-            self.assertEqual(resource.getrlimit(resource.RLIMIT_NOFILE)[0], 64)
+        self.patch(tap, "becomeUser", refuse)
+        (line,) = self.assertExits(CANNOT_LISTEN, service.startService)
+        self.assertTrue(
+            line.endswith(f"[mailgate] user = {self.name}: cannot be taken on: Operation not permitted"), line
+        )
+
+    def test_accounts(self):
+        """An auth_file that this user will not be able to read is warned of, others are not."""
+        accounts = os.path.join(self.folder, "accounts")
+        with open(accounts, "w", encoding="ascii") as opened:
+            opened.write("joe:{PLAIN}sesame::::::host=10.0.0.1\n")
+        for readable, expected in ((True, []), (False, [f"auth_file = {accounts}: will not be read when it changes"])):
+            self.patch(os, "access", lambda path, mode, readable=readable: readable)
+            with capturedLogs() as events:
+                text = self.text.replace("auth_http = http://127.0.0.1:9/auth", f"auth_file = {accounts}")
+                service, _ = self.starting(text)
+                service.startService()
+            warnings = [text for text in self.told(events) if "auth_file" in text]
+            self.assertEqual(len(warnings), len(expected))
+            for warning, part in zip(warnings, expected, strict=True):
+                self.assertIn(part, warning)
+            self.successResultOf(service.stopService())
 
 
 class TuneCollectorTests(SynchronousTestCase):

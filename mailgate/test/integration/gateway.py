@@ -15,13 +15,13 @@ import mailgate
 from mailgate.test.integration.daemon import Daemon
 from mailgate.test.integration.transports import withTransports
 
-__all__ = ["GatewayProcess"]
+__all__ = ["TWISTD", "GatewayProcess", "environment"]
 
 TWISTD = [sys.executable, "-c", "from twisted.scripts.twistd import run; run()"]
 """The twistd of the interpreter that runs the tests; the command of that name may be another's, or nowhere."""
 
 
-def _environ() -> dict[str, str]:
+def environment() -> dict[str, str]:
     """An environment in which twistd finds the very plugin that is being tested, installed or not."""
     root = os.path.dirname(os.path.dirname(os.path.abspath(mailgate.__file__)))
     paths = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
@@ -44,7 +44,7 @@ class GatewayProcess:
         with open(configuration, "w") as file:
             file.write(ini)
         arguments = [*TWISTD, "-n", "--pidfile=", "mailgate", "--config", configuration]
-        self._daemon = Daemon(arguments, os.path.join(folder, "output"), _environ())
+        self._daemon = Daemon(arguments, os.path.join(folder, "output"), environment())
         try:
             self._daemon.ready(*ports)
         except AssertionError as trouble:
@@ -58,9 +58,14 @@ class GatewayProcess:
         except FileNotFoundError:
             return self._daemon.said()
 
+    @property
+    def pid(self) -> int:
+        """The process."""
+        return self._daemon.process.pid
+
     def descriptors(self) -> list[str]:
         """What the files, sockets and the like that it has open are, in the words of Linux."""
-        folder = f"/proc/{self._daemon.process.pid}/fd"
+        folder = f"/proc/{self.pid}/fd"
         names = []
         for descriptor in os.listdir(folder):
             # It may have been closed since.

@@ -1,0 +1,98 @@
+# -*- test-case-name: mailgate.test.test_privileges -*-
+"""
+What the process may: the user that it becomes once it needs root no more, and how many files it may have open.
+"""
+
+from __future__ import annotations
+
+import grp
+import os
+import pwd
+import resource
+from collections.abc import Iterator
+
+from attrs import frozen
+
+from mailgate.directives import Level, Problem, directive, number, text
+
+__all__ = ["ProcessSettings", "User", "becomeUser", "limitOpenFiles", "raiseOpenFiles"]
+
+
+@frozen
+class User:
+    """A user of this host, and the group that goes with it."""
+
+    name: str
+    uid: int
+    gid: int
+
+
+def _user(value: str, folder: str) -> User:
+    name, *groups = text(value, folder).split()
+    if len(groups) > 1:
+        raise ValueError("must be a user, and perhaps a group")
+    try:
+        uid = pwd.getpwnam(name).pw_uid
+    except KeyError:
+        raise ValueError(f'this host has no user "{name}"') from None
+    group = groups[0] if groups else name
+    try:
+        return User(name, uid, grp.getgrnam(group).gr_gid)
+    except KeyError:
+        hint = "" if groups else ": name one behind the user"
+        raise ValueError(f'this host has no group "{group}"{hint}') from None
+
+
+def _limit(value: str, folder: str) -> int:
+    limit = number(value, folder)
+    if not limit:
+        raise ValueError("must be more than 0")
+    return limit
+
+
+@frozen
+class ProcessSettings:
+    """nginx's C{user} and C{worker_rlimit_nofile}."""
+
+    user: User | None = directive("user", _user, None, Level.MAILGATE)
+    openFiles: int | None = directive("worker_rlimit_nofile", _limit, None, Level.MAILGATE)
+
+    def warnings(self, file: str) -> Iterator[Problem]:
+        """What of the ini C{file} cannot be done by this process, and keeps nobody from starting."""
+        if self.user is not None and os.geteuid() != 0:
+            yield Problem(file, "is ignored: only root can become another user", "mailgate", "user", self.user.name)
+
+
+def becomeUser(user: User) -> None:
+    """
+    Become C{user} for good, with the groups that it is in.
+
+    @raise OSError: the system does not let us.
+    """
+    os.setgid(user.gid)
+    os.initgroups(user.name, user.gid)
+    # The last: who is no longer root cannot change the groups.
+    os.setuid(user.uid)
+
+
+def limitOpenFiles(limit: int) -> None:
+    """
+    Have no more and no fewer than C{limit} files open at a time.
+
+    @raise OSError: the system does not allow as many.
+    """
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
+    except ValueError as error:
+        # So Python tells of EPERM.
+        raise PermissionError(str(error)) from None
+
+
+def raiseOpenFiles() -> None:
+    """Raise the soft limit of open files to the hard one: every session takes two."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        limitOpenFiles(hard)
+    except OSError:
+        # Where the system does not allow it, the limit stays what it was.
+        return
