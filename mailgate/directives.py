@@ -34,6 +34,7 @@ __all__ = [
     "hostPort",
     "isHostName",
     "lines",
+    "longSeconds",
     "nearest",
     "number",
     "oneOf",
@@ -228,6 +229,20 @@ def seconds(value: str, folder: str) -> float:
     if match is None or not value:
         raise ValueError("must be a time, such as 30s, 1h30m or 500ms")
     return sum(int(amount) * _UNITS[unit] for unit, amount in match.groupdict().items() if amount)
+
+
+_LONG_UNITS = {"y": 365 * 86400, "M": 30 * 86400, "w": 7 * 86400, "d": 86400, "h": 3600, "m": 60, "s": 1}
+_LONG_TIME = re.compile(" *".join(rf"(?:(?P<{unit}>\d{{1,9}}){unit})?" for unit in _LONG_UNITS))
+
+
+def longSeconds(value: str, folder: str) -> int:
+    """nginx's time of those directives that count whole seconds: years and months (of 30 days) too, no C{ms}."""
+    if re.fullmatch(r"[0-9]{1,9}", value):
+        return int(value)
+    match = _LONG_TIME.fullmatch(value)
+    if match is None or not value:
+        raise ValueError("must be a time in whole seconds, such as 30s, 1h30m or 2M")
+    return sum(int(amount) * _LONG_UNITS[unit] for unit, amount in match.groupdict().items() if amount)
 
 
 def deadline(value: str, folder: str) -> float:
