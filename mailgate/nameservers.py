@@ -15,7 +15,7 @@ from itertools import chain, cycle
 from typing import Any
 
 from twisted.internet import error
-from twisted.internet.defer import Deferred, DeferredList, TimeoutError, maybeDeferred
+from twisted.internet.defer import CancelledError, Deferred, DeferredList, TimeoutError, maybeDeferred
 from twisted.internet.protocol import DatagramProtocol, Factory
 from twisted.internet.task import LoopingCall, deferLater
 from twisted.names import dns
@@ -60,7 +60,9 @@ class _Question:
         message = dns.Message()
         try:
             message.fromStr(data)
-            counts = self._isAnswer(message) and (message.trunc or self._suits(message))
+            # What ends too soon is decoded as far as it goes.
+            whole = len(message.answers) == int.from_bytes(data[6:8], "big")
+            counts = self._isAnswer(message) and (message.trunc or (whole and self._suits(message)))
         except Exception:
             # What strangers send makes a decoder raise anything.
             return
@@ -230,7 +232,10 @@ class NameServers:
         question = _Question(asked, suits)
         factory = Factory.forProtocol(lambda: _Stream(question, server))
         factory.noisy = False
-        stream = await endpointFor(self._reactor, *server, timeout=None).connect(factory)
+        try:
+            stream = await endpointFor(self._reactor, *server, timeout=None).connect(factory)
+        except error.ConnectingCancelledError:
+            raise CancelledError from None
         try:
             return (await question.answered)[0]
         finally:

@@ -73,7 +73,7 @@ def _parameter(name: str, setting: str, folder: str) -> int | bool:
 
 def _servers(word: str) -> Iterator[NameServer]:
     """All addresses of one name server."""
-    hasPort = word.endswith("]") is False and ":" in word
+    hasPort = ":" in word and not word.endswith("]")
     try:
         host, port = hostPort(word if hasPort else f"{word}:{PORT}")
     except ValueError as error:

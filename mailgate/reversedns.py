@@ -39,27 +39,28 @@ MOST_NAMES = 10000
 _MOST_ALIASES = 8
 """CNAMEs that are followed, one after another, where the name server does not do it: nobody needs many."""
 
+_TIMED_OUT = 110
+
 _WORDS = {
     dns.EFORMAT: "Format error",
     dns.ESERVER: "Server failure",
     dns.ENAME: "Host not found",
     dns.ENOTIMP: "Unimplemented",
     dns.EREFUSED: "Operation refused",
+    _TIMED_OUT: "Operation timed out",
 }
-"""nginx's, for the answers of name servers."""
+"""nginx's, for what name servers answer, and for no answer."""
 
-_TIMED_OUT = 110
-
-_NAME = re.compile(rb"[A-Za-z0-9.-]+")
+_NAME = re.compile(rb"[a-z0-9.-]+")
 
 _Address = IPv4Address | IPv6Address
 
 
 class _Unresolved(Exception):
-    """C{asked} has no answer, for nginx's reason C{code}, in C{words}."""
+    """C{asked} has no answer, for nginx's reason C{code}."""
 
-    def __init__(self, asked: str, code: int, words: str) -> None:
-        super().__init__(f"{asked} could not be resolved ({code}: {words})")
+    def __init__(self, asked: str, code: int) -> None:
+        super().__init__(f"{asked} could not be resolved ({code}: {_WORDS.get(code, 'Unknown error')})")
         self.isFinal = code == dns.ENAME
 
 
@@ -216,9 +217,13 @@ class ReverseDNS:
     async def _pointer(self, address: _Address) -> tuple[bytes, int]:
         """The name of C{address}, and for how many seconds it is that."""
         reverse = address.reverse_pointer.encode("ascii")
-        answer = await self._ask(str(address), dns.Query(reverse, dns.PTR), self._timeout)
-        record = next(record for record in answer.answers if record.type == dns.PTR)
-        name = _target(record).removesuffix(b".")
+        question = dns.Query(reverse, dns.PTR)
+        answer = await self._ask(str(address), question, self._timeout, _pointsOrNot)
+        if not answer.answers:
+            raise _Unresolved(str(address), dns.ENAME)
+        record = next(record for record in answer.answers if record.type == dns.PTR and record.cls == dns.IN)
+        # Lower-case, as nginx's: who compares it is spared that.
+        name = _target(record).removesuffix(b".").lower()
         if len(name) > 255 or not _NAME.fullmatch(name):
             raise _Garbled(f'invalid host name "{printable(name[:255])}"')
         return name, _ttl(record)
@@ -242,30 +247,30 @@ class ReverseDNS:
             if found:
                 return found, ttl
             alias = following
-        raise _Unresolved(f'"{name.decode("ascii")}"', dns.ENAME, _WORDS[dns.ENAME])
+        raise _Unresolved(f'"{name.decode("ascii")}"', dns.ENAME)
 
     async def _forward(self, name: bytes, alias: bytes, timeout: float) -> Iterator[dns.RRHeader]:
         """The records of all types that are looked for, of C{alias}, which stands for C{name}."""
         quoted = f'"{name.decode("ascii")}"'
-        asked = [Deferred.fromCoroutine(self._ask(quoted, dns.Query(alias, type), timeout)) for type in self._types]
+        asked = [
+            Deferred.fromCoroutine(self._ask(quoted, dns.Query(alias, type), timeout, _any)) for type in self._types
+        ]
         results: list[tuple[bool, Any]] = await DeferredList(asked, consumeErrors=True)
         failures = [result for succeeded, result in results if not succeeded]
         for failure in failures:
             # What is final counts, whichever of the two it was said of.
             if failure is failures[-1] or (failure.check(_Unresolved) and failure.value.isFinal):
                 failure.raiseException()
-        types = (dns.CNAME, *self._types)
-        return (record for _, message in results for record in message.answers if record.type in types)
+        records = (record for _, message in results for record in message.answers)
+        return (record for record in records if record.type in (dns.CNAME, *self._types) and record.cls == dns.IN)
 
-    async def _ask(self, name: str, asked: dns.Query, timeout: float) -> dns.Message:
+    async def _ask(self, name: str, question: dns.Query, timeout: float, suits: Suits) -> dns.Message:
         try:
-            answer = await self._servers.ask(asked, _answering(asked.type), timeout)
+            answer = await self._servers.ask(question, suits, timeout)
         except TimeoutError:
-            raise _Unresolved(name, _TIMED_OUT, "Operation timed out") from None
+            raise _Unresolved(name, _TIMED_OUT) from None
         if answer.rCode != dns.OK:
-            raise _Unresolved(name, answer.rCode, _WORDS.get(answer.rCode, "Unknown error"))
-        if asked.type == dns.PTR and not answer.answers:
-            raise _Unresolved(name, dns.ENAME, _WORDS[dns.ENAME])
+            raise _Unresolved(name, answer.rCode)
         return answer
 
 
@@ -300,16 +305,12 @@ def _isAskable(name: bytes) -> bool:
     return len(name) <= 253 and all(0 < len(label) < 64 for label in name.split(b"."))
 
 
-def _answering(type: int) -> Suits:
-    """
-    An answer to a question for records of C{type}: it says that there are none, or brings one. For addresses a CNAME
-    will do; a name that is only an alias is nobody's.
-    """
-    wanted = (type,) if type == dns.PTR else (type, dns.CNAME)
+def _pointsOrNot(message: dns.Message) -> bool:
+    """Whether C{message} brings a PTR, or says that there is none. What is no more than an alias is nobody's name."""
+    isRefusal = message.rCode != dns.OK or not message.answers
+    return isRefusal or any(record.type == dns.PTR and record.cls == dns.IN for record in message.answers)
 
-    def suits(message: dns.Message) -> bool:
-        if message.rCode != dns.OK or not message.answers:
-            return True
-        return any(record.type in wanted and record.cls == dns.IN for record in message.answers)
 
-    return suits
+def _any(message: dns.Message) -> bool:
+    """Of addresses that do not come there are none."""
+    return True

@@ -24,6 +24,7 @@ from mailgate.directives import (
     hostPort,
     isHostName,
     lines,
+    longSeconds,
     nearest,
     number,
     oneOf,
@@ -105,6 +106,14 @@ class GrammarTests(ParserCase):
     def test_milliseconds(self):
         """C{ms} are not minutes and a stray s."""
         self.assertParses(seconds, ("500ms", 0.5), ("5m", 300.0), ("5m500ms", 300.5))
+
+    def test_longSeconds(self):
+        """Where whole seconds are counted there are months and years, and no milliseconds; M is not m."""
+        day = 86400
+        self.assertParses(longSeconds, ("90", 90), ("1h30m", 5400), ("2M", 60 * day), ("1w1d", 8 * day))
+        self.assertParses(longSeconds, ("1y 1M1m1s", 395 * day + 61))
+        message = "must be a time in whole seconds, such as 30s"
+        self.assertRefuses(longSeconds, "500ms", "1m1M", "1M1y", "1Y", "-1", "1.5h", "", "s", "1" * 10, message=message)
 
     def test_secondsRefused(self):
         """No years or months, no fraction, no sign, no units out of order or twice, and no bare unit."""
