@@ -10,13 +10,14 @@ behind a question that is given up, and logs what strangers send.
 from __future__ import annotations
 
 import errno
+import os
 from collections.abc import Callable, Iterator
 from itertools import chain, cycle
 from typing import Any
 
 from twisted.internet import error
 from twisted.internet.defer import CancelledError, Deferred, DeferredList, TimeoutError, maybeDeferred
-from twisted.internet.protocol import DatagramProtocol, Factory
+from twisted.internet.protocol import DatagramProtocol, Factory, connectionDone
 from twisted.internet.task import LoopingCall, deferLater
 from twisted.names import dns
 from twisted.protocols.basic import Int16StringReceiver
@@ -33,8 +34,11 @@ RESEND = 5.0
 _MOST_PORTS = 100
 """How many ports are tried before there seems to be none that is free."""
 
-_BEYOND_PORTS = (errno.EMFILE, errno.ENFILE, errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL)
-"""Errors that another port does not mend."""
+_NO_SOCKETS = (errno.EMFILE, errno.ENFILE)
+"""Errors that no other port mends."""
+
+_NO_FAMILY = (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL)
+"""Errors of a host that has no IPv6."""
 
 Suits = Callable[[dns.Message], bool]
 """Whether an answer is one that can be used. Any other is passed over, as though it had not come."""
@@ -119,7 +123,7 @@ class _Stream(Int16StringReceiver):
     def stringReceived(self, data: bytes) -> None:
         self._question.received(data, self._server)
 
-    def connectionLost(self, reason: Failure = Failure(error.ConnectionDone())) -> None:  # noqa: B008
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
         self._question.failed(reason)
 
 
@@ -169,7 +173,10 @@ class _Resending:
                 self._reactor.listenUDP(dns.randomSource(), socket, interface)
                 return
             except error.CannotListenError as problem:
-                if remaining == 1 or getattr(problem.socketError, "errno", 0) in _BEYOND_PORTS:
+                reason = getattr(problem.socketError, "errno", 0)
+                if reason in _NO_FAMILY:
+                    raise OSError(reason, os.strerror(reason)) from None
+                if remaining == 1 or reason in _NO_SOCKETS:
                     raise
 
 

@@ -115,6 +115,14 @@ class TurnsTests(NameServersTestCase):
         self.ask()
         self.assertEqual(len(self.reactor.ports), 1)
 
+    def test_noFamily(self) -> None:
+        """To a server of IPv6 there is no way from a host that has none."""
+        for reason in (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL):
+            self.servers = NameServers((THIRD, FIRST), self.reactor)
+            self.reactor.taken = [OSError(reason, "")]
+            self.assertNoResult(self.ask())
+        self.assertEqual(self.sentTo(), ["192.0.2.1", "192.0.2.1"])
+
     def test_noSocket(self) -> None:
         """If there are no sockets left that is said at once, and not tried again and again."""
         self.reactor.taken = [OSError(errno.EMFILE, "Too many open files")] * 2
@@ -165,9 +173,15 @@ class AnswerTests(NameServersTestCase):
     def test_notTheAnswer(self) -> None:
         """Another id, name, type, number of questions, or a question, is no answer."""
         identity = parsed(self.wire).id
-        other: tuple[list[dns.Query], ...] = [dns.Query("other.example", dns.A)], [dns.Query("www.example", dns.AAAA)], []
-        for changes in ({"id": identity ^ 1}, {"answer": 0}, *({"queries": queries} for queries in other)):
-            self.port.receive(reply(self.wire, ADDRESS, **changes), FIRST)  # type: ignore[arg-type]
+        mistakes: list[dict[str, Any]] = [
+            {"id": identity ^ 1},
+            {"answer": 0},
+            {"queries": [dns.Query("other.example", dns.A)]},
+            {"queries": [dns.Query("www.example", dns.AAAA)]},
+            {"queries": []},
+        ]
+        for mistake in mistakes:
+            self.port.receive(reply(self.wire, ADDRESS, **mistake), FIRST)
             self.assertNoResult(self.answered)
 
     def test_case(self) -> None:
@@ -236,7 +250,8 @@ class StreamTests(NameServersTestCase):
 
     def connect(self) -> StringTransport:
         """The latest connection is made."""
-        self.stream: Any = self.reactor.tcpClients[-1][2].buildProtocol(None)
+        factory: Any = self.reactor.tcpClients[-1][2]
+        self.stream = factory.buildProtocol(None)
         transport = StringTransport()
         self.stream.makeConnection(transport)
         return transport
