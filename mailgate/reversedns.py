@@ -238,7 +238,9 @@ class ReverseDNS:
                 break
             found: set[_Address] = set()
             following = None
-            for record in await self._forward(name, alias, deadline - self._clock.seconds()):
+            # A timer may be late.
+            remaining = max(0.0, deadline - self._clock.seconds())
+            for record in await self._forward(name, alias, remaining):
                 ttl = min(ttl, _ttl(record))
                 if record.type == dns.CNAME:
                     following = _target(record)

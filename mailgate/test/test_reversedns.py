@@ -200,6 +200,16 @@ class AliasTests(ReverseDNSTestCase):
         self.reactor.advance(1)
         self.assertNamed(named, TEMPORARILY_UNAVAILABLE)
 
+    def test_lateTimer(self) -> None:
+        """Even if the timer is late, and an answer comes before it."""
+        named = self.pointed()
+        self.reactor.rightNow += 31
+        for type in (dns.A, dns.AAAA):
+            self.reactor.answer(NAME, dns.Record_CNAME(b"real.example"), type=type)
+        self.reactor.advance(0)
+        self.assertNamed(named, TEMPORARILY_UNAVAILABLE)
+        self.assertIn("(110: Operation timed out)", self.logged()[0])
+
 
 class TroubleTests(ReverseDNSTestCase):
     """What is no name, and what cannot be found out."""
