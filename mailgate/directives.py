@@ -242,12 +242,30 @@ def size(value: str, folder: str) -> int:
     return int(match[1]) * {"": 1, "k": 1024, "m": 1024 * 1024}[match[2].lower()]
 
 
-_UNITS = {"w": 604800.0, "d": 86400.0, "h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
-_TIME = re.compile(
-    r"(?:(?P<w>\d{1,9})w)? *(?:(?P<d>\d{1,9})d)? *(?:(?P<h>\d{1,9})h)? *(?:(?P<m>\d{1,9})m(?!s))?"
-    r" *(?:(?P<s>\d{1,9})(?:s|\Z))? *(?:(?P<ms>\d{1,9})ms)?",
-    re.ASCII,
-)
+_UNITS = {
+    "y": 365 * 86400.0,
+    "M": 30 * 86400.0,
+    "w": 7 * 86400.0,
+    "d": 86400.0,
+    "h": 3600.0,
+    "m": 60.0,
+    "s": 1.0,
+    "ms": 0.001,
+}
+
+
+def _timePattern(*units: str) -> re.Pattern[str]:
+    """Amounts of C{units}, in that order; a bare one at the end is of seconds."""
+    ends = {"m": "m(?!s)", "s": r"(?:s|\Z)"}
+    return re.compile(" *".join(rf"(?:(?P<{unit}>\d{{1,9}}){ends.get(unit, unit)})?" for unit in units), re.ASCII)
+
+
+_TIME = _timePattern("w", "d", "h", "m", "s", "ms")
+_LONG_TIME = _timePattern("y", "M", "w", "d", "h", "m", "s")
+
+
+def _sum(match: re.Match[str]) -> float:
+    return sum(int(amount) * _UNITS[unit] for unit, amount in match.groupdict().items() if amount)
 
 
 def seconds(value: str, folder: str) -> float:
@@ -255,21 +273,15 @@ def seconds(value: str, folder: str) -> float:
     match = _TIME.fullmatch(value)
     if match is None or not value:
         raise ValueError("must be a time, such as 30s, 1h30m or 500ms")
-    return sum(int(amount) * _UNITS[unit] for unit, amount in match.groupdict().items() if amount)
+    return _sum(match)
 
 
-_LONG_UNITS = {"y": 31536000, "M": 2592000, "w": 604800, "d": 86400, "h": 3600, "m": 60, "s": 1}
-_LONG_TIME = re.compile(" *".join(rf"(?:(?P<{unit}>\d{{1,9}}){unit})?" for unit in _LONG_UNITS))
-
-
-def longSeconds(value: str, folder: str) -> float:
-    """nginx's time in whole seconds: as L{seconds}, with C{y} and C{M} (30 days), and without C{ms}."""
-    if re.fullmatch(r"[0-9]{1,9}", value):
-        return float(value)
+def longSeconds(value: str, folder: str) -> int:
+    """nginx's time of those directives that count whole seconds: years and months (of 30 days) too, no C{ms}."""
     match = _LONG_TIME.fullmatch(value)
     if match is None or not value:
-        raise ValueError("must be a time in whole seconds, such as 30s, 1h30m, 2w, 6M or 1y")
-    return float(sum(int(amount) * _LONG_UNITS[unit] for unit, amount in match.groupdict().items() if amount))
+        raise ValueError("must be a time in whole seconds, such as 30s, 1h30m or 2M")
+    return int(_sum(match))
 
 
 def deadline(value: str, folder: str) -> float:

@@ -54,7 +54,7 @@ def _keepalive(value: str) -> dict[str, Any]:
     if len(given) != len(_KEEPALIVE) or not any(given):
         raise ValueError("must be on, off or [idle]:[intvl]:[cnt], such as 30m::10")
     idle, interval, count = given
-    times = [int(longSeconds(time, "")) if time else None for time in (idle, interval)]
+    times = [longSeconds(time, "") if time else None for time in (idle, interval)]
     probes = number(count, "") if count else None
     if any(time is not None and not 1 <= time <= _LONGEST_KEEPALIVE for time in times):
         raise ValueError(f"its times are from 1 to {_LONGEST_KEEPALIVE} seconds")

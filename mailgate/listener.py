@@ -23,6 +23,7 @@ from mailgate.journal import Journal
 from mailgate.listen import bind
 from mailgate.login import Fact
 from mailgate.relay import Relays
+from mailgate.reversedns import ReverseDNS
 from mailgate.session import STORY
 from mailgate.tls import ServerTLS, TLSSettings
 
@@ -41,7 +42,7 @@ class ProxyServerFactory(Factory):
 
     C{randomness(n)} gives n random bytes, C{relays} is for those who have logged in. C{connections} are those that have
     not ended: dialogues and relays. C{facts} are those that somebody wants to know of each connection, and
-    C{sessionNames} the names for L{Fact.SESSION}.
+    C{sessionNames} the names for L{Fact.SESSION}. C{reverseDNS} finds the names of clients, if that is wanted.
     """
 
     noisy = False
@@ -60,6 +61,7 @@ class ProxyServerFactory(Factory):
         relays: Relays | None = None,
         facts: Set[Fact] = frozenset(),
         sessionNames: Iterator[str] | None = None,
+        reverseDNS: ReverseDNS | None = None,
     ) -> None:
         self.record = record
         self.settings = settings
@@ -80,6 +82,7 @@ class ProxyServerFactory(Factory):
         self.tellsLocal = Fact.LOCAL in facts
         self.tellsSession = Fact.SESSION in facts
         self.sessionNames = sessionNameSource(randomness) if sessionNames is None else sessionNames
+        self.reverseDNS = reverseDNS
         self.connections: set[Any] = set()
         self.relayEnded: Callable[[Any], None] = self.ended
         """L{ended}, once and for all: each look at a method makes an object, and each relay would keep one."""

@@ -93,7 +93,7 @@ class ProxyServer(CommandReader):
         self._mechanism: Mechanism | None = None
         self._proxied: ProxiedAddresses | None = None
         self._clientName = "[UNAVAILABLE]"
-        self._pending: Deferred[None] | None = None
+        self._pending: Deferred[Any] | None = None
 
     # What each protocol has of its own.
 

@@ -24,6 +24,8 @@ from mailgate.listener import Listener, ProxyServerFactory, sessionNameSource
 from mailgate.names import NamingReactor
 from mailgate.registry import PROTOCOLS
 from mailgate.relay import Relays
+from mailgate.resolver import ResolverSettings
+from mailgate.reversedns import ReverseDNS
 from mailgate.sandbox.service import SandboxService
 from mailgate.streamrelay import StreamRelays
 from mailgate.tls import BackendTLSSettings, ServerTLS, TLSSettings, loadTrust, usesTLS
@@ -78,6 +80,7 @@ class Gateway(MultiService):
         self._sessionNames = sessionNameSource(os.urandom)
         self.listeners: list[Listener] = []
         self._authenticators: list[IAuthenticator] = []
+        self._reverseDNS: dict[ResolverSettings, ReverseDNS] = {}
         if settings.sandbox is not None:
             self.addService(SandboxService(settings.sandbox, reactor))
         self._factories = [factory for server in settings.servers for factory in self._factoriesOf(server)]
@@ -112,6 +115,7 @@ class Gateway(MultiService):
         authenticator = kind.build(server, server[ProxySettings].backend, self._naming, journal)
         self._authenticators.append(authenticator)
         facts = kind.facts(server)
+        reverseDNS = self._clientNames(server)
         for address in server.listen:
             yield ProxyServerFactory(
                 record,
@@ -125,7 +129,19 @@ class Gateway(MultiService):
                 relays=self._relays,
                 facts=facts,
                 sessionNames=self._sessionNames,
+                reverseDNS=reverseDNS,
             )
+
+    def _clientNames(self, server: ServerSettings) -> ReverseDNS | None:
+        """Who finds the names of C{server}'s clients: the same for all servers that name the same C{resolver}."""
+        settings = server[ResolverSettings]
+        # As nginx: no other protocol tells anybody the client's name.
+        if settings.resolver is None or server.protocol != "smtp":
+            return None
+        if settings not in self._reverseDNS:
+            made = ReverseDNS(settings.resolver, settings.timeout, self._reactor, self._journal)
+            self._reverseDNS[settings] = made
+        return self._reverseDNS[settings]
 
     def startService(self) -> None:
         super().startService()
@@ -147,7 +163,8 @@ class Gateway(MultiService):
             connection.stop()
         for authenticator in self._authenticators:
             authenticator.close()
-        return DeferredList([stopped, self._emptied()]).addCallback(self._closeRelays)
+        asked = [reverseDNS.close() for reverseDNS in self._reverseDNS.values()]
+        return DeferredList([stopped, *asked, self._emptied()]).addCallback(self._closeRelays)
 
     def _closeRelays(self, result: Any) -> Any:
         self._relays.close()

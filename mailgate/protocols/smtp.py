@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import re
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from attrs import frozen
 from twisted.internet.defer import CancelledError
@@ -22,6 +23,9 @@ from mailgate.login import Credentials, Denial, Envelope, Method, Trouble
 from mailgate.sasl import loginMethods, mechanismNames
 from mailgate.server import ProxyServer
 from mailgate.session import Outcome, Phase
+
+if TYPE_CHECKING:
+    from mailgate.reversedns import ReverseDNS
 
 __all__ = ["SMTP", "SMTPClient", "SMTPServer", "SMTPSettings", "xtext"]
 
@@ -79,6 +83,7 @@ class SMTPServer(ProxyServer):
     _extended = False
     _mail: bytes | None = None
     _recipient = b""
+    _unnamedSince: float | None = None
 
     @property
     def _name(self) -> bytes:
@@ -88,9 +93,36 @@ class SMTPServer(ProxyServer):
         return self.settings.clientBuffer
 
     def greet(self) -> None:
+        if self.factory.reverseDNS is None:
+            self._greetInTime()
+        else:
+            self._askForName(self.factory.reverseDNS)
+
+    def _askForName(self, reverseDNS: ReverseDNS) -> None:
+        """Withhold the greeting until the client has its name; whoever speaks meanwhile is listened to later."""
+        self._unnamedSince = self.clock.seconds()
+        # It ends by itself; but no wait is to be without a deadline.
+        self._deadline.reset(reverseDNS.longest + self.dialogue.timeout)
+        self._pending = asked = reverseDNS.nameOf(self._host)
+        asked.addCallbacks(self._named, lambda failure: failure.trap(CancelledError))
+
+    def _named(self, name: str) -> None:
+        assert self._unnamedSince is not None
+        self._pending = None
+        # The client was waiting for us.
+        self._budgetEnd += self.clock.seconds() - self._unnamedSince
+        self._unnamedSince = None
+        self._clientName = name
+        self._greetInTime()
+        self.advance()
+
+    def _greetInTime(self) -> None:
         delay = self.settings.greetingDelay
         if not delay:
             self._sayHello()
+            return
+        if self._buffer:
+            self.receivedBeforeGreeting()
             return
         self._deadline.reset(delay + self.dialogue.timeout)
         self._pending = deferLater(self.clock, delay, self._greetLate)
@@ -107,6 +139,8 @@ class SMTPServer(ProxyServer):
         self._extend()
 
     def receivedBeforeGreeting(self) -> None:
+        if self._unnamedSince is not None:
+            return
         self._journal.info("client {client} was rejected before the greeting", client=self.session.client)
         self.end(Outcome.EARLY, b"503 5.5.0 Improper use of SMTP command pipelining\r\n")
 

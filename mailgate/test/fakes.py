@@ -186,6 +186,7 @@ class Conversation:
         ssl: bool = False,
         peer: Any = CLIENT,
         level: LogLevel = LogLevel.info,
+        reverseDNS: Any = None,
     ) -> None:
         self.settings = settingsOf(record.name, *groups)
         self.authenticator = authenticator or FakeAuthenticator()
@@ -205,6 +206,7 @@ class Conversation:
             Journal(level, publisher),
             "the TLS context" if usesTLS else None,  # type: ignore[arg-type]
             lambda n: (7).to_bytes(n, "big"),
+            reverseDNS=reverseDNS,
         )
         self.transport = FakeTransport(peer)
         self.server = self.factory.buildProtocol(peer)

@@ -130,7 +130,6 @@ class SettingsTests(SynchronousTestCase):
         ):
             self.assertIn(message, str(self.assertRaises(ValueError, self.parse, value)))
 
-
     def test_syslog(self):
         """A syslog server is a target like others."""
         first, second = self.parse("syslog:server=unix:/dev/log,tag=mx info\nstderr")

@@ -23,11 +23,11 @@ LAYERS = (
     "syslog",
     # the package itself, and what only needs one of those
     "mailgate listen journal privileges dialogue sasl passwords tls tlsengine httpagent"
-    " sandbox.settings sandbox.search sandbox.structure",
+    " resolver sandbox.settings sandbox.search sandbox.structure",
     # the ledger, the extension points, what auth_http and auth_file say; TLS upon descriptors
-    "session interfaces authhttp accounts tlslayer sandbox.mailbox sandbox.welcome",
+    "session interfaces authhttp accounts tlslayer nameservers sandbox.mailbox sandbox.welcome",
     # how bytes move; connections upon descriptors
-    "relay authcache transport sandbox.account sandbox.imap4",
+    "relay authcache transport reversedns sandbox.account sandbox.imap4",
     # lines out of them; the backend's side; who makes such connections, and relays between them
     "framing client port connecting relayend sandbox.pop3 sandbox.smtp sandbox.authhttp",
     # the client's side; all of those in one reactor

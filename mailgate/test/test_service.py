@@ -10,11 +10,13 @@ import socket
 import tempfile
 
 from twisted.application.service import Application, IService, MultiService
+from twisted.internet import udp
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import TCP4ClientEndpoint
 from twisted.internet.error import ConnectionRefusedError
 from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.testing import MemoryReactorClock
+from twisted.internet.threads import deferToThread
 from twisted.logger import LogLevel, capturedLogs, formatEvent, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
@@ -139,6 +141,65 @@ class GatewayCase(TestCase):
         await self.assertFailure(endpoint.connect(Factory.forProtocol(Talk)), ConnectionRefusedError)
 
 
+class ResolverTests(GatewayCase):
+    """Names of clients."""
+
+    server = """
+[server {name}]
+protocol = {protocol}
+listen = 127.0.0.1:{{{port}}}
+{directives}
+"""
+
+    def serve(self, *servers):
+        """The gateway with C{servers}: protocol, port and directives."""
+        text = "[mail]\nproxy_pass = 127.0.0.1:{auth}\nproxy_smtp_auth = on\n"
+        for protocol, port, directives in servers:
+            text += self.server.format(name=port, protocol=protocol, port=port, directives=directives)
+        self.make(text)
+
+    def reverseDNS(self):
+        """What each listener's clients are named by."""
+        return [listener.factory.reverseDNS for listener in self.gateway.listeners]
+
+    def test_shared(self):
+        """Servers that name the same resolver share it, and what it knows; others do not."""
+        same, other = "resolver = 127.0.0.1 valid=1m", "resolver = 127.0.0.1 valid=60\nresolver_timeout = 5s"
+        self.serve(("smtp", "imap", same), ("smtp", "other", same.replace("1m", "60s")), ("smtp", "pop3", other))
+        first, second, third = self.reverseDNS()
+        self.assertIsNotNone(first)
+        self.assertIs(first, second)
+        self.assertIsNot(first, third)
+        self.assertEqual((first.longest, third.longest), (60, 10))
+
+    def test_smtpAlone(self):
+        """Other protocols have none, whatever is configured, nor has SMTP without a resolver."""
+        given = "resolver = 127.0.0.1"
+        self.serve(("imap", "imap", given), ("pop3", "pop3", given), ("smtp", "other", ""))
+        self.assertEqual(self.reverseDNS(), [None, None, None])
+
+    async def test_stop(self):
+        """A gateway that stops while a name server is silent leaves neither socket nor timer behind."""
+        silent = socket.socket(type=socket.SOCK_DGRAM)
+        self.addCleanup(silent.close)
+        silent.bind(("127.0.0.1", 0))
+        silent.settimeout(10)
+        self.serve(("smtp", "imap", f"resolver = 127.0.0.1:{silent.getsockname()[1]}"))
+        self.start()
+        client = await self.client()
+        await deferToThread(silent.recv, 512)
+        await self.gateway.stopService()
+        await client.lost
+        self.assertEqual(client.heard, b"")
+        self.assertEqual([reader for reader in self.reactor.getReaders() if isinstance(reader, udp.Port)], [])
+
+
+class ResolverOverReactorTests(ResolverTests):
+    """The same with the reactor's own transports."""
+
+    use = "reactor"
+
+
 class ServingTests(GatewayCase):
     """The gateway as a whole."""
 
@@ -225,7 +286,6 @@ class ServingTests(GatewayCase):
         self.assertIn('user "alice"', told[-1])
         self.assertIn("reached relay, outcome relayed", told[-1])
         self.assertEqual([event for event in events if "wonderland" in repr(event) + formatEvent(event)], [])
-
 
     async def test_ownLog(self):
         """

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
+from twisted.internet.address import UNIXAddress
+from twisted.internet.defer import Deferred, succeed
 from twisted.trial.unittest import SynchronousTestCase
 
 from mailgate.login import Credentials, Denial, Envelope, Method, Trouble
-from mailgate.protocols.smtp import SMTP, SMTPSettings, xtext
+from mailgate.protocols.pop3 import POP3
+from mailgate.protocols.smtp import SMTP, SMTPServer, SMTPSettings, xtext
 from mailgate.session import Outcome, Phase
-from mailgate.test.fakes import Conversation, FakeAuthenticator, FakeClient, FakeConnector, hearEverything
+from mailgate.test.fakes import CLIENT, Conversation, FakeAuthenticator, FakeClient, FakeConnector, hearEverything
 from mailgate.tls import TLSSettings
 
 OK = b"250 2.0.0 OK\r\n"
@@ -59,6 +62,181 @@ class GreetingTests(SynchronousTestCase):
         conversation = Conversation(SMTP, SMTPSettings(greetingDelay=5))
         conversation.transport.lose()
         self.assertEqual(conversation.clock.getDelayedCalls(), [])
+
+
+class FakeReverseDNS:
+    """Keeps whom it is asked about; C{pending} are the answers, to be given. C{left} are those who gave up."""
+
+    longest = 60
+
+    def __init__(self, known: str | None = None) -> None:
+        self.known = known
+        self.asked: list[str] = []
+        self.pending: list[Deferred[str]] = []
+        self.left: list[Deferred[str]] = []
+
+    def nameOf(self, host: str) -> Deferred[str]:
+        self.asked.append(host)
+        if self.known is not None:
+            return succeed(self.known)
+        self.pending.append(Deferred(self.left.append))
+        return self.pending[-1]
+
+
+class ClientNameTests(SynchronousTestCase):
+    """With a resolver the client has a name before it is greeted."""
+
+    greeting = b"220 mx.test ESMTP ready\r\n"
+
+    def converse(self, known: str | None = None, **settings: Any) -> Conversation:
+        self.names = FakeReverseDNS(known)
+        return Conversation(SMTP, SMTPSettings(**settings), reverseDNS=self.names)
+
+    def named(self, conversation: Conversation) -> str:
+        """What the authenticator is told that the client is called."""
+        conversation.says(b"AUTH PLAIN AGpvZQBzZXNhbWU=")
+        return conversation.requests[-1].client.name
+
+    def test_withheld(self) -> None:
+        """The greeting waits for the name, which is that of the client's address and goes to the authenticator."""
+        conversation = self.converse()
+        self.assertEqual(conversation.hear(), b"")
+        self.assertIs(conversation.server.session.phase, Phase.GREETING)
+        self.assertEqual(self.names.asked, [CLIENT.host])
+        self.names.pending[0].callback("client.example")
+        self.assertEqual(conversation.hear(), self.greeting)
+        self.assertEqual(self.named(conversation), "client.example")
+
+    def test_known(self) -> None:
+        """A name that is known at once delays nothing."""
+        conversation = self.converse("client.example")
+        self.assertEqual(conversation.hear(), self.greeting)
+        self.assertEqual(self.named(conversation), "client.example")
+
+    def test_without(self) -> None:
+        """Without a resolver it has none."""
+        self.assertEqual(self.named(converse()), "[UNAVAILABLE]")
+
+    def test_adjusted(self) -> None:
+        """It is looked up by the address that the dialogue goes by, whoever the transport says is there."""
+        self.patch(SMTPServer, "connectionMade", _movedBefore(SMTPServer.connectionMade, "203.0.113.9"))
+        conversation = self.converse("client.example")
+        self.assertEqual(self.names.asked, ["203.0.113.9"])
+        self.assertEqual(self.named(conversation), "client.example")
+
+    def test_unixSocket(self) -> None:
+        """A client of a unix socket is asked about as such."""
+        self.names = FakeReverseDNS("[TEMPUNAVAIL]")
+        conversation = Conversation(SMTP, peer=UNIXAddress(None), reverseDNS=self.names)
+        self.assertEqual(self.names.asked, ["unix:"])
+        self.assertEqual(self.named(conversation), "[TEMPUNAVAIL]")
+
+    def test_otherProtocols(self) -> None:
+        """Nobody else asks."""
+        names = FakeReverseDNS()
+        self.assertIn(b"+OK", Conversation(POP3, reverseDNS=names).hear())
+        self.assertEqual(names.asked, [])
+
+    def test_earlyInput(self) -> None:
+        """Who speaks meanwhile is not sent away, but listened to after the greeting."""
+        conversation = self.converse()
+        self.assertEqual(conversation.says(b"NOOP", b"QUIT"), b"")
+        self.assertFalse(conversation.closed)
+        self.names.pending[0].callback("client.example")
+        self.assertEqual(conversation.hear(), self.greeting + OK + b"221 2.0.0 Bye\r\n")
+
+    def test_earlyFlood(self) -> None:
+        """No more than so much of it is kept; what remains is read in its time."""
+        conversation = self.converse()
+        while conversation.transport.producerState == "producing":
+            conversation.server.dataReceived(b"NOOP\r\n" * 1000)
+        self.assertLess(len(conversation.server.takeBuffer()), 200000)
+        self.names.pending[0].callback("client.example")
+        self.assertEqual(conversation.transport.producerState, "producing")
+
+    def test_thenDelay(self) -> None:
+        """smtp_greeting_delay comes after it; who speaks during that is sent away."""
+        conversation = self.converse(greetingDelay=5)
+        conversation.clock.advance(20)
+        self.names.pending[0].callback("client.example")
+        conversation.clock.advance(4)
+        self.assertEqual(conversation.hear(), b"")
+        conversation.clock.advance(1)
+        self.assertEqual(conversation.hear(), self.greeting)
+
+    def test_earlyInDelay(self) -> None:
+        """Who speaks during the delay is sent away, and who has spoken before it when it begins."""
+        refusal = b"503 5.5.0 Improper use of SMTP command pipelining\r\n"
+        conversation = self.converse(greetingDelay=5)
+        self.names.pending[0].callback("client.example")
+        self.assertEqual(conversation.says(b"EHLO x"), refusal)
+        conversation = self.converse(greetingDelay=5)
+        self.assertEqual(conversation.says(b"EHLO x"), b"")
+        self.names.pending[0].callback("client.example")
+        self.assertEqual(conversation.hear(), refusal)
+        self.assertIs(conversation.server.session.outcome, Outcome.EARLY)
+
+    def test_leaves(self) -> None:
+        """Who leaves meanwhile waits no longer, and leaves no timer behind."""
+        conversation = self.converse()
+        conversation.transport.lose()
+        self.assertEqual(self.names.left, self.names.pending)
+        self.assertIs(conversation.server.session.outcome, Outcome.CLIENT_LEFT)
+        self.assertEqual(conversation.clock.getDelayedCalls(), [])
+        self.assertEqual(conversation.hear(), b"")
+
+    def test_stopped(self) -> None:
+        """The same goes for when the gateway stops."""
+        conversation = self.converse()
+        conversation.server.stop()
+        self.assertEqual(self.names.left, self.names.pending)
+
+    def test_time(self) -> None:
+        """The lookup takes nothing of the client's time, be it ever so long."""
+        self.names = FakeReverseDNS()
+        self.names.longest = 6000
+        conversation = Conversation(SMTP, reverseDNS=self.names)
+        conversation.clock.advance(5999)
+        self.assertFalse(conversation.closed)
+        self.names.pending[0].callback("client.example")
+        self.assertEqual(conversation.hear(), self.greeting)
+        conversation.clock.advance(59)
+        self.assertEqual(conversation.says(b"NOOP"), OK)
+        conversation.clock.advance(60)
+        self.assertEqual(conversation.hear(), b"421 4.4.2 Timeout, closing connection\r\n")
+
+    def test_deadline(self) -> None:
+        """If it never ends the connection does."""
+        conversation = self.converse()
+        conversation.clock.advance(self.names.longest + 60)
+        self.assertTrue(conversation.closed)
+        self.assertIs(conversation.server.session.outcome, Outcome.TIMEOUT)
+        self.assertEqual(self.names.left, self.names.pending)
+
+    def test_implicitTLS(self) -> None:
+        """With TLS from the first byte on it is looked up after the handshake."""
+        self.names = FakeReverseDNS()
+        conversation = Conversation(SMTP, ssl=True, reverseDNS=self.names)
+        self.assertEqual(self.names.asked, [])
+        conversation.transport.shakeHands()
+        self.names.pending[0].callback("client.example")
+        self.assertEqual(conversation.hear(), self.greeting)
+
+
+def _movedBefore(connectionMade: Any, host: str) -> Any:
+    """C{connectionMade}, for a client that a PROXY header says is at C{host}."""
+
+    def moved(server: SMTPServer) -> None:
+        greet = server.greet
+
+        def greetAt() -> None:
+            server._host = host
+            greet()
+
+        server.greet = greetAt  # type: ignore[method-assign]
+        connectionMade(server)
+
+    return moved
 
 
 class HelloTests(SynchronousTestCase):

@@ -1,0 +1,183 @@
+# -*- test-case-name: mailgate.test.integration.test_resolver -*-
+"""
+Names of clients, by a real name server, as the authentication service and the backend are told them.
+"""
+
+from __future__ import annotations
+
+import smtplib
+import socket
+import time
+
+from twisted.names import dns
+
+from mailgate.test.integration.clients import PATIENCE, arrived, message
+from mailgate.test.integration.daemon import shared, waitUntil
+from mailgate.test.integration.dovecot import PASSWORD
+from mailgate.test.integration.fakebackend import FakeBackend
+from mailgate.test.integration.nameserver import NameServer, Reply
+from mailgate.test.integration.site import GatewayTestCase
+
+OFFERS_XCLIENT = (b"220 ready\r\n", b"250-ready\r\n250 XCLIENT NAME ADDR LOGIN\r\n", b"220 ready\r\n", b"250 ready\r\n")
+"""What a backend says to EHLO, XCLIENT and EHLO."""
+
+GREETING = b"220 gate.example.com ESMTP ready\r\n"
+
+
+class ResolverTestCase(GatewayTestCase):
+    """A gateway with a name server, whose zone has an address of the loopback for each trouble."""
+
+    needs = ("postfix",)
+
+    def configuration(self, site):
+        """IMAP has a resolver too, but no use for it."""
+        port = shared("name server", NameServer).port
+        common = f"auth_http = {site.auth.url}\nresolver = 127.0.0.1:{port}\nresolver_timeout = 2s"
+        fake = "auth_http_header = X-Backend fake"
+        return site.mail(common) + site.server("imap") + site.server("smtp") + site.server("smtp", fake, name="fake")
+
+    def setUp(self):
+        super().setUp()
+        self.names = shared("name server", NameServer)
+
+    def connect(self, address, name="smtp"):
+        """A connection from C{address}, and the lines that come over it."""
+        server = ("127.0.0.1", self.at(name).port)
+        connection = socket.create_connection(server, PATIENCE, (address, 0))
+        self.addCleanup(connection.close)
+        return connection, connection.makefile("rb")
+
+    def told(self, address):
+        """What the authentication service and the backend are told of the client at C{address}."""
+        backend = FakeBackend(OFFERS_XCLIENT)
+        self.addCleanup(backend.stop)
+        self.site.auth.backends["fake"] = ("127.0.0.1", backend.port)
+        source = (address, 0)
+        with smtplib.SMTP("127.0.0.1", self.at("fake").port, "client.example", PATIENCE, source) as client:
+            client.login(self.user, PASSWORD)
+        question = self.site.auth.askedAbout(self.user)[-1]
+        self.assertEqual(question["Client-IP"], address)
+        (xclient,) = (line for line in backend.heard.split(b"\r\n") if line.startswith(b"XCLIENT"))
+        return question["Client-Host"], xclient.partition(b" NAME=")[2].decode()
+
+    def assertTold(self, address, name):
+        self.assertEqual(self.told(address), (name, name))
+
+
+class NameTests(ResolverTestCase):
+    """What services and backends are told."""
+
+    def test_name(self):
+        """A name that leads back to the client is told to both."""
+        self.names.point("127.0.1.1", b"Good.Example.com", "127.0.1.1")
+        self.assertTold("127.0.1.1", "good.example.com")
+
+    def test_received(self):
+        """Postfix writes it into the Received header."""
+        self.names.point("127.0.1.2", b"mail.example.net", "127.0.1.2")
+        source = ("127.0.1.2", 0)
+        with smtplib.SMTP("127.0.0.1", self.at("smtp").port, "client.example", PATIENCE, source) as client:
+            client.login(self.user, PASSWORD)
+            client.sendmail("a@example.com", [f"{self.user}@example.com"], message("with a name"))
+        received = b" ".join(arrived(self.at("imap"), self.user, "with a name").split())
+        self.assertIn(b"from client.example (mail.example.net [127.0.1.2])", received)
+
+    def test_elsewhere(self):
+        """A name that leads elsewhere is not."""
+        self.names.point("127.0.1.3", b"liar.example.com", "127.0.1.99", "2001:db8::1")
+        self.assertTold("127.0.1.3", "[UNAVAILABLE]")
+
+    def test_noName(self):
+        """A client without a name has none; that is no error."""
+        self.assertTold("127.0.1.4", "[UNAVAILABLE]")
+        self.assertIn("[info] 127.0.1.4 could not be resolved (3: Host not found)", self.log())
+
+    def test_serverFailure(self):
+        """A name server that fails is a temporary trouble."""
+        self.names.reply("127.0.1.5", code=dns.ESERVER)
+        self.assertTold("127.0.1.5", "[TEMPUNAVAIL]")
+        self.assertIn("[error] 127.0.1.5 could not be resolved (2: Server failure)", self.log())
+
+    def test_timeout(self):
+        """So is one that says nothing, after resolver_timeout."""
+        self.names.reply("127.0.1.6", silent=True)
+        began = time.monotonic()
+        self.assertTold("127.0.1.6", "[TEMPUNAVAIL]")
+        self.assertGreaterEqual(time.monotonic() - began, 2)
+        self.assertIn("[error] 127.0.1.6 could not be resolved (110: Operation timed out)", self.log())
+
+    def test_garbage(self):
+        """What is no answer is as good as none."""
+        self.names.reply("127.0.1.7", raw=b"\x84\x00\x00\x01\x00\x01 you are not of the DNS")
+        self.assertTold("127.0.1.7", "[TEMPUNAVAIL]")
+
+    def test_evilName(self):
+        """A name that would forge headers, commands or lines of the log reaches neither service, backend nor log."""
+        evil = b'x\r\nAuth-User: admin\r\nRSET\r\n2038-01-19 [emerg] "a'
+        self.names.point("127.0.1.8", evil, "127.0.1.8")
+        self.assertTold("127.0.1.8", "[TEMPUNAVAIL]")
+        self.assertEqual(self.site.auth.askedAbout(self.user)[-1]["Auth-User"], self.user)
+        (line,) = (line for line in self.log().split("\n") if "invalid host name" in line)
+        self.assertIn("[error] 127.0.1.8 resolved to invalid host name", line)
+        self.assertIn('x\\r\\nauth-user: admin\\r\\nrset\\r\\n2038-01-19 [emerg] \\"a"', line)
+
+    def test_truncated(self):
+        """What does not fit into a datagram is asked for over TCP."""
+        self.names.point("127.0.1.9", b"many.example.com", "127.0.1.9")
+        addresses = tuple(dns.Record_A(f"10.0.0.{last}") for last in range(1, 100))
+        self.names.zone[b"many.example.com", dns.A] = Reply((*addresses, dns.Record_A("127.0.1.9")), truncated=True)
+        self.assertTold("127.0.1.9", "many.example.com")
+
+    def test_once(self):
+        """A name is good for its time to live: it is asked for once."""
+        self.names.point("127.0.1.10", b"once.example.com", "127.0.1.10")
+        for _ in range(3):
+            self.assertTold("127.0.1.10", "once.example.com")
+        self.assertEqual(self.names.asked.count((b"once.example.com", dns.A)), 1)
+
+    def test_imap(self):
+        """IMAP asks for no name, and tells none."""
+        self.names.point("127.0.1.11", b"imap.example.com", "127.0.1.11")
+        connection, lines = self.connect("127.0.1.11", "imap")
+        self.assertTrue(lines.readline().startswith(b"* OK"))
+        connection.sendall(f"a LOGIN {self.user} {PASSWORD}\r\n".encode())
+        self.assertTrue(lines.readline().startswith(b"a OK"))
+        self.assertNotIn("Client-Host", self.site.auth.askedAbout(self.user)[-1])
+        self.assertNotIn((b"11.1.0.127.in-addr.arpa", dns.PTR), self.names.asked)
+
+
+class WaitingTests(ResolverTestCase):
+    """Clients whose name server is slow."""
+
+    def test_early(self):
+        """What one sends meanwhile is obeyed after the greeting."""
+        self.names.reply("127.0.2.1", silent=True)
+        connection, lines = self.connect("127.0.2.1")
+        connection.sendall(b"NOOP\r\nQUIT\r\n")
+        self.assertEqual(lines.read(), GREETING + b"250 2.0.0 OK\r\n221 2.0.0 Bye\r\n")
+
+    def test_others(self):
+        """Nobody else waits with it."""
+        self.names.reply("127.0.2.2", silent=True)
+        self.names.point("127.0.2.3", b"quick.example.com", "127.0.2.3")
+        slow, slowLines = self.connect("127.0.2.2")
+        _, lines = self.connect("127.0.2.3")
+        self.assertEqual(lines.readline(), GREETING)
+        slow.setblocking(False)
+        self.assertRaises(BlockingIOError, slow.recv, 1)
+        slow.settimeout(PATIENCE)
+        self.assertEqual(slowLines.readline(), GREETING)
+
+    def test_leaves(self):
+        """One that leaves is gone at once, in phase greeting; no socket stays behind when its lookup has ended."""
+        self.names.reply("127.0.2.4", silent=True)
+        before = len(self.site.gateway.descriptors())
+        connection, lines = self.connect("127.0.2.4")
+        waitUntil(lambda: (b"4.2.0.127.in-addr.arpa", dns.PTR) in self.names.asked, "the name server is asked")
+        lines.close()
+        connection.close()
+        waitUntil(lambda: "client 127.0.2.4:" in self.log(), "the connection has ended")
+        self.assertRegex(self.log(), "client 127.0.2.4:.* reached greeting, outcome client left")
+        self.assertNotIn("127.0.2.4 could not be resolved", self.log())
+        waitUntil(lambda: "127.0.2.4 could not be resolved" in self.log(), "the lookup has ended")
+        waitUntil(lambda: len(self.site.gateway.descriptors()) <= before, "its socket is closed")
