@@ -38,6 +38,7 @@ from mailgate.directives import (
 from mailgate.interfaces import IAuthenticator
 from mailgate.journal import Journal
 from mailgate.login import Fact
+from mailgate.realip import HeaderReader, RealIPSettings
 from mailgate.relay import Relays
 from mailgate.session import STORY
 from mailgate.tls import ServerTLS, TLSSettings
@@ -45,18 +46,22 @@ from mailgate.tls import ServerTLS, TLSSettings
 __all__ = ["ListenError", "ListenSettings", "Listener", "ProxyServerFactory", "sessionNameSource"]
 
 
+_PARAMETERS = ("ssl", "proxy_protocol")
+
+
 def _listen(value: str, folder: str) -> tuple[ListenAddress, ...]:
     found: list[ListenAddress] = []
     for item in lines(value, folder):
         address, *parameters = item.split()
         for parameter in parameters:
-            if parameter != "ssl":
-                raise ValueError(f'"{item}": invalid parameter "{parameter}"{nearest(parameter, ["ssl"])}')
+            if parameter not in _PARAMETERS:
+                raise ValueError(f'"{item}": invalid parameter "{parameter}"{nearest(parameter, _PARAMETERS)}')
         try:
             places = [place for single in _singlePorts(address) for place in _places(single)]
         except ValueError as error:
             raise ValueError(f'"{item}": {error}') from None
-        found.extend(ListenAddress(host, port, bool(parameters), address) for host, port in places)
+        ssl, proxyProtocol = (parameter in parameters for parameter in _PARAMETERS)
+        found.extend(ListenAddress(host, port, ssl, address, proxyProtocol) for host, port in places)
     return tuple(found)
 
 
@@ -156,12 +161,14 @@ class ProxyServerFactory(Factory):
         self.tellsLocal = Fact.LOCAL in facts
         self.tellsSession = Fact.SESSION in facts
         self.sessionNames = sessionNameSource(randomness) if sessionNames is None else sessionNames
+        self._senders = settings[RealIPSettings].senders
         self.connections: set[Any] = set()
         self.relayEnded: Callable[[Any], None] = self.ended
         """L{ended}, once and for all: each look at a method makes an object, and each relay would keep one."""
 
     def buildProtocol(self, addr: Any) -> Any:
-        return self.record.server(self)
+        server = self.record.server(self)
+        return HeaderReader(server, self._senders) if self.address.proxyProtocol else server
 
     def ended(self, connection: Any) -> None:
         """Forget C{connection}, and tell its story."""

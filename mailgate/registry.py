@@ -14,6 +14,7 @@ from mailgate.leanreactor import EventSettings
 from mailgate.protocols.imap4 import IMAP4
 from mailgate.protocols.pop3 import POP3
 from mailgate.protocols.smtp import SMTP
+from mailgate.realip import RealIPSettings
 from mailgate.sandbox.settings import SandboxSettings
 from mailgate.tls import BackendTLSSettings, TLSSettings
 
@@ -30,6 +31,7 @@ SERVER_SETTINGS: tuple[type, ...] = (
     ProxySettings,
     TLSSettings,
     BackendTLSSettings,
+    RealIPSettings,
     *dict.fromkeys(kind.settings for kind in AUTHENTICATORS if kind.settings is not ProxySettings),
     *(protocol.settings for protocol in PROTOCOLS.values()),
 )

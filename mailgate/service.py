@@ -84,7 +84,7 @@ class Gateway(MultiService):
         tls = ServerTLS(server[TLSSettings], server.protocol) if usesTLS(server) else None
         authenticator = kind.build(server, server[ProxySettings].backend, self._naming, self._journal)
         self._authenticators.append(authenticator)
-        facts = kind.facts(server)
+        facts = kind.facts(server) | server[ProxySettings].facts
         for address in server.listen:
             yield ProxyServerFactory(
                 record,

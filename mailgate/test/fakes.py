@@ -186,6 +186,7 @@ class Conversation:
         ssl: bool = False,
         peer: Any = CLIENT,
         level: LogLevel = LogLevel.info,
+        proxyProtocol: bool = False,
     ) -> None:
         self.settings = settingsOf(record.name, *groups)
         self.authenticator = authenticator or FakeAuthenticator()
@@ -198,7 +199,7 @@ class Conversation:
         self.factory = ProxyServerFactory(
             record,
             self.settings,
-            ListenAddress("127.0.0.1", 143, ssl),
+            ListenAddress("127.0.0.1", 143, ssl, proxyProtocol=proxyProtocol),
             self.authenticator,
             self.connector,  # type: ignore[arg-type]
             self.clock,
@@ -207,8 +208,12 @@ class Conversation:
             lambda n: (7).to_bytes(n, "big"),
         )
         self.transport = FakeTransport(peer)
-        self.server = self.factory.buildProtocol(peer)
-        self.transport.connect(self.server)
+        self.transport.connect(self.factory.buildProtocol(peer))
+
+    @property
+    def server(self) -> Any:
+        """Who has the connection."""
+        return self.transport.protocol
 
     @property
     def requests(self) -> list[LoginRequest]:

@@ -113,7 +113,15 @@ class ListenSettingsTests(SynchronousTestCase):
         """So is a parameter that we do not know; the message says which one it may have been."""
         error = self.assertRaises(ValueError, self.parse, "993 sls")
         self.assertIn('invalid parameter "sls"; did you mean ssl?', str(error))
-        self.assertRaises(ValueError, self.parse, "993 ssl proxy_protocol")
+        error = self.assertRaises(ValueError, self.parse, "993 ssl proxy-protocol")
+        self.assertIn("did you mean proxy_protocol?", str(error))
+
+    def test_proxyProtocol(self) -> None:
+        """C{proxy_protocol} asks for a PROXY header, beside C{ssl} in any order, or without."""
+        self.assertEqual(self.parse("143 proxy_protocol"), (ListenAddress("0.0.0.0", 143, False, "143", True),))
+        for text in ("[::]:993 ssl proxy_protocol", "[::]:993 proxy_protocol ssl"):
+            self.assertEqual(self.parse(text), (ListenAddress("::", 993, True, "[::]:993", True),))
+        self.assertFalse(self.parse("993 ssl")[0].proxyProtocol)
 
 
 class ProxyServerFactoryTests(SynchronousTestCase):
