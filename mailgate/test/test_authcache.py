@@ -191,7 +191,8 @@ class QuestionTests(CacheTestCase):
         protocol, secret, host = "im", b"ses", "192.0.2"
         tls = TLSState("".join(["TLS", "v1.3"]), "".join(["TLS_AES_256", "_GCM_SHA384"]))
         credentials = Credentials(Method.PLAIN, b"".join([b"j", b"oe"]), secret + b"ame")
-        equal = LoginRequest(protocol + "ap", credentials, Client(host + ".7", 4711, tls))
+        proxied = ProxiedAddresses(host + ".7", 4711, host + ".1", 143)
+        equal = LoginRequest(protocol + "ap", credentials, Client(host + ".7", 4711, tls, proxied=proxied))
         self.assertEqual(equal, REQUEST)
         self.assertFalse(self.isAsked(equal))
 
