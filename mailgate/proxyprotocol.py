@@ -31,6 +31,9 @@ _SIGNATURE = b"\r\n\r\n\0\r\nQUIT\n"
 _FIXED = 16
 """Bytes of version 2 that say how many more there are."""
 
+_SHOWN_OF_OTHERS = 8
+"""Bytes by which it can be told who has knocked at the wrong port: C{EHLO}, a handshake of TLS."""
+
 _LOCAL, _PROXY = 0x20, 0x21
 _TCP4, _TCP6 = 0x11, 0x21
 
@@ -66,8 +69,14 @@ class HeaderParser:
     """Reads one header, however it is cut. It keeps no more than the longest header, and the last piece."""
 
     def __init__(self) -> None:
-        self.received = b""
-        """What has come so far."""
+        self._received = b""
+
+    @property
+    def shown(self) -> bytes:
+        """The beginning of what has come, for a log: what is behind a header, or in its place, may be a login."""
+        if self._received.startswith(b"PROXY "):
+            return self._received.partition(b"\n")[0][:LONGEST_TEXT]
+        return self._received[: _FIXED if self._received.startswith(_SIGNATURE) else _SHOWN_OF_OTHERS]
 
     def feed(self, data: bytes) -> Header | None:
         """
@@ -75,7 +84,7 @@ class HeaderParser:
 
         @raise HeaderError: it will never be one.
         """
-        received = self.received = self.received + data
+        received = self._received = self._received + data
         if received.startswith(b"PROXY "[: len(received)]):
             return self._text()
         if received.startswith(_SIGNATURE[: len(received)]):
@@ -83,28 +92,28 @@ class HeaderParser:
         raise HeaderError("begins like no PROXY header")
 
     def _text(self) -> Header | None:
-        end = self.received.find(b"\n", 0, LONGEST_TEXT)
+        end = self._received.find(b"\n", 0, LONGEST_TEXT)
         if end < 0:
-            if len(self.received) >= LONGEST_TEXT:
+            if len(self._received) >= LONGEST_TEXT:
                 raise HeaderError(f"is longer than {LONGEST_TEXT} bytes")
             return None
-        if self.received[end - 1 : end] != b"\r":
+        if self._received[end - 1 : end] != b"\r":
             raise HeaderError("does not end with CRLF")
-        return Header(_addressesOfText(self.received[: end - 1]), self.received[end + 1 :])
+        return Header(_addressesOfText(self._received[: end - 1]), self._received[end + 1 :])
 
     def _binary(self) -> Header | None:
-        if len(self.received) < _FIXED:
+        if len(self._received) < _FIXED:
             return None
-        command, family, length = struct.unpack_from("!BBH", self.received, len(_SIGNATURE))
+        command, family, length = struct.unpack_from("!BBH", self._received, len(_SIGNATURE))
         if command >> 4 != 2:
             raise HeaderError(f"has the unknown version {command >> 4}")
         if command not in (_LOCAL, _PROXY):
             raise HeaderError(f"has the unknown command {command & 15}")
         if length > MOST_BYTES:
             raise HeaderError(f"is longer than {_FIXED + MOST_BYTES} bytes")
-        if len(self.received) < _FIXED + length:
+        if len(self._received) < _FIXED + length:
             return None
-        header, rest = self.received[: _FIXED + length], self.received[_FIXED + length :]
+        header, rest = self._received[: _FIXED + length], self._received[_FIXED + length :]
         # All that a LOCAL one says otherwise is to be passed over.
         return Header(_addressesOfBinary(header, family) if command == _PROXY else None, rest)
 

@@ -30,8 +30,6 @@ __all__ = ["HeaderReader", "RealIPSettings", "Senders"]
 Network = IPv4Network | IPv6Network
 
 _MAPPED = IPv6Network("::ffff:0:0/96")
-_MOST_LOGGED = 128
-"""Bytes of something that is no header that are logged: more than a header of version 1 has."""
 
 
 @frozen
@@ -141,7 +139,7 @@ class HeaderReader(Protocol):
         self.session.enter(Phase.PROXY_HEADER)
         factory.connections.add(self)
         if self._senders is not None and host not in self._senders:
-            self._refuse("{client} may not send PROXY headers: set_real_ip_from does not list it")
+            self._refuse("client {client} may not send PROXY headers: set_real_ip_from does not list it")
             return
         self._deadline = factory.clock.callLater(factory.dialogue.timeout, self._expired)
 
@@ -151,8 +149,10 @@ class HeaderReader(Protocol):
         try:
             header = self._parser.feed(data)
         except HeaderError as error:
-            shown = printable(self._parser.received[:_MOST_LOGGED])
-            self._refuse('{client} sent a broken PROXY header, it {reason}: "{shown}"', reason=str(error), shown=shown)
+            shown = printable(self._parser.shown)
+            self._refuse(
+                'client {client} sent a broken PROXY header, it {reason}: "{shown}"', reason=str(error), shown=shown
+            )
             return
         if header is not None:
             self._handOver(header)
@@ -180,7 +180,7 @@ class HeaderReader(Protocol):
         self._factory.ended(self)
 
     def _expired(self) -> None:
-        self._factory.journal.info("{client} sent no PROXY header in time", client=self.session.client)
+        self._factory.journal.info("client {client} sent no PROXY header in time", client=self.session.client)
         self._end(Outcome.TIMEOUT)
 
     def _refuse(self, format: str, **fields: str) -> None:

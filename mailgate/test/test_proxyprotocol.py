@@ -113,12 +113,18 @@ class CuttingTests(ParserCase):
         self.assertIsNone(parser.feed(b"PROX"))
         self.assertRaises(HeaderError, parser.feed, b"I")
 
-    def test_received(self) -> None:
-        """Of one that is refused it is known what came."""
-        parser = HeaderParser()
-        parser.feed(b"PRO")
-        self.assertRaises(HeaderError, parser.feed, b"NTO")
-        self.assertEqual(parser.received, b"PRONTO")
+    def test_shown(self) -> None:
+        """Of one that is refused the beginning may be shown, but nothing that may be a login."""
+        for data, shown in (
+            (b"PRONTO", b"PRONTO"),
+            (b"a LOGIN joe sesame\r\n", b"a LOGIN "),
+            (b"PROXY TCP4 a b c d\r\na LOGIN joe sesame", b"PROXY TCP4 a b c d\r"),
+            (b"PROXY TCP4 " + b"x" * 200, b"PROXY TCP4 " + b"x" * (LONGEST_TEXT - 11)),
+            (binary(b"", 0x31) + b"a LOGIN joe sesame\r\n", binary(b"", 0x31)),
+        ):
+            parser = HeaderParser()
+            self.assertRaises(HeaderError, parser.feed, data)
+            self.assertEqual(parser.shown, shown)
 
 
 class TextTests(ParserCase):
