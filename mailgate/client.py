@@ -43,13 +43,13 @@ class ProxySettings:
     passErrorMessage: bool = directive("proxy_pass_error_message", flag, False)
     timeout: float = directive("proxy_timeout", deadline, 86400.0)
     buffer: int = directive("proxy_buffer", bufferSize, 4096)
-    protocol: str = directive("proxy_protocol", oneOf("off", "on", "v2"), "off")
+    proxyProtocol: str = directive("proxy_protocol", oneOf("off", "on", "v2"), "off")
 
     @property
     def facts(self) -> Set[Fact]:
         """Those that a PROXY header to the backend tells of."""
         told = {"off": (), "on": (Fact.LOCAL,), "v2": (Fact.LOCAL, Fact.DETAILS)}
-        return frozenset(told[self.protocol])
+        return frozenset(told[self.proxyProtocol])
 
 
 _BRACKETED = rb"(?: \[[A-Z][A-Z/-]{0,40}\])?"
@@ -113,7 +113,7 @@ class ProxyClient(RelayedProtocol):
         self.request = request
         proxy = settings[ProxySettings]
         self.limit = proxy.buffer
-        self._proxyProtocol = proxy.protocol
+        self._proxyProtocol = proxy.proxyProtocol
         self._buffer = bytearray()
         self._more: Deferred[None] | None = None
         self._loss: Exception | None = None

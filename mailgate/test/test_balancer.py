@@ -148,16 +148,20 @@ class BalancerCase(TestCase):
     account = ""
     backendTLS: Any = None
 
+    reactor: Any
+    backends: list[Backend]
+    clients: list[Talk]
+
     def setUp(self):
         from twisted.internet import reactor
 
-        self.reactor: Any = reactor
+        self.reactor = reactor
         # Not trial's, which is too deep for a socket's path.
         self.folder = tempfile.mkdtemp()
         self.addCleanup(shutil.rmtree, self.folder)
         self.pair = makePair(self.folder, "gateway")
-        self.backends: list[Backend] = []
-        self.clients: list[Talk] = []
+        self.backends = []
+        self.clients = []
         port = reactor.listenTCP(0, Factory.forProtocol(lambda: Backend(self)), interface="127.0.0.1")
         self.addCleanup(port.stopListening)
         with open(os.path.join(self.folder, "accounts"), "w") as accounts:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator
 from ipaddress import ip_address
+from typing import Any
 
 from twisted.protocols.haproxy._v1parser import V1Parser
 from twisted.protocols.haproxy._v2parser import V2Parser
@@ -339,7 +340,7 @@ class TextHeaderTests(SynchronousTestCase):
     def test_understood(self) -> None:
         """Twisted reads it as it is meant."""
         for client in (CLIENT, CLIENT6, *(client for client, _ in MIXED)):
-            info = V1Parser.parse(headerFor(client, "on").removesuffix(b"\r\n"))
+            info: Any = V1Parser.parse(headerFor(client, "on").removesuffix(b"\r\n"))
             self.assertEqual((info.source.port, info.destination.port), (client.port, client.localPort))
 
 
@@ -453,6 +454,6 @@ class BinaryHeaderTests(SynchronousTestCase):
             header = headerFor(client, "v2")
             expected = ProxiedAddresses(client.host, client.port, client.local, client.localPort)
             self.assertEqual(parse(header + b"x"), Header(expected, b"x"))
-            info = V2Parser.parse(header)
+            info: Any = V2Parser.parse(header)
             self.assertEqual(ip_address(info.source.host), ip_address(client.host))
             self.assertEqual((info.source.port, info.destination.port), (client.port, client.localPort))
