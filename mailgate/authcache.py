@@ -277,9 +277,11 @@ class CachedAuthenticator:
 def _asked(request: LoginRequest) -> bytes:
     """
     All that the service is told of C{request}, for L{CACHED_METHODS}, the number of the attempt too: it may answer the
-    fifth otherwise than the first. Of TLS everything that is known, whether it is told or not.
+    fifth otherwise than the first. Of TLS everything that is known, whether it is told or not; but not the client's
+    port, which a PROXY header tells: no two of its connections have the same, and nobody would ever ask again.
     """
     credentials, client = request.credentials, request.client
+    proxied = client.proxied
     return _framed(
         (
             request.protocol,
@@ -290,6 +292,7 @@ def _asked(request: LoginRequest) -> bytes:
             client.host,
             client.name,
             None if client.tls is None else astuple(client.tls),
+            None if proxied is None else (proxied.source, proxied.destination, proxied.destinationPort),
         )
     )
 

@@ -11,7 +11,7 @@ line is not passed on.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 
 from attrs import frozen
@@ -21,7 +21,7 @@ from twisted.web.http_headers import Headers
 from mailgate.directives import LONGEST_SOCKET_PATH, isHostName
 from mailgate.httpheaders import PreparedHeaders
 from mailgate.journal import printable
-from mailgate.login import Backend, Denial, LoginRequest, Method, Route, Trouble, fitForWire
+from mailgate.login import Backend, Denial, LoginRequest, Method, ProxiedAddresses, Route, Trouble, fitForWire
 
 __all__ = ["Unusable", "Wait", "question", "route", "verdict"]
 
@@ -61,6 +61,14 @@ def _line(raw: bytes) -> bytes:
     return _CONTROL.sub(_percent, raw)
 
 
+def _proxied(told: ProxiedAddresses) -> Iterator[tuple[bytes, bytes]]:
+    """What a PROXY header has C{told}."""
+    yield b"Proxy-Protocol-Addr", told.source.encode("ascii")
+    yield b"Proxy-Protocol-Port", b"%d" % told.sourcePort
+    yield b"Proxy-Protocol-Server-Addr", told.destination.encode("ascii")
+    yield b"Proxy-Protocol-Server-Port", b"%d" % told.destinationPort
+
+
 def question(request: LoginRequest, configured: Sequence[tuple[bytes, bytes]]) -> PreparedHeaders:
     """The headers that put C{request} to a service, in the order of nginx's C{ngx_mail_auth_http_create_request}."""
     credentials, client, envelope = request.credentials, request.client, request.envelope
@@ -76,6 +84,8 @@ def question(request: LoginRequest, configured: Sequence[tuple[bytes, bytes]]) -
     fields.append((b"Client-IP", _line(client.host.encode("utf-8", "replace"))))
     if request.protocol == "smtp":
         fields.append((b"Client-Host", _line(client.name.encode("utf-8", "replace"))))
+    if client.proxied is not None:
+        fields.extend(_proxied(client.proxied))
     if credentials.method is Method.NONE:
         fields.append((b"Auth-SMTP-Helo", _line(envelope.helo)))
         fields.append((b"Auth-SMTP-From", _line(envelope.mail)))

@@ -7,6 +7,7 @@ into a client that is logged in.
 from __future__ import annotations
 
 import re
+from collections.abc import Set
 from typing import Any
 
 from attrs import frozen
@@ -18,10 +19,11 @@ from twisted.internet.protocol import Factory
 from twisted.python.failure import Failure
 from zope.interface import alsoProvides, implementer
 
-from mailgate.directives import ServerSettings, bufferSize, deadline, directive, flag, hostPort, text
+from mailgate.directives import ServerSettings, bufferSize, deadline, directive, flag, hostPort, oneOf, text
 from mailgate.journal import Journal, printable
-from mailgate.login import Backend, BackendTLS, Denial, LoginRequest, Refusal, Route, Trouble, fitForWire
+from mailgate.login import Backend, BackendTLS, Denial, Fact, LoginRequest, Refusal, Route, Trouble, fitForWire
 from mailgate.names import endpointFor
+from mailgate.proxyprotocol import headerFor
 from mailgate.relay import RelayedProtocol, makeNoDelay
 from mailgate.session import Phase, Session
 from mailgate.tls import backendTLS
@@ -45,6 +47,13 @@ class ProxySettings:
     timeout: float = directive("proxy_timeout", deadline, 86400.0)
     buffer: int = directive("proxy_buffer", bufferSize, 4096)
     proxy: bool = directive("proxy", flag, False)
+    proxyProtocol: str = directive("proxy_protocol", oneOf("off", "on", "v2"), "off")
+
+    @property
+    def facts(self) -> Set[Fact]:
+        """Those that a PROXY header to the backend tells of."""
+        told = {"off": (), "on": (Fact.LOCAL,), "v2": (Fact.LOCAL, Fact.DETAILS)}
+        return frozenset(told[self.proxyProtocol])
 
 
 _BRACKETED = rb"(?: \[[A-Z][A-Z/-]{0,40}\])?"
@@ -106,7 +115,9 @@ class ProxyClient(RelayedProtocol):
         self.backend = backend
         self.route = route
         self.request = request
-        self.limit = settings[ProxySettings].buffer
+        proxy = settings[ProxySettings]
+        self.limit = proxy.buffer
+        self._proxyProtocol = proxy.proxyProtocol
         self._buffer = bytearray()
         self._more: Deferred[None] | None = None
         self._loss: Exception | None = None
@@ -231,6 +242,8 @@ class ProxyClient(RelayedProtocol):
 
     def connectionMade(self) -> None:
         makeNoDelay(self.transport)
+        if self._proxyProtocol != "off":
+            self.transport.write(headerFor(self.request.client, self._proxyProtocol))
         if self._session is not None:
             self._session.enter(Phase.BACKEND_LOGIN)
             if self.backend.tls is BackendTLS.IMPLICIT:

@@ -22,6 +22,7 @@ from mailgate.interfaces import IAuthenticator
 from mailgate.journal import Journal
 from mailgate.listen import bind
 from mailgate.login import Fact
+from mailgate.realip import HeaderReader, RealIPSettings
 from mailgate.relay import Relays
 from mailgate.reversedns import ReverseDNS
 from mailgate.session import STORY
@@ -83,12 +84,14 @@ class ProxyServerFactory(Factory):
         self.tellsSession = Fact.SESSION in facts
         self.sessionNames = sessionNameSource(randomness) if sessionNames is None else sessionNames
         self.reverseDNS = reverseDNS
+        self._senders = settings[RealIPSettings].senders
         self.connections: set[Any] = set()
         self.relayEnded: Callable[[Any], None] = self.ended
         """L{ended}, once and for all: each look at a method makes an object, and each relay would keep one."""
 
     def buildProtocol(self, addr: Any) -> Any:
-        return self.record.server(self)
+        server = self.record.server(self)
+        return HeaderReader(server, self._senders) if self.address.proxyProtocol else server
 
     def ended(self, connection: Any) -> None:
         """Forget C{connection}, and tell its story."""

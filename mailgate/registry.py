@@ -15,6 +15,7 @@ from mailgate.privileges import ProcessSettings
 from mailgate.protocols.imap4 import IMAP4
 from mailgate.protocols.pop3 import POP3
 from mailgate.protocols.smtp import SMTP
+from mailgate.realip import RealIPSettings
 from mailgate.resolver import ResolverSettings
 from mailgate.sandbox.settings import SandboxSettings
 from mailgate.tls import BackendTLSSettings, TLSSettings
@@ -34,6 +35,7 @@ SERVER_SETTINGS: tuple[type, ...] = (
     TLSSettings,
     BackendTLSSettings,
     ResolverSettings,
+    RealIPSettings,
     *dict.fromkeys(kind.settings for kind in AUTHENTICATORS if kind.settings is not ProxySettings),
     *(protocol.settings for protocol in PROTOCOLS.values()),
 )

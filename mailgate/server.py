@@ -45,13 +45,13 @@ from mailgate.tls import describeTLS
 if TYPE_CHECKING:
     from mailgate.listener import ProxyServerFactory
 
-__all__ = ["BUDGET", "ProxyServer"]
+__all__ = ["BUDGET", "ProxyServer", "hostAndPort"]
 
 _INET = (IPv4Address, IPv6Address)
 # Not a union: making one takes longer than all else that is found out of a connection.
 
 
-def _hostAndPort(address: Any) -> tuple[str, int]:
+def hostAndPort(address: Any) -> tuple[str, int]:
     """C{address} in the forms of L{Client}."""
     return (address.host, address.port) if isinstance(address, _INET) else ("unix:", 0)
 
@@ -77,6 +77,7 @@ class ProxyServer(CommandReader):
     tag: bytes = b""
 
     session: Session
+    _host = ""
     _deadline: IDelayedCall
     _budgetEnd: float
 
@@ -91,7 +92,6 @@ class ProxyServer(CommandReader):
         self._errors = 0
         self._salt: bytes | None = None
         self._mechanism: Mechanism | None = None
-        self._proxied: ProxiedAddresses | None = None
         self._clientName = "[UNAVAILABLE]"
         self._pending: Deferred[Any] | None = None
 
@@ -157,10 +157,18 @@ class ProxyServer(CommandReader):
             self._salt = f"<{nonce}.{int(self.clock.seconds())}@{self.dialogue.serverName}>".encode()
         return self._salt
 
+    def arrive(self, host: str, port: int, started: float, proxied: ProxiedAddresses | None = None) -> None:
+        """
+        Begin the ledger of the client at C{host} and C{port}, in the forms of L{Client}: before there is a connection
+        where a PROXY header comes first, which may have told of it that it is C{proxied}.
+        """
+        self._host, self._port, self._proxied = host, port, proxied
+        self.session = Session(self.factory.record.name, self.factory.name, self._peerName(), started)
+
     def connectionMade(self) -> None:
         now = self.clock.seconds()
-        self._host, self._port = _hostAndPort(self.transport.getPeer())
-        self.session = Session(self.factory.record.name, self.factory.name, self._peerName(), now)
+        if not self._host:
+            self.arrive(*hostAndPort(self.transport.getPeer()), now)
         self.factory.connections.add(self)
         self._budgetEnd = now + BUDGET * self.dialogue.timeout
         self._deadline = self.clock.callLater(self.dialogue.timeout, self._expired)
@@ -379,7 +387,7 @@ class ProxyServer(CommandReader):
 
     def _localAddress(self) -> tuple[str, int]:
         """The address that the client has connected to, which of a wildcard is one of many."""
-        return _hostAndPort(self.transport.getHost())
+        return hostAndPort(self.transport.getHost())
 
     def envelope(self, method: Method) -> Envelope:
         """What SMTP has heard so far that matters to a login by C{method}."""

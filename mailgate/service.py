@@ -114,7 +114,7 @@ class Gateway(MultiService):
         tls = ServerTLS(server[TLSSettings], server.protocol) if usesTLS(server) else None
         authenticator = kind.build(server, server[ProxySettings].backend, self._naming, journal)
         self._authenticators.append(authenticator)
-        facts = kind.facts(server)
+        facts = kind.facts(server) | server[ProxySettings].facts
         reverseDNS = self._clientNames(server)
         for address in server.listen:
             yield ProxyServerFactory(

@@ -187,6 +187,7 @@ class Conversation:
         peer: Any = CLIENT,
         level: LogLevel = LogLevel.info,
         reverseDNS: Any = None,
+        proxyProtocol: bool = False,
     ) -> None:
         self.settings = settingsOf(record.name, *groups)
         self.authenticator = authenticator or FakeAuthenticator()
@@ -199,7 +200,7 @@ class Conversation:
         self.factory = ProxyServerFactory(
             record,
             self.settings,
-            ListenAddress("127.0.0.1", 143, ssl),
+            ListenAddress("127.0.0.1", 143, ssl, proxyProtocol=proxyProtocol),
             self.authenticator,
             self.connector,  # type: ignore[arg-type]
             self.clock,
@@ -209,8 +210,12 @@ class Conversation:
             reverseDNS=reverseDNS,
         )
         self.transport = FakeTransport(peer)
-        self.server = self.factory.buildProtocol(peer)
-        self.transport.connect(self.server)
+        self.transport.connect(self.factory.buildProtocol(peer))
+
+    @property
+    def server(self) -> Any:
+        """Who has the connection."""
+        return self.transport.protocol
 
     @property
     def requests(self) -> list[LoginRequest]:

@@ -17,6 +17,7 @@ from mailgate.login import (
     Envelope,
     LoginRequest,
     Method,
+    ProxiedAddresses,
     Route,
     TLSState,
     Trouble,
@@ -91,6 +92,19 @@ class QuestionTests(SynchronousTestCase):
         asked = block(evolve(PLAIN, protocol="smtp", envelope=Envelope(b"helo", True, b"MAIL", b"RCPT")))
         self.assertTrue(asked.endswith(b"Client-IP: 192.0.2.7\r\nClient-Host: [UNAVAILABLE]\r\n"))
         self.assertNotIn(b"Client-Host", block(PLAIN))
+
+    def test_proxied(self):
+        """What a PROXY header has told comes in four lines behind the client's name, and before the mail."""
+        told = ProxiedAddresses("2001:db8::7", 0, "192.0.2.1", 65535)
+        client = Client("192.0.2.7", 4711, proxied=told)
+        request = evolve(PLAIN, protocol="smtp", credentials=Credentials(Method.NONE), client=client)
+        self.assertIn(
+            b"\r\nClient-IP: 192.0.2.7\r\nClient-Host: [UNAVAILABLE]\r\nProxy-Protocol-Addr: 2001:db8::7\r\n"
+            b"Proxy-Protocol-Port: 0\r\nProxy-Protocol-Server-Addr: 192.0.2.1\r\nProxy-Protocol-Server-Port: 65535\r\n"
+            b"Auth-SMTP-Helo: ",
+            block(request),
+        )
+        self.assertNotIn(b"Proxy-Protocol", block(PLAIN))
 
     def test_order(self):
         """TLS comes after all else, and the operator's headers at the end, in their order and spelling."""

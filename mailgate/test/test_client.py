@@ -37,6 +37,7 @@ from mailgate.client import (
     replyCode,
 )
 from mailgate.dialogue import MailProtocol
+from mailgate.directives import directives
 from mailgate.journal import Journal
 from mailgate.login import (
     Backend,
@@ -44,6 +45,7 @@ from mailgate.login import (
     Client,
     Credentials,
     Denial,
+    Fact,
     LoginRequest,
     Method,
     Refusal,
@@ -54,6 +56,7 @@ from mailgate.names import endpointFor
 from mailgate.protocols.imap4 import IMAP4
 from mailgate.protocols.pop3 import POP3
 from mailgate.protocols.smtp import SMTP
+from mailgate.proxyprotocol import headerFor
 from mailgate.relay import Relay, RelayedProtocol
 from mailgate.session import Phase, Session
 from mailgate.test.fakes import FakeTransport, settingsOf
@@ -780,6 +783,84 @@ class TLSTests(SynchronousTestCase):
         attempt.reactor.advance(30)
         self.assertEqual(self.successResultOf(attempt.result), Denial(Trouble.TEMPORARY))
         self.assertTrue(attempt.transport.aborted)
+
+
+BEHIND_BALANCER = Client("192.0.2.7", 40123, local="198.51.100.1", localPort=995)
+PROXIED = b"PROXY TCP4 192.0.2.7 198.51.100.1 40123 995\r\n"
+
+
+class ProxyProtocolTests(SynchronousTestCase):
+    """C{proxy_protocol}: the header before all else. What is in it: L{mailgate.test.test_proxyprotocol}."""
+
+    def attempt(self, version: str, *backends: Backend, record: MailProtocol = POP3) -> Attempt:
+        settings = ProxySettings(proxyProtocol=version)
+        return Attempt(record, settings, route=routeTo(*backends), client=BEHIND_BALANCER)
+
+    def test_values(self) -> None:
+        """It is off, on or v2, in any case."""
+        (known,) = (each for each in directives(ProxySettings) if each.name == "proxy_protocol")
+        self.assertEqual([known.parse(value, "") for value in ("off", "ON", "V2")], ["off", "on", "v2"])
+        for value in ("", "v1", "yes", "on v2"):
+            error = self.assertRaises(ValueError, known.parse, value, "")
+            self.assertIn("must be one of off, on, v2", str(error))
+
+    def test_first(self) -> None:
+        """It is sent as soon as there is a connection, in one piece, and the login goes on as ever."""
+        for record, greeting, then in (
+            (POP3, GREETING, b"USER joe\r\n"),
+            (IMAP4, b"* OK ready\r\n", b"a1 LOGIN "),
+            (SMTP, b"220 mx ESMTP\r\n", b"EHLO mx.test\r\n"),
+        ):
+            attempt = self.attempt("on", record=record)
+            attempt.accept()
+            self.assertEqual(attempt.hears(), PROXIED)
+            self.assertTrue(attempt.says(greeting).startswith(then))
+
+    def test_binary(self) -> None:
+        """So is version 2."""
+        attempt = self.attempt("v2")
+        attempt.accept()
+        self.assertEqual(attempt.hears(), headerFor(BEHIND_BALANCER, "v2"))
+        self.assertEqual(attempt.says(GREETING), b"USER joe\r\n")
+
+    def test_off(self) -> None:
+        """Without it nothing is."""
+        attempt = self.attempt("off")
+        attempt.accept()
+        self.assertEqual(attempt.hears(), b"")
+
+    def test_beforeTLS(self) -> None:
+        """It comes before TLS from the first byte, and before the greeting where that comes before STARTTLS."""
+        for tls, handshakes in ((BackendTLS.IMPLICIT, 1), (BackendTLS.STARTTLS, 0)):
+            attempt = self.attempt("on", Backend("192.0.2.99", 995, tls))
+            written: list[tuple[bytes, int]] = []
+            transport = FakeTransport(IPv4Address("TCP", "192.0.2.99", 995))
+            self.patch(transport, "write", lambda data, t=transport, w=written: w.append((data, len(t.tls))))
+            transport.connect(attempt.reactor.tcpClients[-1][2].buildProtocol(None))
+            self.assertEqual(written, [(PROXIED, 0)])
+            self.assertEqual(len(transport.tls), handshakes)
+
+    def test_everyTry(self) -> None:
+        """Each backend that is tried gets one, and one alone."""
+        attempt = self.attempt("on", FIRST, SECOND)
+        attempt.accept()
+        self.assertEqual(attempt.hears(), PROXIED)
+        attempt.transport.lose()
+        attempt.accept()
+        self.assertEqual(attempt.hears(), PROXIED)
+        attempt.says(GREETING, OK, LOGGED_IN)
+        self.assertIsInstance(self.successResultOf(attempt.result), ProxyClient)
+
+    def test_withoutAuthenticator(self) -> None:
+        """A backend that judges the login itself gets one as well."""
+        attempt = Attempt(POP3, ProxySettings(proxyProtocol="on"), route=routeTo(judged=False), client=BEHIND_BALANCER)
+        attempt.accept()
+        self.assertEqual(attempt.hears(), PROXIED)
+
+    def test_facts(self) -> None:
+        """What it tells of is found out for it, and for nothing else."""
+        asked = {version: ProxySettings(proxyProtocol=version).facts for version in ("off", "on", "v2")}
+        self.assertEqual(asked, {"off": set(), "on": {Fact.LOCAL}, "v2": {Fact.LOCAL, Fact.DETAILS}})
 
 
 class LogTests(SynchronousTestCase):

@@ -22,7 +22,7 @@ LAYERS = (
     # where events may go
     "syslog",
     # the package itself, and what only needs one of those
-    "mailgate listen journal privileges dialogue sasl passwords tls tlsengine httpagent"
+    "mailgate listen journal privileges dialogue sasl passwords tls tlsengine httpagent proxyprotocol"
     " resolver sandbox.settings sandbox.search sandbox.structure",
     # the ledger, the extension points, what auth_http and auth_file say; TLS upon descriptors
     "session interfaces authhttp accounts tlslayer nameservers sandbox.mailbox sandbox.welcome",
@@ -32,6 +32,8 @@ LAYERS = (
     "framing client port connecting relayend sandbox.pop3 sandbox.smtp sandbox.authhttp",
     # the client's side; all of those in one reactor
     "server leanreactor streamrelay sandbox.login",
+    # what comes before a dialogue
+    "realip",
     # what can be chosen: none of these knows another
     "protocols protocols.imap4 protocols.pop3 protocols.smtp"
     " authenticators authenticators.http authenticators.passwdfile authenticators.passthrough"

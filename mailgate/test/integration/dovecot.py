@@ -43,6 +43,7 @@ auth_mechanisms = plain login
 auth_failure_delay = 0
 mail_max_userip_connections = 1000
 mail_location = maildir:~/Maildir
+haproxy_trusted_networks = 127.0.0.1
 first_valid_uid = 1
 first_valid_gid = 0
 passdb {{
@@ -60,6 +61,10 @@ service imap-login {{
   inet_listener imaps {{
     port = {imaps}
     ssl = yes
+  }}
+  inet_listener imap_haproxy {{
+    port = {haproxy}
+    haproxy = yes
   }}
 }}
 service pop3-login {{
@@ -110,13 +115,14 @@ def mailOwner() -> tuple[int, int]:
 
 class Dovecot:
     """
-    A running Dovecot. C{ports} are those of C{imap}, C{imaps}, C{pop3} and C{pop3s} at 127.0.0.1; the mailbox of joe
-    is the maildir C{mail/joe/Maildir} in C{folder}, C{sasl} the socket of its SASL service.
+    A running Dovecot. C{ports} are those of C{imap}, C{imaps}, C{pop3} and C{pop3s} at 127.0.0.1, and C{haproxy} is
+    that of IMAP behind a PROXY header; the mailbox of joe is the maildir C{mail/joe/Maildir} in C{folder}, C{sasl} the
+    socket of its SASL service.
     """
 
     def __init__(self, authority: Authority) -> None:
         self.folder = newFolder("dovecot")
-        self.ports = {name: freePort() for name in ("imap", "imaps", "pop3", "pop3s")}
+        self.ports = {name: freePort() for name in ("imap", "imaps", "pop3", "pop3s", "haproxy")}
         self.sasl = os.path.join(self.folder, "sasl")
         self.mail = os.path.join(self.folder, "mail")
         # Dovecot's login processes and Postfix's delivery run as users of their own.
