@@ -8,6 +8,7 @@ from attrs import evolve
 from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.http_headers import Headers
 
+from mailgate.authdialect import Dialect
 from mailgate.authhttp import LONGEST_WAIT, Unusable, Wait, question, route, verdict
 from mailgate.login import (
     Backend,
@@ -29,7 +30,7 @@ DEFAULT = Backend("mail.example.com", 143)
 
 def block(request, *configured):
     """The header lines that ask about C{request}."""
-    return question(request, configured).block
+    return question(request, Dialect(configured)).block
 
 
 def plain(user=b"joe", secret=b"sesame", **changed):
@@ -127,7 +128,7 @@ class QuestionTests(SynchronousTestCase):
 
     def test_noSecretShown(self):
         """Neither the password nor an operator's key is in the question's repr."""
-        shown = repr(question(PLAIN, [(b"X-Key", b"hush")]))
+        shown = repr(question(PLAIN, Dialect(((b"X-Key", b"hush"),))))
         self.assertNotIn("sesame", shown)
         self.assertNotIn("hush", shown)
 
@@ -137,53 +138,54 @@ class VerdictTests(SynchronousTestCase):
 
     def test_accepted(self):
         """OK, exactly so, is an acceptance; Auth-Wait and Auth-Error-Code do not matter then."""
-        self.assertIsNone(verdict(headers("auth-STATUS: OK", "Auth-Wait: 5", "Auth-Error-Code: 550")))
+        self.assertIsNone(verdict(PLAIN, headers("auth-STATUS: OK", "Auth-Wait: 5", "Auth-Error-Code: 550")))
 
     def test_notQuiteOK(self):
         """Anything that is not exactly OK or WAIT is the text of a refusal."""
         for text in ("ok", "OK.", "wait", "OK WAIT"):
-            self.assertEqual(verdict(headers("Auth-Status: " + text)).text, text.encode())
+            self.assertEqual(verdict(PLAIN, headers("Auth-Status: " + text)).text, text.encode())
 
     def test_refused(self):
         """A refusal without Auth-Wait, or with 0, is told at once and ends the connection."""
         for wait in ((), ("Auth-Wait: 0",), ("Auth-Wait: -1",), ("Auth-Wait: soon",), ("Auth-Wait: ",)):
             self.assertEqual(
-                verdict(headers("Auth-Status: Go away", *wait)),
+                verdict(PLAIN, headers("Auth-Status: Go away", *wait)),
                 Denial(Trouble.DENIED, text=b"Go away", wait=0, close=True),
             )
 
     def test_refusedForNow(self):
         """With Auth-Wait the refusal is told later, and the client may try again."""
         self.assertEqual(
-            verdict(headers("Auth-Status: No", "Auth-Wait: 3", "Auth-Error-Code: 454 4.7.0")),
+            verdict(PLAIN, headers("Auth-Status: No", "Auth-Wait: 3", "Auth-Error-Code: 454 4.7.0")),
             Denial(Trouble.DENIED, text=b"No", code=b"454 4.7.0", wait=3, close=False),
         )
 
     def test_longestWait(self):
         """Nobody waits for years."""
-        self.assertEqual(verdict(headers("Auth-Status: No", "Auth-Wait: 99999999999999")).wait, LONGEST_WAIT)
+        self.assertEqual(verdict(PLAIN, headers("Auth-Status: No", "Auth-Wait: 99999999999999")).wait, LONGEST_WAIT)
 
     def test_severalTexts(self):
         """A refusal goes before OK and WAIT wherever it stands; of two the last is told."""
         for statuses in (("OK", "First", "Last"), ("First", "Last", "OK"), ("First", "WAIT", "Last", "WAIT")):
-            self.assertEqual(verdict(headers(*["Auth-Status: " + status for status in statuses])).text, b"Last")
+            self.assertEqual(verdict(PLAIN, headers(*["Auth-Status: " + status for status in statuses])).text, b"Last")
 
     def test_wait(self):
         """WAIT asks to be asked again after Auth-Wait seconds, or after one; OK beside it changes nothing."""
-        self.assertEqual(verdict(headers("Auth-Status: WAIT", "Auth-Wait: 7")), Wait(7))
+        self.assertEqual(verdict(PLAIN, headers("Auth-Status: WAIT", "Auth-Wait: 7")), Wait(7))
         for wait in ("Auth-Wait: 0", "Auth-Wait: x", "X: y"):
-            self.assertEqual(verdict(headers("Auth-Status: WAIT", "Auth-Status: OK", wait)), Wait(1))
+            self.assertEqual(verdict(PLAIN, headers("Auth-Status: WAIT", "Auth-Status: OK", wait)), Wait(1))
 
     def test_unfitText(self):
         """A text or code with a control character is not passed on, the refusal is; TAB is let through."""
         for unfit in ("a\0b", "a\x1bb", "a\x7fb", "\x08"):
-            denial = verdict(headers("Auth-Status: " + unfit, "Auth-Error-Code: " + unfit))
+            denial = verdict(PLAIN, headers("Auth-Status: " + unfit, "Auth-Error-Code: " + unfit))
             self.assertEqual(denial, Denial(Trouble.DENIED, close=True))
-        self.assertEqual(verdict(headers("Auth-Status: a\tb")).text, b"a\tb")
+        self.assertEqual(verdict(PLAIN, headers("Auth-Status: a\tb")).text, b"a\tb")
 
     def test_emptyText(self):
         """An empty status beside OK is a refusal without words."""
-        self.assertEqual(verdict(headers("Auth-Status: OK", "Auth-Status: ")), Denial(Trouble.DENIED, close=True))
+        given = headers("Auth-Status: OK", "Auth-Status: ")
+        self.assertEqual(verdict(PLAIN, given), Denial(Trouble.DENIED, close=True))
 
 
 class RouteTests(SynchronousTestCase):
@@ -267,7 +269,7 @@ class RouteTests(SynchronousTestCase):
         """A NUL of the service's is its failure; what a client has brought itself is the connector's to refuse."""
         for header in ("Auth-User: a\0b", "Auth-Pass: \0"):
             reason = self.reasonFor(header, default=DEFAULT)
-            self.assertEqual(reason, "sent a login or password with NUL in it")
+            self.assertEqual(reason, "sent a login or password with CR, LF or NUL in it")
         for bad in (b"a\r", b"a\nb", b"\0"):
             self.assertEqual(route(plain(secret=bad), headers(), DEFAULT).password, bad)
             self.assertEqual(route(plain(secret=bad), headers("Auth-Pass: x"), DEFAULT).password, b"x")

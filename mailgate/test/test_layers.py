@@ -20,14 +20,14 @@ LAYERS = (
     "_version directives login names httpresponse httpheaders openssl poller timers pipes"
     " sandbox.message sandbox.certificate",
     # the package itself, and what only needs one of those
-    "mailgate journal dialogue sasl passwords tls tlsengine httpagent"
+    "mailgate journal dialogue sasl authdialect passwords tls tlsengine httpagent"
     " sandbox.settings sandbox.search sandbox.structure",
     # the ledger, the extension points, what auth_http and auth_file say; TLS upon descriptors
-    "session interfaces authhttp accounts tlslayer sandbox.mailbox sandbox.welcome",
+    "session interfaces authhttp authpresets accounts tlslayer sandbox.mailbox sandbox.welcome",
     # how bytes move; connections upon descriptors
     "relay authcache transport sandbox.account sandbox.imap4",
     # lines out of them; the backend's side; who makes such connections, and relays between them
-    "framing client port connecting relayend sandbox.pop3 sandbox.smtp sandbox.authhttp",
+    "framing client port connecting relayend authsettings sandbox.pop3 sandbox.smtp sandbox.authhttp",
     # the client's side; all of those in one reactor
     "server leanreactor streamrelay sandbox.login",
     # what can be chosen: none of these knows another
