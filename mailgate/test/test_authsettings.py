@@ -6,8 +6,11 @@ from __future__ import annotations
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from mailgate.authdialect import ESCAPES, NGINX, PROTOCOL_NAMES
+from mailgate.authpresets import PRESETS, dialectOf
 from mailgate.authsettings import HTTPSettings, ServiceURL
-from mailgate.directives import ServerSettings, directives
+from mailgate.config import parse
+from mailgate.directives import ConfigurationError, ServerSettings, directives
 
 
 def read(option, value):
@@ -117,3 +120,86 @@ class SettingsTests(SynchronousTestCase):
             (problem,) = settings(trusted=trusted).problems(server(None))
             self.assertEqual((problem.option, problem.value), ("auth_http_ssl_trusted_certificate", trusted))
         self.assertEqual(list(settings().problems(server(None))), [])
+
+
+class DialectTests(SynchronousTestCase):
+    """The directives that say how a service wants to be asked."""
+
+    def configured(self, *options, protocol="imap"):
+        """What a server with C{options} makes of a configuration: its dialect, and the warnings."""
+        lines = "\n".join(("auth_http = a", f"protocol = {protocol}", "listen = 127.0.0.1:1", *options))
+        configuration = parse(f"[server x]\n{lines}")
+        (made,) = configuration.servers
+        return made[HTTPSettings].dialect(made), [str(warning) for warning in configuration.warnings]
+
+    def problem(self, *options, protocol="imap"):
+        """The only thing that is wrong with C{options}."""
+        error = self.assertRaises(ConfigurationError, self.configured, *options, protocol=protocol)
+        (problem,) = error.problems
+        return problem
+
+    def test_default(self):
+        """Without them a service is asked as nginx asks."""
+        self.assertEqual(self.configured(), (NGINX, []))
+
+    def test_words(self):
+        """Each does what it says, in any case."""
+        for word in ("nginx", "url", "none", "base64"):
+            spoken, _ = self.configured(f"auth_http_escape = {word.upper()}")
+            self.assertEqual((spoken.escapeUser, spoken.escapePassword), (ESCAPES[word], ESCAPES[word]))
+        for word, expected in PROTOCOL_NAMES.items():
+            spoken, _ = self.configured(f"auth_http_protocol_names = {word}")
+            self.assertIs(spoken.protocolName, expected)
+        for word, expected in (("on", True), ("off", False)):
+            self.assertIs(self.configured(f"auth_http_pass = {word}")[0].showsPassword, expected)
+        for word, expected in (("refuse", False), ("accept", True)):
+            self.assertIs(self.configured(f"auth_http_missing_status = {word}")[0].acceptsMissing, expected)
+
+    def test_bad(self):
+        """Other words are refused, with those that there are."""
+        for option, value, known in (
+            ("auth_http_escape", "base64url", "must be one of nginx, url, none, base64; did you mean base64?"),
+            ("auth_http_protocol_names", "dovecot", "must be one of nginx, zimbra, mailu"),
+            ("auth_http_pass", "no", 'must be "on" or "off"'),
+            ("auth_http_missing_status", "ok", "must be one of refuse, accept"),
+            ("auth_http_preset", "mailcow", "must be one of mailu, zimbra, kolab, bluemind, nauthilus"),
+        ):
+            problem = self.problem(f"{option} = {value}")
+            self.assertEqual(problem.option, option)
+            self.assertTrue(problem.message.startswith(known), problem.message)
+
+    def test_preset(self):
+        """A preset is what it is alone; what is written wins over it, the value of a default too."""
+        self.assertEqual(self.configured("auth_http_preset = kolab")[0], dialectOf(PRESETS["kolab"], "imap", ()))
+        spoken, _ = self.configured(
+            "auth_http_preset = zimbra", "auth_http_pass = on", "auth_http_protocol_names = nginx"
+        )
+        expected = dialectOf(PRESETS["zimbra"], "imap", (), names="nginx", showsPassword=True)
+        self.assertEqual(spoken, expected)
+
+    def test_inherited(self):
+        """What stands in [mail] counts as written, for every server."""
+        server = "auth_http_preset = nauthilus\nauth_http = a\nprotocol = imap\nlisten = 127.0.0.1:1"
+        (made,) = parse(f"[mail]\nauth_http_escape = url\n[server x]\n{server}").servers
+        self.assertIs(made[HTTPSettings].dialect(made).escapePassword, ESCAPES["url"])
+
+    def test_unknownProtocol(self):
+        """A preset whose service knows nothing of the protocol is warned of, and used."""
+        for preset, protocol, told in (
+            ("zimbra", "smtp", "this service is known to answer for imap and pop3 only"),
+            ("bluemind", "smtp", "this service is known to answer for imap and pop3 only"),
+            ("kolab", "pop3", "this service is known to answer for imap and smtp only"),
+        ):
+            _, (warning,) = self.configured(f"auth_http_preset = {preset}", protocol=protocol)
+            self.assertTrue(warning.endswith(f"[server x] auth_http_preset = {preset}: {told}"), warning)
+        self.assertEqual(self.configured("auth_http_preset = mailu", protocol="smtp")[1], [])
+
+    def test_digestsAndRoutes(self):
+        """A service that is not shown passwords cannot be asked about digests: a backend has no use for them."""
+        problem = self.problem("auth_http_pass = off", "pop3_auth = plain cram-md5 apop", protocol="pop3")
+        self.assertEqual(problem.option, "pop3_auth")
+        self.assertIn("nobody can judge with auth_http_pass = off", problem.message)
+        problem = self.problem("auth_http_preset = zimbra", "imap_auth = cram-md5")
+        self.assertIn("nobody can judge with auth_http_preset = zimbra", problem.message)
+        self.configured("auth_http_preset = zimbra", "auth_http_pass = on", "imap_auth = cram-md5")
+        self.configured("auth_http_pass = off", "imap_auth = plain login", "pop3_auth = apop")

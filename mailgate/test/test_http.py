@@ -79,7 +79,7 @@ class AuthenticatorTestCase(SynchronousTestCase):
     def setUp(self):
         self.clock = Clock()
         self.events = []
-        self.journal = Journal(LogLevel.error, self.events.append)
+        self.journal = Journal(LogLevel.info, self.events.append)
         self.agents = [FakeAgent() for _ in self.urls.split("\n")]
         self.authenticator = self.make(self.agents)
 
@@ -155,6 +155,48 @@ class JudgementTests(AuthenticatorTestCase):
                 self.assertEqual(self.successResultOf(judged), UNDECIDED)
                 reason = f"failed while reading the response: {code} without Auth-Status"
                 self.assertEqual(self.log(), [f"auth http server http://one:9000/auth {reason}"])
+
+    def test_missingStatus(self):
+        """With auth_http_missing_status accept that is an acceptance, as with nginx, but not of a 5xx; it is logged."""
+        self.authenticator = self.make(self.agents, missingStatus="accept")
+        for code in (200, 404):
+            judged = self.authenticate()
+            self.agent.answer(*ACCEPTED[1:], code=code)
+            self.assertEqual(self.successResultOf(judged), ROUTE)
+            said = "auth http server http://one:9000/auth sent no Auth-Status: an acceptance"
+            self.assertEqual(self.log(), [said])
+        judged = self.authenticate()
+        self.agent.answer(*ACCEPTED[1:], code=500)
+        self.assertEqual(self.successResultOf(judged), UNDECIDED)
+        reason = "failed while reading the response: 500 without Auth-Status"
+        self.assertEqual(self.log(), [f"auth http server http://one:9000/auth {reason}"])
+
+    def test_emptyStatus(self):
+        """An empty status then is a refusal in the protocol's words, and logged as well; another one is not."""
+        self.authenticator = self.make(self.agents, missingStatus="accept")
+        judged = self.authenticate()
+        self.agent.answer("Auth-Status: ", *ACCEPTED[1:])
+        self.assertEqual(self.successResultOf(judged), Denial(Trouble.DENIED, close=True))
+        self.assertEqual(self.log(), ["auth http server http://one:9000/auth sent no Auth-Status: a refusal"])
+        self.authenticate()
+        self.agent.answer(*ACCEPTED)
+        self.assertEqual(self.log(), [])
+
+    def test_errorPage(self):
+        """What has neither a status nor a backend lets nobody in, even where there is a default backend."""
+        self.authenticator = self.make(self.agents, Backend("mail.example.com", 143), missingStatus="accept")
+        judged = self.authenticate()
+        self.agent.answer("Content-Type: text/html", code=404)
+        self.assertEqual(self.successResultOf(judged), UNDECIDED)
+        self.assertIn("auth http server http://one:9000/auth did not send server or port", self.log())
+
+    def test_untellable(self):
+        """A login that the service cannot be told of is refused, and nobody is asked."""
+        self.authenticator = self.make(self.agents, escape="none")
+        judged = self.authenticator.judge(evolve(REQUEST, credentials=Credentials(Method.PLAIN, b"joe", b"a\r\nb")))
+        self.assertEqual(self.successResultOf(judged), Judgement(Denial(Trouble.DENIED), storable=False))
+        self.assertEqual(self.agent.asked, [])
+        self.assertEqual(self.log(), ["login of client 192.0.2.7 refused: no header can carry it unescaped"])
 
     def test_unusable(self):
         """An acceptance that leads nowhere is a temporary failure, and logged as nginx does."""
