@@ -15,6 +15,7 @@ from urllib.parse import unquote
 
 from attrs import evolve, frozen
 from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.endpoints import TCP4ClientEndpoint
 from twisted.internet.protocol import Factory, Protocol
 from twisted.logger import LogLevel, formatEvent
 from twisted.trial.unittest import TestCase
@@ -34,6 +35,9 @@ from mailgate.login import (
     TLSState,
     Trouble,
 )
+from mailgate.service import Gateway
+from mailgate.test.integration.daemon import freePort
+from mailgate.test.test_service import Talk
 
 UNDECIDED = Denial(Trouble.TEMPORARY)
 CLIENT = Client("192.0.2.7", 4711, local="198.51.100.1", localPort=993, session="7-abc")
@@ -121,7 +125,7 @@ class ServiceFactory(Factory):
         self.asked: list[Question] = []
         self.connections: list[Server] = []
 
-    def buildProtocol(self, addr: object) -> Server:
+    def buildProtocol(self, addr: object) -> Any:
         server = Server()
         server.factory = self
         return server
@@ -316,6 +320,34 @@ class MailuTests(ServiceCase):
         """It raises an exception for a digest, which is its failure as well."""
         answer = await self.ask(mailu, self.preset, method=Method.CRAM_MD5)
         self.assertFailed(answer, "500 without Auth-Status")
+
+
+class MailuGatewayTests(ServiceCase):
+    """A whole gateway before Mailu."""
+
+    async def test_told(self) -> None:
+        """Mailu is told of the ports of the connection as they are, and a client of its refusal in IMAP's words."""
+        self.factory = ServiceFactory(mailu)
+        port = self.reactor.listenTCP(0, self.factory, interface="127.0.0.1")
+        self.addCleanup(port.stopListening)
+        self.addCleanup(self.disconnected)
+        service, imap = port.getHost().port, freePort()
+        settings = parse(
+            f"[server imap]\nprotocol = imap\nlisten = 127.0.0.1:{imap}\nauth_http = 127.0.0.1:{service}/auth\n"
+            "auth_http_preset = mailu\nauth_http_header =\n    Client-Ip 192.0.2.7\n    X-At $server_addr $session_id"
+        )
+        gateway = Gateway(settings, self.reactor)
+        gateway.privilegedStartService()
+        gateway.startService()
+        self.addCleanup(gateway.stopService)
+        endpoint = TCP4ClientEndpoint(self.reactor, "127.0.0.1", imap)
+        client: Any = await endpoint.connect(Factory.forProtocol(Talk))
+        ports = (str(imap), str(client.transport.getHost().port))
+        heard = await client.asks(b"a LOGIN joe@example.com no", b"\r\na ")
+        await client.lost
+        self.assertTrue(heard.endswith(b"\r\na NO [AUTHENTICATIONFAILED] Authentication credentials invalid\r\n"))
+        self.assertEqual((self.asked["Auth-Port"], self.asked["Client-Port"]), ports)
+        self.assertRegex(self.asked["X-At"], r"\A127\.0\.0\.1 \S+\Z")
 
 
 def mailuForDovecot(question: Question) -> Reply:

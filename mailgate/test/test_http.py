@@ -35,7 +35,7 @@ from mailgate.httpresponse import ResponseHead
 from mailgate.interfaces import IAuthenticator
 from mailgate.journal import Journal
 from mailgate.leanreactor import LeanReactor
-from mailgate.login import Backend, Client, Credentials, Denial, LoginRequest, Method, Route, Trouble
+from mailgate.login import Backend, Client, Credentials, Denial, Fact, LoginRequest, Method, Route, Trouble
 from mailgate.test.test_authsettings import server, settings
 from mailgate.test.test_httpagent import FakeEndpoint
 
@@ -641,14 +641,27 @@ class BuildTests(SynchronousTestCase):
         authenticator.authenticate(REQUEST)
         return reactor
 
-    def logins(self, **others):
-        """How often the service is asked, where a login is judged three times with settings C{others}."""
+    def logins(self, requests=(REQUEST,) * 3, **others):
+        """How often the service is asked, where C{requests} are judged with settings C{others}."""
         reactor = MemoryReactorClock()
         authenticator = KIND.build(server(settings(**others)), None, reactor, Journal())
         verifyObject(IAuthenticator, authenticator)
-        for _ in range(3):
-            authenticator.authenticate(REQUEST)
+        for request in requests:
+            authenticator.authenticate(request)
         return len(reactor.tcpClients)
+
+    def test_facts(self):
+        """What the headers tell of a connection is asked for, a preset's headers too."""
+        self.assertEqual(KIND.facts(server(settings())), set())
+        headers = ((b"A", b"$ssl_server_name"), (b"B", b"$session_id"))
+        self.assertEqual(KIND.facts(server(settings(headers=headers))), {Fact.DETAILS, Fact.SESSION})
+        self.assertEqual(KIND.facts(server(settings(preset="mailu"))), {Fact.LOCAL})
+
+    def test_cachedHeaders(self):
+        """With the cache a client is asked about again where it comes to another port, not where it comes from one."""
+        for changed, asked in (({"port": 4712, "session": "8"}, 1), ({"localPort": 25}, 2)):
+            again = evolve(REQUEST, client=evolve(REQUEST.client, **changed))
+            self.assertEqual(self.logins((REQUEST, again), cacheTTL=60.0, preset="nauthilus"), asked)
 
     def test_cache(self):
         """There is a cache where auth_cache_ttl is given; by default there is none."""
