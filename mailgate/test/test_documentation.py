@@ -283,12 +283,12 @@ class AuthHTTPTests(SynchronousTestCase):
 
     def test_configurations(self) -> None:
         """There is one for each preset, and it is good: nothing is warned of."""
-        presets = []
+        presets: list[str | None] = []
         for ini in codeBlocks(document("docs", "auth_http.rst"), "ini"):
             settings = parse(ini)
             self.assertEqual(settings.warnings, ())
             presets += {server[HTTPSettings].preset for server in settings.servers}
-        self.assertEqual(sorted(presets), sorted(PRESETS))
+        self.assertEqual(sorted(map(str, presets)), sorted(PRESETS))
 
 
 class ReadmeTests(SynchronousTestCase):
