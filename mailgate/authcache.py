@@ -33,7 +33,8 @@ __all__ = ["CACHED_METHODS", "CachedAuthenticator", "IJudge", "Judgement", "cach
 CACHED_METHODS = (Method.PLAIN,)
 """
 The methods whose answers are stored. A digest is never asked about twice; under C{none} each message is to be judged,
-for greylisting and the like; C{external} is about a certificate, which the service is not told of.
+for greylisting and the like; C{external} is about a certificate, which may have been revoked since; a token of OAuth
+expires when it will.
 """
 
 LONGEST_REFUSAL = 10.0
@@ -304,7 +305,7 @@ def _asked(request: LoginRequest, told: tuple[Any, ...] = ()) -> bytes:
 
 def _certified(details: TLSDetails) -> tuple[Any, ...]:
     certificate = details.certificate
-    return details.verification, None if certificate is None else certificate.pem
+    return details.verification, None if certificate is None else astuple(certificate)
 
 
 def _framed(values: tuple[Any, ...]) -> bytes:

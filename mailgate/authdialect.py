@@ -28,6 +28,7 @@ __all__ = [
     "Dialect",
     "Untellable",
     "headerText",
+    "literal",
     "nginxEscape",
 ]
 
@@ -184,6 +185,12 @@ def _template(value: bytes) -> bytes | _Template:
 
     form = _REFERENCE.sub(replace, value.replace(b"%", b"%%"))
     return _Template(form, tuple(variables)) if variables else form.replace(b"%%", b"%")
+
+
+def literal(value: bytes) -> list[str]:
+    """What C{value} has in the form of variables, and is sent as it is, as there are none of those names."""
+    names = [(match[1] or match[2]).decode("ascii") for match in _REFERENCE.finditer(value)]
+    return [name for name in names if name not in VARIABLES and name != _DOLLAR]
 
 
 def _templates(dialect: Dialect) -> tuple[tuple[bytes, bytes | _Template], ...]:

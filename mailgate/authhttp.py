@@ -20,7 +20,8 @@ from attrs import frozen
 from twisted.internet.abstract import isIPv6Address
 from twisted.web.http_headers import Headers
 
-from mailgate.authdialect import NGINX, PLACEHOLDER, Dialect, headerText
+from mailgate.authdialect import NGINX, PLACEHOLDER, Dialect
+from mailgate.authdialect import headerText as _line
 from mailgate.directives import LONGEST_SOCKET_PATH, isHostName
 from mailgate.httpheaders import PreparedHeaders
 from mailgate.journal import printable
@@ -65,16 +66,16 @@ def question(request: LoginRequest, dialect: Dialect = NGINX) -> PreparedHeaders
         (b"Auth-Pass", dialect.escapePassword(secret)),
     ]
     if credentials.method.isDigest:
-        fields.append((b"Auth-Salt", headerText(credentials.salt)))
+        fields.append((b"Auth-Salt", _line(credentials.salt)))
     fields.append((b"Auth-Protocol", dialect.protocolName(request)))
     fields.append((b"Auth-Login-Attempt", b"%d" % request.attempt))
-    fields.append((b"Client-IP", headerText(client.host.encode("utf-8", "replace"))))
+    fields.append((b"Client-IP", _line(client.host.encode("utf-8", "replace"))))
     if request.protocol == "smtp":
-        fields.append((b"Client-Host", headerText(client.name.encode("utf-8", "replace"))))
+        fields.append((b"Client-Host", _line(client.name.encode("utf-8", "replace"))))
     if credentials.method is Method.NONE:
-        fields.append((b"Auth-SMTP-Helo", headerText(envelope.helo)))
-        fields.append((b"Auth-SMTP-From", headerText(envelope.mail)))
-        fields.append((b"Auth-SMTP-To", headerText(envelope.recipient)))
+        fields.append((b"Auth-SMTP-Helo", _line(envelope.helo)))
+        fields.append((b"Auth-SMTP-From", _line(envelope.mail)))
+        fields.append((b"Auth-SMTP-To", _line(envelope.recipient)))
     if client.tls is not None:
         fields.append((b"Auth-SSL", b"on"))
         fields.append((b"Auth-SSL-Protocol", client.tls.protocol.encode("ascii")))
@@ -164,7 +165,7 @@ def _withCode(protocol: str, text: bytes | None, code: bytes) -> bytes | None:
 
 def _clean(text: bytes | None) -> bytes | None:
     """C{text}, unless it is empty or holds a control character: then the protocol has words of its own."""
-    return text if text and headerText(text) == text else None
+    return text if text and _line(text) == text else None
 
 
 @lru_cache(1024)

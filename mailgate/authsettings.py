@@ -15,7 +15,7 @@ from attrs import field, frozen
 from twisted.internet.abstract import isIPAddress, isIPv6Address
 
 from mailgate.authcache import cacheSize
-from mailgate.authdialect import ESCAPES, PROTOCOL_NAMES, Dialect
+from mailgate.authdialect import ESCAPES, PROTOCOL_NAMES, VARIABLES, Dialect, literal
 from mailgate.authpresets import PRESETS, Preset, dialectOf
 from mailgate.directives import (
     LONGEST_SOCKET_PATH,
@@ -27,6 +27,7 @@ from mailgate.directives import (
     flag,
     isHostName,
     lines,
+    nearest,
     oneOf,
     path,
     seconds,
@@ -178,10 +179,15 @@ class HTTPSettings:
             yield server.problem(f"{server.protocol}_auth", message)
 
     def warnings(self, server: ServerSettings) -> Iterator[Problem]:
-        """Say so where the service of the preset knows nothing of the protocol."""
+        """Say so where the service of the preset knows nothing of the protocol, and where a variable is misspelt."""
         if self.preset is not None and server.protocol not in PRESETS[self.preset].protocols:
             message = f"this service is known to answer for {' and '.join(PRESETS[self.preset].protocols)} only"
             yield server.problem("auth_http_preset", message, self.preset)
+        for header, value in self.headers:
+            for hint in filter(None, (nearest(name, list(VARIABLES)) for name in literal(value))):
+                # The value itself may be a secret.
+                message = f"the value of {header.decode('ascii')} has a $ in it that is sent as it is{hint}"
+                yield server.problem("auth_http_header", message)
 
 
 def _offered(server: ServerSettings) -> tuple[str, ...]:

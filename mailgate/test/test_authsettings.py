@@ -194,6 +194,14 @@ class DialectTests(SynchronousTestCase):
             self.assertTrue(warning.endswith(f"[server x] auth_http_preset = {preset}: {told}"), warning)
         self.assertEqual(self.configured("auth_http_preset = mailu", protocol="smtp")[1], [])
 
+    def test_misspelt(self):
+        """What is nearly a variable is warned of, without the value; what is only a dollar sign is not."""
+        _, (warning,) = self.configured("auth_http_header = X-A hush $remote_adr $remote_addr")
+        told = "the value of X-A has a $ in it that is sent as it is; did you mean remote_addr?"
+        self.assertTrue(warning.endswith(f"[server x] auth_http_header: {told}"), warning)
+        self.assertNotIn("hush", warning)
+        self.assertEqual(self.configured("auth_http_header = X-A pa$word$ ${dollar}remote_addr $1 ${x}")[1], [])
+
     def test_digestsAndRoutes(self):
         """A service that is not shown passwords cannot be asked about digests: a backend has no use for them."""
         problem = self.problem("auth_http_pass = off", "pop3_auth = plain cram-md5 apop", protocol="pop3")
