@@ -26,14 +26,15 @@ from zope.interface import implementer
 
 from mailgate.directives import size
 from mailgate.interfaces import IAuthenticator
-from mailgate.login import Denial, LoginRequest, Method, Route, Trouble
+from mailgate.login import Denial, LoginRequest, Method, Route, TLSDetails, Trouble
 
 __all__ = ["CACHED_METHODS", "CachedAuthenticator", "IJudge", "Judgement", "cacheSize"]
 
 CACHED_METHODS = (Method.PLAIN,)
 """
 The methods whose answers are stored. A digest is never asked about twice; under C{none} each message is to be judged,
-for greylisting and the like; C{external} is about a certificate, which the service is not told of.
+for greylisting and the like; C{external} is about a certificate, which may have been revoked since; a token of OAuth
+expires when it will.
 """
 
 LONGEST_REFUSAL = 10.0
@@ -196,8 +197,9 @@ class CachedAuthenticator:
     Gives an acceptance by C{inner} again for C{ttl} seconds, a refusal for less, a failure never; all that is stored
     takes C{size} bytes or so. Those who ask the same while it is being asked wait together for one answer.
 
-    C{setting} is what all the questions have in common and the service is told, of values that C{marshal} can write.
-    C{randomness(n)} gives so many bytes that nobody can guess.
+    C{setting} is what all the questions have in common and the service is told, C{told(request)} what it is told of
+    this one in headers of its own; both of values that C{marshal} can write. C{randomness(n)} gives so many bytes that
+    nobody can guess.
     """
 
     def __init__(
@@ -208,8 +210,10 @@ class CachedAuthenticator:
         size: int,
         setting: tuple[Any, ...],
         randomness: Callable[[int], bytes],
+        told: Callable[[LoginRequest], tuple[Any, ...]],
     ) -> None:
         self._inner = inner
+        self._told = told
         self._clock = clock
         self._acceptanceTTL = ttl
         self._refusalTTL = min(ttl / 6, LONGEST_REFUSAL)
@@ -225,7 +229,7 @@ class CachedAuthenticator:
         if request.credentials.method not in CACHED_METHODS:
             return self._inner.authenticate(request)
         mac = self._mac.copy()
-        mac.update(_asked(request))
+        mac.update(_asked(request, self._told(request)))
         digest = mac.digest()
         name, key = digest[:32], digest[32:]
         now = self._clock.seconds()
@@ -274,14 +278,14 @@ class CachedAuthenticator:
         return nonce + AESGCM(key).encrypt(nonce, password, None)
 
 
-def _asked(request: LoginRequest) -> bytes:
+def _asked(request: LoginRequest, told: tuple[Any, ...] = ()) -> bytes:
     """
     All that the service is told of C{request}, for L{CACHED_METHODS}, the number of the attempt too: it may answer the
-    fifth otherwise than the first. Of TLS everything that is known, whether it is told or not; but not the client's
-    port, which a PROXY header tells: no two of its connections have the same, and nobody would ever ask again.
+    fifth otherwise than the first. Of TLS everything that is known, whether it is told or not. Not the port that the
+    client has come from: it is another for every connection.
     """
     credentials, client = request.credentials, request.client
-    proxied = client.proxied
+    proxied, details = client.proxied, client.details
     return _framed(
         (
             request.protocol,
@@ -293,8 +297,15 @@ def _asked(request: LoginRequest) -> bytes:
             client.name,
             None if client.tls is None else astuple(client.tls),
             None if proxied is None else (proxied.source, proxied.destination, proxied.destinationPort),
+            None if details is None else _certified(details),
+            told,
         )
     )
+
+
+def _certified(details: TLSDetails) -> tuple[Any, ...]:
+    certificate = details.certificate
+    return details.verification, None if certificate is None else astuple(certificate)
 
 
 def _framed(values: tuple[Any, ...]) -> bytes:

@@ -2,28 +2,43 @@
 """
 The protocol of nginx's C{auth_http}, without its transport: a login as a question in headers, and headers as an answer.
 
-The question is that of nginx's C{ngx_mail_auth_http_module.c} to the byte. The answer is read as nginx reads it, with
-these differences: an answer without C{Auth-Status} is none (nginx lets the client in); C{Auth-Server} may be a host
-name, an address in brackets, or C{unix:/path}, and missing where there is a default backend; a text that could break a
-line is not passed on.
+The question is that of nginx's C{ngx_mail_auth_http_module.c} to the byte, unless a L{Dialect} wants another. The
+answer is read as nginx reads it, with these differences: one without C{Auth-Status} is none, unless the L{Dialect} says
+otherwise (nginx lets the client in); C{Auth-Server} may be a host name, an address in brackets, or C{unix:/path}, and
+missing where there is a default backend; a text that could break a line is not passed on. C{Auth-Error-SASL} is
+freenginx's.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from base64 import b64decode
+from collections.abc import Iterator
 from functools import lru_cache
+from urllib.parse import unquote_to_bytes
 
 from attrs import frozen
 from twisted.internet.abstract import isIPv6Address
 from twisted.web.http_headers import Headers
 
+from mailgate.authdialect import NGINX, PLACEHOLDER, Dialect
+from mailgate.authdialect import headerText as _line
 from mailgate.directives import LONGEST_SOCKET_PATH, isHostName
 from mailgate.httpheaders import PreparedHeaders
 from mailgate.journal import printable
-from mailgate.login import Backend, Denial, LoginRequest, Method, ProxiedAddresses, Route, Trouble, fitForWire
+from mailgate.login import (
+    Backend,
+    Credentials,
+    Denial,
+    LoginRequest,
+    Method,
+    ProxiedAddresses,
+    Route,
+    Trouble,
+    fitForWire,
+)
 
-__all__ = ["Unusable", "Wait", "question", "route", "verdict"]
+__all__ = ["Unusable", "Wait", "hasStatus", "question", "route", "verdict"]
 
 LONGEST_WAIT = 3600
 """Seconds: a longer C{Auth-Wait} counts as this. No mail client waits a tenth of it."""
@@ -31,34 +46,21 @@ LONGEST_WAIT = 3600
 LEAST_PAUSE = 1
 """Seconds between two questions where C{WAIT} comes without C{Auth-Wait}; nginx asks again at once, and for ever."""
 
-
-_ESCAPED = re.compile(rb"[\x00-\x20%]")
-_CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 _SECONDS = re.compile(rb"[0-9]{1,18}")
 _PORT = re.compile(rb"0{0,9}[0-9]{1,5}")
 _SOCKET = re.compile(rb"unix:(/[!-~]{1,%d})" % (LONGEST_SOCKET_PATH - 1))
 _NUMBERS = re.compile(r"[0-9.]+")
 _IPV6 = re.compile(r"[0-9A-Fa-f:.]+")
+_RESPONSE_CODE = re.compile(rb"[A-Z][A-Z0-9-]{0,63}")
+_ERR = b"-ERR "
+
+_PASSWORDS = (Method.PLAIN, Method.XOAUTH2, Method.OAUTHBEARER)
+"""The methods whose secret is as good at the backend as it is here."""
+
+_OAUTH = (Method.XOAUTH2, Method.OAUTHBEARER)
 
 
 # The question.
-
-
-def _percent(match: re.Match[bytes]) -> bytes:
-    return b"%%%02X" % match[0][0]
-
-
-def _escape(raw: bytes) -> bytes:
-    """C{raw} as nginx escapes C{Auth-User} and C{Auth-Pass}: 0x00 to 0x20 and C{%}, nothing else."""
-    return _ESCAPED.sub(_percent, raw)
-
-
-def _line(raw: bytes) -> bytes:
-    """
-    C{raw} for the headers that nginx writes as it has them. So do we, but for control characters other than TAB, which
-    nginx lets through, and with them whole headers: they become C{%XX}.
-    """
-    return _CONTROL.sub(_percent, raw)
 
 
 def _proxied(told: ProxiedAddresses) -> Iterator[tuple[bytes, bytes]]:
@@ -69,17 +71,22 @@ def _proxied(told: ProxiedAddresses) -> Iterator[tuple[bytes, bytes]]:
     yield b"Proxy-Protocol-Server-Port", b"%d" % told.destinationPort
 
 
-def question(request: LoginRequest, configured: Sequence[tuple[bytes, bytes]]) -> PreparedHeaders:
-    """The headers that put C{request} to a service, in the order of nginx's C{ngx_mail_auth_http_create_request}."""
+def question(request: LoginRequest, dialect: Dialect = NGINX) -> PreparedHeaders:
+    """
+    The headers that put C{request} to a service, in the order of nginx's C{ngx_mail_auth_http_create_request}.
+
+    @raise mailgate.authdialect.Untellable: C{dialect} has no way to say the login's name or password.
+    """
     credentials, client, envelope = request.credentials, request.client, request.envelope
+    secret = PLACEHOLDER if not dialect.showsPassword and credentials.method in _PASSWORDS else credentials.secret
     fields = [
         (b"Auth-Method", credentials.method.value.encode("ascii")),
-        (b"Auth-User", _escape(credentials.user)),
-        (b"Auth-Pass", _escape(credentials.secret)),
+        (b"Auth-User", dialect.escapeUser(credentials.user)),
+        (b"Auth-Pass", dialect.escapePassword(secret)),
     ]
     if credentials.method.isDigest:
         fields.append((b"Auth-Salt", _line(credentials.salt)))
-    fields.append((b"Auth-Protocol", request.protocol.encode("ascii")))
+    fields.append((b"Auth-Protocol", dialect.protocolName(request)))
     fields.append((b"Auth-Login-Attempt", b"%d" % request.attempt))
     fields.append((b"Client-IP", _line(client.host.encode("utf-8", "replace"))))
     if request.protocol == "smtp":
@@ -94,7 +101,7 @@ def question(request: LoginRequest, configured: Sequence[tuple[bytes, bytes]]) -
         fields.append((b"Auth-SSL", b"on"))
         fields.append((b"Auth-SSL-Protocol", client.tls.protocol.encode("ascii")))
         fields.append((b"Auth-SSL-Cipher", client.tls.cipher.encode("ascii")))
-    fields.extend(configured)
+    fields.extend(dialect.fields(request))
     return PreparedHeaders(fields)
 
 
@@ -118,41 +125,80 @@ def _last(headers: Headers, name: bytes) -> bytes | None:
     return values[-1].strip(b" ") if values else None
 
 
-def verdict(headers: Headers) -> Denial | Wait | None:
-    """What C{Auth-Status} says: L{None} is C{OK}. A refusal goes before C{WAIT}, and that before C{OK}."""
+def hasStatus(headers: Headers) -> bool:
+    """Whether there is an C{Auth-Status} that says anything."""
+    return any(headers.getRawHeaders(b"Auth-Status", ()))
+
+
+def verdict(request: LoginRequest, headers: Headers, dialect: Dialect = NGINX) -> Denial | Wait | None:
+    """
+    What C{Auth-Status} says to C{request}: L{None} is C{OK}. A refusal goes before C{WAIT}, and that before C{OK}.
+
+    It says nothing only where C{dialect} accepts that: then it is C{OK} if it is absent, or empty in SMTP, and a
+    refusal without words if it is empty in IMAP or POP3.
+    """
     given = headers.getRawHeaders(b"Auth-Status", ())
     if given == [b"OK"]:
         return None
     statuses = [status.strip(b" ") for status in given]
+    if dialect.acceptsMissing and request.protocol == "smtp" and not any(statuses):
+        return None
     texts = [status for status in statuses if status not in (b"OK", b"WAIT")]
-    pause = _last(headers, b"Auth-Wait") or b""
-    wait = min(int(pause), LONGEST_WAIT) if _SECONDS.fullmatch(pause) else 0
+    wait = _pause(headers)
     if texts:
-        text = _clean(texts[-1])
-        code = _clean(_last(headers, b"Auth-Error-Code"))
-        return Denial(Trouble.DENIED, text=text, code=code, wait=wait, close=not wait)
+        text, code = _clean(texts[-1]), _clean(_last(headers, b"Auth-Error-Code"))
+        if dialect.codesForAll and code is not None:
+            text = _withCode(request.protocol, text, code)
+        challenge = _challenge(headers) if request.credentials.method in _OAUTH else None
+        return Denial(Trouble.DENIED, text=text, code=code, wait=wait, close=not wait, challenge=challenge)
     if b"WAIT" in statuses:
         return Wait(wait or LEAST_PAUSE)
     return None
 
 
+def _pause(headers: Headers) -> int:
+    """The seconds of C{Auth-Wait}, 0 without; what is no number might as well not be there."""
+    given = [value.strip(b" ") for value in headers.getRawHeaders(b"Auth-Wait", ())]
+    numbers = [value for value in given if _SECONDS.fullmatch(value)]
+    return min(int(numbers[-1]), LONGEST_WAIT) if numbers else 0
+
+
+def _challenge(headers: Headers) -> bytes | None:
+    """C{Auth-Error-SASL}, if it is base64, and not empty."""
+    given = _last(headers, b"Auth-Error-SASL") or b""
+    try:
+        return given if b64decode(given, validate=True) else None
+    except ValueError:
+        return None
+
+
+def _withCode(protocol: str, text: bytes | None, code: bytes) -> bytes | None:
+    """
+    C{text} with a C{code} that is meant for C{protocol}: for IMAP the response code without its brackets (RFC 5530),
+    for POP3 the whole line that is to be sent.
+    """
+    if protocol == "imap" and _RESPONSE_CODE.fullmatch(code) and not (text or b"").startswith(b"["):
+        return b"[%b] %b" % (code, text or b"Authentication failed")
+    if protocol == "pop3" and code.startswith(_ERR):
+        return code[len(_ERR) :].strip(b" ") or text
+    return text
+
+
 def _clean(text: bytes | None) -> bytes | None:
     """C{text}, unless it is empty or holds a control character: then the protocol has words of its own."""
-    return text if text and not _CONTROL.search(text) else None
+    return text if text and _line(text) == text else None
 
 
 @lru_cache(1024)
-def _backend(address: bytes | None, port: bytes | None) -> Backend:
+def _backend(address: bytes, port: bytes) -> Backend:
     """
     Where the account lives. A site has some backends and many logins: what was found out once is known.
 
-    @raise Unusable: the service did not say, or said nonsense.
+    @raise Unusable: the service said nonsense.
     """
-    socket = _SOCKET.fullmatch(address or b"")
+    socket = _SOCKET.fullmatch(address)
     if socket is not None:
         return Backend(f"unix:{socket[1].decode('ascii')}", 0)
-    if not address or not port:
-        raise Unusable("did not send server or port")
     host = _host(address)
     if host is None:
         raise Unusable(f'sent invalid server address:"{printable(address)}"')
@@ -175,22 +221,48 @@ def _host(raw: bytes) -> str | None:
     return text if isHostName(text) else None
 
 
-def route(request: LoginRequest, headers: Headers, default: Backend | None) -> Route:
+def route(request: LoginRequest, headers: Headers, default: Backend | None, dialect: Dialect = NGINX) -> Route:
     """
-    The acceptance of C{request}.
+    The acceptance of C{request}. Where it names no backend C{default} is meant, if the service has said C{OK} at all.
 
     @raise Unusable: something is missing from it, or wrong with it.
     """
-    credentials = request.credentials
     givenUser, givenPassword = _last(headers, b"Auth-User"), _last(headers, b"Auth-Pass")
-    user = credentials.user if givenUser is None else givenUser
-    password = givenPassword
-    if password is None and credentials.method is Method.PLAIN:
-        password = credentials.secret
-    address, port = _last(headers, b"Auth-Server"), _last(headers, b"Auth-Port")
-    backend = default if default is not None and not (address or port) else _backend(address, port)
+    if givenUser is not None and dialect.escapesAnswer:
+        givenUser = unquote_to_bytes(givenUser)
+    user = request.credentials.user if givenUser is None else givenUser
+    password, judged = _password(request.credentials, givenPassword, dialect)
+    backend = default if not dialect.acceptsMissing or hasStatus(headers) else None
+    named = _address(headers)
+    if named is None and backend is None:
+        raise Unusable("did not send server or port")
     if password is None and request.protocol != "smtp":
         raise Unusable("did not send password")
+    if named is not None:
+        backend = _backend(*named)
+    assert backend is not None
     if not fitForWire(givenUser, givenPassword):
-        raise Unusable("sent a login or password with NUL in it")
-    return Route((backend,), user, password)
+        raise Unusable("sent a login or password with CR, LF or NUL in it")
+    return Route((backend,), user, password, judged)
+
+
+def _password(credentials: Credentials, given: bytes | None, dialect: Dialect) -> tuple[bytes | None, bool]:
+    """What to log in with at the backend, and whether the service has judged it."""
+    if credentials.method not in _PASSWORDS:
+        return given, True
+    if given is None:
+        return credentials.secret, dialect.showsPassword
+    if not dialect.showsPassword:
+        # Whoever knows a name would be let in.
+        raise Unusable("sent a password for a login whose own it was not shown")
+    return given, True
+
+
+def _address(headers: Headers) -> tuple[bytes, bytes] | None:
+    """C{Auth-Server} and C{Auth-Port}, which a unix socket does not need, or L{None} without both."""
+    address, port = _last(headers, b"Auth-Server") or b"", _last(headers, b"Auth-Port") or b""
+    if not address and not port:
+        return None
+    if not address or not (port or address.startswith(b"unix:")):
+        raise Unusable("did not send server or port")
+    return address, port

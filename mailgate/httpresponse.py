@@ -204,8 +204,8 @@ class ResponseParser:
             raise ProtocolError("the response changes the protocol, which nobody asked for")
         if not _FIELDS.fullmatch(rest):
             raise ProtocolError("the response has an invalid header")
-        # nginx takes a line without a colon for a header without a meaning.
-        fields = [(name, value[1:].strip(b" ")) for name, value in _EACH_FIELD.findall(rest) if value]
+        # A line without a colon is a header without a value for nginx: an Auth-Status of that kind is no "OK".
+        fields = [(name, value[1:].strip(b" ")) for name, value in _EACH_FIELD.findall(rest)]
         return ResponseHead(int(status[1]), code, status[3] or b"", tuple(fields))
 
     def _frame(self, head: ResponseHead) -> None:

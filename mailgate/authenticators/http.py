@@ -3,22 +3,20 @@
 nginx's C{auth_http}: an HTTP service judges logins and says where accounts live.
 
 The directives are those of U{nginx <https://nginx.org/en/docs/mail/ngx_mail_auth_http_module.html>}; unlike it we take
-several URLs, https, and keep connections. What is asked and answered: L{mailgate.authhttp}.
+several URLs, https, and keep connections. They are read in L{mailgate.authsettings}; what is asked and answered stands
+in L{mailgate.authhttp}.
 """
 
 from __future__ import annotations
 
 import os
-import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from http.cookiejar import CookieJar
 from operator import attrgetter
 from typing import Any
 
-from attrs import field, frozen
 from hyperlink import URL
 from treq.client import HTTPClient
-from twisted.internet.abstract import isIPAddress, isIPv6Address
 from twisted.internet.defer import CancelledError, Deferred, TimeoutError, succeed
 from twisted.internet.error import ConnectError
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
@@ -30,27 +28,18 @@ from twisted.web.http_headers import Headers
 from twisted.web.iweb import IAgent, IResponse
 from zope.interface import implementer
 
-from mailgate.authcache import CachedAuthenticator, IJudge, Judgement, cacheSize
-from mailgate.authhttp import Unusable, Wait, question, route, verdict
-from mailgate.directives import (
-    LONGEST_SOCKET_PATH,
-    Problem,
-    ServerSettings,
-    deadline,
-    directive,
-    flag,
-    isHostName,
-    lines,
-    path,
-    seconds,
-)
+from mailgate.authcache import CachedAuthenticator, IJudge, Judgement
+from mailgate.authdialect import Dialect, Untellable
+from mailgate.authhttp import Unusable, Wait, hasStatus, question, route, verdict
+from mailgate.authsettings import HTTPSettings, ServiceURL
+from mailgate.directives import ServerSettings
 from mailgate.httpagent import ExchangeCancelled, ExchangeFailed, KeepAliveAgent
 from mailgate.httpheaders import PreparedHeaders
 from mailgate.interfaces import AuthenticatorKind, IAuthenticator
 from mailgate.journal import Journal, printable
-from mailgate.login import Backend, Denial, LoginRequest, Method, Route, Trouble
+from mailgate.login import Backend, Denial, Fact, LoginRequest, Method, Route, Trouble
 from mailgate.names import endpointFor
-from mailgate.tls import backendTLS, loadTrust, trustProblems
+from mailgate.tls import backendTLS, loadTrust
 
 __all__ = ["KIND", "HTTPAuthenticator", "HTTPSettings", "ServiceURL"]
 
@@ -62,118 +51,6 @@ for its time-out, short enough that it is back in use soon after it has been men
 
 _FAILURES = (ExchangeFailed, ResponseFailed, ConnectError, TimeoutError)
 """What agents fail with when it is the service, or the way to it, that has failed."""
-
-
-# The directives.
-
-_AUTHORITY = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([A-Za-z0-9._-]+))(?::([0-9]*))?(?=[/?]|\Z)")
-_FORMS = "must be http://HOST[:PORT][/URI], https://…, HOST[:PORT][/URI] or unix:/PATH[:/URI]"
-
-
-@frozen
-class ServiceURL:
-    """
-    One URL of C{auth_http}: C{host} is an address without brackets, a name, or C{unix:/path} (then C{port} is 0);
-    C{target} is what is asked for, the query included. As a string it is fit for a log: the query may be a secret.
-    """
-
-    tls: bool
-    host: str
-    port: int
-    target: str = field(repr=False)
-
-    def __str__(self) -> str:
-        shown = self.target.partition("?")[0]
-        if self.port == 0:
-            return f"http://{self.host}:{shown}"
-        name = f"[{self.host}]" if ":" in self.host else self.host
-        return f"{'https' if self.tls else 'http'}://{name}:{self.port}{shown}"
-
-    @property
-    def hostHeader(self) -> str:
-        """C{Host} as nginx writes it: without the port."""
-        if self.port == 0:
-            return "localhost"
-        return f"[{self.host}]" if ":" in self.host else self.host
-
-
-def _serviceURL(value: str) -> ServiceURL:
-    """
-    C{value} as nginx reads it, and C{https:} too.
-
-    @raise ValueError: it is none; the message does not hold it, as it may hold a secret.
-    """
-    if not re.fullmatch(r"[!-~]+", value) or "#" in value:
-        raise ValueError(f"holds a blank, a # or something that is not ASCII; {_FORMS}")
-    scheme, rest = re.fullmatch(r"(?i:(https?)://)?(.*)", value).groups()  # type: ignore[union-attr]
-    tls = (scheme or "").lower() == "https"
-    if rest[:5].lower() == "unix:":
-        if tls:
-            raise ValueError("https:// takes a host, not a unix socket")
-        return _unixURL(rest[5:])
-    authority = _AUTHORITY.match(rest)
-    if authority is None:
-        credentials = "; a password for the service goes into auth_http_header" if "@" in rest else ""
-        raise ValueError(_FORMS + credentials)
-    address, name, port = authority.groups()
-    if address is not None and not isIPv6Address(address):
-        raise ValueError(f"[{address}] is no IPv6 address")
-    if name is not None and not (isIPAddress(name) or isHostName(name)):
-        raise ValueError(f"{name} is neither an address nor a host name of letters, digits, - and .")
-    if port is None:
-        port = "443" if tls else "80"
-    if not (re.fullmatch("[0-9]{1,5}", port) and 0 < int(port) < 65536):
-        raise ValueError("has an invalid port; ports are 1 to 65535")
-    return ServiceURL(tls, address or name, int(port), _target(rest[authority.end() :]))
-
-
-def _unixURL(rest: str) -> ServiceURL:
-    socket, _, target = rest.partition(":")
-    if len(socket) > LONGEST_SOCKET_PATH:
-        raise ValueError(f"the path of a unix socket has at most {LONGEST_SOCKET_PATH} bytes")
-    if not socket.startswith("/") or (target and target[0] not in "/?"):
-        raise ValueError("must be unix:/PATH or unix:/PATH:/URI")
-    return ServiceURL(False, f"unix:{socket}", 0, _target(target))
-
-
-def _target(target: str) -> str:
-    return target if target.startswith("/") else f"/{target}"
-
-
-def _urls(value: str, folder: str) -> tuple[ServiceURL, ...]:
-    return tuple(map(_serviceURL, lines(value, folder)))
-
-
-def _headers(value: str, folder: str) -> tuple[tuple[bytes, bytes], ...]:
-    """nginx's C{auth_http_header NAME VALUE}, one a line; the value may be missing, or hold blanks."""
-    headers = []
-    for line in lines(value, folder):
-        name, text = [*line.split(None, 1), ""][:2]
-        # The messages do not hold the line: what it lacks may be the blank before a secret.
-        if not re.fullmatch(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+", name):
-            raise ValueError("must be NAME VALUE, the name that of an HTTP header and without a colon")
-        if re.search(r"[\0-\x08\x0a-\x1f\x7f]", text):
-            raise ValueError(f"the value of {name} holds a control character")
-        headers.append((name.encode("ascii"), text.encode("utf-8")))
-    return tuple(headers)
-
-
-@frozen
-class HTTPSettings:
-    """nginx's C{auth_http…}, what TLS needs, by the names of its other modules, and L{mailgate.authcache}'s."""
-
-    urls: tuple[ServiceURL, ...] = directive("auth_http", _urls, ())
-    headers: tuple[tuple[bytes, bytes], ...] = directive("auth_http_header", _headers, (), secret=True)
-    timeout: float = directive("auth_http_timeout", deadline, 60.0)
-    trusted: str | None = directive("auth_http_ssl_trusted_certificate", path, None)
-    verify: bool = directive("auth_http_ssl_verify", flag, True)
-    cacheTTL: float = directive("auth_cache_ttl", seconds, 0.0)
-    cacheSize: int = directive("auth_cache_size", cacheSize, 10 * 1024 * 1024)
-
-    def problems(self, server: ServerSettings) -> Iterator[Problem]:
-        """Load the certificates."""
-        yield from trustProblems(server, "auth_http_ssl_trusted_certificate", self.trusted)
-
 
 _IGNORANT = Protocol()
 """Takes bodies, and does nothing with them."""
@@ -206,7 +83,9 @@ class _NormalURL(URL):
 class _Service:
     """One URL, asked through C{agent}; before C{restsUntil} it is passed over where there are others."""
 
-    def __init__(self, url: ServiceURL, agent: IAgent, timeout: float, clock: IReactorTime) -> None:
+    def __init__(
+        self, url: ServiceURL, agent: IAgent, timeout: float, clock: IReactorTime, acceptsMissing: bool
+    ) -> None:
         self.url = url
         self.restsUntil = 0.0
         self._cookies = _NoCookies()
@@ -216,10 +95,12 @@ class _Service:
         self._normalURL = _NormalURL(URL.from_text(text))
         self._timeout = timeout
         self._clock = clock
+        self._acceptsMissing = acceptsMissing
 
     def ask(self, asked: PreparedHeaders) -> Deferred[Headers]:
         """
-        The headers of the service's answer to C{asked}, an C{Auth-Status} among them.
+        The headers of the service's answer to C{asked}, an C{Auth-Status} among them, unless that may be missing. It
+        may never in a 5xx: that is a service that has failed.
 
         It fails with L{ExchangeFailed}, or anything else of L{_FAILURES}, if there is none.
         """
@@ -242,7 +123,7 @@ class _Service:
         # For agents whose connection is held until the body has been read; ours has seen to that.
         response.deliverBody(_IGNORANT)
         headers: Headers = response.headers
-        if not any(headers.getRawHeaders(b"Auth-Status", ())):
+        if not hasStatus(headers) and (not self._acceptsMissing or response.code >= 500):
             raise ExchangeFailed("reading the response", f"{response.code} without Auth-Status")
         return headers
 
@@ -271,24 +152,27 @@ class _Asking:
 @implementer(IJudge)
 class HTTPAuthenticator:
     """
-    Asks the services of C{settings}, in their order, through the C{agents} that belong to them, until one answers.
+    Asks the services of C{settings}, in their order, through the C{agents} that belong to them, until one answers. All
+    of them speak C{dialect}.
     """
 
     def __init__(
         self,
         settings: HTTPSettings,
+        dialect: Dialect,
         default: Backend | None,
         clock: IReactorTime,
         journal: Journal,
         agents: Sequence[IAgent],
     ) -> None:
-        self._configured = settings.headers
+        self._dialect = dialect
         self._default = default
         self._clock = clock
         self._journal = journal
         self._agents = tuple(agents)
         self._services = [
-            _Service(url, agent, settings.timeout, clock) for url, agent in zip(settings.urls, agents, strict=True)
+            _Service(url, agent, settings.timeout, clock, dialect.acceptsMissing)
+            for url, agent in zip(settings.urls, agents, strict=True)
         ]
 
     def authenticate(self, request: LoginRequest) -> Deferred[Route | Denial]:
@@ -297,7 +181,13 @@ class HTTPAuthenticator:
 
     def judge(self, request: LoginRequest) -> Deferred[Judgement]:
         """As C{authenticate}; what came after C{WAIT} is not to be given again."""
-        return self._ask(_Asking(request, question(request, self._configured)))
+        try:
+            asked = question(request, self._dialect)
+        except Untellable:
+            host = request.client.host
+            self._journal.info("login of client {client} refused: no header can carry it unescaped", client=host)
+            return succeed(Judgement(Denial(Trouble.DENIED), storable=False))
+        return self._ask(_Asking(request, asked))
 
     def close(self) -> None:
         """Close the connections that are kept for later, where the agents are ours."""
@@ -333,14 +223,17 @@ class HTTPAuthenticator:
 
     def _answered(self, headers: Headers, service: _Service, asking: _Asking) -> Judgement | Deferred[Judgement]:
         service.restsUntil = 0.0
-        answer: Route | Denial | Wait | None = verdict(headers)
+        answer: Route | Denial | Wait | None = verdict(asking.request, headers, self._dialect)
+        if self._dialect.acceptsMissing and not hasStatus(headers):
+            taken = "an acceptance" if answer is None else "a refusal"
+            self._journal.warn("auth http server {url} sent no Auth-Status: {taken}", url=str(service.url), taken=taken)
         if isinstance(answer, Wait):
             asking.waited = True
             again: Deferred[None] = deferLater(self._clock, answer.seconds)
             return again.addCallback(lambda _: self._ask(asking))
         if answer is None:
             try:
-                answer = route(asking.request, headers, self._default)
+                answer = route(asking.request, headers, self._default, self._dialect)
             except Unusable as reason:
                 self._journal.error("auth http server {url} {reason}", url=str(service.url), reason=str(reason))
                 answer = Denial(Trouble.TEMPORARY)
@@ -360,15 +253,31 @@ def _build(server: ServerSettings, default: Backend | None, reactor: Any, journa
         tls = backendTLS(url.host, settings.verify, trust) if url.tls else None
         host, target = url.hostHeader.encode("ascii"), url.target.encode("ascii")
         agents.append(KeepAliveAgent(endpoint, reactor, host, target, tls))
-    asking = HTTPAuthenticator(settings, default, reactor, journal, agents)
+    dialect = settings.dialect(server)
+    asking = HTTPAuthenticator(settings, dialect, default, reactor, journal, agents)
     if not settings.cacheTTL:
         return asking
     return CachedAuthenticator(
-        asking, reactor, settings.cacheTTL, settings.cacheSize, (server.name, settings.headers), os.urandom
+        asking,
+        reactor,
+        settings.cacheTTL,
+        settings.cacheSize,
+        (server.name, dialect.headers),
+        os.urandom,
+        dialect.told,
     )
 
 
+def _facts(server: ServerSettings) -> Set[Fact]:
+    return server[HTTPSettings].dialect(server).facts
+
+
 KIND = AuthenticatorKind(
-    name="http", directive="auth_http", settings=HTTPSettings, methods=frozenset(Method), build=_build
+    name="http",
+    directive="auth_http",
+    settings=HTTPSettings,
+    methods=frozenset(Method),
+    build=_build,
+    facts=_facts,
 )
 """What C{auth_http} chooses."""

@@ -30,11 +30,13 @@ from mailgate.authcache import (
     Judgement,
     cacheSize,
 )
+from mailgate.authdialect import NGINX, Dialect
 from mailgate.authhttp import question
 from mailgate.interfaces import IAuthenticator
 from mailgate.login import (
     Backend,
     Client,
+    ClientCertificate,
     Credentials,
     Denial,
     Envelope,
@@ -42,6 +44,7 @@ from mailgate.login import (
     Method,
     ProxiedAddresses,
     Route,
+    TLSDetails,
     TLSState,
     Trouble,
 )
@@ -53,7 +56,10 @@ REQUEST = LoginRequest(
         "192.0.2.7",
         4711,
         TLSState("TLSv1.3", "TLS_AES_256_GCM_SHA384"),
-        proxied=ProxiedAddresses("192.0.2.7", 4711, "192.0.2.1", 143),
+        proxied=ProxiedAddresses("192.0.2.7", 4711, "198.51.100.1", 993),
+        details=TLSDetails(
+            verification="SUCCESS", certificate=ClientCertificate("CN=joe", "CN=ca", "1F", "ab" * 20, "joe", b"PEM")
+        ),
     ),
 )
 BACKENDS = (Backend("10.0.0.1", 143),)
@@ -65,7 +71,11 @@ NOT_TOLD = {
     "LoginRequest.tag",
     "Client.port",
     "Credentials.salt",
+    "Client.local",
+    "Client.localPort",
+    "Client.session",
     *(f"Envelope.{a.name}" for a in attrs.fields(Envelope)),
+    *(f"TLSDetails.{a.name}" for a in attrs.fields(TLSDetails) if a.name not in ("verification", "certificate")),
 }
 """What the service is not told of a password: it does not matter to what is stored."""
 
@@ -156,9 +166,11 @@ class CacheTestCase(SynchronousTestCase):
         self.drawn.append(len(self.drawn).to_bytes(n, "big"))
         return self.drawn[-1]
 
-    def make(self, ttl: float = 600.0, setting: tuple[Any, ...] = ("imap", ())) -> CachedAuthenticator:
+    def make(
+        self, ttl: float = 600.0, setting: tuple[Any, ...] = ("imap", ()), told: Any = NGINX.told
+    ) -> CachedAuthenticator:
         """A cache."""
-        return CachedAuthenticator(self.judge, self.clock, ttl, self.size, setting, self.randomness)
+        return CachedAuthenticator(self.judge, self.clock, ttl, self.size, setting, self.randomness, told)
 
     def ask(self, request: LoginRequest = REQUEST) -> Route | Denial:
         """The answer to C{request}, which comes at once."""
@@ -191,8 +203,11 @@ class QuestionTests(CacheTestCase):
         protocol, secret, host = "im", b"ses", "192.0.2"
         tls = TLSState("".join(["TLS", "v1.3"]), "".join(["TLS_AES_256", "_GCM_SHA384"]))
         credentials = Credentials(Method.PLAIN, b"".join([b"j", b"oe"]), secret + b"ame")
-        proxied = ProxiedAddresses(host + ".7", 4711, host + ".1", 143)
-        equal = LoginRequest(protocol + "ap", credentials, Client(host + ".7", 4711, tls, proxied=proxied))
+        assert REQUEST.client.details is not None
+        details = evolve(REQUEST.client.details, verification="".join(["SUC", "CESS"]))
+        equal = LoginRequest(
+            protocol + "ap", credentials, evolve(REQUEST.client, host=host + ".7", tls=tls, details=details)
+        )
         self.assertEqual(equal, REQUEST)
         self.assertFalse(self.isAsked(equal))
 
@@ -204,6 +219,18 @@ class QuestionTests(CacheTestCase):
         for name, other in changed.items():
             self.assertEqual(self.isAsked(other), name not in (*NOT_TOLD, PASSED_OVER), name)
 
+    def test_told(self) -> None:
+        """Headers with variables make another question of it, unless they differ from connection to connection."""
+        dialect = Dialect(
+            ((b"Port", b"$server_port"), (b"Name", b"$ssl_server_name"), (b"Each", b"$remote_port $session_id"))
+        )
+        self.cache = self.make(told=dialect.told)
+        self.ask()
+        client = evolve(REQUEST.client, port=4712, session="another")
+        self.assertFalse(self.isAsked(evolve(REQUEST, client=client)))
+        self.assertTrue(self.isAsked(evolve(REQUEST, client=evolve(client, localPort=25))))
+        self.assertTrue(self.isAsked(evolve(REQUEST, client=evolve(client, details=TLSDetails("mail.example")))))
+
     def test_headers(self) -> None:
         """Whatever changes a header of the question is asked, SMTP's among them."""
         for protocol in ("imap", "smtp"):
@@ -212,7 +239,7 @@ class QuestionTests(CacheTestCase):
             changed = [
                 other
                 for name, other in changes(asked)
-                if name != PASSED_OVER and question(other, ()).block != question(asked, ()).block
+                if name != PASSED_OVER and question(other).block != question(asked).block
             ]
             self.assertGreater(len(changed), 6)
             for other in changed:

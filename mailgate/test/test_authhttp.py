@@ -8,6 +8,7 @@ from attrs import evolve
 from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.http_headers import Headers
 
+from mailgate.authdialect import ESCAPES, PROTOCOL_NAMES, Dialect, Untellable
 from mailgate.authhttp import LONGEST_WAIT, Unusable, Wait, question, route, verdict
 from mailgate.login import (
     Backend,
@@ -30,7 +31,7 @@ DEFAULT = Backend("mail.example.com", 143)
 
 def block(request, *configured):
     """The header lines that ask about C{request}."""
-    return question(request, configured).block
+    return question(request, Dialect(configured)).block
 
 
 def plain(user=b"joe", secret=b"sesame", **changed):
@@ -139,9 +140,40 @@ class QuestionTests(SynchronousTestCase):
         salted = block(evolve(PLAIN, credentials=Credentials(Method.APOP, b"", b"", nasty)))
         self.assertIn(b"Auth-Salt: " + safe + b"\r\n", salted)
 
+    def test_dialect(self):
+        """A service's own way of writing names, passwords and protocols; all else stays as it is."""
+        dialect = Dialect(
+            headers=((b"Client-Port", b"$remote_port"),),
+            escapeUser=ESCAPES["none"],
+            escapePassword=ESCAPES["base64"],
+            protocolName=PROTOCOL_NAMES["zimbra"],
+        )
+        request = plain(b"j o%e", b"a b", client=Client("192.0.2.7", 4711, TLS))
+        self.assertEqual(
+            question(request, dialect).block,
+            b"Auth-Method: plain\r\nAuth-User: j o%e\r\nAuth-Pass: YSBi\r\nAuth-Protocol: imapssl\r\n"
+            b"Auth-Login-Attempt: 1\r\nClient-IP: 192.0.2.7\r\nAuth-SSL: on\r\nAuth-SSL-Protocol: TLSv1.3\r\n"
+            b"Auth-SSL-Cipher: TLS_AES_256_GCM_SHA384\r\nClient-Port: 4711\r\n",
+        )
+
+    def test_unescaped(self):
+        """Where nothing is escaped, a name or password that would not come out as it is, is not told at all."""
+        dialect = Dialect(escapeUser=ESCAPES["none"], escapePassword=ESCAPES["none"])
+        for user, secret in ((b"joe\r\nAuth-Pass: x", b"y"), (b"joe", b"sesame "), (b"joe", b"\0")):
+            self.assertRaises(Untellable, question, plain(user, secret), dialect)
+
+    def test_noPasswordShown(self):
+        """A service that routes is shown no password and no token; digests and empty secrets stay what they are."""
+        routing = Dialect(showsPassword=False)
+        for method in Method:
+            request = evolve(PLAIN, credentials=Credentials(method, b"joe", b"sesame", b"<salt>"))
+            shown = b"Auth-Pass: _password_\r\n" in question(request, routing).block
+            self.assertEqual(shown, method in (Method.PLAIN, Method.XOAUTH2, Method.OAUTHBEARER), method)
+            self.assertNotEqual(shown, b"sesame" in question(request, routing).block, method)
+
     def test_noSecretShown(self):
         """Neither the password nor an operator's key is in the question's repr."""
-        shown = repr(question(PLAIN, [(b"X-Key", b"hush")]))
+        shown = repr(question(PLAIN, Dialect(((b"X-Key", b"hush"),))))
         self.assertNotIn("sesame", shown)
         self.assertNotIn("hush", shown)
 
@@ -151,53 +183,156 @@ class VerdictTests(SynchronousTestCase):
 
     def test_accepted(self):
         """OK, exactly so, is an acceptance; Auth-Wait and Auth-Error-Code do not matter then."""
-        self.assertIsNone(verdict(headers("auth-STATUS: OK", "Auth-Wait: 5", "Auth-Error-Code: 550")))
+        self.assertIsNone(verdict(PLAIN, headers("auth-STATUS: OK", "Auth-Wait: 5", "Auth-Error-Code: 550")))
 
     def test_notQuiteOK(self):
         """Anything that is not exactly OK or WAIT is the text of a refusal."""
         for text in ("ok", "OK.", "wait", "OK WAIT"):
-            self.assertEqual(verdict(headers("Auth-Status: " + text)).text, text.encode())
+            self.assertEqual(verdict(PLAIN, headers("Auth-Status: " + text)).text, text.encode())
 
     def test_refused(self):
         """A refusal without Auth-Wait, or with 0, is told at once and ends the connection."""
         for wait in ((), ("Auth-Wait: 0",), ("Auth-Wait: -1",), ("Auth-Wait: soon",), ("Auth-Wait: ",)):
             self.assertEqual(
-                verdict(headers("Auth-Status: Go away", *wait)),
+                verdict(PLAIN, headers("Auth-Status: Go away", *wait)),
                 Denial(Trouble.DENIED, text=b"Go away", wait=0, close=True),
             )
 
     def test_refusedForNow(self):
         """With Auth-Wait the refusal is told later, and the client may try again."""
         self.assertEqual(
-            verdict(headers("Auth-Status: No", "Auth-Wait: 3", "Auth-Error-Code: 454 4.7.0")),
+            verdict(PLAIN, headers("Auth-Status: No", "Auth-Wait: 3", "Auth-Error-Code: 454 4.7.0")),
             Denial(Trouble.DENIED, text=b"No", code=b"454 4.7.0", wait=3, close=False),
         )
 
     def test_longestWait(self):
         """Nobody waits for years."""
-        self.assertEqual(verdict(headers("Auth-Status: No", "Auth-Wait: 99999999999999")).wait, LONGEST_WAIT)
+        self.assertEqual(verdict(PLAIN, headers("Auth-Status: No", "Auth-Wait: 99999999999999")).wait, LONGEST_WAIT)
 
     def test_severalTexts(self):
         """A refusal goes before OK and WAIT wherever it stands; of two the last is told."""
         for statuses in (("OK", "First", "Last"), ("First", "Last", "OK"), ("First", "WAIT", "Last", "WAIT")):
-            self.assertEqual(verdict(headers(*["Auth-Status: " + status for status in statuses])).text, b"Last")
+            self.assertEqual(verdict(PLAIN, headers(*["Auth-Status: " + status for status in statuses])).text, b"Last")
 
     def test_wait(self):
         """WAIT asks to be asked again after Auth-Wait seconds, or after one; OK beside it changes nothing."""
-        self.assertEqual(verdict(headers("Auth-Status: WAIT", "Auth-Wait: 7")), Wait(7))
+        self.assertEqual(verdict(PLAIN, headers("Auth-Status: WAIT", "Auth-Wait: 7")), Wait(7))
         for wait in ("Auth-Wait: 0", "Auth-Wait: x", "X: y"):
-            self.assertEqual(verdict(headers("Auth-Status: WAIT", "Auth-Status: OK", wait)), Wait(1))
+            self.assertEqual(verdict(PLAIN, headers("Auth-Status: WAIT", "Auth-Status: OK", wait)), Wait(1))
 
     def test_unfitText(self):
         """A text or code with a control character is not passed on, the refusal is; TAB is let through."""
         for unfit in ("a\0b", "a\x1bb", "a\x7fb", "\x08"):
-            denial = verdict(headers("Auth-Status: " + unfit, "Auth-Error-Code: " + unfit))
+            denial = verdict(PLAIN, headers("Auth-Status: " + unfit, "Auth-Error-Code: " + unfit))
             self.assertEqual(denial, Denial(Trouble.DENIED, close=True))
-        self.assertEqual(verdict(headers("Auth-Status: a\tb")).text, b"a\tb")
+        self.assertEqual(verdict(PLAIN, headers("Auth-Status: a\tb")).text, b"a\tb")
 
     def test_emptyText(self):
         """An empty status beside OK is a refusal without words."""
-        self.assertEqual(verdict(headers("Auth-Status: OK", "Auth-Status: ")), Denial(Trouble.DENIED, close=True))
+        given = headers("Auth-Status: OK", "Auth-Status: ")
+        self.assertEqual(verdict(PLAIN, given), Denial(Trouble.DENIED, close=True))
+
+    def test_lastWait(self):
+        """Of several Auth-Wait the last that is a number counts, as with nginx."""
+        for waits, expected in ((("5", "x"), 5), (("5", "7"), 7), (("x", "5", ""), 5), (("5", "0"), 0)):
+            denial = verdict(PLAIN, headers("Auth-Status: No", *[f"Auth-Wait: {wait}" for wait in waits]))
+            self.assertEqual((denial.wait, denial.close), (expected, not expected))
+
+    def test_blanks(self):
+        """Blanks around a status do not matter, tabs do: they are part of a text."""
+        self.assertIsNone(verdict(PLAIN, headers("Auth-Status:  OK ")))
+        self.assertEqual(verdict(PLAIN, headers("Auth-Status: \tOK")).text, b"\tOK")
+
+    def test_challenge(self):
+        """Auth-Error-SASL is what a client that tried OAuth is sent first, if it is base64, and for no other method."""
+        given = headers("Auth-Status: No", "Auth-Error-SASL: eyJzdGF0dXMiOiI0MDEifQ==")
+        for method in Method:
+            request = evolve(PLAIN, credentials=Credentials(method, b"joe", b"token", b"<salt>"))
+            challenge = verdict(request, given).challenge
+            if method in (Method.XOAUTH2, Method.OAUTHBEARER):
+                self.assertEqual(challenge, b"eyJzdGF0dXMiOiI0MDEifQ==")
+            else:
+                self.assertIsNone(challenge)
+
+    def test_badChallenge(self):
+        """One that is no base64 is none."""
+        request = evolve(PLAIN, credentials=Credentials(Method.XOAUTH2, b"joe", b"token"))
+        for bad in ("", "eyJ", "a b=", "eyJ\rx", "{}", "=", "äöü="):
+            given = headers("Auth-Status: No", f"Auth-Error-SASL: {bad}")
+            self.assertEqual(verdict(request, given), Denial(Trouble.DENIED, text=b"No", close=True))
+
+
+class MissingStatusTests(SynchronousTestCase):
+    """An answer without Auth-Status where that is read as nginx reads it."""
+
+    nginxs = Dialect(acceptsMissing=True)
+    routing = ("Auth-Server: 10.0.0.1", "Auth-Port: 143")
+
+    def verdict(self, *fields, protocol="imap"):
+        return verdict(evolve(PLAIN, protocol=protocol), headers(*fields), self.nginxs)
+
+    def test_absent(self):
+        """Without one everybody is let in."""
+        for protocol in ("imap", "pop3", "smtp"):
+            self.assertIsNone(self.verdict(*self.routing, protocol=protocol))
+
+    def test_empty(self):
+        """An empty one is a refusal without words in IMAP and POP3, Auth-Wait and all, and in SMTP an acceptance."""
+        given = ("Auth-Status: ", "Auth-Wait: 3", *self.routing)
+        for protocol in ("imap", "pop3"):
+            self.assertEqual(self.verdict(*given, protocol=protocol), Denial(Trouble.DENIED, wait=3))
+        self.assertIsNone(self.verdict(*given, protocol="smtp"))
+
+    def test_said(self):
+        """What is said counts as always, whatever is empty beside it."""
+        for protocol in ("imap", "smtp"):
+            self.assertEqual(self.verdict("Auth-Status: no", protocol=protocol).text, b"no")
+            self.assertEqual(self.verdict("Auth-Status: WAIT", protocol=protocol), Wait(1))
+            self.assertIsNotNone(self.verdict("Auth-Status: ", "Auth-Status: no", protocol=protocol))
+
+    def test_noDefault(self):
+        """The default backend is for those who have been accepted in so many words: an error page says nothing."""
+        self.assertRaises(Unusable, route, PLAIN, headers("X: y"), DEFAULT, self.nginxs)
+        self.assertEqual(route(PLAIN, headers(*self.routing), DEFAULT, self.nginxs).backends[0].host, "10.0.0.1")
+        self.assertEqual(route(PLAIN, headers("Auth-Status: OK"), DEFAULT, self.nginxs).backends, (DEFAULT,))
+
+
+class CodeTests(SynchronousTestCase):
+    """An Auth-Error-Code that is meant for every protocol, as Mailu sends it."""
+
+    mailus = Dialect(codesForAll=True)
+
+    def text(self, protocol, code, status="Wrong", dialect=mailus):
+        given = headers(f"Auth-Status: {status}", f"Auth-Error-Code: {code}")
+        return verdict(evolve(PLAIN, protocol=protocol), given, dialect).text
+
+    def test_imap(self):
+        """For IMAP it is the name of a response code."""
+        for code in ("AUTHENTICATIONFAILED", "PRIVACYREQUIRED", "LIMIT"):
+            self.assertEqual(self.text("imap", code), b"[%b] Wrong" % code.encode())
+        self.assertEqual(self.text("imap", "LIMIT", "a\0b"), b"[LIMIT] Authentication failed")
+
+    def test_imapOthers(self):
+        """What is no response code, and a text that has one, are left alone."""
+        for code in ("535 5.7.8", "limit", "LIMIT] BYE", "-ERR x", "A" * 65):
+            self.assertEqual(self.text("imap", code), b"Wrong")
+        self.assertEqual(self.text("imap", "LIMIT", "[UNAVAILABLE] Later"), b"[UNAVAILABLE] Later")
+
+    def test_pop3(self):
+        """For POP3 it is the whole line."""
+        self.assertEqual(self.text("pop3", "-ERR [LOGIN-DELAY] Retry later"), b"[LOGIN-DELAY] Retry later")
+        for code in ("-ERR", "-ERR\x08x", "AUTH", "-ERRx"):
+            self.assertEqual(self.text("pop3", code), b"Wrong")
+
+    def test_smtp(self):
+        """For SMTP it is what it is with nginx."""
+        self.assertEqual(self.text("smtp", "-ERR x"), b"Wrong")
+        self.assertEqual(self.text("smtp", "LIMIT"), b"Wrong")
+
+    def test_nginxs(self):
+        """For everybody else the code is SMTP's alone."""
+        self.assertEqual(self.text("imap", "LIMIT", dialect=Dialect()), b"Wrong")
+        self.assertEqual(self.text("pop3", "-ERR x", dialect=Dialect()), b"Wrong")
 
 
 class RouteTests(SynchronousTestCase):
@@ -277,11 +412,43 @@ class RouteTests(SynchronousTestCase):
                 self.assertEqual(route(asked, headers("Auth-Pass: sesame"), DEFAULT).password, b"sesame")
             self.assertIsNone(route(evolve(request, protocol="smtp"), headers(), DEFAULT).password)
 
+    def test_token(self):
+        """A token is the password at the backend, if the service sends no other."""
+        for method in (Method.XOAUTH2, Method.OAUTHBEARER):
+            request = evolve(PLAIN, credentials=Credentials(method, b"joe", b"token"))
+            self.assertEqual(route(request, headers(), DEFAULT), Route((DEFAULT,), b"joe", b"token"))
+            self.assertEqual(route(request, headers("Auth-Pass: x"), DEFAULT), Route((DEFAULT,), b"joe", b"x"))
+
+    def test_order(self):
+        """Where several things are wrong, the first that nginx names is named."""
+        external = evolve(PLAIN, credentials=Credentials(Method.EXTERNAL, b"joe"))
+        self.assertEqual(self.reasonFor(request=external), "did not send server or port")
+        bad = ("Auth-Server: a b", "Auth-Port: x")
+        self.assertEqual(self.reasonFor(*bad, request=external), "did not send password")
+        self.assertEqual(self.reasonFor(*bad), 'sent invalid server address:"a b"')
+
+    def test_routesOnly(self):
+        """Where the service was shown no password, nobody has judged it; one of the service's own is not used then."""
+        routing = Dialect(showsPassword=False)
+        self.assertEqual(route(PLAIN, headers(), DEFAULT, routing), Route((DEFAULT,), b"joe", b"sesame", judged=False))
+        self.assertRaises(Unusable, route, PLAIN, headers("Auth-Pass: master"), DEFAULT, routing)
+        external = evolve(PLAIN, credentials=Credentials(Method.EXTERNAL, b"joe"))
+        self.assertEqual(
+            route(external, headers("Auth-Pass: master"), DEFAULT, routing), Route((DEFAULT,), b"joe", b"master")
+        )
+
+    def test_escapedAnswer(self):
+        """A service that escapes the names that it sends is understood; what would break a line then is not used."""
+        zimbras = Dialect(escapesAnswer=True)
+        given = headers("Auth-User: ann%20b%25+c")
+        self.assertEqual(route(PLAIN, given, DEFAULT, zimbras).user, b"ann b%+c")
+        self.assertRaises(Unusable, route, PLAIN, headers("Auth-User: a%0d%0ab"), DEFAULT, zimbras)
+
     def test_unfitForWire(self):
         """A NUL of the service's is its failure; what a client has brought itself is the connector's to refuse."""
         for header in ("Auth-User: a\0b", "Auth-Pass: \0"):
             reason = self.reasonFor(header, default=DEFAULT)
-            self.assertEqual(reason, "sent a login or password with NUL in it")
+            self.assertEqual(reason, "sent a login or password with CR, LF or NUL in it")
         for bad in (b"a\r", b"a\nb", b"\0"):
             self.assertEqual(route(plain(secret=bad), headers(), DEFAULT).password, bad)
             self.assertEqual(route(plain(secret=bad), headers("Auth-Pass: x"), DEFAULT).password, b"x")

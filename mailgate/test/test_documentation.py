@@ -16,6 +16,8 @@ from attrs import evolve, fields, frozen
 from twisted.trial.unittest import SynchronousTestCase
 
 from mailgate import __version__
+from mailgate.authpresets import PRESETS
+from mailgate.authsettings import HTTPSettings
 from mailgate.config import knownDirectives, load, parse
 from mailgate.directives import ConfigurationError, Directive, Level, ListenAddress
 from mailgate.login import Trouble
@@ -272,6 +274,21 @@ class DocumentsTests(SynchronousTestCase):
         told = " ".join(document("docs", "running.rst").split())
         for protocol in PROTOCOLS.values():
             self.assertIn(protocol.server.wording[Trouble.TEMPORARY].decode(), told)
+
+
+class AuthHTTPTests(SynchronousTestCase):
+    """docs/auth_http.rst."""
+
+    skip = MISSING
+
+    def test_configurations(self) -> None:
+        """There is one for each preset, and it is good: nothing is warned of."""
+        presets: list[str | None] = []
+        for ini in codeBlocks(document("docs", "auth_http.rst"), "ini"):
+            settings = parse(ini)
+            self.assertEqual(settings.warnings, ())
+            presets += {server[HTTPSettings].preset for server in settings.servers}
+        self.assertEqual(sorted(map(str, presets)), sorted(PRESETS))
 
 
 class ReadmeTests(SynchronousTestCase):

@@ -28,129 +28,21 @@ from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
 from mailgate.authcache import CachedAuthenticator, IJudge, Judgement
-from mailgate.authenticators.http import KIND, REST, HTTPAuthenticator, HTTPSettings, ServiceURL
-from mailgate.directives import ServerSettings, directives
+from mailgate.authdialect import NGINX
+from mailgate.authenticators.http import KIND, REST, HTTPAuthenticator, HTTPSettings
 from mailgate.httpagent import HTTPResponse, KeepAliveAgent
 from mailgate.httpresponse import ResponseHead
 from mailgate.interfaces import IAuthenticator
 from mailgate.journal import Journal
 from mailgate.leanreactor import LeanReactor
-from mailgate.login import Backend, Client, Credentials, Denial, LoginRequest, Method, Route, Trouble
+from mailgate.login import Backend, Client, Credentials, Denial, Fact, LoginRequest, Method, Route, Trouble
+from mailgate.test.test_authsettings import server, settings
 from mailgate.test.test_httpagent import FakeEndpoint
 
 REQUEST = LoginRequest("imap", Credentials(Method.PLAIN, b"joe", b"sesame"), Client("192.0.2.7", 4711))
 ACCEPTED = ("Auth-Status: OK", "Auth-Server: 10.0.0.1", "Auth-Port: 143")
 ROUTE = Route((Backend("10.0.0.1", 143),), b"joe", b"sesame")
 UNDECIDED = Denial(Trouble.TEMPORARY)
-
-
-def read(option, value):
-    """C{value} as the parser of C{option} reads it."""
-    (found,) = [each for each in directives(HTTPSettings) if each.name == option]
-    return found.parse(value, "/etc/mailgate")
-
-
-def settings(urls="http://127.0.0.1:9000/auth", **others):
-    """Settings with C{urls}, one a line."""
-    return HTTPSettings(urls=read("auth_http", urls), **others)
-
-
-def server(group):
-    """A server whose settings are C{group}."""
-    return ServerSettings("imap", "imap", (), {HTTPSettings: group})
-
-
-class URLTests(SynchronousTestCase):
-    """What auth_http may be."""
-
-    def test_forms(self):
-        """All forms of nginx are understood, https too, with their default port and URI, as is their Host header."""
-        for value, url, host in (
-            ("http://127.0.0.1:9000/auth?x=1", ServiceURL(False, "127.0.0.1", 9000, "/auth?x=1"), "127.0.0.1"),
-            ("HTTP://auth.example.com", ServiceURL(False, "auth.example.com", 80, "/"), "auth.example.com"),
-            ("hTTps://auth.example.com/a", ServiceURL(True, "auth.example.com", 443, "/a"), "auth.example.com"),
-            ("https://auth.example.com:8443", ServiceURL(True, "auth.example.com", 8443, "/"), "auth.example.com"),
-            ("localhost", ServiceURL(False, "localhost", 80, "/"), "localhost"),
-            ("auth-server:9000/x/%20", ServiceURL(False, "auth-server", 9000, "/x/%20"), "auth-server"),
-            ("host:9000?query", ServiceURL(False, "host", 9000, "/?query"), "host"),
-            ("[::1]:9000/a", ServiceURL(False, "::1", 9000, "/a"), "[::1]"),
-            ("http://[2001:db8::1]", ServiceURL(False, "2001:db8::1", 80, "/"), "[2001:db8::1]"),
-            ("unix:/run/auth.sock", ServiceURL(False, "unix:/run/auth.sock", 0, "/"), "localhost"),
-            ("unix:/run/auth.sock:/a?b", ServiceURL(False, "unix:/run/auth.sock", 0, "/a?b"), "localhost"),
-            ("http://unix:/run/auth.sock:/a", ServiceURL(False, "unix:/run/auth.sock", 0, "/a"), "localhost"),
-        ):
-            self.assertEqual(read("auth_http", value), (url,))
-            self.assertEqual(url.hostHeader, host)
-
-    def test_several(self):
-        """There may be several, one a line."""
-        urls = read("auth_http", "http://a\n  https://b/c\n")
-        self.assertEqual(urls, (ServiceURL(False, "a", 80, "/"), ServiceURL(True, "b", 443, "/c")))
-
-    def test_shown(self):
-        """In a log stand scheme, host, port and path, and nothing of the query."""
-        for value, shown in (
-            ("https://a/b?secret", "https://a:443/b"),
-            ("a?secret", "http://a:80/"),
-            ("[::1]:1/b", "http://[::1]:1/b"),
-            ("unix:/run/a:/b?secret", "http://unix:/run/a:/b"),
-        ):
-            (url,) = read("auth_http", value)
-            self.assertEqual(str(url), shown)
-            self.assertNotIn("secret", repr(url))
-
-    def test_bad(self):
-        """What is no such URL is refused, in words that do not repeat it: it may hold a secret."""
-        for value in (
-            "", "http://", "https:///x", "ftp://secret/", "//secret", ":80", "host:", "host:0", "host:65536", "host:8x",
-            "host:" + "9" * 5000, "http://user:secret@host/", "host name/", "host/\x7f", "hôst", "host/#secret", "[::1",
-            "[1.2.3.4]:80", "[::g]", "::1", "unix:", "unix:run", "unix:/run:secret", "https://unix:/run:/", "a\\secret",
-        ):  # fmt: skip
-            error = self.assertRaises(ValueError, read, "auth_http", value)
-            self.assertNotIn("secret", str(error))
-            self.assertTrue(str(error))
-
-
-class SettingsTests(SynchronousTestCase):
-    """The other directives."""
-
-    def test_defaults(self):
-        """Without directives there is no service; the time-out is nginx's."""
-        self.assertEqual((HTTPSettings().urls, HTTPSettings().headers, HTTPSettings().timeout), ((), (), 60.0))
-
-    def test_headers(self):
-        """A header is a name and, after blanks, a value, which may hold blanks or be missing."""
-        self.assertEqual(
-            read("auth_http_header", "X-Key  a b: c \n x-Empty\nY\tä"),
-            ((b"X-Key", b"a b: c"), (b"x-Empty", b""), (b"Y", "ä".encode())),
-        )
-
-    def test_badHeaders(self):
-        """What would not be one header is refused, without repeating the value."""
-        for value in ("X-Key: secret", "X-Key:secret", "X(Y) secret", "X secret\0", "X a\rY:secret", "Ä secret"):
-            error = self.assertRaises(ValueError, read, "auth_http_header", value)
-            self.assertNotIn("secret", str(error))
-
-    def test_cache(self):
-        """The cache is off by default; its size is nginx's, and not too small."""
-        self.assertEqual((HTTPSettings().cacheTTL, HTTPSettings().cacheSize), (0.0, 10 * 1024 * 1024))
-        self.assertEqual((read("auth_cache_ttl", "5m"), read("auth_cache_size", "32k")), (300.0, 32768))
-        self.assertRaises(ValueError, read, "auth_cache_size", "31k")
-
-    def test_noSecretShown(self):
-        """Neither queries nor headers are in the repr of settings."""
-        shown = repr(settings("http://a/?hush", headers=((b"X-Key", b"hush"),)))
-        self.assertNotIn("hush", shown)
-
-    def test_problems(self):
-        """Certificates that cannot be loaded are problems."""
-        empty = self.mktemp()
-        with open(empty, "w"):
-            pass
-        for trusted in (empty, empty + ".missing"):
-            (problem,) = settings(trusted=trusted).problems(server(None))
-            self.assertEqual((problem.option, problem.value), ("auth_http_ssl_trusted_certificate", trusted))
-        self.assertEqual(list(settings().problems(server(None))), [])
 
 
 @implementer(IAgent)
@@ -187,13 +79,15 @@ class AuthenticatorTestCase(SynchronousTestCase):
     def setUp(self):
         self.clock = Clock()
         self.events = []
-        self.journal = Journal(LogLevel.error, self.events.append)
+        self.journal = Journal(LogLevel.info, self.events.append)
         self.agents = [FakeAgent() for _ in self.urls.split("\n")]
         self.authenticator = self.make(self.agents)
 
     def make(self, agents, default=None, **others):
         """An authenticator over C{agents}."""
-        return HTTPAuthenticator(settings(self.urls, **others), default, self.clock, self.journal, agents)
+        group = settings(self.urls, **others)
+        dialect = group.dialect(server(group))
+        return HTTPAuthenticator(group, dialect, default, self.clock, self.journal, agents)
 
     def log(self):
         """What has been logged; afterwards it is forgotten."""
@@ -261,6 +155,48 @@ class JudgementTests(AuthenticatorTestCase):
                 self.assertEqual(self.successResultOf(judged), UNDECIDED)
                 reason = f"failed while reading the response: {code} without Auth-Status"
                 self.assertEqual(self.log(), [f"auth http server http://one:9000/auth {reason}"])
+
+    def test_missingStatus(self):
+        """With auth_http_missing_status accept that is an acceptance, as with nginx, but not of a 5xx; it is logged."""
+        self.authenticator = self.make(self.agents, missingStatus="accept")
+        for code in (200, 404):
+            judged = self.authenticate()
+            self.agent.answer(*ACCEPTED[1:], code=code)
+            self.assertEqual(self.successResultOf(judged), ROUTE)
+            said = "auth http server http://one:9000/auth sent no Auth-Status: an acceptance"
+            self.assertEqual(self.log(), [said])
+        judged = self.authenticate()
+        self.agent.answer(*ACCEPTED[1:], code=500)
+        self.assertEqual(self.successResultOf(judged), UNDECIDED)
+        reason = "failed while reading the response: 500 without Auth-Status"
+        self.assertEqual(self.log(), [f"auth http server http://one:9000/auth {reason}"])
+
+    def test_emptyStatus(self):
+        """An empty status then is a refusal in the protocol's words, and logged as well; another one is not."""
+        self.authenticator = self.make(self.agents, missingStatus="accept")
+        judged = self.authenticate()
+        self.agent.answer("Auth-Status: ", *ACCEPTED[1:])
+        self.assertEqual(self.successResultOf(judged), Denial(Trouble.DENIED, close=True))
+        self.assertEqual(self.log(), ["auth http server http://one:9000/auth sent no Auth-Status: a refusal"])
+        self.authenticate()
+        self.agent.answer(*ACCEPTED)
+        self.assertEqual(self.log(), [])
+
+    def test_errorPage(self):
+        """What has neither a status nor a backend lets nobody in, even where there is a default backend."""
+        self.authenticator = self.make(self.agents, Backend("mail.example.com", 143), missingStatus="accept")
+        judged = self.authenticate()
+        self.agent.answer("Content-Type: text/html", code=404)
+        self.assertEqual(self.successResultOf(judged), UNDECIDED)
+        self.assertIn("auth http server http://one:9000/auth did not send server or port", self.log())
+
+    def test_untellable(self):
+        """A login that the service cannot be told of is refused, and nobody is asked."""
+        self.authenticator = self.make(self.agents, escape="none")
+        judged = self.authenticator.judge(evolve(REQUEST, credentials=Credentials(Method.PLAIN, b"joe", b"a\r\nb")))
+        self.assertEqual(self.successResultOf(judged), Judgement(Denial(Trouble.DENIED), storable=False))
+        self.assertEqual(self.agent.asked, [])
+        self.assertEqual(self.log(), ["login of client 192.0.2.7 refused: no header can carry it unescaped"])
 
     def test_unusable(self):
         """An acceptance that leads nowhere is a temporary failure, and logged as nginx does."""
@@ -364,7 +300,7 @@ class CacheTests(AuthenticatorTestCase):
     def make(self, agents, default=None, **others):
         """An authenticator with a cache of a minute before it."""
         asking = super().make(agents, default, **others)
-        return CachedAuthenticator(asking, self.clock, 60.0, 65536, ("imap", ()), lambda n: bytes(n))
+        return CachedAuthenticator(asking, self.clock, 60.0, 65536, ("imap", ()), lambda n: bytes(n), NGINX.told)
 
     def setUp(self):
         super().setUp()
@@ -705,14 +641,27 @@ class BuildTests(SynchronousTestCase):
         authenticator.authenticate(REQUEST)
         return reactor
 
-    def logins(self, **others):
-        """How often the service is asked, where a login is judged three times with settings C{others}."""
+    def logins(self, requests=(REQUEST,) * 3, **others):
+        """How often the service is asked, where C{requests} are judged with settings C{others}."""
         reactor = MemoryReactorClock()
         authenticator = KIND.build(server(settings(**others)), None, reactor, Journal())
         verifyObject(IAuthenticator, authenticator)
-        for _ in range(3):
-            authenticator.authenticate(REQUEST)
+        for request in requests:
+            authenticator.authenticate(request)
         return len(reactor.tcpClients)
+
+    def test_facts(self):
+        """What the headers tell of a connection is asked for, a preset's headers too."""
+        self.assertEqual(KIND.facts(server(settings())), set())
+        headers = ((b"A", b"$ssl_server_name"), (b"B", b"$session_id"))
+        self.assertEqual(KIND.facts(server(settings(headers=headers))), {Fact.DETAILS, Fact.SESSION})
+        self.assertEqual(KIND.facts(server(settings(preset="mailu"))), {Fact.LOCAL})
+
+    def test_cachedHeaders(self):
+        """With the cache a client is asked about again where it comes to another port, not where it comes from one."""
+        for changed, asked in (({"port": 4712, "session": "8"}, 1), ({"localPort": 25}, 2)):
+            again = evolve(REQUEST, client=evolve(REQUEST.client, **changed))
+            self.assertEqual(self.logins((REQUEST, again), cacheTTL=60.0, preset="nauthilus"), asked)
 
     def test_cache(self):
         """There is a cache where auth_cache_ttl is given; by default there is none."""

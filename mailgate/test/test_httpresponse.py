@@ -66,8 +66,9 @@ class HeadTests(SynchronousTestCase):
         self.assertEqual(fields, ((b"A", b"x y"), (b"B", b"\tz"), (b"C", b""), (b"D", b"")))
 
     def test_noColon(self):
-        """A line without a colon has no meaning, as with nginx."""
-        self.assertEqual(parse(withHeaders(b"Nothing", b"A: b")).head.fields, ((b"A", b"b"),))
+        """A line without a colon is a header without a value, as with nginx."""
+        fields = parse(withHeaders(b"Auth-Status", b"A: b")).head.fields
+        self.assertEqual(fields, ((b"Auth-Status", b""), (b"A", b"b")))
 
     def test_noPhrase(self):
         """The phrase may be missing, with or without its blank."""
@@ -124,6 +125,7 @@ class FaultyHeadTests(SynchronousTestCase):
 
     def test_contentLength(self):
         """A Content-Length that is no number, or two numbers, is refused."""
+        self.assertRefused(withHeaders(b"Content-Length"))
         for value in (b"x", b"-1", b"+1", b"", b"1 2", b"1, 2", b"9" * 16):
             self.assertRefused(withHeaders(b"Content-Length: " + value))
         self.assertRefused(withHeaders(b"Content-Length: 1", b"Content-Length: 2"))

@@ -22,14 +22,14 @@ LAYERS = (
     # where events may go
     "syslog",
     # the package itself, and what only needs one of those
-    "mailgate listen journal privileges dialogue sasl passwords tls tlsengine httpagent proxyprotocol"
+    "mailgate listen journal privileges dialogue sasl authdialect passwords tls tlsengine httpagent proxyprotocol"
     " resolver sandbox.settings sandbox.search sandbox.structure",
     # the ledger, the extension points, what auth_http and auth_file say; TLS upon descriptors
-    "session interfaces authhttp accounts tlslayer nameservers sandbox.mailbox sandbox.welcome",
+    "session interfaces authhttp authpresets accounts tlslayer nameservers sandbox.mailbox sandbox.welcome",
     # how bytes move; connections upon descriptors
     "relay authcache transport reversedns sandbox.account sandbox.imap4",
     # lines out of them; the backend's side; who makes such connections, and relays between them
-    "framing client port connecting relayend sandbox.pop3 sandbox.smtp sandbox.authhttp",
+    "framing client port connecting relayend authsettings sandbox.pop3 sandbox.smtp sandbox.authhttp",
     # the client's side; all of those in one reactor
     "server leanreactor streamrelay sandbox.login",
     # what comes before a dialogue

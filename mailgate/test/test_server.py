@@ -194,6 +194,17 @@ class LoginTests(SynchronousTestCase):
         conversation.transport.lose()
         self.assertEqual(conversation.clock.getDelayedCalls(), [])
 
+    def test_pipelinedWhileWaiting(self) -> None:
+        """What a client sends during Auth-Wait is obeyed after the refusal, a second login too."""
+        denials = FakeAuthenticator(Denial(Trouble.DENIED, b"no", wait=30), Denial(Trouble.DENIED, b"never"))
+        conversation = converse(authenticator=denials)
+        self.assertEqual(conversation.says(*LOGIN, b"NOOP", *LOGIN, b"QUIT"), b"+OK\r\n")
+        conversation.clock.advance(29.9)
+        self.assertEqual(conversation.hear(), b"")
+        conversation.clock.advance(0.1)
+        self.assertEqual(conversation.hear(), b"-ERR no\r\n+OK\r\n+OK\r\n-ERR never\r\n+OK\r\n")
+        self.assertEqual([request.attempt for request in denials.requests], [1, 2])
+
     def test_route(self) -> None:
         """The connector gets the authenticator's route, and the session its user."""
         route = Route((Backend("192.0.2.1", 110),), b"joe@c.test", b"other")
