@@ -175,7 +175,7 @@ def route(request: LoginRequest, headers: Headers, default: Backend | None) -> R
     givenUser, givenPassword = _last(headers, b"Auth-User"), _last(headers, b"Auth-Pass")
     user = credentials.user if givenUser is None else givenUser
     password = givenPassword
-    if password is None and credentials.method is Method.PLAIN:
+    if password is None and (credentials.method is Method.PLAIN or credentials.method.isOAuth):
         password = credentials.secret
     address, port = _last(headers, b"Auth-Server"), _last(headers, b"Auth-Port")
     backend = default if default is not None and not (address or port) else _backend(address, port)

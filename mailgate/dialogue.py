@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from attrs import frozen
 
-from mailgate.directives import ServerSettings, deadline, directive, number, word
+from mailgate.directives import ServerSettings, deadline, directive, flag, number, word
 from mailgate.login import Denial, Method, Trouble
 
 if TYPE_CHECKING:
@@ -27,11 +27,16 @@ _UNFIT = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 
 @frozen
 class DialogueSettings:
-    """What is the same for the dialogues of all protocols."""
+    """
+    What is the same for the dialogues of all protocols. C{max_commands} is freenginx's; C{unlisted_auth} has passwords
+    taken where nginx takes them: everywhere, whatever the C{*_auth} directives list.
+    """
 
     serverName: str = directive("server_name", word, socket.gethostname().lower())
     timeout: float = directive("timeout", deadline, 60.0)
     maxErrors: int = directive("max_errors", number, 5)
+    maxCommands: int = directive("max_commands", number, 1000)
+    unlistedAuth: bool = directive("unlisted_auth", flag, False)
 
 
 @frozen
@@ -59,10 +64,10 @@ class MailProtocol:
     settings: type
 
     def methods(self, server: ServerSettings) -> frozenset[Method]:
-        """The login methods that C{server} is configured to offer."""
+        """The login methods that C{server} is configured to take."""
         settings: Any = server[self.settings]
         offered: frozenset[Method] = settings.methods
-        return offered
+        return offered | {Method.PLAIN} if server[DialogueSettings].unlistedAuth else offered
 
 
 def splitArguments(rest: bytes) -> list[bytes]:

@@ -58,6 +58,11 @@ class Method(Enum):
         """Whether the secret is a digest over a challenge, from which the password cannot be had."""
         return self in (Method.APOP, Method.CRAM_MD5)
 
+    @property
+    def isOAuth(self) -> bool:
+        """Whether the secret is a token, which a backend may take for a password."""
+        return self in (Method.XOAUTH2, Method.OAUTHBEARER)
+
 
 @frozen
 class Credentials:

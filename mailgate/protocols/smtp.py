@@ -36,7 +36,9 @@ class SMTPSettings:
     """nginx's C{smtp_…} directives, C{xclient} and C{proxy_smtp_auth}."""
 
     auth: tuple[str, ...] = directive(
-        "smtp_auth", words("plain", "login", "cram-md5", "external", "none"), ("plain", "login")
+        "smtp_auth",
+        words("plain", "login", "cram-md5", "external", "none", "xoauth2", "oauthbearer"),
+        ("plain", "login"),
     )
     capabilities: tuple[str, ...] = directive(
         "smtp_capabilities",
@@ -146,6 +148,8 @@ class SMTPServer(ProxyServer):
         command = self.commands.get(word.upper())
         if command is None or line.startswith(b" ") or len(arguments) > _MOST_ARGUMENTS:
             self.spoilt()
+        elif self.isOneTooMany():
+            return
         elif self.needsTLS and not command.inClear:
             self._refuseInClear(word.upper())
         else:
