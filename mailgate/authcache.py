@@ -33,7 +33,8 @@ __all__ = ["CACHED_METHODS", "CachedAuthenticator", "IJudge", "Judgement", "cach
 CACHED_METHODS = (Method.PLAIN,)
 """
 The methods whose answers are stored. A digest is never asked about twice; under C{none} each message is to be judged,
-for greylisting and the like; C{external} is about a certificate, which the service is not told of; OAuth's tokens expire.
+for greylisting and the like; C{external} is about a certificate, which the service is not told of; tokens
+of OAuth expire when they will.
 """
 
 LONGEST_REFUSAL = 10.0
