@@ -104,7 +104,7 @@ class CommandParser:
         if tag is None:
             raise IMAP4SyntaxError
         word = _WORD.match(line, tag.end())
-        if line[tag.end() : tag.end() + 1] in (b" ", b""):
+        if line[tag.end() : tag.end() + 1] == b" ":
             self.tag = tag[0]
         if word is None:
             raise IMAP4SyntaxError
