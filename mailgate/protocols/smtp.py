@@ -320,7 +320,8 @@ class SMTPClient(ProxyClient):
         extended = envelope.extended or authenticating or settings.xclient == "on"
         offers = await self._hello(self.serverName, extended, probing=settings.xclient == "auto")
         if settings.xclient == "on" or (settings.xclient == "auto" and b"XCLIENT" in offers):
-            await self._prepare(self._xclient(offers.get(b"XCLIENT", b""), not authenticating), 220, 250)
+            known = offers.get(b"XCLIENT", b"") if settings.xclient == "auto" else b""
+            await self._prepare(self._xclient(known, not authenticating), 220, 250)
             # The backend has forgotten our greeting, and takes the next for the client's: where that has said none,
             # ours would be judged in its place.
             if envelope.helo or authenticating:
