@@ -18,8 +18,10 @@ class IMAPTests(TableTests):
         capability = b"* CAPABILITY IMAP4 IMAP4rev1 UIDPLUS AUTH=PLAIN AUTH=LOGIN AUTH=CRAM-MD5 AUTH=EXTERNAL\r\n"
         capability += ok(b"a")
         self.assertTable(IMAP4, [((b"a capability x y z",), capability), ((b"a CAPABILITY {3+}", b"joe"), capability)])
-        self.assertTable(IMAP4, [((line,), ok(b"a")) for line in (b"a   NOOP  ", b"a noop x y z", b"a NOOP \t")])
-        invalid = (
+        self.assertEach(IMAP4, ok(b"a"), b"a   NOOP  ", b"a noop x y z", b"a NOOP \t")
+        self.assertEach(
+            IMAP4,
+            bad(b"*"),
             b"a",
             b" a NOOP",
             b"a\tNOOP",
@@ -29,9 +31,9 @@ class IMAPTests(TableTests):
             b"\x80 NOOP",
             b'"a" NOOP',
         )
-        self.assertTable(IMAP4, [((line,), bad(b"*")) for line in invalid])
-        invalid = (b"a ", b"a NOOP1", b"a NOO", b"a NOOP\tx", b"a SELECT x", b"a NOOP x y z w", b"a STARTTLS")
-        self.assertTable(IMAP4, [((line,), bad(b"a")) for line in invalid])
+        self.assertEach(
+            IMAP4, bad(b"a"), b"a ", b"a NOOP1", b"a NOO", b"a NOOP\tx", b"a SELECT x", b"a NOOP x y z w", b"a STARTTLS"
+        )
 
     def test_tags(self) -> None:
         """Tags are RFC 3501's, up to 64 bytes long (nginx: letters, digits, C{-._}, and up to 32)."""
@@ -43,16 +45,18 @@ class IMAPTests(TableTests):
 
     def test_login(self) -> None:
         """LOGIN takes two arguments, of which the first is not empty."""
-        good = (
+        self.assertEach(
+            IMAP4,
+            b"a NO no\r\n",
             b'a LOGIN joe ""',
             b'a LOGIN "jo e" "p\\"w\\\\"',
             b'a LOGIN "joe""x"',
             b'a LOGIN "joe"x',
             b'a LOGIN jo"e x',
         )
-        self.assertTable(IMAP4, [((line,), b"a NO no\r\n") for line in good])
-        wrong = (b"a LOGIN", b"a LOGIN joe", b"a LOGIN joe x y", b"a LOGIN joe x y z", b'a LOGIN "" x')
-        self.assertTable(IMAP4, [((line,), bad(b"a")) for line in wrong])
+        self.assertEach(
+            IMAP4, bad(b"a"), b"a LOGIN", b"a LOGIN joe", b"a LOGIN joe x y", b"a LOGIN joe x y z", b'a LOGIN "" x'
+        )
 
     def test_arguments(self) -> None:
         """Atoms, quoted strings and literals are unwrapped, and nothing else."""

@@ -80,6 +80,10 @@ class TableTests(SynchronousTestCase):
             for cut in range(len(together)):
                 self.assertEqual(self.heard(record, together[:cut], together[cut:]), heard + done, (lines, cut))
 
+    def assertEach(self, record: MailProtocol, heard: bytes, *lines: bytes) -> None:
+        """Upon each of C{lines} alone C{heard} is heard."""
+        self.assertTable(record, [((line,), heard) for line in lines])
+
     def assertAsks(self, record: MailProtocol, *table: tuple[tuple[bytes, ...], Credentials]) -> None:
         """The lines of each row lead to one login, with its credentials."""
         for lines, credentials in table:
@@ -228,9 +232,10 @@ class POP3Tests(TableTests):
 
     def test_commands(self) -> None:
         """Words and their arguments."""
-        lines = (b"noop x y z ", b"NOOP ", b"NOOP \tx")
-        self.assertTable(POP3, [((line,), self.OK) for line in lines])
-        lines = (
+        self.assertEach(POP3, self.OK, b"noop x y z ", b"NOOP ", b"NOOP \tx")
+        self.assertEach(
+            POP3,
+            self.INVALID,
             b" NOOP",
             b"NOOPS",
             b"NO",
@@ -242,8 +247,9 @@ class POP3Tests(TableTests):
             b"USER",
             b"USER  ",
         )
-        self.assertTable(POP3, [((line,), self.INVALID) for line in lines])
-        lines = (
+        self.assertEach(
+            POP3,
+            self.INVALID,
             b"APOP",
             b"APOP joe",
             b"APOP joe x y",
@@ -252,9 +258,8 @@ class POP3Tests(TableTests):
             b"AUTH PLAIN x y",
             b"AUTH PLAIN =",
         )
-        self.assertTable(POP3, [((line,), self.INVALID) for line in lines])
         listed = b"+OK methods supported:\r\nPLAIN\r\nLOGIN\r\nCRAM-MD5\r\nEXTERNAL\r\n.\r\n"
-        self.assertTable(POP3, [((line,), listed) for line in (b"AUTH", b"auth  ")])
+        self.assertEach(POP3, listed, b"AUTH", b"auth  ")
 
     def test_awaitingPass(self) -> None:
         """After USER anything but PASS, CAPA, NOOP and QUIT leads back to the beginning."""
@@ -323,21 +328,19 @@ class SMTPTests(TableTests):
 
     def test_commands(self) -> None:
         """Words and their arguments."""
-        lines = (b"noop x", b"RSET x ", b"NOOP" + b" x" * 11, b"MAIL FROM:<a@b>", b"MAIL x y")
-        self.assertTable(SMTP, [((line,), self.OK) for line in lines])
-        lines = (b"EHLO", b"HELO ", b"EHLO a b", b"AUTH", b"MAIL", b"MAIL  ")
-        self.assertTable(SMTP, [((line,), self.ARGUMENT) for line in lines])
-        lines = (b" NOOP", b"NOOP\tx", b"NOOP" + b" x" * 12, b"DATA", b"BDAT 3", b"XCLIENT x")
-        self.assertTable(SMTP, [((line,), self.INVALID) for line in lines])
-        lines = (b"VRFY x", b"EXPN", b"HELP", b"STARTTLS", b"AUTH FOO", b"AUTH PLAIN x y")
-        self.assertTable(SMTP, [((line,), self.INVALID) for line in lines])
+        self.assertEach(SMTP, self.OK, b"noop x", b"RSET x ", b"NOOP" + b" x" * 11, b"MAIL FROM:<a@b>", b"MAIL x y")
+        self.assertEach(SMTP, self.ARGUMENT, b"EHLO", b"HELO ", b"EHLO a b", b"AUTH", b"MAIL", b"MAIL  ")
+        self.assertEach(
+            SMTP, self.INVALID, b" NOOP", b"NOOP\tx", b"NOOP" + b" x" * 12, b"DATA", b"BDAT 3", b"XCLIENT x"
+        )
+        self.assertEach(SMTP, self.INVALID, b"VRFY x", b"EXPN", b"HELP", b"STARTTLS", b"AUTH FOO", b"AUTH PLAIN x y")
         ehlo = b"250-mx.test\r\n250 AUTH PLAIN LOGIN CRAM-MD5 EXTERNAL\r\n"
-        self.assertTable(SMTP, [((line,), ehlo) for line in (b"EHLO c", b"ehlo  [1.2.3.4] ", b"EHLO \xe9")])
+        self.assertEach(SMTP, ehlo, b"EHLO c", b"ehlo  [1.2.3.4] ", b"EHLO \xe9")
         self.assertTable(SMTP, [((b"RCPT",), self.SEQUENCE), ((b"RCPT TO:<a>",), self.SEQUENCE)])
 
     def test_names(self) -> None:
         """A name with a control character is no argument (nginx takes it)."""
-        self.assertTable(SMTP, [((line,), self.ARGUMENT) for line in (b"EHLO c\td", b"HELO \x01", b"EHLO \x7f")])
+        self.assertEach(SMTP, self.ARGUMENT, b"EHLO c\td", b"HELO \x01", b"EHLO \x7f")
 
     def test_sequence(self) -> None:
         """What makes MAIL be forgotten, and what does not."""
