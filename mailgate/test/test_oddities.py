@@ -358,6 +358,13 @@ class SMTPTests(TableTests):
         ):
             self.assertTable(SMTP, [((mail, between, recipient), self.OK + heard + self.NO)])
 
+    def test_extended(self) -> None:
+        """A client that has said EHLO once is one that speaks ESMTP, though it says HELO later."""
+        conversation = converse(SMTP)
+        conversation.says(b"EHLO c", b"HELO d", b"MAIL FROM:<a>", b"RCPT TO:<c>")
+        [request] = conversation.requests
+        self.assertEqual((request.envelope.helo, request.envelope.extended), (b"d", True))
+
     def test_verbatim(self) -> None:
         """MAIL and RCPT are asked about as they came, but for the blanks at their ends."""
         for mail, recipient in (
