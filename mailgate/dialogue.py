@@ -8,19 +8,19 @@ from __future__ import annotations
 
 import re
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from attrs import frozen
 
-from mailgate.directives import ServerSettings, deadline, directive, flag, number, word
+from mailgate.directives import Problem, ServerSettings, deadline, directive, flag, number, word
 from mailgate.login import Denial, Method, Trouble
 
 if TYPE_CHECKING:
     from mailgate.client import ProxyClient
     from mailgate.server import ProxyServer
 
-__all__ = ["Command", "DialogueSettings", "MailProtocol", "acceptableText", "splitArguments"]
+__all__ = ["Command", "DialogueSettings", "MailProtocol", "acceptableText", "splitArguments", "tokenWarnings"]
 
 _UNFIT = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 
@@ -68,6 +68,17 @@ class MailProtocol:
         settings: Any = server[self.settings]
         offered: frozenset[Method] = settings.methods
         return offered | {Method.PLAIN} if server[DialogueSettings].unlistedAuth else offered
+
+
+LONGEST_AUTH = 12288
+"""Bytes that a line of AUTH may have (RFC 4954, section 4), base64 of a token in it."""
+
+
+def tokenWarnings(server: ServerSettings, methods: frozenset[Method], buffer: int) -> Iterator[Problem]:
+    """Say of a C{server} with OAuth among its C{methods} that its C{buffer} has no room for what clients may send."""
+    if buffer < LONGEST_AUTH and any(method.isOAuth for method in methods):
+        option = f"{server.protocol}_client_buffer"
+        yield server.problem(option, "is too small for long tokens of OAuth, whose clients are then refused: try 16k")
 
 
 def splitArguments(rest: bytes) -> list[bytes]:

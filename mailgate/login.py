@@ -69,9 +69,9 @@ class Credentials:
     """
     What a client gave to log in.
 
-    C{user} is the authentication identity as received; C{secret} the password, the hexadecimal digest of a digest
-    method, or empty (EXTERNAL, NONE); C{salt} the whole challenge, angle brackets included, of a digest method.
-    Both may hold any byte, CR, LF and NUL too, where the mechanism can carry them.
+    C{user} is the authentication identity as received; C{secret} the password, OAuth's token, the hexadecimal digest
+    of a digest method, or empty (EXTERNAL, NONE); C{salt} the whole challenge, angle brackets included, of a digest
+    method. Both may hold any byte, CR, LF and NUL too, where the mechanism can carry them.
     """
 
     method: Method

@@ -266,7 +266,7 @@ class ProxyServer(SASLServer):
 
     def lineReceived(self, line: bytes) -> None:
         if self.session.phase is Phase.CHALLENGE:
-            if not self.isOneTooMany():
+            if self.countCommand():
                 self.responseReceived(line)
         elif b"\r" in line or b"\0" in line:
             self.garbled(line)
@@ -286,15 +286,15 @@ class ProxyServer(SASLServer):
             self._journal.info("client {client} sent too many invalid commands", client=self.session.client)
             self.end(Outcome.ERRORS)
 
-    def isOneTooMany(self) -> bool:
-        """Count a command, or a response, that is well-formed; whether it is beyond the limit, and so the last."""
+    def countCommand(self) -> bool:
+        """Count a well-formed command, or response. Gives whether it may be obeyed: one too many is the last."""
         self._commands += 1
         if self._commands <= self.dialogue.maxCommands:
-            return False
+            return True
         self._journal.info("client {client} sent too many commands", client=self.session.client)
         self.invalid()
         self.end(Outcome.COMMANDS)
-        return True
+        return False
 
     # The login.
 

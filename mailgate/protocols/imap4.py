@@ -7,12 +7,13 @@ and the login at a backend. The replies are nginx's.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 
 from attrs import frozen
 
 from mailgate.client import BackendError, LoginRefused, ProxyClient, replyCode
-from mailgate.dialogue import Command, MailProtocol, acceptableText
-from mailgate.directives import bufferSize, capabilities, directive, words
+from mailgate.dialogue import Command, MailProtocol, acceptableText, tokenWarnings
+from mailgate.directives import Problem, ServerSettings, bufferSize, capabilities, directive, words
 from mailgate.journal import printable
 from mailgate.login import Credentials, Denial, Method, Trouble
 from mailgate.sasl import loginMethods, mechanismNames
@@ -52,6 +53,10 @@ class IMAP4Settings:
     def methods(self) -> frozenset[Method]:
         """The login methods that are offered."""
         return loginMethods(self.auth)
+
+    def warnings(self, server: ServerSettings) -> Iterator[Problem]:
+        """What of these settings will not do for every client."""
+        return tokenWarnings(server, self.methods, self.clientBuffer)
 
 
 class IMAP4SyntaxError(Exception):
@@ -208,7 +213,7 @@ class IMAP4Server(ProxyServer):
         return self.needsTLS and not command.inClear
 
     def _obey(self, command: Command, arguments: list[bytes]) -> None:
-        if self.isOneTooMany():
+        if not self.countCommand():
             return
         if self._isBarred(command):
             # Before a literal is asked for, lest a password be sent in the clear.

@@ -6,11 +6,13 @@ nginx's.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from attrs import frozen
 
 from mailgate.client import BackendError, LoginRefused, ProxyClient, replyCode
-from mailgate.dialogue import Command, MailProtocol, acceptableText, splitArguments
-from mailgate.directives import bufferSize, capabilities, directive, words
+from mailgate.dialogue import Command, MailProtocol, acceptableText, splitArguments, tokenWarnings
+from mailgate.directives import Problem, ServerSettings, bufferSize, capabilities, directive, words
 from mailgate.journal import printable
 from mailgate.login import Credentials, Denial, Method, Trouble
 from mailgate.sasl import loginMethods, mechanismNames
@@ -45,6 +47,10 @@ class POP3Settings:
     def methods(self) -> frozenset[Method]:
         """The login methods that are offered."""
         return loginMethods(self.auth)
+
+    def warnings(self, server: ServerSettings) -> Iterator[Problem]:
+        """What of these settings will not do for every client."""
+        return tokenWarnings(server, self.methods, self.clientBuffer)
 
 
 class POP3Server(ProxyServer):
@@ -88,7 +94,7 @@ class POP3Server(ProxyServer):
         if not self._isCommand(word, rest):
             self.spoilt()
             return
-        if self.isOneTooMany():
+        if not self.countCommand():
             return
         command = (self.commands if self._user is None else self.commandsAwaitingPass).get(word)
         # Known words that come at the wrong moment are not held against the client.

@@ -8,15 +8,25 @@ from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from attrs import frozen
 from twisted.internet.defer import CancelledError
 from twisted.internet.task import deferLater
 
 from mailgate.client import BackendError, LoginRefused, ProxyClient, replyCode
-from mailgate.dialogue import Command, MailProtocol, acceptableText, splitArguments
-from mailgate.directives import bufferSize, capabilities, directive, flag, oneOf, seconds, words
+from mailgate.dialogue import Command, MailProtocol, acceptableText, splitArguments, tokenWarnings
+from mailgate.directives import (
+    Problem,
+    ServerSettings,
+    bufferSize,
+    capabilities,
+    directive,
+    flag,
+    oneOf,
+    seconds,
+    words,
+)
 from mailgate.journal import printable
 from mailgate.login import Credentials, Denial, Envelope, Method, Trouble
 from mailgate.sasl import loginMethods, mechanismNames
@@ -59,6 +69,10 @@ class SMTPSettings:
     def methods(self) -> frozenset[Method]:
         """The login methods that are offered."""
         return loginMethods(self.auth)
+
+    def warnings(self, server: ServerSettings) -> Iterator[Problem]:
+        """What of these settings will not do for every client."""
+        return tokenWarnings(server, self.methods, self.clientBuffer)
 
 
 class SMTPServer(ProxyServer):
@@ -148,7 +162,7 @@ class SMTPServer(ProxyServer):
         command = self.commands.get(word.upper())
         if command is None or line.startswith(b" ") or len(arguments) > _MOST_ARGUMENTS:
             self.spoilt()
-        elif self.isOneTooMany():
+        elif not self.countCommand():
             return
         elif self.needsTLS and not command.inClear:
             self._refuseInClear(word.upper())

@@ -92,6 +92,20 @@ class SettingsTests(SynchronousTestCase):
                 expected = f"[server x] {name}_auth: offers oauthbearer, xoauth2, which {directive} cannot judge"
                 self.assertEqual(self.fault(text), expected)
 
+    def test_roomForTokens(self) -> None:
+        """Where a token may not fit into the buffer there is a warning; where it does, or cannot come, there is none."""
+        for name in PROTOCOLS:
+            for words, buffer, warned in (
+                ("plain xoauth2", "4k", True),
+                ("oauthbearer", "12287", True),
+                ("oauthbearer", "12k", False),
+                ("plain", "4k", False),
+            ):
+                text = serving(name, AUTH_HTTP, f"{name}_auth = {words}", f"{name}_client_buffer = {buffer}")
+                told = "gateway.ini: [server x] " + name + "_client_buffer: is too small for long tokens of OAuth, "
+                told += "whose clients are then refused: try 16k"
+                self.assertEqual([str(warning) for warning in parse(text).warnings], [told] * warned)
+
     def test_unlistedMethods(self) -> None:
         """What is taken without being listed counts among a server's methods: it has to be judged."""
         for name, record in PROTOCOLS.items():
