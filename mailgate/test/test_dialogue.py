@@ -93,7 +93,7 @@ class SettingsTests(SynchronousTestCase):
                 self.assertEqual(self.fault(text), expected)
 
     def test_roomForTokens(self) -> None:
-        """Where a token may not fit into the buffer there is a warning; where it does, or cannot come, there is none."""
+        """Where a token may not fit into the buffer there is a warning; where it does, or cannot come, none."""
         for name in PROTOCOLS:
             for words, buffer, warned in (
                 ("plain xoauth2", "4k", True),
