@@ -1,7 +1,8 @@
 # -*- test-case-name: mailgate.test.test_server -*-
 """
-The dialogue before login, as far as it is the same for every protocol: framing, the command table, the error budget,
-deadlines, STARTTLS, SASL, the login, and the hand-over to the relay.
+The dialogue before login, as far as it is the same for every protocol: the command table, the error budget, deadlines,
+STARTTLS, the login, and the hand-over to the relay. What a line is L{mailgate.framing} knows, what SASL makes of one
+L{mailgate.saslserver}.
 
 Rules: the session's phase is the state; commands are taken from the buffer one at a time, and only in the phases
 COMMAND and CHALLENGE; whatever is left in the buffer at the end of the login belongs to the backend, and whatever is
