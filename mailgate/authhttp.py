@@ -57,9 +57,6 @@ _ERR = b"-ERR "
 _PASSWORDS = (Method.PLAIN, Method.XOAUTH2, Method.OAUTHBEARER)
 """The methods whose secret is as good at the backend as it is here."""
 
-_OAUTH = (Method.XOAUTH2, Method.OAUTHBEARER)
-
-
 # The question.
 
 
@@ -149,7 +146,7 @@ def verdict(request: LoginRequest, headers: Headers, dialect: Dialect = NGINX) -
         text, code = _clean(texts[-1]), _clean(_last(headers, b"Auth-Error-Code"))
         if dialect.codesForAll and code is not None:
             text = _withCode(request.protocol, text, code)
-        challenge = _challenge(headers) if request.credentials.method in _OAUTH else None
+        challenge = _challenge(headers) if request.credentials.method.isOAuth else None
         return Denial(Trouble.DENIED, text=text, code=code, wait=wait, close=not wait, challenge=challenge)
     if b"WAIT" in statuses:
         return Wait(wait or LEAST_PAUSE)

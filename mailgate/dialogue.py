@@ -8,30 +8,35 @@ from __future__ import annotations
 
 import re
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from attrs import frozen
 
-from mailgate.directives import ServerSettings, deadline, directive, number, word
+from mailgate.directives import Problem, ServerSettings, deadline, directive, flag, number, word
 from mailgate.login import Denial, Method, Trouble
 
 if TYPE_CHECKING:
     from mailgate.client import ProxyClient
     from mailgate.server import ProxyServer
 
-__all__ = ["Command", "DialogueSettings", "MailProtocol", "acceptableText", "splitArguments"]
+__all__ = ["Command", "DialogueSettings", "MailProtocol", "acceptableText", "splitArguments", "tokenWarnings"]
 
 _UNFIT = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 
 
 @frozen
 class DialogueSettings:
-    """What is the same for the dialogues of all protocols."""
+    """
+    What is the same for the dialogues of all protocols. C{max_commands} is freenginx's; C{unlisted_auth} has passwords
+    taken where nginx takes them: everywhere, whatever the C{*_auth} directives list.
+    """
 
     serverName: str = directive("server_name", word, socket.gethostname().lower())
     timeout: float = directive("timeout", deadline, 60.0)
     maxErrors: int = directive("max_errors", number, 5)
+    maxCommands: int = directive("max_commands", number, 1000)
+    unlistedAuth: bool = directive("unlisted_auth", flag, False)
 
 
 @frozen
@@ -59,10 +64,21 @@ class MailProtocol:
     settings: type
 
     def methods(self, server: ServerSettings) -> frozenset[Method]:
-        """The login methods that C{server} is configured to offer."""
+        """The login methods that C{server} is configured to take."""
         settings: Any = server[self.settings]
         offered: frozenset[Method] = settings.methods
-        return offered
+        return offered | {Method.PLAIN} if server[DialogueSettings].unlistedAuth else offered
+
+
+LONGEST_AUTH = 12288
+"""Bytes that a line of AUTH may have (RFC 4954, section 4), base64 of a token in it."""
+
+
+def tokenWarnings(server: ServerSettings, methods: frozenset[Method], buffer: int) -> Iterator[Problem]:
+    """Say of a C{server} with OAuth among its C{methods} that its C{buffer} has no room for what clients may send."""
+    if buffer < LONGEST_AUTH and any(method.isOAuth for method in methods):
+        option = f"{server.protocol}_client_buffer"
+        yield server.problem(option, "is too small for long tokens of OAuth, whose clients are then refused: try 16k")
 
 
 def splitArguments(rest: bytes) -> list[bytes]:

@@ -58,15 +58,20 @@ class Method(Enum):
         """Whether the secret is a digest over a challenge, from which the password cannot be had."""
         return self in (Method.APOP, Method.CRAM_MD5)
 
+    @property
+    def isOAuth(self) -> bool:
+        """Whether the secret is a token, which a backend may take for a password."""
+        return self in (Method.XOAUTH2, Method.OAUTHBEARER)
+
 
 @frozen
 class Credentials:
     """
     What a client gave to log in.
 
-    C{user} is the authentication identity as received; C{secret} the password, the hexadecimal digest of a digest
-    method, or empty (EXTERNAL, NONE); C{salt} the whole challenge, angle brackets included, of a digest method.
-    Both may hold any byte, CR, LF and NUL too, where the mechanism can carry them.
+    C{user} is the authentication identity as received; C{secret} the password, OAuth's token, the hexadecimal digest
+    of a digest method, or empty (EXTERNAL, NONE); C{salt} the whole challenge, angle brackets included, of a digest
+    method. Both may hold any byte, CR, LF and NUL too, where the mechanism can carry them.
     """
 
     method: Method

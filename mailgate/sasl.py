@@ -1,7 +1,8 @@
 # -*- test-case-name: mailgate.test.test_sasl -*-
 """
 The server's half of the SASL mechanisms (RFC 4422) that nginx's mail proxy knows: PLAIN (RFC 4616), LOGIN, CRAM-MD5
-(RFC 2195) and EXTERNAL. They take and give plain bytes: base64 and framing are the protocols'.
+(RFC 2195) and EXTERNAL; and of those that freenginx adds: Google's XOAUTH2, and OAUTHBEARER (RFC 7628). They take and
+give plain bytes: base64 and framing are the protocols'.
 """
 
 from __future__ import annotations
@@ -12,14 +13,27 @@ from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Protocol
 
-from mailgate.login import Credentials, Method
+from mailgate.login import Credentials, Denial, Method
 
-__all__ = ["MECHANISMS", "InvalidResponse", "Mechanism", "decodeBase64", "loginMethods", "mechanismNames"]
+__all__ = [
+    "MECHANISMS",
+    "UNLISTED",
+    "InvalidResponse",
+    "Mechanism",
+    "RefusedOAuth",
+    "decodeBase64",
+    "loginMethods",
+    "mechanismNames",
+]
 
 USERNAME = b"Username:"
 PASSWORD = b"Password:"
 
 _CRAM_MD5_DIGEST = 32
+_XOAUTH2 = re.compile(rb"user=([^\x01]*)\x01auth=Bearer ([^\x01]*)\x01\x01", re.IGNORECASE)
+_GS2_HEADER = re.compile(rb"[^,\x01]*,a=((?:[^,=\x01]|=2C|=3D)*),\x01", re.IGNORECASE)
+"""RFC 5801's, of which the identity is wanted; RFC 7628 demands none, but then nobody could say whose mailbox it is."""
+_BEARER = re.compile(rb"(?:\A|\x01)auth=Bearer ([^\x01]*)", re.IGNORECASE)
 
 
 class InvalidResponse(Exception):
@@ -53,7 +67,7 @@ class Plain:
     def respond(self, response: bytes) -> bytes | Credentials:
         parts = response.split(b"\0", 2)
         if len(parts) < 3:
-            raise InvalidResponse("invalid login or password in AUTH PLAIN command")
+            raise InvalidResponse("invalid login or password")
         return Credentials(Method.PLAIN, parts[1], parts[2])
 
 
@@ -80,14 +94,14 @@ class CramMD5:
 
     def start(self, initial: bytes | None) -> bytes | Credentials:
         if initial is not None:
-            raise InvalidResponse("an initial response in AUTH CRAM-MD5 command")
+            raise InvalidResponse("an initial response")
         return self._salt
 
     def respond(self, response: bytes) -> bytes | Credentials:
         # The last blank ends the user name, so that names with blanks can log in (nginx takes the first).
         user, blank, digest = response.rpartition(b" ")
         if not blank or len(digest) != _CRAM_MD5_DIGEST:
-            raise InvalidResponse("invalid CRAM-MD5 hash in AUTH CRAM-MD5 command")
+            raise InvalidResponse("invalid CRAM-MD5 hash")
         return Credentials(Method.CRAM_MD5, user, digest, self._salt)
 
 
@@ -101,13 +115,68 @@ class External:
         return Credentials(Method.EXTERNAL, response)
 
 
+class XOAuth2:
+    """Google's: C{user=NAME ^A auth=Bearer TOKEN ^A ^A}, without the blanks."""
+
+    def start(self, initial: bytes | None) -> bytes | Credentials:
+        return b"" if initial is None else self.respond(initial)
+
+    def respond(self, response: bytes) -> bytes | Credentials:
+        match = _XOAUTH2.fullmatch(response)
+        if match is None:
+            raise InvalidResponse("invalid login or token")
+        return Credentials(Method.XOAUTH2, match[1], match[2])
+
+
+class OAuthBearer:
+    """RFC 7628: C{n,a=NAME, ^A host=… ^A port=… ^A auth=Bearer TOKEN ^A ^A}; host and port are not looked at."""
+
+    def start(self, initial: bytes | None) -> bytes | Credentials:
+        return b"" if initial is None else self.respond(initial)
+
+    def respond(self, response: bytes) -> bytes | Credentials:
+        header = _GS2_HEADER.match(response)
+        token = header and _BEARER.search(response[header.end() :])
+        if header is None or token is None:
+            raise InvalidResponse("invalid login or token")
+        user = re.sub(rb"=(2C|3D)", lambda code: bytes.fromhex(code[1].decode()), header[1], flags=re.IGNORECASE)
+        return Credentials(Method.OAUTHBEARER, user, token[1])
+
+
+class RefusedOAuth:
+    """
+    How an exchange of C{method}, an OAuth one, ends after C{denial}: its C{challenge} tells the client why, whose
+    response says nothing but that it has been told (RFC 7628, section 3.2.3).
+
+    @raise InvalidResponse: C{denial} holds no such challenge in base64.
+    """
+
+    def __init__(self, method: Method, denial: Denial) -> None:
+        self.denial = denial
+        self.challenge = decodeBase64(denial.challenge or b"")
+        if not self.challenge:
+            raise InvalidResponse("no reason")
+        self._expected = b"\x01" if method is Method.OAUTHBEARER else b""
+
+    def respond(self, response: bytes) -> Denial:
+        """The denial, which is now to be told in the protocol's words."""
+        if response != self._expected:
+            raise InvalidResponse("something behind a refusal")
+        return self.denial
+
+
 MECHANISMS: dict[bytes, Callable[[Callable[[], bytes]], Mechanism]] = {
     b"PLAIN": lambda makeSalt: Plain(),
     b"LOGIN": lambda makeSalt: Login(),
     b"CRAM-MD5": CramMD5,
     b"EXTERNAL": lambda makeSalt: External(),
+    b"XOAUTH2": lambda makeSalt: XOAuth2(),
+    b"OAUTHBEARER": lambda makeSalt: OAuthBearer(),
 }
-"""Mechanisms by name, in the order in which nginx lists them; each takes what makes a salt."""
+"""Mechanisms by name, in the order in which freenginx lists them; each takes what makes a salt."""
+
+UNLISTED = frozenset({b"PLAIN", b"LOGIN"})
+"""Those that nginx takes whether they are listed or not."""
 
 
 @cache

@@ -1,7 +1,8 @@
 # -*- test-case-name: mailgate.test.test_server -*-
 """
-The dialogue before login, as far as it is the same for every protocol: framing, the command table, the error budget,
-deadlines, STARTTLS, SASL, the login, and the hand-over to the relay.
+The dialogue before login, as far as it is the same for every protocol: the command table, the error budget, deadlines,
+STARTTLS, the login, and the hand-over to the relay. What a line is L{mailgate.framing} knows, what SASL makes of one
+L{mailgate.saslserver}.
 
 Rules: the session's phase is the state; commands are taken from the buffer one at a time, and only in the phases
 COMMAND and CHALLENGE; whatever is left in the buffer at the end of the login belongs to the backend, and whatever is
@@ -10,7 +11,6 @@ in it when TLS starts belongs to nobody.
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -23,7 +23,6 @@ from zope.interface import implementer
 
 from mailgate.client import ProxyClient
 from mailgate.dialogue import Command
-from mailgate.framing import CommandReader
 from mailgate.journal import printable
 from mailgate.login import (
     Client,
@@ -38,7 +37,7 @@ from mailgate.login import (
     Trouble,
 )
 from mailgate.relay import makeNoDelay
-from mailgate.sasl import MECHANISMS, InvalidResponse, Mechanism, decodeBase64
+from mailgate.saslserver import SASLServer
 from mailgate.session import Outcome, Phase, Session
 from mailgate.tls import describeTLS
 
@@ -61,7 +60,7 @@ BUDGET = 10
 
 
 @implementer(IHandshakeListener)
-class ProxyServer(CommandReader):
+class ProxyServer(SASLServer):
     """
     The server's side of a dialogue. A protocol overrides what is its own: C{commandReceived}, C{greet}, C{refuse},
     C{invalid}, the wording.
@@ -71,27 +70,24 @@ class ProxyServer(CommandReader):
     """All that can be said before login, and what of it in the clear."""
     wording: ClassVar[Mapping[Trouble, bytes]]
     """What is said of each trouble, without the line end; in IMAP without the tag."""
-    challengePrefix: ClassVar[bytes] = b"+ "
     settings: Any
     """The protocol's own."""
     tag: bytes = b""
 
-    session: Session
     _host = ""
     _deadline: IDelayedCall
     _budgetEnd: float
 
     def __init__(self, factory: ProxyServerFactory) -> None:
         super().__init__()
-        self.factory: ProxyServerFactory = factory
+        self.factory = factory
         self.clock = factory.clock
         self._journal = factory.journal
         self.settings = factory.protocolSettings
         self.dialogue = factory.dialogue
         self.starttls = factory.starttls
         self._errors = 0
-        self._salt: bytes | None = None
-        self._mechanism: Mechanism | None = None
+        self._commands = 0
         self._clientName = "[UNAVAILABLE]"
         self._pending: Deferred[Any] | None = None
 
@@ -103,10 +99,6 @@ class ProxyServer(CommandReader):
 
     def commandReceived(self, line: bytes) -> None:
         """Obey C{line}, which has neither its line end nor CR or NUL."""
-        raise NotImplementedError
-
-    def invalid(self) -> None:
-        """Tell the client that what it sent is no command."""
         raise NotImplementedError
 
     def garbled(self, line: bytes) -> None:
@@ -148,14 +140,6 @@ class ProxyServer(CommandReader):
     def needsTLS(self) -> bool:
         """Whether nothing but STARTTLS leads to a login now."""
         return self.inClear and self.starttls == "only"
-
-    @property
-    def salt(self) -> bytes:
-        """The challenge C{<random.time@server_name>} of the digest methods, the same throughout a connection."""
-        if self._salt is None:
-            nonce = int.from_bytes(self.factory.randomness(8), "big")
-            self._salt = f"<{nonce}.{int(self.clock.seconds())}@{self.dialogue.serverName}>".encode()
-        return self._salt
 
     def arrive(self, host: str, port: int, started: float, proxied: ProxiedAddresses | None = None) -> None:
         """
@@ -291,7 +275,8 @@ class ProxyServer(CommandReader):
 
     def lineReceived(self, line: bytes) -> None:
         if self.session.phase is Phase.CHALLENGE:
-            self._responseReceived(line)
+            if self.countCommand():
+                self.responseReceived(line)
         elif b"\r" in line or b"\0" in line:
             self.garbled(line)
         else:
@@ -310,46 +295,15 @@ class ProxyServer(CommandReader):
             self._journal.info("client {client} sent too many invalid commands", client=self.session.client)
             self.end(Outcome.ERRORS)
 
-    # SASL.
-
-    def authenticate(self, name: bytes, initial: bytes | None = None) -> None:
-        """Begin the exchange of mechanism C{name}, C{initial} being the initial response in base64 or L{None}."""
-        make = MECHANISMS.get(name.upper())
-        if make is None or name.upper() not in self.mechanisms:
-            self.invalid()
-            return
-        self._mechanism = make(lambda: self.salt)
-        try:
-            self._challenge(self._mechanism.start(None if initial is None else decodeBase64(initial)))
-        except InvalidResponse as error:
-            self._spoiltExchange(error)
-
-    @property
-    def mechanisms(self) -> tuple[bytes, ...]:
-        """The SASL mechanisms that this server is configured to offer."""
-        offered: tuple[bytes, ...] = self.settings.mechanisms
-        return offered
-
-    def _responseReceived(self, line: bytes) -> None:
-        assert self._mechanism is not None
-        try:
-            self._challenge(self._mechanism.respond(decodeBase64(line.partition(b" ")[0])))
-        except InvalidResponse as error:
-            self._spoiltExchange(error)
-
-    def _challenge(self, step: bytes | Credentials) -> None:
-        if isinstance(step, Credentials):
-            self._mechanism = None
-            self.login(step)
-        else:
-            self.session.enter(Phase.CHALLENGE)
-            self.transport.write(self.challengePrefix + base64.b64encode(step) + b"\r\n")
-
-    def _spoiltExchange(self, error: InvalidResponse) -> None:
-        self._mechanism = None
-        self._journal.info("client {client} sent {error}", client=self.session.client, error=str(error))
-        self.session.enter(Phase.COMMAND)
+    def countCommand(self) -> bool:
+        """Count a well-formed command, or response. Gives whether it may be obeyed: one too many is the last."""
+        self._commands += 1
+        if self._commands <= self.dialogue.maxCommands:
+            return True
+        self._journal.info("client {client} sent too many commands", client=self.session.client)
         self.invalid()
+        self.end(Outcome.COMMANDS)
+        return False
 
     # The login.
 
@@ -407,7 +361,7 @@ class ProxyServer(CommandReader):
         elif isinstance(answer, Refusal):
             self.end(Outcome.BACKEND_REFUSED, answer.reply)
         else:
-            self._deny(answer)
+            self._loginDenied(request, answer)
 
     async def _judge(self, request: LoginRequest) -> Route | Denial:
         try:
@@ -428,7 +382,7 @@ class ProxyServer(CommandReader):
         self._journal.failure("the login of client {client} failed", failure, client=self.session.client)
         self.end(Outcome.INTERNAL, self.goodbye(Trouble.INTERNAL))
 
-    def _deny(self, denial: Denial) -> None:
+    def _loginDenied(self, request: LoginRequest, denial: Denial) -> None:
         journal = self._journal
         if journal.wantsInfo:
             journal.info(
@@ -438,6 +392,13 @@ class ProxyServer(CommandReader):
                 trouble=denial.trouble.value,
                 text=f': "{printable(denial.text)}"' if denial.text else "",
             )
+        if self.explain(request.credentials.method, denial):
+            self._extend()
+            self.advance()
+        else:
+            self.deny(denial)
+
+    def deny(self, denial: Denial) -> None:
         self.session.enter(Phase.COMMAND)
         self.refuse(denial)
         if denial.close:

@@ -7,12 +7,13 @@ and the login at a backend. The replies are nginx's.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 
 from attrs import frozen
 
 from mailgate.client import BackendError, LoginRefused, ProxyClient, replyCode
-from mailgate.dialogue import Command, MailProtocol, acceptableText
-from mailgate.directives import bufferSize, capabilities, directive, words
+from mailgate.dialogue import Command, MailProtocol, acceptableText, tokenWarnings
+from mailgate.directives import Problem, ServerSettings, bufferSize, capabilities, directive, words
 from mailgate.journal import printable
 from mailgate.login import Credentials, Denial, Method, Trouble
 from mailgate.sasl import loginMethods, mechanismNames
@@ -29,6 +30,7 @@ _QUOTED = re.compile(rb'"((?:[^"\\]|\\.)*)"')
 _QUOTABLE = re.compile(rb"[ -~]{0,256}")
 _SPECIAL = re.compile(rb'["\\]')
 _LITERAL = re.compile(rb"\{(\d{0,10})(\+?)\}$")
+_AUTH_WORDS = ("plain", "login", "cram-md5", "external", "xoauth2", "oauthbearer")
 _MOST_ARGUMENTS = 3
 _MOST_ID_ARGUMENTS = 64
 """RFC 2971 allows 30 pairs of field and value."""
@@ -38,7 +40,7 @@ _MOST_ID_ARGUMENTS = 64
 class IMAP4Settings:
     """nginx's C{imap_…} directives."""
 
-    auth: tuple[str, ...] = directive("imap_auth", words("plain", "login", "cram-md5", "external"), ("plain",))
+    auth: tuple[str, ...] = directive("imap_auth", words(*_AUTH_WORDS), ("plain",))
     capabilities: tuple[str, ...] = directive("imap_capabilities", capabilities(), ("IMAP4", "IMAP4rev1", "UIDPLUS"))
     clientBuffer: int = directive("imap_client_buffer", bufferSize, 4096)
 
@@ -51,6 +53,10 @@ class IMAP4Settings:
     def methods(self) -> frozenset[Method]:
         """The login methods that are offered."""
         return loginMethods(self.auth)
+
+    def warnings(self, server: ServerSettings) -> Iterator[Problem]:
+        """What of these settings will not do for every client."""
+        return tokenWarnings(server, self.methods, self.clientBuffer)
 
 
 class IMAP4SyntaxError(Exception):
@@ -103,7 +109,7 @@ class CommandParser:
         if tag is None:
             raise IMAP4SyntaxError
         word = _WORD.match(line, tag.end())
-        if line[tag.end() : tag.end() + 1] in (b" ", b""):
+        if line[tag.end() : tag.end() + 1] == b" ":
             self.tag = tag[0]
         if word is None:
             raise IMAP4SyntaxError
@@ -196,17 +202,24 @@ class IMAP4Server(ProxyServer):
         if command is None:
             self._forgetCommand()
             self._spoilt(line)
-        elif self.needsTLS and not command.inClear:
-            # Before its literals, lest a password be asked for in the clear.
-            self._forgetCommand()
-            self.invalid()
-            self._abandonLiteral(line)
-        elif literal is not None:
+        elif literal is not None and not (literal.synchronizing and self._isBarred(command)):
             self._used += len(line) + 2
             self._ask(parser, literal, line)
         else:
             self._forgetCommand()
-            command.act(self, parser.arguments)
+            self._obey(command, parser.arguments)
+
+    def _isBarred(self, command: Command) -> bool:
+        return self.needsTLS and not command.inClear
+
+    def _obey(self, command: Command, arguments: list[bytes]) -> None:
+        if not self.countCommand():
+            return
+        if self._isBarred(command):
+            # Before a literal is asked for, lest a password be sent in the clear.
+            self.invalid()
+        else:
+            command.act(self, arguments)
 
     def _ask(self, parser: CommandParser, literal: Literal, line: bytes) -> None:
         if self._used + literal.octets + 2 > self.settings.clientBuffer:
@@ -229,15 +242,12 @@ class IMAP4Server(ProxyServer):
 
     def _spoilt(self, line: bytes) -> None:
         self.spoilt()
-        self._abandonLiteral(line)
-
-    def _abandonLiteral(self, line: bytes) -> None:
-        """The client sends the literal that C{line} ends in without waiting, and it must not be taken for commands."""
         if line.endswith(b"+}"):
+            # The client sends the literal without waiting, and it must not be taken for commands.
             self.end(Outcome.ERRORS)
 
     def _takesPasswords(self) -> bool:
-        return Method.PLAIN in self.settings.methods
+        return Method.PLAIN in self.settings.methods or self.dialogue.unlistedAuth
 
     def _completed(self) -> None:
         self.reply(b"OK completed")

@@ -6,11 +6,13 @@ nginx's.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from attrs import frozen
 
 from mailgate.client import BackendError, LoginRefused, ProxyClient, replyCode
-from mailgate.dialogue import Command, MailProtocol, acceptableText, splitArguments
-from mailgate.directives import bufferSize, capabilities, directive, words
+from mailgate.dialogue import Command, MailProtocol, acceptableText, splitArguments, tokenWarnings
+from mailgate.directives import Problem, ServerSettings, bufferSize, capabilities, directive, words
 from mailgate.journal import printable
 from mailgate.login import Credentials, Denial, Method, Trouble
 from mailgate.sasl import loginMethods, mechanismNames
@@ -20,13 +22,14 @@ from mailgate.session import Outcome, Phase
 __all__ = ["POP3", "POP3Client", "POP3Server", "POP3Settings"]
 
 _MOST_ARGUMENTS = 3
+_AUTH_WORDS = ("plain", "apop", "cram-md5", "external", "xoauth2", "oauthbearer")
 
 
 @frozen
 class POP3Settings:
     """nginx's C{pop3_…} directives, and C{pop3_client_buffer}, which in nginx is fixed at 128 bytes."""
 
-    auth: tuple[str, ...] = directive("pop3_auth", words("plain", "apop", "cram-md5", "external"), ("plain",))
+    auth: tuple[str, ...] = directive("pop3_auth", words(*_AUTH_WORDS), ("plain",))
     capabilities: tuple[str, ...] = directive(
         "pop3_capabilities",
         capabilities("TOP", "USER", "UIDL", "STLS", "PIPELINING", "RESP-CODES", "AUTH-RESP-CODE"),
@@ -44,6 +47,10 @@ class POP3Settings:
     def methods(self) -> frozenset[Method]:
         """The login methods that are offered."""
         return loginMethods(self.auth)
+
+    def warnings(self, server: ServerSettings) -> Iterator[Problem]:
+        """What of these settings will not do for every client."""
+        return tokenWarnings(server, self.methods, self.clientBuffer)
 
 
 class POP3Server(ProxyServer):
@@ -70,6 +77,8 @@ class POP3Server(ProxyServer):
         self.session.enter(Phase.COMMAND)
 
     def invalid(self) -> None:
+        # Whatever is refused after USER leads back to the beginning.
+        self._user = None
         self.transport.write(b"-ERR invalid command\r\n")
 
     def refuse(self, denial: Denial) -> None:
@@ -82,23 +91,25 @@ class POP3Server(ProxyServer):
     def commandReceived(self, line: bytes) -> None:
         word, _, rest = line.partition(b" ")
         word = word.upper()
-        command = (self.commands if self._user is None else self.commandsAwaitingPass).get(word)
-        if command is None:
-            self._user = None
-            # Known words that come at the wrong moment are not held against the client.
-            if word in self.commands or word in self.commandsAwaitingPass:
-                self.invalid()
-            else:
-                self.spoilt()
-        elif len(splitArguments(rest)) > _MOST_ARGUMENTS and word not in (b"USER", b"PASS"):
+        if not self._isCommand(word, rest):
             self.spoilt()
-        elif self.needsTLS and not command.inClear:
+            return
+        if not self.countCommand():
+            return
+        command = (self.commands if self._user is None else self.commandsAwaitingPass).get(word)
+        # Known words that come at the wrong moment are not held against the client.
+        if command is None or (self.needsTLS and not command.inClear):
             self.invalid()
         else:
             command.act(self, rest)
 
+    def _isCommand(self, word: bytes, rest: bytes) -> bool:
+        if word in (b"USER", b"PASS"):
+            return True
+        return word in self.commands and len(splitArguments(rest)) <= _MOST_ARGUMENTS
+
     def _takesPasswords(self) -> bool:
-        return "plain" in self.settings.auth
+        return "plain" in self.settings.auth or self.dialogue.unlistedAuth
 
     def _doUSER(self, rest: bytes) -> None:
         name = rest.lstrip(b" ")

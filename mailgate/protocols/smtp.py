@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from attrs import frozen
@@ -16,8 +16,18 @@ from twisted.internet.defer import CancelledError
 from twisted.internet.task import deferLater
 
 from mailgate.client import BackendError, LoginRefused, ProxyClient, replyCode
-from mailgate.dialogue import Command, MailProtocol, acceptableText, splitArguments
-from mailgate.directives import bufferSize, capabilities, directive, flag, oneOf, seconds, words
+from mailgate.dialogue import Command, MailProtocol, acceptableText, splitArguments, tokenWarnings
+from mailgate.directives import (
+    Problem,
+    ServerSettings,
+    bufferSize,
+    capabilities,
+    directive,
+    flag,
+    oneOf,
+    seconds,
+    words,
+)
 from mailgate.journal import printable
 from mailgate.login import Credentials, Denial, Envelope, Method, Trouble
 from mailgate.sasl import loginMethods, mechanismNames
@@ -40,7 +50,9 @@ class SMTPSettings:
     """nginx's C{smtp_…} directives, C{xclient} and C{proxy_smtp_auth}."""
 
     auth: tuple[str, ...] = directive(
-        "smtp_auth", words("plain", "login", "cram-md5", "external", "none"), ("plain", "login")
+        "smtp_auth",
+        words("plain", "login", "cram-md5", "external", "none", "xoauth2", "oauthbearer"),
+        ("plain", "login"),
     )
     capabilities: tuple[str, ...] = directive(
         "smtp_capabilities",
@@ -61,6 +73,10 @@ class SMTPSettings:
     def methods(self) -> frozenset[Method]:
         """The login methods that are offered."""
         return loginMethods(self.auth)
+
+    def warnings(self, server: ServerSettings) -> Iterator[Problem]:
+        """What of these settings will not do for every client."""
+        return tokenWarnings(server, self.methods, self.clientBuffer)
 
 
 class SMTPServer(ProxyServer):
@@ -180,6 +196,8 @@ class SMTPServer(ProxyServer):
         command = self.commands.get(word.upper())
         if command is None or line.startswith(b" ") or len(arguments) > _MOST_ARGUMENTS:
             self.spoilt()
+        elif not self.countCommand():
+            return
         elif self.needsTLS and not command.inClear:
             self._refuseInClear(word.upper())
         else:
@@ -350,7 +368,8 @@ class SMTPClient(ProxyClient):
         extended = envelope.extended or authenticating or settings.xclient == "on"
         offers = await self._hello(self.serverName, extended, probing=settings.xclient == "auto")
         if settings.xclient == "on" or (settings.xclient == "auto" and b"XCLIENT" in offers):
-            await self._prepare(self._xclient(offers.get(b"XCLIENT", b""), not authenticating), 220, 250)
+            known = offers.get(b"XCLIENT", b"") if settings.xclient == "auto" else b""
+            await self._prepare(self._xclient(known, not authenticating), 220, 250)
             # The backend has forgotten our greeting, and takes the next for the client's: where that has said none,
             # ours would be judged in its place.
             if envelope.helo or authenticating:

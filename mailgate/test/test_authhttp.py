@@ -396,6 +396,17 @@ class RouteTests(SynchronousTestCase):
         """Without Auth-User and Auth-Pass the client's own go to the backend, as they came."""
         self.assertEqual(route(plain(b"j%20e", b"a b%"), headers(), DEFAULT), Route((DEFAULT,), b"j%20e", b"a b%"))
 
+    def test_token(self):
+        """A token is logged in with as a password is, unless the service gives one."""
+        for method in (Method.XOAUTH2, Method.OAUTHBEARER):
+            request = evolve(PLAIN, credentials=Credentials(method, b"joe", b"token"))
+            accepted = headers("Auth-Status: OK")
+            self.assertEqual(route(request, accepted, DEFAULT), Route((DEFAULT,), b"joe", b"token"))
+            master = headers("Auth-Status: OK", "Auth-User: joe*proxy", "Auth-Pass: s")
+            self.assertEqual(route(request, master, DEFAULT), Route((DEFAULT,), b"joe*proxy", b"s"))
+            self.assertIn(b"\r\nAuth-Pass: token\r\nAuth-Protocol: ", b"\r\n" + block(request))
+            self.assertIn(b"Auth-Method: " + method.value.encode() + b"\r\n", block(request))
+
     def test_replaced(self):
         """Auth-User and Auth-Pass are taken literally; of several the last counts."""
         sent = headers("Auth-User: x", "Auth-User: ann%20b", "Auth-Pass: s%25 t")
@@ -411,13 +422,6 @@ class RouteTests(SynchronousTestCase):
                 self.assertEqual(self.reasonFor(request=asked, default=DEFAULT), "did not send password")
                 self.assertEqual(route(asked, headers("Auth-Pass: sesame"), DEFAULT).password, b"sesame")
             self.assertIsNone(route(evolve(request, protocol="smtp"), headers(), DEFAULT).password)
-
-    def test_token(self):
-        """A token is the password at the backend, if the service sends no other."""
-        for method in (Method.XOAUTH2, Method.OAUTHBEARER):
-            request = evolve(PLAIN, credentials=Credentials(method, b"joe", b"token"))
-            self.assertEqual(route(request, headers(), DEFAULT), Route((DEFAULT,), b"joe", b"token"))
-            self.assertEqual(route(request, headers("Auth-Pass: x"), DEFAULT), Route((DEFAULT,), b"joe", b"x"))
 
     def test_order(self):
         """Where several things are wrong, the first that nginx names is named."""

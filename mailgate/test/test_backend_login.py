@@ -727,9 +727,10 @@ class XCLIENTTests(BackendTests):
         self.assertEqual(self.command(b"250-XCLIENT ADDR\r\n250 XCLIENTS\r\n"), b"")
 
     def test_on(self) -> None:
-        """With C{on} it is sent whatever the backend offers, as nginx does."""
-        heard = self.command(b"250 mx\r\n", SMTPSettings(xclient="on"))
-        self.assertEqual(heard, b"XCLIENT ADDR=192.0.2.7 LOGIN=joe NAME=[UNAVAILABLE]\r\n")
+        """With C{on} it is sent whatever the backend offers, as nginx does, and whole."""
+        for offers in (b"250 mx\r\n", b"250-mx\r\n250 XCLIENT NAME ADDR\r\n"):
+            heard = self.command(offers, SMTPSettings(xclient="on"))
+            self.assertEqual(heard, b"XCLIENT ADDR=192.0.2.7 LOGIN=joe NAME=[UNAVAILABLE]\r\n")
 
     def test_onNeedsEhlo(self) -> None:
         """And EHLO is said first, even for a client that said HELO."""

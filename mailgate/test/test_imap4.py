@@ -174,7 +174,7 @@ class CommandTests(SynchronousTestCase):
         """Refusals have the tag, where there is one; the fifth is the end."""
         conversation = converse()
         heard = conversation.says(b"a SELECT INBOX", b"", b" x NOOP", b"b", b"(c NOOP", b"d NOOP")
-        self.assertEqual(heard, bad(b"a") + bad(b"*") * 2 + bad(b"b") + bad(b"*"))
+        self.assertEqual(heard, bad(b"a") + bad(b"*") * 4)
         self.assertTrue(conversation.closed)
         self.assertIs(conversation.server.session.outcome, Outcome.ERRORS)
 
@@ -284,10 +284,18 @@ class LiteralTests(SynchronousTestCase):
     def test_inClear(self) -> None:
         """Where TLS is demanded, a password's literal is not asked for in the clear."""
         conversation = Conversation(IMAP4, TLSSettings(starttls="only"))
+        conversation.hear()
         self.assertEqual(conversation.says(b"a LOGIN {3}"), bad(b"a"))
+        self.assertEqual(conversation.says(b"b LOGIN joe {3}", b"c NOOP"), bad(b"b") + ok(b"c"))
+
+    def test_inClearUnasked(self) -> None:
+        """One that comes unasked is not taken for a command, and refused with its own."""
+        conversation = Conversation(IMAP4, TLSSettings(starttls="only"))
+        conversation.hear()
+        self.assertEqual(conversation.send(b"a LOGIN {8+}\r\nb LOGOUT {3}\r\nc NOOP\r\n"), bad(b"a") + ok(b"c"))
+        self.assertEqual(conversation.send(b"d LOGIN {3+}\r\njoe {3+}\r\nabc\r\n"), bad(b"d"))
+        self.assertEqual(conversation.requests, [])
         self.assertFalse(conversation.closed)
-        self.assertEqual(conversation.says(b"a LOGIN {3+}"), bad(b"a"))
-        self.assertTrue(conversation.closed)
 
 
 class LoginTests(SynchronousTestCase):

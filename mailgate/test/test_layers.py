@@ -30,8 +30,10 @@ LAYERS = (
     "relay authcache transport reversedns sandbox.account sandbox.imap4",
     # lines out of them; the backend's side; who makes such connections, and relays between them
     "framing client port connecting relayend authsettings sandbox.pop3 sandbox.smtp sandbox.authhttp",
-    # the client's side; all of those in one reactor
-    "server leanreactor streamrelay sandbox.login",
+    # SASL on the client's side; all of those in one reactor
+    "saslserver leanreactor streamrelay sandbox.login",
+    # the client's side
+    "server",
     # what comes before a dialogue
     "realip",
     # what can be chosen: none of these knows another

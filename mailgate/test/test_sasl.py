@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from mailgate.login import Credentials, Method
-from mailgate.sasl import MECHANISMS, InvalidResponse, Mechanism, decodeBase64, mechanismNames
+from mailgate.login import Credentials, Denial, Method, Trouble
+from mailgate.sasl import MECHANISMS, InvalidResponse, Mechanism, RefusedOAuth, decodeBase64, mechanismNames
 
 
 def begin(name: bytes) -> Mechanism:
@@ -77,8 +77,105 @@ class MechanismTests(SynchronousTestCase):
     def test_names(self) -> None:
         """Directive words switch mechanisms on, in nginx's order; apop and none are no mechanisms."""
         self.assertEqual(mechanismNames(("external", "plain", "apop", "none")), (b"PLAIN", b"EXTERNAL"))
+        every = tuple(name.decode().lower() for name in MECHANISMS)
+        listed = (b"PLAIN", b"LOGIN", b"CRAM-MD5", b"EXTERNAL", b"XOAUTH2", b"OAUTHBEARER")
+        self.assertEqual(mechanismNames(every[::-1]), listed)
 
     def test_secrets(self) -> None:
         """An error holds nothing of what was sent."""
-        error = self.assertRaises(InvalidResponse, begin(b"PLAIN").respond, b"sesame")
-        self.assertNotIn("sesame", str(error))
+        for name in (b"PLAIN", b"CRAM-MD5", b"XOAUTH2", b"OAUTHBEARER"):
+            error = self.assertRaises(InvalidResponse, begin(name).respond, b"sesame")
+            self.assertNotIn("sesame", str(error))
+
+
+class OAuthTests(SynchronousTestCase):
+    """XOAUTH2 and OAUTHBEARER."""
+
+    def assertGives(self, method: Method, response: bytes, user: bytes, token: bytes) -> None:
+        """C{response} makes the credentials, as an initial one and as an answer to the empty challenge."""
+        name = method.value.upper().encode()
+        wanted = Credentials(method, user, token)
+        self.assertEqual(begin(name).start(response), wanted)
+        exchange = begin(name)
+        self.assertEqual(exchange.start(None), b"")
+        self.assertEqual(exchange.respond(response), wanted)
+
+    def assertInvalid(self, name: bytes, *responses: bytes) -> None:
+        """None of C{responses} is one of mechanism C{name}."""
+        for response in responses:
+            with self.assertRaises(InvalidResponse, msg=response):
+                begin(name).respond(response)
+
+    def test_xoauth2(self) -> None:
+        """XOAUTH2 is a name and a token, between words in any case."""
+        for response, user, token in (
+            (b"user=joe@c.test\x01auth=Bearer ya29.t-o~k/e+n==\x01\x01", b"joe@c.test", b"ya29.t-o~k/e+n=="),
+            (b"USER=joe\x01Auth=bearer t\x01\x01", b"joe", b"t"),
+            (b"user=j,o=e \0\r\n\x01auth=Bearer  t \n\x01\x01", b"j,o=e \0\r\n", b" t \n"),
+            (b"user=\x01auth=Bearer \x01\x01", b"", b""),
+        ):
+            self.assertGives(Method.XOAUTH2, response, user, token)
+
+    def test_xoauth2Broken(self) -> None:
+        """Anything else is not, what lacks one of the ^A at its end among it."""
+        self.assertInvalid(
+            b"XOAUTH2",
+            b"",
+            b"\x01",
+            b"joe\x01auth=Bearer t\x01\x01",
+            b"user=joe\x01auth=Bearer t\x01",
+            b"user=joe\x01auth=Bearer t",
+            b"user=joe\x01auth=Bearer t\x01\x01\x01",
+            b"user=joe\x01auth=Bearer t\x01x\x01",
+            b"user=joe\x01auth=Basic t\x01\x01",
+            b"user=joe\x01auth=Bearert\x01\x01",
+            b"user=joe\x01\x01auth=Bearer t\x01\x01",
+            b" user=joe\x01auth=Bearer t\x01\x01",
+            b"n,a=joe,\x01auth=Bearer t\x01\x01",
+        )
+
+    def test_oauthBearer(self) -> None:
+        """OAUTHBEARER has the name in its GS2 header, and the first token of its fields counts."""
+        for response, user, token in (
+            (b"n,a=joe@c.test,\x01host=c.test\x01port=143\x01auth=Bearer t=\x01\x01", b"joe@c.test", b"t="),
+            (b"n,a=joe,\x01auth=Bearer t\x01\x01", b"joe", b"t"),
+            (b"y,A=joe,\x01AUTH=bearer t\x01\x01", b"joe", b"t"),
+            (b"n,a=j=2Co=3de=3D2C,\x01auth=Bearer t\x01\x01", b"j,o=e=2C", b"t"),
+            (b"n,a=joe,\x01auth=Bearer s\x01auth=Bearer t\x01\x01", b"joe", b"s"),
+            (b"n,a=joe,\x01xauth=Bearer s\x01auth=Bearer t", b"joe", b"t"),
+            (b"n,a=,\x01auth=Bearer \x01\x01", b"", b""),
+        ):
+            self.assertGives(Method.OAUTHBEARER, response, user, token)
+
+    def test_oauthBearerBroken(self) -> None:
+        """Without a name, a token, or what parts them, it is none; in names = stands for a comma or itself alone."""
+        self.assertInvalid(
+            b"OAUTHBEARER",
+            b"",
+            b"\x01",
+            b"n,,\x01auth=Bearer t\x01\x01",
+            b"n,a=joe\x01auth=Bearer t\x01\x01",
+            b"a=joe,\x01auth=Bearer t\x01\x01",
+            b"n,a=joe,auth=Bearer t\x01\x01",
+            b"n,a=j=2Do,\x01auth=Bearer t\x01\x01",
+            b"n,a=jo=,\x01auth=Bearer t\x01\x01",
+            b"n,a=joe,x,\x01auth=Bearer t\x01\x01",
+            b"n,a=joe,\x01host=c.test\x01\x01",
+            b"n,a=joe,\x01auth=Basic t\x01\x01",
+            b"user=joe\x01auth=Bearer t\x01\x01",
+        )
+
+    def test_refused(self) -> None:
+        """A refusal's challenge has one answer, by the mechanism; then the refusal is told."""
+        denial = Denial(Trouble.DENIED, challenge=b"e30=")
+        for method, answer, other in ((Method.XOAUTH2, b"", b"\x01"), (Method.OAUTHBEARER, b"\x01", b"")):
+            refused = RefusedOAuth(method, denial)
+            self.assertEqual(refused.challenge, b"{}")
+            self.assertRaises(InvalidResponse, refused.respond, other)
+            self.assertIs(refused.respond(answer), denial)
+
+    def test_refusedWithoutReason(self) -> None:
+        """What is no base64, or nothing, is no challenge."""
+        for challenge in (None, b"", b"=", b"e30\r\n", b"{}"):
+            denial = Denial(Trouble.DENIED, challenge=challenge)
+            self.assertRaises(InvalidResponse, RefusedOAuth, Method.XOAUTH2, denial)

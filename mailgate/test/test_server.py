@@ -265,7 +265,7 @@ class LoginTests(SynchronousTestCase):
     def test_manyRefusals(self) -> None:
         """Any number of pipelined logins is refused one after the other, without recursion."""
         denials = [Denial(Trouble.DENIED)] * 2000
-        conversation = converse(authenticator=FakeAuthenticator(*denials))
+        conversation = converse(DialogueSettings(maxCommands=4000), authenticator=FakeAuthenticator(*denials))
         heard = conversation.says(*LOGIN * 2000)
         self.assertEqual(heard.count(b"[AUTH]"), 2000)
 

@@ -1,0 +1,139 @@
+# -*- test-case-name: mailgate.test.test_saslserver -*-
+"""
+SASL (RFC 4422) in a dialogue before login, the same for every protocol: which mechanisms are taken, challenges and
+responses in base64, and the challenge by which a refused OAuth client is told why.
+"""
+
+from __future__ import annotations
+
+import base64
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from mailgate.dialogue import DialogueSettings
+from mailgate.framing import CommandReader
+from mailgate.journal import Journal
+from mailgate.login import Credentials, Denial, Method
+from mailgate.sasl import MECHANISMS, UNLISTED, InvalidResponse, Mechanism, RefusedOAuth, decodeBase64
+from mailgate.session import Outcome, Phase, Session
+
+if TYPE_CHECKING:
+    from mailgate.listener import ProxyServerFactory
+
+__all__ = ["SASLServer"]
+
+
+class SASLServer(CommandReader):
+    """
+    The server's side of an exchange. It begins with L{authenticate}, goes on while the phase is CHALLENGE, and ends in
+    L{login}, or in L{invalid} and the phase COMMAND.
+    """
+
+    challengePrefix: ClassVar[bytes] = b"+ "
+    settings: Any
+    dialogue: DialogueSettings
+    session: Session
+    factory: ProxyServerFactory
+    clock: Any
+    _journal: Journal
+    _mechanismName = ""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._salt: bytes | None = None
+        self._mechanism: Mechanism | RefusedOAuth | None = None
+
+    def invalid(self) -> None:
+        """Tell the client that what it sent is no command."""
+        raise NotImplementedError
+
+    def login(self, credentials: Credentials) -> None:
+        """Have C{credentials} judged."""
+        raise NotImplementedError
+
+    def deny(self, denial: Denial) -> None:
+        """Tell the client of C{denial}, and end the connection or go on."""
+        raise NotImplementedError
+
+    def end(self, outcome: Outcome, goodbye: bytes = b"") -> None:
+        """Say C{goodbye} and close."""
+        raise NotImplementedError
+
+    @property
+    def mechanisms(self) -> tuple[bytes, ...]:
+        """The SASL mechanisms that this server is configured to offer."""
+        offered: tuple[bytes, ...] = self.settings.mechanisms
+        return offered
+
+    @property
+    def salt(self) -> bytes:
+        """The challenge C{<random.time@server_name>} of the digest methods, the same throughout a connection."""
+        if self._salt is None:
+            nonce = int.from_bytes(self.factory.randomness(8), "big")
+            self._salt = f"<{nonce}.{int(self.clock.seconds())}@{self.dialogue.serverName}>".encode()
+        return self._salt
+
+    def authenticate(self, name: bytes, initial: bytes | None = None) -> None:
+        """Begin the exchange of mechanism C{name}, C{initial} being the initial response in base64 or L{None}."""
+        name = name.upper()
+        make = MECHANISMS.get(name)
+        if make is None or not self._takes(name):
+            self.invalid()
+            return
+        mechanism = make(lambda: self.salt)
+        self._mechanism, self._mechanismName = mechanism, name.decode("ascii")
+        try:
+            self._challenge(mechanism.start(None if initial is None else decodeBase64(initial)))
+        except InvalidResponse as error:
+            self._spoiltExchange(error)
+
+    def _takes(self, name: bytes) -> bool:
+        return name in self.mechanisms or (self.dialogue.unlistedAuth and name in UNLISTED)
+
+    def responseReceived(self, line: bytes) -> None:
+        """Take the client's answer to the last challenge: of C{line}, as in nginx, the first word."""
+        assert self._mechanism is not None
+        try:
+            step = self._mechanism.respond(decodeBase64(line.partition(b" ")[0]))
+        except InvalidResponse as error:
+            self._spoiltExchange(error)
+        else:
+            self._challenge(step)
+
+    def explain(self, method: Method, denial: Denial) -> bool:
+        """
+        Send the challenge of C{denial}, which comes to L{deny} when the client has answered it. Gives whether there is
+        one; other C{method}s than OAuth's have no room for it.
+        """
+        if not (denial.challenge and method.isOAuth):
+            return False
+        try:
+            refused = RefusedOAuth(method, denial)
+        except InvalidResponse:
+            return False
+        self._mechanism = refused
+        self._challenge(refused.challenge)
+        return True
+
+    def _challenge(self, step: bytes | Credentials | Denial) -> None:
+        if isinstance(step, bytes):
+            self.session.enter(Phase.CHALLENGE)
+            self.transport.write(self.challengePrefix + base64.b64encode(step) + b"\r\n")
+            return
+        self._mechanism = None
+        if isinstance(step, Credentials):
+            self.login(step)
+        else:
+            self.deny(step)
+
+    def _spoiltExchange(self, error: InvalidResponse) -> None:
+        spoilt, self._mechanism = self._mechanism, None
+        self._journal.info(
+            "client {client} sent {error} in AUTH {mechanism} command",
+            client=self.session.client,
+            error=str(error),
+            mechanism=self._mechanismName,
+        )
+        self.session.enter(Phase.COMMAND)
+        self.invalid()
+        if isinstance(spoilt, RefusedOAuth) and spoilt.denial.close:
+            self.end(Outcome.DENIED)
