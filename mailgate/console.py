@@ -119,9 +119,9 @@ def _addImportNginx(commands: Any) -> None:
     command = commands.add_parser(
         "import-nginx",
         help="write a gateway.ini that does what nginx.conf says of mail",
-        description="Reads nginx.conf with all that it includes, and writes a gateway.ini that does what it says of mail"
-        " to standard output. Standard error tells of each directive that could not be carried over, a line each: file,"
-        " line, directive, reason. Files are named from nginx.conf's folder, logs from PREFIX, as in nginx."
+        description="Reads nginx.conf with all that it includes, and writes to standard output a gateway.ini that does"
+        " what it says of mail. Standard error tells of each directive that could not be carried over, with file, line"
+        " and reason. Files are named from nginx.conf's folder, logs from PREFIX, as in nginx."
         f" Exit status 0 where a gateway.ini was written; {BAD_CONFIGURATION} where none could be, because nginx would"
         f" take no such file, or it is about no mail; {NOT_INSTALLED} where crossplane is not installed.",
         epilog="Then: mailgate check --config gateway.ini. docs/nginx.rst tells the rest.",
@@ -132,7 +132,7 @@ def _addImportNginx(commands: Any) -> None:
         "--prefix",
         metavar="PREFIX",
         help="nginx's prefix, of which nginx -V tells. Default: the folder above, where FILE lies in a folder conf; or"
-        " else that of Debian's nginx, /usr/share/nginx, with /var/log/nginx/error.log for a log that FILE does not name",
+        " else that of Debian's nginx, /usr/share/nginx, and /var/log/nginx/error.log where FILE names no log",
     )
     command.set_defaults(run=_importNginx)
 

@@ -82,7 +82,7 @@ def _starts(mapping: Mapping, filename: str) -> bool:
     try:
         parse(_render(mapping, filename), filename)
     except ConfigurationError as error:
-        return not any([_putRight(mapping, filename, problem) for problem in error.problems])
+        return not any(_putRight(mapping, filename, problem) for problem in error.problems)
     return True
 
 

@@ -48,7 +48,7 @@ def _pair(args: Sequence[str], paths: Paths) -> list[str]:
     name, value = args
     if re.search(r"\s", name):
         raise ValueError("its name holds a blank")
-    return [f"{name} {value.strip(' ')}".rstrip()]
+    return [f"{name} {value.strip(' ')}".rstrip(" ")]
 
 
 _VARIABLES = "remote_addr|remote_port|server_addr|server_port|ssl_server_name|session_id|protocol|dollar"
@@ -130,6 +130,7 @@ _WRITTEN: dict[str, Callable[[Sequence[str], Paths], list[str]]] = {
     "ssl_conf_command": _command,
     "ssl_session_timeout": _longTime,
 }
+
 
 def written(name: str, args: Sequence[str], paths: Paths) -> list[str]:
     """
