@@ -17,10 +17,10 @@ import mailgate
 
 LAYERS = (
     # what imports nothing: the release, the words of a login, the grammar of values, of HTTP and of mail
-    "_version directives login names httpresponse httpheaders openssl poller timers pipes nginxconf"
+    "_version directives login names httpresponse httpheaders openssl poller timers pipes"
     " sandbox.message sandbox.certificate",
     # the package itself, and what only needs one of those
-    "mailgate journal dialogue sasl passwords tls tlsengine httpagent nginxvalues"
+    "mailgate journal dialogue sasl passwords tls tlsengine httpagent"
     " sandbox.settings sandbox.search sandbox.structure",
     # the ledger, the extension points, what auth_http and auth_file say; TLS upon descriptors
     "session interfaces authhttp accounts tlslayer sandbox.mailbox sandbox.welcome",
@@ -38,9 +38,13 @@ LAYERS = (
     "registry",
     # the ini file
     "config",
-    # what runs; nginx.conf into an ini file
-    "service nginxmapping",
-    "tap nginximport",
+    # what runs
+    "service",
+    "tap",
+    # nginx.conf into an ini file
+    "nginxconf nginxvalues",
+    "nginxmapping",
+    "nginximport",
     "console",
 )
 
