@@ -89,10 +89,9 @@ def _starts(mapping: Mapping, filename: str) -> bool:
 def _putRight(mapping: Mapping, filename: str, problem: Problem) -> bool:
     """Whether something has been put out of force because of C{problem}."""
     section = next((section for section in mapping.sections if section.title == problem.section), None)
-    if section is None or not problem.option:
-        raise Refused([*mapping.remarks, Remark(filename, 0, f"nothing could be carried over: {problem.message}")])
-    entry = section.entry(problem.option)
-    if entry is None and section.level is Level.SERVER:
+    entry = None if section is None else section.entry(problem.option)
+    isServer = section is not None and section.level is Level.SERVER
+    if entry is None and isServer:
         entry = mapping.mail.entry(problem.option)
     if entry is not None and problem.option in PATHS:
         # Data would be long, and may be a key.
@@ -101,8 +100,10 @@ def _putRight(mapping: Mapping, filename: str, problem: Problem) -> bool:
         return False
     if entry is not None:
         mapping.refuse(entry, problem.message)
-    elif section.level is Level.SERVER:
-        mapping.refuseServer(section, f"{problem.option} {problem.message}")
+    elif section is not None and isServer:
+        mapping.refuseServer(section, f"{problem.option} {problem.message}".strip())
+    else:
+        raise Refused([*mapping.remarks, Remark(filename, 0, f"nothing could be carried over: {problem.message}")])
     return True
 
 

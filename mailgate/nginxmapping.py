@@ -16,7 +16,7 @@ from attrs import define, field, frozen
 from mailgate.config import knownDirectives
 from mailgate.directives import Directive, Level, ListenAddress
 from mailgate.nginxconf import Refused, Remark, Statement
-from mailgate.nginxvalues import Paths, fitsIni, written
+from mailgate.nginxvalues import PATHS, Paths, fitsIni, written
 from mailgate.registry import PROTOCOLS
 
 __all__ = ["NGINX_DEFAULTS", "Default", "Entry", "Mapping", "Section"]
@@ -91,7 +91,7 @@ _GUARDS = ("ssl_verify_client", "ssl_crl", "starttls")
 """What keeps clients out: a server that cannot have it is not to be had without it."""
 
 _SECRET = ("auth_http", "ssl_conf_command")
-"""Directives whose value may hold a secret, besides those that are declared so, and PEM data."""
+"""Directives whose value may hold a secret, besides those that are declared so, and data in the place of a file."""
 
 _NOT_NEEDED = {
     "accept_mutex": "mailgate runs one process",
@@ -326,7 +326,9 @@ def _discreet(statement: Statement, reason: str) -> str:
     """C{reason} without what may be a secret."""
     known = _known(Level.MAIL).get(statement.name)
     value = statement.args[-1] if statement.args else ""
-    isSecret = statement.name in _SECRET or (known is not None and known.secret) or value.startswith("data:")
+    isSecret = statement.name in _SECRET or (known is not None and known.secret)
+    if statement.name in PATHS:
+        isSecret = value.startswith("data:")
     if isSecret and value and value in reason:
         return "its value is wrong; it is not shown, as it may hold a secret"
     return reason

@@ -11,8 +11,6 @@ from collections.abc import Callable, Sequence
 
 from attrs import frozen
 
-from mailgate.directives import seconds
-
 __all__ = ["PATHS", "Paths", "fitsIni", "written"]
 
 
@@ -104,19 +102,13 @@ def _errorLog(args: Sequence[str], paths: Paths) -> list[str]:
     return [f"{target} {'debug' if level.startswith('debug_') else level}"]
 
 
-def _longTime(args: Sequence[str], paths: Paths) -> list[str]:
-    """A time that may have years and months, nginx's of 365 and 30 days."""
-    (value,) = args
-    match = re.fullmatch(r"(?:(\d{1,3})y)? *(?:(\d{1,4})M)? *(.*)", value)
-    if match is None or not (match[1] or match[2]):
-        return [value]
-    days = int(match[1] or 0) * 365 + int(match[2] or 0) * 30
-    return [f"{days * 86400 + int(seconds(match[3] or '0', ''))}s"]
+def _ticketKey(args: Sequence[str], paths: Paths) -> list[str]:
+    raise ValueError("mailgate cannot give OpenSSL the keys of tickets: each process makes its own")
 
 
 PATHS = {
     *("ssl_certificate", "ssl_certificate_key", "ssl_password_file", "ssl_dhparam", "ssl_client_certificate"),
-    *("ssl_trusted_certificate", "ssl_crl", "ssl_session_ticket_key"),
+    *("ssl_trusted_certificate", "ssl_crl"),
 }
 """Directives whose value is a file, whose name starts at nginx.conf's folder."""
 
@@ -128,7 +120,7 @@ _WRITTEN: dict[str, Callable[[Sequence[str], Paths], list[str]]] = {
     "error_log": _errorLog,
     "listen": _listen,
     "ssl_conf_command": _command,
-    "ssl_session_timeout": _longTime,
+    "ssl_session_ticket_key": _ticketKey,
 }
 
 

@@ -94,17 +94,9 @@ class WrittenTests(SynchronousTestCase):
             (("dhparameters", "/dh.pem"), "dhparameters /dh.pem"),
         )
 
-    def test_longTime(self):
-        """Years and months, which mailgate does not know, are seconds; other times stay."""
-        self.assertWritten(
-            "ssl_session_timeout",
-            ("10m", "10m"),
-            ("1y", "31536000s"),
-            ("2M", "5184000s"),
-            ("1y1M1d 1h", "34218000s"),
-            ("1M30", "2592030s"),
-        )
-        self.assertIn("must be a time", self.assertRefused("ssl_session_timeout", "1y5x"))
+    def test_ticketKey(self):
+        """Keys of tickets cannot be had."""
+        self.assertIn("tickets", self.assertRefused("ssl_session_ticket_key", "k"))
 
 
 class FitsIniTests(SynchronousTestCase):
