@@ -54,11 +54,15 @@ _END = "mailgate_end_of_file"
 
 _OPAQUE = [*range(0x0B, 0x0D), *range(0x0E, 0x20), *range(0x7F, 0x100)]
 _HIDDEN = {byte: 0xE000 + byte for byte in _OPAQUE}
-_SHOWN = {0xE000 + byte: byte for byte in _OPAQUE}
+_SHOWN = {0xE000 + byte: byte for byte in (*_OPAQUE, *b"{}")}
 """
 crossplane reads UTF-8, losing what is not, and splits at all that Unicode calls a blank. nginx knows bytes, and four
-blanks. So each other byte goes through crossplane as a character that means nothing to it.
+blanks. So each of the others goes through crossplane as a character that means nothing to it.
 """
+
+_HIDDEN_BRACES = {ord(brace): 0xE000 + ord(brace) for brace in "{}"}
+_INNER_BRACE = re.compile(r"""(?<=\$)(?<!\\\$)\{\}*|(?<=[^\s;{}"'])\}+""")
+"""Braces within a word, where nginx takes them for letters: behind a C{$}, and closing ones that no blank precedes."""
 
 
 @frozen
@@ -218,6 +222,9 @@ class _Reading:
 def _tokens(content: bytes) -> Iterator[_Token]:
     """crossplane's tokens without comments, C{_END;} being the last two."""
     hidden = content.decode("latin-1").translate(_HIDDEN)
+    # crossplane takes Lua code apart itself, and counts braces in it.
+    if b"_by_lua_block" not in content:
+        hidden = _INNER_BRACE.sub(lambda match: match[0].translate(_HIDDEN_BRACES), hidden)
     # crossplane reads files alone. This one is nobody else's, for what is in it may be secret.
     with NamedTemporaryFile("w", encoding="utf-8", newline="") as copy:
         copy.write(f"{hidden}\n{_END};\n")

@@ -47,7 +47,24 @@ class WordsTests(ReadingCase):
 
     def test_plain(self):
         """What stands in a word is the word's, if it is neither a blank nor ends a statement."""
-        for written in ("abc", "a=b", "a#b", "50%", "$x", "${x}y", "a'b", 'a"b', "[::]:1", "a,b", "é"):
+        for written in (
+            "abc",
+            "a=b",
+            "a#b",
+            "50%",
+            "$x",
+            "${x}y",
+            "${x",
+            "${}y",
+            "a}b",
+            "a}}",
+            "a}'b",
+            "a'b",
+            'a"b',
+            "[::]:1",
+            "a,b",
+            "é",
+        ):
             self.assertEqual(self.header(written), written)
 
     def test_quoted(self):
@@ -111,7 +128,7 @@ class BlockTests(ReadingCase):
 
     def test_lua(self):
         """Lua code, which is no nginx syntax, is passed over too."""
-        http, pid = self.read('http { content_by_lua_block { local a = "}" -- it\'s\n } }\npid x;')
+        http, pid = self.read('http { content_by_lua_block { local a = {"}", {b=1}} -- it\'s\n } }\npid x;')
         self.assertEqual((http.name, pid.name), ("http", "pid"))
 
     def test_include(self):
@@ -148,6 +165,8 @@ class RefusedTests(ReadingCase):
             ("mail {\n proxy_protocol on\n server { } }", '2: directive "proxy_protocol" is not terminated by ";"'),
             ("mail {\n max_errors\n 5 timeout 6; }", '2: invalid number of arguments in "max_errors" directive'),
             ("mail { server {\n listen 143 } }", '2: unexpected "}": "listen" is not terminated by ";"'),
+            ("mail { server {\n listen 143} }", '2: unexpected "}": "listen" is not terminated by ";"'),
+            ("mail { server {\n listen 143}}", '2: unexpected end of file in "listen", expecting ";" or "}"'),
             ("pid x;\nuser x", '2: unexpected end of file in "user", expecting ";" or "}"'),
             ("pid x;\nuser", '2: unexpected end of file in "user", expecting ";" or "}"'),
         ):
