@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import closing
 from glob import glob
 from tempfile import NamedTemporaryFile
 from typing import NoReturn
@@ -157,7 +158,8 @@ class _Reading:
     def _content(self, name: str, content: bytes, context: Context) -> list[Statement]:
         lastLine = max(content.rstrip().count(b"\n") + 1, 1)
         try:
-            statements = self._block(name, _tokens(content), context)
+            with closing(_tokens(content)) as tokens:
+                statements = self._block(name, tokens, context)
         except NgxParserSyntaxError as error:
             self._refuse(name, min(error.lineno or 1, lastLine), error.strerror)
         if not statements or statements.pop().name != _END:
@@ -219,7 +221,7 @@ class _Reading:
         return [found for name in names for found in self.file(name, context, wantedBy)]
 
 
-def _tokens(content: bytes) -> Iterator[_Token]:
+def _tokens(content: bytes) -> Generator[_Token, None, None]:
     """crossplane's tokens without comments, C{_END;} being the last two."""
     hidden = content.decode("latin-1").translate(_HIDDEN)
     # crossplane takes Lua code apart itself, and counts braces in it.

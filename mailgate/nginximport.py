@@ -18,12 +18,12 @@ from mailgate.nginxconf import Refused, Remark, read
 from mailgate.nginxmapping import Entry, Mapping, Section
 from mailgate.nginxvalues import PATHS, Paths
 
-__all__ = ["Imported", "importNginx", "pathsFor"]
+__all__ = ["DIFFERENCES", "Imported", "importNginx", "pathsFor"]
 
 _PACKAGED = Paths("/etc/nginx", "/usr/share/nginx", "/var/log/nginx/error.log")
 """Where Debian's nginx has its files."""
 
-_DIFFERENCES = (
+DIFFERENCES = (
     "timeout: counts anew for each command, and ten times as much bounds all that comes before the login. nginx counts"
     " once, from the greeting, and says nothing at its end.",
     "proxy_timeout: bytes in either direction count. In nginx the client's alone do.",
@@ -119,7 +119,7 @@ def _head(filename: str) -> Iterator[str]:
     yield from _comment(f"Made of {os.path.abspath(filename)} by mailgate {__version__}: mailgate import-nginx.")
     yield "#"
     yield from _comment("What mailgate does in another way than nginx, and has no directive for:")
-    for difference in _DIFFERENCES:
+    for difference in DIFFERENCES:
         yield from _comment(difference, "- ")
 
 

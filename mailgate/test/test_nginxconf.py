@@ -5,6 +5,7 @@ Tests for L{mailgate.nginxconf}.
 from __future__ import annotations
 
 import os
+import tempfile
 
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -226,6 +227,13 @@ class RefusedTests(ReadingCase):
                 'one:2: include: "nginx.conf" includes itself',
             ],
         )
+
+    def test_copies(self):
+        """No copy of what it has read is left, which may hold secrets, whether it is refused or not."""
+        self.patch(tempfile, "tempdir", self.folder)
+        self.read("pid x;")
+        self.refusal("mail {\n timeout }\n server { }")
+        self.assertEqual(os.listdir(self.folder), ["nginx.conf"])
 
     def test_missing(self):
         """So is the file itself."""

@@ -5,6 +5,7 @@ Tests for L{mailgate.nginximport} and C{mailgate import-nginx}.
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from unittest.mock import patch
@@ -17,13 +18,14 @@ from mailgate.client import ProxySettings
 from mailgate.config import GatewaySettings, load, parse
 from mailgate.dialogue import DialogueSettings
 from mailgate.nginxconf import Refused
-from mailgate.nginximport import importNginx, pathsFor
-from mailgate.nginxmapping import Mapping
+from mailgate.nginximport import DIFFERENCES, importNginx, pathsFor
+from mailgate.nginxmapping import NGINX_DEFAULTS, Mapping
 from mailgate.protocols.imap4 import IMAP4Settings
 from mailgate.protocols.pop3 import POP3Settings
 from mailgate.protocols.smtp import SMTPSettings
 from mailgate.sandbox.certificate import ensureCertificate
 from mailgate.test.test_console import ConsoleCase
+from mailgate.test.test_documentation import MISSING, document
 from mailgate.tls import TLSSettings
 
 GUIDE = """\
@@ -484,6 +486,31 @@ class CommandTests(ConsoleCase):
             "check",
         ):
             self.assertIn(text, told)
+
+
+class DocumentTests(SynchronousTestCase):
+    """docs/nginx.rst."""
+
+    skip = MISSING
+
+    def setUp(self):
+        self.text = document("docs", "nginx.rst")
+
+    def test_defaults(self):
+        """It explains each default of nginx's that is written out, and no other."""
+        explained = re.findall(r"^``(\w+ = \w+)``$", self.text, re.MULTILINE)
+        self.assertEqual(explained, [f"{default.name} = {default.value}" for default in NGINX_DEFAULTS])
+
+    def test_differences(self):
+        """It names what every imported file says that it cannot say."""
+        told = self.text.partition("What cannot be written")[2].partition("~\n\n")[2].partition("\nValues\n")[0]
+        for difference in DIFFERENCES:
+            self.assertIn(f"``{difference.partition(':')[0]}``", told)
+
+    def test_options(self):
+        """It tells of each exit status, and where names start."""
+        for text in ("\n0\n ", "\n78\n ", "\n69\n ", "``/usr/share/nginx``", "``/var/log/nginx/error.log``"):
+            self.assertIn(text, self.text)
 
 
 class MappingTests(SynchronousTestCase):
