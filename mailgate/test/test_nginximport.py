@@ -15,8 +15,9 @@ from twisted.trial.unittest import SynchronousTestCase
 import mailgate
 from mailgate.authenticators.http import HTTPSettings
 from mailgate.client import ProxySettings
-from mailgate.config import GatewaySettings, load, parse
+from mailgate.config import GatewaySettings, knownDirectives, load, parse
 from mailgate.dialogue import DialogueSettings
+from mailgate.directives import Level
 from mailgate.nginxconf import Refused
 from mailgate.nginximport import DIFFERENCES, importNginx, pathsFor
 from mailgate.nginxmapping import NGINX_DEFAULTS, Mapping
@@ -121,7 +122,8 @@ class GuideTests(ImportCase):
             tls = server[TLSSettings]
             self.assertEqual((tls.certificates, tls.keys), self.pair)
             self.assertEqual(tls.protocols, ("TLSv1", "TLSv1.1", "TLSv1.2"))
-            self.assertEqual((tls.ciphers, tls.sessionCache, tls.sessionTimeout), ("HIGH:!aNULL:!MD5", "on", 600.0))
+            cache = knownDirectives(Level.MAIL)["ssl_session_cache"].parse("shared:SSL:10m", "/")
+            self.assertEqual((tls.ciphers, tls.sessionCache, tls.sessionTimeout), ("HIGH:!aNULL:!MD5", cache, 600.0))
             self.assertEqual(server[SMTPSettings].xclient, "on")
         smtp, pop3, imap = settings.servers
         self.assertEqual(smtp[SMTPSettings].auth, ("plain", "login", "cram-md5"))

@@ -149,7 +149,7 @@ ROWS = (
     Row("ssl_protocols TLSv1.1; ssl_protocols tlsv1.3;", "ssl_protocols = TLSv1.1 TLSv1.3"),
     Row('ssl_ciphers "HIGH:!aNULL";', "ssl_ciphers = HIGH:!aNULL"),
     Row("ssl_prefer_server_ciphers on;", "ssl_prefer_server_ciphers = on"),
-    Row("ssl_ecdh_curve prime256v1:secp384r1;", "ssl_ecdh_curve = prime256v1:secp384r1"),
+    Row("ssl_ecdh_curve secp384r1;", "ssl_ecdh_curve = secp384r1"),
     Row("ssl_dhparam dh.pem;", "ssl_dhparam = FOLDER/dh.pem"),
     Row(
         "ssl_session_cache none; ssl_session_cache builtin:9 shared:SSL:10m;",
@@ -164,8 +164,8 @@ ROWS = (
     Row("ssl_trusted_certificate ca.pem;", "ssl_trusted_certificate = FOLDER/ca.pem"),
     Row("ssl_crl crl.pem;", "ssl_crl = FOLDER/crl.pem"),
     Row(
-        "ssl_conf_command Options PrioritizeChaCha; ssl_conf_command Ciphersuites TLS_AES_128_GCM_SHA256;",
-        "ssl_conf_command =\n Options PrioritizeChaCha\n Ciphersuites TLS_AES_128_GCM_SHA256",
+        "ssl_conf_command Options -SessionTicket; ssl_conf_command MinProtocol TLSv1.2;",
+        "ssl_conf_command =\n Options -SessionTicket\n MinProtocol TLSv1.2",
     ),
     Row("ssl_certificate_compression on;", "ssl_certificate_compression = on"),
     # realip
@@ -179,7 +179,7 @@ ROWS = (
         MAIN,
         name="syslog",
     ),
-    Row("user nobody;", "user = nobody", MAIN),
+    Row("user root;", "user = root", MAIN),
     Row("worker_rlimit_nofile 1024;", "worker_rlimit_nofile = 1024", MAIN),
     Row("events { use epoll; }", "use = epoll", MAIN),
 )
