@@ -100,10 +100,10 @@ _NOT_NEEDED = {
     "load_module": "mailgate has no modules that could be missing",
     "lock_file": "mailgate runs one process",
     "master_process": "mailgate runs one process",
-    "multi_accept": "mailgate takes a number of connections at a time anyway",
+    "multi_accept": "it tunes how nginx waits for events",
     "pcre_jit": "mailgate has no regular expressions in its configuration",
     "thread_pool": "mailgate reads no files for its clients",
-    "timer_resolution": "mailgate asks for the time once for all that is to be done",
+    "timer_resolution": "it tunes how nginx waits for events",
     "worker_aio_requests": "mailgate reads no files for its clients",
 }
 """Directives outside of mail that change nothing for mailgate's clients."""
@@ -152,21 +152,10 @@ class Mapping:
             told = 'nginx refuses this file, as it has no "events" section; mailgate needs none'
             self.remarks.append(Remark(filename, 0, told))
         self.process = Section("mailgate", Level.MAILGATE)
-        for statement in statements:
-            for single in statement.block if statement.name == "events" else (statement,):
-                if single is not mail:
-                    self._outside(single)
-        if not any(entry.name == "error_log" for entry in self.process.entries):
-            self.process.entries.insert(0, Entry("error_log", [f"{paths.errorLog} error"], comment="nginx's default."))
         self.mail = Section("mail", Level.MAIL, mail)
         self.servers: list[Section] = []
-        for statement in mail.block:
-            if statement.name != "server" or statement.complaint:
-                self._carry(self.mail, statement)
-        self.mail.entries.extend(_defaults(self.mail))
-        for statement in mail.block:
-            if statement.name == "server" and not statement.complaint:
-                self.servers.append(self._server(statement))
+        self._readProcess([statement for statement in statements if statement is not mail])
+        self._readMail(mail)
         if not self.servers:
             raise Refused([Remark(mail.file, mail.line, "the mail block has no server")])
         if self._duplicates:
@@ -203,6 +192,23 @@ class Mapping:
         remark = Remark(statement.file, statement.line, message, name)
         if remark not in self.remarks:
             self.remarks.append(remark)
+
+    def _readProcess(self, statements: Iterable[Statement]) -> None:
+        for statement in statements:
+            for single in statement.block if statement.name == "events" else (statement,):
+                self._outside(single)
+        if not any(entry.name == "error_log" for entry in self.process.entries):
+            default = Entry("error_log", [f"{self._paths.errorLog} error"], comment="nginx's default.")
+            self.process.entries.insert(0, default)
+
+    def _readMail(self, mail: Statement) -> None:
+        servers = [statement for statement in mail.block if statement.name == "server" and not statement.complaint]
+        for statement in mail.block:
+            if statement not in servers:
+                self._carry(self.mail, statement)
+        self.mail.entries.extend(_defaults(self.mail))
+        for statement in servers:
+            self.servers.append(self._server(statement))
 
     def _outside(self, statement: Statement) -> None:
         """A directive of nginx's main or events context."""
