@@ -116,7 +116,8 @@ def _render(mapping: Mapping, filename: str) -> str:
 
 
 def _head(filename: str) -> Iterator[str]:
-    yield from _comment(f"Made of {os.path.abspath(filename)} by mailgate {__version__}: mailgate import-nginx.")
+    yield f"# Made by mailgate {__version__}, mailgate import-nginx, of"
+    yield f"# {_oneLine(os.path.abspath(filename))}."
     yield "#"
     yield from _comment("What mailgate does in another way than nginx, and has no directive for:")
     for difference in DIFFERENCES:
@@ -127,7 +128,8 @@ def _section(section: Section) -> Iterator[str]:
     off = "# " if section.refusal else ""
     yield ""
     if section.origin is not None:
-        yield from _comment(f"{section.origin.file}, line {section.origin.line}")
+        # A name is of no use in two lines.
+        yield f"# {_oneLine(section.origin.file)}, line {section.origin.line}"
     if section.refusal:
         yield from _comment(f"Not carried over: {section.refusal}")
     yield f"{off}[{section.title}]"
