@@ -20,7 +20,7 @@ from mailgate.nginxvalues import PATHS, Paths
 
 __all__ = ["DIFFERENCES", "Imported", "importNginx", "pathsFor"]
 
-_PACKAGED = Paths("/etc/nginx", "/usr/share/nginx", "/var/log/nginx/error.log")
+_PREFIX, _ERROR_LOG = "/usr/share/nginx", "/var/log/nginx/error.log"
 """Where Debian's nginx has its files."""
 
 DIFFERENCES = (
@@ -55,7 +55,7 @@ def pathsFor(filename: str, prefix: str | None = None) -> Paths:
     if prefix is None and os.path.basename(folder) == "conf":
         prefix = os.path.dirname(folder)
     if prefix is None:
-        return Paths(folder, _PACKAGED.prefix, _PACKAGED.errorLog)
+        return Paths(folder, _PREFIX, _ERROR_LOG)
     prefix = os.path.abspath(prefix)
     return Paths(folder, prefix, os.path.join(prefix, "logs", "error.log"))
 
