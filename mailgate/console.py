@@ -6,9 +6,11 @@ The command C{mailgate}: what an operator does besides running the gateway.
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import sys
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 from mailgate._version import __version__
 from mailgate.config import GatewaySettings, authenticatorKind, load
@@ -19,6 +21,9 @@ from mailgate.tap import BAD_CONFIGURATION, shedPrivileges
 from mailgate.tls import TLSSettings, usesTLS
 
 __all__ = ["describe", "main"]
+
+NOT_INSTALLED = 69
+"""The exit status where an extra is missing: C{EX_UNAVAILABLE} of sysexits.h."""
 
 
 def _server(server: ServerSettings) -> Iterator[str]:
@@ -80,6 +85,30 @@ def _check(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _importNginx(arguments: argparse.Namespace) -> int:
+    try:
+        # An extra brings crossplane, and whoever comes from elsewhere does not need it.
+        from mailgate.nginxconf import Refused
+        from mailgate.nginximport import importNginx
+    except ModuleNotFoundError as error:
+        if error.name != "crossplane":
+            raise
+        print("mailgate import-nginx needs crossplane: pip install 'mailgate[nginx]'", file=sys.stderr)
+        return NOT_INSTALLED
+    try:
+        imported = importNginx(arguments.file, arguments.prefix)
+    except Refused as error:
+        print(error, file=sys.stderr)
+        return BAD_CONFIGURATION
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(encoding="utf-8")
+    print(imported.text, end="")
+    for remark in imported.remarks:
+        print(remark, file=sys.stderr)
+    print("To go on: mailgate check --config FILE, FILE being what was written.", file=sys.stderr)
+    return 0
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="mailgate", description="A gateway for IMAP4, POP3 and SMTP. It is run by: twistd mailgate --config FILE"
@@ -94,7 +123,30 @@ def _parser() -> argparse.ArgumentParser:
     )
     check.add_argument("-c", "--config", metavar="FILE", required=True, help="the configuration")
     check.set_defaults(run=_check)
+    _addImportNginx(commands)
     return parser
+
+
+def _addImportNginx(commands: Any) -> None:
+    command = commands.add_parser(
+        "import-nginx",
+        help="write a gateway.ini that does what nginx.conf says of mail",
+        description="Reads nginx.conf with all that it includes, and writes to standard output a gateway.ini that does"
+        " what it says of mail. Standard error tells of each directive that could not be carried over, with file, line"
+        " and reason. Files are named from nginx.conf's folder, logs from PREFIX, as in nginx."
+        f" Exit status 0 where a gateway.ini was written; {BAD_CONFIGURATION} where none could be, because nginx would"
+        f" take no such file, or it is about no mail; {NOT_INSTALLED} where crossplane is not installed.",
+        epilog="Then: mailgate check --config gateway.ini. docs/nginx.rst tells the rest.",
+    )
+    command.add_argument("file", metavar="FILE", help="the configuration of nginx, often /etc/nginx/nginx.conf")
+    command.add_argument(
+        "-p",
+        "--prefix",
+        metavar="PREFIX",
+        help="nginx's prefix, of which nginx -V tells. Default: the folder above, where FILE lies in a folder conf; or"
+        " else that of Debian's nginx, /usr/share/nginx, and /var/log/nginx/error.log where FILE names no log",
+    )
+    command.set_defaults(run=_importNginx)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -47,6 +47,10 @@ LAYERS = (
     # what runs
     "service",
     "tap",
+    # nginx.conf into an ini file
+    "nginxconf nginxvalues",
+    "nginxmapping",
+    "nginximport",
     "console",
 )
 

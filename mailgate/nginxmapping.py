@@ -1,0 +1,340 @@
+# -*- test-case-name: mailgate.test.test_nginxmapping -*-
+"""
+What nginx.conf says of a mail proxy as sections of gateway.ini that behave the same, and why the rest cannot be said.
+
+A directive that L{mailgate.config} knows by nginx's name needs nothing here. The tables hold how values are written
+otherwise, and what has no place in mailgate.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from functools import cache
+
+from attrs import define, field, frozen
+
+from mailgate.config import knownDirectives
+from mailgate.directives import Directive, Level, ListenAddress
+from mailgate.nginxconf import Refused, Remark, Statement
+from mailgate.nginxvalues import PATHS, Paths, fitsIni, written
+from mailgate.registry import PROTOCOLS
+
+__all__ = ["NGINX_DEFAULTS", "Default", "Entry", "Mapping", "Section"]
+
+
+@frozen
+class Default:
+    """A C{name} that has C{value} in nginx where it is not written, and another value in mailgate; C{why} is ours."""
+
+    name: str
+    value: str
+    why: str
+
+
+NGINX_DEFAULTS = (
+    Default("xclient", "on", "nginx sends XCLIENT unasked. With auto, backends that do not offer it are spared."),
+    Default(
+        "auth_http_missing_status",
+        "accept",
+        "nginx lets clients in when the service's answer has no Auth-Status. With refuse nobody gets in by mistake.",
+    ),
+    Default(
+        "unlisted_auth",
+        "on",
+        "nginx takes PLAIN and LOGIN even where …_auth does not list them. With off it is as it is announced.",
+    ),
+)
+"""What is written into [mail], if nginx.conf does not say it there and mailgate knows it."""
+
+
+@define
+class Entry:
+    """
+    One option, C{items} one a line. With a C{refusal} it is shown, but not in force. C{origin} is the statement that
+    it comes from, or L{None} where nginx.conf says nothing of it.
+    """
+
+    name: str
+    items: list[str]
+    origin: Statement | None = None
+    comment: str = ""
+    refusal: str = ""
+
+
+@define
+class Section:
+    """A section of gateway.ini. With a C{refusal} it is shown, but not in force."""
+
+    title: str
+    level: Level
+    origin: Statement | None = None
+    entries: list[Entry] = field(factory=list)
+    refusal: str = ""
+
+    def entry(self, name: str) -> Entry | None:
+        """The option C{name}, if it is in force."""
+        return next((entry for entry in self.entries if entry.name == name and not entry.refusal), None)
+
+    def lacks(self, name: str) -> bool:
+        """Whether C{name} was meant to stand here, as more than C{off}, and cannot."""
+        meant = any(entry.name == name and entry.items != ["off"] for entry in self.entries)
+        return meant and self.entry(name) is None
+
+
+_ACCUMULATED = ("imap_auth", "pop3_auth", "smtp_auth", "ssl_protocols")
+"""Words that nginx adds to those before, in one line."""
+
+_REPLACED = ("auth_http", "protocol", "ssl_session_cache")
+"""Directives whose last use on a level counts."""
+
+_GUARDS = ("ssl_verify_client", "ssl_crl", "starttls")
+"""What keeps clients out: a server that cannot have it is not to be had without it."""
+
+_SECRET = ("auth_http", "ssl_conf_command")
+"""Directives whose value may hold a secret, besides those that are declared so, and data in the place of a file."""
+
+_NOT_NEEDED = {
+    "accept_mutex": "mailgate runs one process",
+    "accept_mutex_delay": "mailgate runs one process",
+    "daemon": "twistd goes into the background unless it is given -n",
+    "load_module": "mailgate has no modules that could be missing",
+    "lock_file": "mailgate runs one process",
+    "master_process": "mailgate runs one process",
+    "multi_accept": "it tunes how nginx waits for events",
+    "pcre_jit": "mailgate has no regular expressions in its configuration",
+    "thread_pool": "mailgate reads no files for its clients",
+    "timer_resolution": "it tunes how nginx waits for events",
+    "worker_aio_requests": "mailgate reads no files for its clients",
+}
+"""Directives outside of mail that change nothing for mailgate's clients."""
+
+_ELSEWHERE = {
+    "debug_connection": "the level debug of error_log is for all connections",
+    "debug_points": "it is for nginx's developers",
+    "env": "mailgate has the environment that it is started with",
+    "http": "mailgate is a gateway for mail: leave it to nginx",
+    "pid": "twistd --pidfile names that file",
+    "ssl_engine": "mailgate does not use OpenSSL's engines",
+    "stream": "mailgate is a gateway for mail: leave it to nginx",
+    "worker_connections": "only the limit of open files bounds the number of connections",
+    "worker_cpu_affinity": "mailgate runs one process: CPUAffinity= of systemd binds that",
+    "worker_priority": "Nice= of systemd says that",
+    "worker_processes": "mailgate runs one process",
+    "worker_rlimit_core": "LimitCORE= of systemd says that",
+    "worker_shutdown_timeout": "mailgate closes all connections when it stops",
+    "working_directory": "twistd --rundir says that",
+}
+"""Directives outside of mail that are somebody else's to honour."""
+
+
+@cache
+def _known(level: Level) -> dict[str, Directive]:
+    return knownDirectives(level)
+
+
+class Mapping:
+    """
+    The C{sections} that C{statements} make; C{remarks} is what is to be told of them.
+
+    @raise Refused: there is no mail block, or no server in it, or two servers have the same address.
+    """
+
+    def __init__(self, filename: str, statements: Sequence[Statement], paths: Paths) -> None:
+        self._paths = paths
+        self.remarks: list[Remark] = []
+        self._taken: set[tuple[str, int]] = set()
+        self._duplicates: list[Remark] = []
+        blocks = {statement.name: statement for statement in statements if not statement.complaint}
+        mail = blocks.get("mail")
+        if mail is None:
+            raise Refused([Remark(filename, 0, "has no mail block")])
+        if "events" not in blocks:
+            told = 'nginx refuses this file, as it has no "events" section; mailgate needs none'
+            self.remarks.append(Remark(filename, 0, told))
+        self.process = Section("mailgate", Level.MAILGATE)
+        self.mail = Section("mail", Level.MAIL, mail)
+        self.servers: list[Section] = []
+        self._readProcess([statement for statement in statements if statement is not mail])
+        self._readMail(mail)
+        if not self.servers:
+            raise Refused([Remark(mail.file, mail.line, "the mail block has no server")])
+        if self._duplicates:
+            raise Refused(self._duplicates)
+        self._leaveOut()
+
+    @property
+    def sections(self) -> list[Section]:
+        """All sections, in the order of the file."""
+        return [self.process, self.mail, *self.servers]
+
+    def refuse(self, entry: Entry, reason: str) -> None:
+        """Put C{entry} out of force, for that C{reason}."""
+        entry.refusal = reason
+        if entry.origin is not None:
+            reason = _discreet(entry.origin, reason)
+            self._tell(entry.origin, f"not carried over: {reason}")
+        self._leaveOut()
+
+    def refuseServer(self, section: Section, reason: str) -> None:
+        """Put a whole server out of force."""
+        section.refusal = reason
+        if section.origin is not None:
+            self._tell(section.origin, f"not carried over: {reason}")
+
+    def keep(self, entry: Entry, reason: str) -> None:
+        """Tell that C{entry} is in force, though it will not do."""
+        if entry.origin is not None:
+            self._tell(entry.origin, f"carried over, but {_discreet(entry.origin, reason)}")
+
+    def _tell(self, statement: Statement, message: str) -> None:
+        # What nginx does not know may be half a secret.
+        name = "" if statement.complaint else statement.name
+        remark = Remark(statement.file, statement.line, message, name)
+        if remark not in self.remarks:
+            self.remarks.append(remark)
+
+    def _readProcess(self, statements: Iterable[Statement]) -> None:
+        for statement in statements:
+            for single in statement.block if statement.name == "events" else (statement,):
+                self._outside(single)
+        if not any(entry.name == "error_log" for entry in self.process.entries):
+            default = Entry("error_log", [f"{self._paths.errorLog} error"], comment="nginx's default.")
+            self.process.entries.insert(0, default)
+
+    def _readMail(self, mail: Statement) -> None:
+        servers = [statement for statement in mail.block if statement.name == "server" and not statement.complaint]
+        for statement in mail.block:
+            if statement not in servers:
+                self._carry(self.mail, statement)
+        self.mail.entries.extend(_defaults(self.mail))
+        for statement in servers:
+            self.servers.append(self._server(statement))
+
+    def _outside(self, statement: Statement) -> None:
+        """A directive of nginx's main or events context."""
+        name = statement.name
+        if statement.complaint:
+            self._tell(statement, f"not carried over: {statement.complaint}")
+        elif name == "worker_processes" and statement.args == ("1",):
+            self._tell(statement, "not needed: mailgate runs one process")
+        elif name == "use" and statement.args != ("epoll",):
+            self._tell(statement, "not needed: mailgate takes epoll where the system has it")
+        elif name in _known(Level.MAILGATE):
+            self._carry(self.process, statement)
+        elif name in _NOT_NEEDED:
+            self._tell(statement, f"not needed: {_NOT_NEEDED[name]}")
+        else:
+            self._tell(statement, f"not carried over: {_ELSEWHERE.get(name, 'mailgate has nothing of the kind')}")
+
+    def _carry(self, section: Section, statement: Statement) -> None:
+        """Add the directive C{statement} to C{section}, or tell why not."""
+        entry = section.entry(statement.name)
+        try:
+            items = self._items(section, statement, entry)
+        except ValueError as error:
+            refused = Entry(statement.name, [" ".join(statement.args)], statement)
+            section.entries.append(refused)
+            self.refuse(refused, str(error))
+            return
+        if statement.name == "auth_http_header" and statement.args[1] != statement.args[1].strip(" "):
+            self._tell(statement, "carried over without the blanks around its value")
+        if statement.name == "listen":
+            self._take(statement, items)
+        if entry is None:
+            section.entries.append(Entry(statement.name, items, statement))
+        elif statement.name in _ACCUMULATED:
+            entry.items = [" ".join([*entry.items, *items])]
+        elif statement.name in _REPLACED:
+            entry.items, entry.origin = items, statement
+        else:
+            entry.items.extend(items)
+
+    def _items(self, section: Section, statement: Statement, entry: Entry | None) -> list[str]:
+        if statement.complaint:
+            raise ValueError(statement.complaint)
+        known = _known(section.level).get(statement.name)
+        if known is None:
+            raise ValueError(f"mailgate does not have it in [{section.level.value}]")
+        items = written(statement.name, statement.args, self._paths)
+        before = 0 if entry is None else len(entry.items)
+        for number, item in enumerate(items, before):
+            fitsIni(item, number == 0)
+            known.parse(item, self._paths.configuration)
+        return items
+
+    def _take(self, statement: Statement, items: Sequence[str]) -> None:
+        """Note where a server listens: nginx takes each address once."""
+        for address in _addresses(items):
+            if (address.host, address.port) in self._taken:
+                told = f'duplicate "{address}" address and port pair'
+                self._duplicates.append(Remark(statement.file, statement.line, told, statement.name))
+            self._taken.add((address.host, address.port))
+
+    def _server(self, statement: Statement) -> Section:
+        section = Section("", Level.SERVER, statement)
+        for single in statement.block:
+            self._carry(section, single)
+        listen = section.entry("listen")
+        addresses = [] if listen is None else _addresses(listen.items)
+        protocol = section.entry("protocol")
+        if protocol is None and not section.lacks("protocol"):
+            guessed = _protocolOf(addresses)
+            if guessed is not None:
+                section.entries.append(Entry("protocol", [guessed]))
+        section.title = f"server {self._name(section, addresses)}"
+        return section
+
+    def _name(self, section: Section, addresses: Sequence[ListenAddress]) -> str:
+        """A name that no other server has: the protocol, and what tells it from others."""
+        protocol = section.entry("protocol")
+        name = "mail" if protocol is None else protocol.items[0]
+        taken = {other.title for other in self.servers}
+        if f"server {name}" in taken and addresses and addresses[0].port:
+            name = f"{name}-{addresses[0].port}"
+        number, first = 1, name
+        while f"server {name}" in taken:
+            number += 1
+            name = f"{first}-{number}"
+        return name
+
+    def _leaveOut(self) -> None:
+        """Put out of force whichever server would let in whom nginx keeps out."""
+        for section in self.servers:
+            for name in _GUARDS:
+                isOwn = any(entry.name == name for entry in section.entries)
+                if not section.refusal and (section if isOwn else self.mail).lacks(name):
+                    self.refuseServer(section, f"without {name} it would let in whom nginx keeps out")
+
+
+def _defaults(mail: Section) -> Iterator[Entry]:
+    """nginx's defaults that are not mailgate's."""
+    given = {entry.name for entry in mail.entries}
+    for default in NGINX_DEFAULTS:
+        if default.name not in given and default.name in _known(Level.MAIL):
+            yield Entry(default.name, [default.value], comment=f"nginx's default. {default.why}")
+
+
+def _addresses(items: Sequence[str]) -> Sequence[ListenAddress]:
+    found: Sequence[ListenAddress] = _known(Level.SERVER)["listen"].parse("\n".join(items), "/")
+    return found
+
+
+def _protocolOf(addresses: Iterable[ListenAddress]) -> str | None:
+    """The protocol of the first well-known port."""
+    for address in addresses:
+        for protocol in PROTOCOLS.values():
+            if address.port in protocol.ports:
+                return protocol.name
+    return None
+
+
+def _discreet(statement: Statement, reason: str) -> str:
+    """C{reason} without what may be a secret."""
+    known = _known(Level.MAIL).get(statement.name)
+    value = statement.args[-1] if statement.args else ""
+    isSecret = statement.name in _SECRET or (known is not None and known.secret)
+    if statement.name in PATHS:
+        isSecret = value.startswith("data:")
+    if isSecret and value and value in reason:
+        return "its value is wrong; it is not shown, as it may hold a secret"
+    return reason

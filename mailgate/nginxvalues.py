@@ -1,0 +1,151 @@
+# -*- test-case-name: mailgate.test.test_nginxvalues -*-
+"""
+The arguments of nginx's directives as values of an ini file, where these are written otherwise.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Sequence
+
+from attrs import frozen
+
+__all__ = ["PATHS", "Paths", "fitsIni", "written"]
+
+
+@frozen
+class Paths:
+    """Where relative names start: files from nginx.conf's folder, logs from the C{prefix}; and the log of old."""
+
+    configuration: str
+    prefix: str
+    errorLog: str
+
+
+# Each gives items, or raises ValueError with the reason why there are none.
+
+
+def _joined(args: Sequence[str], paths: Paths) -> list[str]:
+    if len(args) > 1 and any(re.search(r"\s", arg) for arg in args):
+        raise ValueError("one of its words holds a blank")
+    return [" ".join(args)]
+
+
+def _words(args: Sequence[str], paths: Paths) -> list[str]:
+    if any(re.search(r"\s", arg) for arg in args):
+        raise ValueError("one of its words holds a blank")
+    return [" ".join(args)]
+
+
+def _each(args: Sequence[str], paths: Paths) -> list[str]:
+    return list(args)
+
+
+def _pair(args: Sequence[str], paths: Paths) -> list[str]:
+    name, value = args
+    if re.search(r"\s", name):
+        raise ValueError("its name holds a blank")
+    return [f"{name} {value.strip(' ')}".rstrip(" ")]
+
+
+_VARIABLES = "remote_addr|remote_port|server_addr|server_port|ssl_server_name|session_id|protocol|dollar"
+_VARIABLE = re.compile(rf"\$(?=(?:{_VARIABLES})(?!\w)|\{{(?:{_VARIABLES})\}})", re.ASCII)
+
+
+def _header(args: Sequence[str], paths: Paths) -> list[str]:
+    """nginx's mail knows no variables: what is one in mailgate is meant as it stands."""
+    name, value = args
+    return _pair((name, _VARIABLE.sub("${dollar}", value)), paths)
+
+
+_FILE_COMMANDS = {
+    *("certificate", "privatekey", "serverinfofile", "chaincapath", "chaincafile", "verifycapath", "verifycafile"),
+    *("requestcapath", "requestcafile", "clientcapath", "clientcafile", "dhparameters"),
+}
+"""Commands of C{SSL_CONF_cmd} that take a file or a folder."""
+
+
+def _command(args: Sequence[str], paths: Paths) -> list[str]:
+    name, value = args
+    if name.lower() in _FILE_COMMANDS:
+        (value,) = _file((value,), paths)
+    return _pair((name, value), paths)
+
+
+def _file(args: Sequence[str], paths: Paths) -> list[str]:
+    (value,) = args
+    if value.startswith("data:"):
+        return [value.replace("\r\n", "\n").replace("\n", "\\n")]
+    if value.startswith(("engine:", "store:")):
+        return [value]
+    return [os.path.join(paths.configuration, value)]
+
+
+def _listen(args: Sequence[str], paths: Paths) -> list[str]:
+    address = args[0]
+    if not address.startswith("unix:") and not re.search(r"(?:^|:)[0-9]+(?:-[0-9]+)?$", re.sub(r"\[.*\]", "", address)):
+        raise ValueError("the address has no port, and nginx takes any that is free")
+    return _words(args, paths)
+
+
+def _errorLog(args: Sequence[str], paths: Paths) -> list[str]:
+    target, level = [*args, "error"][:2]
+    if len(args) > 2:
+        raise ValueError("what stands behind the level is unknown")
+    if target.startswith("memory:"):
+        raise ValueError("a log in memory is for nginx's developers: a file, stderr or syslog can be logged to")
+    if re.search(r"\s", target):
+        raise ValueError("the file's name holds a blank")
+    if target != "stderr" and not target.startswith("syslog:"):
+        target = os.path.join(paths.prefix, target)
+    return [f"{target} {'debug' if level.startswith('debug_') else level}"]
+
+
+def _ticketKey(args: Sequence[str], paths: Paths) -> list[str]:
+    raise ValueError("mailgate cannot give OpenSSL the keys of tickets: each process makes its own")
+
+
+PATHS = {
+    *("ssl_certificate", "ssl_certificate_key", "ssl_password_file", "ssl_dhparam", "ssl_client_certificate"),
+    *("ssl_trusted_certificate", "ssl_crl"),
+}
+"""Directives whose value is a file, whose name starts at nginx.conf's folder."""
+
+_WRITTEN: dict[str, Callable[[Sequence[str], Paths], list[str]]] = {
+    **dict.fromkeys(PATHS, _file),
+    **dict.fromkeys(("imap_capabilities", "pop3_capabilities", "smtp_capabilities"), _each),
+    **dict.fromkeys(("imap_auth", "pop3_auth", "smtp_auth", "ssl_protocols", "resolver", "user"), _words),
+    "auth_http_header": _header,
+    "error_log": _errorLog,
+    "listen": _listen,
+    "ssl_conf_command": _command,
+    "ssl_session_ticket_key": _ticketKey,
+}
+
+
+def written(name: str, args: Sequence[str], paths: Paths) -> list[str]:
+    """
+    The items that an ini file has for one use of nginx's directive C{name}.
+
+    @raise ValueError: there are none that mean the same.
+    """
+    return _WRITTEN.get(name, _joined)(args, paths)
+
+
+def fitsIni(item: str, isFirst: bool) -> None:
+    """
+    Whether C{item} is the same when it comes out of an ini file.
+
+    @raise ValueError: it is not.
+    """
+    if re.search(r"[\x00-\x1f\x7f]", item):
+        raise ValueError("its value holds a control character or a line end")
+    if not item:
+        raise ValueError("its value is empty")
+    if item != item.strip():
+        raise ValueError("its value begins or ends with a blank")
+    if re.search("[\ud800-\udfff]", item):
+        raise ValueError("its value is not UTF-8")
+    if item[0] in "#;" and not isFirst:
+        raise ValueError("what begins with # or ; is a comment in a list of an ini file: put it first")

@@ -1,0 +1,324 @@
+"""
+Tests for L{mailgate.nginxmapping}: each of nginx's directives goes through its syntax into the settings that it makes
+when it is written into an ini file.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from attrs import fields, frozen
+from crossplane.analyzer import DIRECTIVES, NGX_MAIL_MAIN_CONF, NGX_MAIL_SRV_CONF
+from twisted.trial.unittest import SynchronousTestCase
+
+from mailgate.config import GatewaySettings, knownDirectives, parse
+from mailgate.directives import Level
+from mailgate.nginxconf import _NEWER as NEWER
+from mailgate.nginximport import importNginx
+from mailgate.nginxmapping import NGINX_DEFAULTS
+from mailgate.sandbox.certificate import ensureCertificate
+
+PENDING = {
+    "auth_http_missing_status",
+    "auth_http_pass_client_cert",
+    "error_log in mail",
+    "listen parameters",
+    "max_commands",
+    "proxy",
+    "proxy_protocol",
+    "resolver",
+    "resolver_timeout",
+    "set_real_ip_from",
+    "ssl_certificate with data",
+    "ssl_certificate_compression",
+    "ssl_certificate_key with data",
+    "ssl_client_certificate",
+    "ssl_conf_command",
+    "ssl_crl",
+    "ssl_dhparam",
+    "ssl_ecdh_curve",
+    "ssl_session_timeout with years",
+    "ssl_trusted_certificate",
+    "ssl_verify_client",
+    "ssl_verify_depth",
+    "syslog",
+    "unlisted_auth",
+    "user",
+    "worker_rlimit_nofile",
+}
+"""
+What mailgate does not have yet: rows below, or of L{NGINX_DEFAULTS}, by their titles. L{PendingTests} fails
+when it has one.
+"""
+
+NEVER = {"ssl_session_ticket_key"}
+"""What mailgate refuses."""
+
+BOTH = (Level.MAIL, Level.SERVER)
+MAIN = (Level.MAILGATE,)
+SERVER = (Level.SERVER,)
+
+
+@frozen
+class Row:
+    """
+    C{nginx}, at each of C{levels}, means what C{ini} says in an ini file; FOLDER is that of nginx.conf. C{protocol} is
+    that of the server that it is tried with, C{name} what it is about, if that is not the first word's directive.
+    """
+
+    nginx: str
+    ini: str
+    levels: tuple[Level, ...] = BOTH
+    protocol: str = "imap"
+    name: str = ""
+
+    @property
+    def option(self) -> str:
+        """The directive."""
+        return self.nginx.split()[0]
+
+    @property
+    def title(self) -> str:
+        """What L{PENDING} calls it."""
+        return self.name or self.option
+
+
+ROWS = (
+    # core
+    Row("listen 127.0.0.1:1143; listen *:1144;", "listen =\n 127.0.0.1:1143\n *:1144", SERVER),
+    Row("listen [::1]:1145 ssl; starttls off; {TLS}", "listen = [::1]:1145 ssl\n{TLS}", SERVER),
+    Row("listen unix:/run/mail.sock;", "listen = unix:/run/mail.sock", SERVER),
+    Row("listen 127.0.0.1:1143-1145;", "listen = 127.0.0.1:1143-1145", SERVER),
+    Row(
+        "listen 1143 proxy_protocol bind backlog=64 rcvbuf=8k sndbuf=16k so_keepalive=30m::10;",
+        "listen = 1143 proxy_protocol bind backlog=64 rcvbuf=8k sndbuf=16k so_keepalive=30m::10",
+        SERVER,
+        name="listen parameters",
+    ),
+    Row("listen [::]:1143 ipv6only=off;", "listen = [::]:1143 ipv6only=off", SERVER, name="listen parameters"),
+    Row("protocol pop3; protocol smtp;", "protocol = smtp", SERVER),
+    Row("server_name mail.example.com;", "server_name = mail.example.com"),
+    Row("timeout 1m30s;", "timeout = 90s"),
+    Row("max_errors 7;", "max_errors = 7"),
+    Row("max_commands 100;", "max_commands = 100"),
+    Row("resolver 127.0.0.1 [::1]:5353 valid=5m ipv6=off;", "resolver = 127.0.0.1 [::1]:5353 valid=5m ipv6=off"),
+    Row("resolver_timeout 5s;", "resolver_timeout = 5s"),
+    Row("error_log /log/a; error_log b warn;", "error_log =\n /log/a error\n PREFIX/b warn", name="error_log in mail"),
+    # auth_http
+    Row("auth_http localhost:9000/cgi?a=%20;", "auth_http = http://localhost:9000/cgi?a=%20"),
+    Row("auth_http a/b; auth_http unix:/run/auth:/x;", "auth_http = unix:/run/auth:/x"),
+    Row('auth_http_header A "b c=d; #e"; auth_http_header F %;', "auth_http_header =\n A b c=d; #e\n F %"),
+    Row('auth_http_header A "";', "auth_http_header = A"),
+    Row("auth_http_timeout 500ms;", "auth_http_timeout = 500ms"),
+    Row("auth_http_pass_client_cert on;", "auth_http_pass_client_cert = on"),
+    # proxy
+    Row("proxy on;", "proxy = on"),
+    Row("proxy_buffer 8k;", "proxy_buffer = 8192"),
+    Row("proxy_timeout 2d;", "proxy_timeout = 48h"),
+    Row("proxy_pass_error_message ON;", "proxy_pass_error_message = on"),
+    Row("xclient off;", "xclient = off", protocol="smtp"),
+    Row("proxy_smtp_auth on;", "proxy_smtp_auth = on", protocol="smtp"),
+    Row("proxy_protocol v2;", "proxy_protocol = v2"),
+    # the protocols
+    Row("imap_auth login; imap_auth PLAIN external;", "imap_auth = plain login external"),
+    Row("imap_capabilities IMAP4 X=Y; imap_capabilities B;", "imap_capabilities =\n IMAP4\n X=Y\n B"),
+    Row("imap_client_buffer 16k;", "imap_client_buffer = 16k"),
+    Row("pop3_auth apop cram-md5;", "pop3_auth = apop cram-md5", protocol="pop3"),
+    Row('pop3_capabilities TOP "EXPIRE 5";', "pop3_capabilities =\n TOP\n EXPIRE 5", protocol="pop3"),
+    Row("smtp_auth none;", "smtp_auth = none", protocol="smtp"),
+    Row('smtp_capabilities "SIZE 10" 8BITMIME;', "smtp_capabilities =\n SIZE 10\n 8BITMIME", protocol="smtp"),
+    Row("smtp_client_buffer 8192;", "smtp_client_buffer = 8k", protocol="smtp"),
+    Row("smtp_greeting_delay 3s;", "smtp_greeting_delay = 3s", protocol="smtp"),
+    # TLS
+    Row("ssl on; {TLS}", "ssl = on\n{TLS}"),
+    Row("starttls only; {TLS}", "starttls = only\n{TLS}"),
+    Row(
+        "ssl_certificate a.pem; ssl_certificate /b.pem;",
+        "ssl_certificate =\n FOLDER/a.pem\n /b.pem",
+    ),
+    Row(
+        "ssl_certificate_key a.key; ssl_certificate_key /b.key;",
+        "ssl_certificate_key =\n FOLDER/a.key\n /b.key",
+    ),
+    Row('ssl_certificate "data:a\nb";', "ssl_certificate = data:a\\nb", name="ssl_certificate with data"),
+    Row('ssl_certificate_key "data:a\nb";', "ssl_certificate_key = data:a\\nb", name="ssl_certificate_key with data"),
+    Row("ssl_password_file phrases;", "ssl_password_file = FOLDER/phrases"),
+    Row("ssl_protocols TLSv1.1; ssl_protocols tlsv1.3;", "ssl_protocols = TLSv1.1 TLSv1.3"),
+    Row('ssl_ciphers "HIGH:!aNULL";', "ssl_ciphers = HIGH:!aNULL"),
+    Row("ssl_prefer_server_ciphers on;", "ssl_prefer_server_ciphers = on"),
+    Row("ssl_ecdh_curve secp384r1;", "ssl_ecdh_curve = secp384r1"),
+    Row("ssl_dhparam dh.pem;", "ssl_dhparam = FOLDER/dh.pem"),
+    Row(
+        "ssl_session_cache none; ssl_session_cache builtin:9 shared:SSL:10m;",
+        "ssl_session_cache = builtin:9 shared:SSL:10m",
+    ),
+    Row("ssl_session_timeout 1d;", "ssl_session_timeout = 24h"),
+    Row("ssl_session_timeout 1y2M;", "ssl_session_timeout = 1y2M", name="ssl_session_timeout with years"),
+    Row("ssl_session_tickets off;", "ssl_session_tickets = off"),
+    Row("ssl_verify_client optional_no_ca;", "ssl_verify_client = optional_no_ca"),
+    Row("ssl_verify_depth 3;", "ssl_verify_depth = 3"),
+    Row("ssl_client_certificate ca.pem;", "ssl_client_certificate = FOLDER/ca.pem"),
+    Row("ssl_trusted_certificate ca.pem;", "ssl_trusted_certificate = FOLDER/ca.pem"),
+    Row("ssl_crl crl.pem;", "ssl_crl = FOLDER/crl.pem"),
+    Row(
+        "ssl_conf_command Options -SessionTicket; ssl_conf_command MinProtocol TLSv1.2;",
+        "ssl_conf_command =\n Options -SessionTicket\n MinProtocol TLSv1.2",
+    ),
+    Row("ssl_certificate_compression on;", "ssl_certificate_compression = on"),
+    # realip
+    Row("set_real_ip_from 10.0.0.0/8; set_real_ip_from ::1;", "set_real_ip_from =\n 10.0.0.0/8\n ::1"),
+    # main and events
+    Row("error_log /log/a; error_log b debug_mail;", "error_log =\n /log/a error\n PREFIX/b debug", MAIN),
+    Row("error_log stderr crit;", "error_log = stderr crit", MAIN),
+    Row(
+        "error_log syslog:server=127.0.0.1,tag=mail info;",
+        "error_log = syslog:server=127.0.0.1,tag=mail info",
+        MAIN,
+        name="syslog",
+    ),
+    Row("user root;", "user = root", MAIN),
+    Row("worker_rlimit_nofile 1024;", "worker_rlimit_nofile = 1024", MAIN),
+    Row("events { use epoll; }", "use = epoll", MAIN),
+)
+
+PORTS = {"imap": 143, "pop3": 110, "smtp": 25}
+
+
+def isReady(row: Row) -> bool:
+    """Whether mailgate has what C{row} is about."""
+    option = "use" if row.option == "events" else row.option
+    for level in row.levels:
+        known = knownDirectives(level).get(option)
+        if known is None:
+            return False
+        try:
+            value = known.parse(row.ini.partition(" =")[2].strip(), "/")
+        except ValueError:
+            return False
+        # Who does not know data takes them for the name of a file.
+        if row.title.endswith("with data") and "/data:" in repr(value):
+            return False
+    return True
+
+
+class MappingCase(SynchronousTestCase):
+    """An nginx.conf in a folder of its own, beside a certificate."""
+
+    def setUp(self) -> None:
+        self.folder = os.path.abspath(self.mktemp())
+        self.prefix = os.path.join(self.folder, "prefix")
+        os.makedirs(self.folder)
+        self.certificate, self.key = (os.path.abspath(name) for name in ensureCertificate(self.folder, ["localhost"]))
+        self.write("phrases", "sesame\n")
+
+    def write(self, name: str, text: str) -> str:
+        path = os.path.join(self.folder, name)
+        with open(path, "w", encoding="utf-8") as opened:
+            opened.write(text)
+        return path
+
+    def imported(self, text: str) -> GatewaySettings:
+        """The settings that are made of the nginx.conf C{text}, of which nothing is lost."""
+        imported = importNginx(self.write("nginx.conf", text), self.prefix)
+        self.assertEqual([str(remark) for remark in imported.remarks], [])
+        return parse(imported.text, os.path.join("/elsewhere", "gateway.ini"))
+
+    def fill(self, text: str, form: str) -> str:
+        files = (("ssl_certificate", self.certificate), ("ssl_certificate_key", self.key))
+        tls = {"nginx": "".join(f"{name} {path};" for name, path in files)}
+        tls["ini"] = "\n".join(f"{name} = {path}" for name, path in files)
+        return text.replace("{TLS}", tls[form]).replace("FOLDER", self.folder).replace("PREFIX", self.prefix)
+
+
+def comparable(settings: GatewaySettings) -> Any:
+    """What is to be equal."""
+    servers = [(server.protocol, server.listen, dict(server.groups)) for server in settings.servers]
+    others = {known.name for known in fields(GatewaySettings)} - {"servers", "file", "warnings"}
+    return servers, {name: getattr(settings, name) for name in others}
+
+
+class RoundTripTests(MappingCase):
+    """L{ROWS}."""
+
+    def direct(self, row: Row, level: Level, added: str) -> Any:
+        """The settings of an ini file that says C{added} at C{level}."""
+        defaults = {default.name: default.value for default in NGINX_DEFAULTS if default.name not in PENDING}
+        sections = {
+            Level.MAILGATE: {"error_log": f"{self.prefix}/logs/error.log error"},
+            Level.MAIL: {"auth_http": "127.0.0.1:9", **defaults},
+            Level.SERVER: {"protocol": row.protocol, "listen": str(PORTS[row.protocol])},
+        }
+        sections[level].update(re.findall(r"^(\w+) =(.*(?:\n .*)*)", self.fill(added, "ini"), re.MULTILINE))
+        titles = {Level.SERVER: "server x"}
+        return comparable(
+            parse(
+                "".join(
+                    f"[{titles.get(level, level.value)}]\n" + "".join(f"{name} = {options[name]}\n" for name in options)
+                    for level, options in sections.items()
+                )
+            )
+        )
+
+    def nginx(self, row: Row, level: Level) -> str:
+        """An nginx.conf with the row at C{level}."""
+        main, mail, server = (self.fill(row.nginx, "nginx") if level is place else "" for place in (*MAIN, *BOTH))
+        events = "" if row.option == "events" else "events { }"
+        listen = "" if row.option == "listen" else f"listen {PORTS[row.protocol]};"
+        server = f"{listen} protocol {row.protocol}; {server}"
+        return f"{events} {main}\nmail {{ auth_http 127.0.0.1:9; {mail}\n server {{ {server} }} }}\n"
+
+    def test_rows(self) -> None:
+        """Through nginx's syntax the settings are those of an ini file that says the same."""
+        for row, level in self.places():
+            given = comparable(self.imported(self.nginx(row, level)))
+            self.assertEqual(given, self.direct(row, level, row.ini), (level, row.nginx))
+
+    def test_differ(self) -> None:
+        """No row says what would be so without it, but for the one method of events: it would prove nothing."""
+        for row, level in self.places():
+            if row.option != "events":
+                given = self.direct(row, level, row.ini)
+                self.assertNotEqual(given, self.direct(row, level, ""), (level, row.nginx))
+
+    def places(self) -> Iterator[tuple[Row, Level]]:
+        """Each row, at each of its levels."""
+        yield from ((row, level) for row in ROWS for level in row.levels if row.title not in PENDING)
+
+    def test_complete(self) -> None:
+        """Every directive of nginx's mail that crossplane knows, or that is told to it, has a row."""
+        mask = NGX_MAIL_MAIN_CONF | NGX_MAIL_SRV_CONF
+        nginx = {name for name, masks in DIRECTIVES.items() if any(single & mask for single in masks)} | set(NEWER)
+        shown = {word for row in ROWS for word in row.nginx.replace(";", " ").split()}
+        self.assertEqual(nginx - shown - {"server", "include"}, NEVER)
+
+
+class PendingTests(SynchronousTestCase):
+    """L{PENDING}."""
+
+    def test_stale(self) -> None:
+        """What mailgate has is not called pending."""
+        ready = {row.title for row in ROWS if isReady(row)}
+        ready |= {default.name for default in NGINX_DEFAULTS if default.name in knownDirectives(Level.MAIL)}
+        self.assertEqual(PENDING & ready, set(), "strike these from PENDING")
+
+    def test_known(self) -> None:
+        """All that is called pending is a row, or a default."""
+        titles = {row.title for row in ROWS} | {default.name for default in NGINX_DEFAULTS}
+        self.assertEqual(PENDING - titles, set())
+
+
+class DefaultsTests(MappingCase):
+    """L{NGINX_DEFAULTS}."""
+
+    def test_differ(self) -> None:
+        """Each is another than mailgate's default, and good."""
+        for default in NGINX_DEFAULTS:
+            if default.name in PENDING:
+                continue
+            known = knownDirectives(Level.MAIL)[default.name]
+            assert known.group is not None
+            ours = getattr(fields(known.group), known.field).default
+            self.assertNotEqual(known.parse(default.value, "/"), ours, default.name)
