@@ -30,6 +30,7 @@ __all__ = [
     "headerText",
     "literal",
     "nginxEscape",
+    "quoted",
 ]
 
 PLACEHOLDER = b"_password_"
@@ -191,6 +192,16 @@ def literal(value: bytes) -> list[str]:
     """What C{value} has in the form of variables, and is sent as it is, as there are none of those names."""
     names = [(match[1] or match[2]).decode("ascii") for match in _REFERENCE.finditer(value)]
     return [name for name in names if name not in VARIABLES and name != _DOLLAR]
+
+
+def quoted(value: bytes) -> bytes:
+    """C{value} as it has to be written so that nothing in it is taken for a variable."""
+
+    def replace(match: re.Match[bytes]) -> bytes:
+        name = (match[1] or match[2]).decode("ascii")
+        return b"${dollar}" + match[0][1:] if name in VARIABLES or name == _DOLLAR else match[0]
+
+    return _REFERENCE.sub(replace, value)
 
 
 def _templates(dialect: Dialect) -> tuple[tuple[bytes, bytes | _Template], ...]:

@@ -11,6 +11,8 @@ from collections.abc import Callable, Sequence
 
 from attrs import frozen
 
+from mailgate.authdialect import quoted
+
 __all__ = ["PATHS", "Paths", "fitsIni", "written"]
 
 
@@ -49,14 +51,11 @@ def _pair(args: Sequence[str], paths: Paths) -> list[str]:
     return [f"{name} {value.strip(' ')}".rstrip(" ")]
 
 
-_VARIABLES = "remote_addr|remote_port|server_addr|server_port|ssl_server_name|session_id|protocol|dollar"
-_VARIABLE = re.compile(rf"\$(?=(?:{_VARIABLES})(?!\w)|\{{(?:{_VARIABLES})\}})", re.ASCII)
-
-
 def _header(args: Sequence[str], paths: Paths) -> list[str]:
     """nginx's mail knows no variables: what is one in mailgate is meant as it stands."""
     name, value = args
-    return _pair((name, _VARIABLE.sub("${dollar}", value)), paths)
+    literal = quoted(value.encode("utf-8", "surrogateescape")).decode("utf-8", "surrogateescape")
+    return _pair((name, literal), paths)
 
 
 _FILE_COMMANDS = {

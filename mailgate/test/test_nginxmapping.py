@@ -22,16 +22,7 @@ from mailgate.nginxmapping import NGINX_DEFAULTS
 from mailgate.sandbox.certificate import ensureCertificate
 
 PENDING = {
-    "auth_http_missing_status",
     "auth_http_pass_client_cert",
-    "error_log in mail",
-    "listen parameters",
-    "max_commands",
-    "proxy",
-    "proxy_protocol",
-    "resolver",
-    "resolver_timeout",
-    "set_real_ip_from",
     "ssl_certificate with data",
     "ssl_certificate_compression",
     "ssl_certificate_key with data",
@@ -44,10 +35,6 @@ PENDING = {
     "ssl_trusted_certificate",
     "ssl_verify_client",
     "ssl_verify_depth",
-    "syslog",
-    "unlisted_auth",
-    "user",
-    "worker_rlimit_nofile",
 }
 """
 What mailgate does not have yet: rows below, or of L{NGINX_DEFAULTS}, by their titles. L{PendingTests} fails
