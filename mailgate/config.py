@@ -46,7 +46,7 @@ from mailgate.registry import (
 )
 from mailgate.sandbox.certificate import ensureCertificate, stateFolder
 from mailgate.sandbox.settings import SandboxSettings
-from mailgate.tls import TLSSettings, usesTLS
+from mailgate.tls import TLSSettings, cacheConflicts, usesTLS
 
 __all__ = ["GatewaySettings", "authenticatorKind", "knownDirectives", "load", "parse"]
 
@@ -164,6 +164,7 @@ class _Reading:
         if not any(section.level is Level.SERVER for section in known):
             self._problem("mail", "", "there is no [server NAME] section")
         self._checkAddresses(servers)
+        self.problems.extend(cacheConflicts(servers))
         log, events = _make(LogSettings, process), _make(EventSettings, process)
         warnings = tuple(warning for server in servers for warning in _remarks(server, "warnings"))
         return GatewaySettings(tuple(servers), log, events, sandbox, self._file, warnings)

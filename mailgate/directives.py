@@ -34,6 +34,7 @@ __all__ = [
     "hostPort",
     "isHostName",
     "lines",
+    "longSeconds",
     "nearest",
     "number",
     "oneOf",
@@ -228,6 +229,20 @@ def seconds(value: str, folder: str) -> float:
     if match is None or not value:
         raise ValueError("must be a time, such as 30s, 1h30m or 500ms")
     return sum(int(amount) * _UNITS[unit] for unit, amount in match.groupdict().items() if amount)
+
+
+_LONG_UNITS = {"y": 31536000, "M": 2592000, "w": 604800, "d": 86400, "h": 3600, "m": 60, "s": 1}
+_LONG_TIME = re.compile(" *".join(rf"(?:(?P<{unit}>\d{{1,9}}){unit})?" for unit in _LONG_UNITS))
+
+
+def longSeconds(value: str, folder: str) -> float:
+    """nginx's time in whole seconds, which knows years (365 days) and months (30 days), but no C{ms}."""
+    if re.fullmatch(r"[0-9]{1,9}", value):
+        return float(value)
+    match = _LONG_TIME.fullmatch(value)
+    if match is None or not value:
+        raise ValueError("must be a time in whole seconds, such as 300, 5m, 1h30m or 1y6M, the larger units first")
+    return float(sum(int(amount) * _LONG_UNITS[unit] for unit, amount in match.groupdict().items() if amount))
 
 
 def deadline(value: str, folder: str) -> float:

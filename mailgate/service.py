@@ -21,6 +21,7 @@ from mailgate.interfaces import IAuthenticator
 from mailgate.journal import Journal
 from mailgate.leanreactor import LeanReactor
 from mailgate.listener import Listener, ProxyServerFactory, sessionNameSource
+from mailgate.login import Fact
 from mailgate.names import NamingReactor
 from mailgate.registry import PROTOCOLS
 from mailgate.relay import Relays
@@ -84,7 +85,9 @@ class Gateway(MultiService):
         tls = ServerTLS(server[TLSSettings], server.protocol) if usesTLS(server) else None
         authenticator = kind.build(server, server[ProxySettings].backend, self._naming, self._journal)
         self._authenticators.append(authenticator)
-        facts = kind.facts(server)
+        facts = set(kind.facts(server))
+        if server[TLSSettings].verifiesClients:
+            facts.add(Fact.DETAILS)
         for address in server.listen:
             yield ProxyServerFactory(
                 record,

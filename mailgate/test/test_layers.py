@@ -18,10 +18,14 @@ import mailgate
 LAYERS = (
     # what imports nothing: the release, the words of a login, the grammar of values, of HTTP and of mail
     "_version directives login names httpresponse httpheaders openssl poller timers pipes"
-    " sandbox.message sandbox.certificate",
+    " distinguishedname verifyerrors sandbox.message sandbox.certificate",
     # the package itself, and what only needs one of those
-    "mailgate journal dialogue sasl passwords tls tlsengine httpagent"
+    "mailgate journal dialogue sasl passwords tlsengine httpagent tlsfiles clientcertificate"
     " sandbox.settings sandbox.search sandbox.structure",
+    # TLS: a command at a time, a server's context, all that can be said of it
+    "sslconf",
+    "servertls",
+    "tls",
     # the ledger, the extension points, what auth_http and auth_file say; TLS upon descriptors
     "session interfaces authhttp accounts tlslayer sandbox.mailbox sandbox.welcome",
     # how bytes move; connections upon descriptors
