@@ -33,7 +33,7 @@ __all__ = ["CACHED_METHODS", "CachedAuthenticator", "IJudge", "Judgement", "cach
 CACHED_METHODS = (Method.PLAIN,)
 """
 The methods whose answers are stored. A digest is never asked about twice; under C{none} each message is to be judged,
-for greylisting and the like; C{external} is about a certificate, which the service is not told of.
+for greylisting and the like; C{external} is about a certificate, which may have been revoked since.
 """
 
 LONGEST_REFUSAL = 10.0
@@ -290,6 +290,7 @@ def _asked(request: LoginRequest) -> bytes:
             client.host,
             client.name,
             None if client.tls is None else astuple(client.tls),
+            None if client.details is None else astuple(client.details),
         )
     )
 

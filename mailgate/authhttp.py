@@ -11,7 +11,7 @@ line is not passed on.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 
 from attrs import frozen
@@ -21,7 +21,7 @@ from twisted.web.http_headers import Headers
 from mailgate.directives import LONGEST_SOCKET_PATH, isHostName
 from mailgate.httpheaders import PreparedHeaders
 from mailgate.journal import printable
-from mailgate.login import Backend, Denial, LoginRequest, Method, Route, Trouble, fitForWire
+from mailgate.login import Backend, Denial, LoginRequest, Method, Route, TLSDetails, Trouble, fitForWire
 
 __all__ = ["Unusable", "Wait", "question", "route", "verdict"]
 
@@ -49,7 +49,7 @@ def _percent(match: re.Match[bytes]) -> bytes:
 
 
 def _escape(raw: bytes) -> bytes:
-    """C{raw} as nginx escapes C{Auth-User} and C{Auth-Pass}: 0x00 to 0x20 and C{%}, nothing else."""
+    """C{raw} as nginx escapes C{Auth-User}, C{Auth-Pass} and C{Auth-SSL-Cert}: 0x00 to 0x20 and C{%}, nothing else."""
     return _ESCAPED.sub(_percent, raw)
 
 
@@ -61,8 +61,13 @@ def _line(raw: bytes) -> bytes:
     return _CONTROL.sub(_percent, raw)
 
 
-def question(request: LoginRequest, configured: Sequence[tuple[bytes, bytes]]) -> PreparedHeaders:
-    """The headers that put C{request} to a service, in the order of nginx's C{ngx_mail_auth_http_create_request}."""
+def question(
+    request: LoginRequest, configured: Sequence[tuple[bytes, bytes]], passesCertificate: bool = False
+) -> PreparedHeaders:
+    """
+    The headers that put C{request} to a service, in the order of nginx's C{ngx_mail_auth_http_create_request}; the
+    client's certificate whole if C{passesCertificate}.
+    """
     credentials, client, envelope = request.credentials, request.client, request.envelope
     fields = [
         (b"Auth-Method", credentials.method.value.encode("ascii")),
@@ -84,8 +89,24 @@ def question(request: LoginRequest, configured: Sequence[tuple[bytes, bytes]]) -
         fields.append((b"Auth-SSL", b"on"))
         fields.append((b"Auth-SSL-Protocol", client.tls.protocol.encode("ascii")))
         fields.append((b"Auth-SSL-Cipher", client.tls.cipher.encode("ascii")))
+        if client.details is not None and client.details.verification:
+            fields.extend(_verified(client.details, passesCertificate))
     fields.extend(configured)
     return PreparedHeaders(fields)
+
+
+def _verified(details: TLSDetails, passesCertificate: bool) -> Iterator[tuple[bytes, bytes]]:
+    """What C{ssl_verify_client} has found out."""
+    yield b"Auth-SSL-Verify", details.verification.encode("ascii")
+    shown = details.certificate
+    if shown is None:
+        return
+    yield b"Auth-SSL-Subject", _line(shown.subject.encode("utf-8"))
+    yield b"Auth-SSL-Issuer", _line(shown.issuer.encode("utf-8"))
+    yield b"Auth-SSL-Serial", _line(shown.serial.encode("ascii"))
+    yield b"Auth-SSL-Fingerprint", _line(shown.fingerprint.encode("ascii"))
+    if passesCertificate:
+        yield b"Auth-SSL-Cert", _escape(shown.pem)
 
 
 # The answer.

@@ -64,7 +64,7 @@ class SessionCache:
 
 
 def _sessionCache(value: str, folder: str) -> SessionCache:
-    """nginx's C{off | none | [builtin[:SIZE]] [shared:NAME:SIZE]}; the first two are the same but for TLS 1.2."""
+    """nginx's C{off | none | [builtin[:SIZE]] [shared:NAME:SIZE]}; the first two are the same here."""
     given = value.split()
     if value in ("off", "none"):
         return SessionCache()

@@ -165,6 +165,7 @@ class HTTPSettings:
     urls: tuple[ServiceURL, ...] = directive("auth_http", _urls, ())
     headers: tuple[tuple[bytes, bytes], ...] = directive("auth_http_header", _headers, (), secret=True)
     timeout: float = directive("auth_http_timeout", deadline, 60.0)
+    passesCertificate: bool = directive("auth_http_pass_client_cert", flag, False)
     trusted: str | None = directive("auth_http_ssl_trusted_certificate", path, None)
     verify: bool = directive("auth_http_ssl_verify", flag, True)
     cacheTTL: float = directive("auth_cache_ttl", seconds, 0.0)
@@ -283,6 +284,7 @@ class HTTPAuthenticator:
         agents: Sequence[IAgent],
     ) -> None:
         self._configured = settings.headers
+        self._passesCertificate = settings.passesCertificate
         self._default = default
         self._clock = clock
         self._journal = journal
@@ -297,7 +299,7 @@ class HTTPAuthenticator:
 
     def judge(self, request: LoginRequest) -> Deferred[Judgement]:
         """As C{authenticate}; what came after C{WAIT} is not to be given again."""
-        return self._ask(_Asking(request, question(request, self._configured)))
+        return self._ask(_Asking(request, question(request, self._configured, self._passesCertificate)))
 
     def close(self) -> None:
         """Close the connections that are kept for later, where the agents are ours."""

@@ -109,9 +109,11 @@ def settingsFor(*pairs: Pair, **changes: Any) -> TLSSettings:
 class Peer:
     """The standard library's end of a TLS connection, to either kind of L{SSL.Connection}."""
 
-    def __init__(self, context: ssl.SSLContext, server: bool = False, session: Any = None) -> None:
+    def __init__(
+        self, context: ssl.SSLContext, server: bool = False, session: Any = None, name: str | None = None
+    ) -> None:
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
-        self.tls = context.wrap_bio(self._incoming, self._outgoing, server, session=session)
+        self.tls = context.wrap_bio(self._incoming, self._outgoing, server, name, session)
 
     def shakeHands(self, connection: SSL.Connection) -> None:
         """
