@@ -21,8 +21,7 @@ from attrs import frozen
 from twisted.internet.abstract import isIPv6Address
 from twisted.web.http_headers import Headers
 
-from mailgate.authdialect import NGINX, PLACEHOLDER, Dialect
-from mailgate.authdialect import headerText as _line
+from mailgate.authdialect import NGINX, PLACEHOLDER, Dialect, headerText, nginxEscape
 from mailgate.directives import LONGEST_SOCKET_PATH, isHostName
 from mailgate.httpheaders import PreparedHeaders
 from mailgate.journal import printable
@@ -34,6 +33,7 @@ from mailgate.login import (
     Method,
     ProxiedAddresses,
     Route,
+    TLSDetails,
     Trouble,
     fitForWire,
 )
@@ -68,9 +68,11 @@ def _proxied(told: ProxiedAddresses) -> Iterator[tuple[bytes, bytes]]:
     yield b"Proxy-Protocol-Server-Port", b"%d" % told.destinationPort
 
 
-def question(request: LoginRequest, dialect: Dialect = NGINX) -> PreparedHeaders:
+def question(request: LoginRequest, dialect: Dialect = NGINX, passesCertificate: bool = False) -> PreparedHeaders:
     """
     The headers that put C{request} to a service, in the order of nginx's C{ngx_mail_auth_http_create_request}.
+
+    The client's certificate is told whole if C{passesCertificate}.
 
     @raise mailgate.authdialect.Untellable: C{dialect} has no way to say the login's name or password.
     """
@@ -82,24 +84,40 @@ def question(request: LoginRequest, dialect: Dialect = NGINX) -> PreparedHeaders
         (b"Auth-Pass", dialect.escapePassword(secret)),
     ]
     if credentials.method.isDigest:
-        fields.append((b"Auth-Salt", _line(credentials.salt)))
+        fields.append((b"Auth-Salt", headerText(credentials.salt)))
     fields.append((b"Auth-Protocol", dialect.protocolName(request)))
     fields.append((b"Auth-Login-Attempt", b"%d" % request.attempt))
-    fields.append((b"Client-IP", _line(client.host.encode("utf-8", "replace"))))
+    fields.append((b"Client-IP", headerText(client.host.encode("utf-8", "replace"))))
     if request.protocol == "smtp":
-        fields.append((b"Client-Host", _line(client.name.encode("utf-8", "replace"))))
+        fields.append((b"Client-Host", headerText(client.name.encode("utf-8", "replace"))))
     if client.proxied is not None:
         fields.extend(_proxied(client.proxied))
     if credentials.method is Method.NONE:
-        fields.append((b"Auth-SMTP-Helo", _line(envelope.helo)))
-        fields.append((b"Auth-SMTP-From", _line(envelope.mail)))
-        fields.append((b"Auth-SMTP-To", _line(envelope.recipient)))
+        fields.append((b"Auth-SMTP-Helo", headerText(envelope.helo)))
+        fields.append((b"Auth-SMTP-From", headerText(envelope.mail)))
+        fields.append((b"Auth-SMTP-To", headerText(envelope.recipient)))
     if client.tls is not None:
         fields.append((b"Auth-SSL", b"on"))
         fields.append((b"Auth-SSL-Protocol", client.tls.protocol.encode("ascii")))
         fields.append((b"Auth-SSL-Cipher", client.tls.cipher.encode("ascii")))
+        if client.details is not None and client.details.verification:
+            fields.extend(_verified(client.details, passesCertificate))
     fields.extend(dialect.fields(request))
     return PreparedHeaders(fields)
+
+
+def _verified(details: TLSDetails, passesCertificate: bool) -> Iterator[tuple[bytes, bytes]]:
+    """What C{ssl_verify_client} has found out."""
+    yield b"Auth-SSL-Verify", details.verification.encode("ascii")
+    shown = details.certificate
+    if shown is None:
+        return
+    yield b"Auth-SSL-Subject", headerText(shown.subject.encode("utf-8"))
+    yield b"Auth-SSL-Issuer", headerText(shown.issuer.encode("utf-8"))
+    yield b"Auth-SSL-Serial", headerText(shown.serial.encode("ascii"))
+    yield b"Auth-SSL-Fingerprint", headerText(shown.fingerprint.encode("ascii"))
+    if passesCertificate:
+        yield b"Auth-SSL-Cert", nginxEscape(shown.pem)
 
 
 # The answer.
@@ -183,7 +201,7 @@ def _withCode(protocol: str, text: bytes | None, code: bytes) -> bytes | None:
 
 def _clean(text: bytes | None) -> bytes | None:
     """C{text}, unless it is empty or holds a control character: then the protocol has words of its own."""
-    return text if text and _line(text) == text else None
+    return text if text and headerText(text) == text else None
 
 
 @lru_cache(1024)

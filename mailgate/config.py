@@ -49,7 +49,7 @@ from mailgate.registry import (
 )
 from mailgate.sandbox.certificate import ensureCertificate, stateFolder
 from mailgate.sandbox.settings import SandboxSettings
-from mailgate.tls import TLSSettings, usesTLS
+from mailgate.tls import TLSSettings, cacheConflicts, usesTLS
 
 __all__ = ["GatewaySettings", "authenticatorKind", "knownDirectives", "load", "parse"]
 
@@ -169,6 +169,7 @@ class _Reading:
         if not any(section.level is Level.SERVER for section in known):
             self._problem("mail", "", "there is no [server NAME] section")
         self._checkAddresses(servers)
+        self.problems.extend(cacheConflicts(servers))
         log, events, rights = (_make(group, process) for group in (LogSettings, EventSettings, ProcessSettings))
         warnings = [*self.warnings, *log.warnings(self._file), *rights.warnings(self._file)]
         warnings += [warning for server in servers for warning in _remarks(server, "warnings")]

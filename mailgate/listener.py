@@ -78,9 +78,11 @@ class ProxyServerFactory(Factory):
         self.protocolSettings: Any = settings[record.settings]
         self.dialogue = settings[DialogueSettings]
         self.starttls = settings[TLSSettings].starttls
+        self.verifiesClients = settings[TLSSettings].verifiesClients
         self.relayTimeout = settings[ProxySettings].timeout
         self.relays = Relays(clock) if relays is None else relays
         self.tellsLocal = Fact.LOCAL in facts
+        self.tellsDetails = Fact.DETAILS in facts
         self.tellsSession = Fact.SESSION in facts
         self.sessionNames = sessionNameSource(randomness) if sessionNames is None else sessionNames
         self.reverseDNS = reverseDNS

@@ -246,6 +246,10 @@ class Trouble(Enum):
     """A defect of ours. The connection ends with it."""
     TIMEOUT = "timeout"
     """The client said nothing for too long. The connection ends with it."""
+    CERTIFICATE = "certificate"
+    """The client's certificate will not do. The connection ends with it."""
+    NO_CERTIFICATE = "no certificate"
+    """The client has shown none, and has to. The connection ends with it."""
 
 
 @frozen

@@ -110,7 +110,7 @@ class ProxyServer(SASLServer):
         self.invalid()
 
     def goodbye(self, trouble: Trouble) -> bytes:
-        """The line for L{Trouble.TIMEOUT} and L{Trouble.INTERNAL}, after which the connection ends."""
+        """The line for a trouble that ends the connection."""
         return self.wording[trouble] + b"\r\n"
 
     def refuse(self, denial: Denial) -> None:
@@ -187,13 +187,23 @@ class ProxyServer(SASLServer):
     def handshakeCompleted(self) -> None:
         greeted = not self.factory.address.ssl
         self.session.tls = describeTLS(self.transport.getHandle())
-        if self.session.phase is not Phase.TLS:
+        if self.session.phase is not Phase.TLS or (self.factory.verifiesClients and self._certificateRefused()):
             return
         if greeted:
             self.resume()
         else:
             self._extend()
             self._greet()
+
+    def _certificateRefused(self) -> bool:
+        """Whether the client cannot stay, by C{ssl_verify_client}; then it has been told."""
+        assert self.factory.tls is not None
+        refusal = self.factory.tls.refusal(self.transport.getHandle())
+        if refusal is None:
+            return False
+        self._journal.info("client {client} {reason}", client=self.session.client, reason=refusal.reason)
+        self.end(Outcome.CERTIFICATE, self.goodbye(refusal.trouble))
+        return True
 
     def dialogueEnded(self) -> None:
         # A client that has closed and one that has only said its last word look alike here; nearly all have closed.
@@ -212,7 +222,7 @@ class ProxyServer(SASLServer):
         if self.session.phase is Phase.END:
             return
         self.session.conclude(outcome)
-        handshaking = self.session.phase is Phase.TLS
+        handshaking = self.session.phase is Phase.TLS and self.session.tls is None
         self._leave()
         if handshaking:
             self.transport.abortConnection()
@@ -328,6 +338,9 @@ class ProxyServer(SASLServer):
         local, localPort = self._localAddress() if factory.tellsLocal else ("", 0)
         if factory.tellsSession and not session.name:
             session.name = next(factory.sessionNames)
+        details = None
+        if factory.tellsDetails and factory.tls is not None and session.tls is not None:
+            details = factory.tls.details(self.transport.getHandle())
         return Client(
             self._host,
             self._port,
@@ -337,6 +350,7 @@ class ProxyServer(SASLServer):
             local,
             localPort,
             session.name,
+            details,
         )
 
     def _localAddress(self) -> tuple[str, int]:

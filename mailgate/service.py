@@ -21,6 +21,7 @@ from mailgate.interfaces import IAuthenticator
 from mailgate.journal import ErrorLogs, Journal, ServerLogSettings, leastLevel
 from mailgate.leanreactor import LeanReactor
 from mailgate.listener import Listener, ProxyServerFactory, sessionNameSource
+from mailgate.login import Fact
 from mailgate.names import NamingReactor
 from mailgate.registry import PROTOCOLS
 from mailgate.relay import Relays
@@ -114,7 +115,9 @@ class Gateway(MultiService):
         tls = ServerTLS(server[TLSSettings], server.protocol) if usesTLS(server) else None
         authenticator = kind.build(server, server[ProxySettings].backend, self._naming, journal)
         self._authenticators.append(authenticator)
-        facts = kind.facts(server) | server[ProxySettings].facts
+        facts = set(kind.facts(server) | server[ProxySettings].facts)
+        if server[TLSSettings].verifiesClients:
+            facts.add(Fact.DETAILS)
         reverseDNS = self._clientNames(server)
         for address in server.listen:
             yield ProxyServerFactory(

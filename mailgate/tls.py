@@ -1,6 +1,7 @@
 # -*- test-case-name: mailgate.test.test_tls -*-
 """
-TLS through pyOpenSSL contexts: nginx's C{ssl_…} directives towards clients, verified TLS towards backends.
+TLS through pyOpenSSL contexts: nginx's C{ssl_…} directives towards clients, which L{mailgate.servertls} obeys, and
+verified TLS towards backends.
 """
 
 from __future__ import annotations
@@ -8,14 +9,11 @@ from __future__ import annotations
 import re
 import ssl as standardSSL
 from collections.abc import Iterator, Sequence
-from functools import cache
 from typing import Any
 
 from attrs import frozen
-from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from OpenSSL import SSL, crypto
-from twisted.internet.interfaces import IOpenSSLClientConnectionCreator, IOpenSSLServerConnectionCreator
+from twisted.internet.interfaces import IOpenSSLClientConnectionCreator
 from twisted.internet.ssl import Certificate, optionsForClientTLS, platformTrust, trustRootFromCertificates
 from zope.interface import implementer
 
@@ -24,54 +22,64 @@ from mailgate.directives import (
     ServerSettings,
     directive,
     flag,
+    longSeconds,
+    number,
     oneOf,
     path,
     paths,
-    seconds,
     text,
     words,
 )
 from mailgate.directives import size as parseSize
-from mailgate.login import TLSState
+from mailgate.servertls import NoApplicationProtocol, ServerTLS, describeTLS
+from mailgate.sslconf import VERSIONS, commands, curve
+from mailgate.tlsfiles import TLSError, openSSLReason, passPhrases, shown, sources
 
 __all__ = [
     "BackendTLSSettings",
+    "NoApplicationProtocol",
     "ServerTLS",
+    "SessionCache",
     "TLSError",
     "TLSSettings",
     "backendTLS",
+    "cacheConflicts",
     "describeTLS",
     "loadTrust",
     "trustProblems",
     "usesTLS",
 ]
 
-_VERSIONS = {
-    "SSLv2": 0,
-    "SSLv3": SSL.OP_NO_SSLv3,
-    "TLSv1": SSL.OP_NO_TLSv1,
-    "TLSv1.1": SSL.OP_NO_TLSv1_1,
-    "TLSv1.2": SSL.OP_NO_TLSv1_2,
-    "TLSv1.3": SSL.OP_NO_TLSv1_3,
-}
 _MIN_SHARED_CACHE = 8 * 4096
+_TICKET_KEY_SIZES = (48, 80)
 
 
-def _sessionCache(value: str, folder: str) -> str:
-    """nginx's C{off | none | [builtin[:SIZE]] [shared:NAME:SIZE]}; gives C{off}, C{none} or C{on}."""
+@frozen
+class SessionCache:
+    """C{ssl_session_cache}: whether it C{keeps} sessions, and what was written of a C{shared} one."""
+
+    keeps: bool = False
+    zone: str = ""
+    size: int = 0
+
+
+def _sessionCache(value: str, folder: str) -> SessionCache:
+    """nginx's C{off | none | [builtin[:SIZE]] [shared:NAME:SIZE]}; the first two are the same here."""
     given = value.split()
     if value in ("off", "none"):
-        return value
+        return SessionCache()
     if not 1 <= len(given) <= 2:
         raise ValueError("must be off, none, builtin[:SIZE] or shared:NAME:SIZE")
+    cache = SessionCache(True)
     for word in given:
-        shared = re.fullmatch(r"shared:[^:]+:([^:]+)", word)
+        shared = re.fullmatch(r"shared:([^:]+):([^:]+)", word)
         if shared is not None:
-            if parseSize(shared[1], folder) < _MIN_SHARED_CACHE:
+            cache = SessionCache(True, shared[1], parseSize(shared[2], folder))
+            if cache.size < _MIN_SHARED_CACHE:
                 raise ValueError(f'session cache "{word}" is too small, it takes 32k')
         elif not re.fullmatch(r"builtin(:\d{1,9})?", word):
             raise ValueError(f'"{word}": must be off, none, builtin[:SIZE] or shared:NAME:SIZE')
-    return "on"
+    return cache
 
 
 @frozen
@@ -79,37 +87,100 @@ class TLSSettings:
     """The TLS of a server towards its clients, by nginx's directives."""
 
     starttls: str = directive("starttls", oneOf("off", "on", "only"), "off")
-    certificates: tuple[str, ...] = directive("ssl_certificate", paths, ())
-    keys: tuple[str, ...] = directive("ssl_certificate_key", paths, ())
+    certificates: tuple[str, ...] = directive("ssl_certificate", sources, (), secret=True)
+    keys: tuple[str, ...] = directive("ssl_certificate_key", sources, (), secret=True)
     passwordFile: str | None = directive("ssl_password_file", path, None)
-    protocols: tuple[str, ...] = directive("ssl_protocols", words(*_VERSIONS), ("TLSv1.2", "TLSv1.3"))
+    protocols: tuple[str, ...] = directive("ssl_protocols", words(*VERSIONS), ("TLSv1.2", "TLSv1.3"))
     ciphers: str = directive("ssl_ciphers", text, "HIGH:!aNULL:!MD5")
     preferServerCiphers: bool = directive("ssl_prefer_server_ciphers", flag, False)
-    sessionCache: str = directive("ssl_session_cache", _sessionCache, "none")
-    sessionTimeout: float = directive("ssl_session_timeout", seconds, 300.0)
+    curve: str = directive("ssl_ecdh_curve", curve, "auto")
+    dhParameters: str | None = directive("ssl_dhparam", path, None)
+    sessionCache: SessionCache = directive("ssl_session_cache", _sessionCache, SessionCache())
+    sessionTimeout: float = directive("ssl_session_timeout", longSeconds, 300.0)
     sessionTickets: bool = directive("ssl_session_tickets", flag, True)
+    ticketKeys: tuple[str, ...] = directive("ssl_session_ticket_key", paths, ())
+    verifyClient: str = directive("ssl_verify_client", oneOf("off", "on", "optional", "optional_no_ca"), "off")
+    verifyDepth: int = directive("ssl_verify_depth", number, 1)
+    clientCertificate: str | None = directive("ssl_client_certificate", path, None)
+    trustedCertificate: str | None = directive("ssl_trusted_certificate", path, None)
+    revoked: str | None = directive("ssl_crl", path, None)
+    commands: tuple[tuple[str, str], ...] = directive("ssl_conf_command", commands, ())
+    certificateCompression: bool = directive("ssl_certificate_compression", flag, False)
+
+    @property
+    def verifiesClients(self) -> bool:
+        """Whether clients are asked for certificates."""
+        return self.verifyClient != "off"
 
     def problems(self, server: ServerSettings) -> Iterator[Problem]:
         """Load everything, where TLS is spoken at all: nginx looks at no certificate of a plain server either."""
         if self.passwordFile is not None:
             try:
-                _passPhrases(self.passwordFile)
+                passPhrases(self.passwordFile)
             except OSError as error:
                 yield server.problem("ssl_password_file", f"cannot be read: {error.strerror}", self.passwordFile)
                 return
         if not usesTLS(server):
             return
+        yield from self._unticketed(server)
         wantedBy = "listen … ssl" if server.speaksTLS else "starttls"
+        hasRoots = self.clientCertificate is not None or self.trustedCertificate is not None
         if not self.certificates:
             yield server.problem("ssl_certificate", f'is missing, "{wantedBy}" needs it')
         elif len(self.keys) < len(self.certificates):
-            missing = self.certificates[len(self.keys)]
+            missing = shown(self.certificates[len(self.keys)])
             yield server.problem("ssl_certificate_key", f'is missing for certificate "{missing}" of "{wantedBy}"')
+        elif self.verifyClient in ("on", "optional") and not hasRoots:
+            message = "needs ssl_client_certificate or ssl_trusted_certificate: whom clients' certificates are good by"
+            yield server.problem("ssl_verify_client", message, self.verifyClient)
+        elif not set(self.protocols) - {"SSLv2", "SSLv3"}:
+            message = "has no version that the TLS library still speaks"
+            yield server.problem("ssl_protocols", message, " ".join(self.protocols))
         else:
             try:
                 ServerTLS(self, server.protocol)
             except TLSError as error:
                 yield server.problem(error.option, str(error), error.value)
+
+    def _unticketed(self, server: ServerSettings) -> Iterator[Problem]:
+        """Keys for tickets are looked at, but cannot be used."""
+        for filename in self.ticketKeys:
+            message = "cannot be used: the TLS library's bindings have no way to set the keys of tickets; leave it out"
+            try:
+                with open(filename, "rb") as opened:
+                    if len(opened.read(_TICKET_KEY_SIZES[-1] + 1)) not in _TICKET_KEY_SIZES:
+                        message = "must be 48 or 80 bytes, if it could be used: the bindings have no way to set it"
+            except OSError as error:
+                message = f"cannot be read: {error.strerror}"
+            yield server.problem("ssl_session_ticket_key", message, filename)
+
+    def warnings(self, server: ServerSettings) -> Iterator[Problem]:
+        """What will not have the effect that the operator may expect."""
+        if not usesTLS(server):
+            return
+        chosen = " ".join(self.protocols)
+        old = [version for version in ("TLSv1", "TLSv1.1") if version in self.protocols]
+        if old and "@SECLEVEL=0" not in self.ciphers:
+            message = f"{' and '.join(old)} cannot be spoken without @SECLEVEL=0 in ssl_ciphers"
+            yield server.problem("ssl_protocols", message, chosen)
+        gone = [version for version in ("SSLv2", "SSLv3") if version in self.protocols]
+        if gone:
+            message = f"{' and '.join(gone)} cannot be spoken: the TLS library does not know it any more"
+            yield server.problem("ssl_protocols", message, chosen)
+        if self.certificateCompression:
+            message = "is not supported by the TLS library's bindings, ignored"
+            yield server.problem("ssl_certificate_compression", message, "on")
+
+
+def cacheConflicts(servers: Sequence[ServerSettings]) -> Iterator[Problem]:
+    """The shared session caches of one name that have several sizes, which nginx does not allow."""
+    declared: dict[str, int] = {}
+    for server in servers:
+        cache = server[TLSSettings].sessionCache
+        size = declared.setdefault(cache.zone, cache.size)
+        if size != cache.size:
+            zone = f'the size {cache.size} of shared memory zone "{cache.zone}"'
+            yield server.problem("ssl_session_cache", f"{zone} conflicts with already declared size {size}")
 
 
 def usesTLS(server: ServerSettings) -> bool:
@@ -125,119 +196,6 @@ class BackendTLSSettings:
 
     def problems(self, server: ServerSettings) -> Iterator[Problem]:
         yield from trustProblems(server, "proxy_ssl_trusted_certificate", self.trusted)
-
-
-class TLSError(Exception):
-    """A context cannot be made; C{option} and C{value} say what of."""
-
-    def __init__(self, option: str, value: str, message: str) -> None:
-        super().__init__(message)
-        self.option = option
-        self.value = value
-
-
-def _reason(error: Exception) -> str:
-    """What OpenSSL says, in the words of its innermost complaint."""
-    if isinstance(error, SSL.Error | crypto.Error) and error.args and error.args[0]:
-        return str(error.args[0][-1][-1] or error.args[0][-1][0])
-    return str(error) or type(error).__name__
-
-
-def _passPhrases(passwordFile: str) -> list[bytes]:
-    with open(passwordFile, "rb") as opened:
-        return [line.rstrip(b"\r") for line in opened.read().split(b"\n") if line.rstrip(b"\r")]
-
-
-def _loadKey(filename: str, passPhrases: Sequence[bytes]) -> Any:
-    """
-    The private key in C{filename}, each of C{passPhrases} tried in turn where it is encrypted.
-
-    @raise TLSError: it cannot be read, or no pass-phrase fits.
-    """
-    try:
-        with open(filename, "rb") as opened:
-            pem = opened.read()
-    except OSError as error:
-        raise TLSError("ssl_certificate_key", filename, f"cannot be read: {error.strerror}") from None
-    if b"ENCRYPTED" not in pem:
-        return _parseKey(filename, pem, [None])
-    if not passPhrases:
-        raise TLSError("ssl_certificate_key", filename, "is encrypted, and no ssl_password_file is given")
-    return _parseKey(filename, pem, passPhrases)
-
-
-def _parseKey(filename: str, pem: bytes, passPhrases: Sequence[bytes | None]) -> Any:
-    failure: Exception | None = None
-    for phrase in passPhrases:
-        try:
-            return load_pem_private_key(pem, phrase)
-        except (ValueError, TypeError, UnsupportedAlgorithm) as error:
-            failure = error
-    raise TLSError("ssl_certificate_key", filename, f"cannot be loaded: {failure}")
-
-
-@implementer(IOpenSSLServerConnectionCreator)
-class ServerTLS:
-    """
-    One context for all connections of a server; to be given to C{startTLS}.
-
-    @raise TLSError: something named in C{settings} cannot be used.
-    """
-
-    def __init__(self, settings: TLSSettings, protocol: str) -> None:
-        context = SSL.Context(SSL.TLS_SERVER_METHOD)
-        options = SSL.OP_NO_COMPRESSION | SSL.OP_NO_RENEGOTIATION | SSL.OP_SINGLE_DH_USE | SSL.OP_SINGLE_ECDH_USE
-        for version, excluding in _VERSIONS.items():
-            if version not in settings.protocols:
-                options |= excluding
-        if settings.preferServerCiphers:
-            options |= SSL.OP_CIPHER_SERVER_PREFERENCE
-        if not settings.sessionTickets:
-            options |= SSL.OP_NO_TICKET
-        context.set_options(options)
-        context.set_mode(SSL.MODE_RELEASE_BUFFERS)
-        context.set_session_id(f"mailgate {protocol}".encode())
-        context.set_session_cache_mode(SSL.SESS_CACHE_SERVER if settings.sessionCache == "on" else SSL.SESS_CACHE_OFF)
-        context.set_timeout(max(1, int(settings.sessionTimeout)))
-        try:
-            context.set_cipher_list(settings.ciphers.encode())
-        except SSL.Error as error:
-            raise TLSError("ssl_ciphers", settings.ciphers, _reason(error)) from None
-        self._loadPairs(context, settings)
-        self._context = context
-
-    def _loadPairs(self, context: SSL.Context, settings: TLSSettings) -> None:
-        passPhrases = _passPhrases(settings.passwordFile) if settings.passwordFile else ()
-        for certificate, key in zip(settings.certificates, settings.keys, strict=False):
-            loadedKey = _loadKey(key, passPhrases)
-            try:
-                with open(certificate, "rb"):
-                    context.use_certificate_chain_file(certificate)
-            except OSError as error:
-                raise TLSError("ssl_certificate", certificate, f"cannot be read: {error.strerror}") from None
-            except SSL.Error as error:
-                raise TLSError("ssl_certificate", certificate, f"cannot be loaded: {_reason(error)}") from None
-            try:
-                context.use_privatekey(loadedKey)
-                context.check_privatekey()
-            except SSL.Error as error:
-                message = f'does not belong to certificate "{certificate}": {_reason(error)}'
-                raise TLSError("ssl_certificate_key", key, message) from None
-
-    def serverConnectionForTLS(self, tlsProtocol: object) -> SSL.Connection:
-        """A connection for Twisted's TLS to shake hands over."""
-        return SSL.Connection(self._context, None)
-
-
-def describeTLS(connection: SSL.Connection) -> TLSState:
-    """What C{connection} negotiated."""
-    return _state(connection.get_protocol_version_name(), connection.get_cipher_name() or "")
-
-
-@cache
-def _state(protocol: str, cipher: str) -> TLSState:
-    """One for all the sessions that are alike: there are not many ciphers."""
-    return TLSState(protocol, cipher)
 
 
 def trustProblems(server: ServerSettings, option: str, filename: str | None) -> Iterator[Problem]:
@@ -263,7 +221,7 @@ def loadTrust(filename: str) -> Any:
     try:
         return trustRootFromCertificates([Certificate.loadPEM(block) for block in blocks])
     except (crypto.Error, standardSSL.SSLError) as error:
-        raise ValueError(_reason(error)) from None
+        raise ValueError(openSSLReason(error)) from None
 
 
 @implementer(IOpenSSLClientConnectionCreator)

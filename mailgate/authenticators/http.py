@@ -166,6 +166,7 @@ class HTTPAuthenticator:
         agents: Sequence[IAgent],
     ) -> None:
         self._dialect = dialect
+        self._passesCertificate = settings.passesCertificate
         self._default = default
         self._clock = clock
         self._journal = journal
@@ -182,7 +183,7 @@ class HTTPAuthenticator:
     def judge(self, request: LoginRequest) -> Deferred[Judgement]:
         """As C{authenticate}; what came after C{WAIT} is not to be given again."""
         try:
-            asked = question(request, self._dialect)
+            asked = question(request, self._dialect, self._passesCertificate)
         except Untellable:
             host = request.client.host
             self._journal.info("login of client {client} refused: no header can carry it unescaped", client=host)

@@ -147,6 +147,8 @@ class IMAP4Server(ProxyServer):
         Trouble.TEMPORARY: b"NO [UNAVAILABLE] Temporary authentication failure, try again later",
         Trouble.INTERNAL: b"* BAD internal server error",
         Trouble.TIMEOUT: b"* BYE Timeout, closing connection",
+        Trouble.CERTIFICATE: b"* BYE SSL certificate error",
+        Trouble.NO_CERTIFICATE: b"* BYE No required SSL certificate",
     }
 
     _parser: CommandParser | None = None

@@ -63,6 +63,8 @@ class POP3Server(ProxyServer):
         Trouble.TEMPORARY: b"-ERR [SYS/TEMP] Temporary authentication failure, try again later",
         Trouble.INTERNAL: b"-ERR internal server error",
         Trouble.TIMEOUT: b"-ERR Timeout, closing connection",
+        Trouble.CERTIFICATE: b"-ERR SSL certificate error",
+        Trouble.NO_CERTIFICATE: b"-ERR No required SSL certificate",
     }
 
     _user: bytes | None = None

@@ -89,6 +89,8 @@ class SMTPServer(ProxyServer):
         Trouble.TEMPORARY: b"454 4.7.0 Temporary authentication failure",
         Trouble.INTERNAL: b"451 4.3.2 Internal server error",
         Trouble.TIMEOUT: b"421 4.4.2 Timeout, closing connection",
+        Trouble.CERTIFICATE: b"421 4.7.1 SSL certificate error",
+        Trouble.NO_CERTIFICATE: b"421 4.7.1 No required SSL certificate",
     }
     wordingWithoutLogin = {
         Trouble.DENIED: b"550 5.7.1 Recipient refused",

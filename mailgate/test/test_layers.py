@@ -18,12 +18,16 @@ import mailgate
 LAYERS = (
     # what imports nothing: the release, the words of a login, the grammar of values, of HTTP and of mail
     "_version directives login names httpresponse httpheaders openssl poller timers pipes"
-    " sandbox.message sandbox.certificate",
+    " distinguishedname verifyerrors sandbox.message sandbox.certificate",
     # where events may go
     "syslog",
     # the package itself, and what only needs one of those
-    "mailgate listen journal privileges dialogue sasl authdialect passwords tls tlsengine httpagent proxyprotocol"
-    " resolver sandbox.settings sandbox.search sandbox.structure",
+    "mailgate listen journal privileges dialogue sasl authdialect passwords tlsengine httpagent proxyprotocol"
+    " tlsfiles clientcertificate resolver sandbox.settings sandbox.search sandbox.structure",
+    # TLS: a command at a time, a server's context, all that can be said of it
+    "sslconf",
+    "servertls",
+    "tls",
     # the ledger, the extension points, what auth_http and auth_file say; TLS upon descriptors
     "session interfaces authhttp authpresets accounts tlslayer nameservers sandbox.mailbox sandbox.welcome",
     # how bytes move; connections upon descriptors

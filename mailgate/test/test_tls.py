@@ -44,6 +44,7 @@ from mailgate.test.fakes import settingsOf
 from mailgate.tls import (
     BackendTLSSettings,
     ServerTLS,
+    SessionCache,
     TLSError,
     TLSSettings,
     backendTLS,
@@ -108,9 +109,11 @@ def settingsFor(*pairs: Pair, **changes: Any) -> TLSSettings:
 class Peer:
     """The standard library's end of a TLS connection, to either kind of L{SSL.Connection}."""
 
-    def __init__(self, context: ssl.SSLContext, server: bool = False, session: Any = None) -> None:
+    def __init__(
+        self, context: ssl.SSLContext, server: bool = False, session: Any = None, name: str | None = None
+    ) -> None:
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
-        self.tls = context.wrap_bio(self._incoming, self._outgoing, server, session=session)
+        self.tls = context.wrap_bio(self._incoming, self._outgoing, server, name, session)
 
     def shakeHands(self, connection: SSL.Connection) -> None:
         """
@@ -291,20 +294,19 @@ class ResumptionTests(SynchronousTestCase):
     def test_tickets(self) -> None:
         """It is resumed by a ticket, whatever the session cache, as that costs the server nothing."""
         for version in ("TLSv1_2", "TLSv1_3"):
-            for cache in ("none", "off", "on"):
+            for cache in (SessionCache(), SessionCache(True)):
                 self.assertTrue(self.resumes(version, self.server(sessionCache=cache)), (version, cache))
 
     def test_cache(self) -> None:
         """Without tickets it is resumed out of the session cache."""
         for version in ("TLSv1_2", "TLSv1_3"):
-            self.assertTrue(self.resumes(version, self.server(sessionCache="on", sessionTickets=False)), version)
+            server = self.server(sessionCache=SessionCache(True), sessionTickets=False)
+            self.assertTrue(self.resumes(version, server), version)
 
     def test_neither(self) -> None:
         """With neither it is not."""
         for version in ("TLSv1_2", "TLSv1_3"):
-            for cache in ("none", "off"):
-                server = self.server(sessionCache=cache, sessionTickets=False)
-                self.assertFalse(self.resumes(version, server), (version, cache))
+            self.assertFalse(self.resumes(version, self.server(sessionTickets=False)), version)
 
     def test_otherServer(self) -> None:
         """A session of one server is nothing to another."""
@@ -443,10 +445,12 @@ class SessionCacheTests(SynchronousTestCase):
 
     def test_nginx(self) -> None:
         """nginx's forms are understood."""
-        self.assertEqual(self.parse("off"), "off")
-        self.assertEqual(self.parse("none"), "none")
-        for value in ("builtin", "builtin:1000", "shared:SSL:10m", "builtin:1000 shared:SSL:32k"):
-            self.assertEqual(self.parse(value), "on")
+        self.assertEqual(self.parse("off"), SessionCache())
+        self.assertEqual(self.parse("none"), SessionCache())
+        self.assertEqual(self.parse("builtin"), SessionCache(True))
+        self.assertEqual(self.parse("builtin:1000"), SessionCache(True))
+        self.assertEqual(self.parse("shared:SSL:10m"), SessionCache(True, "SSL", 10 * 1024 * 1024))
+        self.assertEqual(self.parse("builtin:1000 shared:SSL:32k"), SessionCache(True, "SSL", 32 * 1024))
 
     def test_invalid(self) -> None:
         """Anything else is not."""

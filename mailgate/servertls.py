@@ -1,0 +1,204 @@
+# -*- test-case-name: mailgate.test.test_tls -*-
+"""
+The context in which a server speaks TLS with its clients, by nginx's C{ssl_…} directives, and what can be told of a
+connection of it.
+"""
+
+from __future__ import annotations
+
+from functools import cache, partial
+from typing import TYPE_CHECKING, Any
+
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from OpenSSL import SSL, crypto
+from twisted.internet.interfaces import IOpenSSLServerConnectionCreator
+from zope.interface import implementer
+
+from mailgate.clientcertificate import (
+    CertificateRefusal,
+    NotingConnection,
+    describe,
+    noteVerdict,
+    refusal,
+    verification,
+)
+from mailgate.login import TLSDetails, TLSState
+from mailgate.sslconf import VERSIONS, Draft, applyCommand, useCurve
+from mailgate.tlsfiles import (
+    TLSError,
+    loadCRLs,
+    loadKey,
+    openSSLReason,
+    passPhrases,
+    useCertificate,
+    useFile,
+    useKey,
+)
+
+if TYPE_CHECKING:
+    from mailgate.tls import TLSSettings
+
+__all__ = ["NoApplicationProtocol", "ServerTLS", "describeTLS"]
+
+_ALWAYS = SSL.OP_NO_COMPRESSION | SSL.OP_NO_RENEGOTIATION | SSL.OP_SINGLE_DH_USE | SSL.OP_SINGLE_ECDH_USE
+
+
+class NoApplicationProtocol(SSL.Error):
+    """A client offers protocols by ALPN (RFC 7301), and ours is not among them. OpenSSL sends it the alert."""
+
+    def __init__(self) -> None:
+        # In the form of pyOpenSSL's: a list of library, function and reason.
+        super().__init__([("SSL routines", "", "no application protocol")])
+
+
+@implementer(IOpenSSLServerConnectionCreator)
+class ServerTLS:
+    """
+    One context for all connections of a server of C{protocol}, whose name is that of ALPN; to be given to C{startTLS}.
+
+    @raise TLSError: something named in C{settings} cannot be used.
+    """
+
+    def __init__(self, settings: TLSSettings, protocol: str) -> None:
+        self._clientMode = settings.verifyClient
+        context = SSL.Context(SSL.TLS_SERVER_METHOD)
+        phrases = passPhrases(settings.passwordFile) if settings.passwordFile else []
+        draft = Draft(context, _options(settings), phrases)
+        context.set_mode(SSL.MODE_RELEASE_BUFFERS)
+        context.set_session_id(f"mailgate {protocol}".encode())
+        context.set_alpn_select_callback(partial(_selectProtocol, protocol.encode("ascii")))
+        try:
+            context.set_cipher_list(settings.ciphers.encode())
+        except SSL.Error as error:
+            raise TLSError("ssl_ciphers", settings.ciphers, openSSLReason(error)) from None
+        _loadPairs(draft, settings)
+        if settings.verifiesClients:
+            _verifyClients(context, settings)
+        if settings.dhParameters is not None:
+            useFile(context.load_tmp_dh, "ssl_dhparam", settings.dhParameters)
+        useCurve(context, settings.curve)
+        _allowResumption(context, settings)
+        _applyCommands(draft, settings)
+        if settings.verifiesClients:
+            # A session is resumed without a certificate, and what was wrong with it is not kept in pyOpenSSL's.
+            draft.options |= SSL.OP_NO_TICKET
+        context.set_options(draft.options)
+        self._context = context
+
+    def serverConnectionForTLS(self, tlsProtocol: object) -> SSL.Connection:
+        """A connection for Twisted's TLS to shake hands over."""
+        return NotingConnection(self._context, None)
+
+    def refusal(self, connection: SSL.Connection) -> CertificateRefusal | None:
+        """Why the client of C{connection}, which has shaken hands, cannot stay, if so."""
+        return refusal(connection, self._clientMode)
+
+    def details(self, connection: Any) -> TLSDetails:
+        """What C{connection}, which has shaken hands, knows besides L{describeTLS}."""
+        certificate, code, verified = None, 0, ""
+        if self._clientMode != "off":
+            presented = connection.get_peer_certificate()
+            certificate = None if presented is None else describe(presented)
+            code = connection.verifyCode
+            verified = verification(certificate, code)
+        name = connection.get_servername() or b""
+        alpn = connection.get_alpn_proto_negotiated()
+        signature, key = _algorithms(connection.get_certificate())
+        return TLSDetails(
+            name.decode("ascii", "backslashreplace"), alpn.decode("ascii"), verified, code, certificate, signature, key
+        )
+
+
+def _selectProtocol(protocol: bytes, connection: SSL.Connection, offered: list[bytes]) -> bytes:
+    if protocol not in offered:
+        raise NoApplicationProtocol()
+    return protocol
+
+
+def _options(settings: TLSSettings) -> int:
+    options: int = _ALWAYS
+    for version, excluding in VERSIONS.items():
+        if version not in settings.protocols:
+            options |= excluding
+    if settings.preferServerCiphers:
+        options |= SSL.OP_CIPHER_SERVER_PREFERENCE
+    if not settings.sessionTickets:
+        options |= SSL.OP_NO_TICKET
+    return options
+
+
+def _loadPairs(draft: Draft, settings: TLSSettings) -> None:
+    for certificate, source in zip(settings.certificates, settings.keys, strict=False):
+        key = loadKey("ssl_certificate_key", source, draft.phrases)
+        useCertificate(draft.context, "ssl_certificate", certificate)
+        useKey(draft.context, "ssl_certificate_key", source, key, certificate)
+
+
+def _verifyClients(context: SSL.Context, settings: TLSSettings) -> None:
+    """Ask for certificates; none, or a bad one, does not end the handshake."""
+    context.set_verify(SSL.VERIFY_PEER, noteVerdict)
+    context.set_verify_depth(settings.verifyDepth)
+    if settings.clientCertificate is not None:
+        useFile(context.load_verify_locations, "ssl_client_certificate", settings.clientCertificate)
+        useFile(context.load_client_ca, "ssl_client_certificate", settings.clientCertificate)
+    if settings.trustedCertificate is not None:
+        useFile(context.load_verify_locations, "ssl_trusted_certificate", settings.trustedCertificate)
+    if settings.revoked is not None:
+        store = context.get_cert_store()
+        assert store is not None, "every context has one"
+        for each in loadCRLs("ssl_crl", settings.revoked):
+            store.add_crl(each)
+        store.set_flags(crypto.X509StoreFlags.CRL_CHECK | crypto.X509StoreFlags.CRL_CHECK_ALL)
+
+
+def _allowResumption(context: SSL.Context, settings: TLSSettings) -> None:
+    keeps = settings.sessionCache.keeps and not settings.verifiesClients
+    context.set_session_cache_mode(SSL.SESS_CACHE_SERVER if keeps else SSL.SESS_CACHE_OFF)
+    context.set_timeout(max(1, int(settings.sessionTimeout)))
+
+
+def _applyCommands(draft: Draft, settings: TLSSettings) -> None:
+    for name, value in settings.commands:
+        applyCommand(draft, name, value)
+    try:
+        draft.context.check_privatekey()
+    except SSL.Error as error:
+        pairs = [f"{name} {value}" for name, value in settings.commands if name in ("Certificate", "PrivateKey")]
+        message = f"certificate and key do not belong together: {openSSLReason(error)}"
+        raise TLSError("ssl_conf_command", "\n".join(pairs), message) from None
+
+
+def _algorithms(certificate: Any) -> tuple[str, str]:
+    """The hash of C{certificate}'s signature and the kind of its key, empty where they have no such name."""
+    if certificate is None:
+        return "", ""
+    return _algorithmsOf(crypto.dump_certificate(crypto.FILETYPE_ASN1, certificate))
+
+
+@cache
+def _algorithmsOf(der: bytes) -> tuple[str, str]:
+    """One for each of our own certificates, of which there are few."""
+    certificate = crypto.load_certificate(crypto.FILETYPE_ASN1, der).to_cryptography()
+    key = certificate.public_key()
+    named = ""
+    if isinstance(key, rsa.RSAPublicKey):
+        named = f"RSA{key.key_size}"
+    elif isinstance(key, ec.EllipticCurvePublicKey):
+        named = f"EC{key.key_size}"
+    try:
+        signature = certificate.signature_hash_algorithm
+    except UnsupportedAlgorithm:
+        signature = None
+    return "" if signature is None else signature.name.upper(), named
+
+
+def describeTLS(connection: SSL.Connection) -> TLSState:
+    """What C{connection} negotiated."""
+    return _state(connection.get_protocol_version_name(), connection.get_cipher_name() or "")
+
+
+@cache
+def _state(protocol: str, cipher: str) -> TLSState:
+    """One for all the sessions that are alike: there are not many ciphers."""
+    return TLSState(protocol, cipher)

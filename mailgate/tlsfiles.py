@@ -1,0 +1,185 @@
+# -*- test-case-name: mailgate.test.test_tls -*-
+"""
+Certificates, keys and the other files of C{ssl_…} directives, on their way into a context.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Sequence
+from tempfile import NamedTemporaryFile
+from typing import Any, NoReturn
+
+from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
+from OpenSSL import SSL, crypto
+
+from mailgate.directives import lines, path
+
+__all__ = [
+    "TLSError",
+    "loadCRLs",
+    "loadKey",
+    "openSSLReason",
+    "passPhrases",
+    "shown",
+    "sources",
+    "useCertificate",
+    "useFile",
+    "useKey",
+]
+
+_INLINE = "data:"
+_CERTIFICATE = re.compile(r"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----", re.DOTALL)
+_CRL = re.compile(rb"-----BEGIN X509 CRL-----.+?-----END X509 CRL-----", re.DOTALL)
+
+
+class TLSError(Exception):
+    """A context cannot be made; C{option} and C{value} say what of."""
+
+    def __init__(self, option: str, value: str, message: str) -> None:
+        super().__init__(message)
+        self.option = option
+        self.value = value
+
+
+def openSSLReason(error: Exception) -> str:
+    """What OpenSSL says, in the words of its innermost complaint."""
+    if isinstance(error, SSL.Error | crypto.Error) and error.args and error.args[0]:
+        return str(error.args[0][-1][-1] or error.args[0][-1][0])
+    return str(error) or type(error).__name__
+
+
+def sources(value: str, folder: str) -> tuple[str, ...]:
+    """
+    Files, or nginx's C{data:} and PEM, one a line: the line ends of PEM are written C{\\n} there, as in its quoted
+    strings.
+    """
+    return tuple(_source(item, folder) for item in lines(value, folder))
+
+
+def _source(item: str, folder: str) -> str:
+    if item.startswith(_INLINE):
+        return item.replace("\\r", "").replace("\\n", "\n")
+    for scheme, owner in (("engine:", "engines"), ("store:", "stores")):
+        if item.startswith(scheme):
+            message = f"{scheme} cannot be used: the TLS library's bindings load nothing from {owner}"
+            raise ValueError(f"{message}; give a file, or data:PEM")
+    return path(item, folder)
+
+
+def shown(source: str) -> str:
+    """C{source} for a message: there may be a key in it."""
+    return f"{_INLINE}***" if source.startswith(_INLINE) else source
+
+
+def passPhrases(passwordFile: str) -> list[bytes]:
+    """The lines of C{passwordFile}, without those that are empty."""
+    with open(passwordFile, "rb") as opened:
+        return [line.rstrip(b"\r") for line in opened.read().split(b"\n") if line.rstrip(b"\r")]
+
+
+def _fail(option: str, value: str, error: Exception) -> NoReturn:
+    if isinstance(error, OSError):
+        raise TLSError(option, shown(value), f"cannot be read: {error.strerror}") from None
+    raise TLSError(option, shown(value), f"cannot be loaded: {openSSLReason(error)}") from None
+
+
+def loadKey(option: str, source: str, phrases: Sequence[bytes]) -> Any:
+    """
+    The private key in C{source}, each of C{phrases} tried in turn where it is encrypted.
+
+    @raise TLSError: it cannot be read, or no pass-phrase fits.
+    """
+    try:
+        pem = _read(source)
+    except OSError as error:
+        _fail(option, source, error)
+    if b"ENCRYPTED" not in pem:
+        return _parseKey(option, source, pem, [None])
+    if not phrases:
+        raise TLSError(option, shown(source), "is encrypted, and no ssl_password_file is given")
+    return _parseKey(option, source, pem, phrases)
+
+
+def _read(source: str) -> bytes:
+    if source.startswith(_INLINE):
+        return source.removeprefix(_INLINE).encode("utf-8", "surrogateescape")
+    with open(source, "rb") as opened:
+        return opened.read()
+
+
+def _parseKey(option: str, source: str, pem: bytes, phrases: Sequence[bytes | None]) -> Any:
+    failure: Exception | None = None
+    for phrase in phrases:
+        try:
+            return load_pem_private_key(pem, phrase)
+        except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+            failure = error
+    # Nothing of the key is in these messages, which name what was looked for.
+    raise TLSError(option, shown(source), f"cannot be loaded: {failure}")
+
+
+def useCertificate(context: SSL.Context, option: str, source: str) -> None:
+    """
+    Have C{context} show the first certificate in C{source}, and the rest as its chain.
+
+    @raise TLSError: there is none, or it cannot be read.
+    """
+    try:
+        if not source.startswith(_INLINE):
+            with open(source, "rb"):
+                context.use_certificate_chain_file(source)
+            return
+        # pyOpenSSL gives a certificate a chain of its own from a file alone. What else stands there, a key perhaps,
+        # does not go into that.
+        with NamedTemporaryFile("w", encoding="ascii", suffix=".pem") as chain:
+            chain.write("\n".join(_CERTIFICATE.findall(source)) + "\n")
+            chain.flush()
+            context.use_certificate_chain_file(chain.name)
+    except (OSError, SSL.Error, UnicodeError) as error:
+        _fail(option, source, error)
+
+
+def useKey(context: SSL.Context, option: str, source: str, key: Any, certificate: str) -> None:
+    """
+    Have C{context} sign with C{key}, which is from C{source}.
+
+    @raise TLSError: it does not belong to C{certificate}, which is the one that C{context} was given last.
+    """
+    try:
+        context.use_privatekey(key)
+        context.check_privatekey()
+    except (SSL.Error, TypeError) as error:
+        message = f'does not belong to certificate "{shown(certificate)}": {openSSLReason(error)}'
+        raise TLSError(option, shown(source), message) from None
+
+
+def useFile(use: Callable[..., Any], option: str, filename: str) -> None:
+    """
+    Give the name of a file to C{use}, which is pyOpenSSL's.
+
+    @raise TLSError: it does not take it.
+    """
+    try:
+        with open(filename, "rb"):
+            use(os.fsencode(filename))
+    except (OSError, SSL.Error) as error:
+        _fail(option, filename, error)
+
+
+def loadCRLs(option: str, filename: str) -> list[x509.CertificateRevocationList]:
+    """
+    The revocation lists in PEM file C{filename}.
+
+    @raise TLSError: there is none, or it cannot be read.
+    """
+    try:
+        found = [x509.load_pem_x509_crl(block) for block in _CRL.findall(_read(filename))]
+    except (OSError, ValueError) as error:
+        _fail(option, filename, error)
+    if not found:
+        raise TLSError(option, filename, "holds no certificate revocation list in PEM format")
+    return found
