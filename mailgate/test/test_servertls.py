@@ -156,8 +156,9 @@ class Case(TestCase):
         self.bad = Authority(self.folder, "elsewhere").issue("mallory")[1]
         self.authenticator = FakeAuthenticator(*[Denial(Trouble.DENIED)] * 20)
         self.events: list[Any] = []
-        globalLogPublisher.addObserver(self.events.append)
-        self.addCleanup(globalLogPublisher.removeObserver, self.events.append)
+        observer: Any = self.events.append
+        globalLogPublisher.addObserver(observer)
+        self.addCleanup(globalLogPublisher.removeObserver, observer)
 
     def start(self, mode: str = "off", more: str = "", judged: bool = True) -> None:
         """Start the gateway, C{ssl_verify_client} being C{mode}; unless C{judged} logins go to a sandbox."""
@@ -177,8 +178,9 @@ class Case(TestCase):
     async def connect(self, name: str) -> TLSTalk:
         """A client at the port C{name}; nothing is said yet."""
         endpoint = TCP4ClientEndpoint(self.reactor, "127.0.0.1", self.ports[name])
-        client: Any = await endpoint.connect(Factory.forProtocol(TLSTalk))
-        self.addCleanup(client.transport.abortConnection)
+        connected: Any = await endpoint.connect(Factory.forProtocol(TLSTalk))
+        self.addCleanup(connected.transport.abortConnection)
+        client: TLSTalk = connected
         return client
 
     async def implicit(self, protocol: str, context: ssl.SSLContext, **changes: Any) -> TLSTalk:
