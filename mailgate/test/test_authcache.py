@@ -35,20 +35,24 @@ from mailgate.interfaces import IAuthenticator
 from mailgate.login import (
     Backend,
     Client,
+    ClientCertificate,
     Credentials,
     Denial,
     Envelope,
     LoginRequest,
     Method,
     Route,
+    TLSDetails,
     TLSState,
     Trouble,
 )
 
+CERTIFICATE = ClientCertificate("CN=joe", "CN=authority", "0ABC", "0123456789abcdef", "joe", b"PEM")
+DETAILS = TLSDetails("mail.example.com", "imap", "SUCCESS", 0, CERTIFICATE, "SHA256", "EC256")
 REQUEST = LoginRequest(
     "imap",
     Credentials(Method.PLAIN, b"joe", b"sesame"),
-    Client("192.0.2.7", 4711, TLSState("TLSv1.3", "TLS_AES_256_GCM_SHA384")),
+    Client("192.0.2.7", 4711, TLSState("TLSv1.3", "TLS_AES_256_GCM_SHA384"), details=DETAILS),
 )
 BACKENDS = (Backend("10.0.0.1", 143),)
 ROUTE = Route(BACKENDS, b"joe", b"sesame")
@@ -182,7 +186,8 @@ class QuestionTests(CacheTestCase):
         protocol, secret, host = "im", b"ses", "192.0.2"
         tls = TLSState("".join(["TLS", "v1.3"]), "".join(["TLS_AES_256", "_GCM_SHA384"]))
         credentials = Credentials(Method.PLAIN, b"".join([b"j", b"oe"]), secret + b"ame")
-        equal = LoginRequest(protocol + "ap", credentials, Client(host + ".7", 4711, tls))
+        details = evolve(DETAILS, certificate=evolve(CERTIFICATE, pem=b"".join([b"P", b"EM"])))
+        equal = LoginRequest(protocol + "ap", credentials, Client(host + ".7", 4711, tls, details=details))
         self.assertEqual(equal, REQUEST)
         self.assertFalse(self.isAsked(equal))
 
@@ -193,6 +198,14 @@ class QuestionTests(CacheTestCase):
         self.assertLessEqual(NOT_TOLD | {"TLSState.cipher", "LoginRequest.attempt", "Client.name"}, changed.keys())
         for name, other in changed.items():
             self.assertEqual(self.isAsked(other), name not in NOT_TOLD, name)
+
+    def test_certificate(self) -> None:
+        """The answer to one certificate is not given to another, nor to who shows none, whatever differs."""
+        self.ask()
+        told = [other for _, other in changes(DETAILS)]
+        self.assertEqual(len(told), 12)
+        for other in (*told, evolve(DETAILS, certificate=None), None):
+            self.assertTrue(self.isAsked(evolve(REQUEST, client=evolve(REQUEST.client, details=other))), other)
 
     def test_headers(self) -> None:
         """Whatever changes a header of the question is asked, SMTP's among them."""

@@ -24,6 +24,7 @@ from mailgate.directives import (
     hostPort,
     isHostName,
     lines,
+    longSeconds,
     nearest,
     number,
     oneOf,
@@ -110,6 +111,36 @@ class GrammarTests(ParserCase):
         """No years or months, no fraction, no sign, no units out of order or twice, and no bare unit."""
         self.assertRefuses(
             seconds, "1y", "1M", "30m1h", "1h1h", "-1s", "1.5s", "s", "", "soon", "1" * 10, message="30s, 1h30m"
+        )
+
+    def test_longSeconds(self):
+        """A time in whole seconds knows years and months as well; C{m} are minutes, and C{M} months."""
+        self.assertParses(
+            longSeconds,
+            ("0", 0.0),
+            ("300", 300.0),
+            ("5m", 300.0),
+            ("1y", 365 * 86400.0),
+            ("1M", 30 * 86400.0),
+            ("1y2M3w4d5h6m7s", 31536000 + 2 * 2592000 + 3 * 604800 + 4 * 86400 + 5 * 3600 + 367.0),
+            ("1y 1s", 31536001.0),
+        )
+
+    def test_longSecondsRefused(self):
+        """It has no C{ms}, and its units stand in descending order too, each once."""
+        self.assertRefuses(
+            longSeconds,
+            "500ms",
+            "1s500ms",
+            "1M1y",
+            "1m1M",
+            "1y1y",
+            "1Y",
+            "1.5y",
+            "-1",
+            "",
+            "y",
+            message="whole seconds",
         )
 
     def test_oneOf(self):
