@@ -21,10 +21,12 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from mailgate.clientcertificate import describe
 from mailgate.login import TLSDetails, Trouble
-from mailgate.openssl import Verification
+from mailgate.openssl import PublicEngine, Verification
 from mailgate.test.certificates import Authority, clientContext
 from mailgate.test.test_tls import Pair, Peer, makePair, settingsFor
+from mailgate.test.test_tlsengine import FAST
 from mailgate.tls import ServerTLS, SessionCache
+from mailgate.tlsengine import makeEngine
 from mailgate.verifyerrors import verifyError
 
 
@@ -204,6 +206,25 @@ class PolicyTests(Case):
                 self.assertEqual(lib.SSL_get_verify_result(self.connect(server, chain)._ssl), noted)
                 codes.add(noted)
         self.assertLessEqual({0, 9, 10, 19, 21, 20, 23}, codes)
+
+    def test_engines(self) -> None:
+        """Either kind of engine leaves the verdict, and what the certificate says, where they are looked for."""
+        server = self.server()
+        for kind in (FAST, PublicEngine):
+            engine = makeEngine(server, True, kind)
+            incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+            client = clientContext(self.stranger).wrap_bio(incoming, outgoing)
+            for _ in range(3):
+                with contextlib.suppress(ssl.SSLWantReadError):
+                    client.do_handshake()
+                engine.feed(outgoing.read())
+                engine.handshake()
+                incoming.write(bytes(engine.output()))
+            connection: Any = engine.connection
+            self.assertEqual(connection.verifyCode, 19)
+            self.assertIsNotNone(server.refusal(connection))
+            told = server.details(connection).certificate
+            self.assertEqual(told and told.subject, "CN=mallory")
 
     def test_eachItsOwn(self) -> None:
         """What is found of one connection is not said of another."""
