@@ -26,7 +26,7 @@ from zope.interface import implementer
 
 from mailgate.directives import size
 from mailgate.interfaces import IAuthenticator
-from mailgate.login import Denial, LoginRequest, Method, Route, TLSDetails, Trouble
+from mailgate.login import Denial, LoginRequest, Method, Route, Trouble
 
 __all__ = ["CACHED_METHODS", "CachedAuthenticator", "IJudge", "Judgement", "cacheSize"]
 
@@ -297,15 +297,10 @@ def _asked(request: LoginRequest, told: tuple[Any, ...] = ()) -> bytes:
             client.name,
             None if client.tls is None else astuple(client.tls),
             None if proxied is None else (proxied.source, proxied.destination, proxied.destinationPort),
-            None if details is None else _certified(details),
+            None if details is None else astuple(details),
             told,
         )
     )
-
-
-def _certified(details: TLSDetails) -> tuple[Any, ...]:
-    certificate = details.certificate
-    return details.verification, None if certificate is None else astuple(certificate)
 
 
 def _framed(values: tuple[Any, ...]) -> bytes:

@@ -41,6 +41,8 @@ if TYPE_CHECKING:
 
 __all__ = ["NoApplicationProtocol", "ServerTLS", "describeTLS"]
 
+# OpenSSL takes an int, and no chain that it reads is nearly as long.
+_DEEPEST = 10000
 _ALWAYS = SSL.OP_NO_COMPRESSION | SSL.OP_NO_RENEGOTIATION | SSL.OP_SINGLE_DH_USE | SSL.OP_SINGLE_ECDH_USE
 
 
@@ -138,7 +140,7 @@ def _loadPairs(draft: Draft, settings: TLSSettings) -> None:
 def _verifyClients(context: SSL.Context, settings: TLSSettings) -> None:
     """Ask for certificates; none, or a bad one, does not end the handshake."""
     context.set_verify(SSL.VERIFY_PEER, noteVerdict)
-    context.set_verify_depth(settings.verifyDepth)
+    context.set_verify_depth(min(settings.verifyDepth, _DEEPEST))
     if settings.clientCertificate is not None:
         useFile(context.load_verify_locations, "ssl_client_certificate", settings.clientCertificate)
         useFile(context.load_client_ca, "ssl_client_certificate", settings.clientCertificate)

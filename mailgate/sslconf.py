@@ -31,7 +31,6 @@ VERSIONS = {
 
 _BOUNDS = {
     "none": 0,
-    "sslv3": SSL.SSL3_VERSION,
     "tlsv1": SSL.TLS1_VERSION,
     "tlsv1.1": SSL.TLS1_1_VERSION,
     "tlsv1.2": SSL.TLS1_2_VERSION,

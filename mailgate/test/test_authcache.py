@@ -49,6 +49,8 @@ from mailgate.login import (
     Trouble,
 )
 
+CERTIFICATE = ClientCertificate("CN=joe", "CN=authority", "0ABC", "0123456789abcdef", "joe", b"PEM")
+DETAILS = TLSDetails("mail.example.com", "imap", "SUCCESS", 0, CERTIFICATE, "SHA256", "EC256")
 REQUEST = LoginRequest(
     "imap",
     Credentials(Method.PLAIN, b"joe", b"sesame"),
@@ -57,9 +59,7 @@ REQUEST = LoginRequest(
         4711,
         TLSState("TLSv1.3", "TLS_AES_256_GCM_SHA384"),
         proxied=ProxiedAddresses("192.0.2.7", 4711, "198.51.100.1", 993),
-        details=TLSDetails(
-            verification="SUCCESS", certificate=ClientCertificate("CN=joe", "CN=ca", "1F", "ab" * 20, "joe", b"PEM")
-        ),
+        details=DETAILS,
     ),
 )
 BACKENDS = (Backend("10.0.0.1", 143),)
@@ -75,7 +75,6 @@ NOT_TOLD = {
     "Client.localPort",
     "Client.session",
     *(f"Envelope.{a.name}" for a in attrs.fields(Envelope)),
-    *(f"TLSDetails.{a.name}" for a in attrs.fields(TLSDetails) if a.name not in ("verification", "certificate")),
 }
 """What the service is not told of a password: it does not matter to what is stored."""
 
@@ -203,8 +202,7 @@ class QuestionTests(CacheTestCase):
         protocol, secret, host = "im", b"ses", "192.0.2"
         tls = TLSState("".join(["TLS", "v1.3"]), "".join(["TLS_AES_256", "_GCM_SHA384"]))
         credentials = Credentials(Method.PLAIN, b"".join([b"j", b"oe"]), secret + b"ame")
-        assert REQUEST.client.details is not None
-        details = evolve(REQUEST.client.details, verification="".join(["SUC", "CESS"]))
+        details = evolve(DETAILS, certificate=evolve(CERTIFICATE, pem=b"".join([b"P", b"EM"])))
         equal = LoginRequest(
             protocol + "ap", credentials, evolve(REQUEST.client, host=host + ".7", tls=tls, details=details)
         )
@@ -230,6 +228,14 @@ class QuestionTests(CacheTestCase):
         self.assertFalse(self.isAsked(evolve(REQUEST, client=client)))
         self.assertTrue(self.isAsked(evolve(REQUEST, client=evolve(client, localPort=25))))
         self.assertTrue(self.isAsked(evolve(REQUEST, client=evolve(client, details=TLSDetails("mail.example")))))
+
+    def test_certificate(self) -> None:
+        """The answer to one certificate is not given to another, nor to who shows none, whatever differs."""
+        self.ask()
+        told = [other for _, other in changes(DETAILS)]
+        self.assertEqual(len(told), 12)
+        for other in (*told, evolve(DETAILS, certificate=None), None):
+            self.assertTrue(self.isAsked(evolve(REQUEST, client=evolve(REQUEST.client, details=other))), other)
 
     def test_headers(self) -> None:
         """Whatever changes a header of the question is asked, SMTP's among them."""

@@ -13,6 +13,7 @@ from mailgate.authhttp import LONGEST_WAIT, Unusable, Wait, question, route, ver
 from mailgate.login import (
     Backend,
     Client,
+    ClientCertificate,
     Credentials,
     Denial,
     Envelope,
@@ -20,12 +21,16 @@ from mailgate.login import (
     Method,
     ProxiedAddresses,
     Route,
+    TLSDetails,
     TLSState,
     Trouble,
 )
 
 PLAIN = LoginRequest("imap", Credentials(Method.PLAIN, b"joe", b"sesame"), Client("192.0.2.7", 4711))
 TLS = TLSState("TLSv1.3", "TLS_AES_256_GCM_SHA384")
+CERTIFICATE = ClientCertificate(
+    "CN=joe,O=Org\\, Inc,C=ZZ", "CN=authority", "0ABC", "01ef", "joe", b"-----BEGIN CERTIFICATE-----\nMI+/=%\n"
+)
 DEFAULT = Backend("mail.example.com", 143)
 
 
@@ -117,6 +122,48 @@ class QuestionTests(SynchronousTestCase):
                 b"Auth-SSL-Cipher: TLS_AES_256_GCM_SHA384\r\nx-KEY: a: b%\r\nX-Empty: \r\nX-key: 2\r\n"
             )
         )
+
+    def verified(self, details, passesCertificate=False):
+        """What is said of C{details} behind the cipher."""
+        client = Client("192.0.2.7", 4711, TLS, details=details)
+        return question(evolve(PLAIN, client=client), passesCertificate=passesCertificate).block.partition(
+            b"_SHA384\r\n"
+        )[2]
+
+    def test_certificate(self):
+        """A certificate is told of behind the cipher, before what is configured, and whole where that is asked for."""
+        told = (
+            b"Auth-SSL-Verify: FAILED:self-signed certificate\r\nAuth-SSL-Subject: CN=joe,O=Org\\, Inc,C=ZZ\r\n"
+            b"Auth-SSL-Issuer: CN=authority\r\nAuth-SSL-Serial: 0ABC\r\nAuth-SSL-Fingerprint: 01ef\r\n"
+        )
+        details = TLSDetails(verification="FAILED:self-signed certificate", verifyCode=18, certificate=CERTIFICATE)
+        self.assertEqual(self.verified(details), told)
+        escaped = b"-----BEGIN%20CERTIFICATE-----%0AMI+/=%25%0A"
+        self.assertEqual(self.verified(details, True), told + b"Auth-SSL-Cert: " + escaped + b"\r\n")
+        client = Client("192.0.2.7", 4711, TLS, details=details)
+        self.assertTrue(block(evolve(PLAIN, client=client), (b"X-Key", b"x")).endswith(b": 01ef\r\nX-Key: x\r\n"))
+
+    def test_noCertificate(self):
+        """Who shows none is told of as such, and where none is asked for nothing is said."""
+        for passes in (False, True):
+            self.assertEqual(self.verified(TLSDetails(verification="NONE"), passes), b"Auth-SSL-Verify: NONE\r\n")
+            self.assertEqual(self.verified(TLSDetails("mail.example.com", "imap"), passes), b"")
+            self.assertEqual(self.verified(None, passes), b"")
+
+    def test_certificateBreaksNoLine(self):
+        """Nothing of a certificate ends a header's line, though all of it were made up."""
+        nasty = "x\r\nAuth-User: root\0"
+        made = ClientCertificate(nasty, nasty, nasty, nasty, nasty, nasty.encode())
+        said = self.verified(TLSDetails(verification="SUCCESS", certificate=made), True)
+        self.assertEqual(said.count(b"\r\n"), 6)
+        self.assertEqual(said.count(b"x%0D%0AAuth-User: root%00\r\n"), 4)
+        self.assertTrue(said.endswith(b"\r\nAuth-SSL-Cert: x%0D%0AAuth-User:%20root%00\r\n"))
+
+    def test_longSerial(self):
+        """A serial of any length is one line."""
+        made = evolve(CERTIFICATE, serial="AB" * 5000)
+        said = self.verified(TLSDetails(verification="SUCCESS", certificate=made))
+        self.assertIn(b"\r\nAuth-SSL-Serial: " + b"AB" * 5000 + b"\r\n", said)
 
     def test_escaped(self):
         """Of a login and a password exactly the bytes 0x00 to 0x20 and the percent sign are escaped."""

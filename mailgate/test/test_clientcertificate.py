@@ -21,10 +21,12 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from mailgate.clientcertificate import describe
 from mailgate.login import TLSDetails, Trouble
-from mailgate.openssl import Verification
+from mailgate.openssl import PublicEngine, Verification
 from mailgate.test.certificates import Authority, clientContext
 from mailgate.test.test_tls import Pair, Peer, makePair, settingsFor
+from mailgate.test.test_tlsengine import FAST
 from mailgate.tls import ServerTLS, SessionCache
+from mailgate.tlsengine import makeEngine
 from mailgate.verifyerrors import verifyError
 
 
@@ -133,7 +135,8 @@ class PolicyTests(Case):
             opened.write(more.read())
         # OpenSSL complains of the length first, and then that it has not found the root.
         self.assertIn("(20:unable to get local issuer certificate)", self.refused(self.server(), chain))
-        self.assertEqual(self.refused(self.server(verifyDepth=2), chain), "")
+        for depth in (2, 999999999999):
+            self.assertEqual(self.refused(self.server(verifyDepth=depth), chain), "")
 
     def test_revoked(self) -> None:
         """A certificate that ssl_crl takes back is refused, and no other."""
@@ -203,6 +206,25 @@ class PolicyTests(Case):
                 self.assertEqual(lib.SSL_get_verify_result(self.connect(server, chain)._ssl), noted)
                 codes.add(noted)
         self.assertLessEqual({0, 9, 10, 19, 21, 20, 23}, codes)
+
+    def test_engines(self) -> None:
+        """Either kind of engine leaves the verdict, and what the certificate says, where they are looked for."""
+        server = self.server()
+        for kind in (FAST, PublicEngine):
+            engine = makeEngine(server, True, kind)
+            incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+            client = clientContext(self.stranger).wrap_bio(incoming, outgoing)
+            for _ in range(3):
+                with contextlib.suppress(ssl.SSLWantReadError):
+                    client.do_handshake()
+                engine.feed(outgoing.read())
+                engine.handshake()
+                incoming.write(bytes(engine.output()))
+            connection: Any = engine.connection
+            self.assertEqual(connection.verifyCode, 19)
+            self.assertIsNotNone(server.refusal(connection))
+            told = server.details(connection).certificate
+            self.assertEqual(told and told.subject, "CN=mallory")
 
     def test_eachItsOwn(self) -> None:
         """What is found of one connection is not said of another."""

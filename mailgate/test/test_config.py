@@ -518,6 +518,24 @@ class ListenTests(ConfigCase):
             '[server x] listen: duplicate "0.0.0.0:143" address and port pair',
         )
 
+    def test_sessionCaches(self):
+        """A shared session cache has one size under one name, in all servers together; another name is another."""
+        other = "[server other]\nprotocol = pop3\nlisten = 127.0.0.1:110\nssl_session_cache = shared:{}\n"
+        first = MAIL + IMAP + "ssl_session_cache = builtin shared:TLS:1m\n"
+        self.assertFaults(
+            first + other.format("TLS:2m"),
+            '[server other] ssl_session_cache: the size 2097152 of shared memory zone "TLS" conflicts with already'
+            " declared size 1048576",
+        )
+        for value in ("TLS:1m", "TLS:1024k", "other:2m"):
+            self.assertEqual(len(parse(first + other.format(value)).servers), 2)
+
+    def test_inlineKeyHidden(self):
+        """Whatever is wrong with a key in the file, no message holds it."""
+        for value in ("data:SECRET", "engine:SECRET", "store:SECRET"):
+            text = MAIL + IMAP + f"ssl = on\nssl_certificate = data:x\nssl_certificate_key = {value}\n"
+            self.assertNotIn("SECRET", "".join(self.faults(text)))
+
     def test_notDuplicate(self):
         """The same port of two addresses, and of the two families, is not the same."""
         text = MAIL + "[server x]\nprotocol = imap\nlisten =\n  127.0.0.1:143\n  127.0.0.2:143\n  [::1]:143\n"

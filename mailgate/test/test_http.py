@@ -35,7 +35,20 @@ from mailgate.httpresponse import ResponseHead
 from mailgate.interfaces import IAuthenticator
 from mailgate.journal import Journal
 from mailgate.leanreactor import LeanReactor
-from mailgate.login import Backend, Client, Credentials, Denial, Fact, LoginRequest, Method, Route, Trouble
+from mailgate.login import (
+    Backend,
+    Client,
+    ClientCertificate,
+    Credentials,
+    Denial,
+    Fact,
+    LoginRequest,
+    Method,
+    Route,
+    TLSDetails,
+    TLSState,
+    Trouble,
+)
 from mailgate.test.test_authsettings import server, settings
 from mailgate.test.test_httpagent import FakeEndpoint
 
@@ -119,6 +132,18 @@ class JudgementTests(AuthenticatorTestCase):
         verifyObject(IAgent, self.agent)
         self.assertIs(KIND.settings, HTTPSettings)
         self.assertEqual((KIND.name, KIND.directive, KIND.methods), ("http", "auth_http", frozenset(Method)))
+
+    def test_certificate(self):
+        """A client's certificate is told of, and sent whole with auth_http_pass_client_cert alone."""
+        made = ClientCertificate("CN=joe", "CN=authority", "01", "ef", "joe", b"PEM")
+        details = TLSDetails(verification="SUCCESS", certificate=made)
+        client = Client("192.0.2.7", 4711, TLSState("TLSv1.3", "TLS_AES_256_GCM_SHA384"), details=details)
+        for passes in (False, True):
+            self.authenticator = self.make(self.agents, passesCertificate=passes)
+            self.authenticate(evolve(REQUEST, client=client))
+            asked = self.agent.asked[-1][2]
+            self.assertIn(b"\r\nAuth-SSL-Verify: SUCCESS\r\nAuth-SSL-Subject: CN=joe\r\n", asked)
+            self.assertEqual(b"\r\nAuth-SSL-Cert: PEM\r\n" in asked, passes)
 
     def test_accepted(self):
         """An acceptance is a route; nothing is logged."""

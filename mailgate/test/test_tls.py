@@ -52,6 +52,7 @@ from mailgate.tls import (
     loadTrust,
     usesTLS,
 )
+from mailgate.tlsfiles import sources
 
 NAMES = ("localhost", "127.0.0.1")
 
@@ -104,6 +105,16 @@ def settingsFor(*pairs: Pair, **changes: Any) -> TLSSettings:
     return TLSSettings(
         certificates=tuple(pair.certificate for pair in pairs), keys=tuple(pair.key for pair in pairs), **changes
     )
+
+
+def inline(*files: str) -> str:
+    """What C{data:} has for the directives that could name C{files}."""
+    content = b""
+    for name in files:
+        with open(name, "rb") as stream:
+            content += stream.read()
+    (source,) = sources("data:" + content.decode("ascii").replace("\n", "\\n"), "")
+    return source
 
 
 class Peer:
@@ -265,6 +276,26 @@ class ServerTLSTests(SynchronousTestCase):
         passwords = write(os.path.join(self.folder, "passwords"), b"wrong\n")
         connect(self.server(passwordFile=passwords))
 
+    def test_inline(self) -> None:
+        """Certificate, chain and key may stand in the directives themselves; so may an encrypted key."""
+        locked = makePair(self.folder, "locked", passPhrase=b"open sesame")
+        passwords = write(os.path.join(self.folder, "passwords"), b"open sesame\n")
+        for pair in (self.pair, locked):
+            server = self.server(
+                Pair(inline(pair.certificate, locked.certificate), inline(pair.key)), passwordFile=passwords
+            )
+            peer, _ = connect(server)
+            with open(pair.certificate) as stream:
+                self.assertEqual(peer.tls.getpeercert(True), ssl.PEM_cert_to_DER_cert(stream.read()))
+
+    def test_oldVersionsSpoken(self) -> None:
+        """TLS 1.0 and 1.1 are spoken where ssl_protocols and ssl_ciphers allow them."""
+        for version, name in (("TLSv1", "TLSv1"), ("TLSv1_1", "TLSv1.1")):
+            context = clientContext(version, "ALL:@SECLEVEL=0")
+            self.flushWarnings()
+            server = self.server(protocols=("TLSv1", "TLSv1.1"), ciphers="HIGH:@SECLEVEL=0")
+            self.assertEqual(connect(server, context)[0].tls.version(), name)
+
     def test_noCompressionNoRenegotiation(self) -> None:
         """TLS is neither compressed nor negotiated anew."""
         peer, connection = connect(self.server(), clientContext("TLSv1_2"))
@@ -411,6 +442,112 @@ class BadSettingsTests(SynchronousTestCase):
         """Ciphers of which OpenSSL knows none are a problem."""
         settings = settingsFor(self.pair, ciphers="NONESUCH")
         self.assertProblem("ssl_ciphers", "no cipher match", "NONESUCH", settings)
+
+    def test_inline(self) -> None:
+        """What is wrong with a key, or a certificate, in the file itself is told without it, and no C{repr} has it."""
+        certificate, key = inline(self.pair.certificate), inline(self.pair.key)
+        secret = key[100:140]
+        for given, option in (
+            (Pair(certificate, key.replace("PRIVATE", "SECRET")), "ssl_certificate_key"),
+            (Pair(key, key), "ssl_certificate"),
+            (Pair(certificate, inline(makePair(self.folder, "other").key)), "ssl_certificate_key"),
+            (Pair(certificate, inline(makePair(self.folder, "x", passPhrase=b"x").key)), "ssl_certificate_key"),
+        ):
+            settings = settingsFor(given)
+            (problem,) = self.problems(settings)
+            self.assertEqual((problem.option, problem.value), (option, "data:***"))
+            for text in (given.key[100:140], secret):
+                self.assertNotIn(text, str(problem) + repr(problem) + repr(settings))
+        lacking = TLSSettings(certificates=(certificate,))
+        self.assertNotIn("BEGIN", str(self.problems(lacking)[0]))
+
+    def test_engines(self) -> None:
+        """Keys of engines and stores are refused, with the reason."""
+        for value in ("engine:pkcs11:x", "store:pkcs11:token=x"):
+            error = self.assertRaises(ValueError, sources, value, "")
+            self.assertIn("cannot be used: the TLS library's bindings load nothing from", str(error))
+
+    def test_noRoots(self) -> None:
+        """Who wants clients to have good certificates has to say by whom; optional_no_ca does not."""
+        for mode in ("on", "optional"):
+            settings = settingsFor(self.pair, verifyClient=mode)
+            self.assertProblem("ssl_verify_client", "needs ssl_client_certificate or ssl_trusted", mode, settings)
+            for root in ("clientCertificate", "trustedCertificate"):
+                self.assertEqual(
+                    self.problems(settingsFor(self.pair, verifyClient=mode, **{root: self.pair.certificate})), []
+                )
+        for mode in ("off", "optional_no_ca"):
+            self.assertEqual(self.problems(settingsFor(self.pair, verifyClient=mode)), [])
+
+    def test_clientFiles(self) -> None:
+        """Files about clients' certificates have to be what they are for, where they are asked for."""
+        options = {
+            "clientCertificate": "ssl_client_certificate",
+            "trustedCertificate": "ssl_trusted_certificate",
+            "revoked": "ssl_crl",
+        }
+        gone, empty = self.path("gone"), self.path("empty", b"")
+        broken = self.path("broken", b"-----BEGIN X509 CRL-----\nAAAA\n-----END X509 CRL-----\n")
+        for attribute, option in options.items():
+            for path, part in ((gone, "cannot be read: No such file"), (empty, ""), (broken, "")):
+                changes = {attribute: path, "verifyClient": "optional_no_ca"}
+                self.assertProblem(option, part, path, settingsFor(self.pair, **changes))
+                self.assertEqual(self.problems(settingsFor(self.pair, **{attribute: path})), [])
+
+    def test_ticketKeys(self) -> None:
+        """A key for tickets is looked at, and refused with the reason, where TLS is spoken."""
+        for size in (48, 80):
+            settings = settingsFor(self.pair, ticketKeys=(self.path("ticket", b"x" * size),))
+            self.assertProblem("ssl_session_ticket_key", "bindings have no way to set", self.path("ticket"), settings)
+            self.assertEqual(self.problems(settings, ssl=False), [])
+        for size in (0, 47, 49, 81, 200):
+            settings = settingsFor(self.pair, ticketKeys=(self.path("ticket", b"x" * size),))
+            self.assertProblem("ssl_session_ticket_key", "must be 48 or 80 bytes", self.path("ticket"), settings)
+        settings = settingsFor(self.pair, ticketKeys=(self.path("gone"),))
+        self.assertProblem("ssl_session_ticket_key", "cannot be read: No such file", self.path("gone"), settings)
+
+    def test_dhParameters(self) -> None:
+        """Parameters for DHE have to be some."""
+        for path, part in ((self.path("gone"), "cannot be read"), (self.pair.key, "cannot be loaded")):
+            self.assertProblem("ssl_dhparam", part, path, settingsFor(self.pair, dhParameters=path))
+
+    def test_command(self) -> None:
+        """So has what ssl_conf_command names."""
+        settings = settingsFor(self.pair, commands=(("Ciphersuites", "NONE"),))
+        self.assertProblem("ssl_conf_command", "no cipher match", "Ciphersuites NONE", settings)
+
+    def test_extraKeys(self) -> None:
+        """More keys than certificates are none too many, as in nginx."""
+        settings = TLSSettings(certificates=(self.pair.certificate,), keys=(self.pair.key, self.path("gone")))
+        self.assertEqual(self.problems(settings), [])
+
+    def test_noVersion(self) -> None:
+        """Versions that nobody speaks any more are not enough."""
+        settings = settingsFor(self.pair, protocols=("SSLv2", "SSLv3"))
+        self.assertProblem("ssl_protocols", "no version that the TLS library still speaks", "SSLv2 SSLv3", settings)
+
+    def warned(self, settings: TLSSettings, ssl: bool = True) -> list[tuple[str, str]]:
+        """The options that are warned of, and the words."""
+        server = ServerSettings("imap", "imap", (ListenAddress("127.0.0.1", 993, ssl),), {TLSSettings: settings})
+        return [(warning.option, warning.message) for warning in settings.warnings(server)]
+
+    def test_oldVersionsWarned(self) -> None:
+        """Old versions are warned of that need weaker ciphers, and those that cannot be had, if TLS is spoken."""
+        old = ("TLSv1", "TLSv1.1", "TLSv1.2")
+        message = "TLSv1 and TLSv1.1 cannot be spoken without @SECLEVEL=0 in ssl_ciphers"
+        self.assertEqual(self.warned(TLSSettings(protocols=old)), [("ssl_protocols", message)])
+        self.assertEqual(self.warned(TLSSettings(protocols=old), ssl=False), [])
+        self.assertEqual(self.warned(TLSSettings(protocols=old, ciphers="HIGH:@SECLEVEL=0")), [])
+        self.assertEqual(self.warned(TLSSettings()), [])
+        ((option, message),) = self.warned(TLSSettings(protocols=("SSLv3", "TLSv1.2")))
+        self.assertEqual((option, message.partition(":")[0]), ("ssl_protocols", "SSLv3 cannot be spoken"))
+
+    def test_compressionWarned(self) -> None:
+        """Compressed certificates are warned of, as they cannot be had; nginx's words."""
+        ((option, message),) = self.warned(TLSSettings(certificateCompression=True))
+        self.assertEqual(option, "ssl_certificate_compression")
+        self.assertIn("is not supported", message)
+        self.assertIn("ignored", message)
 
     def test_error(self) -> None:
         """The error itself says the same to those who make a context themselves."""
