@@ -18,7 +18,7 @@ from attrs import field, frozen
 
 from mailgate.test.integration.scripted import ACCEPT, PATIENCE, Replies
 
-__all__ = ["TLS", "Conversation", "Listener", "Raw", "Transcript", "talk"]
+__all__ = ["NOOP", "TLS", "Conversation", "Listener", "Raw", "Transcript", "b64", "talk"]
 
 
 @frozen
@@ -114,6 +114,7 @@ _LISTS = (b"+OK Capability list follows", b"+OK methods supported")
 """How POP3's replies begin that a line with nothing but a dot ends."""
 
 NOOP = {"imap": "zz NOOP", "pop3": "NOOP", "smtp": "NOOP"}
+"""The command that asks whether anybody is there."""
 
 
 class Listener:
@@ -237,3 +238,8 @@ def _shutdown(connection: socket.socket) -> None:
 def talk(name: str, server: str, *steps: Step, auth: str | tuple[str, ...] = ACCEPT, **rest: Any) -> Conversation:
     """A L{Conversation}, shorter to write."""
     return Conversation(name, server, steps, (auth,) if isinstance(auth, str) else auth, **rest)
+
+
+def b64(text: str) -> str:
+    """C{text} in base64."""
+    return base64.b64encode(text.encode("latin-1")).decode("ascii")

@@ -20,8 +20,8 @@ __all__ = ["ACCEPT", "Replies", "ScriptedAuth", "ScriptedBackend"]
 PATIENCE = 5.0
 """Seconds until somebody is given up who should have closed the connection."""
 
-ACCEPT = "Auth-Status: OK\nAuth-Server: 127.0.0.1\nAuth-Port: PORT"
-"""The usual answer; C{PORT} is that of the backend, C{NOBODY} one on which nobody listens."""
+ACCEPT = "Auth-Status: OK\nAuth-Server: 127.0.0.1\nAuth-Port: <PORT>"
+"""The usual answer; C{<PORT>} is that of the backend, C{<NOBODY>} one on which nobody listens."""
 
 
 Replies = Mapping[str, str]
@@ -76,9 +76,14 @@ class _Listening:
         with suppress(OSError):
             self._listening.shutdown(socket.SHUT_RDWR)
         self._listening.close()
+        self.hangUp()
+
+    def hangUp(self) -> None:
+        """Close all connections."""
         for _, connection in self._open:
             with suppress(OSError):
                 connection.shutdown(socket.SHUT_RDWR)
+        self._open.clear()
 
 
 class ScriptedAuth(_Listening):
@@ -93,7 +98,8 @@ class ScriptedAuth(_Listening):
     ports: Mapping[str, int] = {}
 
     def script(self, answers: Sequence[str]) -> None:
-        """A new conversation begins."""
+        """A new conversation begins, and not on the connections that were kept of the last one."""
+        self.hangUp()
         self.rewind()
         self._answers = list(answers)
 
@@ -120,7 +126,7 @@ class ScriptedAuth(_Listening):
         if not answer.startswith("HTTP/"):
             answer = "HTTP/1.1 200 OK\n" + answer
         for word, port in self.ports.items():
-            answer = re.sub(rf"\b{word}\b", str(port), answer)
+            answer = answer.replace(f"<{word}>", str(port))
         # nginx has read enough at the blank line; who keeps the connection has to know that no body follows.
         return (answer + "\nContent-Length: 0\n\n").replace("\n", "\r\n").encode("latin-1")
 
