@@ -10,7 +10,7 @@ __all__ = ["CONVERSATIONS", "LOGIN"]
 
 PLAIN = b64("\0alice\0secret")
 
-LOGIN: dict[str, tuple[str | Raw, ...]] = {
+LOGIN: dict[str, tuple[str, ...]] = {
     "imap": ("a LOGIN alice secret",),
     "pop3": ("USER alice", "PASS secret"),
     "smtp": ("EHLO client.example", f"AUTH PLAIN {PLAIN}"),

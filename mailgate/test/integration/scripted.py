@@ -156,7 +156,8 @@ _REPLIES: Mapping[str, Replies] = {
 class ScriptedBackend(_Listening):
     """
     A backend that speaks C{protocol}. What a conversation wants it to say otherwise than usual is given to L{script},
-    by command; an empty reply closes the connection. In IMAP's C{TAG} is the tag, and C{LITERAL} answers a literal.
+    by command, or by its whole line in capitals; an empty reply closes the connection. In IMAP's C{TAG} is the tag, and
+    C{LITERAL} answers a literal.
     """
 
     def __init__(self, protocol: str) -> None:
@@ -188,8 +189,11 @@ class ScriptedBackend(_Listening):
 
     def _wordsOf(self, line: bytes) -> tuple[str, str]:
         """The tag of a command, and its word."""
-        words = [*line.decode("latin-1").split(), "", ""]
-        return (words[0], words[1].upper()) if self._protocol == "imap" else ("", words[0].upper())
+        whole = line.decode("latin-1").strip().upper()
+        if self._protocol != "imap":
+            return "", whole if whole in self._replies else whole.partition(" ")[0]
+        tag, word, *_ = [*line.decode("latin-1").split(), "", ""]
+        return tag, word.upper()
 
     def _hear(self, heard: bytearray, data: bytes) -> bytes:
         heard += data

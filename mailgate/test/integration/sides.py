@@ -62,6 +62,8 @@ SERVERS: Mapping[str, str] = {
     **_forAll("fromproxy", "listen 127.0.0.1:{port} proxy_protocol;"),
     **_forAll("real", "listen 127.0.0.1:{port} proxy_protocol; set_real_ip_from 127.0.0.0/8; proxy_protocol on;"),
     **_forAll("toproxy", "proxy_protocol on;"),
+    **_forAll("wanted", "starttls on; ssl_verify_client optional; ssl_client_certificate {authority};"),
+    **_forAll("needed", "starttls on; ssl_verify_client on; ssl_client_certificate {authority};"),
     "imap-login": "imap_auth login;",
     "imap-cram": "imap_auth cram-md5;",
     "imap-words": 'imap_capabilities IMAP4rev1 IDLE "X-A b=c";',
@@ -96,6 +98,7 @@ class Side:
         self.folder = newFolder("side")
         self.auth = ScriptedAuth()
         self.backends = {protocol: ScriptedBackend(protocol) for protocol in PROTOCOLS}
+        self._authority = authority
         self.ports = {name: freePort() for name in SERVERS}
         self._nobody = freePort()
         self._trust = ssl.create_default_context(cafile=authority.path)
@@ -105,7 +108,7 @@ class Side:
         self.mail = f"mail {{{common}{''.join(servers)}}}\n"
 
     def _server(self, name: str) -> str:
-        directives = SERVERS[name].format(port=self.ports[name])
+        directives = SERVERS[name].format(port=self.ports[name], authority=self._authority.path)
         if "listen" not in directives:
             directives = f"listen 127.0.0.1:{self.ports[name]}; {directives}"
         return f"protocol {protocolOf(name)}; {directives}".replace("; ", ";\n").strip()
