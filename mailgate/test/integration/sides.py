@@ -17,7 +17,7 @@ from mailgate.test.integration.certificates import Authority
 from mailgate.test.integration.conversation import Conversation, Listener, Normal, Transcript, lines
 from mailgate.test.integration.daemon import freePort, newFolder
 from mailgate.test.integration.gateway import GatewayProcess
-from mailgate.test.integration.nginx import NginxProcess
+from mailgate.test.integration.nginx import NginxProcess, writeConfiguration
 from mailgate.test.integration.scripted import ScriptedAuth, ScriptedBackend
 
 __all__ = ["Pair"]
@@ -88,8 +88,8 @@ SERVERS: Mapping[str, str] = {
 
 class Side:
     """
-    A proxy, its authentication service, its backends, and the ports of its servers. C{mail} is the block C{mail} of its
-    configuration.
+    A proxy, its authentication service, its backends, and the ports of its servers. C{configuration} is the path of
+    nginx.conf.
     """
 
     proxy: NginxProcess | GatewayProcess
@@ -105,7 +105,7 @@ class Side:
         pair = authority.sign("gateway")
         common = COMMON.format(auth=self.auth.port, certificate=pair.certificate, key=pair.key)
         servers = [f"server {{\n{self._server(name)}\n}}\n" for name in SERVERS]
-        self.mail = f"mail {{{common}{''.join(servers)}}}\n"
+        self.configuration = writeConfiguration(self.folder, f"mail {{{common}{''.join(servers)}}}\n")
 
     def _server(self, name: str) -> str:
         directives = SERVERS[name].format(port=self.ports[name], authority=self._authority.path)
@@ -158,11 +158,10 @@ class Pair:
         self._folder = newFolder("authority")
         authority = Authority(self._folder, "authority")
         self.nginx, self.mailgate = Side(authority), Side(authority)
-        self.nginx.proxy = NginxProcess(self.nginx.folder, self.nginx.mail, list(self.nginx.ports.values()))
+        self.nginx.proxy = NginxProcess(self.nginx.configuration, list(self.nginx.ports.values()))
         try:
-            ini = _ini(self.mailgate.mail, self.mailgate.folder, unknown)
-            ports = list(self.mailgate.ports.values())
-            self.mailgate.proxy = GatewayProcess(self.mailgate.folder, ini, ports)
+            ini = _ini(self.mailgate.configuration, unknown)
+            self.mailgate.proxy = GatewayProcess(self.mailgate.folder, ini, list(self.mailgate.ports.values()))
         except BaseException:
             self.nginx.stop()
             raise
@@ -184,14 +183,16 @@ _LISTS = ("imap_capabilities", "pop3_capabilities", "smtp_capabilities")
 """Directives each word of which stands on a line of its own."""
 
 
-def _ini(mail: str, folder: str, unknown: Collection[str]) -> str:
-    """What C{mailgate import-nginx} is to make of the block C{mail}."""
-    sections = [f"[mailgate]\nerror_log = {folder}/gateway.log info\n\n[mail]\nxclient = on\n"]
-    if "unlisted_auth" not in unknown:
-        sections[0] += "unlisted_auth = on\n"
-    if "auth_http_missing_status" not in unknown:
-        sections[0] += "auth_http_missing_status = accept\n"
-    for number, block in enumerate(mail.removeprefix("mail {").split("server {")):
+def _ini(configuration: str, unknown: Collection[str]) -> str:
+    """What C{mailgate import-nginx} is to make of the file C{configuration}."""
+    with open(configuration) as file:
+        main, _, mail = file.read().partition("mail {")
+    log = re.findall("error_log (.*);", main)[0]
+    sections = [f"[mailgate]\nerror_log = {log}\n\n[mail]\nxclient = on\n"]
+    for name, value in (("unlisted_auth", "on"), ("auth_http_missing_status", "accept")):
+        if name not in unknown:
+            sections[0] += f"{name} = {value}\n"
+    for number, block in enumerate(mail.split("server {")):
         options: dict[str, list[str]] = {}
         for statement in re.split("[;}]", block):
             name, *words = shlex.split(statement) or [""]
