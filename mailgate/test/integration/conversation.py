@@ -11,7 +11,6 @@ import re
 import socket
 import ssl
 from collections.abc import Iterable, Mapping
-
 from typing import Any
 
 from attrs import field, frozen
@@ -79,8 +78,8 @@ def lines(data: bytes, prefix: str) -> list[str]:
 
 class Normal:
     """
-    Makes what two proxies have said alike where it has to differ: ports, and the challenges of digest methods, which are
-    numbered instead.
+    Makes what two proxies have said alike where it has to differ: ports, and the challenges of digest methods, which
+    are numbered instead.
     """
 
     def __init__(self, ports: Mapping[int, str]) -> None:
@@ -127,6 +126,7 @@ class Listener:
         self.port: int = self._socket.getsockname()[1]
         self._stream = self._socket.makefile("rb")
         self._closed = False
+        self._listing = False
         self.said: list[tuple[str, bytes]] = []
 
     def begin(self, first: str, withTLS: bool) -> None:
@@ -135,7 +135,8 @@ class Listener:
             self._send(first.encode("latin-1"))
         if withTLS:
             self._shakeHands()
-        self._hear(self._reply() if self._protocol == "smtp" else self._line())
+        if not self._closed:
+            self._hear(line=self._protocol != "smtp")
 
     def follow(self, steps: Iterable[Step]) -> None:
         """Go through C{steps}."""
@@ -160,7 +161,8 @@ class Listener:
 
     def _rest(self) -> None:
         try:
-            self._hear(self._stream.read())
+            if data := self._stream.read():
+                self.said.append(("S: ", data))
         except TimeoutError:
             self._end("left open")
         except OSError:
@@ -173,7 +175,7 @@ class Listener:
         self._send(data.encode("latin-1"))
         for _ in range(replies):
             if not self._closed:
-                self._hear(self._reply())
+                self._hear()
 
     def _send(self, data: bytes) -> None:
         self.said.append(("C: ", data))
@@ -193,38 +195,31 @@ class Listener:
         self._stream = self._socket.makefile("rb")
         self.said.append(("[TLS]", b""))
 
-    def _hear(self, data: bytes) -> None:
-        if data:
-            self.said.append(("S: ", data))
-
     def _end(self, how: str) -> None:
-        if not self._closed:
-            self._closed = True
-            self.said.append((f"[{how}]", b""))
+        self._closed = True
+        self.said.append((f"[{how}]", b""))
 
-    def _line(self) -> bytes:
+    def _hear(self, *, line: bool = False) -> None:
+        """Write down a reply with all its lines, or just the next C{line}; or that there is none."""
         try:
-            line = self._stream.readline()
+            while data := self._stream.readline():
+                self.said.append(("S: ", data))
+                if line or self._isLast(data):
+                    return
+            self._end("closed")
         except TimeoutError:
             self._end("silence")
-            return b""
         except OSError:
-            line = b""
-        if not line:
             self._end("closed")
-        return line
 
-    def _reply(self) -> bytes:
-        """All lines of a reply."""
-        line = said = self._line()
+    def _isLast(self, line: bytes) -> bool:
+        """Whether C{line} is the last of a reply."""
         if line.startswith(_LISTS):
-            while line and line != b".\r\n":
-                line = self._line()
-                said += line
-        while line and not _FINAL[self._protocol].match(line):
-            line = self._line()
-            said += line
-        return said
+            self._listing = True
+        if self._listing:
+            self._listing = line != b".\r\n"
+            return not self._listing
+        return _FINAL[self._protocol].match(line) is not None
 
 
 def _shutdown(connection: socket.socket) -> None:

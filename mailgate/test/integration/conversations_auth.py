@@ -123,6 +123,7 @@ CONVERSATIONS = (
         "NOOP",
         auth=f"{REFUSE}\nAuth-Wait: 1\nAuth-Error-Code: 454 4.7.0",
     ),
+    talk("pop3 auth waits without saying how long", "pop3", *LOGIN["pop3"], auth=("Auth-Status: WAIT", REFUSE)),
     talk(
         "pop3 auth pipelined behind a refusal",
         "pop3",

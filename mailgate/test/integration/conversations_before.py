@@ -1,5 +1,5 @@
 # -*- test-case-name: mailgate.test.integration.test_nginx -*-
-"""What comes before the dialogue or goes before a login, the same in all protocols: PROXY headers, client certificates."""
+"""What comes before a dialogue or a login, the same in all protocols: PROXY headers and certificates of clients."""
 
 from __future__ import annotations
 

@@ -9,6 +9,7 @@ from mailgate.test.integration.scripted import ACCEPT
 __all__ = ["CONVERSATIONS"]
 
 LOGIN = ("USER alice", "PASS secret")
+PLAIN = b64("\0alice\0secret")
 DIGEST = "0123456789abcdef0123456789abcdef"
 FOUND = f"{ACCEPT}\nAuth-Pass: found"
 
@@ -45,7 +46,7 @@ CONVERSATIONS = (
     talk("pop3 login bare lf", "pop3", Raw("USER alice\n"), Raw("PASS secret\n")),
     talk("pop3 login blanks", "pop3", "USER   alice liddell ", "PASS  white rabbit  "),
     talk("pop3 login tab", "pop3", "USER\talice", "USER alice\tliddell", "PASS \tsecret"),
-    talk("pop3 login percent", "pop3", "USER a%20b+c=d", "PASS 100%"),
+    talk("pop3 login escaped", "pop3", "USER a%20b+c=d", "PASS 100%"),
     talk("pop3 login eight bits", "pop3", "USER ren\xc3\xa9e", "PASS \xe9t\xe9\x7f\x01"),
     talk("pop3 login nul", "pop3", "USER al\0ice"),
     talk("pop3 password nul", "pop3", "USER alice", "PASS sec\0ret"),
@@ -87,7 +88,7 @@ CONVERSATIONS = (
     talk("pop3 apop percent", "pop3", f"APOP a%b\xe9 {DIGEST}", auth=FOUND),
     # Pipelining, and what comes after the login.
     talk("pop3 pipelined", "pop3", Raw("USER alice\r\nPASS secret\r\nSTAT\r\nLIST\r\n", 4)),
-    talk("pop3 pipelined sasl", "pop3", Raw(f"AUTH PLAIN\r\n{b64(chr(0) + 'alice' + chr(0) + 'secret')}\r\nSTAT\r\n", 3)),
+    talk("pop3 pipelined sasl", "pop3", Raw(f"AUTH PLAIN\r\n{PLAIN}\r\nSTAT\r\n", 3)),
     talk("pop3 pipelined noops", "pop3", Raw("NOOP\r\nCAPA\r\nNOOP\r\nQUIT\r\nNOOP\r\n", 4)),
     talk("pop3 quit at the backend", "pop3", *LOGIN, "STAT", "QUIT"),
     talk("pop3 greeting of the login", "pop3", *LOGIN, backend={"PASS": "+OK [X] welcome\x01 \xe9"}),
@@ -98,5 +99,8 @@ CONVERSATIONS = (
     talk("pop3 backend refuses aloud", "pop3-pass", *LOGIN, backend={"PASS": "-ERR [AUTH] no"}),
     talk("pop3 backend greets badly", "pop3", *LOGIN, backend={"GREETING": "-ERR go away"}),
     talk("pop3 backend greets badly aloud", "pop3-pass", *LOGIN, backend={"GREETING": "-ERR go away"}),
+    talk("pop3 backend closes", "pop3", *LOGIN, backend={"GREETING": ""}),
+    talk("pop3 backend closes late aloud", "pop3-pass", *LOGIN, backend={"PASS": ""}),
+    talk("pop3 backend says too much", "pop3", *LOGIN, backend={"PASS": "+OK " + "x" * 5000}),
     talk("pop3 backend speaks http aloud", "pop3-pass", *LOGIN, backend={"GREETING": "HTTP/1.1 400 Bad Request"}),
 )

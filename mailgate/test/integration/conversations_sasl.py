@@ -58,7 +58,7 @@ def _login(protocol: str, auth: str) -> Iterator[Conversation]:
     yield talk(f"{protocol} login empty password", protocol, start, USER, "")
     yield talk(f"{protocol} login cancelled", protocol, start, USER, "*", NOOP[protocol])
     yield talk(f"{protocol} login user cancelled", protocol, start, "*", NOOP[protocol])
-    yield talk(f"{protocol} login bad base64", protocol, f"{start} !", f"{start} {USER}", "a", f"{start} {USER}", PASSWORD)
+    yield talk(f"{protocol} login bad base64", protocol, f"{start} !", start, USER, "a", start, USER, PASSWORD)
     yield talk(f"{protocol} login percent", protocol, start, b64("a b%"), b64("c d%\xff"))
 
 
@@ -83,19 +83,21 @@ def _external(protocol: str, auth: str) -> Iterator[Conversation]:
     yield talk(f"{protocol} external empty", protocol, f"{start} =", auth=FOUND)
     yield talk(f"{protocol} external without password", protocol, start, USER)
     yield talk(f"{protocol} external not offered", f"{protocol}-default", start, NOOP[protocol])
-    yield talk(f"{protocol} external not offered initial response", f"{protocol}-default", f"{start} {USER}", auth=FOUND)
+    unlisted = f"{protocol}-default"
+    yield talk(f"{protocol} external not offered initial response", unlisted, f"{start} {USER}", auth=FOUND)
     yield talk(f"{protocol} external cancelled", protocol, start, "*", f"{start} !", NOOP[protocol])
 
 
 def _rest(protocol: str, auth: str) -> Iterator[Conversation]:
-    yield talk(f"{protocol} mechanism unknown", protocol, auth + "GSSAPI", auth + "XOAUTH2 " + USER, auth + "SCRAM-SHA-1")
+    yield talk(f"{protocol} mechanism unknown", protocol, auth + "GSSAPI", auth + "NTLM " + USER, auth + "SCRAM-SHA-1")
     yield talk(f"{protocol} mechanism missing", protocol, auth.strip(), auth)
-    yield talk(f"{protocol} mechanism arguments", protocol, f"{auth}PLAIN {PLAIN} x", f"{auth}PLAIN {PLAIN} x y", NOOP[protocol])
+    yield talk(f"{protocol} mechanism arguments", protocol, f"{auth}PLAIN {PLAIN} x", f"{auth}PLAIN {PLAIN} x y")
     yield talk(f"{protocol} mechanism blanks", protocol, f"{auth}  PLAIN   {PLAIN} ")
     start = {"imap": "a STARTTLS", "pop3": "STLS", "smtp": "STARTTLS"}[protocol]
-    yield talk(f"{protocol} mechanism before tls", f"{protocol}-only", auth + "PLAIN", auth + "LOGIN " + USER, NOOP[protocol])
+    yield talk(f"{protocol} mechanism before tls", f"{protocol}-only", auth + "PLAIN", f"{auth}LOGIN {USER}")
     yield talk(f"{protocol} mechanism behind tls", f"{protocol}-only", start, TLS, f"{auth}PLAIN", PLAIN)
-    yield talk(f"{protocol} cram-md5 behind tls", f"{protocol}-starttls", start, TLS, f"{auth}CRAM-MD5", CRAM, auth=FOUND)
+    digest = (f"{auth}CRAM-MD5", CRAM)
+    yield talk(f"{protocol} cram-md5 behind tls", f"{protocol}-starttls", start, TLS, *digest, auth=FOUND)
     yield talk(f"{protocol} mechanism over tls", f"{protocol}-ssl", f"{auth}LOGIN", USER, PASSWORD)
 
 

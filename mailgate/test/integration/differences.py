@@ -7,41 +7,14 @@ documentation we follow.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
-
-from attrs import frozen
+from collections.abc import Iterator
 
 from mailgate.protocols.smtp import xtext
+from mailgate.test.integration.comparison import WHOLE, Difference
 from mailgate.test.integration.conversation import NOOP, b64
 from mailgate.test.integration.conversations_sasl import DIGEST
 
-__all__ = ["DIFFERENCES", "Difference"]
-
-
-@frozen
-class Difference:
-    """
-    Where nginx says C{old}, mailgate says C{new}, for a C{reason}.
-
-    C{side} is that of the L{mailgate.test.integration.conversation.Transcript} which shows it; C{where} are patterns of
-    names of conversations, each of which is to show it at least once. They are applied in their order.
-    """
-
-    reason: str
-    side: str
-    where: tuple[str, ...]
-    old: str | re.Pattern[str]
-    new: str | Callable[[re.Match[str]], str]
-
-    def apply(self, text: str) -> str:
-        """What becomes of C{text}."""
-        pattern = re.escape(self.old) if isinstance(self.old, str) else self.old
-        new = self.new
-        return re.sub(pattern, new if callable(new) else lambda match: new, text)
-
-
-WHOLE = re.compile(r"(?s)\A.*\Z")
-"""All that there is on a side, be it nothing."""
+__all__ = ["DIFFERENCES"]
 
 
 def _lines(*said: str) -> str:
@@ -150,7 +123,7 @@ UNTAGGED = "newer than 1.22: an untagged response may come before the tagged one
 IN_CLEAR = "starttls only is for mail without a login, too"
 MUST_STARTTLS = "530 5.7.0 Must issue a STARTTLS command first"
 WRONG_CODE = (
-    _lines("C: NOOP", "[closed]", "S: hello Invalid login or password"),
+    _lines("S: hello Invalid login or password", "[closed]"),
     _lines("S: 535 5.7.0 Invalid login or password", "C: NOOP", "[closed]"),
 )
 
@@ -242,7 +215,7 @@ DIFFERENCES: tuple[Difference, ...] = (
         _lines("C: EHLO a\\tb", "S: 501 5.5.4 Invalid argument"),
     ),
     *_refuses("a quoted string that does not end is no string", "imap login quote unended", INVALID["imap"]),
-    *_refuses("newer than 1.22: a blank parts a literal from what follows", "imap login literal and more", INVALID["imap"]),
+    *_refuses("newer than 1.22: a blank must follow a literal", "imap login literal and more", INVALID["imap"]),
     Difference(
         "an empty literal holds nothing: nginx takes one octet of the line's end",
         "auth",
@@ -297,13 +270,13 @@ DIFFERENCES: tuple[Difference, ...] = (
         for name, old, new in (
             (
                 "imap login literal too long",
-                _lines("S: + OK", "C: " + "x" * 5000, "S: a BAD invalid command", ""),
-                _lines("S: a BAD invalid command", "C: " + "x" * 5000, "S: * BAD invalid command", ""),
+                _lines("S: + OK", "C: " + "x" * 5000, "S: a BAD invalid command"),
+                _lines("S: a BAD invalid command", "C: " + "x" * 5000, "S: * BAD invalid command"),
             ),
             (
                 "imap too long literal",
-                _lines("S: + OK", "C: " + "x" * 200, "S: a BAD invalid command", ""),
-                _lines("S: a BAD invalid command", "C: " + "x" * 200, "S: * BAD invalid command", ""),
+                _lines("S: + OK", "C: " + "x" * 200, "S: a BAD invalid command"),
+                _lines("S: a BAD invalid command", "C: " + "x" * 200, "S: * BAD invalid command"),
             ),
         )
     ),
@@ -335,7 +308,9 @@ DIFFERENCES: tuple[Difference, ...] = (
         "client",
         ("smtp none before tls only",),
         re.compile(r"(?<=C: MAIL)(.*\n)S: .*(\n.*\n)S: .*(\nC: NOOP.*\n)S: .*"),
-        lambda match: rf"{match[1]}S: {MUST_STARTTLS}\r\n{match[2]}S: {MUST_STARTTLS}\r\n{match[3]}{AT_GATE['smtp']}\r\n",
+        lambda match: (
+            rf"{match[1]}S: {MUST_STARTTLS}\r\n{match[2]}S: {MUST_STARTTLS}\r\n{match[3]}{AT_GATE['smtp']}\r\n"
+        ),
     ),
     Difference(IN_CLEAR, "auth", ("smtp none before tls only",), WHOLE, ""),
     Difference(IN_CLEAR, "backend", ("smtp none before tls only",), WHOLE, ""),
@@ -415,7 +390,7 @@ DIFFERENCES: tuple[Difference, ...] = (
         "what is no refusal is not passed on as one",
         "client",
         ("imap backend preauth",),
-        _lines("S: * PREAUTH welcome", "C: zz NOOP", "[closed]"),
+        _lines("S: * PREAUTH welcome", "[closed]"),
         _then("imap", TEMPORARY["imap"], AT_GATE["imap"]),
     ),
     Difference(
@@ -454,7 +429,7 @@ DIFFERENCES: tuple[Difference, ...] = (
         "backend",
         ("smtp proxied auth login alone",),
         re.compile("(?m)^AUTH PLAIN .*$"),
-        _lines("AUTH LOGIN", b64("alice"), b64("secret"), "NOOP").replace("\\", r"\\"),
+        _lines("AUTH LOGIN", b64("alice"), b64("secret"), "NOOP"),
     ),
     # All the rest that goes wrong.
     _staysOpen("imap", "imap *", TEMPORARY["imap"]),

@@ -1,36 +1,103 @@
 # -*- test-case-name: mailgate.test.integration.test_nginx -*-
 """
-nginx and mailgate side by side.
+nginx and mailgate side by side: with the same configuration, the same clients, the same backends and the same answers
+of the authentication service each side is sent the same bytes, but for L{DIFFERENCES}.
 """
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Collection, Sequence
+from collections import Counter
 from fnmatch import fnmatchcase
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from mailgate.test.integration import conversations_pop3
-from mailgate.test.integration.conversation import Transcript
-from mailgate.test.integration.differences import DIFFERENCES, Difference
+from mailgate.test.integration import (
+    conversations_auth,
+    conversations_before,
+    conversations_imap,
+    conversations_pop3,
+    conversations_sasl,
+    conversations_smtp,
+)
+from mailgate.test.integration.comparison import Comparison
+from mailgate.test.integration.daemon import shared
+from mailgate.test.integration.differences import DIFFERENCES
+from mailgate.test.integration.programs import require
+from mailgate.test.integration.sides import Pair
 
-SIDES = ("client", "auth", "backend")
+AWAITED = {
+    "proxy_protocol": ("* proxy *", "* real *"),
+    "set_real_ip_from": ("* real *",),
+    "ssl_verify_client": ("* certificate *",),
+    "ssl_client_certificate": ("* certificate *",),
+    "unlisted_auth": (
+        *("pop3 capa apop alone", "pop3 unlisted", "smtp none auth plain"),
+        *("imap capability cram-md5", "imap login unlisted command", "imap login unlisted"),
+    ),
+    "auth_http_missing_status": ("* auth no status", "* auth refused empty"),
+    "a tag is one only in front of a blank": ("imap tag alone",),
+}
+"""What mailgate does not have yet, and the conversations that need it."""
+
+ALL = (
+    *conversations_imap.CONVERSATIONS,
+    *conversations_pop3.CONVERSATIONS,
+    *conversations_smtp.CONVERSATIONS,
+    *conversations_sasl.CONVERSATIONS,
+    *conversations_auth.CONVERSATIONS,
+    *conversations_before.CONVERSATIONS,
+)
+
+PASSWORDS = ("secret", "c2VjcmV0")
+"""Of nearly all clients, and in base64."""
 
 
-def compare(
-    name: str, nginx: Transcript, mailgate: Transcript, differences: Sequence[Difference], met: set[tuple[int, str]]
-) -> str:
-    report = []
-    for side in SIDES:
-        wanted: str = getattr(nginx, side)
-        got: str = getattr(mailgate, side)
-        for index, difference in enumerate(differences):
-            patterns = [pattern for pattern in difference.where if fnmatchcase(name, pattern)]
-            changed = difference.apply(wanted) if patterns and side == difference.side else wanted
-            if changed != wanted:
-                wanted = changed
-                met.update((index, pattern) for pattern in patterns)
-        if wanted != got:
-            report += [f"{name}: {side}", *difflib.ndiff(wanted.splitlines(), got.splitlines())]
-    return "\n".join(report)
+def awaits(name: str) -> bool:
+    """Whether the conversation C{name} needs what is not there yet."""
+    return any(fnmatchcase(name, pattern) for patterns in AWAITED.values() for pattern in patterns)
+
+
+class SideBySideTests(SynchronousTestCase):
+    """Each protocol's conversations."""
+
+    def setUp(self):
+        require("nginx", "nginx-mail")
+        self.pair = shared("nginx and mailgate", lambda: Pair(tuple(AWAITED)))
+
+    def compare(self, protocol):
+        """Hold all conversations in C{protocol}."""
+        held = [one for one in ALL if one.name.startswith(f"{protocol} ") and not awaits(one.name)]
+        comparison = Comparison(DIFFERENCES)
+        reports = [comparison.report(one.name, nginx, mailgate) for one, nginx, mailgate in self.pair.play(held)]
+        reports += comparison.unmet([one.name for one in held])
+        self.assertEqual("\n\n".join(filter(None, reports)), "")
+        for forbidden in ("Traceback", *PASSWORDS):
+            self.assertNotIn(forbidden, self.pair.mailgate.proxy.log())
+
+    def test_imap(self):
+        """IMAP4 is nginx's, but for what is wanted otherwise."""
+        self.compare("imap")
+
+    def test_pop3(self):
+        """POP3 is nginx's, but for what is wanted otherwise."""
+        self.compare("pop3")
+
+    def test_smtp(self):
+        """SMTP is nginx's, but for what is wanted otherwise."""
+        self.compare("smtp")
+
+
+class TableTests(SynchronousTestCase):
+    """The tables are good; these tests run everywhere."""
+
+    def test_names(self):
+        """No two conversations have the same name."""
+        names = [one.name for one in ALL]
+        self.assertEqual([name for name, number in Counter(names).items() if number > 1], [])
+
+    def test_differences(self):
+        """Each difference is about conversations that there are."""
+        names = [one.name for one in ALL]
+        for difference in DIFFERENCES:
+            for pattern in difference.where:
+                self.assertTrue(any(fnmatchcase(name, pattern) for name in names), pattern)
