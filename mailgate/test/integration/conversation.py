@@ -22,7 +22,7 @@ __all__ = ["NOOP", "TLS", "Conversation", "Listener", "Raw", "Transcript", "b64"
 
 @frozen
 class Raw:
-    """Bytes that a client sends, and how many replies it then waits for."""
+    """Bytes that a client sends, if any, and how many replies it then waits for."""
 
     data: str
     replies: int = 1
@@ -46,7 +46,8 @@ class Conversation:
     last NOOP shows whether anybody is there, and who. C{auth} are the answers of the authentication service, and
     C{backend} what the backend says otherwise than usual (L{mailgate.test.integration.scripted}).
 
-    What is in C{first} the client says before all else, TLS and the greeting too.
+    What is in C{first} the client says before all else, TLS and the greeting too; C{certificate} is what the client
+    shows there, one of L{mailgate.test.integration.sides.CERTIFICATES}.
     """
 
     name: str
@@ -55,6 +56,7 @@ class Conversation:
     auth: tuple[str, ...] = (ACCEPT,)
     backend: Replies = field(factory=dict)
     first: str = ""
+    certificate: str = ""
 
 
 @frozen
@@ -172,7 +174,8 @@ class Listener:
     def _exchange(self, data: str, replies: int) -> None:
         if self._closed:
             return
-        self._send(data.encode("latin-1"))
+        if data:
+            self._send(data.encode("latin-1"))
         for _ in range(replies):
             if not self._closed:
                 self._hear()

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from mailgate.test.integration.conversation import TLS, Conversation, talk
+from mailgate.test.integration.conversation import TLS, Conversation, Raw, talk
 from mailgate.test.integration.conversations_auth import LOGIN
 
 __all__ = ["CONVERSATIONS"]
@@ -31,6 +31,7 @@ BROKEN = {
 def _behindHeaders(protocol: str, login: tuple[str, ...]) -> Iterator[Conversation]:
     for name, header in HEADERS.items():
         yield talk(f"{protocol} proxy {name}", f"{protocol}-fromproxy", *login, first=header)
+        yield talk(f"{protocol} proxy {name} and tls", f"{protocol}-fromproxy-ssl", *login, first=header)
         yield talk(f"{protocol} real {name}", f"{protocol}-real", *login, first=header)
     for name, header in BROKEN.items():
         yield talk(f"{protocol} proxy broken {name}", f"{protocol}-fromproxy", *login, first=header)
@@ -40,8 +41,14 @@ def _behindHeaders(protocol: str, login: tuple[str, ...]) -> Iterator[Conversati
 
 def _certificates(protocol: str, login: tuple[str, ...]) -> Iterator[Conversation]:
     start = {"imap": "a STARTTLS", "pop3": "STLS", "smtp": "STARTTLS"}[protocol]
-    yield talk(f"{protocol} certificate wanted", f"{protocol}-wanted", start, TLS, *login)
-    yield talk(f"{protocol} certificate needed", f"{protocol}-needed", start, TLS, *login)
+    for certificate in ("", "good", "strange", "misused"):
+        for server in ("wanted", "needed"):
+            name = f"{protocol} certificate {server} {certificate or 'none'}"
+            isRefused = certificate in ("strange", "misused") or (server == "needed" and not certificate)
+            steps = (Raw(""),) if isRefused else login
+            yield talk(name, f"{protocol}-{server}", start, TLS, *steps, certificate=certificate)
+        name = f"{protocol} certificate shown {certificate or 'none'}"
+        yield talk(name, f"{protocol}-shown", *login, certificate=certificate)
     yield talk(f"{protocol} certificate needed in the clear", f"{protocol}-needed", *login)
 
 

@@ -13,6 +13,8 @@ import ssl
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
+from cryptography.x509.oid import ExtendedKeyUsageOID
+
 from mailgate.test.integration.certificates import Authority
 from mailgate.test.integration.conversation import Conversation, Listener, Normal, Transcript, lines
 from mailgate.test.integration.daemon import freePort, newFolder
@@ -23,6 +25,9 @@ from mailgate.test.integration.scripted import ScriptedAuth, ScriptedBackend
 __all__ = ["Pair"]
 
 PROTOCOLS = ("imap", "pop3", "smtp")
+
+CERTIFICATES = ("", "good", "strange", "misused")
+"""What clients may show: none, a good one, one of an authority that nobody knows, and one that is a server's."""
 
 COMMON = """
 server_name gate.example;
@@ -64,6 +69,8 @@ SERVERS: Mapping[str, str] = {
     **_forAll("toproxy", "proxy_protocol on;"),
     **_forAll("wanted", "starttls on; ssl_verify_client optional; ssl_client_certificate {authority};"),
     **_forAll("needed", "starttls on; ssl_verify_client on; ssl_client_certificate {authority};"),
+    **_forAll("shown", "listen 127.0.0.1:{port} ssl; ssl_verify_client optional_no_ca; auth_http_pass_client_cert on;"),
+    **_forAll("fromproxy-ssl", "listen 127.0.0.1:{port} proxy_protocol ssl;"),
     "imap-login": "imap_auth login;",
     "imap-cram": "imap_auth cram-md5;",
     "imap-words": 'imap_capabilities IMAP4rev1 IDLE "X-A b=c";',
@@ -86,6 +93,20 @@ SERVERS: Mapping[str, str] = {
 """The directives of servers by name, without the usual C{listen}; the name begins with the protocol."""
 
 
+def _certificates(authority: Authority) -> dict[str, ssl.SSLContext]:
+    """Clients with each of L{CERTIFICATES}, who trust C{authority}."""
+    clients = {name: ssl.create_default_context(cafile=authority.path) for name in CERTIFICATES}
+    strange = Authority(authority.folder, "stranger")
+    client = ExtendedKeyUsageOID.CLIENT_AUTH
+    for name, pair in (
+        ("good", authority.sign("good", client)),
+        ("strange", strange.sign("strange", client)),
+        ("misused", authority.sign("misused")),
+    ):
+        clients[name].load_cert_chain(pair.certificate, pair.key)
+    return clients
+
+
 class Side:
     """
     A proxy, its authentication service, its backends, and the ports of its servers. C{configuration} is the path of
@@ -94,14 +115,14 @@ class Side:
 
     proxy: NginxProcess | GatewayProcess
 
-    def __init__(self, authority: Authority) -> None:
+    def __init__(self, authority: Authority, clients: Mapping[str, ssl.SSLContext]) -> None:
         self.folder = newFolder("side")
+        self._clients = clients
         self.auth = ScriptedAuth()
         self.backends = {protocol: ScriptedBackend(protocol) for protocol in PROTOCOLS}
         self._authority = authority
         self.ports = {name: freePort() for name in SERVERS}
         self._nobody = freePort()
-        self._trust = ssl.create_default_context(cafile=authority.path)
         pair = authority.sign("gateway")
         common = COMMON.format(auth=self.auth.port, certificate=pair.certificate, key=pair.key)
         servers = [f"server {{\n{self._server(name)}\n}}\n" for name in SERVERS]
@@ -121,7 +142,7 @@ class Side:
         self.auth.script(conversation.auth)
         backend.script(conversation.backend)
         port = self.ports[conversation.server]
-        client = Listener(protocol, port, self._trust)
+        client = Listener(protocol, port, self._clients[conversation.certificate])
         client.begin(conversation.first, withTLS=" ssl;" in SERVERS[conversation.server])
         client.follow(conversation.steps)
         client.finish()
@@ -157,7 +178,8 @@ class Pair:
     def __init__(self, unknown: Collection[str]) -> None:
         self._folder = newFolder("authority")
         authority = Authority(self._folder, "authority")
-        self.nginx, self.mailgate = Side(authority), Side(authority)
+        clients = _certificates(authority)
+        self.nginx, self.mailgate = Side(authority, clients), Side(authority, clients)
         self.nginx.proxy = NginxProcess(self.nginx.configuration, list(self.nginx.ports.values()))
         try:
             ini = _ini(self.mailgate.configuration, unknown)

@@ -30,6 +30,7 @@ AWAITED = {
     "set_real_ip_from": ("* real *",),
     "ssl_verify_client": ("* certificate *",),
     "ssl_client_certificate": ("* certificate *",),
+    "auth_http_pass_client_cert": ("* certificate *",),
     "unlisted_auth": (
         *("pop3 capa apop alone", "pop3 unlisted", "smtp none auth plain"),
         *("imap capability cram-md5", "imap login unlisted command", "imap login unlisted"),
