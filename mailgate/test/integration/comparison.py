@@ -12,7 +12,7 @@ from fnmatch import fnmatchcase
 
 from attrs import frozen
 
-from mailgate.test.integration.conversation import Transcript
+from mailgate.test.integration.transcript import Transcript
 
 __all__ = ["WHOLE", "Comparison", "Difference"]
 

@@ -11,65 +11,29 @@ from collections.abc import Iterator
 
 from mailgate.protocols.smtp import xtext
 from mailgate.test.integration.comparison import WHOLE, Difference
-from mailgate.test.integration.conversation import NOOP, b64
+from mailgate.test.integration.conversation import b64
 from mailgate.test.integration.conversations_sasl import DIGEST
+from mailgate.test.integration.phrases import (
+    AT_BACKEND,
+    AT_GATE,
+    AT_THE_BACKEND,
+    DENIED,
+    INTERNAL,
+    INVALID,
+    LOGGED_IN,
+    TEMPORARY,
+    shown,
+    then,
+)
 
 __all__ = ["DIFFERENCES"]
-
-
-def _lines(*said: str) -> str:
-    """As a transcript shows them."""
-    return "\n".join(line if line in ("connection", "[closed]") else rf"{line}\r\n" for line in said)
-
-
-LOGGED_IN = {"imap": "S: a OK logged in", "pop3": "S: +OK logged in", "smtp": "S: 235 2.0.0 OK"}
-AT_BACKEND = {"imap": "S: zz OK backend", "pop3": "S: +OK backend", "smtp": "S: 250 2.0.0 backend"}
-"""The answer to the last NOOP, which tells who is there."""
-AT_GATE = {"imap": "S: zz OK completed", "pop3": "S: +OK", "smtp": "S: 250 2.0.0 OK"}
-INTERNAL = {
-    "imap": "S: * BAD internal server error",
-    "pop3": "S: -ERR internal server error",
-    "smtp": "S: 451 4.3.2 Internal server error",
-}
-TEMPORARY = {
-    "imap": "S: a NO [UNAVAILABLE] Temporary authentication failure, try again later",
-    "pop3": "S: -ERR [SYS/TEMP] Temporary authentication failure, try again later",
-    "smtp": "S: 454 4.7.0 Temporary authentication failure",
-}
-DENIED = {
-    "imap": "S: a NO [AUTHENTICATIONFAILED] Authentication failed",
-    "pop3": "S: -ERR [AUTH] Authentication failed",
-    "smtp": "S: 535 5.7.8 Authentication failed",
-}
-INVALID = {
-    "imap": "S: a BAD invalid command",
-    "pop3": "S: -ERR invalid command",
-    "smtp": "S: 500 5.5.1 Invalid command",
-}
-AT_THE_BACKEND = {
-    "imap": _lines("connection", 'a LOGIN "alice" "secret"', "zz NOOP"),
-    "pop3": _lines("connection", "USER alice", "PASS secret", "NOOP"),
-    "smtp": _lines(
-        "connection",
-        "EHLO gate.example",
-        "XCLIENT ADDR=127.0.0.1 LOGIN=alice NAME=[UNAVAILABLE]",
-        "EHLO client.example",
-        "NOOP",
-    ),
-}
-"""What the backend hears of an ordinary login."""
-
-
-def _then(protocol: str, answer: str, who: str) -> str:
-    """A login that got C{answer}, after which C{who} answers NOOP."""
-    return _lines(answer, f"C: {NOOP[protocol]}", who)
 
 
 def _refuses(reason: str, name: str, refusal: str, *, asked: bool = False) -> Iterator[Difference]:
     """nginx logs in, mailgate refuses; unless the service is C{asked} before it does, that hears nothing of it."""
     protocol = name.partition(" ")[0]
-    old = _then(protocol, LOGGED_IN[protocol], AT_BACKEND[protocol])
-    new = _then(protocol, refusal, AT_GATE[protocol])
+    old = then(protocol, LOGGED_IN[protocol], AT_BACKEND[protocol])
+    new = then(protocol, refusal, AT_GATE[protocol])
     yield Difference(reason, "client", (name,), old, new)
     if not asked:
         yield Difference(reason, "auth", (name,), WHOLE, "")
@@ -79,8 +43,8 @@ def _refuses(reason: str, name: str, refusal: str, *, asked: bool = False) -> It
 def _logsIn(reason: str, name: str) -> Iterator[Difference]:
     """nginx calls the answer of the service an internal error, mailgate logs in."""
     protocol = name.partition(" ")[0]
-    old = _then(protocol, INTERNAL[protocol], "[closed]")
-    new = _then(protocol, LOGGED_IN[protocol], AT_BACKEND[protocol])
+    old = then(protocol, INTERNAL[protocol], "[closed]")
+    new = then(protocol, LOGGED_IN[protocol], AT_BACKEND[protocol])
     yield Difference(reason, "client", (name,), old, new)
     yield Difference(reason, "backend", (name,), WHOLE, AT_THE_BACKEND[protocol])
 
@@ -91,8 +55,8 @@ def _staysOpen(protocol: str, where: str, answer: str) -> Difference:
         "a login that fails for another reason than the password is a temporary failure, and may be tried again",
         "client",
         (where,),
-        _then(protocol, INTERNAL[protocol], "[closed]"),
-        _then(protocol, answer, AT_GATE[protocol]),
+        then(protocol, INTERNAL[protocol], "[closed]"),
+        then(protocol, answer, AT_GATE[protocol]),
     )
 
 
@@ -123,16 +87,16 @@ UNTAGGED = "newer than 1.22: an untagged response may come before the tagged one
 IN_CLEAR = "starttls only is for mail without a login, too"
 MUST_STARTTLS = "530 5.7.0 Must issue a STARTTLS command first"
 WRONG_CODE = (
-    _lines("S: hello Invalid login or password", "[closed]"),
-    _lines("S: 535 5.7.0 Invalid login or password", "C: NOOP", "[closed]"),
+    shown("S: hello Invalid login or password", "[closed]"),
+    shown("S: 535 5.7.0 Invalid login or password", "C: NOOP", "[closed]"),
 )
 
 
 def _blanksInCramMD5(protocol: str) -> Iterator[Difference]:
     reason = "a user name may have blanks: the last one parts it from the digest"
     where = (f"{protocol} cram-md5 user with blanks",)
-    old = _then(protocol, INVALID[protocol], AT_GATE[protocol])
-    yield Difference(reason, "client", where, old, _then(protocol, LOGGED_IN[protocol], AT_BACKEND[protocol]))
+    old = then(protocol, INVALID[protocol], AT_GATE[protocol])
+    yield Difference(reason, "client", where, old, then(protocol, LOGGED_IN[protocol], AT_BACKEND[protocol]))
     asked = [
         "GET /auth?key=1 HTTP/1.1",
         "Host: 127.0.0.1",
@@ -146,13 +110,13 @@ def _blanksInCramMD5(protocol: str) -> Iterator[Difference]:
         *(["Client-Host: [UNAVAILABLE]"] if protocol == "smtp" else []),
         "",
     ]
-    yield Difference(reason, "auth", where, WHOLE, _lines(*asked))
+    yield Difference(reason, "auth", where, WHOLE, shown(*asked))
     heard = {
         "imap": ('a LOGIN "alice liddell" "found"', "zz NOOP"),
         "pop3": ("USER alice liddell", "PASS found", "NOOP"),
         "smtp": ("EHLO gate.example", "XCLIENT ADDR=127.0.0.1 LOGIN=alice+20liddell NAME=[UNAVAILABLE]", "NOOP"),
     }
-    yield Difference(reason, "backend", where, WHOLE, _lines("connection", *heard[protocol]))
+    yield Difference(reason, "backend", where, WHOLE, shown("connection", *heard[protocol]))
 
 
 DIFFERENCES: tuple[Difference, ...] = (
@@ -189,6 +153,21 @@ DIFFERENCES: tuple[Difference, ...] = (
         "2001:db8::1 127.0.0.1",
         "2001:db8::1 ::ffff:7f00:1",
     ),
+    Difference(
+        "XCLIENT knows no unix: for an address",
+        "backend",
+        ("smtp unix socket", "smtp proxy unix socket"),
+        "ADDR=unix:",
+        "ADDR=[UNAVAILABLE]",
+    ),
+    *(
+        Difference("a client is told why it is hung up on", "client", (f"{protocol} late client",), "\n[closed]", told)
+        for protocol, told in (
+            ("imap", "\nS: * BYE Timeout, closing connection\\r\\n\n[closed]"),
+            ("pop3", "\nS: -ERR Timeout, closing connection\\r\\n\nC: NOOP\\r\\n\n[closed]"),
+            ("smtp", "\nS: 421 4.4.2 Timeout, closing connection\\r\\n\nC: NOOP\\r\\n\n[closed]"),
+        )
+    ),
     # What is taken for a name, a password, a tag or a string.
     Difference(NO_LINE, "client", ("pop3 login nul",), "ice\\r\\n\nS: +OK", "ice\\r\\n\nS: -ERR invalid command"),
     *_refuses(NO_LINE, "pop3 password nul", INVALID["pop3"]),
@@ -204,15 +183,15 @@ DIFFERENCES: tuple[Difference, ...] = (
         "a name that goes to the backend holds no control character",
         "client",
         ("smtp nul",),
-        _lines("C: EHLO a\\x00b", "S: 250-gate.example", "S: 250 AUTH PLAIN LOGIN CRAM-MD5 EXTERNAL"),
-        _lines("C: EHLO a\\x00b", INVALID["smtp"]),
+        shown("C: EHLO a\\x00b", "S: 250-gate.example", "S: 250 AUTH PLAIN LOGIN CRAM-MD5 EXTERNAL"),
+        shown("C: EHLO a\\x00b", INVALID["smtp"]),
     ),
     Difference(
         "a name that goes to the backend holds no control character",
         "client",
         ("smtp ehlo tab",),
-        _lines("C: EHLO a\\tb", "S: 250-gate.example", "S: 250 AUTH PLAIN LOGIN CRAM-MD5 EXTERNAL"),
-        _lines("C: EHLO a\\tb", "S: 501 5.5.4 Invalid argument"),
+        shown("C: EHLO a\\tb", "S: 250-gate.example", "S: 250 AUTH PLAIN LOGIN CRAM-MD5 EXTERNAL"),
+        shown("C: EHLO a\\tb", "S: 501 5.5.4 Invalid argument"),
     ),
     *_refuses("a quoted string that does not end is no string", "imap login quote unended", INVALID["imap"]),
     *_refuses("newer than 1.22: a blank must follow a literal", "imap login literal and more", INVALID["imap"]),
@@ -227,16 +206,16 @@ DIFFERENCES: tuple[Difference, ...] = (
         "an empty literal holds nothing: nginx takes one octet of the line's end",
         "backend",
         ("imap login literal empty",),
-        _lines('a LOGIN "alice" {1}', "\\r"),
-        _lines('a LOGIN "alice" ""'),
+        shown('a LOGIN "alice" {1}', "\\r"),
+        shown('a LOGIN "alice" ""'),
     ),
     *(
         Difference(
             "RFC 3501 has more characters for tags, and nearly no limit",
             "client",
             ("imap tag*",),
-            _lines(f"C: {tag} NOOP", "S: * BAD invalid command"),
-            _lines(f"C: {tag} NOOP", f"S: {tag} OK completed"),
+            shown(f"C: {tag} NOOP", "S: * BAD invalid command"),
+            shown(f"C: {tag} NOOP", f"S: {tag} OK completed"),
         )
         for tag in ("a" * 33, "a/b", "a:b", "#1")
     ),
@@ -253,8 +232,8 @@ DIFFERENCES: tuple[Difference, ...] = (
             "clients ask ID before they log in",
             "client",
             ("imap id*",),
-            _lines(f"C: a ID {arguments}", "S: a BAD invalid command"),
-            _lines(f"C: a ID {arguments}", "S: * ID NIL", "S: a OK completed"),
+            shown(f"C: a ID {arguments}", "S: a BAD invalid command"),
+            shown(f"C: a ID {arguments}", "S: * ID NIL", "S: a OK completed"),
         )
         for arguments in ("NIL", '("name" "client" "version" "1")')
     ),
@@ -262,21 +241,21 @@ DIFFERENCES: tuple[Difference, ...] = (
         "nobody is asked for a password in the clear where it would not be taken",
         "client",
         ("imap before tls only literal",),
-        _lines("S: + OK", "C: b NOOP", "S: a BAD invalid command"),
-        _lines("S: a BAD invalid command", "C: b NOOP", "S: b OK completed"),
+        shown("S: + OK", "C: b NOOP", "S: a BAD invalid command"),
+        shown("S: a BAD invalid command", "C: b NOOP", "S: b OK completed"),
     ),
     *(
         Difference("nobody is asked for a literal that would be too long", "client", (name,), old, new)
         for name, old, new in (
             (
                 "imap login literal too long",
-                _lines("S: + OK", "C: " + "x" * 5000, "S: a BAD invalid command"),
-                _lines("S: a BAD invalid command", "C: " + "x" * 5000, "S: * BAD invalid command"),
+                shown("S: + OK", "C: " + "x" * 5000, "S: a BAD invalid command"),
+                shown("S: a BAD invalid command", "C: " + "x" * 5000, "S: * BAD invalid command"),
             ),
             (
                 "imap too long literal",
-                _lines("S: + OK", "C: " + "x" * 200, "S: a BAD invalid command"),
-                _lines("S: a BAD invalid command", "C: " + "x" * 200, "S: * BAD invalid command"),
+                shown("S: + OK", "C: " + "x" * 200, "S: a BAD invalid command"),
+                shown("S: a BAD invalid command", "C: " + "x" * 200, "S: * BAD invalid command"),
             ),
         )
     ),
@@ -284,8 +263,8 @@ DIFFERENCES: tuple[Difference, ...] = (
         "lines of POP3 have room for long passwords, not only for 128 bytes",
         "client",
         ("pop3 too long line",),
-        _lines("S: -ERR invalid command", "C: NOOP", "[closed]"),
-        _lines("S: +OK", "C: NOOP", "S: +OK"),
+        shown("S: -ERR invalid command", "C: NOOP", "[closed]"),
+        shown("S: +OK", "C: NOOP", "S: +OK"),
     ),
     Difference(
         "an answer to a continuation has the command's tag",
@@ -380,8 +359,8 @@ DIFFERENCES: tuple[Difference, ...] = (
         for side, old, new in (
             (
                 "client",
-                _then("imap", INTERNAL["imap"], "[closed]"),
-                _lines(*said, "C: zz NOOP", AT_BACKEND["imap"]),
+                then("imap", INTERNAL["imap"], "[closed]"),
+                shown(*said, "C: zz NOOP", AT_BACKEND["imap"]),
             ),
             ("backend", WHOLE, AT_THE_BACKEND["imap"]),
         )
@@ -390,22 +369,22 @@ DIFFERENCES: tuple[Difference, ...] = (
         "what is no refusal is not passed on as one",
         "client",
         ("imap backend preauth",),
-        _lines("S: * PREAUTH welcome", "[closed]"),
-        _then("imap", TEMPORARY["imap"], AT_GATE["imap"]),
+        shown("S: * PREAUTH welcome", "[closed]"),
+        then("imap", TEMPORARY["imap"], AT_GATE["imap"]),
     ),
     Difference(
         "newer than 1.22: the last line of a reply tells its code",
         "client",
         ("smtp backend mixes codes",),
-        _then("smtp", LOGGED_IN["smtp"], AT_BACKEND["smtp"]),
-        _lines("S: 250-backend", "S: 550 no", "C: NOOP", "[closed]"),
+        then("smtp", LOGGED_IN["smtp"], AT_BACKEND["smtp"]),
+        shown("S: 250-backend", "S: 550 no", "C: NOOP", "[closed]"),
     ),
     Difference(
         "newer than 1.22: the last line of a reply tells its code",
         "backend",
         ("smtp backend mixes codes",),
         WHOLE,
-        _lines("connection", "EHLO gate.example"),
+        shown("connection", "EHLO gate.example"),
     ),
     *(
         Difference("AUTH is a command of ESMTP", "backend", (name,), old, new)
@@ -421,15 +400,15 @@ DIFFERENCES: tuple[Difference, ...] = (
         "the mechanism is one that the backend has",
         "client",
         ("smtp proxied auth login alone",),
-        _then("smtp", INTERNAL["smtp"], "[closed]"),
-        _then("smtp", LOGGED_IN["smtp"], AT_BACKEND["smtp"]),
+        then("smtp", INTERNAL["smtp"], "[closed]"),
+        then("smtp", LOGGED_IN["smtp"], AT_BACKEND["smtp"]),
     ),
     Difference(
         "the mechanism is one that the backend has",
         "backend",
         ("smtp proxied auth login alone",),
         re.compile("(?m)^AUTH PLAIN .*$"),
-        _lines("AUTH LOGIN", b64("alice"), b64("secret"), "NOOP"),
+        shown("AUTH LOGIN", b64("alice"), b64("secret"), "NOOP"),
     ),
     # All the rest that goes wrong.
     _staysOpen("imap", "imap *", TEMPORARY["imap"]),

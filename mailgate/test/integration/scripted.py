@@ -15,7 +15,7 @@ from typing import BinaryIO
 
 from mailgate.test.integration.daemon import freePort
 
-__all__ = ["ACCEPT", "Replies", "ScriptedAuth", "ScriptedBackend"]
+__all__ = ["ACCEPT", "PATIENCE", "SILENCE", "Replies", "ScriptedAuth", "ScriptedBackend"]
 
 PATIENCE = 5.0
 """Seconds until somebody is given up who should have closed the connection."""
@@ -23,6 +23,9 @@ PATIENCE = 5.0
 ACCEPT = "Auth-Status: OK\nAuth-Server: 127.0.0.1\nAuth-Port: <PORT>"
 """The usual answer; C{<PORT>} is that of the backend, C{<NOBODY>} one on which nobody listens."""
 
+
+SILENCE = "…"
+"""An answer of nothing: the connection is held until the other side closes it."""
 
 Replies = Mapping[str, str]
 
@@ -107,7 +110,9 @@ class ScriptedAuth(_Listening):
         while head := self._head(stream):
             self.heard.append(bytearray(head))
             answer = self._answers.pop(0) if len(self._answers) > 1 else self._answers[0]
-            if not answer:
+            if answer == SILENCE:
+                stream.read()
+            if answer in ("", SILENCE):
                 return
             connection.sendall(self._reply(answer))
             if b" HTTP/1.0\r\n" in head:
@@ -174,16 +179,16 @@ class ScriptedBackend(_Listening):
         heard = bytearray()
         self.heard.append(heard)
         with suppress(_Closed):
-            self._say(connection, "GREETING")
+            self._say(connection, stream, "GREETING")
             while line := self._hear(heard, stream.readline()):
                 if line.startswith(b"PROXY "):
                     continue
                 tag, word = self._wordsOf(line)
                 while literal := _LITERAL.search(line):
-                    self._say(connection, "LITERAL", tag)
+                    self._say(connection, stream, "LITERAL", tag)
                     self._hear(heard, stream.read(int(literal[1])))
                     line = self._hear(heard, stream.readline())
-                self._say(connection, word, tag)
+                self._say(connection, stream, word, tag)
                 if word in ("QUIT", "LOGOUT"):
                     return
 
@@ -199,9 +204,11 @@ class ScriptedBackend(_Listening):
         heard += data
         return data
 
-    def _say(self, connection: socket.socket, word: str, tag: str = "") -> None:
+    def _say(self, connection: socket.socket, stream: BinaryIO, word: str, tag: str = "") -> None:
         reply = self._replies.get(word, self._replies[""])
-        if not reply:
+        if reply == SILENCE:
+            stream.read()
+        if reply in ("", SILENCE):
             raise _Closed
         connection.sendall((reply.replace("TAG", tag) + "\n").replace("\n", "\r\n").encode("latin-1"))
 

@@ -11,7 +11,7 @@ from attrs import evolve
 from twisted.trial.unittest import SynchronousTestCase
 
 from mailgate.test.integration.comparison import WHOLE, Comparison, Difference
-from mailgate.test.integration.conversation import Transcript
+from mailgate.test.integration.transcript import Transcript
 
 SAME = Transcript("S: ready", "Auth-User: alice", "USER alice")
 

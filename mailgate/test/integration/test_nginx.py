@@ -12,8 +12,8 @@ from fnmatch import fnmatchcase
 from twisted.trial.unittest import SynchronousTestCase
 
 from mailgate.test.integration import (
+    conversations_around,
     conversations_auth,
-    conversations_before,
     conversations_imap,
     conversations_pop3,
     conversations_sasl,
@@ -31,6 +31,7 @@ AWAITED = {
     "ssl_verify_client": ("* certificate *",),
     "ssl_client_certificate": ("* certificate *",),
     "auth_http_pass_client_cert": ("* certificate *",),
+    "ALPN": ("* alpn of http*",),
     "unlisted_auth": (
         *("pop3 capa apop alone", "pop3 unlisted", "smtp none auth plain"),
         *("imap capability cram-md5", "imap login unlisted command", "imap login unlisted"),
@@ -46,7 +47,7 @@ ALL = (
     *conversations_smtp.CONVERSATIONS,
     *conversations_sasl.CONVERSATIONS,
     *conversations_auth.CONVERSATIONS,
-    *conversations_before.CONVERSATIONS,
+    *conversations_around.CONVERSATIONS,
 )
 
 PASSWORDS = ("secret", "c2VjcmV0")

@@ -1,5 +1,5 @@
 # -*- test-case-name: mailgate.test.integration.test_nginx -*-
-"""What comes before a dialogue or a login, the same in all protocols: PROXY headers and certificates of clients."""
+"""What is around a dialogue, the same in all protocols: addresses, PROXY headers, TLS, time."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 from mailgate.test.integration.conversation import TLS, Conversation, Raw, talk
 from mailgate.test.integration.conversations_auth import LOGIN
+from mailgate.test.integration.scripted import SILENCE
 
 __all__ = ["CONVERSATIONS"]
 
@@ -46,15 +47,33 @@ def _certificates(protocol: str, login: tuple[str, ...]) -> Iterator[Conversatio
             name = f"{protocol} certificate {server} {certificate or 'none'}"
             isRefused = certificate in ("strange", "misused") or (server == "needed" and not certificate)
             steps = (Raw(""),) if isRefused else login
-            yield talk(name, f"{protocol}-{server}", start, TLS, *steps, certificate=certificate)
+            yield talk(name, f"{protocol}-{server}", start, TLS, *steps, kind=certificate)
         name = f"{protocol} certificate shown {certificate or 'none'}"
-        yield talk(name, f"{protocol}-shown", *login, certificate=certificate)
+        yield talk(name, f"{protocol}-shown", *login, kind=certificate)
     yield talk(f"{protocol} certificate needed in the clear", f"{protocol}-needed", *login)
+
+
+def _elsewhere(protocol: str, login: tuple[str, ...]) -> Iterator[Conversation]:
+    start = {"imap": "a STARTTLS", "pop3": "STLS", "smtp": "STARTTLS"}[protocol]
+    yield talk(f"{protocol} unix socket", f"{protocol}-unix", *login)
+    yield talk(f"{protocol} proxy unix socket", f"{protocol}-tounix", *login)
+    yield talk(f"{protocol} alpn", f"{protocol}-ssl", *login, kind="alpn")
+    yield talk(f"{protocol} alpn behind starttls", f"{protocol}-starttls", start, TLS, *login, kind="alpn")
+    yield talk(f"{protocol} alpn of http", f"{protocol}-ssl", kind="http")
+    yield talk(f"{protocol} alpn of http behind starttls", f"{protocol}-starttls", start, TLS, kind="http")
+    yield talk(f"{protocol} clear text to tls", f"{protocol}-ssl", first="EHLO client.example\r\n")
+    yield talk(f"{protocol} no tls behind starttls", f"{protocol}-starttls", start, Raw("EHLO client.example\r\n"))
+
+
+def _late(protocol: str, login: tuple[str, ...]) -> Iterator[Conversation]:
+    yield talk(f"{protocol} late client", f"{protocol}-quick", Raw(""))
+    yield talk(f"{protocol} late service", f"{protocol}-quick", *login, auth=SILENCE)
+    yield talk(f"{protocol} late backend", f"{protocol}-quick", *login, backend={"GREETING": SILENCE})
 
 
 CONVERSATIONS = tuple(
     conversation
     for protocol, login in LOGIN.items()
-    for conversations in (_behindHeaders, _certificates)
+    for conversations in (_behindHeaders, _certificates, _elsewhere, _late)
     for conversation in conversations(protocol, login)
 )
