@@ -67,13 +67,13 @@ def _quoted(match: re.Match[str]) -> str:
     """nginx's LOGIN with two literals, as mailgate sends it."""
     tag, *arguments = match.groups()
     said = f"{tag} LOGIN"
-    for shown in arguments:
-        argument = shown.encode().decode("unicode_escape")
+    for text in arguments:
+        argument = text.encode().decode("unicode_escape")
         if argument.isascii() and argument.isprintable():
             escaped = re.sub(r'(["\\])', r"\\\1", argument)
             said += ' "' + escaped.replace("\\", "\\\\") + '"'
         else:
-            said += rf" {{{len(argument)}}}\r\n" + "\n" + shown
+            said += rf" {{{len(argument)}}}\r\n" + "\n" + text
     return said + r"\r\n"
 
 
