@@ -39,6 +39,8 @@ def _plain(protocol: str, auth: str) -> Iterator[Conversation]:
     yield talk(f"{protocol} plain without padding", protocol, start, b64("\0alice\0secrets").rstrip("="))
     yield talk(f"{protocol} plain behind padding", protocol, start, b64("\0alice\0secrets") + "!?")
     yield talk(f"{protocol} plain second word", protocol, start, f"{PLAIN} more", auth=FOUND)
+    many = {"imap": 3, "pop3": 3, "smtp": 11}[protocol]
+    yield talk(f"{protocol} plain many words", protocol, start, PLAIN + " more" * many, auth=FOUND)
     yield talk(f"{protocol} plain leading blank", protocol, start, f" {PLAIN}")
     yield talk(f"{protocol} plain bare lf", protocol, Raw(f"{start}\n"), Raw(f"{PLAIN}\n"))
     yield talk(f"{protocol} plain blanks", protocol, start, b64("\0alice liddell\0white rabbit "))

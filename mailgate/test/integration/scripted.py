@@ -17,7 +17,7 @@ from mailgate.test.integration.daemon import freePort
 
 __all__ = ["ACCEPT", "PATIENCE", "SILENCE", "Replies", "ScriptedAuth", "ScriptedBackend"]
 
-PATIENCE = 5.0
+PATIENCE = 10.0
 """Seconds until somebody is given up who should have closed the connection."""
 
 ACCEPT = "Auth-Status: OK\nAuth-Server: 127.0.0.1\nAuth-Port: <PORT>"
