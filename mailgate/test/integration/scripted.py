@@ -23,7 +23,6 @@ PATIENCE = 10.0
 ACCEPT = "Auth-Status: OK\nAuth-Server: 127.0.0.1\nAuth-Port: <PORT>"
 """The usual answer; C{<PORT>} is that of the backend, C{<NOBODY>} one on which nobody listens."""
 
-
 SILENCE = "…"
 """An answer of nothing: the connection is held until the other side closes it."""
 
@@ -95,7 +94,7 @@ class ScriptedAuth(_Listening):
     C{ports} are put in the place of the words in the answers.
 
     An answer is its header lines; one that begins with C{HTTP/} has a status line of its own, and an empty one closes
-    the connection.
+    the connection, as nothing does after L{SILENCE}.
     """
 
     ports: Mapping[str, int] = {}
