@@ -77,7 +77,8 @@ class SideBySideTests(SynchronousTestCase):
                 # That would be a conversation that waits for what is never said, though it be the same on both sides.
                 self.assertNotIn(stuck, nginx.client + mailgate.client, one.name)
         reports += comparison.unmet([one.name for one in held])
-        self.assertEqual("\n\n".join(filter(None, reports)), "")
+        if any(reports):
+            self.fail("\n".join(filter(None, ["not as wanted:", *reports])))
         for forbidden in ("Traceback", *PASSWORDS):
             self.assertNotIn(forbidden, self.pair.mailgate.proxy.log())
 
