@@ -1,1 +1,1 @@
-"""Tests with real Dovecot, Postfix and mail clients; skipped where these are missing."""
+"""Tests with real Dovecot, Postfix, nginx and mail clients; skipped where these are missing."""

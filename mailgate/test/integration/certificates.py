@@ -81,13 +81,13 @@ class Authority:
             os.fchmod(file.fileno(), mode)
             file.write(content)
 
-    def sign(self, name: str) -> Pair:
-        """A new key and certificate for a server, in files that begin with C{name}."""
+    def sign(self, name: str, purpose: x509.ObjectIdentifier = ExtendedKeyUsageOID.SERVER_AUTH) -> Pair:
+        """A new key and certificate, a server's unless C{purpose} says otherwise, in files that begin with C{name}."""
         key = ec.generate_private_key(ec.SECP256R1())
         alternatives = x509.SubjectAlternativeName(
             [x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
         )
-        usage = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH])
+        usage = x509.ExtendedKeyUsage([purpose])
         signed = (
             _unsigned("localhost", self.name, key)
             .add_extension(alternatives, False)

@@ -16,18 +16,31 @@ from attrs import frozen
 __all__ = ["PROGRAMS", "Program", "missing", "programPath", "require"]
 
 PATH = os.pathsep.join(
-    [os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin", "/usr/lib/dovecot", "/usr/libexec/dovecot"]
+    [
+        os.environ.get("PATH", os.defpath),
+        *("/usr/sbin", "/sbin", "/usr/lib/dovecot", "/usr/libexec/dovecot"),
+        *("/usr/lib/nginx/modules", "/usr/lib64/nginx/modules"),
+    ]
 )
-"""Where to look: an ordinary user's PATH often lacks the folders in which servers are installed."""
+"""Where to look: an ordinary user's PATH often lacks the folders in which servers and their modules are installed."""
 
 
 @frozen
 class Program:
-    """Something to be run: C{file} is its name on the disk, C{package} Debian's name of what brings it."""
+    """
+    Something to be run: C{file} is its name on the disk, C{package} Debian's name of what brings it. What is
+    C{isModule} is loaded by another program, and need not be executable.
+    """
 
     file: str
     package: str
     needsRoot: bool = False
+    isModule: bool = False
+
+    @property
+    def mode(self) -> int:
+        """What L{os.access} has to allow."""
+        return os.R_OK if self.isModule else os.X_OK
 
 
 PROGRAMS = {
@@ -38,12 +51,15 @@ PROGRAMS = {
     "curl": Program("curl", "curl"),
     "swaks": Program("swaks", "swaks"),
     "mbsync": Program("mbsync", "isync"),
+    "nginx": Program("nginx", "nginx"),
+    "nginx-mail": Program("ngx_mail_module.so", "libnginx-mod-mail", isModule=True),
 }
 
 
 def programPath(name: str) -> str | None:
     """Where C{name} of L{PROGRAMS} is, or L{None}."""
-    return shutil.which(PROGRAMS[name].file, path=PATH)
+    program = PROGRAMS[name]
+    return shutil.which(program.file, program.mode, PATH)
 
 
 def missing(

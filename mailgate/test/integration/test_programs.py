@@ -10,7 +10,8 @@ from unittest import SkipTest
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from mailgate.test.integration.programs import PATH, PROGRAMS, missing, programPath, require
+from mailgate.test.integration import programs
+from mailgate.test.integration.programs import PATH, PROGRAMS, Program, missing, programPath, require
 
 
 def nowhere(name):
@@ -105,8 +106,21 @@ class MissingTests(SynchronousTestCase):
         """A program is looked for under its own name, which need not be the package's."""
         self.assertEqual({name for name in PROGRAMS if programPath(name) is None}, set(self.absent()))
 
+    def test_module(self):
+        """What another program loads is found, though nobody may execute it."""
+        folder = self.mktemp()
+        os.makedirs(folder)
+        with open(os.path.join(folder, "some.so"), "w") as module:
+            os.fchmod(module.fileno(), 0o644)
+        self.patch(programs, "PATH", folder)
+        self.patch(programs, "PROGRAMS", {"module": Program("some.so", "some", isModule=True)})
+        self.assertEqual(programPath("module"), module.name)
+        self.patch(programs, "PROGRAMS", {"program": Program("some.so", "some")})
+        self.assertIsNone(programPath("program"))
+
     def absent(self):
         """The names of what this machine lacks, found by walking the folders."""
         for name, program in PROGRAMS.items():
-            if not any(os.access(os.path.join(folder, program.file), os.X_OK) for folder in PATH.split(os.pathsep)):
+            places = [os.path.join(folder, program.file) for folder in PATH.split(os.pathsep)]
+            if not any(os.access(place, program.mode) for place in places):
                 yield name

@@ -1,0 +1,216 @@
+# -*- test-case-name: mailgate.test.integration.test_nginx -*-
+"""
+An authentication service and backends that answer as a conversation wants them to, and record every byte that they are
+sent.
+"""
+
+from __future__ import annotations
+
+import re
+import socket
+import threading
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from typing import BinaryIO
+
+from mailgate.test.integration.daemon import freePort
+
+__all__ = ["ACCEPT", "PATIENCE", "SILENCE", "Replies", "ScriptedAuth", "ScriptedBackend"]
+
+PATIENCE = 10.0
+"""Seconds until somebody is given up who should have closed the connection."""
+
+ACCEPT = "Auth-Status: OK\nAuth-Server: 127.0.0.1\nAuth-Port: <PORT>"
+"""The usual answer; C{<PORT>} is that of the backend, C{<NOBODY>} one on which nobody listens."""
+
+SILENCE = "…"
+"""An answer of nothing: the connection is held until the other side closes it."""
+
+Replies = Mapping[str, str]
+
+
+class _Listening:
+    """
+    Listens on C{port} of 127.0.0.1, and converses with each client in a thread of its own; C{heard} is what the clients
+    have said since L{rewind}, one after the other.
+    """
+
+    def __init__(self) -> None:
+        self.port = freePort()
+        self.heard: list[bytearray] = []
+        self._open: list[tuple[threading.Thread, socket.socket]] = []
+        self._listening = socket.create_server(("127.0.0.1", self.port), backlog=64)
+        threading.Thread(target=self._serve, daemon=True).start()
+
+    def _serve(self) -> None:
+        with suppress(OSError):
+            while True:
+                connection, _ = self._listening.accept()
+                thread = threading.Thread(target=self._attend, args=(connection,), daemon=True)
+                self._open.append((thread, connection))
+                thread.start()
+
+    def _attend(self, connection: socket.socket) -> None:
+        with suppress(OSError), connection, connection.makefile("rb") as stream:
+            self.converse(connection, stream)
+
+    def converse(self, connection: socket.socket, stream: BinaryIO) -> None:
+        """Talk to a client until one of both closes."""
+        raise NotImplementedError
+
+    def rewind(self) -> None:
+        """A new conversation begins."""
+        self.heard = []
+
+    def settle(self) -> None:
+        """
+        Wait until all clients have left.
+
+        @raise AssertionError: one has not.
+        """
+        for thread, _ in self._open:
+            thread.join(PATIENCE)
+            assert not thread.is_alive(), f"a connection to port {self.port} is left open"
+        self._open.clear()
+
+    def stop(self) -> None:
+        """Close everything."""
+        with suppress(OSError):
+            self._listening.shutdown(socket.SHUT_RDWR)
+        self._listening.close()
+        self.hangUp()
+
+    def hangUp(self) -> None:
+        """Close all connections."""
+        for _, connection in self._open:
+            with suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+        self._open.clear()
+
+
+class ScriptedAuth(_Listening):
+    """
+    Answers the requests of a conversation with the C{answers} given for it; the last one is good for all that follow.
+    C{ports} are put in the place of the words in the answers.
+
+    An answer is its header lines; one that begins with C{HTTP/} has a status line of its own, and an empty one closes
+    the connection, as nothing does after L{SILENCE}.
+    """
+
+    ports: Mapping[str, int] = {}
+
+    def script(self, answers: Sequence[str]) -> None:
+        """A new conversation begins, and not on the connections that were kept of the last one."""
+        self.hangUp()
+        self.rewind()
+        self._answers = list(answers)
+
+    def converse(self, connection: socket.socket, stream: BinaryIO) -> None:
+        while head := self._head(stream):
+            self.heard.append(bytearray(head))
+            answer = self._answers.pop(0) if len(self._answers) > 1 else self._answers[0]
+            if answer == SILENCE:
+                stream.read()
+            if answer in ("", SILENCE):
+                return
+            connection.sendall(self._reply(answer))
+            if b" HTTP/1.0\r\n" in head:
+                return
+
+    def _head(self, stream: BinaryIO) -> bytes:
+        head = b""
+        while not head.endswith(b"\r\n\r\n"):
+            line = stream.readline()
+            if not line:
+                return b""
+            head += line
+        return head
+
+    def _reply(self, answer: str) -> bytes:
+        if not answer.startswith("HTTP/"):
+            answer = "HTTP/1.1 200 OK\n" + answer
+        for word, port in self.ports.items():
+            answer = answer.replace(f"<{word}>", str(port))
+        # nginx has read enough at the blank line; who keeps the connection has to know that no body follows.
+        return (answer + "\nContent-Length: 0\n\n").replace("\n", "\r\n").encode("latin-1")
+
+
+_LITERAL = re.compile(rb"\{(\d+)\}\r?\n\Z")
+
+_REPLIES: Mapping[str, Replies] = {
+    "imap": {
+        "GREETING": "* OK backend ready",
+        "LITERAL": "+ go ahead",
+        "LOGIN": "TAG OK logged in",
+        "": "TAG OK backend",
+    },
+    "pop3": {"GREETING": "+OK backend ready", "PASS": "+OK logged in", "": "+OK backend"},
+    "smtp": {
+        "GREETING": "220 backend ESMTP",
+        "EHLO": "250-backend\n250-XCLIENT NAME ADDR LOGIN\n250 AUTH PLAIN LOGIN",
+        "XCLIENT": "220 backend ESMTP again",
+        "AUTH": "235 2.7.0 backend knows you",
+        "DATA": "354 go ahead",
+        "": "250 2.0.0 backend",
+    },
+}
+"""What backends say to each command; to that of no name, any other."""
+
+
+class ScriptedBackend(_Listening):
+    """
+    A backend that speaks C{protocol}. What a conversation wants it to say otherwise than usual is given to L{script},
+    by command, or by its whole line in capitals; an empty reply closes the connection. In IMAP's C{TAG} is the tag, and
+    C{LITERAL} answers a literal.
+    """
+
+    def __init__(self, protocol: str) -> None:
+        self._protocol = protocol
+        self.script({})
+        super().__init__()
+
+    def script(self, replies: Replies) -> None:
+        """A new conversation begins."""
+        self.rewind()
+        self._replies = {**_REPLIES[self._protocol], **replies}
+
+    def converse(self, connection: socket.socket, stream: BinaryIO) -> None:
+        heard = bytearray()
+        self.heard.append(heard)
+        with suppress(_Closed):
+            self._say(connection, stream, "GREETING")
+            while line := self._hear(heard, stream.readline()):
+                if line.startswith(b"PROXY "):
+                    continue
+                tag, word = self._wordsOf(line)
+                while literal := _LITERAL.search(line):
+                    self._say(connection, stream, "LITERAL", tag)
+                    self._hear(heard, stream.read(int(literal[1])))
+                    line = self._hear(heard, stream.readline())
+                self._say(connection, stream, word, tag)
+                if word in ("QUIT", "LOGOUT"):
+                    return
+
+    def _wordsOf(self, line: bytes) -> tuple[str, str]:
+        """The tag of a command, and its word."""
+        whole = line.decode("latin-1").strip().upper()
+        if self._protocol != "imap":
+            return "", whole if whole in self._replies else whole.partition(" ")[0]
+        tag, word, *_ = [*line.decode("latin-1").split(), "", ""]
+        return tag, word.upper()
+
+    def _hear(self, heard: bytearray, data: bytes) -> bytes:
+        heard += data
+        return data
+
+    def _say(self, connection: socket.socket, stream: BinaryIO, word: str, tag: str = "") -> None:
+        reply = self._replies.get(word, self._replies[""])
+        if reply == SILENCE:
+            stream.read()
+        if reply in ("", SILENCE):
+            raise _Closed
+        connection.sendall((reply.replace("TAG", tag) + "\n").replace("\n", "\r\n").encode("latin-1"))
+
+
+class _Closed(Exception):
+    """The backend is to say no more."""

@@ -1,0 +1,111 @@
+# -*- test-case-name: mailgate.test.integration.test_nginx -*-
+"""
+nginx and mailgate side by side: with the same configuration, the same clients, the same backends and the same answers
+of the authentication service each side is sent the same bytes, but for L{DIFFERENCES}.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from fnmatch import fnmatchcase
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from mailgate.test.integration import (
+    conversations_around,
+    conversations_auth,
+    conversations_imap,
+    conversations_pop3,
+    conversations_sasl,
+    conversations_smtp,
+)
+from mailgate.test.integration.comparison import Comparison
+from mailgate.test.integration.daemon import shared
+from mailgate.test.integration.differences import DIFFERENCES
+from mailgate.test.integration.programs import require
+from mailgate.test.integration.sides import Pair
+
+AWAITED = {
+    "proxy_protocol": ("* proxy *", "* real *"),
+    "set_real_ip_from": ("* real *",),
+    "ssl_verify_client": ("* certificate *",),
+    "ssl_client_certificate": ("* certificate *",),
+    "auth_http_pass_client_cert": ("* certificate *",),
+    "ALPN": ("* alpn of http*",),
+    "unlisted_auth": (
+        *("pop3 capa apop alone", "pop3 unlisted", "smtp none auth plain"),
+        *("imap capability cram-md5", "imap login unlisted command", "imap login unlisted"),
+    ),
+    "auth_http_missing_status": ("* auth no status", "* auth refused empty"),
+    "a tag is one only in front of a blank": ("imap tag alone",),
+}
+"""What mailgate does not have yet, and the conversations that need it."""
+
+ALL = (
+    *conversations_imap.CONVERSATIONS,
+    *conversations_pop3.CONVERSATIONS,
+    *conversations_smtp.CONVERSATIONS,
+    *conversations_sasl.CONVERSATIONS,
+    *conversations_auth.CONVERSATIONS,
+    *conversations_around.CONVERSATIONS,
+)
+
+PASSWORDS = ("secret", "c2VjcmV0")
+"""Of nearly all clients, and in base64."""
+
+
+def awaits(name: str) -> bool:
+    """Whether the conversation C{name} needs what is not there yet."""
+    return any(fnmatchcase(name, pattern) for patterns in AWAITED.values() for pattern in patterns)
+
+
+class SideBySideTests(SynchronousTestCase):
+    """Each protocol's conversations."""
+
+    def setUp(self):
+        require("nginx", "nginx-mail")
+        self.pair = shared("nginx and mailgate", lambda: Pair(tuple(AWAITED)))
+
+    def compare(self, protocol):
+        """Hold all conversations in C{protocol}."""
+        held = [one for one in ALL if one.name.startswith(f"{protocol} ") and not awaits(one.name)]
+        comparison = Comparison(DIFFERENCES)
+        reports = []
+        for one, nginx, mailgate in self.pair.play(held):
+            reports.append(comparison.report(one.name, nginx, mailgate))
+            for stuck in ("[silence]", "[left open]"):
+                # That would be a conversation that waits for what is never said, though it be the same on both sides.
+                self.assertNotIn(stuck, nginx.client + mailgate.client, one.name)
+        reports += comparison.unmet([one.name for one in held])
+        if any(reports):
+            self.fail("\n".join(filter(None, ["not as wanted:", *reports])))
+        for forbidden in ("Traceback", *PASSWORDS):
+            self.assertNotIn(forbidden, self.pair.mailgate.proxy.log())
+
+    def test_imap(self):
+        """IMAP4 is nginx's, but for what is wanted otherwise."""
+        self.compare("imap")
+
+    def test_pop3(self):
+        """POP3 is nginx's, but for what is wanted otherwise."""
+        self.compare("pop3")
+
+    def test_smtp(self):
+        """SMTP is nginx's, but for what is wanted otherwise."""
+        self.compare("smtp")
+
+
+class TableTests(SynchronousTestCase):
+    """The tables are good; these tests run everywhere."""
+
+    def test_names(self):
+        """No two conversations have the same name."""
+        names = [one.name for one in ALL]
+        self.assertEqual([name for name, number in Counter(names).items() if number > 1], [])
+
+    def test_differences(self):
+        """Each difference is about conversations that there are."""
+        names = [one.name for one in ALL]
+        for difference in DIFFERENCES:
+            for pattern in difference.where:
+                self.assertTrue(any(fnmatchcase(name, pattern) for name in names), pattern)
