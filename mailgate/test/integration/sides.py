@@ -6,13 +6,12 @@ and the same conversations.
 
 from __future__ import annotations
 
-import re
-import shlex
 import shutil
 import ssl
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
+from mailgate.nginximport import importNginx
 from mailgate.test.integration.certificates import Authority
 from mailgate.test.integration.conversation import Conversation
 from mailgate.test.integration.daemon import freePort, newFolder
@@ -24,6 +23,10 @@ from mailgate.test.integration.servers import PROTOCOLS, SERVERS, mailBlock, pro
 from mailgate.test.integration.transcript import Normal, Transcript, lines
 
 __all__ = ["Pair"]
+
+
+ELSEWHERE = ("pid", "worker_connections")
+"""What stands around the block C{mail}, and is not mailgate's."""
 
 
 class Side:
@@ -92,16 +95,16 @@ class Side:
 
 
 class Pair:
-    """Both proxies, of which mailgate is not told of the directives that are C{unknown} to it."""
+    """Both proxies, mailgate with what its importer makes of nginx.conf."""
 
-    def __init__(self, unknown: Collection[str]) -> None:
+    def __init__(self) -> None:
         self._folder = newFolder("authority")
         authority = Authority(self._folder, "authority")
         kinds = contexts(authority)
         self.nginx, self.mailgate = Side(authority, kinds), Side(authority, kinds)
         self.nginx.proxy = NginxProcess(self.nginx.configuration, self.nginx.listening)
         try:
-            ini = _ini(self.mailgate.configuration, unknown)
+            ini = _ini(self.mailgate.configuration)
             self.mailgate.proxy = GatewayProcess(self.mailgate.folder, ini, self.mailgate.listening)
         except BaseException:
             self.nginx.stop()
@@ -120,26 +123,14 @@ class Pair:
         shutil.rmtree(self._folder, ignore_errors=True)
 
 
-_LISTS = ("imap_capabilities", "pop3_capabilities", "smtp_capabilities")
-"""Directives each word of which stands on a line of its own."""
+def _ini(configuration: str) -> str:
+    """
+    What C{mailgate import-nginx} makes of the file C{configuration}.
 
-
-def _ini(configuration: str, unknown: Collection[str]) -> str:
-    """What C{mailgate import-nginx} is to make of the file C{configuration}."""
-    with open(configuration) as file:
-        main, _, mail = file.read().partition("mail {")
-    log = re.findall("error_log (.*);", main)[0]
-    sections = [f"[mailgate]\nerror_log = {log}\n\n[mail]\nxclient = on\n"]
-    for name, value in (("unlisted_auth", "on"), ("auth_http_missing_status", "accept")):
-        if name not in unknown:
-            sections[0] += f"{name} = {value}\n"
-    for number, block in enumerate(mail.split("server {")):
-        options: dict[str, list[str]] = {}
-        for statement in re.split("[;}]", block):
-            name, *words = shlex.split(statement) or [""]
-            if name and name not in unknown:
-                items = options.setdefault(name, [])
-                items.extend(words if name in _LISTS else [" ".join(word for word in words if word not in unknown)])
-        section = "".join(f"{name} =\n    " + "\n    ".join(items) + "\n" for name, items in options.items())
-        sections.append((f"\n[server s{number}]\n" if number else "") + section)
-    return "".join(sections)
+    @raise AssertionError: something of mail is not carried over.
+    """
+    imported = importNginx(configuration)
+    lost = [str(remark) for remark in imported.remarks if "not needed" not in str(remark)]
+    if lost != [line for line in lost if any(f": {name}: " in line for name in ELSEWHERE)]:
+        raise AssertionError("\n".join(lost))
+    return imported.text
