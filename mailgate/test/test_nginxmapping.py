@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from attrs import fields, frozen
@@ -15,17 +15,12 @@ from crossplane.analyzer import DIRECTIVES, NGX_MAIL_MAIN_CONF, NGX_MAIL_SRV_CON
 from twisted.trial.unittest import SynchronousTestCase
 
 from mailgate.config import GatewaySettings, knownDirectives, parse
-from mailgate.directives import Level
+from mailgate.directives import ConfigurationError, Level
 from mailgate.nginxconf import _NEWER as NEWER
 from mailgate.nginximport import importNginx
 from mailgate.nginxmapping import NGINX_DEFAULTS
 from mailgate.sandbox.certificate import ensureCertificate
-
-PENDING: set[str] = set()
-"""
-What mailgate does not have yet: rows below, or of L{NGINX_DEFAULTS}, by their titles. L{PendingTests} fails
-when it has one.
-"""
+from mailgate.test.test_documentation import MISSING, document
 
 NEVER = {"ssl_session_ticket_key"}
 """What mailgate refuses."""
@@ -39,24 +34,18 @@ SERVER = (Level.SERVER,)
 class Row:
     """
     C{nginx}, at each of C{levels}, means what C{ini} says in an ini file; FOLDER is that of nginx.conf. C{protocol} is
-    that of the server that it is tried with, C{name} what it is about, if that is not the first word's directive.
+    that of the server that it is tried with.
     """
 
     nginx: str
     ini: str
     levels: tuple[Level, ...] = BOTH
     protocol: str = "imap"
-    name: str = ""
 
     @property
     def option(self) -> str:
         """The directive."""
         return self.nginx.split()[0]
-
-    @property
-    def title(self) -> str:
-        """What L{PENDING} calls it."""
-        return self.name or self.option
 
 
 ROWS = (
@@ -69,9 +58,8 @@ ROWS = (
         "listen 1143 proxy_protocol bind backlog=64 rcvbuf=8k sndbuf=16k so_keepalive=30m::10;",
         "listen = 1143 proxy_protocol bind backlog=64 rcvbuf=8k sndbuf=16k so_keepalive=30m::10",
         SERVER,
-        name="listen parameters",
     ),
-    Row("listen [::]:1143 ipv6only=off;", "listen = [::]:1143 ipv6only=off", SERVER, name="listen parameters"),
+    Row("listen [::]:1143 ipv6only=off;", "listen = [::]:1143 ipv6only=off", SERVER),
     Row("protocol pop3; protocol smtp;", "protocol = smtp", SERVER),
     Row("server_name mail.example.com;", "server_name = mail.example.com"),
     Row("timeout 1m30s;", "timeout = 90s"),
@@ -79,7 +67,7 @@ ROWS = (
     Row("max_commands 100;", "max_commands = 100"),
     Row("resolver 127.0.0.1 [::1]:5353 valid=5m ipv6=off;", "resolver = 127.0.0.1 [::1]:5353 valid=5m ipv6=off"),
     Row("resolver_timeout 5s;", "resolver_timeout = 5s"),
-    Row("error_log /log/a; error_log b warn;", "error_log =\n /log/a error\n PREFIX/b warn", name="error_log in mail"),
+    Row("error_log /log/a; error_log b warn;", "error_log =\n /log/a error\n PREFIX/b warn"),
     # auth_http
     Row("auth_http localhost:9000/cgi?a=%20;", "auth_http = http://localhost:9000/cgi?a=%20"),
     Row("auth_http a/b; auth_http unix:/run/auth:/x;", "auth_http = unix:/run/auth:/x"),
@@ -116,8 +104,8 @@ ROWS = (
         "ssl_certificate_key a.key; ssl_certificate_key /b.key;",
         "ssl_certificate_key =\n FOLDER/a.key\n /b.key",
     ),
-    Row('ssl_certificate "data:a\nb";', "ssl_certificate = data:a\\nb", name="ssl_certificate with data"),
-    Row('ssl_certificate_key "data:a\nb";', "ssl_certificate_key = data:a\\nb", name="ssl_certificate_key with data"),
+    Row('ssl_certificate "data:a\nb";', "ssl_certificate = data:a\\nb"),
+    Row('ssl_certificate_key "data:a\nb";', "ssl_certificate_key = data:a\\nb"),
     Row("ssl_password_file phrases;", "ssl_password_file = FOLDER/phrases"),
     Row("ssl_protocols TLSv1.1; ssl_protocols tlsv1.3;", "ssl_protocols = TLSv1.1 TLSv1.3"),
     Row('ssl_ciphers "HIGH:!aNULL";', "ssl_ciphers = HIGH:!aNULL"),
@@ -129,7 +117,7 @@ ROWS = (
         "ssl_session_cache = builtin:9 shared:SSL:10m",
     ),
     Row("ssl_session_timeout 1d;", "ssl_session_timeout = 24h"),
-    Row("ssl_session_timeout 1y2M;", "ssl_session_timeout = 1y2M", name="ssl_session_timeout with years"),
+    Row("ssl_session_timeout 1y2M;", "ssl_session_timeout = 1y2M"),
     Row("ssl_session_tickets off;", "ssl_session_tickets = off"),
     Row("ssl_verify_client optional_no_ca;", "ssl_verify_client = optional_no_ca"),
     Row("ssl_verify_depth 3;", "ssl_verify_depth = 3"),
@@ -150,7 +138,6 @@ ROWS = (
         "error_log syslog:server=127.0.0.1,tag=mail info;",
         "error_log = syslog:server=127.0.0.1,tag=mail info",
         MAIN,
-        name="syslog",
     ),
     Row("user root;", "user = root", MAIN),
     Row("worker_rlimit_nofile 1024;", "worker_rlimit_nofile = 1024", MAIN),
@@ -158,23 +145,6 @@ ROWS = (
 )
 
 PORTS = {"imap": 143, "pop3": 110, "smtp": 25}
-
-
-def isReady(row: Row) -> bool:
-    """Whether mailgate has what C{row} is about."""
-    option = "use" if row.option == "events" else row.option
-    for level in row.levels:
-        known = knownDirectives(level).get(option)
-        if known is None:
-            return False
-        try:
-            value = known.parse(row.ini.partition(" =")[2].strip(), "/")
-        except ValueError:
-            return False
-        # Who does not know data takes them for the name of a file.
-        if row.title.endswith("with data") and "/data:" in repr(value):
-            return False
-    return True
 
 
 class MappingCase(SynchronousTestCase):
@@ -205,20 +175,9 @@ class MappingCase(SynchronousTestCase):
         tls["ini"] = "\n".join(f"{name} = {path}" for name, path in files)
         return text.replace("{TLS}", tls[form]).replace("FOLDER", self.folder).replace("PREFIX", self.prefix)
 
-
-def comparable(settings: GatewaySettings) -> Any:
-    """What is to be equal."""
-    servers = [(server.protocol, server.listen, dict(server.groups)) for server in settings.servers]
-    others = {known.name for known in fields(GatewaySettings)} - {"servers", "file", "warnings"}
-    return servers, {name: getattr(settings, name) for name in others}
-
-
-class RoundTripTests(MappingCase):
-    """L{ROWS}."""
-
     def direct(self, row: Row, level: Level, added: str) -> Any:
         """The settings of an ini file that says C{added} at C{level}."""
-        defaults = {default.name: default.value for default in NGINX_DEFAULTS if default.name not in PENDING}
+        defaults = {default.name: default.value for default in NGINX_DEFAULTS}
         sections = {
             Level.MAILGATE: {"error_log": f"{self.prefix}/logs/error.log error"},
             Level.MAIL: {"auth_http": "127.0.0.1:9", **defaults},
@@ -243,6 +202,17 @@ class RoundTripTests(MappingCase):
         server = f"{listen} protocol {row.protocol}; {server}"
         return f"{events} {main}\nmail {{ auth_http 127.0.0.1:9; {mail}\n server {{ {server} }} }}\n"
 
+
+def comparable(settings: GatewaySettings) -> Any:
+    """What is to be equal."""
+    servers = [(server.protocol, server.listen, dict(server.groups)) for server in settings.servers]
+    others = {known.name for known in fields(GatewaySettings)} - {"servers", "file", "warnings"}
+    return servers, {name: getattr(settings, name) for name in others}
+
+
+class RoundTripTests(MappingCase):
+    """L{ROWS}."""
+
     def test_rows(self) -> None:
         """Through nginx's syntax the settings are those of an ini file that says the same."""
         for row, level in self.places():
@@ -258,7 +228,7 @@ class RoundTripTests(MappingCase):
 
     def places(self) -> Iterator[tuple[Row, Level]]:
         """Each row, at each of its levels."""
-        yield from ((row, level) for row in ROWS for level in row.levels if row.title not in PENDING)
+        yield from ((row, level) for row in ROWS for level in row.levels)
 
     def test_complete(self) -> None:
         """Every directive of nginx's mail that crossplane knows, or that is told to it, has a row."""
@@ -268,30 +238,84 @@ class RoundTripTests(MappingCase):
         self.assertEqual(nginx - shown - {"server", "include"}, NEVER)
 
 
-class PendingTests(SynchronousTestCase):
-    """L{PENDING}."""
-
-    def test_stale(self) -> None:
-        """What mailgate has is not called pending."""
-        ready = {row.title for row in ROWS if isReady(row)}
-        ready |= {default.name for default in NGINX_DEFAULTS if default.name in knownDirectives(Level.MAIL)}
-        self.assertEqual(PENDING & ready, set(), "strike these from PENDING")
-
-    def test_known(self) -> None:
-        """All that is called pending is a row, or a default."""
-        titles = {row.title for row in ROWS} | {default.name for default in NGINX_DEFAULTS}
-        self.assertEqual(PENDING - titles, set())
-
-
 class DefaultsTests(MappingCase):
     """L{NGINX_DEFAULTS}."""
 
     def test_differ(self) -> None:
         """Each is another than mailgate's default, and good."""
         for default in NGINX_DEFAULTS:
-            if default.name in PENDING:
-                continue
             known = knownDirectives(Level.MAIL)[default.name]
             assert known.group is not None
             ours = getattr(fields(known.group), known.field).default
             self.assertNotEqual(known.parse(default.value, "/"), ours, default.name)
+
+
+STATES = ("as nginx", "as freenginx", "differs", "other form", "other default", "other values", "no effect", "refused")
+
+TABLE: dict[str, str] = (
+    dict(re.findall(r"^   \* - ``(\w+)``\n     - (.+)$", document("docs", "nginx.rst"), re.MULTILINE))
+    if MISSING is None
+    else {}
+)
+"""The directives in docs/nginx.rst, and what it says of each."""
+
+
+class TableTests(MappingCase):
+    """The table of docs/nginx.rst; each of its rows has a test, which is added below."""
+
+    skip = MISSING
+
+    def test_complete(self) -> None:
+        """It has every directive of nginx's mail, and what of its main context can be carried over."""
+        mask = NGX_MAIL_MAIN_CONF | NGX_MAIL_SRV_CONF
+        nginx = {name for name, masks in DIRECTIVES.items() if any(single & mask for single in masks)} - {"include"}
+        main = {"mail", "error_log", "user", "worker_rlimit_nofile", "use"}
+        self.assertEqual(set(TABLE), nginx | set(NEWER) | main)
+
+    def test_states(self) -> None:
+        """The states are those that are explained."""
+        self.assertLessEqual(set(TABLE.values()), set(STATES))
+
+    def checkRefused(self, name: str) -> None:
+        """C{name} stops the start, with a reason, and the importer lists it."""
+        key = self.write("key", "k" * 80)
+        tls = self.fill("{TLS}", "ini")
+        ini = f"[server x]\nprotocol = imap\nlisten = 143 ssl\nauth_http = a:1\n{tls}\n{name} = {key}\n"
+        (problem,) = self.assertRaises(ConfigurationError, parse, ini).problems
+        self.assertEqual(problem.option, name)
+        server = f"server {{ listen 143 ssl; {self.fill('{TLS}', 'nginx')} {name} key; }}"
+        imported = importNginx(
+            self.write("nginx.conf", f"events {{ }} mail {{ auth_http a:1; {server} }}"), self.prefix
+        )
+        (remark,) = imported.remarks
+        self.assertIn(f"nginx.conf:1: {name}: not carried over: ", str(remark))
+
+    def checkCarried(self, name: str) -> None:
+        """C{name} is known by that name, at the levels that it has in nginx, and is what the ini file says."""
+        option = "events" if name == "use" else name
+        rows = [row for row in ROWS if re.search(rf"(?:^|; ){option} ", row.nginx)]
+        self.assertTrue(rows)
+        for row in rows:
+            for level in row.levels:
+                self.assertIn(name, knownDirectives(level))
+                self.assertEqual(
+                    comparable(self.imported(self.nginx(row, level))),
+                    self.direct(row, level, row.ini),
+                )
+
+
+def _rowTest(name: str, state: str) -> Callable[[TableTests], None]:
+    def test(self: TableTests) -> None:
+        if name in ("mail", "server"):
+            self.assertIn(name, [level.value for level in Level])
+        elif state == "refused":
+            self.checkRefused(name)
+        else:
+            self.checkCarried(name)
+
+    test.__doc__ = f"C{{{name}}}: {state}."
+    return test
+
+
+for _name, _state in TABLE.items():
+    setattr(TableTests, f"test_{_name}", _rowTest(_name, _state))
