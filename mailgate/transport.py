@@ -148,7 +148,7 @@ class StreamTransport:
         except BlockingIOError:
             return
         except OSError as error:
-            self.connectionLost(Failure(ConnectionLost(error)))
+            self.connectionLost(Failure(ConnectionLost(str(error))))
             return
         if self.tls is not None:
             self.tls.received(data)
@@ -220,7 +220,7 @@ class StreamTransport:
     def _broken(self, error: OSError) -> None:
         """Nothing can be written any more. Not told at once: whoever writes does not expect to lose the connection."""
         self._writeEnded = True
-        failure = Failure(ConnectionLost(error))
+        failure = Failure(ConnectionLost(str(error)))
         self.poller.soon(lambda: self.connectionLost(failure))
 
     def _flush(self) -> None:
@@ -232,7 +232,7 @@ class StreamTransport:
             except BlockingIOError:
                 return
             except OSError as error:
-                self.connectionLost(Failure(ConnectionLost(error)))
+                self.connectionLost(Failure(ConnectionLost(str(error))))
                 return
             self._waitingSize -= sent
             if sent < len(data):
