@@ -74,6 +74,11 @@ def reset(fd: int, family: int) -> None:
     ask(fd, family, "setsockopt", socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
 
 
+def _lost(error: OSError) -> Failure:
+    # Twisted's exception has no text where its argument is not one.
+    return Failure(ConnectionLost(str(error)))
+
+
 @implementer(ITCPTransport, ITLSTransport, IPushProducer, IConsumer)
 class StreamTransport:
     """
@@ -148,7 +153,7 @@ class StreamTransport:
         except BlockingIOError:
             return
         except OSError as error:
-            self.connectionLost(Failure(ConnectionLost(str(error))))
+            self.connectionLost(_lost(error))
             return
         if self.tls is not None:
             self.tls.received(data)
@@ -220,7 +225,7 @@ class StreamTransport:
     def _broken(self, error: OSError) -> None:
         """Nothing can be written any more. Not told at once: whoever writes does not expect to lose the connection."""
         self._writeEnded = True
-        failure = Failure(ConnectionLost(str(error)))
+        failure = _lost(error)
         self.poller.soon(lambda: self.connectionLost(failure))
 
     def _flush(self) -> None:
@@ -232,7 +237,7 @@ class StreamTransport:
             except BlockingIOError:
                 return
             except OSError as error:
-                self.connectionLost(Failure(ConnectionLost(str(error))))
+                self.connectionLost(_lost(error))
                 return
             self._waitingSize -= sent
             if sent < len(data):
