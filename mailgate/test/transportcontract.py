@@ -407,10 +407,10 @@ class Bench(Mixin):
         return near, Peer(self.turn, far)
 
     async def assertLost(self, near: Any, kind: type[BaseException] | tuple[type[BaseException], ...]) -> None:
-        """C{near} loses its connection for a reason of C{kind}, which a log can tell of."""
+        """C{near} loses its connection for a reason of C{kind}, which can be told."""
         await self.untilTold(near, "lost")
         self.assertIsInstance(near.reason, kind)
-        self.assertNotEqual(str(near.reason), "")
+        self.assertTrue(str(near.reason))
 
     async def assertReset(self, peer: Peer) -> None:
         """C{peer} meets no end of file but a reset, where there are any."""
