@@ -4,6 +4,7 @@ Tests for L{mailgate.journal}.
 
 from __future__ import annotations
 
+import builtins
 import io
 import os
 import sys
@@ -359,6 +360,16 @@ class FileTests(SynchronousTestCase):
         self.assertEqual([line.split("] ")[1] for line in self.read().splitlines()], ["three"])
         self.path += ".1"
         self.assertEqual([line.split("] ")[1] for line in self.read().splitlines()], ["one", "two"])
+
+    def test_reopenSame(self):
+        """A file that still has its name is not opened: one who may not any more goes on with it all the same."""
+        logs = ErrorLogs(self.stderr)
+        journal = Journal(observer=logs.observer([ErrorLog(self.path)]))
+        opened: list[object] = []
+        self.patch(builtins, "open", lambda *arguments, **options: opened.append(arguments))
+        self.assertEqual(list(logs.reopen()), [])
+        self.assertEqual(opened, [])
+        journal.error("told")
 
     def test_reopenRefused(self):
         """One that cannot be opened any more is told of, and goes on where it is; the others are opened."""
