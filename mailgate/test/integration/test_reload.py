@@ -279,6 +279,7 @@ class EndTests(ReloadTestCase):
         self.gateway.signal(signal.SIGQUIT)
         for client in before:
             self.assertEqual(client.rest(), GOODBYE[client.address.protocol])
+            client.close()
         for port in self.ports.values():
             self.assertFalse(accepts(port))
         for client in after:
