@@ -400,6 +400,29 @@ class FileTests(ReloadTestCase):
         self.assertIn(f"ssl_certificate = {self.pair.certificate}: cannot be loaded", self.gateway.log())
         self.assertServes(self.loggedIn("imap", "implicit"))
 
+    def test_accounts(self):
+        """A file of accounts that changes counts at the next login, for clients of before a reload and after it."""
+        path = os.path.join(self.folder, "accounts")
+
+        def write(password: str) -> None:
+            with open(f"{path}.new", "w", encoding="ascii") as opened:
+                opened.write(f"{USER}:{{PLAIN}}{password}::::::host=127.0.0.1 port={self.sandbox['imap']}\n")
+            os.rename(f"{path}.new", path)
+
+        write("another")
+        port = freePort()
+        self.start(self.ini(more=f"[server more]\nprotocol = imap\nauth_file = {path}\nlisten = 127.0.0.1:{port}\n"))
+        old = self.client("imap", port=port)
+        self.reload()
+        new = self.client("imap", port=port)
+        for client in (old, new):
+            self.assertTrue(client.login(USER, PASSWORD).startswith(b"NO"))
+        write(PASSWORD)
+        for client in (old, new):
+            # Within a second it does not look again.
+            waitUntil(lambda client=client: client.login(USER, PASSWORD).startswith(b"OK"), "it is read")
+        self.assertEqual(self.gateway.log().count("the configuration is reloaded"), 1)
+
     def test_asUser(self):
         """
         One that has become its user, who may not read the key, says at the start that it will not reload, says so again
