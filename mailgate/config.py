@@ -35,10 +35,12 @@ from mailgate.directives import (
     nearest,
     repeatedWords,
 )
+from mailgate.draining import DrainSettings
 from mailgate.interfaces import AuthenticatorKind
 from mailgate.journal import LogSettings
 from mailgate.leanreactor import EventSettings
 from mailgate.listen import ListenSettings
+from mailgate.pidfile import PIDSettings
 from mailgate.privileges import ProcessSettings
 from mailgate.registry import (
     AUTHENTICATORS,
@@ -74,6 +76,8 @@ class GatewaySettings:
     log: LogSettings = LogSettings()
     events: EventSettings = EventSettings()
     process: ProcessSettings = ProcessSettings()
+    pid: PIDSettings = PIDSettings()
+    draining: DrainSettings = DrainSettings()
     sandbox: SandboxSettings | None = None
     file: str = "gateway.ini"
     warnings: tuple[Problem, ...] = ()
@@ -170,10 +174,10 @@ class _Reading:
             self._problem("mail", "", "there is no [server NAME] section")
         self._checkAddresses(servers)
         self.problems.extend(cacheConflicts(servers))
-        log, events, rights = (_make(group, process) for group in (LogSettings, EventSettings, ProcessSettings))
+        log, events, rights, pid, draining = (_make(group, process) for group in PROCESS_SETTINGS)
         warnings = [*self.warnings, *log.warnings(self._file), *rights.warnings(self._file)]
         warnings += [warning for server in servers for warning in _remarks(server, "warnings")]
-        return GatewaySettings(tuple(servers), log, events, rights, sandbox, self._file, tuple(warnings))
+        return GatewaySettings(tuple(servers), log, events, rights, pid, draining, sandbox, self._file, tuple(warnings))
 
     def _problem(self, section: str, option: str, message: str, value: str | None = None) -> None:
         self.problems.append(Problem(self._file, message, section, option, value))

@@ -250,6 +250,8 @@ class Trouble(Enum):
     """The client's certificate will not do. The connection ends with it."""
     NO_CERTIFICATE = "no certificate"
     """The client has shown none, and has to. The connection ends with it."""
+    STOPPING = "stopping"
+    """The gateway goes down. The connection ends with it."""
 
 
 @frozen

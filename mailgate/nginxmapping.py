@@ -113,7 +113,7 @@ _ELSEWHERE = {
     "debug_points": "it is for nginx's developers",
     "env": "mailgate has the environment that it is started with",
     "http": "mailgate is a gateway for mail: leave it to nginx",
-    "pid": "twistd --pidfile names that file",
+    "pid": "nginx writes that file: name another one in [mailgate]",
     "ssl_engine": "mailgate does not use OpenSSL's engines",
     "stream": "mailgate is a gateway for mail: leave it to nginx",
     "worker_connections": "only the limit of open files bounds the number of connections",
@@ -121,7 +121,6 @@ _ELSEWHERE = {
     "worker_priority": "Nice= of systemd says that",
     "worker_processes": "mailgate runs one process",
     "worker_rlimit_core": "LimitCORE= of systemd says that",
-    "worker_shutdown_timeout": "mailgate closes all connections when it stops",
     "working_directory": "twistd --rundir says that",
 }
 """Directives outside of mail that are somebody else's to honour."""
@@ -219,7 +218,7 @@ class Mapping:
             self._tell(statement, "not needed: mailgate runs one process")
         elif name == "use" and statement.args != ("epoll",):
             self._tell(statement, "not needed: mailgate takes epoll where the system has it")
-        elif name in _known(Level.MAILGATE):
+        elif name in _known(Level.MAILGATE) and name not in _ELSEWHERE:
             self._carry(self.process, statement)
         elif name in _NOT_NEEDED:
             self._tell(statement, f"not needed: {_NOT_NEEDED[name]}")

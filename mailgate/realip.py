@@ -193,10 +193,13 @@ class HeaderReader(Protocol):
         self.session.conclude(outcome)
         self.transport.loseConnection()
 
-    def stop(self) -> None:
+    def dismiss(self) -> None:
         """The gateway goes down."""
-        self._stopWaiting()
-        self.session.conclude(Outcome.STOPPED)
+        self._end(Outcome.STOPPED)
+
+    def stop(self) -> None:
+        """The gateway goes down, and waits no longer."""
+        self.dismiss()
         self.transport.abortConnection()
 
     def _stopWaiting(self) -> None:

@@ -235,8 +235,12 @@ class ProxyServer(SASLServer):
         self.transport.loseConnection()
         self._deadline = self.clock.callLater(self.dialogue.timeout, self.transport.abortConnection)
 
+    def dismiss(self) -> None:
+        """The gateway goes down: say so, where anything can be said, and close."""
+        self.end(Outcome.STOPPED, self.goodbye(Trouble.STOPPING))
+
     def stop(self) -> None:
-        """The gateway goes down: end this connection now."""
+        """The gateway goes down, and waits no longer: end this connection now."""
         self.end(Outcome.STOPPED)
         self.transport.abortConnection()
 

@@ -149,6 +149,7 @@ class IMAP4Server(ProxyServer):
         Trouble.TIMEOUT: b"* BYE Timeout, closing connection",
         Trouble.CERTIFICATE: b"* BYE SSL certificate error",
         Trouble.NO_CERTIFICATE: b"* BYE No required SSL certificate",
+        Trouble.STOPPING: b"* BYE Gateway is shutting down, closing connection",
     }
 
     _parser: CommandParser | None = None

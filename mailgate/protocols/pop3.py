@@ -65,6 +65,7 @@ class POP3Server(ProxyServer):
         Trouble.TIMEOUT: b"-ERR Timeout, closing connection",
         Trouble.CERTIFICATE: b"-ERR SSL certificate error",
         Trouble.NO_CERTIFICATE: b"-ERR No required SSL certificate",
+        Trouble.STOPPING: b"-ERR [SYS/TEMP] Gateway is shutting down, closing connection",
     }
 
     _user: bytes | None = None

@@ -91,6 +91,7 @@ class SMTPServer(ProxyServer):
         Trouble.TIMEOUT: b"421 4.4.2 Timeout, closing connection",
         Trouble.CERTIFICATE: b"421 4.7.1 SSL certificate error",
         Trouble.NO_CERTIFICATE: b"421 4.7.1 No required SSL certificate",
+        Trouble.STOPPING: b"421 4.3.2 Gateway is shutting down, closing connection",
     }
     wordingWithoutLogin = {
         Trouble.DENIED: b"550 5.7.1 Recipient refused",

@@ -22,16 +22,17 @@ LAYERS = (
     # where events may go
     "syslog",
     # the package itself, and what only needs one of those
-    "mailgate listen journal privileges dialogue sasl authdialect passwords tlsengine httpagent proxyprotocol"
+    "mailgate listen journal privileges pidfile dialogue sasl authdialect passwords tlsengine httpagent proxyprotocol"
     " tlsfiles clientcertificate resolver sandbox.settings sandbox.search sandbox.structure",
     # TLS: a command at a time, a server's context, all that can be said of it
     "sslconf",
     "servertls",
     "tls",
     # the ledger, the extension points, what auth_http and auth_file say; TLS upon descriptors
-    "session interfaces authhttp authpresets accounts tlslayer nameservers sandbox.mailbox sandbox.welcome",
-    # how bytes move; connections upon descriptors
-    "relay authcache transport reversedns sandbox.account sandbox.imap4",
+    "listensockets session interfaces authhttp authpresets accounts tlslayer nameservers"
+    " sandbox.mailbox sandbox.welcome",
+    # how bytes move; connections upon descriptors; how connections end
+    "relay draining authcache transport reversedns sandbox.account sandbox.imap4",
     # lines out of them; the backend's side; who makes such connections, and relays between them
     "framing client port connecting relayend authsettings sandbox.pop3 sandbox.smtp sandbox.authhttp",
     # SASL on the client's side; all of those in one reactor
@@ -49,7 +50,8 @@ LAYERS = (
     # the ini file
     "config",
     # what runs
-    "service",
+    "service watching signals exitstatus",
+    "generations",
     "tap",
     # nginx.conf into an ini file
     "nginxconf nginxvalues",
@@ -194,7 +196,7 @@ class LayersTests(SynchronousTestCase):
             if not name.startswith("sandbox")
             and any(other.startswith("sandbox") for other in imported(source, sources.keys()))
         }
-        self.assertEqual(knowing - {"registry", "config", "service", "tap"}, set())
+        self.assertEqual(knowing - {"registry", "config", "service", "generations", "tap"}, set())
 
     def test_noTests(self):
         """Nothing outside of the tests imports them."""

@@ -313,6 +313,18 @@ class HeaderTests(SynchronousTestCase):
         conversation.transport.lose()
         self.assertIn("outcome gateway stopped", conversation.logged()[-1])
 
+    def test_dismissed(self) -> None:
+        """It can drain, too: nothing is said to who has not said where it comes from, and what it says is not heard."""
+        conversation = converse()
+        conversation.server.dismiss()
+        self.assertTrue(conversation.transport.disconnecting)
+        self.assertFalse(conversation.transport.aborted)
+        conversation.send(TEXT4 + b"QUIT\r\n")
+        self.assertEqual(conversation.transport.value(), b"")
+        conversation.transport.lose()
+        self.assertIn("outcome gateway stopped", conversation.logged()[-1])
+        self.assertEqual(conversation.clock.getDelayedCalls(), [])
+
     def test_started(self) -> None:
         """The story begins with the connection, not with the header's end."""
         conversation = converse()

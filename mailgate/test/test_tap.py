@@ -9,6 +9,7 @@ import grp
 import io
 import os
 import pwd
+import signal
 import socket
 import sys
 
@@ -17,9 +18,11 @@ from twisted.internet.defer import Deferred
 from twisted.logger import ILogObserver, Logger, LogLevel, capturedLogs, formatEvent, globalLogPublisher
 from twisted.python.usage import UsageError
 from twisted.trial.unittest import SynchronousTestCase, TestCase
+from zope.interface.verify import verifyObject
 
 from mailgate import tap
-from mailgate.service import Gateway
+from mailgate.exitstatus import CUT
+from mailgate.interfaces import IGenerations
 from mailgate.tap import BAD_CONFIGURATION, CANNOT_LISTEN, Options, makeService, tuneCollector
 from mailgate.test.integration.daemon import freePort
 
@@ -32,6 +35,8 @@ auth_http = http://127.0.0.1:9/auth
 protocol = imap
 listen = 127.0.0.1:{port}
 """
+
+SIGNALS = (signal.SIGHUP, signal.SIGQUIT, signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 
 
 class OptionsTests(SynchronousTestCase):
@@ -117,17 +122,17 @@ class MakeServiceTests(TapCase):
     """Tests for L{makeService}."""
 
     def test_service(self):
-        """It gives a service that holds the gateway."""
+        """It gives a service that holds the gateway, and those that will follow it."""
         service = self.make()
         self.assertTrue(IService.providedBy(service))
-        (gateway,) = IServiceCollection(service)
-        self.assertIsInstance(gateway, Gateway)
-        self.assertEqual(gateway.settings.servers[0].name, "imap")
+        (generations,) = IServiceCollection(service)
+        self.assertTrue(verifyObject(IGenerations, generations))
+        self.assertEqual(generations.gateway.settings.servers[0].name, "imap")
 
     def test_noSocket(self):
         """No socket is opened: twistd has yet to fork."""
-        (gateway,) = self.make()
-        self.assertIsNone(gateway.listeners[0].port)
+        (generations,) = self.make()
+        self.assertIsNone(generations.gateway.listeners[0].port)
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind(("127.0.0.1", self.port))
@@ -282,6 +287,46 @@ class StartTests(TapCase):
             (line,) = self.assertExits(CANNOT_LISTEN, service.privilegedStartService)
         self.assertIn(f"127.0.0.1:{taken}", line)
 
+    async def test_pid(self):
+        """The file C{pid} names the process as soon as its ports are bound, and is gone when it has stopped."""
+        path = os.path.join(self.folder, "gateway.pid")
+        service = self.make(GOOD.replace("[mailgate]", f"[mailgate]\npid = {path}"))
+        self.assertFalse(os.path.exists(path))
+        service.privilegedStartService()
+        with open(path, encoding="ascii") as opened:
+            self.assertEqual(opened.read(), f"{os.getpid()}\n")
+        service.startService()
+        await service.stopService()
+        self.assertFalse(os.path.exists(path))
+
+    def test_unwritablePID(self):
+        """One that cannot be written ends the process with 71, and one line."""
+        service = self.make(GOOD.replace("[mailgate]", "[mailgate]\npid = /nowhere/gateway.pid"))
+        self.addCleanup(service.stopService)
+        (line,) = self.assertExits(CANNOT_LISTEN, service.privilegedStartService)
+        self.assertIn("[mailgate] pid = /nowhere/gateway.pid: cannot be written: No such file", line)
+
+    async def test_signals(self):
+        """It takes the signals over while it runs, and not after that."""
+        before = [signal.getsignal(number) for number in SIGNALS]
+        service = self.make()
+        service.startService()
+        self.assertEqual([number for number in SIGNALS if signal.getsignal(number) in before], [])
+        await service.stopService()
+        self.assertEqual([signal.getsignal(number) for number in SIGNALS], before)
+
+    async def test_statusOfNobody(self):
+        """Where nobody was cut nothing is done about the exit status; where somebody was, it is told so."""
+        statuses = []
+        self.patch(tap, "endWith", statuses.append)
+        for cut in (0, 1):
+            service = self.make()
+            service.startService()
+            (generations,) = service
+            self.patch(generations.gateway._draining, "cut", cut)
+            await service.stopService()
+        self.assertEqual(statuses, [CUT])
+
     async def test_quiet(self):
         """A gateway of one's own prints nothing."""
         service = self.make()
@@ -328,7 +373,8 @@ class UserTests(TapCase):
     def starting(self, text=None):
         """What is bound when it becomes the user, started with and without privileges, and what it says of that."""
         service = self.make(self.text if text is None else text)
-        (gateway,) = service
+        (generations,) = service
+        gateway = generations.gateway
         bound = []
         self.patch(tap, "becomeUser", lambda user: bound.append((user.name, gateway.listeners[0].port is not None)))
         self.addCleanup(service.stopService)
@@ -405,6 +451,19 @@ class UserTests(TapCase):
             self.assertEqual(len(warnings), len(expected))
             for warning, part in zip(warnings, expected, strict=True):
                 self.assertIn(part, warning)
+            self.successResultOf(service.stopService())
+
+    def test_reload(self):
+        """So is what keeps it from reloading: the configuration itself, certificates and keys."""
+        for readable in (True, False):
+            self.patch(os, "access", lambda path, mode, readable=readable: readable)
+            with capturedLogs() as events:
+                service, _ = self.starting()
+                service.startService()
+            warnings = [text for text in self.told(events) if "reload" in text]
+            path = os.path.join(self.folder, "gateway.ini")
+            told = f"a reload will be refused, as {self.name} may not read {path}"
+            self.assertEqual(warnings, [] if readable else [told])
             self.successResultOf(service.stopService())
 
 
