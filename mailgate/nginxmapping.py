@@ -113,7 +113,7 @@ _ELSEWHERE = {
     "debug_points": "it is for nginx's developers",
     "env": "mailgate has the environment that it is started with",
     "http": "mailgate is a gateway for mail: leave it to nginx",
-    "pid": "nginx writes that file: name another one in [mailgate]",
+    "pid": "nginx writes that file; name another one in [mailgate]",
     "ssl_engine": "mailgate does not use OpenSSL's engines",
     "stream": "mailgate is a gateway for mail: leave it to nginx",
     "worker_connections": "only the limit of open files bounds the number of connections",
