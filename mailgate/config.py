@@ -50,8 +50,9 @@ from mailgate.registry import (
 from mailgate.sandbox.certificate import ensureCertificate, stateFolder
 from mailgate.sandbox.settings import SandboxSettings
 from mailgate.tls import TLSSettings, usesTLS
+from mailgate.workers import WorkerSettings
 
-__all__ = ["GatewaySettings", "authenticatorKind", "knownDirectives", "load", "parse"]
+__all__ = ["GatewaySettings", "authenticatorKind", "knownDirectives", "load", "parse", "read"]
 
 _GROUPS: tuple[type, ...] = (ListenSettings, *SERVER_SETTINGS, *PROCESS_SETTINGS, SANDBOX_SETTINGS)
 _SECTIONS = {"mailgate": Level.MAILGATE, "mail": Level.MAIL, "sandbox": Level.SANDBOX}
@@ -77,6 +78,7 @@ class GatewaySettings:
     sandbox: SandboxSettings | None = None
     file: str = "gateway.ini"
     warnings: tuple[Problem, ...] = ()
+    workers: WorkerSettings = WorkerSettings()
 
 
 def knownDirectives(level: Level) -> dict[str, Directive]:
@@ -95,14 +97,22 @@ def load(filename: str) -> GatewaySettings:
 
     @raise ConfigurationError: something is wrong with it.
     """
+    return parse(read(filename), filename)
+
+
+def read(filename: str) -> str:
+    """
+    The text of the configuration in C{filename}.
+
+    @raise ConfigurationError: it cannot be read.
+    """
     try:
         with open(filename, encoding="utf-8-sig") as opened:
-            text = opened.read()
+            return opened.read()
     except OSError as error:
         raise ConfigurationError([Problem(filename, f"cannot be read: {error.strerror}")]) from None
     except UnicodeDecodeError:
         raise ConfigurationError([Problem(filename, "is not UTF-8 text")]) from None
-    return parse(text, filename)
 
 
 def parse(text: str, filename: str = "gateway.ini") -> GatewaySettings:
@@ -170,9 +180,11 @@ class _Reading:
             self._problem("mail", "", "there is no [server NAME] section")
         self._checkAddresses(servers)
         log, events, rights = (_make(group, process) for group in (LogSettings, EventSettings, ProcessSettings))
+        workers: WorkerSettings = _make(WorkerSettings, process)
+        self.problems += workers.problems(self._file, servers, sandbox is not None)
         warnings = [*self.warnings, *log.warnings(self._file), *rights.warnings(self._file)]
         warnings += [warning for server in servers for warning in _remarks(server, "warnings")]
-        return GatewaySettings(tuple(servers), log, events, rights, sandbox, self._file, tuple(warnings))
+        return GatewaySettings(tuple(servers), log, events, rights, sandbox, self._file, tuple(warnings), workers)
 
     def _problem(self, section: str, option: str, message: str, value: str | None = None) -> None:
         self.problems.append(Problem(self._file, message, section, option, value))

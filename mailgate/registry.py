@@ -17,6 +17,7 @@ from mailgate.protocols.pop3 import POP3
 from mailgate.protocols.smtp import SMTP
 from mailgate.sandbox.settings import SandboxSettings
 from mailgate.tls import BackendTLSSettings, TLSSettings
+from mailgate.workers import WorkerSettings
 
 __all__ = ["AUTHENTICATORS", "PROCESS_SETTINGS", "PROTOCOLS", "SANDBOX_SETTINGS", "SERVER_SETTINGS"]
 
@@ -37,7 +38,7 @@ SERVER_SETTINGS: tuple[type, ...] = (
 )
 """The settings classes that [mail] and [server …] are read into."""
 
-PROCESS_SETTINGS: tuple[type, ...] = (LogSettings, EventSettings, ProcessSettings)
+PROCESS_SETTINGS: tuple[type, ...] = (LogSettings, EventSettings, ProcessSettings, WorkerSettings)
 """Those that [mailgate] is read into."""
 
 SANDBOX_SETTINGS = SandboxSettings
