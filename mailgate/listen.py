@@ -31,7 +31,7 @@ from mailgate.directives import (
     text,
 )
 
-__all__ = ["ListenSettings", "bind"]
+__all__ = ["ListenSettings", "bind", "setOptions"]
 
 _LONGEST_KEEPALIVE = 32767
 """Seconds, Linux's C{MAX_TCP_KEEPIDLE} and C{MAX_TCP_KEEPINTVL}."""
@@ -192,6 +192,12 @@ def _multipath() -> int:
     if protocol is None:
         raise OSError(errno.EPROTONOSUPPORT, os.strerror(errno.EPROTONOSUPPORT))
     return protocol
+
+
+def setOptions(listening: socket.socket, options: SocketOptions) -> None:
+    """Give C{listening}, whose queue may be in use, those of C{options} that can change while it is."""
+    _set(listening, options)
+    listening.listen(options.backlog)
 
 
 def _set(bound: socket.socket, options: SocketOptions) -> None:

@@ -6,22 +6,28 @@ Where clients arrive: the factory of a server's dialogues, and the sockets they 
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Callable, Iterator, Mapping, Set
 from itertools import count
 from typing import Any
 
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.defer import Deferred, maybeDeferred, succeed
 from twisted.internet.interfaces import IListeningPort
 from twisted.internet.protocol import Factory, Protocol
+from twisted.internet.tcp import Port as TCPPort
+from twisted.internet.unix import Port as UNIXPort
+from twisted.python.failure import Failure
 
 from mailgate.client import Connector, ProxySettings
 from mailgate.dialogue import DialogueSettings, MailProtocol
-from mailgate.directives import ConfigurationError, ListenAddress, ServerSettings
+from mailgate.directives import ListenAddress, ServerSettings
 from mailgate.interfaces import IAuthenticator
 from mailgate.journal import Journal
-from mailgate.listen import bind
+from mailgate.leanreactor import LeanReactor
+from mailgate.listensockets import ListenError, openSocket
 from mailgate.login import Fact
+from mailgate.port import LeanPort
 from mailgate.relay import Relays
 from mailgate.session import STORY
 from mailgate.tls import ServerTLS, TLSSettings
@@ -81,6 +87,8 @@ class ProxyServerFactory(Factory):
         self.tellsSession = Fact.SESSION in facts
         self.sessionNames = sessionNameSource(randomness) if sessionNames is None else sessionNames
         self.connections: set[Any] = set()
+        self.emptied: Callable[[], object] | None = None
+        """Called, if there is one, when the last of them has ended."""
         self.relayEnded: Callable[[Any], None] = self.ended
         """L{ended}, once and for all: each look at a method makes an object, and each relay would keep one."""
 
@@ -92,10 +100,8 @@ class ProxyServerFactory(Factory):
         self.connections.discard(connection)
         if self.journal.wantsInfo:
             self.journal.info(STORY, **connection.session.story(self.clock.seconds()))
-
-
-class ListenError(ConfigurationError):
-    """An address cannot be listened on: it is taken, not of this host, or needs more rights."""
+        if self.emptied is not None and not self.connections:
+            self.emptied()
 
 
 class ByLocalAddress(Factory):
@@ -124,15 +130,35 @@ class _Arrival(Protocol):
         protocol.makeConnection(transport)
 
 
+class _SharedUNIXPort(UNIXPort):
+    """A port of a unix socket that others have, too: its file, and the rights to it, are not this one's business."""
+
+    def startListening(self) -> None:
+        factory: Any = self.factory
+        factory.doStart()
+        shared: Any = self._preexistingSocket
+        self._preexistingSocket = None
+        self.socket, self.fileno = shared, shared.fileno
+        self.connected = True
+        self.numberAccepts = 100
+        self.startReading()
+
+    def connectionLost(self, reason: Failure) -> None:
+        TCPPort.connectionLost(self, reason)
+
+
 class Listener(Service):
     """
     One listening socket, bound when the service starts with the right privileges. C{port} is Twisted's, once bound.
+
+    Where there is a C{shared} socket before that, it is that one, which stays the caller's, and stays open.
 
     Connections are C{factory}'s; at a wildcard those to an address that has a factory in C{specific} are that one's:
     beside the wildcard the system would not let such an address be bound.
     """
 
     port: IListeningPort | None = None
+    shared: socket.socket | None = None
 
     def __init__(
         self,
@@ -154,16 +180,27 @@ class Listener(Service):
         """
         if self.port is not None:
             return
-        try:
-            bound = bind(self.address)
-        except OSError as error:
-            reason = f"cannot be bound: {os.strerror(error.errno) if error.errno else error}"
-            raise ListenError([self.factory.settings.problem("listen", reason, str(self.address))]) from None
         factory = ByLocalAddress(self.factory, self.specific) if self.specific else self.factory
+        bound = openSocket(self.factory.settings, self.address) if self.shared is None else self.shared
         try:
-            self.port = self._reactor.adoptStreamPort(bound.fileno(), bound.family, factory)
+            self.port = self._adopt(bound, factory)
+            # Twisted's port sets a length of the queue of its own.
+            bound.listen(self.address.socket.backlog)
         finally:
-            bound.close()
+            if bound is not self.shared:
+                bound.close()
+
+    def _adopt(self, bound: socket.socket, factory: Factory) -> IListeningPort:
+        port: IListeningPort
+        isShared = bound is self.shared and bound.family == socket.AF_UNIX
+        if isShared and not isinstance(self._reactor, LeanReactor):
+            port = _SharedUNIXPort._fromListeningDescriptor(self._reactor, bound.fileno(), factory)
+            port.startListening()
+            return port
+        port = self._reactor.adoptStreamPort(bound.fileno(), bound.family, factory)
+        if isinstance(port, LeanPort):
+            port.keepsFile = isShared
+        return port
 
     def startService(self) -> None:
         # `twist` starts services without ever calling privilegedStartService.
@@ -172,9 +209,13 @@ class Listener(Service):
 
     def stopService(self) -> Deferred[Any]:
         super().stopService()
+        return self.stopListening()
+
+    def stopListening(self) -> Deferred[Any]:
+        """Accept no more."""
         port, self.port = self.port, None
         if port is None:
-            return maybeDeferred(lambda: None)
+            return succeed(None)
         # Twisted removes a unix socket's file, unless somebody else has, or whom it belongs to we are no longer.
         return maybeDeferred(port.stopListening).addErrback(
             lambda failure: failure.trap(FileNotFoundError, PermissionError) and None

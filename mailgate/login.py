@@ -241,6 +241,8 @@ class Trouble(Enum):
     """A defect of ours. The connection ends with it."""
     TIMEOUT = "timeout"
     """The client said nothing for too long. The connection ends with it."""
+    STOPPING = "stopping"
+    """The gateway goes down. The connection ends with it."""
 
 
 @frozen

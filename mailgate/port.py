@@ -47,6 +47,8 @@ class LeanPort:
         self._listening = False
         self._resting: Any = None
         self._complained = False
+        self.keepsFile = False
+        """Whether the file of a unix socket stays when this stops listening: others have the same socket."""
         # Accepted connections inherit it: one system call less for each.
         self._noDelay = family != socket.AF_UNIX
         if self._noDelay:
@@ -134,7 +136,7 @@ class LeanPort:
             path = self._socket.getsockname()
             self._poller.release(self._socket.detach())
             # As Twisted's; an abstract one, which has bytes for a name, has no file.
-            if self._family == socket.AF_UNIX and isinstance(path, str):
+            if self._family == socket.AF_UNIX and isinstance(path, str) and not self.keepsFile:
                 with suppress(OSError):
                     os.unlink(path)
             self._factory.doStop()

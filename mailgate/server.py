@@ -118,7 +118,7 @@ class ProxyServer(CommandReader):
         self.invalid()
 
     def goodbye(self, trouble: Trouble) -> bytes:
-        """The line for L{Trouble.TIMEOUT} and L{Trouble.INTERNAL}, after which the connection ends."""
+        """The line for a trouble after which the connection ends."""
         return self.wording[trouble] + b"\r\n"
 
     def refuse(self, denial: Denial) -> None:
@@ -233,8 +233,13 @@ class ProxyServer(CommandReader):
         self.transport.loseConnection()
         self._deadline = self.clock.callLater(self.dialogue.timeout, self.transport.abortConnection)
 
+    def dismiss(self) -> None:
+        """The gateway goes down: say so, where anything can be said, and close."""
+        silent = self.session.phase in (Phase.ACCEPT, Phase.PROXY_HEADER)
+        self.end(Outcome.STOPPED, b"" if silent else self.goodbye(Trouble.STOPPING))
+
     def stop(self) -> None:
-        """The gateway goes down: end this connection now."""
+        """The gateway goes down, and waits no longer: end this connection now."""
         self.end(Outcome.STOPPED)
         self.transport.abortConnection()
 

@@ -6,21 +6,22 @@ The gateway as a Twisted service: what `twistd mailgate` runs, and what an appli
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from twisted.application.service import MultiService
-from twisted.internet.defer import Deferred, DeferredList
-from twisted.internet.task import LoopingCall
+from twisted.internet.defer import Deferred, DeferredList, gatherResults
 
 from mailgate.client import Connector, ProxySettings
 from mailgate.config import GatewaySettings, authenticatorKind
 from mailgate.dialogue import DialogueSettings
 from mailgate.directives import ServerSettings
+from mailgate.draining import Draining
 from mailgate.interfaces import IAuthenticator
 from mailgate.journal import ErrorLogs, Journal, ServerLogSettings, leastLevel
 from mailgate.leanreactor import LeanReactor
 from mailgate.listener import Listener, ProxyServerFactory, sessionNameSource
+from mailgate.listensockets import ListeningSockets, ownSockets
 from mailgate.names import NamingReactor
 from mailgate.registry import PROTOCOLS
 from mailgate.relay import Relays
@@ -31,40 +32,30 @@ from mailgate.tlsengine import fastEngineWorks
 
 __all__ = ["Gateway"]
 
-_LAST_MOMENTS = 2.0
-"""Seconds that connections are given to be gone when the gateway stops."""
-
-
-def _sockets(
-    factories: Sequence[ProxyServerFactory],
-) -> Iterator[tuple[ProxyServerFactory, Mapping[str, ProxyServerFactory]]]:
-    """The factories that get a socket of their own, each with those whose addresses its wildcard takes in, by host."""
-    places = {(factory.address.host, factory.address.port) for factory in factories}
-    taken: dict[Any, dict[str, ProxyServerFactory]] = {place: {} for place in places}
-    for factory in factories:
-        wildcard = factory.address.wildcard
-        if wildcard is not None and wildcard in taken and factory.address.host != wildcard[0]:
-            taken[wildcard][factory.address.host] = factory
-    for factory in factories:
-        place = factory.address.host, factory.address.port
-        if factory.address.wildcard in (None, place) or factory.address.wildcard not in places:
-            yield factory, taken[place]
-
-
 class Gateway(MultiService):
     """
     Every server of C{settings}, on C{reactor}: C{Gateway(load("gateway.ini"), reactor).setServiceParent(application)}.
 
     Certificates and users are read at once, sockets are bound when the service starts. It logs to Twisted's log, at
     the level that the process's C{error_log} names, and for servers with an C{error_log} of their own to that, opened
-    at once among C{logs}.
+    at once among C{logs}. It listens on C{sockets}, which stay the caller's and may be given until it starts; without
+    them it binds its own. C{contexts} are those of servers, by name, that have been made before.
 
     @raise ConfigurationError: a server's C{error_log} cannot be opened.
     """
 
-    def __init__(self, settings: GatewaySettings, reactor: Any, logs: ErrorLogs | None = None) -> None:
+    def __init__(
+        self,
+        settings: GatewaySettings,
+        reactor: Any,
+        logs: ErrorLogs | None = None,
+        sockets: ListeningSockets | None = None,
+        contexts: Mapping[str, ServerTLS] | None = None,
+    ) -> None:
         super().__init__()
         self.settings = settings
+        self.sockets = sockets
+        self._contexts = {} if contexts is None else contexts
         self._logs = ErrorLogs() if logs is None else logs
         self._reactor: Any
         self._relays: Relays
@@ -81,8 +72,12 @@ class Gateway(MultiService):
         if settings.sandbox is not None:
             self.addService(SandboxService(settings.sandbox, reactor))
         self._factories = [factory for server in settings.servers for factory in self._factoriesOf(server)]
-        for factory, specific in _sockets(self._factories):
-            listener = Listener(factory.address, factory, self._reactor, specific)
+        # Not the lean reactor, whose clock is coarse.
+        self._draining = Draining(self._factories, reactor)
+        byAddress = {factory.address: factory for factory in self._factories}
+        for address, others in ownSockets(byAddress).items():
+            specific = {other.host: byAddress[other] for other in others}
+            listener = Listener(address, byAddress[address], self._reactor, specific)
             self.listeners.append(listener)
             self.addService(listener)
 
@@ -108,7 +103,9 @@ class Gateway(MultiService):
             journal,
             None if trusted is None else loadTrust(trusted),
         )
-        tls = ServerTLS(server[TLSSettings], server.protocol) if usesTLS(server) else None
+        tls = self._contexts.get(server.name)
+        if tls is None and usesTLS(server):
+            tls = ServerTLS(server[TLSSettings], server.protocol)
         authenticator = kind.build(server, server[ProxySettings].backend, self._naming, journal)
         self._authenticators.append(authenticator)
         facts = kind.facts(server)
@@ -127,7 +124,17 @@ class Gateway(MultiService):
                 sessionNames=self._sessionNames,
             )
 
+    def _share(self) -> None:
+        if self.sockets is not None:
+            for listener in self.listeners:
+                listener.shared = self.sockets.find(listener.address)
+
+    def privilegedStartService(self) -> None:
+        self._share()
+        super().privilegedStartService()
+
     def startService(self) -> None:
+        self._share()
         super().startService()
         for warning in self.settings.warnings:
             self._journal.warn("{reason}", reason=str(warning))
@@ -135,31 +142,37 @@ class Gateway(MultiService):
         if lean and not fastEngineWorks():
             self._journal.warn("this pyOpenSSL has but its public interface for us: TLS takes more CPU and memory")
 
+    def stopListening(self) -> Deferred[None]:
+        """Accept no more; those who are connected go on. The Deferred fires when the ports are closed."""
+        closed = gatherResults([listener.stopListening() for listener in self.listeners])
+        return closed.addCallback(lambda _: None)
+
     @property
     def connections(self) -> list[Any]:
         """The clients that are connected: their dialogues and relays."""
         return [connection for factory in self._factories for connection in factory.connections]
 
+    def drain(self, farewell: bool, patience: float | None, pace: float = 5.0) -> Deferred[int]:
+        """
+        Stop listening, and wait until nobody is connected. With C{farewell} sessions before login are told goodbye in
+        their protocol and end. After C{patience} seconds those that are left are ended, spread over C{pace} seconds:
+        0 is now, and L{None} is to wait for as long as it takes.
+
+        The Deferred fires with how many proxied sessions were cut. A second call ends what the first waits for at the
+        earlier of both times.
+        """
+        closed = self.stopListening()
+        drained = self._draining.begin(farewell, patience, pace)
+        return closed.addCallback(lambda _: drained)
+
     def stopService(self) -> Deferred[Any]:
         """Stop listening and end every connection; the Deferred fires when they are gone."""
         stopped = super().stopService()
-        for connection in self.connections:
-            connection.stop()
+        drained = self.drain(farewell=True, patience=0, pace=0)
         for authenticator in self._authenticators:
             authenticator.close()
-        return DeferredList([stopped, self._emptied()]).addCallback(self._closeRelays)
+        return DeferredList([stopped, drained]).addCallback(self._closeRelays)
 
     def _closeRelays(self, result: Any) -> Any:
         self._relays.close()
         return result
-
-    def _emptied(self) -> Deferred[Any]:
-        deadline = self._reactor.seconds() + _LAST_MOMENTS
-
-        def look() -> None:
-            if not self.connections or self._reactor.seconds() >= deadline:
-                looking.stop()
-
-        looking = LoopingCall(look)
-        looking.clock = self._reactor
-        return looking.start(0.01)

@@ -186,8 +186,13 @@ class StreamRelay:
         client.abort()
         backend.abort()
 
+    def dismiss(self) -> None:
+        """The gateway goes down: end both, each once it has been given what is already on its way."""
+        self.session.conclude(Outcome.STOPPED)
+        self.close()
+
     def stop(self) -> None:
-        """The gateway goes down."""
+        """The gateway goes down, and waits no longer."""
         self.session.conclude(Outcome.STOPPED)
         self.abort()
 

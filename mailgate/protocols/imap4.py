@@ -141,6 +141,7 @@ class IMAP4Server(ProxyServer):
         Trouble.TEMPORARY: b"NO [UNAVAILABLE] Temporary authentication failure, try again later",
         Trouble.INTERNAL: b"* BAD internal server error",
         Trouble.TIMEOUT: b"* BYE Timeout, closing connection",
+        Trouble.STOPPING: b"* BYE Gateway is shutting down, closing connection",
     }
 
     _parser: CommandParser | None = None

@@ -56,6 +56,7 @@ class POP3Server(ProxyServer):
         Trouble.TEMPORARY: b"-ERR [SYS/TEMP] Temporary authentication failure, try again later",
         Trouble.INTERNAL: b"-ERR internal server error",
         Trouble.TIMEOUT: b"-ERR Timeout, closing connection",
+        Trouble.STOPPING: b"-ERR [SYS/TEMP] Gateway is shutting down, closing connection",
     }
 
     _user: bytes | None = None

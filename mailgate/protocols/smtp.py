@@ -69,6 +69,7 @@ class SMTPServer(ProxyServer):
         Trouble.TEMPORARY: b"454 4.7.0 Temporary authentication failure",
         Trouble.INTERNAL: b"451 4.3.2 Internal server error",
         Trouble.TIMEOUT: b"421 4.4.2 Timeout, closing connection",
+        Trouble.STOPPING: b"421 4.3.2 Gateway is shutting down, closing connection",
     }
     wordingWithoutLogin = {
         Trouble.DENIED: b"550 5.7.1 Recipient refused",

@@ -25,9 +25,9 @@ LAYERS = (
     "mailgate listen journal privileges dialogue sasl passwords tls tlsengine httpagent"
     " sandbox.settings sandbox.search sandbox.structure",
     # the ledger, the extension points, what auth_http and auth_file say; TLS upon descriptors
-    "session interfaces authhttp accounts tlslayer sandbox.mailbox sandbox.welcome",
-    # how bytes move; connections upon descriptors
-    "relay authcache transport sandbox.account sandbox.imap4",
+    "listensockets session interfaces authhttp accounts tlslayer sandbox.mailbox sandbox.welcome",
+    # how bytes move; connections upon descriptors; how connections end
+    "relay draining authcache transport sandbox.account sandbox.imap4",
     # lines out of them; the backend's side; who makes such connections, and relays between them
     "framing client port connecting relayend sandbox.pop3 sandbox.smtp sandbox.authhttp",
     # the client's side; all of those in one reactor

@@ -381,7 +381,7 @@ class LifeTests(ProcessCase):
             self.assertEqual(await self.gone(process), 1)
         # twistd shows no more than the first hundred characters.
         told = (process.stdout + process.stderr).decode()
-        self.assertIn("An error has occurred: b'mailgate.listener.ListenError", told)
+        self.assertIn("An error has occurred: b'mailgate.listensockets.ListenError", told)
         with open(os.path.join(self.folder, "gateway.log"), encoding="utf-8") as log:
             self.assertIn(f"listen = 127.0.0.1:{self.ports[1110]}: cannot be bound: Address already in use", log.read())
 

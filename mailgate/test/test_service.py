@@ -23,6 +23,7 @@ from mailgate.config import GatewaySettings, parse
 from mailgate.directives import ConfigurationError
 from mailgate.listener import ListenError
 from mailgate.service import Gateway
+from mailgate.session import Outcome, Session
 from mailgate.test.integration.daemon import freePort
 from mailgate.test.integration.transports import areLean, withTransports
 from mailgate.transport import StreamTransport
@@ -419,7 +420,14 @@ class StopOverReactorTests(StopTests):
 class Stuck:
     """A connection that will not go."""
 
-    stopped = 0
+    stopped = dismissed = 0
+
+    def __init__(self):
+        self.session = Session("imap", "127.0.0.1:143", "192.0.2.1:1", 0.0)
+
+    def dismiss(self):
+        self.dismissed += 1
+        self.session.conclude(Outcome.STOPPED)
 
     def stop(self):
         self.stopped += 1
@@ -481,7 +489,7 @@ class ConstructionTests(SynchronousTestCase):
         self.assertEqual(str(error), place + "cannot be opened: No such file or directory")
 
     def test_patience(self):
-        """A connection that will not end is told to once, and waited for no longer than two seconds."""
+        """A connection that will not end is told to, is cut off then, and waited for no longer than two seconds."""
         gateway, stuck = self.gateway(), Stuck()
         gateway.listeners[0].factory.connections.add(stuck)
         stopped = gateway.stopService()
@@ -489,7 +497,7 @@ class ConstructionTests(SynchronousTestCase):
         self.assertNoResult(stopped)
         self.reactor.pump([0.01] * 60)
         self.successResultOf(stopped)
-        self.assertEqual(stuck.stopped, 1)
+        self.assertEqual((stuck.dismissed, stuck.stopped), (1, 1))
         self.assertEqual(self.reactor.getDelayedCalls(), [])
 
     def test_missingFolder(self):
