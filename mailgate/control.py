@@ -10,7 +10,6 @@ that came from the network is ever in a message.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from enum import Enum
 from typing import Any, TypeAlias
 
@@ -221,18 +220,18 @@ class Lines:
         self._parts: list[bytes] = []
         self._length = 0
 
-    def feed(self, data: bytes) -> Iterator[Message]:
+    def feed(self, data: bytes) -> list[Message]:
         """
         The messages that are whole with C{data}.
 
         @raise ControlError: one is none, or too long.
         """
         *whole, rest = data.split(b"\n")
-        for line in whole:
-            self._parts.append(line)
-            line, self._parts, self._length = b"".join(self._parts), [], 0
-            yield decode(line)
+        if whole:
+            whole[0] = b"".join((*self._parts, whole[0]))
+            self._parts, self._length = [], 0
         self._parts.append(rest)
         self._length += len(rest)
-        if self._length > self._longest:
+        if max([self._length, *map(len, whole)]) > self._longest:
             raise ControlError(f"a message is longer than {self._longest} bytes")
+        return [decode(line) for line in whole]
