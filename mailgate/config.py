@@ -35,10 +35,12 @@ from mailgate.directives import (
     nearest,
     repeatedWords,
 )
+from mailgate.draining import DrainSettings
 from mailgate.interfaces import AuthenticatorKind
 from mailgate.journal import LogSettings
 from mailgate.leanreactor import EventSettings
 from mailgate.listen import ListenSettings
+from mailgate.pidfile import PIDSettings
 from mailgate.privileges import ProcessSettings
 from mailgate.registry import (
     AUTHENTICATORS,
@@ -75,10 +77,12 @@ class GatewaySettings:
     log: LogSettings = LogSettings()
     events: EventSettings = EventSettings()
     process: ProcessSettings = ProcessSettings()
+    pid: PIDSettings = PIDSettings()
+    draining: DrainSettings = DrainSettings()
+    workers: WorkerSettings = WorkerSettings()
     sandbox: SandboxSettings | None = None
     file: str = "gateway.ini"
     warnings: tuple[Problem, ...] = ()
-    workers: WorkerSettings = WorkerSettings()
 
 
 def knownDirectives(level: Level) -> dict[str, Directive]:
@@ -179,12 +183,13 @@ class _Reading:
         if not any(section.level is Level.SERVER for section in known):
             self._problem("mail", "", "there is no [server NAME] section")
         self._checkAddresses(servers)
-        log, events, rights = (_make(group, process) for group in (LogSettings, EventSettings, ProcessSettings))
-        workers: WorkerSettings = _make(WorkerSettings, process)
+        log, events, rights, pid, draining, workers = (_make(group, process) for group in PROCESS_SETTINGS)
         self.problems += workers.problems(self._file, servers, sandbox is not None)
         warnings = [*self.warnings, *log.warnings(self._file), *rights.warnings(self._file)]
         warnings += [warning for server in servers for warning in _remarks(server, "warnings")]
-        return GatewaySettings(tuple(servers), log, events, rights, sandbox, self._file, tuple(warnings), workers)
+        return GatewaySettings(
+            tuple(servers), log, events, rights, pid, draining, workers, sandbox, self._file, tuple(warnings)
+        )
 
     def _problem(self, section: str, option: str, message: str, value: str | None = None) -> None:
         self.problems.append(Problem(self._file, message, section, option, value))

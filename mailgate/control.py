@@ -62,8 +62,12 @@ class Order(str, Enum):
 
 
 def _number(least: int = 0) -> Any:
+    return field(validator=_isNumber(least))
+
+
+def _isNumber(least: int) -> Any:
     # A bool is an int, too.
-    return field(validator=and_(instance_of(int), _noFlag, ge(least)))
+    return and_(instance_of(int), _noFlag, ge(least))
 
 
 def _noFlag(instance: Any, attribute: Any, value: Any) -> None:
@@ -74,8 +78,12 @@ def _noFlag(instance: Any, attribute: Any, value: Any) -> None:
 def _numbers() -> Any:
     return field(
         converter=lambda value: tuple(value) if isinstance(value, list) else value,
-        validator=deep_iterable(and_(instance_of(int), ge(0)), instance_of(tuple)),
+        validator=deep_iterable(_isNumber(0), instance_of(tuple)),
     )
+
+
+def _descriptors() -> Any:
+    return field(validator=deep_mapping(instance_of(str), _isNumber(3), instance_of(dict)))
 
 
 def _text() -> Any:
@@ -91,9 +99,7 @@ class Begin:
 
     file: str = _text()
     text: str = _text()
-    sockets: dict[str, int] = field(
-        validator=deep_mapping(instance_of(str), and_(instance_of(int), ge(3)), instance_of(dict))
-    )
+    sockets: dict[str, int] = _descriptors()
     version: int = field(default=VERSION, validator=in_([VERSION]))
 
 
@@ -151,7 +157,7 @@ class Started:
 class Ready:
     """Worker to zygote: it serves; zygote to master: the worker C{slot} does."""
 
-    slot: int | None = field(default=None, validator=optional(and_(instance_of(int), _noFlag, ge(0))))
+    slot: int | None = field(default=None, validator=optional(_isNumber(0)))
 
 
 @frozen
@@ -170,7 +176,7 @@ class Ended:
 
     slot: int = _number()
     pid: int = _number(1)
-    status: int = field(validator=instance_of(int))
+    status: int = _number(-1000)
     cut: int = _number()
 
 

@@ -9,13 +9,28 @@ from collections.abc import Iterator, Sequence
 from math import ceil, inf
 from typing import Any
 
+from attrs import frozen
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 
+from mailgate.directives import Level, directive, seconds
 from mailgate.session import Phase
 
-__all__ = ["Draining"]
+__all__ = ["DrainSettings", "Draining"]
+
+
+@frozen
+class DrainSettings:
+    """nginx's C{worker_shutdown_timeout}; 0, as there, is to wait for as long as it takes."""
+
+    shutdownTimeout: float = directive("worker_shutdown_timeout", seconds, 0.0, Level.MAILGATE)
+
+    @property
+    def patience(self) -> float | None:
+        """For L{Draining.begin}."""
+        return self.shutdownTimeout or None
+
 
 STEP = 0.1
 """Seconds between two lots of those who are ended over some time."""
@@ -43,6 +58,7 @@ class Draining:
         self._timer: IDelayedCall | None = None
         self._due = self._end = inf
         self._leaving: IDelayedCall | None = None
+        self._now = False
         self.cut = 0
 
     def begin(self, farewell: bool, patience: float | None, pace: float) -> Deferred[int]:
@@ -50,7 +66,8 @@ class Draining:
         Wait until there are no connections. With C{farewell} those before login are told goodbye at once. After
         C{patience} seconds, if it is not L{None}, all that are left are ended, spread over C{pace} seconds.
 
-        The Deferred fires with L{cut}. To begin again is to be done at the earlier of both times.
+        The Deferred fires with L{cut}. To begin again is to be done at the earlier of both times; for who says "now" a
+        second time there is no more courtesy.
         """
         drained: Deferred[int] = Deferred()
         self._waiting.append(drained)
@@ -62,6 +79,10 @@ class Draining:
                     self._dismiss(connection)
         if patience is not None:
             self._hurry(patience, pace)
+        if patience == pace == 0:
+            if self._now:
+                self._stop()
+            self._now = True
         self._look()
         return drained
 
@@ -73,8 +94,10 @@ class Draining:
         now = self._clock.seconds()
         self._due = min(self._due, now + patience)
         self._end = min(self._end, self._due + pace, now + patience + pace)
-        if self._timer is None or self._timer.getTime() > self._due:
-            self._call(max(0.0, self._due - now), self._cut)
+        if self._due <= now:
+            self._cut()
+        elif self._timer is None or self._timer.getTime() > self._due:
+            self._call(self._due - now, self._cut)
 
     def _call(self, delay: float, what: Any) -> None:
         if self._timer is not None and self._timer.active():
@@ -122,6 +145,7 @@ class Draining:
                 call.cancel()
         self._timer = self._leaving = None
         self._due = self._end = inf
+        self._now = False
         for factory in self._factories:
             factory.emptied = None
         waiting, self._waiting = self._waiting, []

@@ -16,7 +16,7 @@ from mailgate.directives import ServerSettings
 from mailgate.journal import Journal
 from mailgate.login import Backend, Denial, Fact, LoginRequest, Method, Route
 
-__all__ = ["AuthenticatorKind", "IAuthenticator"]
+__all__ = ["AuthenticatorKind", "IAuthenticator", "IGenerations"]
 
 
 def _none(server: ServerSettings) -> Set[Fact]:
@@ -36,6 +36,30 @@ class IAuthenticator(Interface):
 
     def close() -> None:
         """Drop what is kept open: the gateway has stopped."""
+
+
+class IGenerations(Interface):
+    """
+    What signals ask for. A generation is one configuration, put into force once, and all who are served by it.
+    """
+
+    def reload() -> Deferred[None]:
+        """
+        Read the configuration again, and serve those who come from now on by it; if it is bad, say so in the log and
+        change nothing. Fires when that is done; those who are connected go on.
+        """
+
+    def drain() -> Deferred[int]:
+        """
+        Let nobody in any more, and wait until all have left, for worker_shutdown_timeout at most. Fires with how many
+        proxied sessions had to be cut.
+        """
+
+    def stop() -> Deferred[int]:
+        """The same, without waiting; the second time without courtesy."""
+
+    def reopen() -> None:
+        """Open the log files again: they have been renamed."""
 
 
 @frozen

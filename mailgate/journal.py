@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import IO, Any
 
 from attrs import frozen
@@ -19,6 +19,7 @@ from twisted.logger import (
     FileLogObserver,
     FilteringLogObserver,
     ILogObserver,
+    LogEvent,
     Logger,
     LogLevel,
     LogLevelFilterPredicate,
@@ -28,6 +29,7 @@ from twisted.logger import (
     formatTime,
 )
 from twisted.python.failure import Failure
+from zope.interface import implementer
 
 from mailgate.directives import (
     ConfigurationError,
@@ -46,6 +48,7 @@ __all__ = [
     "ErrorLogs",
     "Journal",
     "LogSettings",
+    "ProcessLog",
     "ServerLogSettings",
     "errorLogObserver",
     "leastLevel",
@@ -209,12 +212,45 @@ def _formatLine(event: Any) -> str:
     return f"{moment} [{level}] {message}\n"
 
 
+class _LogFile:
+    """The file C{path}, opened for appending, as the stream of observers."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self._stream = self._open()
+
+    def _open(self) -> IO[str]:
+        return open(self.path, "a", encoding="utf-8", errors="backslashreplace")
+
+    def reopen(self) -> None:
+        """
+        Let go of the file, and open the one that has its name now.
+
+        @raise OSError: it cannot be opened. The old one stays.
+        """
+        reopened = self._open()
+        self._stream, before = reopened, self._stream
+        before.close()
+
+    def write(self, text: str) -> None:
+        """Append C{text}."""
+        self._stream.write(text)
+
+    def flush(self) -> None:
+        """Hand on what has been written."""
+        self._stream.flush()
+
+    def close(self) -> None:
+        """Let go of it for good."""
+        self._stream.close()
+
+
 class ErrorLogs:
     """What C{error_log}s write to, each file and each syslog server opened once, and kept open."""
 
     def __init__(self, stderr: IO[str] | None = None) -> None:
         self._stderr = stderr
-        self._files: dict[str, ILogObserver] = {}
+        self._files: dict[str, _LogFile] = {}
         self._syslogs: dict[SyslogServer, ILogObserver] = {}
 
     def observer(self, logs: Sequence[ErrorLog]) -> ILogObserver:
@@ -247,9 +283,48 @@ class ErrorLogs:
         if log.file is None:
             return FileLogObserver(sys.stderr if self._stderr is None else self._stderr, _formatLine)
         if log.file not in self._files:
-            stream = open(log.file, "a", encoding="utf-8", errors="backslashreplace")  # noqa: SIM115
-            self._files[log.file] = FileLogObserver(stream, _formatLine)
-        return self._files[log.file]
+            self._files[log.file] = _LogFile(log.file)
+        stream: Any = self._files[log.file]
+        return FileLogObserver(stream, _formatLine)
+
+    def reopen(self) -> Iterator[str]:
+        """Open all files again, by their names. Gives a line for each that cannot be, which stays what it was."""
+        for file in self._files.values():
+            try:
+                file.reopen()
+            except OSError as error:
+                yield f"{file.path} cannot be opened again, the old file stays: {error.strerror}"
+
+    def give(self, uid: int, gid: int) -> Iterator[str]:
+        """Make all files that user's and group's, as root. Gives a line for each that cannot be."""
+        for file in self._files.values():
+            try:
+                os.chown(file.path, uid, gid)
+            except OSError as error:
+                yield f"{file.path} cannot be given to the workers' user: {error.strerror}"
+
+    def retain(self, used: Iterable[ErrorLog]) -> None:
+        """Close the files of which C{used} name none."""
+        names = {log.file for log in used}
+        for name in [name for name in self._files if name not in names]:
+            self._files.pop(name).close()
+
+
+@implementer(ILogObserver)
+class ProcessLog:
+    """The process's C{error_log}, which a reload may change. C{called} tells whether anybody has come with an event."""
+
+    def __init__(self, observer: ILogObserver) -> None:
+        self._observer = observer
+        self.called = False
+
+    def follow(self, observer: ILogObserver) -> None:
+        """From now on hand everything to C{observer}."""
+        self._observer = observer
+
+    def __call__(self, event: LogEvent) -> None:
+        self.called = True
+        self._observer(event)
 
 
 def errorLogObserver(logs: Sequence[ErrorLog], stderr: IO[str] | None = None) -> ILogObserver:

@@ -138,7 +138,8 @@ class _SharedUNIXPort(UNIXPort):
         factory.doStart()
         shared: Any = self._preexistingSocket
         self._preexistingSocket = None
-        self.socket, self.fileno = shared, shared.fileno
+        self.socket = shared
+        self.fileno = shared.fileno  # type: ignore[method-assign]
         self.connected = True
         self.numberAccepts = 100
         self.startReading()

@@ -7,29 +7,31 @@ sees to it that there are workers.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from typing import Any
 
-from twisted.application.service import Service
-from twisted.internet.defer import Deferred, DeferredLock, ensureDeferred, gatherResults
+from twisted.application.service import MultiService
+from twisted.internet.defer import Deferred, DeferredLock, ensureDeferred, gatherResults, maybeDeferred
 from twisted.logger import Logger
 from zope.interface import implementer
 
 from mailgate.config import GatewaySettings, parse, read
 from mailgate.control import ControlError, Order
-from mailgate.directives import ConfigurationError
+from mailgate.directives import ConfigurationError, Problem
+from mailgate.exitstatus import CANNOT_SERVE, endWith
 from mailgate.interfaces import IGenerations
+from mailgate.journal import ErrorLogs, ProcessLog
 from mailgate.listensockets import ListeningSockets
-from mailgate.supervision import BackOff, Generation, GenerationError, Stage, environmentOf
+from mailgate.supervision import BackOff, Generation, GenerationError, environmentOf
+from mailgate.watching import FileWatch, watchedFiles
 
 __all__ = ["Master"]
 
 
 @implementer(IGenerations)
-class Master(Service):
+class Master(MultiService):
     """
-    The workers of C{settings}, which the C{text} of their file makes. C{reopenLogs()} opens this process's logs anew;
-    C{giveUp(reason)} is called where the first generation does not come up, and ends the process.
+    The workers of C{settings}, which the C{text} of their file makes, and those that follow them. C{cut} counts the
+    proxied sessions that the end has cut. Logs are opened among C{logs}; C{processLog} is this process's own.
     """
 
     _log = Logger("mailgate")
@@ -39,15 +41,16 @@ class Master(Service):
         settings: GatewaySettings,
         text: str,
         reactor: Any,
-        reopenLogs: Callable[[], object],
-        giveUp: Callable[[str], object],
+        logs: ErrorLogs,
+        processLog: ProcessLog,
     ) -> None:
+        super().__init__()
         self.settings = settings
         self.sockets = ListeningSockets()
         self._text = text
         self._reactor = reactor
-        self._reopenLogs = reopenLogs
-        self._giveUp = giveUp
+        self._logs = logs
+        self._processLog = processLog
         # Before the process goes into the background, and into another folder.
         self._environment = environmentOf(os.environ)
         self._lock = DeferredLock()
@@ -56,6 +59,10 @@ class Master(Service):
         self._generations: list[Generation] = []
         self._ending = False
         self._stopping = False
+        self.cut = 0
+        self._watch = FileWatch(reactor, self._filesChanged)
+        self._watch.watch(watchedFiles(settings.servers))
+        self.addService(self._watch)
 
     # As a service.
 
@@ -69,6 +76,7 @@ class Master(Service):
             self.sockets = self.sockets.opened(self.settings)
             self._current = self._generation(self.settings, self._text, self.sockets)
             self._current.start()
+        super().privilegedStartService()
 
     def startService(self) -> None:
         # `twist` starts services without ever calling privilegedStartService.
@@ -87,11 +95,15 @@ class Master(Service):
     def _neverReady(self, failure: Any) -> None:
         failure.trap(GenerationError)
         if not self._ending:
-            self._giveUp(str(failure.value))
+            self._ending = True
+            self._log.error("the workers do not come up: {reason}", reason=str(failure.value))
+            endWith(CANNOT_SERVE)
+            self._reactor.stop()
 
     def stopService(self) -> Deferred[Any]:
-        super().stopService()
-        return self.stop()
+        """Stop whatever is left."""
+        stopped = maybeDeferred(super().stopService)
+        return gatherResults([stopped, self.stop()])
 
     # As signals want it.
 
@@ -105,16 +117,25 @@ class Master(Service):
         try:
             text = read(self.settings.file)
             settings = parse(text, self.settings.file)
+            if settings.sandbox is not None:
+                raise ConfigurationError([Problem(settings.file, "takes a process without workers", "sandbox")])
+            observer = self._logs.observerFor(settings.log.errorLog, settings.file, "mailgate")
             sockets = self.sockets.opened(settings)
         except ConfigurationError as error:
             self._refuse(error)
             return
+        pid = self.settings.pid
         if await self._replace(settings, text, sockets):
+            self._processLog.follow(observer)
+            self._reopenQuietly()
+            if settings.pid != pid:
+                self._log.warn("pid is not what it was: that takes a restart")
             self._tellWarnings(settings)
 
     def _refuse(self, error: Exception) -> None:
-        for line in str(error).split("\n"):
-            self._log.error("not reloaded: {line}", line=line)
+        for line in str(error).splitlines():
+            self._log.error("{line}", line=line)
+        self._log.error("the configuration is not reloaded: nothing changes")
 
     async def _replace(self, settings: GatewaySettings, text: str, sockets: ListeningSockets) -> bool:
         """Whether a generation of C{settings} serves in the place of the present one."""
@@ -128,6 +149,8 @@ class Master(Service):
             if not self._ending:
                 self._refuse(error)
             return False
+        if self._ending:
+            return False
         before, self._current = self._current, generation
         gone, self.sockets = self.sockets, sockets
         self.settings, self._text = settings, text
@@ -136,7 +159,12 @@ class Master(Service):
         if before is not None:
             before.tell(Order.RETIRE)
         gone.close(but=sockets)
+        self._watch.watch(watchedFiles(settings.servers))
         return True
+
+    def _filesChanged(self, names: list[str]) -> None:
+        self._log.info("reloading, as these have changed: {names}", names=", ".join(names))
+        self.reload().addErrback(lambda failure: self._log.failure("the reload has failed", failure))
 
     def drain(self) -> Deferred[int]:
         """See L{IGenerations.drain}."""
@@ -159,13 +187,28 @@ class Master(Service):
         return self._ended()
 
     def _ended(self) -> Deferred[int]:
-        return gatherResults([generation.whenEnded() for generation in self._generations]).addCallback(sum)
+        ended = gatherResults([generation.whenEnded() for generation in self._generations])
+        return ended.addCallback(self._count)
+
+    def _count(self, cuts: list[int]) -> int:
+        self.cut = max(self.cut, sum(cuts))
+        return self.cut
 
     def reopen(self) -> None:
         """See L{IGenerations.reopen}."""
-        self._reopenLogs()
+        self._reopenQuietly()
+        self._log.info("the logs are open again")
         for generation in self._generations:
             generation.tell(Order.REOPEN)
+
+    def _reopenQuietly(self) -> None:
+        # All of them, before the first line is written to one.
+        told = list(self._logs.reopen())
+        user = self.settings.process.user
+        if user is not None and os.geteuid() == 0:
+            told += self._logs.give(user.uid, user.gid)
+        for line in told:
+            self._log.error("{line}", line=line)
 
     # Generations.
 

@@ -8,9 +8,11 @@ from __future__ import annotations
 from mailgate.authenticators import http, passthrough, passwdfile
 from mailgate.client import ProxySettings
 from mailgate.dialogue import DialogueSettings, MailProtocol
+from mailgate.draining import DrainSettings
 from mailgate.interfaces import AuthenticatorKind
 from mailgate.journal import LogSettings, ServerLogSettings
 from mailgate.leanreactor import EventSettings
+from mailgate.pidfile import PIDSettings
 from mailgate.privileges import ProcessSettings
 from mailgate.protocols.imap4 import IMAP4
 from mailgate.protocols.pop3 import POP3
@@ -38,7 +40,14 @@ SERVER_SETTINGS: tuple[type, ...] = (
 )
 """The settings classes that [mail] and [server …] are read into."""
 
-PROCESS_SETTINGS: tuple[type, ...] = (LogSettings, EventSettings, ProcessSettings, WorkerSettings)
+PROCESS_SETTINGS: tuple[type, ...] = (
+    LogSettings,
+    EventSettings,
+    ProcessSettings,
+    PIDSettings,
+    DrainSettings,
+    WorkerSettings,
+)
 """Those that [mailgate] is read into."""
 
 SANDBOX_SETTINGS = SandboxSettings

@@ -33,6 +33,7 @@ from mailgate.tlsengine import fastEngineWorks
 
 __all__ = ["Gateway"]
 
+
 class Gateway(MultiService):
     """
     Every server of C{settings}, on C{reactor}: C{Gateway(load("gateway.ini"), reactor).setServiceParent(application)}.
@@ -152,6 +153,11 @@ class Gateway(MultiService):
     def connections(self) -> list[Any]:
         """The clients that are connected: their dialogues and relays."""
         return [connection for factory in self._factories for connection in factory.connections]
+
+    @property
+    def cut(self) -> int:
+        """How many proxied sessions have been cut."""
+        return self._draining.cut
 
     def drain(self, farewell: bool, patience: float | None, pace: float = 5.0) -> Deferred[int]:
         """

@@ -54,13 +54,13 @@ _ROOT = os.path.dirname(os.path.dirname(os.path.abspath(mailgate.__file__)))
 """The folder in which Python finds this very mailgate, installed or not."""
 
 _FIRST_SOCKET = 5
-_KEPT_FROM_ENVIRONMENT = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES")
+_KEPT_BACK = {"NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES"}
 """What systemd has said to the master alone."""
 
 
 def environmentOf(environ: Mapping[str, str]) -> dict[str, str]:
     """What a zygote gets of C{environ}; it looks for modules where this process did, whatever folder that is in now."""
-    kept = {name: value for name, value in environ.items() if name not in _KEPT_FROM_ENVIRONMENT}
+    kept = {name: value for name, value in environ.items() if name not in _KEPT_BACK}
     if kept.get("PYTHONPATH"):
         kept["PYTHONPATH"] = os.pathsep.join(map(os.path.abspath, kept["PYTHONPATH"].split(os.pathsep)))
     return kept

@@ -14,18 +14,21 @@ from typing import Any, NoReturn
 from twisted.application.service import IService, MultiService
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.error import CannotListenError
-from twisted.logger import ILogObserver, LogEvent, Logger, globalLogPublisher
+from twisted.logger import ILogObserver, Logger, globalLogPublisher
 from twisted.python import usage
 from twisted.python.components import Componentized
-from zope.interface import implementer
 
 from mailgate.authenticators.passwdfile import FileSettings
-from mailgate.config import GatewaySettings, load
+from mailgate.config import GatewaySettings, parse, read
 from mailgate.directives import ConfigurationError, Problem
-from mailgate.journal import ErrorLogs
+from mailgate.exitstatus import CUT, endWith
+from mailgate.generations import Generations
+from mailgate.journal import ErrorLogs, ProcessLog
+from mailgate.master import Master
+from mailgate.pidfile import PIDFile
 from mailgate.privileges import becomeUser, limitOpenFiles, raiseOpenFiles
 from mailgate.sandbox.welcome import welcome
-from mailgate.service import Gateway
+from mailgate.signals import Signals
 from mailgate.tls import TLSSettings, usesTLS
 
 __all__ = ["BAD_CONFIGURATION", "Options", "makeService", "shedPrivileges", "tuneCollector"]
@@ -82,29 +85,22 @@ def shedPrivileges(settings: GatewaySettings) -> Iterator[Problem]:
             yield server.problem("auth_file", f"will not be read when it changes: {user.name} may not read it", path)
 
 
-@implementer(ILogObserver)
-class _Witness:
-    """C{observer}, and whether anybody has come to it with an event."""
-
-    def __init__(self, observer: ILogObserver) -> None:
-        self._observer = observer
-        self.called = False
-
-    def __call__(self, event: LogEvent) -> None:
-        self.called = True
-        self._observer(event)
-
-
 class _TwistdService(MultiService):
-    """The gateway, and C{error_log} in the place of twistd's own log."""
+    """C{generations}, and C{error_log} in the place of twistd's own log."""
 
-    def __init__(self, settings: GatewaySettings, observer: ILogObserver, reactor: Any) -> None:
+    def __init__(self, generations: Generations | Master, observer: ProcessLog, reactor: Any) -> None:
         super().__init__()
-        self._settings = settings
+        self._generations = generations
+        self._settings = settings = generations.settings
+        generations.setServiceParent(self)
+        self._signals = Signals(generations, reactor)
+        pid = settings.pid.path
+        self._pidFile = None if pid is None else PIDFile(pid, settings.file)
+        self._isBound = False
         self._log = Logger("mailgate")
         self._wasRoot = os.geteuid() == 0
         self._reactor = reactor
-        self._observer = _Witness(observer)
+        self._observer = observer
         self._observing = False
         self._pid = os.getpid()
 
@@ -129,9 +125,17 @@ class _TwistdService(MultiService):
 
     def privilegedStartService(self) -> None:
         try:
-            super().privilegedStartService()
+            self._bind()
         except (ConfigurationError, CannotListenError) as error:
             self._cannotStart(error)
+
+    def _bind(self) -> None:
+        # `twist` starts services without ever calling privilegedStartService.
+        if not self._isBound:
+            super().privilegedStartService()
+            if self._pidFile is not None:
+                self._pidFile.write()
+            self._isBound = True
 
     def startService(self) -> None:
         if not self._observer.called:
@@ -139,10 +143,13 @@ class _TwistdService(MultiService):
             self._observing = True
             globalLogPublisher.addObserver(self._observer)
         try:
+            self._bind()
             self._shedPrivileges()
             super().startService()
         except (ConfigurationError, CannotListenError) as error:
             self._cannotStart(error)
+        # When it starts, the reactor installs handlers of its own.
+        self._reactor.callWhenRunning(self._signals.install)
         # Before the reactor runs nobody is served yet, and a Control-C is lost.
         self._reactor.callWhenRunning(self._welcome)
         self._reactor.callWhenRunning(tuneCollector)
@@ -154,8 +161,9 @@ class _TwistdService(MultiService):
         if os.geteuid() != 0:
             self._log.warn("user {name} is ignored: twistd has become the user of its --uid", name=user.name)
             return
-        # `twist` has not had the ports bound yet.
-        super().privilegedStartService()
+        if isinstance(self._generations, Master):
+            # It reads keys and binds ports again: its workers become that user.
+            return
         for warning in shedPrivileges(self._settings):
             self._log.warn("{reason}", reason=str(warning))
 
@@ -177,9 +185,18 @@ class _TwistdService(MultiService):
 
     def stopService(self) -> Deferred[Any]:
         stopped = maybeDeferred(super().stopService)
+        stopped.addBoth(self._stopped)
         if self._observing:
             stopped.addBoth(self._stopObserving)
         return stopped
+
+    def _stopped(self, result: Any) -> Any:
+        self._signals.restore()
+        if self._pidFile is not None and self._isBound:
+            self._pidFile.remove()
+        if self._generations.cut:
+            endWith(CUT)
+        return result
 
     def _stopObserving(self, result: Any) -> Any:
         globalLogPublisher.removeObserver(self._observer)
@@ -201,12 +218,16 @@ def makeService(options: Options) -> IService:
 
     logs = ErrorLogs()
     try:
-        settings = load(options["config"])
-        observer = logs.observerFor(settings.log.errorLog, settings.file, "mailgate")
-        gateway = Gateway(settings, reactor, logs)
+        text = read(options["config"])
+        settings = parse(text, options["config"])
+        observer = ProcessLog(logs.observerFor(settings.log.errorLog, settings.file, "mailgate"))
+        generations: Generations | Master
+        if settings.workers.count == 1:
+            generations = Generations(settings, reactor, logs, observer)
+        else:
+            generations = Master(settings, text, reactor, logs, observer)
     except ConfigurationError as error:
         _giveUp(error, BAD_CONFIGURATION)
-    service = _TwistdService(settings, observer, reactor)
+    service = _TwistdService(generations, observer, reactor)
     service.setOpenFiles()
-    gateway.setServiceParent(service)
     return service

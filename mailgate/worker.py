@@ -12,24 +12,19 @@ from typing import Any
 
 from attrs import evolve
 from twisted.internet.protocol import Factory, Protocol
-from twisted.logger import ILogObserver, Logger, globalLogBeginner
+from twisted.logger import ILogObserver, Logger, globalLogBeginner, globalLogPublisher
 
 from mailgate.config import GatewaySettings
 from mailgate.control import ControlError, Cut, Lines, Order, Ready, Tell, encode
 from mailgate.directives import ConfigurationError
+from mailgate.exitstatus import CANNOT_SERVE, CUT
 from mailgate.journal import ErrorLogs
 from mailgate.listensockets import ListeningSockets
 from mailgate.service import Gateway
 from mailgate.tap import shedPrivileges, tuneCollector
 from mailgate.tls import ServerTLS
 
-__all__ = ["CUT", "Worker", "work"]
-
-CUT = 75
-"""The exit status where a session with a backend was ended that had not: C{EX_TEMPFAIL} of sysexits.h."""
-
-CANNOT_SERVE = 71
-"""The exit status where it cannot begin: C{EX_OSERR}."""
+__all__ = ["Worker", "work"]
 
 _log = Logger("mailgate")
 
@@ -67,12 +62,13 @@ class Worker(Protocol):
     def obey(self, order: Order) -> None:
         """Do as C{order} says; what ends sessions may be followed by what ends them sooner."""
         if order is Order.REOPEN:
-            self._logs.reopen()
+            for line in list(self._logs.reopen()):
+                _log.error("{line}", line=line)
             return
         if order is Order.STOP:
             drained = self._gateway.drain(farewell=True, patience=0, pace=0)
         else:
-            patience = self._gateway.settings.process.shutdownTimeout
+            patience = self._gateway.settings.draining.patience
             drained = self._gateway.drain(order is Order.DRAIN, patience)
         drained.addCallback(self._leave).addErrback(self._failed)
 
@@ -120,10 +116,10 @@ def work(
         return CANNOT_SERVE
     # The gateway has its own of them.
     sockets.disown()
-    return _run(gateway, logs, reactor, channel)
+    return _run(gateway, logs, observer, reactor, channel)
 
 
-def _run(gateway: Gateway, logs: ErrorLogs, reactor: Any, channel: socket.socket) -> int:
+def _run(gateway: Gateway, logs: ErrorLogs, observer: ILogObserver, reactor: Any, channel: socket.socket) -> int:
     status = 0
 
     def finish(cut: int) -> None:
@@ -142,6 +138,8 @@ def _run(gateway: Gateway, logs: ErrorLogs, reactor: Any, channel: socket.socket
         channel.close()
 
     reactor.callWhenRunning(begin)
+    # What Twisted says of the end of its main loop matters in the master alone.
+    reactor.addSystemEventTrigger("after", "shutdown", globalLogPublisher.removeObserver, observer)
     # With the signals of the reactor a Control-C, which goes to all processes of a terminal, would be an order.
     reactor.run(installSignalHandlers=False)
     return status

@@ -57,10 +57,8 @@ def processors(root: str = "/") -> int:
     How many processors this process may keep busy: those that it may run on, but no more than its cgroups allow, a
     part of one counting as one. C{root} is where C{/proc} and C{/sys} are.
     """
-    if hasattr(os, "sched_getaffinity"):
-        allowed = len(os.sched_getaffinity(0))
-    else:
-        allowed = os.cpu_count() or 1
+    affinity = getattr(os, "sched_getaffinity", None)
+    allowed = (os.cpu_count() or 1) if affinity is None else len(affinity(0))
     # Rounded up, as in the scripts of nginx's container.
     quotas = [-(-quota // period) for quota, period in _quotas(root) if quota > 0 and period > 0]
     return max(1, min([allowed, *quotas]))

@@ -45,6 +45,7 @@ from mailgate.control import (
 from mailgate.directives import ConfigurationError
 from mailgate.journal import ErrorLogs, ServerLogSettings
 from mailgate.listensockets import ListeningSockets
+from mailgate.privileges import limitOpenFiles
 from mailgate.tap import BAD_CONFIGURATION
 from mailgate.tls import ServerTLS, TLSError, TLSSettings, usesTLS
 from mailgate.tlsengine import fastEngineWorks
@@ -75,9 +76,9 @@ class _Child:
 
 class Zygote:
     """
-    Forks workers, each of which does C{serve}, as the master orders by the descriptor C{orders} and in C{lines},
-    and tells by C{reports} what becomes of them. C{obeyed(order)} is called with each order to all workers. C{fork}, C{wait} and
-    C{kill} are the system's.
+    Forks workers, each of which does C{serve}, as the master orders by the descriptor C{orders} and in C{lines}, and
+    tells by C{reports} what becomes of them. C{obeyed(order)} is called with each order to all workers. C{fork},
+    C{wait} and C{kill} are the system's.
     """
 
     def __init__(
@@ -307,13 +308,19 @@ def main() -> int:
     except ConfigurationError as error:
         os.write(REPORTS, encode(Failed(str(error))))
         return BAD_CONFIGURATION
+    if settings.process.openFiles is not None:
+        # The master has told of it.
+        with suppress(OSError):
+            limitOpenFiles(settings.process.openFiles)
     if contexts:
         # Found out once, for all workers.
         fastEngineWorks()
 
     def obeyed(order: Order) -> None:
         if order is Order.REOPEN:
-            logs.reopen()
+            # What cannot be opened each worker tells of by itself.
+            for _ in logs.reopen():
+                continue
         else:
             # Those that nobody wants any more are not to be kept open by a process that accepts nobody.
             sockets.disown()

@@ -205,7 +205,10 @@ class SectionTests(ConfigCase):
         """What may stand in a section is known by name and level."""
         self.assertIn("listen", knownDirectives(Level.SERVER))
         self.assertNotIn("listen", knownDirectives(Level.MAIL))
-        self.assertEqual(set(knownDirectives(Level.MAILGATE)), {"error_log", "use", "user", "worker_rlimit_nofile"})
+        self.assertEqual(
+            set(knownDirectives(Level.MAILGATE)),
+            {"error_log", "pid", "use", "user", "worker_rlimit_nofile", "worker_shutdown_timeout"},
+        )
 
 
 class SyntaxTests(ConfigCase):

@@ -22,7 +22,7 @@ LAYERS = (
     # where events may go
     "syslog",
     # the package itself, and what only needs one of those
-    "mailgate listen journal privileges dialogue sasl passwords tls tlsengine httpagent"
+    "mailgate listen journal privileges pidfile dialogue sasl passwords tls tlsengine httpagent"
     " sandbox.settings sandbox.search sandbox.structure",
     # the ledger, the extension points, what auth_http and auth_file say; TLS upon descriptors
     "listensockets workers control session interfaces authhttp accounts tlslayer sandbox.mailbox sandbox.welcome",
@@ -41,7 +41,8 @@ LAYERS = (
     # the ini file
     "config",
     # what runs: in one process, or in several
-    "service supervision",
+    "service watching signals exitstatus",
+    "generations supervision",
     "master",
     "tap",
     "worker",
@@ -185,7 +186,7 @@ class LayersTests(SynchronousTestCase):
             if not name.startswith("sandbox")
             and any(other.startswith("sandbox") for other in imported(source, sources.keys()))
         }
-        self.assertEqual(knowing - {"registry", "config", "service", "tap"}, set())
+        self.assertEqual(knowing - {"registry", "config", "service", "generations", "tap"}, set())
 
     def test_noTests(self):
         """Nothing outside of the tests imports them."""

@@ -115,7 +115,7 @@ class BackOffTests(SynchronousTestCase):
         self.clock = Clock()
         self.backOff = BackOff(self.clock)
 
-    def die(self, age: float) -> float:
+    def die(self, age):
         self.backOff.begun()
         self.clock.advance(age)
         return self.backOff.delay()
@@ -136,7 +136,11 @@ class WordsTests(SynchronousTestCase):
 
     def test_words(self):
         """A status, the name of a signal, or its number where it has none."""
-        for status, words in ((0, "exited with status 0"), (-9, "was ended by SIGKILL"), (-99, "was ended by signal 99")):
+        for status, words in (
+            (0, "exited with status 0"),
+            (-9, "was ended by SIGKILL"),
+            (-99, "was ended by signal 99"),
+        ):
             self.assertEqual(howItEnded(status), words)
 
 

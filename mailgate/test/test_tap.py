@@ -17,9 +17,10 @@ from twisted.internet.defer import Deferred
 from twisted.logger import ILogObserver, Logger, LogLevel, capturedLogs, formatEvent, globalLogPublisher
 from twisted.python.usage import UsageError
 from twisted.trial.unittest import SynchronousTestCase, TestCase
+from zope.interface.verify import verifyObject
 
 from mailgate import tap
-from mailgate.service import Gateway
+from mailgate.interfaces import IGenerations
 from mailgate.tap import BAD_CONFIGURATION, CANNOT_LISTEN, Options, makeService, tuneCollector
 from mailgate.test.integration.daemon import freePort
 
@@ -117,17 +118,17 @@ class MakeServiceTests(TapCase):
     """Tests for L{makeService}."""
 
     def test_service(self):
-        """It gives a service that holds the gateway."""
+        """It gives a service that holds the gateway, and those that will follow it."""
         service = self.make()
         self.assertTrue(IService.providedBy(service))
-        (gateway,) = IServiceCollection(service)
-        self.assertIsInstance(gateway, Gateway)
-        self.assertEqual(gateway.settings.servers[0].name, "imap")
+        (generations,) = IServiceCollection(service)
+        self.assertTrue(verifyObject(IGenerations, generations))
+        self.assertEqual(generations.gateway.settings.servers[0].name, "imap")
 
     def test_noSocket(self):
         """No socket is opened: twistd has yet to fork."""
-        (gateway,) = self.make()
-        self.assertIsNone(gateway.listeners[0].port)
+        (generations,) = self.make()
+        self.assertIsNone(generations.gateway.listeners[0].port)
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind(("127.0.0.1", self.port))
@@ -328,7 +329,8 @@ class UserTests(TapCase):
     def starting(self, text=None):
         """What is bound when it becomes the user, started with and without privileges, and what it says of that."""
         service = self.make(self.text if text is None else text)
-        (gateway,) = service
+        (generations,) = service
+        gateway = generations.gateway
         bound = []
         self.patch(tap, "becomeUser", lambda user: bound.append((user.name, gateway.listeners[0].port is not None)))
         self.addCleanup(service.stopService)

@@ -68,7 +68,7 @@ class ZygoteCase(SynchronousTestCase):
         os.write(self.orders, b"".join(map(encode, messages)))
         self.zygote.turn(0)
 
-    def reported(self) -> list[Message]:
+    def reported(self):
         try:
             return self.lines.feed(os.read(self.reports, 65536))
         except BlockingIOError:

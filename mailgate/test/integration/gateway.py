@@ -6,12 +6,12 @@ The gateway itself, as an operator runs it: a twistd process with an ini file.
 from __future__ import annotations
 
 import os
-import signal
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
 
 import mailgate
+from mailgate.exitstatus import CUT
 from mailgate.test.integration.daemon import Daemon
 from mailgate.test.integration.transports import withTransports
 
@@ -84,8 +84,7 @@ class GatewayProcess:
         self._stopped = True
         if self._daemon.process.poll() is not None:
             raise AssertionError(f"the gateway had ended already:\n{self.log()}")
-        # Having shut down in order, twistd ends by the signal that it was sent.
         status = self._daemon.end()
         log = self.log()
-        if status not in (0, -signal.SIGTERM) or "Server Shut Down." not in log or "Traceback" in log:
+        if status not in (0, CUT) or "Server Shut Down." not in log or "Traceback" in log:
             raise AssertionError(f"the gateway ended with status {status}:\n{log}")

@@ -1,0 +1,36 @@
+# -*- test-case-name: mailgate.test.integration.test_reload -*-
+"""
+The status that the process ends with.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import sys
+from contextlib import suppress
+
+__all__ = ["CANNOT_SERVE", "CUT", "endWith"]
+
+CANNOT_SERVE = 71
+"""A worker, or the first generation of them, does not come up: C{EX_OSERR} of sysexits.h."""
+
+CUT = 75
+"""Proxied sessions were cut: C{EX_TEMPFAIL} of sysexits.h."""
+
+
+def endWith(status: int) -> None:
+    """
+    Have the process end with C{status}, once everything else is done.
+
+    twistd and twist know of no status but 0 and a signal, and swallow a L{SystemExit}: nothing but the interpreter's
+    last moments is left to say it in.
+    """
+    atexit.register(_end, status)
+
+
+def _end(status: int) -> None:
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(Exception):
+            stream.flush()
+    os._exit(status)

@@ -1,0 +1,221 @@
+# -*- test-case-name: mailgate.test.test_generations -*-
+"""
+One gateway after the other, in one process: reload, drain and stop.
+
+The listening sockets are the process's; a gateway takes them over while the one before still serves those whom it has
+let in, on the settings that they began with.
+"""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from attrs import evolve
+from twisted.application.service import MultiService
+from twisted.internet.defer import Deferred, gatherResults, maybeDeferred, succeed
+from zope.interface import implementer
+
+from mailgate.config import GatewaySettings, load
+from mailgate.directives import ConfigurationError
+from mailgate.interfaces import IGenerations
+from mailgate.journal import ErrorLog, ErrorLogs, Journal, ProcessLog, ServerLogSettings
+from mailgate.listensockets import ListeningSockets
+from mailgate.sandbox.service import SandboxService
+from mailgate.service import Gateway
+from mailgate.watching import FileWatch, watchedFiles
+
+__all__ = ["Generations", "untouchable"]
+
+_PACE = 5.0
+"""Seconds over which those are ended for whom worker_shutdown_timeout is over."""
+
+
+def untouchable(now: GatewaySettings, wanted: GatewaySettings) -> Iterator[str]:
+    """The options that a reload cannot change, of those in which C{wanted} is not as C{now}."""
+    for name, before, after in (
+        ("user", now.process.user, wanted.process.user),
+        ("worker_rlimit_nofile", now.process.openFiles, wanted.process.openFiles),
+        ("pid", now.pid, wanted.pid),
+        ("worker_processes", now.workers, wanted.workers),
+        ("[sandbox]", now.sandbox, wanted.sandbox),
+    ):
+        if before != after:
+            yield name
+
+
+@implementer(IGenerations)
+class Generations(MultiService):
+    """
+    The gateway of C{settings}, and those that follow it. C{cut} counts the proxied sessions that the end has cut.
+
+    Logs are opened among C{logs}; C{log} is the process's own. C{read(file)} gives settings.
+
+    @raise ConfigurationError: a server's C{error_log} cannot be opened.
+    """
+
+    def __init__(
+        self,
+        settings: GatewaySettings,
+        reactor: Any,
+        logs: ErrorLogs,
+        log: ProcessLog,
+        read: Callable[[str], GatewaySettings] = load,
+    ) -> None:
+        super().__init__()
+        self.settings = settings
+        self._reactor = reactor
+        self._logs = logs
+        self._log = log
+        self._read = read
+        self._number = 1
+        self._bound = False
+        self._ending = False
+        self.cut = 0
+        self._sockets = ListeningSockets()
+        self._journal = Journal(settings.log.level)
+        self._gateways = [Gateway(evolve(settings, sandbox=None), reactor, logs)]
+        if settings.sandbox is not None:
+            # It outlives generations: its mail begins and ends with it.
+            self.addService(SandboxService(settings.sandbox, reactor))
+        self.gateway.setServiceParent(self)
+        self._watch = FileWatch(reactor, self._filesChanged)
+        self._watch.watch(watchedFiles(settings.servers))
+        self.addService(self._watch)
+
+    @property
+    def gateway(self) -> Gateway:
+        """The one that serves newcomers."""
+        return self._gateways[-1]
+
+    def privilegedStartService(self) -> None:
+        """
+        Bind.
+
+        @raise mailgate.listensockets.ListenError: an address cannot be bound.
+        @raise twisted.internet.error.CannotListenError: one of the sandbox's cannot.
+        """
+        if not self._bound:
+            self.gateway.sockets = self._sockets = ListeningSockets().opened(self.settings)
+            self._bound = True
+        super().privilegedStartService()
+
+    def startService(self) -> None:
+        self.privilegedStartService()
+        super().startService()
+
+    def stopService(self) -> Deferred[Any]:
+        """Stop whatever is left."""
+        self._ending = True
+        gateways = list(self._gateways)
+        stopped = maybeDeferred(super().stopService)
+        self._sockets.close()
+        return stopped.addCallback(lambda _: self._ended([gateway.cut for gateway in gateways]))
+
+    def reload(self) -> Deferred[None]:
+        """See L{IGenerations}. The new gateway serves before the old one stops to listen."""
+        if self._ending:
+            self._journal.warn("nothing is reloaded: the gateway is going down")
+            return succeed(None)
+        try:
+            self._succeed(self._read(self.settings.file))
+        except ConfigurationError as error:
+            for line in str(error).splitlines():
+                self._journal.error("{line}", line=line)
+            self._journal.error("the configuration is not reloaded: nothing changes")
+        return succeed(None)
+
+    def _succeed(self, settings: GatewaySettings) -> None:
+        """Put C{settings} into force. Whatever is raised, nothing has changed then."""
+        observer = self._logs.observerFor(settings.log.errorLog, settings.file, "mailgate")
+        sockets = self._sockets.opened(settings)
+        gateway = None
+        try:
+            gateway = Gateway(evolve(settings, sandbox=None), self._reactor, self._logs, sockets)
+            gateway.setServiceParent(self)
+        except BaseException:
+            if gateway is not None:
+                gateway.disownServiceParent()
+            sockets.close(but=self._sockets)
+            raise
+        self._replace(gateway, settings, sockets)
+        self._log.follow(observer)
+        self._reopenQuietly()
+
+    def _replace(self, gateway: Gateway, settings: GatewaySettings, sockets: ListeningSockets) -> None:
+        before = self.gateway
+        for name in untouchable(self.settings, settings):
+            self._journal.warn("{name} is not what it was: that takes a restart", name=name)
+        # What a reload cannot change stays to be compared with.
+        self.settings = evolve(
+            settings,
+            process=self.settings.process,
+            pid=self.settings.pid,
+            workers=self.settings.workers,
+            sandbox=self.settings.sandbox,
+        )
+        self._journal = Journal(settings.log.level)
+        self._gateways.append(gateway)
+        drained = before.drain(farewell=False, patience=before.settings.draining.patience, pace=_PACE)
+        self._sockets.close(but=sockets)
+        self._sockets = sockets
+        self._watch.watch(watchedFiles(settings.servers))
+        self._number += 1
+        self._journal.info(
+            "the configuration is reloaded, for the {number}th time; sessions of before: {sessions}",
+            number=self._number - 1,
+            sessions=sum(len(each.connections) for each in self._gateways[:-1]),
+        )
+        drained.addCallback(self._forget, before)
+
+    def _forget(self, cut: int, gateway: Gateway) -> None:
+        """Everybody whom C{gateway} served has left."""
+        if cut and not self._ending:
+            self._journal.warn("worker_shutdown_timeout is over: {cut} proxied sessions were ended", cut=cut)
+        if gateway in self._gateways[:-1]:
+            self._gateways.remove(gateway)
+            gateway.disownServiceParent()
+            self._logs.retain(self._usedLogs())
+            # Cycles hold it together, and those who look for such seldom look.
+            gc.collect()
+
+    def _usedLogs(self) -> Iterator[ErrorLog]:
+        yield from self.settings.log.errorLog
+        for gateway in self._gateways:
+            for server in gateway.settings.servers:
+                yield from server[ServerLogSettings].errorLog
+
+    def _filesChanged(self, names: list[str]) -> None:
+        self._journal.info("reloading, as these have changed: {names}", names=", ".join(names))
+        reloaded = maybeDeferred(self.reload)
+        reloaded.addErrback(lambda failure: self._journal.failure("the reload has failed", failure))
+
+    def drain(self) -> Deferred[int]:
+        """See L{IGenerations}."""
+        self._journal.info("draining: nobody is let in any more")
+        return self._end(lambda gateway: gateway.drain(True, gateway.settings.draining.patience, _PACE))
+
+    def stop(self) -> Deferred[int]:
+        """See L{IGenerations}."""
+        return self._end(lambda gateway: gateway.drain(True, 0, 0))
+
+    def _end(self, end: Callable[[Gateway], Deferred[int]]) -> Deferred[int]:
+        self._ending = True
+        ended = gatherResults([end(gateway) for gateway in self._gateways])
+        self._sockets.close()
+        return ended.addCallback(self._ended)
+
+    def _ended(self, cuts: list[int]) -> int:
+        self.cut = max(self.cut, sum(cuts))
+        return self.cut
+
+    def reopen(self) -> None:
+        """See L{IGenerations}."""
+        self._reopenQuietly()
+        self._journal.info("the logs are open again")
+
+    def _reopenQuietly(self) -> None:
+        # All of them, before the first line is written to one.
+        for line in list(self._logs.reopen()):
+            self._journal.error("{line}", line=line)

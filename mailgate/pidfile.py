@@ -1,0 +1,52 @@
+# -*- test-case-name: mailgate.test.test_pidfile -*-
+"""
+nginx's C{pid}: the file by which the process is found. It is written once the ports are bound.
+"""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+
+from attrs import frozen
+
+from mailgate.directives import ConfigurationError, Level, Problem, directive, path
+
+__all__ = ["PIDFile", "PIDSettings"]
+
+
+@frozen
+class PIDSettings:
+    """nginx's C{pid}; without it there is no such file."""
+
+    path: str | None = directive("pid", path, None, Level.MAILGATE)
+
+
+class PIDFile:
+    """The file C{path}, named in the ini C{file}."""
+
+    def __init__(self, path: str, file: str) -> None:
+        self.path = path
+        self._file = file
+
+    def write(self) -> None:
+        """
+        Name this process in it.
+
+        @raise ConfigurationError: it cannot be written.
+        """
+        try:
+            with open(self.path, "w", encoding="ascii") as opened:
+                opened.write(f"{os.getpid()}\n")
+        except OSError as error:
+            reason = f"cannot be written: {error.strerror}"
+            raise ConfigurationError([Problem(self._file, reason, "mailgate", "pid", self.path)]) from None
+
+    def remove(self) -> None:
+        """Remove it, if it still names this process: another may have taken over."""
+        # Its folder may be root's, who we are no longer: then it stays, as one that names nobody.
+        with suppress(OSError, ValueError):
+            with open(self.path, encoding="ascii") as opened:
+                named = int(opened.read(32))
+            if named == os.getpid():
+                os.unlink(self.path)

@@ -1,0 +1,73 @@
+# -*- test-case-name: mailgate.test.test_signals -*-
+"""
+nginx's signals: HUP reloads, QUIT drains, TERM and INT stop, USR1 reopens logs.
+"""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable
+from contextlib import suppress
+from types import FrameType
+from typing import Any
+
+from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.error import ReactorNotRunning
+from twisted.logger import Logger
+
+from mailgate.interfaces import IGenerations
+
+__all__ = ["Signals"]
+
+
+class Signals:
+    """
+    Has signals to the process obeyed by C{generations}, and C{reactor} stopped once they have drained or stopped.
+
+    To be installed once C{reactor} runs: when it starts it installs handlers of its own.
+    """
+
+    _log = Logger("mailgate")
+
+    def __init__(self, generations: IGenerations, reactor: Any) -> None:
+        self._generations = generations
+        self._reactor = reactor
+        self._before: dict[int, Any] = {}
+
+    def install(self) -> None:
+        """Take the place of the handlers that there are."""
+        for number, obey in (
+            (signal.SIGHUP, self._generations.reload),
+            (signal.SIGQUIT, lambda: self._end(self._generations.drain)),
+            (signal.SIGTERM, lambda: self._end(self._generations.stop)),
+            (signal.SIGINT, lambda: self._end(self._generations.stop)),
+            (signal.SIGUSR1, self._generations.reopen),
+        ):
+            self._before[number] = signal.signal(number, self._handlerOf(obey))
+
+    def restore(self) -> None:
+        """Put back what was there before."""
+        before, self._before = self._before, {}
+        for number, earlier in before.items():
+            # One that was not set from Python cannot be put back.
+            signal.signal(number, signal.SIG_DFL if earlier is None else earlier)
+
+    def _handlerOf(self, obey: Callable[[], object]) -> Callable[[int, FrameType | None], None]:
+        def received(number: int, frame: FrameType | None) -> None:
+            # Between any two instructions: only this may be called here.
+            self._reactor.callFromThread(self._obey, signal.Signals(number).name, obey)
+
+        return received
+
+    def _obey(self, name: str, obey: Callable[[], object]) -> None:
+        self._log.info("received {name}", name=name)
+        obeyed: Deferred[Any] = maybeDeferred(obey)
+        obeyed.addErrback(lambda failure: self._log.failure("{name} could not be obeyed", failure, name=name))
+
+    def _end(self, end: Callable[[], Deferred[int]]) -> Deferred[None]:
+        return end().addCallback(self._stopReactor)
+
+    def _stopReactor(self, cut: int) -> None:
+        # Two signals may have been waiting for the same end, and somebody else may have stopped it.
+        with suppress(ReactorNotRunning):
+            self._reactor.stop()
