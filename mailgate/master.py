@@ -9,13 +9,14 @@ from __future__ import annotations
 import os
 from typing import Any
 
+from attrs import evolve
 from twisted.application.service import MultiService
 from twisted.internet.defer import Deferred, DeferredLock, ensureDeferred, gatherResults, maybeDeferred
 from twisted.logger import Logger
 from zope.interface import implementer
 
 from mailgate.config import GatewaySettings, parse, read
-from mailgate.control import ControlError, Order
+from mailgate.control import Order
 from mailgate.directives import ConfigurationError, Problem
 from mailgate.exitstatus import CANNOT_SERVE, endWith
 from mailgate.interfaces import IGenerations
@@ -59,6 +60,7 @@ class Master(MultiService):
         self._generations: list[Generation] = []
         self._ending = False
         self._stopping = False
+        self._reloads = 0
         self.cut = 0
         self._watch = FileWatch(reactor, self._filesChanged)
         self._watch.watch(watchedFiles(settings.servers))
@@ -70,12 +72,16 @@ class Master(MultiService):
         """
         Bind, and start the zygote, which reads keys as whoever this process is now.
 
-        @raise ListenError: an address cannot be bound.
+        @raise mailgate.listensockets.ListenError: an address cannot be bound.
+        @raise ConfigurationError: there is no zygote.
         """
         if self._current is None:
             self.sockets = self.sockets.opened(self.settings)
             self._current = self._generation(self.settings, self._text, self.sockets)
-            self._current.start()
+            try:
+                self._current.start()
+            except GenerationError as error:
+                raise ConfigurationError([Problem(self.settings.file, str(error))]) from None
         super().privilegedStartService()
 
     def startService(self) -> None:
@@ -85,12 +91,16 @@ class Master(MultiService):
         assert self._current is not None
         self._tellWarnings(self.settings)
         self._current.fork()
-        self._current.ready.addCallbacks(self._tellReady, self._neverReady)
+        # A reload has to wait for it.
+        self._lock.run(self._await, self._current)
 
-    def _tellReady(self, _: object) -> None:
+    def _await(self, generation: Generation) -> Deferred[None]:
+        return generation.ready.addCallbacks(lambda _: self._tellReady(generation), self._neverReady)
+
+    def _tellReady(self, generation: Generation) -> None:
         self._backOff.begun()
-        assert self._current is not None
-        self._log.info("the zygote is {zygote}, workers are {workers}", **_pids(self._current))
+        workers = " ".join(map(str, generation.workers))
+        self._log.info("workers {workers} serve, forks of zygote {zygote}", workers=workers, zygote=generation.pid)
 
     def _neverReady(self, failure: Any) -> None:
         failure.trap(GenerationError)
@@ -113,6 +123,7 @@ class Master(MultiService):
 
     async def _reload(self) -> None:
         if self._ending:
+            self._log.warn("nothing is reloaded: the gateway is going down")
             return
         try:
             text = read(self.settings.file)
@@ -125,42 +136,49 @@ class Master(MultiService):
             self._refuse(error)
             return
         pid = self.settings.pid
-        if await self._replace(settings, text, sockets):
-            self._processLog.follow(observer)
-            self._reopenQuietly()
-            if settings.pid != pid:
-                self._log.warn("pid is not what it was: that takes a restart")
-            self._tellWarnings(settings)
+        try:
+            await self._replace(evolve(settings, pid=pid), text, sockets)
+        except GenerationError as error:
+            if not self._ending:
+                self._refuse(error)
+            return
+        self._processLog.follow(observer)
+        self._reopenQuietly()
+        if settings.pid != pid:
+            self._log.warn("pid is not what it was: that takes a restart")
+        self._tellWarnings(settings)
+        self._reloads += 1
+        self._log.info("the configuration is reloaded, for the {number}th time", number=self._reloads)
 
     def _refuse(self, error: Exception) -> None:
         for line in str(error).splitlines():
             self._log.error("{line}", line=line)
         self._log.error("the configuration is not reloaded: nothing changes")
 
-    async def _replace(self, settings: GatewaySettings, text: str, sockets: ListeningSockets) -> bool:
-        """Whether a generation of C{settings} serves in the place of the present one."""
+    async def _replace(self, settings: GatewaySettings, text: str, sockets: ListeningSockets) -> None:
+        """
+        Have a generation of C{settings} serve in the place of the present one.
+
+        @raise GenerationError: it does not come up. Nothing has changed then.
+        """
         generation = self._generation(settings, text, sockets)
         try:
             generation.start()
             generation.fork()
             await generation.ready
-        except (GenerationError, ControlError, OSError) as error:
+            if self._ending:
+                raise GenerationError("the gateway is going down")
+        except GenerationError:
             sockets.close(but=self.sockets)
-            if not self._ending:
-                self._refuse(error)
-            return False
-        if self._ending:
-            return False
+            raise
         before, self._current = self._current, generation
         gone, self.sockets = self.sockets, sockets
         self.settings, self._text = settings, text
-        self._backOff.begun()
-        self._log.info("reloaded: the zygote is {zygote}, workers are {workers}", **_pids(generation))
+        self._tellReady(generation)
         if before is not None:
             before.tell(Order.RETIRE)
         gone.close(but=sockets)
         self._watch.watch(watchedFiles(settings.servers))
-        return True
 
     def _filesChanged(self, names: list[str]) -> None:
         self._log.info("reloading, as these have changed: {names}", names=", ".join(names))
@@ -168,6 +186,7 @@ class Master(MultiService):
 
     def drain(self) -> Deferred[int]:
         """See L{IGenerations.drain}."""
+        self._log.info("draining: nobody is let in any more")
         return self._end(Order.DRAIN)
 
     def stop(self) -> Deferred[int]:
@@ -237,13 +256,12 @@ class Master(MultiService):
         # A reload may have been quicker.
         if lost is not self._current or self._ending:
             return
-        if not await self._replace(self.settings, self._text, self.sockets):
+        try:
+            await self._replace(self.settings, self._text, self.sockets)
+        except GenerationError as error:
+            self._log.error("nobody serves, as workers do not come up: {reason}", reason=str(error))
             self._lost(lost)
 
     def _tellWarnings(self, settings: GatewaySettings) -> None:
         for warning in settings.warnings:
             self._log.warn("{reason}", reason=str(warning))
-
-
-def _pids(generation: Generation) -> dict[str, Any]:
-    return {"zygote": generation.pid, "workers": " ".join(map(str, generation.workers))}

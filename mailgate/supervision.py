@@ -169,10 +169,16 @@ class Generation(ProcessProtocol):
         """
         Start the zygote, as the user that this process is now.
 
-        @raise ControlError: the configuration is too long.
-        @raise OSError: the system starts no process.
+        @raise GenerationError: the configuration is too long, or the system starts no process.
         """
-        line = encode(self._begin)
+        try:
+            self._spawn(encode(self._begin))
+        except (ControlError, OSError) as error:
+            for ended in self._end():
+                ended.callback(0)
+            raise GenerationError(str(error)) from None
+
+    def _spawn(self, line: bytes) -> None:
         descriptors: dict[int, Any] = {0: 0, 1: 1, 2: 2, 3: "w", 4: "r"}
         descriptors |= {self._begin.sockets[name]: fd for name, fd in self._sockets.items()}
         self._isRoot = os.geteuid() == 0
@@ -236,10 +242,8 @@ class Generation(ProcessProtocol):
     def processExited(self, reason: Failure) -> None:
         status: Any = reason.value
         how = howItEnded(-status.signal if status.signal else status.exitCode)
-        before, self.stage = self.stage, Stage.ENDED
-        self._clearDeadline()
-        for slot in self._slots:
-            slot.wait(None)
+        before = self.stage
+        waiting = self._end()
         if before is Stage.STARTING:
             self._giveUp(f"its zygote {how}")
         elif before is Stage.SERVING:
@@ -247,9 +251,17 @@ class Generation(ProcessProtocol):
             self._lost(self)
         elif self._reason:
             self._giveUp(self._reason)
-        waiting, self._waiting = self._waiting, []
         for ended in waiting:
             ended.callback(self._cut)
+
+    def _end(self) -> list[Deferred[int]]:
+        """It has no process any more; gives those who wait for that."""
+        self.stage = Stage.ENDED
+        self._clearDeadline()
+        for slot in self._slots:
+            slot.wait(None)
+        waiting, self._waiting = self._waiting, []
+        return waiting
 
     # Its workers.
 

@@ -70,9 +70,11 @@ class Worker(Protocol):
         else:
             patience = self._gateway.settings.draining.patience
             drained = self._gateway.drain(order is Order.DRAIN, patience)
-        drained.addCallback(self._leave).addErrback(self._failed)
+        drained.addCallback(self._leave, order).addErrback(self._failed)
 
-    def _leave(self, cut: int) -> None:
+    def _leave(self, cut: int, order: Order) -> None:
+        if cut and order is Order.RETIRE:
+            _log.warn("worker_shutdown_timeout is over: {cut} proxied sessions were ended", cut=cut)
         self._send(encode(Cut(cut)))
         self._finish(cut)
 
@@ -121,12 +123,14 @@ def work(
 
 def _run(gateway: Gateway, logs: ErrorLogs, observer: ILogObserver, reactor: Any, channel: socket.socket) -> int:
     status = 0
+    ending: list[Any] = []
 
     def finish(cut: int) -> None:
         nonlocal status
-        status = CUT if cut else 0
-        # Not at once: the last that is said has to leave.
-        reactor.callLater(0, reactor.stop)
+        status = CUT if cut else status
+        if not ending:
+            # Not at once: the last that is said has to leave.
+            ending.append(reactor.callLater(0, reactor.stop))
 
     worker = Worker(gateway, logs, finish)
 
