@@ -202,7 +202,8 @@ class Generations(MultiService):
 
     def _end(self, end: Callable[[Gateway], Deferred[int]]) -> Deferred[int]:
         self._ending = True
-        ended = gatherResults([end(gateway) for gateway in self._gateways])
+        # A copy: one that is empty at once is forgotten at once.
+        ended = gatherResults([end(gateway) for gateway in list(self._gateways)])
         self._sockets.close()
         return ended.addCallback(self._ended)
 

@@ -12,6 +12,7 @@ import os
 import re
 import sys
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from typing import IO, Any
 
 from attrs import frozen
@@ -224,10 +225,14 @@ class _LogFile:
 
     def reopen(self) -> None:
         """
-        Let go of the file, and open the one that has its name now.
+        Let go of the file, and open the one that has its name now, if that is another.
 
         @raise OSError: it cannot be opened. The old one stays.
         """
+        with suppress(FileNotFoundError):
+            # Whoever has become another user since could not open it again.
+            if os.path.samestat(os.stat(self.path), os.fstat(self._stream.fileno())):
+                return
         reopened = self._open()
         self._stream, before = reopened, self._stream
         before.close()

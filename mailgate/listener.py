@@ -142,6 +142,8 @@ class _SharedUNIXPort(UNIXPort):
         self.fileno = shared.fileno  # type: ignore[method-assign]
         self.connected = True
         self.numberAccepts = 100
+        # As Twisted does for a TCP socket that it has been given.
+        self._shouldShutdown = False
         self.startReading()
 
     def connectionLost(self, reason: Failure) -> None:

@@ -60,6 +60,7 @@ class Poller:
         self._owners: list[IOwner | None] = []
         self._watched = 0
         self._working = False
+        self._ending = False
         self._closing: list[int] = []
         self._soon: list[Callable[[], object]] = []
 
@@ -102,6 +103,18 @@ class Poller:
         self._watched -= 1
         if not self._watched:
             self._reactor.removeReader(self)
+            if self._ending:
+                self.close()
+
+    def close(self) -> None:
+        """
+        Give up the descriptor of C{epoll} once nothing is watched, and not before. To watch something makes another.
+        """
+        # In the midst of events there may be more to come: then at their end.
+        self._ending = bool(self._watched or self._working)
+        if self._epoll is not None and not self._ending:
+            self._epoll.close()
+            self._epoll = None
 
     def soon(self, call: Callable[[], object]) -> None:
         """Call C{call}, but not before this event, and those that have come with it, are dealt with."""
@@ -127,6 +140,8 @@ class Poller:
             if self._soon or self._closing:
                 self._finish()
         self._working = False
+        if self._ending:
+            self.close()
 
     def _surprised(self, owner: IOwner) -> None:
         failure = Failure()

@@ -182,4 +182,6 @@ class Gateway(MultiService):
 
     def _closeRelays(self, result: Any) -> Any:
         self._relays.close()
+        if isinstance(self._reactor, LeanReactor):
+            self._reactor.poller.close()
         return result

@@ -20,11 +20,26 @@ from mailgate.interfaces import IGenerations
 __all__ = ["Signals"]
 
 
+class _Handler:
+    """Has C{obey} called with the signal's name and C{how}, where it may do more than between any two instructions."""
+
+    def __init__(
+        self, reactor: Any, obey: Callable[[str, Callable[[], object]], None], how: Callable[[], object]
+    ) -> None:
+        self._reactor = reactor
+        self._obey = obey
+        self._how = how
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        self._reactor.callFromThread(self._obey, signal.Signals(number).name, self._how)
+
+
 class Signals:
     """
     Has signals to the process obeyed by C{generations}, and C{reactor} stopped once they have drained or stopped.
 
-    To be installed once C{reactor} runs: when it starts it installs handlers of its own.
+    They are obeyed once C{reactor} runs. When it starts it installs handlers of its own: so these are to be installed
+    a second time.
     """
 
     _log = Logger("mailgate")
@@ -43,7 +58,9 @@ class Signals:
             (signal.SIGINT, lambda: self._end(self._generations.stop)),
             (signal.SIGUSR1, self._generations.reopen),
         ):
-            self._before[number] = signal.signal(number, self._handlerOf(obey))
+            before = signal.signal(number, _Handler(self._reactor, self._obey, obey))
+            if not isinstance(before, _Handler):
+                self._before[number] = before
 
     def restore(self) -> None:
         """Put back what was there before."""
@@ -51,13 +68,6 @@ class Signals:
         for number, earlier in before.items():
             # One that was not set from Python cannot be put back.
             signal.signal(number, signal.SIG_DFL if earlier is None else earlier)
-
-    def _handlerOf(self, obey: Callable[[], object]) -> Callable[[int, FrameType | None], None]:
-        def received(number: int, frame: FrameType | None) -> None:
-            # Between any two instructions: only this may be called here.
-            self._reactor.callFromThread(self._obey, signal.Signals(number).name, obey)
-
-        return received
 
     def _obey(self, name: str, obey: Callable[[], object]) -> None:
         self._log.info("received {name}", name=name)

@@ -132,6 +132,8 @@ class _TwistdService(MultiService):
     def _bind(self) -> None:
         # `twist` starts services without ever calling privilegedStartService.
         if not self._isBound:
+            # Whoever sees the ports open, or the file, may send one.
+            self._signals.install()
             super().privilegedStartService()
             if self._pidFile is not None:
                 self._pidFile.write()

@@ -80,6 +80,17 @@ class SectionTests(ConfigCase):
         self.assertEqual(settings.process.user, User(user, os.getuid(), os.getgid()))
         self.assertEqual([(warning.option, warning.value) for warning in settings.warnings], [("user", user)])
 
+    def test_lifetime(self):
+        """So are the file that names it, and how long it waits for its sessions at the end."""
+        settings = parse("[mailgate]\npid = x.pid\nworker_shutdown_timeout = 1m30s\n" + MAIL + IMAP, "/etc/gateway.ini")
+        self.assertEqual(settings.pid.path, "/etc/x.pid")
+        self.assertEqual(settings.draining.patience, 90.0)
+        settings = parse(MAIL + IMAP)
+        self.assertIsNone(settings.pid.path)
+        self.assertIsNone(settings.draining.patience)
+        for line in ("worker_shutdown_timeout = soon", "worker_shutdown_timeout =", "pid ="):
+            self.assertRaises(ConfigurationError, parse, f"[mailgate]\n{line}\n" + MAIL + IMAP)
+
     def test_repeated(self):
         """A word that is given twice makes no difference, as in nginx, and is warned of where it stands."""
         settings = parse(MAIL + "imap_auth = plain LOGIN\n" + IMAP + "imap_auth = plain login Plain\n")

@@ -4,6 +4,7 @@ Tests for L{mailgate.journal}.
 
 from __future__ import annotations
 
+import builtins
 import io
 import os
 import sys
@@ -22,6 +23,7 @@ from mailgate.journal import (
     ErrorLogs,
     Journal,
     LogSettings,
+    ProcessLog,
     ServerLogSettings,
     errorLogObserver,
     leastLevel,
@@ -346,6 +348,57 @@ class FileTests(SynchronousTestCase):
         self.path += ".moved"
         self.assertEqual([line.split("] ")[1] for line in self.read().splitlines()], ["one", "two"])
 
+    def test_reopen(self):
+        """A file that has been renamed keeps what it has; what comes then is in a new one of its name."""
+        logs = ErrorLogs(self.stderr)
+        journal = Journal(LogLevel.info, logs.observer([ErrorLog(self.path, LogLevel.info)]))
+        journal.info("one")
+        os.rename(self.path, f"{self.path}.1")
+        journal.info("two")
+        self.assertEqual(list(logs.reopen()), [])
+        journal.info("three")
+        self.assertEqual([line.split("] ")[1] for line in self.read().splitlines()], ["three"])
+        self.path += ".1"
+        self.assertEqual([line.split("] ")[1] for line in self.read().splitlines()], ["one", "two"])
+
+    def test_reopenSame(self):
+        """A file that still has its name is not opened: one who may not any more goes on with it all the same."""
+        logs = ErrorLogs(self.stderr)
+        journal = Journal(observer=logs.observer([ErrorLog(self.path)]))
+        opened: list[object] = []
+        self.patch(builtins, "open", lambda *arguments, **options: opened.append(arguments))
+        self.assertEqual(list(logs.reopen()), [])
+        self.assertEqual(opened, [])
+        journal.error("told")
+
+    def test_reopenRefused(self):
+        """One that cannot be opened any more is told of, and goes on where it is; the others are opened."""
+        folder = self.mktemp()
+        os.mkdir(folder)
+        lost = os.path.join(folder, "x.log")
+        logs = ErrorLogs(self.stderr)
+        journal = Journal(observer=logs.observer([ErrorLog(lost), ErrorLog(self.path)]))
+        os.rename(folder, f"{folder}.moved")
+        os.rename(self.path, f"{self.path}.1")
+        (line,) = logs.reopen()
+        self.assertEqual(line, f"{lost} cannot be opened again, the old file stays: No such file or directory")
+        journal.error("told")
+        self.assertIn("told", self.read())
+        self.path = os.path.join(f"{folder}.moved", "x.log")
+        self.assertIn("told", self.read())
+
+    def test_retain(self):
+        """Files that nobody uses any more are closed, and not made again by their names."""
+        logs = ErrorLogs(self.stderr)
+        kept = Journal(observer=logs.observer([ErrorLog(self.path)]))
+        logs.observer([ErrorLog(f"{self.path}.old")])
+        logs.retain([ErrorLog(self.path), ErrorLog(None)])
+        os.unlink(f"{self.path}.old")
+        self.assertEqual(list(logs.reopen()), [])
+        self.assertFalse(os.path.exists(f"{self.path}.old"))
+        kept.error("told")
+        self.assertIn("told", self.read())
+
     def test_unopenableByName(self):
         """Whose log cannot be opened is named as every other fault of a configuration is."""
         path = os.path.join(os.path.abspath(self.path), "x.log")
@@ -358,3 +411,21 @@ class FileTests(SynchronousTestCase):
     def test_unopenable(self):
         """A file that cannot be opened is told of at once."""
         self.assertRaises(OSError, errorLogObserver, [ErrorLog(os.path.join(self.path, "x.log"))])
+
+
+class ProcessLogTests(SynchronousTestCase):
+    """Tests for L{ProcessLog}."""
+
+    def test_follow(self):
+        """Events go where it was last told to hand them; that any has come is remembered."""
+        before, first = recorder()
+        after, second = recorder()
+        log = ProcessLog(first)
+        self.assertTrue(verifyObject(ILogObserver, log))
+        self.assertFalse(log.called)
+        Journal(observer=log).error("one")
+        log.follow(second)
+        Journal(observer=log).error("two")
+        self.assertTrue(log.called)
+        told = [[event["log_format"] for event in events] for events in (before, after)]
+        self.assertEqual(told, [["one"], ["two"]])

@@ -265,6 +265,35 @@ class ReleaseTests(Case):
         self.assertNotIn(fd, opened)
         self.assertEqual(far.recv(1), b"")
 
+    def test_close(self) -> None:
+        """A poller that watches nothing gives up its own descriptor; to watch again makes another."""
+        fd, _ = self.watched(Owner())
+        own = self.poller.fileno()
+        self.poller.close()
+        self.assertOpen(own)
+        self.release(fd)
+        self.assertClosed(own)
+        self.poller.close()
+        owner = Owner(lambda fd, _: os.read(fd, 10))
+        fd, far = self.watched(owner)
+        far.send(b"x")
+        self.poller.doRead()
+        self.assertEqual(owner.told, [(fd, READABLE)])
+
+    def test_closeInside(self) -> None:
+        """In the midst of events it does so when they are dealt with."""
+
+        def leave(fd: int, _: int) -> None:
+            self.release(fd)
+            self.poller.close()
+            self.assertOpen(own)
+
+        _, far = self.watched(Owner(leave))
+        own = self.poller.fileno()
+        far.send(b"x")
+        self.poller.doRead()
+        self.assertClosed(own)
+
     def test_stale(self) -> None:
         """
         Of a batch of connections the first releases all the others, and opens and watches as many new ones: nobody is

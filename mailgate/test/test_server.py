@@ -297,6 +297,52 @@ class StopTests(SynchronousTestCase):
                 conversation.server.stop()
                 self.assertTrue(conversation.transport.aborted)
 
+    def test_goodbye(self) -> None:
+        """Who has not logged in is told, in the words of the protocol, and the connection is closed."""
+        for record, goodbye in (
+            (IMAP4, b"* BYE Gateway is shutting down, closing connection\r\n"),
+            (POP3, b"-ERR [SYS/TEMP] Gateway is shutting down, closing connection\r\n"),
+            (SMTP, b"421 4.3.2 Gateway is shutting down, closing connection\r\n"),
+        ):
+            conversation = Conversation(record)
+            conversation.hear()
+            conversation.server.dismiss()
+            self.assertEqual(conversation.hear(), goodbye)
+            self.assertTrue(conversation.closed)
+            self.assertFalse(conversation.transport.aborted)
+            self.assertIs(conversation.server.session.outcome, Outcome.STOPPED)
+            conversation.server.dismiss()
+            self.assertEqual(conversation.hear(), b"")
+
+    def test_unspoken(self) -> None:
+        """In the midst of a handshake, or before a PROXY header, nothing can be said."""
+        shaking = Conversation(POP3, ssl=True)
+        shaking.server.dismiss()
+        self.assertEqual(shaking.hear(), b"")
+        self.assertTrue(shaking.transport.aborted)
+        for phase in (Phase.ACCEPT, Phase.PROXY_HEADER):
+            early = converse()
+            early.server.session.enter(phase)
+            early.server.dismiss()
+            self.assertEqual(early.hear(), b"")
+            self.assertTrue(early.closed)
+
+    def test_loginUnderWay(self) -> None:
+        """A login that is under way is given up, whoever is being asked, and nothing else is said."""
+        for authenticator, connector in (
+            (FakeAuthenticator(None), FakeConnector()),
+            (FakeAuthenticator(), FakeConnector(None)),
+        ):
+            conversation = converse(authenticator=authenticator, connector=connector)
+            conversation.says(*LOGIN)
+            conversation.server.dismiss()
+            self.assertIn(b"shutting down", conversation.hear())
+            self.assertTrue(conversation.closed)
+            self.assertEqual(authenticator.cancelled, len(authenticator.pending))
+            conversation.transport.lose()
+            self.assertEqual(conversation.hear(), b"")
+            self.assertEqual(conversation.clock.getDelayedCalls(), [])
+
     def test_outcome(self) -> None:
         """The ledger says why."""
         conversation = converse()

@@ -22,6 +22,7 @@ from mailgate import service
 from mailgate.config import GatewaySettings, parse
 from mailgate.directives import ConfigurationError
 from mailgate.listener import ListenError
+from mailgate.listensockets import ListeningSockets
 from mailgate.service import Gateway
 from mailgate.session import Outcome, Session
 from mailgate.test.integration.daemon import freePort
@@ -411,6 +412,70 @@ class StopTests(GatewayCase):
         self.assertEqual(self.gateway.connections, [])
 
 
+class DrainTests(GatewayCase):
+    """How it goes without stopping."""
+
+    async def test_stopListening(self):
+        """Nobody can connect any more; who has goes on, and may even log in."""
+        self.start()
+        client, reading = await self.client(), await self.loggedIn()
+        await client.hears(b"ready\r\n")
+        await self.gateway.stopListening()
+        await self.assertRefused("imap")
+        await client.asks(b"a LOGIN alice wonderland", b"\r\na OK")
+        await reading.asks(b"b NOOP", b"b OK")
+
+    async def test_drain(self):
+        """It is over when the last has left, and nobody is cut."""
+        self.start()
+        silent, reading = await self.client("pop3"), await self.loggedIn()
+        await silent.hears(b"ready\r\n")
+        drained = self.gateway.drain(farewell=True, patience=None)
+        await silent.hears(b"-ERR [SYS/TEMP] Gateway is shutting down, closing connection\r\n")
+        await silent.lost
+        await reading.asks(b"b NOOP", b"b OK")
+        self.assertNoResult(drained)
+        reading.transport.loseConnection()
+        self.assertEqual(await drained, 0)
+        self.assertEqual((self.gateway.connections, self.gateway.cut), ([], 0))
+
+    async def test_cut(self):
+        """Who does not leave in time is ended and counted."""
+        self.start()
+        clients = [await self.loggedIn() for _ in range(3)]
+        self.assertEqual(await self.gateway.drain(farewell=False, patience=0.05, pace=0.2), 3)
+        for client in clients:
+            await client.lost
+        self.assertEqual(self.gateway.cut, 3)
+
+    async def test_sockets(self):
+        """Sockets that it was given stay open when it stops, and who comes then is served by the next."""
+        path = os.path.join(tempfile.mkdtemp(), "imap.sock")
+        self.addCleanup(os.rmdir, os.path.dirname(path))
+        self.make(TEXT.replace("127.0.0.1:{other}", f"unix:{path}") + SANDBOX)
+        sockets = ListeningSockets().opened(self.gateway.settings)
+        self.addCleanup(sockets.close)
+        waiting = []
+        for _ in range(3):
+            self.gateway = Gateway(self.gateway.settings, self.reactor, sockets=sockets)
+            self.gateway.privilegedStartService()
+            self.gateway.startService()
+            for client in waiting:
+                await client.hears(b"* OK IMAP4 ready\r\n")
+            with socket.socket(socket.AF_UNIX) as client:
+                client.connect(path)
+            await self.loggedIn()
+            await self.gateway.stopService()
+            waiting = [await self.client()]
+            self.assertEqual(waiting[0].heard, b"")
+
+
+class DrainOverReactorTests(DrainTests):
+    """The same with the reactor's own transports."""
+
+    use = "reactor"
+
+
 class StopOverReactorTests(StopTests):
     """The same with the reactor's own transports."""
 
@@ -453,6 +518,13 @@ class ConstructionTests(SynchronousTestCase):
         self.assertIs(imap.authenticator, other.authenticator)
         self.assertIs(imap.connector, other.connector)
         self.assertIsNot(imap.authenticator, pop3.authenticator)
+
+    def test_contexts(self):
+        """A server's TLS that has been made before is that one, and no file is read for it."""
+        settings, _ = settingsFrom(TEXT)
+        context = object()
+        gateway = Gateway(settings, MemoryReactorClock(), contexts={"imap": context})
+        self.assertEqual([listener.factory.tls for listener in gateway.listeners], [context, context, None])
 
     def test_plain(self):
         """A server that never speaks TLS loads no certificate."""

@@ -1185,6 +1185,18 @@ class EndTests(RelayCase):
         self.assertEqual(relayed.counters, (passed[0], 0))
         self.assertEqual(len(passed), 1)
 
+    def test_dismiss(self) -> None:
+        """When the gateway drains both get what is on its way to them, and then the end."""
+        relayed = self.relayed(small=True)
+        relayed.client.reading = False
+        relayed.backend.send(CONTENT)
+        self.settle()
+        relayed.relay.dismiss()
+        relayed.client.reading = True
+        self.untilOver(relayed.client, relayed.backend)
+        self.assertFinished(relayed, Outcome.STOPPED)
+        self.assertIsNone(relayed.client.error)
+
     def test_stop(self) -> None:
         """When the gateway stops both connections are broken off, whatever is on its way."""
         relayed = self.relayed(small=True)

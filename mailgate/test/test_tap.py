@@ -9,6 +9,7 @@ import grp
 import io
 import os
 import pwd
+import signal
 import socket
 import sys
 
@@ -20,6 +21,7 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 from zope.interface.verify import verifyObject
 
 from mailgate import tap
+from mailgate.exitstatus import CUT
 from mailgate.interfaces import IGenerations
 from mailgate.tap import BAD_CONFIGURATION, CANNOT_LISTEN, Options, makeService, tuneCollector
 from mailgate.test.integration.daemon import freePort
@@ -33,6 +35,8 @@ auth_http = http://127.0.0.1:9/auth
 protocol = imap
 listen = 127.0.0.1:{port}
 """
+
+SIGNALS = (signal.SIGHUP, signal.SIGQUIT, signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 
 
 class OptionsTests(SynchronousTestCase):
@@ -282,6 +286,46 @@ class StartTests(TapCase):
         with socket.create_server(("127.0.0.1", taken)):
             (line,) = self.assertExits(CANNOT_LISTEN, service.privilegedStartService)
         self.assertIn(f"127.0.0.1:{taken}", line)
+
+    async def test_pid(self):
+        """The file C{pid} names the process as soon as its ports are bound, and is gone when it has stopped."""
+        path = os.path.join(self.folder, "gateway.pid")
+        service = self.make(GOOD.replace("[mailgate]", f"[mailgate]\npid = {path}"))
+        self.assertFalse(os.path.exists(path))
+        service.privilegedStartService()
+        with open(path, encoding="ascii") as opened:
+            self.assertEqual(opened.read(), f"{os.getpid()}\n")
+        service.startService()
+        await service.stopService()
+        self.assertFalse(os.path.exists(path))
+
+    def test_unwritablePID(self):
+        """One that cannot be written ends the process with 71, and one line."""
+        service = self.make(GOOD.replace("[mailgate]", "[mailgate]\npid = /nowhere/gateway.pid"))
+        self.addCleanup(service.stopService)
+        (line,) = self.assertExits(CANNOT_LISTEN, service.privilegedStartService)
+        self.assertIn("[mailgate] pid = /nowhere/gateway.pid: cannot be written: No such file", line)
+
+    async def test_signals(self):
+        """It takes the signals over while it runs, and not after that."""
+        before = [signal.getsignal(number) for number in SIGNALS]
+        service = self.make()
+        service.startService()
+        self.assertEqual([number for number in SIGNALS if signal.getsignal(number) in before], [])
+        await service.stopService()
+        self.assertEqual([signal.getsignal(number) for number in SIGNALS], before)
+
+    async def test_statusOfNobody(self):
+        """Where nobody was cut nothing is done about the exit status; where somebody was, it is told so."""
+        statuses = []
+        self.patch(tap, "endWith", statuses.append)
+        for cut in (0, 1):
+            service = self.make()
+            service.startService()
+            (generations,) = service
+            self.patch(generations.gateway._draining, "cut", cut)
+            await service.stopService()
+        self.assertEqual(statuses, [CUT])
 
     async def test_quiet(self):
         """A gateway of one's own prints nothing."""

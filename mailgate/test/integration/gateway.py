@@ -20,6 +20,8 @@ __all__ = ["TWISTD", "GatewayProcess", "environment"]
 TWISTD = [sys.executable, "-c", "from twisted.scripts.twistd import run; run()"]
 """The twistd of the interpreter that runs the tests; the command of that name may be another's, or nowhere."""
 
+FOREGROUND = [*TWISTD, "-n", "--pidfile="]
+
 
 def environment() -> dict[str, str]:
     """An environment in which twistd finds the very plugin that is being tested, installed or not."""
@@ -31,24 +33,27 @@ def environment() -> dict[str, str]:
 class GatewayProcess:
     """
     C{twistd mailgate} with the configuration C{ini}, in C{folder}, listening on C{ports} of 127.0.0.1, over the
-    transports that these tests are to run over.
+    transports that these tests are to run over. C{command} is what runs the plugin.
 
     Its C{error_log} should be the file C{gateway.log}.
     """
 
-    def __init__(self, folder: str, ini: str, ports: Sequence[int]) -> None:
+    def __init__(self, folder: str, ini: str, ports: Sequence[int], command: Sequence[str] = FOREGROUND) -> None:
         self.folder = folder
         self._stopped = False
-        ini = withTransports(ini)
-        configuration = os.path.join(folder, "gateway.ini")
-        with open(configuration, "w") as file:
-            file.write(ini)
-        arguments = [*TWISTD, "-n", "--pidfile=", "mailgate", "--config", configuration]
+        self._configuration = os.path.join(folder, "gateway.ini")
+        self.configure(ini)
+        arguments = [*command, "mailgate", "--config", self._configuration]
         self._daemon = Daemon(arguments, os.path.join(folder, "output"), environment())
         try:
             self._daemon.ready(*ports)
         except AssertionError as trouble:
             raise AssertionError(f"{trouble}\n{ini}\n{self.log()}") from None
+
+    def configure(self, ini: str) -> None:
+        """Write another configuration, of which it does not know yet."""
+        with open(self._configuration, "w") as file:
+            file.write(withTransports(ini))
 
     def log(self) -> str:
         """What it has logged, and after that whatever else it has said."""
@@ -72,6 +77,20 @@ class GatewayProcess:
             with suppress(FileNotFoundError):
                 names.append(os.readlink(os.path.join(folder, descriptor)))
         return names
+
+    def signal(self, number: int) -> None:
+        """Send it a signal."""
+        self._daemon.process.send_signal(number)
+
+    def status(self, within: float = 15.0) -> int:
+        """
+        Wait for its end, which something else than L{stop} brings about.
+
+        @raise subprocess.TimeoutExpired: it does not end.
+        """
+        status = self._daemon.process.wait(within)
+        self._stopped = True
+        return status
 
     def stop(self) -> None:
         """

@@ -1,0 +1,439 @@
+# -*- test-case-name: mailgate.test.integration.test_reload -*-
+"""
+A gateway that is reloaded, drained and stopped by signals, with sessions on it: nobody is dropped who need not be.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from mailgate.exitstatus import CUT
+from mailgate.test.integration.certificates import Authority
+from mailgate.test.integration.clients import PATIENCE
+from mailgate.test.integration.daemon import accepts, freePort, ifKilled, newFolder, waitUntil
+from mailgate.test.integration.gateway import FOREGROUND, TWISTD, GatewayProcess, environment
+from mailgate.test.integration.rawclient import RawClient
+from mailgate.test.integration.site import Address
+
+PROTOCOLS = ("imap", "pop3", "smtp")
+TLS = ("plain", "implicit")
+USER, PASSWORD = "alice", "wonderland"
+
+QUIT = {"imap": b"q LOGOUT\r\n", "pop3": b"QUIT\r\n", "smtp": b"QUIT\r\n"}
+GOODBYE = {
+    "imap": b"* BYE Gateway is shutting down, closing connection\r\n",
+    "pop3": b"-ERR [SYS/TEMP] Gateway is shutting down, closing connection\r\n",
+    "smtp": b"421 4.3.2 Gateway is shutting down, closing connection\r\n",
+}
+ACCEPTED = (b"OK", b"+OK", b"235")
+"""How the answer to a good login begins."""
+
+TWIST = [sys.executable, "-c", "from twisted.application.twist._twist import Twist; Twist.main()"]
+
+
+class ReloadTestCase(SynchronousTestCase):
+    """A gateway before the sandbox's servers, with a plain and a TLS port for each protocol."""
+
+    def setUp(self):
+        self.folder = newFolder("reload")
+        self.addCleanup(shutil.rmtree, self.folder, ignore_errors=True)
+        self.authority = Authority(self.folder, "authority")
+        self.pair = self.authority.sign("server")
+        self.ports = {(protocol, tls): freePort() for protocol in PROTOCOLS for tls in TLS}
+        self.sandbox = {name: freePort() for name in (*PROTOCOLS, "auth_http")}
+
+    def ini(self, process: str = "", mail: str = "", more: str = "") -> str:
+        text = f"[mailgate]\nerror_log = gateway.log info\n{process}\n[mail]\nserver_name = mx.test\n"
+        text += f"auth_http = http://127.0.0.1:{self.sandbox['auth_http']}/auth\n{mail}\n"
+        text += f"ssl_certificate = {self.pair.certificate}\nssl_certificate_key = {self.pair.key}\n"
+        for protocol in PROTOCOLS:
+            plain, implicit = (self.ports[protocol, tls] for tls in TLS)
+            text += f"[server {protocol}]\nprotocol = {protocol}\n"
+            text += f"listen =\n    127.0.0.1:{plain}\n    127.0.0.1:{implicit} ssl\n"
+        demo = "".join(f"{name} = 127.0.0.1:{port}\n" for name, port in self.sandbox.items())
+        return f"{text}{more}[sandbox]\n{demo}"
+
+    def start(self, ini: str = "", command=FOREGROUND) -> GatewayProcess:
+        self.gateway = GatewayProcess(self.folder, ini or self.ini(), list(self.ports.values()), command)
+        self.addCleanup(self.gateway.stop)
+        self.reloads = 0
+        return self.gateway
+
+    def client(self, protocol: str, tls: str = "plain", port: int = 0) -> RawClient:
+        """A client that has been greeted."""
+        address = Address(protocol, port or self.ports[protocol, tls], tls, self.authority.path)
+        client = RawClient(address)
+        self.addCleanup(client.close)
+        return client
+
+    def loggedIn(self, protocol: str, tls: str = "plain") -> RawClient:
+        client = self.client(protocol, tls)
+        self.assertIn(client.login(USER, PASSWORD).split()[0], ACCEPTED)
+        return client
+
+    def assertServes(self, client: RawClient) -> None:
+        """C{client}'s backend answers it."""
+        self.assertTrue(client.noop().startswith((b"OK", b"+OK", b"250")))
+
+    def told(self, text: str, times: int = 1) -> None:
+        """Wait until the log has C{text}."""
+        waitUntil(lambda: self.gateway.log().count(text) >= times, f"the log says {text!r} {times} times")
+
+    def reload(self) -> None:
+        """Have the configuration reloaded."""
+        self.gateway.signal(signal.SIGHUP)
+        self.reloads += 1
+        self.told(f"the configuration is reloaded, for the {self.reloads}th time")
+
+    def assertNoTraceback(self) -> None:
+        self.assertNotIn("Traceback", self.gateway.log())
+
+    def logins(self, protocol: str, tls: str, stop: threading.Event, done: list[str]) -> None:
+        """Log in and out again, until C{stop}; what has gone wrong is added to C{done}, and otherwise "well"."""
+        address = Address(protocol, self.ports[protocol, tls], tls, self.authority.path)
+        while not stop.is_set():
+            try:
+                client = RawClient(address)
+                answer = client.login(USER, PASSWORD)
+                client.send(QUIT[protocol])
+                client.rest()
+                client.close()
+                done.append("well" if answer.split()[:1][0] in ACCEPTED else f"{protocol} {tls}: {answer!r}")
+            except Exception as error:
+                done.append(f"{protocol} {tls}: {error!r}")
+
+    @contextmanager
+    def steadyLogins(self) -> Iterator[list[str]]:
+        """Clients that come and go meanwhile; at the end all of them must have been served."""
+        stop = threading.Event()
+        done: list[str] = []
+        threads = [threading.Thread(target=self.logins, args=(*which, stop, done)) for which in self.ports]
+        for thread in threads:
+            thread.start()
+        try:
+            yield done
+        finally:
+            stop.set()
+            for thread in threads:
+                thread.join(PATIENCE * 3)
+        self.assertEqual([how for how in done if how != "well"], [])
+
+
+class ReloadTests(ReloadTestCase):
+    """SIGHUP."""
+
+    def test_nobodyIsDropped(self):
+        """Sessions before login and after it go on through reloads, and nobody who comes meanwhile is turned away."""
+        self.start()
+        before = [self.client(*which) for which in self.ports]
+        after = [self.loggedIn(*which) for which in self.ports]
+        idle = [self.loggedIn("imap", tls) for tls in TLS]
+        for client in idle:
+            client.send(b"s SELECT INBOX\r\n")
+            self.assertIn(b"OK", client.reply(b"s "))
+            client.send(b"i IDLE\r\n")
+            self.assertTrue(client.line().startswith(b"+"))
+        with self.steadyLogins() as done:
+            for _ in range(6):
+                sofar = len(done)
+                self.reload()
+                waitUntil(lambda sofar=sofar: len(done) > sofar + 5, "logins go on")
+        for client in after:
+            self.assertServes(client)
+        for client in idle:
+            client.send(b"DONE\r\n")
+            self.assertIn(b"i OK", client.reply(b"i "))
+        for client in before:
+            self.assertIn(client.login(USER, PASSWORD).split()[0], ACCEPTED)
+            self.assertServes(client)
+        self.assertNoTraceback()
+
+    def test_twiceAtOnce(self):
+        """Of two signals at once no harm comes, and the second counts for whatever was written before it."""
+        self.start()
+        client = self.loggedIn("imap")
+        for greeting in ("first", "second"):
+            self.gateway.configure(self.ini(mail=f"imap_capabilities = IMAP4rev1 X{greeting}"))
+            self.gateway.signal(signal.SIGHUP)
+        self.told("for the 1th time")
+
+        def isSecond() -> bool:
+            newcomer = self.client("imap")
+            newcomer.send(b"c CAPABILITY\r\n")
+            return b"XSECOND" in newcomer.line().upper()
+
+        waitUntil(isSecond, "the second counts")
+        self.assertServes(client)
+        self.assertNoTraceback()
+
+    def test_badConfiguration(self):
+        """A faulty configuration is told of by its lines, and changes nothing."""
+        self.start()
+        client = self.client("pop3")
+        self.gateway.configure(self.ini(process="usr = nobody", mail="timeout = 5x"))
+        self.gateway.signal(signal.SIGHUP)
+        self.told("the configuration is not reloaded: nothing changes")
+        log = self.gateway.log()
+        self.assertIn("[error]", log)
+        self.assertIn("[mailgate] usr: is no known option; did you mean user?", log)
+        self.assertIn("[mail] timeout = 5x: must be a time", log)
+        self.assertIn(client.login(USER, PASSWORD).split()[0], ACCEPTED)
+        self.assertServes(self.loggedIn("imap", "implicit"))
+
+    def test_portTaken(self):
+        """So does one with an address that another has: the other new one is not bound either."""
+        self.start()
+        free, taken = freePort(), self.sandbox["imap"]
+        listen = f"[server more]\nprotocol = imap\nlisten =\n    127.0.0.1:{free}\n    127.0.0.1:{taken}\n"
+        self.gateway.configure(self.ini(more=listen))
+        self.gateway.signal(signal.SIGHUP)
+        self.told("the configuration is not reloaded")
+        self.assertIn(f"listen = 127.0.0.1:{taken}: cannot be bound: Address already in use", self.gateway.log())
+        self.assertFalse(accepts(free))
+        self.assertServes(self.loggedIn("smtp"))
+
+    def test_listeners(self):
+        """A new address is listened on, one that is gone is closed, and its sessions go on."""
+        extra, later = freePort(), freePort()
+        more = "[server more]\nprotocol = pop3\nlisten = 127.0.0.1:{}\n"
+        self.start(self.ini(more=more.format(extra)))
+        client = self.client("pop3", port=extra)
+        self.gateway.configure(self.ini(more=more.format(later)))
+        self.reload()
+        waitUntil(lambda: not accepts(extra), "the old port is closed")
+        self.assertTrue(accepts(later))
+        self.assertIn(client.login(USER, PASSWORD).split()[0], ACCEPTED)
+        self.assertServes(client)
+
+    def test_unixSocket(self):
+        """The file of a unix socket stays where the socket stays, and goes with it."""
+        path = os.path.join(self.folder, "imap.sock")
+        self.start(self.ini(more=f"[server more]\nprotocol = imap\nlisten = unix:{path}\n"))
+        inode = os.stat(path).st_ino
+        self.reload()
+        self.reload()
+        self.assertEqual(os.stat(path).st_ino, inode)
+        self.gateway.configure(self.ini())
+        self.reload()
+        self.assertFalse(os.path.exists(path))
+        self.assertNoTraceback()
+
+    def test_patience(self):
+        """When worker_shutdown_timeout is over the sessions of before are ended, and nobody else's."""
+        self.start(self.ini(process="worker_shutdown_timeout = 1s"))
+        waiting, proxied = self.client("imap"), self.loggedIn("imap", "implicit")
+        self.reload()
+        newcomer = self.loggedIn("imap")
+        self.assertEqual(waiting.line(), GOODBYE["imap"])
+        self.assertTrue(proxied.ended())
+        self.told("worker_shutdown_timeout is over: 1 proxied sessions were ended")
+        self.told("reached relay, outcome gateway stopped")
+        self.assertServes(newcomer)
+
+    def test_restartNeeded(self):
+        """What a reload cannot change is warned of, and stays; the rest changes."""
+        self.start()
+        self.gateway.configure(
+            self.ini(process=f"pid = {self.folder}/x.pid").replace("[sandbox]", "[sandbox]\ndomain = x.org")
+        )
+        self.reload()
+        self.told("pid is not what it was: that takes a restart")
+        self.told("[sandbox] is not what it was: that takes a restart")
+        self.assertFalse(os.path.exists(f"{self.folder}/x.pid"))
+        self.assertServes(self.loggedIn("imap"))
+
+    def test_forgotten(self):
+        """Generations that serve nobody any more leave no descriptor open."""
+        self.start()
+        self.reload()
+
+        def count() -> int:
+            return len(self.gateway.descriptors())
+
+        before = count()
+        for _ in range(10):
+            self.reload()
+        waitUntil(lambda: count() <= before, "descriptors are closed")
+
+
+class EndTests(ReloadTestCase):
+    """SIGQUIT, SIGTERM and SIGINT."""
+
+    def test_drain(self):
+        """
+        At SIGQUIT nobody is let in any more, who has not logged in is told goodbye, and the others stay for as long as
+        they like. When they have left of themselves the status is 0.
+        """
+        self.start()
+        before = [self.client(*which) for which in self.ports]
+        after = [self.loggedIn(*which) for which in self.ports]
+        self.gateway.signal(signal.SIGQUIT)
+        for client in before:
+            self.assertEqual(client.rest(), GOODBYE[client.address.protocol])
+            client.close()
+        for port in self.ports.values():
+            self.assertFalse(accepts(port))
+        for client in after:
+            self.assertServes(client)
+            client.send(QUIT[client.address.protocol])
+            client.rest()
+            client.close()
+        self.assertEqual(self.gateway.status(), 0)
+        self.assertIn("Server Shut Down.", self.gateway.log())
+        self.assertNoTraceback()
+
+    def test_drainCuts(self):
+        """Who is left after worker_shutdown_timeout is ended, and the status says so."""
+        self.start(self.ini(process="worker_shutdown_timeout = 500ms"))
+        client = self.loggedIn("imap", "implicit")
+        self.gateway.signal(signal.SIGQUIT)
+        self.assertTrue(client.ended())
+        self.assertEqual(self.gateway.status(), CUT)
+        self.assertIn("reached relay, outcome gateway stopped", self.gateway.log())
+        self.assertNoTraceback()
+
+    def test_drainOfAll(self):
+        """A drain waits for those of before a reload, too."""
+        self.start()
+        old = self.loggedIn("pop3")
+        self.reload()
+        self.gateway.signal(signal.SIGQUIT)
+        self.told("draining")
+        self.assertServes(old)
+        self.gateway.signal(signal.SIGHUP)
+        self.told("nothing is reloaded: the gateway is going down")
+        old.close()
+        self.assertEqual(self.gateway.status(), 0)
+
+    def test_stop(self):
+        """SIGTERM and SIGINT say goodbye where nobody has logged in, and end the others at once."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            self.start()
+            before = [self.client(*which) for which in self.ports]
+            after = [self.loggedIn(*which) for which in self.ports]
+            self.gateway.signal(number)
+            for client in before:
+                self.assertEqual(client.rest(), GOODBYE[client.address.protocol])
+            for client in after:
+                self.assertTrue(client.ended())
+            self.assertEqual(self.gateway.status(), CUT)
+            self.assertIn("Server Shut Down.", self.gateway.log())
+            self.assertNoTraceback()
+
+    def test_stopOfNobody(self):
+        """Where nothing is cut the status is 0."""
+        self.start()
+        self.client("imap")
+        self.gateway.signal(signal.SIGTERM)
+        self.assertEqual(self.gateway.status(), 0)
+
+    def test_stopWhileDraining(self):
+        """SIGTERM ends a drain."""
+        self.start()
+        client = self.loggedIn("imap")
+        self.gateway.signal(signal.SIGQUIT)
+        self.told("draining")
+        self.assertServes(client)
+        self.gateway.signal(signal.SIGTERM)
+        self.assertEqual(self.gateway.status(), CUT)
+
+    def test_twist(self):
+        """All of this holds under C{twist}."""
+        self.start(command=TWIST)
+        client = self.loggedIn("imap")
+        self.reload()
+        self.assertServes(client)
+        self.gateway.signal(signal.SIGQUIT)
+        self.told("draining")
+        self.assertServes(client)
+        self.gateway.signal(signal.SIGTERM)
+        self.assertEqual(self.gateway.status(), CUT)
+
+
+class FileTests(ReloadTestCase):
+    """Files: logs, certificates, the process's number."""
+
+    def test_reopen(self):
+        """After SIGUSR1 a log that was renamed is left alone, and another has its name."""
+        self.start()
+        log, old = os.path.join(self.folder, "gateway.log"), os.path.join(self.folder, "gateway.log.1")
+        os.rename(log, old)
+        self.gateway.signal(signal.SIGUSR1)
+        waitUntil(lambda: os.path.exists(log) and "the logs are open again" in self.gateway.log(), "it is there")
+        client = self.client("imap")
+        client.send(QUIT["imap"])
+        client.rest()
+        self.told("outcome client quit")
+        with open(old, encoding="utf-8") as opened:
+            self.assertNotIn("outcome client quit", opened.read())
+        self.assertNotIn(os.path.realpath(old), self.gateway.descriptors())
+
+    def test_renewed(self):
+        """A certificate that is renewed is used without a signal; sessions of before go on."""
+        self.start()
+        old = self.loggedIn("imap", "implicit")
+        serial = old.socket.getpeercert()["serialNumber"]
+        self.authority.sign("server")
+        waitUntil(lambda: "the configuration is reloaded" in self.gateway.log(), "it is seen", 60)
+        self.assertIn(f"reloading, as these have changed: {self.pair.certificate}, {self.pair.key}", self.gateway.log())
+        new = self.loggedIn("imap", "implicit")
+        self.assertNotEqual(new.socket.getpeercert()["serialNumber"], serial)
+        self.assertServes(old)
+
+    def test_halfWritten(self):
+        """One that is of no use changes nothing."""
+        self.start()
+        with open(self.pair.certificate, "w") as opened:
+            opened.write("-----BEGIN CERTIFICATE-----\n")
+        waitUntil(lambda: "nothing changes" in self.gateway.log(), "it is seen", 60)
+        self.assertIn(f"ssl_certificate = {self.pair.certificate}: cannot be loaded", self.gateway.log())
+        self.assertServes(self.loggedIn("imap", "implicit"))
+
+    def test_background(self):
+        """In the background the file C{pid} names the process that obeys, and goes with it."""
+        pid = os.path.join(self.folder, "gateway.pid")
+        ini = self.ini(process=f"pid = {pid}")
+        with open(os.path.join(self.folder, "gateway.ini"), "w") as opened:
+            opened.write(ini)
+        command = [*TWISTD, "--pidfile=", "mailgate", "--config", os.path.join(self.folder, "gateway.ini")]
+        subprocess.run(command, cwd=self.folder, env=environment(), check=True, timeout=30)
+        waitUntil(lambda: os.path.exists(pid) and os.path.getsize(pid), "the file is there")
+        with open(pid, encoding="ascii") as opened:
+            number = int(opened.read())
+        ifKilled("kill", str(number))
+        log = os.path.join(self.folder, "gateway.log")
+
+        def says(text: str) -> bool:
+            with open(log, encoding="utf-8") as opened:
+                return text in opened.read()
+
+        client = self.loggedIn("imap")
+        os.kill(number, signal.SIGHUP)
+        waitUntil(lambda: says("the configuration is reloaded"), "it is reloaded")
+        self.assertServes(client)
+        os.kill(number, signal.SIGQUIT)
+        client.close()
+        waitUntil(lambda: not os.path.exists(pid), "the file goes")
+        waitUntil(lambda: says("Server Shut Down."), "the process ends")
+        self.assertFalse(says("Traceback"))
+
+    def test_unwritable(self):
+        """A file C{pid} that cannot be written stops the start in one line."""
+        configuration = os.path.join(self.folder, "gateway.ini")
+        with open(configuration, "w") as opened:
+            opened.write(self.ini(process="pid = /nowhere/gateway.pid").replace("gateway.log", "stderr"))
+        command = [*FOREGROUND, "mailgate", "--config", configuration]
+        ended = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=30)
+        reason = "[mailgate] pid = /nowhere/gateway.pid: cannot be written: No such file or directory"
+        self.assertEqual(ended.returncode, os.EX_OSERR)
+        self.assertEqual(ended.stderr.splitlines()[-1], f"{configuration}: {reason}")
+        self.assertNotIn("Traceback", ended.stderr)

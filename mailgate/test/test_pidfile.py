@@ -1,0 +1,56 @@
+"""
+Tests for L{mailgate.pidfile}.
+"""
+
+from __future__ import annotations
+
+import os
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from mailgate.directives import ConfigurationError
+from mailgate.pidfile import PIDFile
+
+
+class PIDFileTests(SynchronousTestCase):
+    """Tests for L{PIDFile}."""
+
+    def setUp(self) -> None:
+        self.path = os.path.abspath(self.mktemp())
+        self.file = PIDFile(self.path, "gateway.ini")
+
+    def read(self) -> str:
+        with open(self.path, encoding="ascii") as opened:
+            return opened.read()
+
+    def write(self, text: str) -> None:
+        with open(self.path, "w", encoding="ascii") as opened:
+            opened.write(text)
+
+    def test_write(self) -> None:
+        """It holds the number of this process, in a line, whatever was in it."""
+        self.write("12345678901234567890\n")
+        self.file.write()
+        self.assertEqual(self.read(), f"{os.getpid()}\n")
+
+    def test_remove(self) -> None:
+        """It is removed if it is this process's."""
+        self.file.write()
+        self.file.remove()
+        self.assertFalse(os.path.exists(self.path))
+        self.file.remove()
+
+    def test_anothers(self) -> None:
+        """One that names another process, or none, is left alone."""
+        for text in ("1\n", "", "nonsense\n"):
+            self.write(text)
+            self.file.remove()
+            self.assertEqual(self.read(), text)
+
+    def test_unwritable(self) -> None:
+        """Where it cannot be written, one line says so."""
+        file = PIDFile("/nowhere/gateway.pid", "gateway.ini")
+        error = self.assertRaises(ConfigurationError, file.write)
+        reason = "cannot be written: No such file or directory"
+        self.assertEqual(str(error), f"gateway.ini: [mailgate] pid = /nowhere/gateway.pid: {reason}")
+        file.remove()
