@@ -26,7 +26,6 @@ from mailgate.names import NamingReactor
 from mailgate.port import BATCH
 from mailgate.registry import PROTOCOLS
 from mailgate.relay import Relays
-from mailgate.sandbox.service import SandboxService
 from mailgate.streamrelay import StreamRelays
 from mailgate.tls import BackendTLSSettings, ServerTLS, TLSSettings, loadTrust, usesTLS
 from mailgate.tlsengine import fastEngineWorks
@@ -72,6 +71,9 @@ class Gateway(MultiService):
         self.listeners: list[Listener] = []
         self._authenticators: list[IAuthenticator] = []
         if settings.sandbox is not None:
+            # What it builds upon imports the reactor, which is too early for a process that is yet to fork.
+            from mailgate.sandbox.service import SandboxService
+
             self.addService(SandboxService(settings.sandbox, reactor))
         self._factories = [factory for server in settings.servers for factory in self._factoriesOf(server)]
         # Not the lean reactor, whose clock is coarse.

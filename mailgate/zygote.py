@@ -43,6 +43,7 @@ from mailgate.control import (
     encode,
 )
 from mailgate.directives import ConfigurationError
+from mailgate.exitstatus import CANNOT_SERVE
 from mailgate.journal import ErrorLogs, ServerLogSettings
 from mailgate.listensockets import ListeningSockets
 from mailgate.privileges import limitOpenFiles
@@ -312,6 +313,10 @@ def main() -> int:
         # The master has told of it.
         with suppress(OSError):
             limitOpenFiles(settings.process.openFiles)
+    if "twisted.internet.reactor" in sys.modules:
+        # All workers would share one epoll(7).
+        os.write(REPORTS, encode(Failed("a module has imported the reactor before the workers were forked")))
+        return CANNOT_SERVE
     if contexts:
         # Found out once, for all workers.
         fastEngineWorks()

@@ -7,6 +7,8 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import subprocess
+import sys
 from collections.abc import Callable
 
 from twisted.trial.unittest import SynchronousTestCase
@@ -221,3 +223,13 @@ class WorkerTests(ZygoteCase):
             self.order(Tell(Order.REOPEN))
         self.assertEqual(len(self.obeyed), 20000)
         self.assertGreater(len(worker.recv(1000)), 0)
+
+
+class ImportTests(SynchronousTestCase):
+    """What a zygote has imported when it forks."""
+
+    def test_noReactor(self):
+        """No reactor: workers that were forks of a process with one would all wait for the same events."""
+        command = "import sys, mailgate.zygote; sys.exit('twisted.internet.reactor' in sys.modules)"
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+        self.assertEqual(subprocess.run([sys.executable, "-c", command], env=environment, timeout=60).returncode, 0)
