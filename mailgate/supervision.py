@@ -151,6 +151,7 @@ class Generation(ProcessProtocol):
         self._waiting: list[Deferred[int]] = []
         self._reactor = reactor
         self._sockets = dict(sockets)
+        self.pid: int | None = None
         self._begin = Begin(file, text, {name: _FIRST_SOCKET + i for i, name in enumerate(self._sockets)})
         self._environment = dict(environment)
         self._slots = [_Slot(number, BackOff(reactor)) for number in range(count)]
@@ -192,6 +193,8 @@ class Generation(ProcessProtocol):
             childFDs=descriptors,
         )
         assert self.transport is not None
+        # The transport forgets it with the end of the process.
+        self.pid = self.transport.pid
         self.transport.writeToChild(3, line)
 
     def fork(self) -> None:
@@ -347,11 +350,6 @@ class Generation(ProcessProtocol):
         if self._deadline is not None and self._deadline.active():
             self._deadline.cancel()
         self._deadline = None
-
-    @property
-    def pid(self) -> int | None:
-        """The zygote's."""
-        return None if self.transport is None else self.transport.pid
 
     @property
     def workers(self) -> list[int]:

@@ -296,8 +296,8 @@ def main() -> int:
     lines = Lines()
     try:
         begin, others = _first(lines)
-    except ControlError as error:
-        print(f"mailgate's zygote: {error}", file=sys.stderr)
+    except ControlError:
+        # It has told why, if there is anything to tell.
         return 1
     sockets = ListeningSockets.adopted(begin.sockets)
     logs = ErrorLogs()

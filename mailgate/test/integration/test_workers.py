@@ -55,14 +55,15 @@ def inodes(pid: int) -> set[str]:
     return found
 
 
-def serving() -> dict[int, str]:
-    """The sockets of connections over TCP, by the port of their peer."""
+def serving() -> dict[tuple[int, int], str]:
+    """The sockets of connections over TCP, by their port and the port of their peer."""
     found = {}
     with open("/proc/net/tcp", encoding="ascii") as opened:
         for line in list(opened)[1:]:
             fields = line.split()
             if fields[3] != "0A":
-                found[int(fields[2].rpartition(":")[2], 16)] = fields[9]
+                own, peer = (int(field.rpartition(":")[2], 16) for field in fields[1:3])
+                found[own, peer] = fields[9]
     return found
 
 
@@ -115,7 +116,7 @@ class WorkersMixin:
 
     def workerOf(self, client: RawClient) -> int:
         """Who serves C{client}."""
-        inode = serving()[client.socket.getsockname()[1]]
+        inode = serving()[client.address.port, client.socket.getsockname()[1]]
         (found,) = [pid for zygote in self.zygotes() for pid in children(zygote) if inode in inodes(pid)]
         return found
 
@@ -380,7 +381,7 @@ class ServingTests(WorkersMixin, test_reload.ReloadTestCase):
             self.addCleanup(connection.close)
             # With it comes a ticket of TLS 1.3.
             self.assertTrue(connection.recv(100).startswith(b"* OK"))
-            inode = serving()[connection.getsockname()[1]]
+            inode = serving()[self.ports["imap", "implicit"], connection.getsockname()[1]]
             (worker,) = [pid for pid in self.workers() if inode in inodes(pid)]
             if session is not None:
                 seen[worker] = connection.session_reused
