@@ -22,6 +22,7 @@ from mailgate.exitstatus import CANNOT_SERVE, CUT
 from mailgate.journal import ErrorLogs
 from mailgate.listensockets import ListeningSockets
 from mailgate.service import Gateway
+from mailgate.shares import Share
 from mailgate.tap import shedPrivileges, tuneCollector
 from mailgate.tls import ServerTLS
 
@@ -97,19 +98,20 @@ def work(
     contexts: Mapping[str, ServerTLS],
     logs: ErrorLogs,
     observer: ILogObserver,
+    share: Share | None,
     channel: socket.socket,
 ) -> int:
     """
     Be a worker until the end, and give the exit status of the process. It is forked already, and has no reactor yet.
 
-    C{channel} leads to the zygote.
+    C{channel} leads to the zygote, C{share} is this one's of the clients.
     """
     globalLogBeginner.beginLoggingTo([observer], redirectStandardIO=False)
     try:
         from twisted.internet import reactor
 
         # The master has told of them, once for all workers.
-        gateway = Gateway(evolve(settings, warnings=()), reactor, logs, sockets, contexts)
+        gateway = Gateway(evolve(settings, warnings=()), reactor, logs, sockets, contexts, share)
         gateway.privilegedStartService()
         for _ in shedPrivileges(settings):
             continue

@@ -25,6 +25,7 @@ class ZygoteCase(SynchronousTestCase):
         self.reports, reports = os.pipe()
         os.set_blocking(self.reports, False)
         self.obeyed: list[Order] = []
+        self.lost: list[int] = []
         self.killed: list[tuple[int, int]] = []
         self.dead: dict[int, int] = {}
         self.pids = iter(range(100, 200))
@@ -36,6 +37,7 @@ class ZygoteCase(SynchronousTestCase):
             Lines(),
             self.serve,
             self.obeyed.append,
+            self.lost.append,
             lambda: next(self.pids),
             lambda pid, options: (pid, self.dead[pid]) if pid in self.dead else (0, 0),
             lambda pid, number: self.killed.append((pid, number)),
@@ -45,7 +47,7 @@ class ZygoteCase(SynchronousTestCase):
             self.addCleanup(os.close, fd)
         self.addCleanup(self.closeOrders)
 
-    def serve(self, channel: socket.socket) -> int:
+    def serve(self, slot: int, channel: socket.socket) -> int:
         raise AssertionError("this is not a fork")
 
     def socketpair(self, real: Callable[[], tuple[socket.socket, socket.socket]]):
@@ -175,6 +177,7 @@ class WorkerTests(ZygoteCase):
         self.assertEqual(self.reported(), [Ended(1, 101, -9, 0)])
         self.dies(100, 75 << 8)
         self.assertEqual(self.reported(), [Ended(0, 100, 75, 0)])
+        self.assertEqual(self.lost, [1, 0])
 
     def test_cut(self):
         """With it is reported what the worker has said last, even when nobody had the time to listen."""
