@@ -256,7 +256,7 @@ class StartTests(GenerationCase):
         logged = self.logged(lambda: self.reactor.advance(30))
         self.assertEqual(logged, ["worker 12 is not ready after 30 s"])
         self.assertEqual(self.zygote.takeHeard(), [Kill(1)])
-        self.zygote.says(Ended(1, 12, -9, 0))
+        self.zygote.says(Ended(1, 12, -9, 0), Ended(0, 11, 0, 0))
         self.failsWith("worker 12 was ended by SIGKILL")
 
     def test_zygoteSlow(self):

@@ -14,12 +14,14 @@ import signal
 import socket
 import ssl
 from collections import Counter
+from typing import TYPE_CHECKING, Any
 
 from mailgate.test.integration import test_reload
 from mailgate.test.integration.clients import PATIENCE
 from mailgate.test.integration.daemon import accepts, freePort, newFolder, waitUntil
 from mailgate.test.integration.gateway import GatewayProcess
 from mailgate.test.integration.rawclient import RawClient
+from mailgate.test.integration.site import Address
 
 WORKERS = 3
 
@@ -67,6 +69,10 @@ def serving() -> dict[tuple[int, int], str]:
     return found
 
 
+MixinBase: Any = object if not TYPE_CHECKING else test_reload.ReloadTestCase
+"""What the mixin is mixed with."""
+
+
 class Backend:
     """The sandbox's servers, in a gateway of their own: the one that is tested has no room for them."""
 
@@ -85,7 +91,7 @@ class Backend:
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
-class WorkersMixin:
+class WorkersMixin(MixinBase):
     """Several workers before the sandbox's servers."""
 
     def setUp(self):
@@ -94,11 +100,11 @@ class WorkersMixin:
 
     def ini(self, process: str = "", mail: str = "", more: str = "") -> str:
         whole = super().ini(f"worker_processes = {WORKERS}\n{process}", mail, more)
-        return whole.partition("[sandbox]")[0]
+        return str(whole.partition("[sandbox]")[0])
 
     def start(self, *arguments, **named) -> GatewayProcess:
         # The ports are bound before there is anybody to serve.
-        gateway = super().start(*arguments, **named)
+        gateway: GatewayProcess = super().start(*arguments, **named)
         self.told("forks of zygote")
         return gateway
 
@@ -224,29 +230,16 @@ class DeathTests(WorkersMixin, test_reload.ReloadTestCase):
             self.assertServes(self.loggedIn(*which))
 
     def test_again(self):
-        """Its replacement lives and dies as it did, and all the time others serve."""
+        """Its replacement lives and dies as it did, and whoever comes meanwhile is served by the others."""
         self.start()
-        with self.steadyLoginsOfSurvivors():
-            for _ in range(3):
-                victim = self.workers()[-1]
-                os.kill(victim, signal.SIGKILL)
-                self.told(f"worker {victim} was ended by SIGKILL")
-                waitUntil(self.whole, "it is replaced")
+        for _ in range(3):
+            victim = self.workers()[-1]
+            os.kill(victim, signal.SIGKILL)
+            self.told(f"worker {victim} was ended by SIGKILL")
+            for which in self.ports:
+                self.assertServes(self.loggedIn(*which))
+            waitUntil(self.whole, "it is replaced")
         self.assertNoTraceback()
-
-    def steadyLoginsOfSurvivors(self):
-        """Those of a killed worker may fail; whoever comes is let in for all that."""
-        case = self
-
-        class Steady:
-            def __enter__(self):
-                return self
-
-            def __exit__(self, *exception):
-                for which in case.ports:
-                    case.assertServes(case.loggedIn(*which))
-
-        return Steady()
 
     def test_zygote(self):
         """When the zygote is killed sessions go on, and a new generation serves newcomers."""
@@ -306,7 +299,7 @@ class ServingTests(WorkersMixin, test_reload.ReloadTestCase):
 
     def crowd(self, count: int) -> list[RawClient]:
         """Clients that come all at once."""
-        address = test_reload.Address("imap", self.ports["imap", "plain"], "plain", self.authority.path)
+        address = Address("imap", self.ports["imap", "plain"], "plain", self.authority.path)
         sockets = [socket.socket() for _ in range(count)]
         for each in sockets:
             each.setblocking(False)
@@ -374,7 +367,8 @@ class ServingTests(WorkersMixin, test_reload.ReloadTestCase):
         self.start(self.ini(mail=f"ssl_session_cache = {cache}"))
         context = ssl.create_default_context(cafile=self.authority.path)
         context.minimum_version = context.maximum_version = version
-        session, seen = None, {}
+        session: ssl.SSLSession | None = None
+        seen: dict[int, bool | None] = {}
         for _ in range(40):
             connection = socket.create_connection(("127.0.0.1", self.ports["imap", "implicit"]), PATIENCE)
             connection = context.wrap_socket(connection, server_hostname="localhost", session=session)
