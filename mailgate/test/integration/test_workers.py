@@ -7,19 +7,22 @@ stop are what they are with one process.
 from __future__ import annotations
 
 import contextlib
+import grp
 import os
+import pwd
 import re
 import shutil
 import signal
 import socket
 import ssl
 from collections import Counter
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from mailgate.test.integration import test_reload
 from mailgate.test.integration.clients import PATIENCE
 from mailgate.test.integration.daemon import accepts, freePort, newFolder, waitUntil
-from mailgate.test.integration.gateway import GatewayProcess
+from mailgate.test.integration.gateway import TWISTD, GatewayProcess
 from mailgate.test.integration.rawclient import RawClient
 from mailgate.test.integration.site import Address
 
@@ -27,6 +30,14 @@ WORKERS = 3
 
 GONE = (FileNotFoundError, ProcessLookupError)
 """What a look at a process that has ended meanwhile raises."""
+
+
+def usersWithGroups() -> Iterator[str]:
+    """Users other than root who have a group of their name, as nginx takes it."""
+    groups = {group.gr_name: group.gr_gid for group in grp.getgrall()}
+    for entry in pwd.getpwall():
+        if entry.pw_uid and groups.get(entry.pw_name) == entry.pw_gid:
+            yield entry.pw_name
 
 
 def children(pid: int) -> list[int]:
@@ -400,3 +411,80 @@ class ServingTests(WorkersMixin, test_reload.ReloadTestCase):
     def test_resumedShared13(self):
         """So it is where C{ssl_session_cache} is C{shared}, with TLS 1.3."""
         self.resumes(ssl.TLSVersion.TLSv1_3, "shared:SSL:1m")
+
+
+class RightsTests(WorkersMixin, test_reload.ReloadTestCase):
+    """Who the processes are. The tests tell of root's; another's all stay that user's."""
+
+    def setUp(self):
+        super().setUp()
+        self.isRoot = os.geteuid() == 0
+        self.user = next(usersWithGroups())
+        found = pwd.getpwnam(self.user)
+        self.ids = (found.pw_uid, found.pw_gid) if self.isRoot else (os.getuid(), os.getgid())
+        # Others than root are to find the configuration there.
+        os.chmod(self.folder, 0o755)
+        os.chmod(self.pair.key, 0o600)
+
+    def owner(self, pid: int) -> tuple[int, int]:
+        with open(f"/proc/{pid}/status", encoding="ascii") as opened:
+            fields = dict(line.split(":", 1) for line in opened.read().splitlines())
+        uids, gids = (set(map(int, fields[name].split())) for name in ("Uid", "Gid"))
+        self.assertEqual((len(uids), len(gids)), (1, 1), "for good")
+        return uids.pop(), gids.pop()
+
+    def assertWorkersBecame(self) -> None:
+        waitUntil(lambda: len(self.workers()) == WORKERS, "all workers are there")
+        self.assertEqual({self.owner(pid) for pid in self.workers()}, {self.ids})
+
+    def test_user(self):
+        """With C{user} workers become that user; master and zygote stay who they are, and read their key again."""
+        self.start(self.ini(f"user = {self.user}"))
+        own = os.geteuid(), os.getegid()
+        self.assertWorkersBecame()
+        for _ in range(2):
+            self.assertEqual({self.owner(pid) for pid in (self.gateway.pid, *self.zygotes())}, {own})
+            self.assertServes(self.loggedIn("imap", "implicit"))
+            self.reload()
+            self.assertWorkersBecame()
+        os.kill(self.workers()[0], signal.SIGKILL)
+        self.told("another starts at once")
+        waitUntil(self.whole, "it is replaced")
+        self.assertWorkersBecame()
+        self.assertNoTraceback()
+
+    def test_reopen(self):
+        """A log that is made anew is given to the user, and the workers write to it."""
+        self.start(self.ini(f"user = {self.user}"))
+        log = os.path.join(self.folder, "gateway.log")
+        os.rename(log, f"{log}.1")
+        self.gateway.signal(signal.SIGUSR1)
+        waitUntil(lambda: os.path.exists(log) and os.stat(log).st_uid == self.ids[0], "it is there, and the user's")
+        self.told("the logs are open again")
+
+        def isTold() -> bool:
+            self.leave(self.client("smtp"))
+            return "outcome client quit" in self.gateway.log()
+
+        waitUntil(isTold, "workers write to it")
+        self.assertNoTraceback()
+
+    def test_uid(self):
+        """
+        With twistd's C{--uid} all become that user, and the first zygote has read what root alone may read. A reload
+        that would have to read it is refused, and nobody notices.
+        """
+        uid = ["--uid", self.user, "--gid", str(self.ids[1])] if self.isRoot else []
+        self.start(command=[*TWISTD, "-n", "--pidfile=", *uid])
+        everybody = [self.gateway.pid, *self.zygotes(), *self.workers()]
+        self.assertEqual({self.owner(pid) for pid in everybody}, {self.ids})
+        client = self.loggedIn("imap", "implicit")
+        self.gateway.signal(signal.SIGHUP)
+        if self.isRoot:
+            self.told(f"ssl_certificate_key = {self.pair.key}: cannot be read: Permission denied")
+            self.told("the configuration is not reloaded: nothing changes")
+        else:
+            self.told("the configuration is reloaded")
+        self.assertServes(client)
+        self.assertServes(self.loggedIn("pop3", "implicit"))
+        self.assertNoTraceback()
