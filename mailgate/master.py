@@ -213,7 +213,11 @@ class Master(MultiService):
     def _ended(self) -> Deferred[int]:
         ended: list[Deferred[int]] = [generation.whenEnded() for generation in self._generations]
         ended += [self._endOf(orphan) for orphan in self._orphans]
-        return gatherResults(ended).addCallback(self._count)
+        return gatherResults(ended).addCallback(self._count).addCallback(self._endedSoFar)
+
+    def _endedSoFar(self, cut: int) -> int | Deferred[int]:
+        # A zygote that has died meanwhile has left its workers behind.
+        return self._ended() if self._orphans else cut
 
     def _endOf(self, orphan: Orphan) -> Deferred[int]:
         """Nobody knows how many it has cut."""
@@ -259,11 +263,13 @@ class Master(MultiService):
 
     def _lost(self, generation: Generation) -> None:
         for pid in generation.workers:
-            # It may have ended.
-            with suppress(OSError):
+            # It may have ended, and not every system knows pidfd_open(2).
+            with suppress(OSError, AttributeError):
                 orphan = Orphan(self._reactor, pid)
                 self._orphans.append(orphan)
                 orphan.ended.addCallback(self._forget, orphan)
+                if self._stopping:
+                    orphan.stop()
         self._replaceLost(generation)
 
     def _forget(self, _: object, orphan: Orphan) -> None:

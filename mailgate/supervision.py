@@ -9,11 +9,13 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from enum import Enum
 from typing import Any
 
 from attrs import define
 from twisted.internet.defer import Deferred, succeed
+from twisted.internet.error import ProcessExitedAlready
 from twisted.internet.interfaces import IDelayedCall, IReactorTime, IReadDescriptor
 from twisted.internet.protocol import ProcessProtocol
 from twisted.logger import Logger
@@ -117,9 +119,21 @@ class Orphan:
         reactor.addReader(self)
 
     def stop(self) -> None:
-        """Have it end its sessions now."""
+        """Have it end its sessions now, and be killed if it does not."""
+        self._signal(signal.SIGTERM)
+        killing = self._reactor.callLater(STOPPED_WITHIN, self._signal, signal.SIGKILL)
+
+        def spare(_: object) -> None:
+            if killing.active():
+                killing.cancel()
+
+        self.ended.addCallback(spare)
+
+    def _signal(self, number: int) -> None:
         if self._fd >= 0:
-            signal.pidfd_send_signal(self._fd, signal.SIGTERM)
+            # It may have ended, which has not been told yet.
+            with suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self._fd, number)
 
     def fileno(self) -> int:
         return self._fd
@@ -282,7 +296,8 @@ class Generation(ProcessProtocol):
         if self.transport is not None and self.stage is not Stage.ENDED:
             self.transport.writeToChild(3, encode(message))
 
-    def processExited(self, reason: Failure) -> None:
+    def processEnded(self, reason: Failure) -> None:
+        # Not processExited, which may come before the last that it said.
         status: Any = reason.value
         how = howItEnded(-status.signal if status.signal else status.exitCode)
         before = self.stage
@@ -316,7 +331,12 @@ class Generation(ProcessProtocol):
 
     def _notReady(self, slot: _Slot) -> None:
         self._log.error("worker {pid} is not ready after {seconds:g} s", pid=slot.pid, seconds=READY_WITHIN)
-        self._send(Kill(slot.number))
+        if slot.pid is None:
+            # It does not even fork.
+            self._killZygote()
+        else:
+            self._send(Kill(slot.number))
+        self._fail("a worker is not ready in time")
 
     def _workerReady(self, slot: _Slot) -> None:
         slot.isReady = True
@@ -384,7 +404,8 @@ class Generation(ProcessProtocol):
 
     def _killZygote(self) -> None:
         assert self.transport is not None
-        self.transport.signalProcess("KILL")
+        with suppress(ProcessExitedAlready):
+            self.transport.signalProcess("KILL")
 
     def _clearDeadline(self) -> None:
         if self._deadline is not None and self._deadline.active():
