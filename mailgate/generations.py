@@ -22,7 +22,6 @@ from mailgate.directives import ConfigurationError
 from mailgate.interfaces import IGenerations
 from mailgate.journal import ErrorLog, ErrorLogs, Journal, ProcessLog, ServerLogSettings
 from mailgate.listensockets import ListeningSockets
-from mailgate.sandbox.service import SandboxService
 from mailgate.service import Gateway
 from mailgate.watching import FileWatch, watchedFiles
 
@@ -38,6 +37,7 @@ def untouchable(now: GatewaySettings, wanted: GatewaySettings) -> Iterator[str]:
         ("user", now.process.user, wanted.process.user),
         ("worker_rlimit_nofile", now.process.openFiles, wanted.process.openFiles),
         ("pid", now.pid, wanted.pid),
+        ("worker_processes", now.workers, wanted.workers),
         ("[sandbox]", now.sandbox, wanted.sandbox),
     ):
         if before != after:
@@ -77,6 +77,9 @@ class Generations(MultiService):
         self._gateways = [Gateway(evolve(settings, sandbox=None), reactor, logs)]
         if settings.sandbox is not None:
             # It outlives generations: its mail begins and ends with it.
+            # What it builds upon imports the reactor, which is too early for a process that is yet to fork.
+            from mailgate.sandbox.service import SandboxService
+
             self.addService(SandboxService(settings.sandbox, reactor))
         self.gateway.setServiceParent(self)
         self._watch = FileWatch(reactor, self._filesChanged)
@@ -151,6 +154,7 @@ class Generations(MultiService):
             settings,
             process=self.settings.process,
             pid=self.settings.pid,
+            workers=self.settings.workers,
             sandbox=self.settings.sandbox,
         )
         self._journal = Journal(settings.log.level)

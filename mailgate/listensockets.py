@@ -112,7 +112,8 @@ class ListeningSockets:
         for name, opened in list(self._sockets.items()):
             if opened not in kept:
                 del self._sockets[name]
-                path = opened.getsockname() if opened.family == socket.AF_UNIX else ""
+                # Another set may have closed it.
+                path = opened.getsockname() if opened.family == socket.AF_UNIX and opened.fileno() >= 0 else ""
                 opened.close()
                 if path and isinstance(path, str):
                     # Somebody else may have removed it, and it may belong to whom we are no longer.

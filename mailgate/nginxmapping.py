@@ -94,12 +94,12 @@ _SECRET = ("auth_http", "ssl_conf_command")
 """Directives whose value may hold a secret, besides those that are declared so, and data in the place of a file."""
 
 _NOT_NEEDED = {
-    "accept_mutex": "mailgate runs one process",
-    "accept_mutex_delay": "mailgate runs one process",
+    "accept_mutex": "mailgate's workers share newcomers in another way",
+    "accept_mutex_delay": "mailgate's workers share newcomers in another way",
     "daemon": "twistd goes into the background unless it is given -n",
     "load_module": "mailgate has no modules that could be missing",
-    "lock_file": "mailgate runs one process",
-    "master_process": "mailgate runs one process",
+    "lock_file": "mailgate's workers need none",
+    "master_process": "worker_processes says whether there is one",
     "multi_accept": "it tunes how nginx waits for events",
     "pcre_jit": "mailgate has no regular expressions in its configuration",
     "thread_pool": "mailgate reads no files for its clients",
@@ -117,9 +117,8 @@ _ELSEWHERE = {
     "ssl_engine": "mailgate does not use OpenSSL's engines",
     "stream": "mailgate is a gateway for mail: leave it to nginx",
     "worker_connections": "only the limit of open files bounds the number of connections",
-    "worker_cpu_affinity": "mailgate runs one process: CPUAffinity= of systemd binds that",
+    "worker_cpu_affinity": "CPUAffinity= of systemd binds that",
     "worker_priority": "Nice= of systemd says that",
-    "worker_processes": "mailgate runs one process",
     "worker_rlimit_core": "LimitCORE= of systemd says that",
     "working_directory": "twistd --rundir says that",
 }
@@ -214,8 +213,6 @@ class Mapping:
         name = statement.name
         if statement.complaint:
             self._tell(statement, f"not carried over: {statement.complaint}")
-        elif name == "worker_processes" and statement.args == ("1",):
-            self._tell(statement, "not needed: mailgate runs one process")
         elif name == "use" and statement.args != ("epoll",):
             self._tell(statement, "not needed: mailgate takes epoll where the system has it")
         elif name in _known(Level.MAILGATE) and name not in _ELSEWHERE:

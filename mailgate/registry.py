@@ -21,6 +21,7 @@ from mailgate.realip import RealIPSettings
 from mailgate.resolver import ResolverSettings
 from mailgate.sandbox.settings import SandboxSettings
 from mailgate.tls import BackendTLSSettings, TLSSettings
+from mailgate.workers import WorkerSettings
 
 __all__ = ["AUTHENTICATORS", "PROCESS_SETTINGS", "PROTOCOLS", "SANDBOX_SETTINGS", "SERVER_SETTINGS"]
 
@@ -43,7 +44,14 @@ SERVER_SETTINGS: tuple[type, ...] = (
 )
 """The settings classes that [mail] and [server …] are read into."""
 
-PROCESS_SETTINGS: tuple[type, ...] = (LogSettings, EventSettings, ProcessSettings, PIDSettings, DrainSettings)
+PROCESS_SETTINGS: tuple[type, ...] = (
+    LogSettings,
+    EventSettings,
+    ProcessSettings,
+    PIDSettings,
+    DrainSettings,
+    WorkerSettings,
+)
 """Those that [mailgate] is read into."""
 
 SANDBOX_SETTINGS = SandboxSettings

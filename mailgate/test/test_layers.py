@@ -17,7 +17,7 @@ import mailgate
 
 LAYERS = (
     # what imports nothing: the release, the words of a login, the grammar of values, of HTTP and of mail
-    "_version directives login names httpresponse httpheaders openssl poller timers pipes"
+    "_version directives login names httpresponse httpheaders openssl poller timers pipes shares"
     " distinguishedname verifyerrors sandbox.message sandbox.certificate",
     # where events may go
     "syslog",
@@ -29,7 +29,7 @@ LAYERS = (
     "servertls",
     "tls",
     # the ledger, the extension points, what auth_http and auth_file say; TLS upon descriptors
-    "listensockets session interfaces authhttp authpresets accounts tlslayer nameservers"
+    "listensockets workers control session interfaces authhttp authpresets accounts tlslayer nameservers"
     " sandbox.mailbox sandbox.welcome",
     # how bytes move; connections upon descriptors; how connections end
     "relay draining authcache transport reversedns sandbox.account sandbox.imap4",
@@ -49,10 +49,13 @@ LAYERS = (
     "registry",
     # the ini file
     "config",
-    # what runs
+    # what runs: in one process, or in several
     "service watching signals exitstatus",
-    "generations",
+    "generations supervision",
+    "master",
     "tap",
+    "worker",
+    "zygote",
     # nginx.conf into an ini file
     "nginxconf nginxvalues",
     "nginxmapping",

@@ -28,6 +28,7 @@ from mailgate.sandbox.certificate import ensureCertificate
 from mailgate.test.test_console import ConsoleCase
 from mailgate.test.test_documentation import MISSING, document
 from mailgate.tls import TLSSettings
+from mailgate.workers import processors
 
 GUIDE = """\
 worker_processes auto;
@@ -130,12 +131,9 @@ class GuideTests(ImportCase):
         self.assertEqual(pop3[POP3Settings].auth, ("plain", "apop", "cram-md5"))
         self.assertEqual(imap[IMAP4Settings].auth, ("plain",))
         self.assertEqual([log.file for log in settings.log.errorLog], ["/srv/nginx/logs/error.log"])
+        self.assertEqual(settings.workers.count, processors())
         self.assertEqual(
-            told,
-            [
-                'nginx.conf: nginx refuses this file, as it has no "events" section; mailgate needs none',
-                "nginx.conf:1: worker_processes: not carried over: mailgate runs one process",
-            ],
+            told, ['nginx.conf: nginx refuses this file, as it has no "events" section; mailgate needs none']
         )
 
     def test_missingSemicolon(self):
@@ -234,11 +232,13 @@ class ProcessTests(ImportCase):
         )
         _, told = self.imported(text)
         self.assertEqual(
-            [re.sub(r"(not needed|not carried over): (mailgate|twistd|only|it) .+", r"\1", line) for line in told],
+            [
+                re.sub(r"(not needed|not carried over): (mailgate|twistd|only|it|nginx) .+", r"\1", line)
+                for line in told
+            ],
             [
                 "nginx.conf:1: daemon: not needed",
                 "nginx.conf:2: load_module: not needed",
-                "nginx.conf:3: worker_processes: not needed",
                 "nginx.conf:4: pid: not carried over",
                 "nginx.conf:6: worker_connections: not carried over",
                 "nginx.conf:7: multi_accept: not needed",
@@ -433,13 +433,13 @@ class CommandTests(ConsoleCase):
 
     def test_good(self):
         """An ini file goes to standard output, what is to be told to standard error, and the status is 0."""
-        path = self.write("events { }\nworker_processes 4;\nmail { auth_http a; server { listen 143; } }")
+        path = self.write("events { }\nworker_priority 4;\nmail { auth_http a; server { listen 143; } }")
         self.assertEqual(self.run_("import-nginx", "-p", "/srv/nginx", path), 0)
         ini = self.write(self.stdout.getvalue())
         self.assertEqual([server.name for server in load(ini).servers], ["imap"])
         self.assertIn("error_log = /srv/nginx/logs/error.log error\n", self.stdout.getvalue())
         told, last = self.stderr.getvalue().splitlines()
-        self.assertEqual(told, f"{path}:2: worker_processes: not carried over: mailgate runs one process")
+        self.assertEqual(told, f"{path}:2: worker_priority: not carried over: Nice= of systemd says that")
         self.assertIn("mailgate check --config", last)
 
     def test_refused(self):

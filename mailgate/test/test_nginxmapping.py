@@ -140,6 +140,8 @@ ROWS = (
         MAIN,
     ),
     Row("user root;", "user = root", MAIN),
+    Row("worker_processes 3;", "worker_processes = 3", MAIN),
+    Row("worker_shutdown_timeout 1h;", "worker_shutdown_timeout = 60m", MAIN),
     Row("worker_rlimit_nofile 1024;", "worker_rlimit_nofile = 1024", MAIN),
     Row("events { use epoll; }", "use = epoll", MAIN),
 )
@@ -269,7 +271,8 @@ class TableTests(MappingCase):
         """It has every directive of nginx's mail, and what of its main context can be carried over."""
         mask = NGX_MAIL_MAIN_CONF | NGX_MAIL_SRV_CONF
         nginx = {name for name, masks in DIRECTIVES.items() if any(single & mask for single in masks)} - {"include"}
-        main = {"mail", "error_log", "user", "worker_rlimit_nofile", "use"}
+        main = {"mail", "error_log", "pid", "user", "use", "worker_processes", "worker_rlimit_nofile"}
+        main.add("worker_shutdown_timeout")
         self.assertEqual(set(TABLE), nginx | set(NEWER) | main)
 
     def test_states(self) -> None:
@@ -290,6 +293,15 @@ class TableTests(MappingCase):
         (remark,) = imported.remarks
         self.assertIn(f"nginx.conf:1: {name}: not carried over: ", str(remark))
 
+    def checkOwn(self, name: str) -> None:
+        """C{name} is known, and what nginx.conf says of it is left to nginx, which is told."""
+        self.assertIn(name, knownDirectives(Level.MAILGATE))
+        path = self.write("nginx.conf", f"{name} x; events {{ }} mail {{ auth_http a:1; server {{ listen 143; }} }}")
+        imported = importNginx(path, self.prefix)
+        (remark,) = imported.remarks
+        self.assertIn(f"nginx.conf:1: {name}: not carried over: ", str(remark))
+        self.assertNotIn(f"{name} =", imported.text)
+
     def checkCarried(self, name: str) -> None:
         """C{name} is known by that name, at the levels that it has in nginx, and is what the ini file says."""
         option = "events" if name == "use" else name
@@ -308,6 +320,8 @@ def _rowTest(name: str, state: str) -> Callable[[TableTests], None]:
     def test(self: TableTests) -> None:
         if name in ("mail", "server"):
             self.assertIn(name, [level.value for level in Level])
+        elif name == "pid":
+            self.checkOwn(name)
         elif state == "refused":
             self.checkRefused(name)
         else:
