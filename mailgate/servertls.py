@@ -28,7 +28,7 @@ from mailgate.clientcertificate import (
 from mailgate.login import TLSDetails, TLSState
 from mailgate.sslconf import VERSIONS, Draft, applyCommand, useCurve
 from mailgate.ticketkeys import useTicketKey
-from mailgate.ticketring import SIZE, FixedKeys, ITicketReader, TicketRing
+from mailgate.ticketring import SIZE, FixedKeys, ITicketReader, TicketRing, issuesTickets
 from mailgate.tlsfiles import (
     TLSError,
     loadCRLs,
@@ -74,14 +74,15 @@ class ServerTLS:
         self._clientMode = settings.verifyClient
         loaded = _Loaded(settings)
         context = _makeContext(settings, protocol, loaded)
+        issues = issuesTickets(context)
         self._contexts = FixedKeys([context])
         if settings.ticketKeys:
             more = (_makeContext(settings, protocol, loaded) for _ in settings.ticketKeys[1:])
             contexts = [context, *more]
             for each, filename in zip(contexts, settings.ticketKeys, strict=True):
-                useTicketKey(each, filename)
-            self._contexts = FixedKeys(contexts if _issuesTickets(context) else [context])
-        elif _issuesTickets(context):
+                useTicketKey(each, filename, issues)
+            self._contexts = FixedKeys(contexts if issues else [context])
+        elif issues:
             more = (_makeContext(settings, protocol, loaded) for _ in range(SIZE - 1))
             self._contexts = TicketRing([context, *more], _lifetime(settings), seconds)
 
@@ -146,8 +147,9 @@ def checkTLS(settings: TLSSettings, protocol: str) -> None:
     @raise TLSError: something named in C{settings} cannot be used.
     """
     context = _makeContext(settings, protocol, _Loaded(settings))
+    issues = issuesTickets(context)
     for filename in settings.ticketKeys:
-        useTicketKey(context, filename)
+        useTicketKey(context, filename, issues)
 
 
 def _makeContext(settings: TLSSettings, protocol: str, loaded: _Loaded) -> SSL.Context:
@@ -173,10 +175,6 @@ def _makeContext(settings: TLSSettings, protocol: str, loaded: _Loaded) -> SSL.C
         draft.options |= SSL.OP_NO_TICKET
     context.set_options(draft.options)
     return context
-
-
-def _issuesTickets(context: SSL.Context) -> bool:
-    return not context.set_options(0) & SSL.OP_NO_TICKET
 
 
 def _selectProtocol(protocol: bytes, connection: SSL.Connection, offered: list[bytes]) -> bytes:

@@ -65,9 +65,12 @@ def reachCall(library: str) -> TicketKeyCall | None:
 
     def call(context: SSL.Context, key: bytes) -> bool:
         private: Any = context
-        from OpenSSL._util import ffi
+        try:
+            from OpenSSL._util import ffi
 
-        pointer = int(ffi.cast("uintptr_t", private._context))
+            pointer = int(ffi.cast("uintptr_t", private._context))
+        except (ImportError, AttributeError):
+            return False
         return bool(control(pointer, _SET_TICKET_KEYS, len(key), key) == 1)
 
     return call
@@ -79,9 +82,10 @@ def ticketKeyCall() -> TicketKeyCall | None:
     return reachCall(_rust.__file__)
 
 
-def useTicketKey(context: SSL.Context, filename: str, call: TicketKeyCall | None = None) -> None:
+def useTicketKey(context: SSL.Context, filename: str, proves: bool, call: TicketKeyCall | None = None) -> None:
     """
-    Have C{context} issue tickets by the key in C{filename}, through C{call}; unless it issues none.
+    Have C{context} issue tickets by the key in C{filename}, through C{call}. C{proves} says that it does issue tickets,
+    so that there can be a look at one.
 
     @raise TLSError: it is no such key, or cannot be used.
     """
@@ -91,7 +95,5 @@ def useTicketKey(context: SSL.Context, filename: str, call: TicketKeyCall | None
         message = "cannot be used: cryptography has an OpenSSL of its own here, which hides the call for it"
         raise TLSError(OPTION, filename, f"{message}; leave it out, or build cryptography upon the system's OpenSSL")
     works = call(context, key)
-    named = keyName(context) if works else b""
-    issues = not context.set_options(0) & SSL.OP_NO_TICKET
-    if not works or (issues and named != key[:KEY_NAME]):
+    if not works or (proves and keyName(context) != key[:KEY_NAME]):
         raise TLSError(OPTION, filename, "cannot be used: OpenSSL does not issue tickets by it")

@@ -18,7 +18,7 @@ from zope.interface import Attribute
 
 from mailgate.clienthello import ClientHello
 
-__all__ = ["KEY_NAME", "PERIOD", "SIZE", "FixedKeys", "ITicketReader", "TicketRing", "keyName"]
+__all__ = ["KEY_NAME", "PERIOD", "SIZE", "FixedKeys", "ITicketReader", "TicketRing", "issuesTickets", "keyName"]
 
 SIZE = 8
 """Contexts in a ring."""
@@ -31,7 +31,7 @@ KEY_NAME = 16
 
 _FLIGHTS = 6
 _BUFFER = 65536
-_SUITES = "TLS_AES_256_GCM_SHA384:TLS_CHACHA20_POLY1305_SHA256:TLS_AES_128_GCM_SHA256:TLS_AES_128_CCM_SHA256"
+_SUITES = b"TLS_AES_256_GCM_SHA384:TLS_CHACHA20_POLY1305_SHA256:TLS_AES_128_GCM_SHA256:TLS_AES_128_CCM_SHA256"
 
 
 class ITicketReader(IOpenSSLServerConnectionCreator):
@@ -110,14 +110,21 @@ class TicketRing(FixedKeys):
         return (self._contexts[int(turn - 1) % len(self._contexts)],)
 
 
+def issuesTickets(context: SSL.Context) -> bool:
+    """Whether C{context}, a server's that has made no connection yet, lets clients keep their sessions themselves."""
+    return not context.set_options(0) & SSL.OP_NO_TICKET
+
+
 def keyName(context: SSL.Context) -> bytes:
     """
-    The name of the key of C{context}, a server's, as it stands in the tickets that it issues; empty if it issues none.
-    Takes a handshake.
+    The name of the key of C{context}, a server's that issues tickets, as it stands in these; empty if hands cannot be
+    shaken with it. Takes a handshake.
     """
     client = SSL.Context(SSL.TLS_CLIENT_METHOD)
     client.set_cipher_list(b"ALL:@SECLEVEL=0")
-    client.set_tls13_ciphersuites(_SUITES.encode())
+    if hasattr(client, "set_tls13_ciphersuites"):
+        # pyOpenSSL has it since 25.2; without it clients have the first three.
+        client.set_tls13_ciphersuites(_SUITES)
     server, first, second = SSL.Connection(context, None), SSL.Connection(client, None), SSL.Connection(client, None)
     server.set_accept_state()
     hello = ClientHello()
