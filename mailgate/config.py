@@ -49,7 +49,7 @@ from mailgate.registry import (
 )
 from mailgate.sandbox.certificate import ensureCertificate, stateFolder
 from mailgate.sandbox.settings import SandboxSettings
-from mailgate.tls import TLSSettings, cacheConflicts, usesTLS
+from mailgate.tls import TLSSettings, cacheConflicts, keysUnread, usesTLS
 
 __all__ = ["GatewaySettings", "authenticatorKind", "knownDirectives", "load", "parse"]
 
@@ -171,6 +171,8 @@ class _Reading:
         self._checkAddresses(servers)
         self.problems.extend(cacheConflicts(servers))
         log, events, rights = (_make(group, process) for group in (LogSettings, EventSettings, ProcessSettings))
+        if not events.isLean:
+            self.problems.extend(keysUnread(servers))
         warnings = [*self.warnings, *log.warnings(self._file), *rights.warnings(self._file)]
         warnings += [warning for server in servers for warning in _remarks(server, "warnings")]
         return GatewaySettings(tuple(servers), log, events, rights, sandbox, self._file, tuple(warnings))

@@ -102,7 +102,9 @@ def _errorLog(args: Sequence[str], paths: Paths) -> list[str]:
 
 
 def _ticketKey(args: Sequence[str], paths: Paths) -> list[str]:
-    raise ValueError("mailgate cannot give OpenSSL the keys of tickets: each process makes its own")
+    raise ValueError(
+        "keys of tickets can only be set where cryptography was built upon the system's OpenSSL; they are random"
+    )
 
 
 PATHS = {

@@ -45,6 +45,7 @@ __all__ = [
     "backendTLS",
     "cacheConflicts",
     "describeTLS",
+    "keysUnread",
     "loadTrust",
     "trustProblems",
     "usesTLS",
@@ -167,6 +168,15 @@ def cacheConflicts(servers: Sequence[ServerSettings]) -> Iterator[Problem]:
         if size != cache.size:
             zone = f'the size {cache.size} of shared memory zone "{cache.zone}"'
             yield server.problem("ssl_session_cache", f"{zone} conflicts with already declared size {size}")
+
+
+def keysUnread(servers: Sequence[ServerSettings]) -> Iterator[Problem]:
+    """The keys of tickets that do nothing where transports look into no ClientHello: all but the first of a server."""
+    for server in servers:
+        keys = server[TLSSettings].ticketKeys
+        if len(keys) > 1 and usesTLS(server):
+            message = "only the first can be used with the reactor's own transports: use = epoll, or leave it out"
+            yield server.problem("ssl_session_ticket_key", message, keys[1])
 
 
 def usesTLS(server: ServerSettings) -> bool:

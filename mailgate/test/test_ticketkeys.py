@@ -16,6 +16,8 @@ from OpenSSL._util import ffi
 from twisted.trial.unittest import SynchronousTestCase
 
 from mailgate import ticketkeys
+from mailgate.config import parse
+from mailgate.directives import ConfigurationError
 from mailgate.servertls import ServerTLS, checkTLS
 from mailgate.test.test_ticketring import VERSIONS, Client
 from mailgate.test.test_tls import clientContext, makePair, settingsFor, write
@@ -194,3 +196,66 @@ class UseTests(Case):
         checkTLS(settings, "imap")
         self.assertEqual(len(taken), 4)
         self.assertFalse(server.readsTickets)
+
+
+class ConfigurationTests(Case):
+    """The directive in a configuration."""
+
+    TEXT = """
+[mailgate]
+use = {use}
+[server imap]
+protocol = imap
+listen = 127.0.0.1:143
+proxy_pass = 127.0.0.1:1143
+ssl_certificate = {pair.certificate}
+ssl_certificate_key = {pair.key}
+ssl_session_ticket_key =
+    {keys}
+{more}
+"""
+
+    def problems(self, *keys: str, use: str = "epoll", more: str = "starttls = on") -> list[str]:
+        """What is wrong."""
+        text = self.TEXT.format(use=use, pair=self.pair, keys="\n    ".join(keys), more=more)
+        try:
+            parse(text)
+        except ConfigurationError as error:
+            return str(error).splitlines()
+        return []
+
+    def pretend(self) -> None:
+        """Have OpenSSL within reach."""
+        taken: dict[SSL.Context, bytes] = {}
+        self.patch(ticketkeys, "ticketKeyCall", lambda: lambda context, key: taken.update({context: key}) is None)
+        self.patch(ticketkeys, "keyName", lambda context: taken[context][:16])
+
+    def test_good(self) -> None:
+        """Where keys can be used there is nothing to say of good ones."""
+        self.pretend()
+        self.assertEqual(self.problems(self.keyFile(), self.keyFile(KEY[::-1], "old.key")), [])
+
+    def test_bad(self) -> None:
+        """A bad one stops the start, and is named."""
+        self.pretend()
+        bad = self.keyFile(KEY[:48], "bad.key")
+        (line,) = self.problems(self.keyFile(), bad)
+        self.assertIn(f"[server imap] ssl_session_ticket_key = {os.path.abspath(bad)}: is a key of 48 bytes", line)
+
+    def test_outOfReach(self) -> None:
+        """Where OpenSSL hides its call the directive stops the start, for that reason."""
+        self.patch(ticketkeys, "ticketKeyCall", lambda: None)
+        (line,) = self.problems(self.keyFile())
+        self.assertIn("ssl_session_ticket_key", line)
+        self.assertIn("cannot be used: cryptography has an OpenSSL of its own here", line)
+
+    def test_plain(self) -> None:
+        """Where no TLS is spoken it is not looked at."""
+        self.assertEqual(self.problems("/nowhere", "/else", use="reactor", more="starttls = off"), [])
+
+    def test_reactor(self) -> None:
+        """Over the reactor's own transports, which look at no ticket, one can be used, and several stop the start."""
+        self.pretend()
+        self.assertEqual(self.problems(self.keyFile(), use="reactor"), [])
+        (line,) = self.problems(self.keyFile(), self.keyFile(KEY, "old.key"), use="reactor")
+        self.assertIn("only the first can be used with the reactor's own transports", line)
