@@ -39,15 +39,16 @@ class ClientHello:
     __slots__ = ("_at", "_message", "received", "tickets")
 
     def __init__(self) -> None:
-        self.received = bytearray()
+        self.received: bytes | bytearray = b""
         self.tickets: tuple[bytes, ...] = ()
         self._message = bytearray()
         self._at = 0
 
     def feed(self, data: bytes) -> bool:
         """Take C{data}, which has come; whether nothing more is needed."""
-        received, message = self.received, self._message
-        received += data
+        # As a rule the first that comes is all of it: that is not copied.
+        self.received = received = self._joined(data) if self.received else data
+        message = self._message
         while len(received) >= self._at + _RECORD_HEADER:
             header = received[self._at : self._at + _RECORD_HEADER]
             size = header[3] << 8 | header[4]
@@ -61,6 +62,11 @@ class ClientHello:
             if self._understood(message):
                 return True
         return len(received) >= LIMIT
+
+    def _joined(self, data: bytes) -> bytearray:
+        joined = self.received if isinstance(self.received, bytearray) else bytearray(self.received)
+        joined += data
+        return joined
 
     def _understood(self, message: bytearray) -> bool:
         """Whether C{message} is all that is needed; it is anything else than a ClientHello, too."""
@@ -92,8 +98,10 @@ def _tickets(body: bytes) -> Iterator[bytes]:
         return
     at, end = _bounds(body, at, len(body))
     while at < end:
-        kind = body[at] << 8 | body[at + 1]
-        start, at = _bounds(body, at + 2, end)
+        kind, start = body[at] << 8 | body[at + 1], at + 4
+        at = start + (body[at + 2] << 8 | body[at + 3])
+        if at > end:
+            raise IndexError(at)
         if kind == _SESSION_TICKET and start < at:
             yield body[start:at]
         elif kind == _PRE_SHARED_KEY:
