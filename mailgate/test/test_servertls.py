@@ -430,6 +430,20 @@ class ResumptionTests(Case):
                         session = client.tls.session
                     self.assertEqual(found, [False, True, self.KEPT, not self.KEPT], (protocol, version))
 
+    async def test_neverComplete(self) -> None:
+        """
+        Also while tickets of before are looked for a handshake has C{timeout}, and no longer: of a client that stops in
+        the middle of its ClientHello nothing is left then.
+        """
+        self.start(more="timeout = 200ms")
+        self.turn("imap", 1)
+        client = await self.connect("imaps")
+        # The header of a record, and half of what it says that it holds.
+        hello = b"\x16\x03\x01\x00\x80\x01\x00\x00\x7c\x03\x03" + bytes(60)
+        client.transport.write(hello)  # type: ignore[union-attr]
+        await client.lost
+        self.assertIn("reached tls, outcome client timed out", "".join(self.logged()))
+
 
 class ResumptionOverReactorTests(ResumptionTests):
     """Over the reactor's own transports a session ends with the turn of its key."""
