@@ -51,7 +51,7 @@ from mailgate.registry import (
 )
 from mailgate.sandbox.certificate import ensureCertificate, stateFolder
 from mailgate.sandbox.settings import SandboxSettings
-from mailgate.tls import TLSSettings, cacheConflicts, usesTLS
+from mailgate.tls import TLSSettings, cacheConflicts, keysUnread, usesTLS
 from mailgate.workers import WorkerSettings
 
 __all__ = ["GatewaySettings", "authenticatorKind", "knownDirectives", "load", "parse", "read"]
@@ -186,6 +186,8 @@ class _Reading:
         self.problems.extend(cacheConflicts(servers))
         log, events, rights, pid, draining, workers = (_make(group, process) for group in PROCESS_SETTINGS)
         self.problems += workers.problems(self._file, servers, sandbox is not None)
+        if not events.isLean:
+            self.problems.extend(keysUnread(servers))
         warnings = [*self.warnings, *log.warnings(self._file), *rights.warnings(self._file)]
         warnings += [warning for server in servers for warning in _remarks(server, "warnings")]
         return GatewaySettings(

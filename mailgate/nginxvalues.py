@@ -101,10 +101,6 @@ def _errorLog(args: Sequence[str], paths: Paths) -> list[str]:
     return [f"{target} {'debug' if level.startswith('debug_') else level}"]
 
 
-def _ticketKey(args: Sequence[str], paths: Paths) -> list[str]:
-    raise ValueError("mailgate cannot give OpenSSL the keys of tickets: each process makes its own")
-
-
 PATHS = {
     *("ssl_certificate", "ssl_certificate_key", "ssl_password_file", "ssl_dhparam", "ssl_client_certificate"),
     *("ssl_trusted_certificate", "ssl_crl"),
@@ -119,7 +115,8 @@ _WRITTEN: dict[str, Callable[[Sequence[str], Paths], list[str]]] = {
     "error_log": _errorLog,
     "listen": _listen,
     "ssl_conf_command": _command,
-    "ssl_session_ticket_key": _ticketKey,
+    # Not one of PATHS: it is not for the file alone that it may have to be left out.
+    "ssl_session_ticket_key": _file,
 }
 
 

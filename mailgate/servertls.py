@@ -6,6 +6,8 @@ connection of it.
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable, Iterable, Sequence
 from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +27,8 @@ from mailgate.clientcertificate import (
 )
 from mailgate.login import TLSDetails, TLSState
 from mailgate.sslconf import VERSIONS, Draft, applyCommand, useCurve
+from mailgate.ticketkeys import useTicketKey
+from mailgate.ticketring import SIZE, FixedKeys, ITicketReader, TicketRing, issuesTickets
 from mailgate.tlsfiles import (
     TLSError,
     loadCRLs,
@@ -39,7 +43,7 @@ from mailgate.tlsfiles import (
 if TYPE_CHECKING:
     from mailgate.tls import TLSSettings
 
-__all__ = ["NoApplicationProtocol", "ServerTLS", "describeTLS"]
+__all__ = ["NoApplicationProtocol", "ServerTLS", "checkTLS", "describeTLS"]
 
 # OpenSSL takes an int, and no chain that it reads is nearly as long.
 _DEEPEST = 10000
@@ -54,43 +58,49 @@ class NoApplicationProtocol(SSL.Error):
         super().__init__([("SSL routines", "", "no application protocol")])
 
 
-@implementer(IOpenSSLServerConnectionCreator)
+@implementer(ITicketReader)
 class ServerTLS:
     """
-    One context for all connections of a server of C{protocol}, whose name is that of ALPN; to be given to C{startTLS}.
+    The TLS of all connections of a server of C{protocol}, whose name is that of ALPN; to be given to C{startTLS}.
 
     @raise TLSError: something named in C{settings} cannot be used.
     """
 
-    def __init__(self, settings: TLSSettings, protocol: str) -> None:
+    def __init__(self, settings: TLSSettings, protocol: str, seconds: Callable[[], float] = time.monotonic) -> None:
+        """
+        Make all that is ever needed, also by processes that are forked later: what they make themselves, the others do
+        not know.
+
+        @param seconds: the clock by which keys of tickets change, the same for all processes.
+        """
         self._clientMode = settings.verifyClient
-        context = SSL.Context(SSL.TLS_SERVER_METHOD)
-        phrases = passPhrases(settings.passwordFile) if settings.passwordFile else []
-        draft = Draft(context, _options(settings), phrases)
-        context.set_mode(SSL.MODE_RELEASE_BUFFERS)
-        context.set_session_id(f"mailgate {protocol}".encode())
-        context.set_alpn_select_callback(partial(_selectProtocol, protocol.encode("ascii")))
-        try:
-            context.set_cipher_list(settings.ciphers.encode())
-        except SSL.Error as error:
-            raise TLSError("ssl_ciphers", settings.ciphers, openSSLReason(error)) from None
-        _loadPairs(draft, settings)
-        if settings.verifiesClients:
-            _verifyClients(context, settings)
-        if settings.dhParameters is not None:
-            useFile(context.load_tmp_dh, "ssl_dhparam", settings.dhParameters)
-        useCurve(context, settings.curve)
-        _allowResumption(context, settings)
-        _applyCommands(draft, settings)
-        if settings.verifiesClients:
-            # A session is resumed without a certificate, and what was wrong with it is not kept in pyOpenSSL's.
-            draft.options |= SSL.OP_NO_TICKET
-        context.set_options(draft.options)
-        self._context = context
+        loaded = _Loaded(settings)
+        context = _makeContext(settings, protocol, loaded)
+        issues = issuesTickets(context)
+        self._contexts = FixedKeys([context])
+        if settings.ticketKeys:
+            more = (_makeContext(settings, protocol, loaded) for _ in settings.ticketKeys[1:])
+            contexts = [context, *more]
+            for each, filename in zip(contexts, settings.ticketKeys, strict=True):
+                useTicketKey(each, filename, issues)
+            self._contexts = FixedKeys(contexts if issues else [context])
+        elif issues:
+            more = (_makeContext(settings, protocol, loaded) for _ in range(SIZE - 1))
+            self._contexts = TicketRing([context, *more], _lifetime(settings), seconds)
 
     def serverConnectionForTLS(self, tlsProtocol: object) -> SSL.Connection:
-        """A connection for Twisted's TLS to shake hands over."""
-        return NotingConnection(self._context, None)
+        """A connection to shake hands over, of whoever knows no ticket, or did not look."""
+        return NotingConnection(self._contexts.issuing, None)
+
+    @property
+    def readsTickets(self) -> bool:
+        """Whether there are tickets now that L{serverConnectionForTLS}'s connections do not take."""
+        return bool(self._contexts.older)
+
+    def creatorFor(self, tickets: Sequence[bytes]) -> IOpenSSLServerConnectionCreator | None:
+        """Who makes a connection that resumes one of C{tickets}, if it takes another than this."""
+        context = self._contexts.find(tickets)
+        return None if context is None else _OlderTLS(context)
 
     def refusal(self, connection: SSL.Connection) -> CertificateRefusal | None:
         """Why the client of C{connection}, which has shaken hands, cannot stay, if so."""
@@ -112,6 +122,63 @@ class ServerTLS:
         )
 
 
+@implementer(IOpenSSLServerConnectionCreator)
+class _OlderTLS:
+    """Makes connections of C{context}, which issues tickets to nobody else any more."""
+
+    def __init__(self, context: SSL.Context) -> None:
+        self._context = context
+
+    def serverConnectionForTLS(self, tlsProtocol: object) -> SSL.Connection:
+        return NotingConnection(self._context, None)
+
+
+class _Loaded:
+    """What files hold, and is needed for each context: encrypted keys take their time."""
+
+    def __init__(self, settings: TLSSettings) -> None:
+        self.phrases = passPhrases(settings.passwordFile) if settings.passwordFile else []
+        pairs = zip(settings.keys, settings.certificates, strict=False)
+        self.keys = [loadKey("ssl_certificate_key", source, self.phrases) for source, _ in pairs]
+
+
+def checkTLS(settings: TLSSettings, protocol: str) -> None:
+    """
+    Load everything that L{ServerTLS} would, but once.
+
+    @raise TLSError: something named in C{settings} cannot be used.
+    """
+    context = _makeContext(settings, protocol, _Loaded(settings))
+    issues = issuesTickets(context)
+    for filename in settings.ticketKeys:
+        useTicketKey(context, filename, issues)
+
+
+def _makeContext(settings: TLSSettings, protocol: str, loaded: _Loaded) -> SSL.Context:
+    context = SSL.Context(SSL.TLS_SERVER_METHOD)
+    draft = Draft(context, _options(settings), loaded.phrases)
+    context.set_mode(SSL.MODE_RELEASE_BUFFERS)
+    context.set_session_id(f"mailgate {protocol}".encode())
+    context.set_alpn_select_callback(partial(_selectProtocol, protocol.encode("ascii")))
+    try:
+        context.set_cipher_list(settings.ciphers.encode())
+    except SSL.Error as error:
+        raise TLSError("ssl_ciphers", settings.ciphers, openSSLReason(error)) from None
+    _usePairs(context, settings, loaded.keys)
+    if settings.verifiesClients:
+        _verifyClients(context, settings)
+    if settings.dhParameters is not None:
+        useFile(context.load_tmp_dh, "ssl_dhparam", settings.dhParameters)
+    useCurve(context, settings.curve)
+    _allowResumption(context, settings)
+    _applyCommands(draft, settings)
+    if settings.verifiesClients:
+        # A session is resumed without a certificate, and what was wrong with it is not kept in pyOpenSSL's.
+        draft.options |= SSL.OP_NO_TICKET
+    context.set_options(draft.options)
+    return context
+
+
 def _selectProtocol(protocol: bytes, connection: SSL.Connection, offered: list[bytes]) -> bytes:
     if protocol not in offered:
         raise NoApplicationProtocol()
@@ -130,11 +197,10 @@ def _options(settings: TLSSettings) -> int:
     return options
 
 
-def _loadPairs(draft: Draft, settings: TLSSettings) -> None:
-    for certificate, source in zip(settings.certificates, settings.keys, strict=False):
-        key = loadKey("ssl_certificate_key", source, draft.phrases)
-        useCertificate(draft.context, "ssl_certificate", certificate)
-        useKey(draft.context, "ssl_certificate_key", source, key, certificate)
+def _usePairs(context: SSL.Context, settings: TLSSettings, keys: Iterable[Any]) -> None:
+    for certificate, source, key in zip(settings.certificates, settings.keys, keys, strict=False):
+        useCertificate(context, "ssl_certificate", certificate)
+        useKey(context, "ssl_certificate_key", source, key, certificate)
 
 
 def _verifyClients(context: SSL.Context, settings: TLSSettings) -> None:
@@ -157,7 +223,11 @@ def _verifyClients(context: SSL.Context, settings: TLSSettings) -> None:
 def _allowResumption(context: SSL.Context, settings: TLSSettings) -> None:
     keeps = settings.sessionCache.keeps and not settings.verifiesClients
     context.set_session_cache_mode(SSL.SESS_CACHE_SERVER if keeps else SSL.SESS_CACHE_OFF)
-    context.set_timeout(max(1, int(settings.sessionTimeout)))
+    context.set_timeout(_lifetime(settings))
+
+
+def _lifetime(settings: TLSSettings) -> int:
+    return max(1, int(settings.sessionTimeout))
 
 
 def _applyCommands(draft: Draft, settings: TLSSettings) -> None:

@@ -31,7 +31,7 @@ from mailgate.directives import (
     words,
 )
 from mailgate.directives import size as parseSize
-from mailgate.servertls import NoApplicationProtocol, ServerTLS, describeTLS
+from mailgate.servertls import NoApplicationProtocol, ServerTLS, checkTLS, describeTLS
 from mailgate.sslconf import VERSIONS, commands, curve
 from mailgate.tlsfiles import TLSError, openSSLReason, passPhrases, shown, sources
 
@@ -45,13 +45,13 @@ __all__ = [
     "backendTLS",
     "cacheConflicts",
     "describeTLS",
+    "keysUnread",
     "loadTrust",
     "trustProblems",
     "usesTLS",
 ]
 
 _MIN_SHARED_CACHE = 8 * 4096
-_TICKET_KEY_SIZES = (48, 80)
 
 
 @frozen
@@ -122,7 +122,6 @@ class TLSSettings:
                 return
         if not usesTLS(server):
             return
-        yield from self._unticketed(server)
         wantedBy = "listen … ssl" if server.speaksTLS else "starttls"
         hasRoots = self.clientCertificate is not None or self.trustedCertificate is not None
         if not self.certificates:
@@ -138,21 +137,9 @@ class TLSSettings:
             yield server.problem("ssl_protocols", message, " ".join(self.protocols))
         else:
             try:
-                ServerTLS(self, server.protocol)
+                checkTLS(self, server.protocol)
             except TLSError as error:
                 yield server.problem(error.option, str(error), error.value)
-
-    def _unticketed(self, server: ServerSettings) -> Iterator[Problem]:
-        """Keys for tickets are looked at, but cannot be used."""
-        for filename in self.ticketKeys:
-            message = "cannot be used: the TLS library's bindings have no way to set the keys of tickets; leave it out"
-            try:
-                with open(filename, "rb") as opened:
-                    if len(opened.read(_TICKET_KEY_SIZES[-1] + 1)) not in _TICKET_KEY_SIZES:
-                        message = "must be 48 or 80 bytes, if it could be used: the bindings have no way to set it"
-            except OSError as error:
-                message = f"cannot be read: {error.strerror}"
-            yield server.problem("ssl_session_ticket_key", message, filename)
 
     def warnings(self, server: ServerSettings) -> Iterator[Problem]:
         """What will not have the effect that the operator may expect."""
@@ -181,6 +168,15 @@ def cacheConflicts(servers: Sequence[ServerSettings]) -> Iterator[Problem]:
         if size != cache.size:
             zone = f'the size {cache.size} of shared memory zone "{cache.zone}"'
             yield server.problem("ssl_session_cache", f"{zone} conflicts with already declared size {size}")
+
+
+def keysUnread(servers: Sequence[ServerSettings]) -> Iterator[Problem]:
+    """The keys of tickets that do nothing where transports look into no ClientHello: all but the first of a server."""
+    for server in servers:
+        keys = server[TLSSettings].ticketKeys
+        if len(keys) > 1 and usesTLS(server):
+            message = "only the first can be used with the reactor's own transports: use = epoll, or leave it out"
+            yield server.problem("ssl_session_ticket_key", message, keys[1])
 
 
 def usesTLS(server: ServerSettings) -> bool:

@@ -12,7 +12,9 @@ from twisted.internet.error import ConnectionDone, ConnectionLost
 from twisted.internet.interfaces import IHandshakeListener
 from twisted.python.failure import Failure
 
-from mailgate.tlsengine import PeerClosed, TLSEngine
+from mailgate.clienthello import ClientHello
+from mailgate.ticketring import ITicketReader
+from mailgate.tlsengine import PeerClosed, TLSEngine, makeEngine
 
 if TYPE_CHECKING:
     from mailgate.transport import StreamTransport
@@ -24,10 +26,19 @@ class TLSLayer:
     """
     C{transport}'s TLS, by C{engine}. What is written before the handshake is complete is kept until then; it is for the
     protocol not to write without end to a peer that does not answer.
+
+    C{creator} has made the connection of C{engine}. If it reads tickets (L{ITicketReader}) and has a reason to, the
+    handshake waits until the ClientHello is complete, and may go on with another engine then.
     """
 
-    def __init__(self, transport: StreamTransport, engine: TLSEngine) -> None:
+    _hello: ClientHello | None = None
+    """What has come of a ClientHello whose tickets matter."""
+
+    def __init__(self, transport: StreamTransport, engine: TLSEngine, creator: Any = None) -> None:
         self.engine = engine
+        if ITicketReader.providedBy(creator) and creator.readsTickets:
+            self._hello = ClientHello()
+            self._creator = creator
         self._transport = transport
         self.early: list[bytes] = []
         """What the protocol has written before the handshake was complete."""
@@ -54,11 +65,25 @@ class TLSLayer:
     def received(self, data: bytes) -> None:
         """C{data} has come from the peer; nothing is the end of it."""
         if data:
+            if self._hello is not None:
+                self._greeted(self._hello, data)
+                return
             self.engine.feed(data)
             self._advance()
         else:
             # Without a goodbye: what came before may have been cut off by anybody.
             self._transport.connectionLost(Failure(ConnectionLost()))
+
+    def _greeted(self, hello: ClientHello, data: bytes) -> None:
+        """C{data}, more of C{hello}, has come: OpenSSL has it when it is complete, or never will be."""
+        if not hello.feed(data):
+            return
+        self._hello = None
+        creator = self._creator.creatorFor(hello.tickets)
+        if creator is not None:
+            self.engine = makeEngine(creator, True)
+        self.engine.feed(bytes(hello.received))
+        self._advance()
 
     def resume(self) -> None:
         """The protocol takes data again: there may be some that has been decrypted for it."""

@@ -404,7 +404,7 @@ class StreamTransport:
     def startTLS(self, contextFactory: Any, normal: bool = True) -> None:
         if self.tls is None:
             isServer = normal is self.accepted
-            self.tls = TLSLayer(self, makeEngine(contextFactory, isServer))
+            self.tls = TLSLayer(self, makeEngine(contextFactory, isServer), contextFactory if isServer else None)
             directlyProvides(self, ISSLTransport)
             self.tls.start()
 

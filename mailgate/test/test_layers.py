@@ -17,15 +17,15 @@ import mailgate
 
 LAYERS = (
     # what imports nothing: the release, the words of a login, the grammar of values, of HTTP and of mail
-    "_version directives login names httpresponse httpheaders openssl poller timers pipes shares"
+    "_version clienthello directives login names httpresponse httpheaders openssl poller timers pipes shares"
     " distinguishedname verifyerrors sandbox.message sandbox.certificate",
     # where events may go
     "syslog",
     # the package itself, and what only needs one of those
     "mailgate listen journal privileges pidfile dialogue sasl authdialect passwords tlsengine httpagent proxyprotocol"
-    " tlsfiles clientcertificate resolver sandbox.settings sandbox.search sandbox.structure",
+    " tlsfiles clientcertificate ticketring resolver sandbox.settings sandbox.search sandbox.structure",
     # TLS: a command at a time, a server's context, all that can be said of it
-    "sslconf",
+    "sslconf ticketkeys",
     "servertls",
     "tls",
     # the ledger, the extension points, what auth_http and auth_file say; TLS upon descriptors

@@ -94,10 +94,6 @@ class WrittenTests(SynchronousTestCase):
             (("dhparameters", "/dh.pem"), "dhparameters /dh.pem"),
         )
 
-    def test_ticketKey(self):
-        """Keys of tickets cannot be had."""
-        self.assertIn("tickets", self.assertRefused("ssl_session_ticket_key", "k"))
-
 
 class FitsIniTests(SynchronousTestCase):
     """Tests for L{fitsIni}."""

@@ -167,7 +167,7 @@ class Case(TestCase):
         pair = makePair(self.folder, "server")
         directives = f"ssl_verify_client = {mode}\nssl_client_certificate = {self.authority.certificate}\n{more}"
         text = TEXT.format(certificate=pair.certificate, key=pair.key, more=directives, **self.ports)
-        gateway = Gateway(parse(withTransports(text, self.use)), self.reactor)
+        self.gateway = gateway = Gateway(parse(withTransports(text, self.use)), self.reactor)
         if judged:
             for listener in gateway.listeners:
                 listener.factory.authenticator = self.authenticator
@@ -399,6 +399,57 @@ class ApplicationProtocolOverReactorTests(ApplicationProtocolTests):
     """The same over the reactor's own transports."""
 
     use = "reactor"
+
+
+class ResumptionTests(Case):
+    """Sessions of clients that come again, when the keys of tickets change meanwhile."""
+
+    KEPT = True
+    """Whether sessions of before a change are resumed after it."""
+
+    def turn(self, protocol: str, turns: float) -> None:
+        """Have it a second after the start and so many C{turns} of the keys, for the server of C{protocol}."""
+        for each in self.gateway.listeners:
+            factory: Any = each.factory
+            if factory.record.name == protocol:
+                ring = factory.tls._contexts
+                ring._birth = ring._seconds() - turns * ring.period - 1
+
+    async def test_resumed(self) -> None:
+        """A session is resumed, by whichever way to TLS, over a change of keys; later it is made anew."""
+        self.start()
+        for protocol in STARTTLS:
+            for version in ("TLSv1_2", "TLSv1_3"):
+                for connect in self.both():
+                    context, session, found = clientContext(version=version), None, []
+                    for turns in (0, 0, 1, 1.5):
+                        self.turn(protocol, turns)
+                        client = await connect(protocol, context, early=NOOP[protocol] + b"\r\n", session=session)
+                        await client.hears(DONE[protocol])
+                        found.append(client.tls.session_reused)
+                        session = client.tls.session
+                    self.assertEqual(found, [False, True, self.KEPT, not self.KEPT], (protocol, version))
+
+    async def test_neverComplete(self) -> None:
+        """
+        Also while tickets of before are looked for a handshake has C{timeout}, and no longer: of a client that stops in
+        the middle of its ClientHello nothing is left then.
+        """
+        self.start(more="timeout = 200ms")
+        self.turn("imap", 1)
+        client = await self.connect("imaps")
+        # The header of a record, and half of what it says that it holds.
+        hello = b"\x16\x03\x01\x00\x80\x01\x00\x00\x7c\x03\x03" + bytes(60)
+        client.transport.write(hello)  # type: ignore[union-attr]
+        await client.lost
+        self.assertIn("reached tls, outcome client timed out", "".join(self.logged()))
+
+
+class ResumptionOverReactorTests(ResumptionTests):
+    """Over the reactor's own transports a session ends with the turn of its key."""
+
+    use = "reactor"
+    KEPT = False
 
 
 class EarlyDataTests(Case):

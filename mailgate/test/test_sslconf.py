@@ -144,7 +144,7 @@ class EffectTests(SynchronousTestCase):
         """ALL are those that ssl_protocols knows."""
         server: Any = self.server("Protocol ALL", protocols=("TLSv1.3",))
         for version, excluding in VERSIONS.items():
-            self.assertFalse(excluding and server._context.set_options(0) & excluding, version)
+            self.assertFalse(excluding and server._contexts.issuing.set_options(0) & excluding, version)
 
     def test_options(self) -> None:
         """Options are set and cleared."""
