@@ -494,18 +494,6 @@ class BadSettingsTests(SynchronousTestCase):
                 self.assertProblem(option, part, path, settingsFor(self.pair, **changes))
                 self.assertEqual(self.problems(settingsFor(self.pair, **{attribute: path})), [])
 
-    def test_ticketKeys(self) -> None:
-        """A key for tickets is looked at, and refused with the reason, where TLS is spoken."""
-        for size in (48, 80):
-            settings = settingsFor(self.pair, ticketKeys=(self.path("ticket", b"x" * size),))
-            self.assertProblem("ssl_session_ticket_key", "bindings have no way to set", self.path("ticket"), settings)
-            self.assertEqual(self.problems(settings, ssl=False), [])
-        for size in (0, 47, 49, 81, 200):
-            settings = settingsFor(self.pair, ticketKeys=(self.path("ticket", b"x" * size),))
-            self.assertProblem("ssl_session_ticket_key", "must be 48 or 80 bytes", self.path("ticket"), settings)
-        settings = settingsFor(self.pair, ticketKeys=(self.path("gone"),))
-        self.assertProblem("ssl_session_ticket_key", "cannot be read: No such file", self.path("gone"), settings)
-
     def test_dhParameters(self) -> None:
         """Parameters for DHE have to be some."""
         for path, part in ((self.path("gone"), "cannot be read"), (self.pair.key, "cannot be loaded")):

@@ -354,14 +354,13 @@ class ServingTests(WorkersMixin, test_reload.ReloadTestCase):
         self.assertGreaterEqual(len(set.union(*workers)), 2 * len(self.ports))
         self.assertEqual(len(set.union(*workers)), sum(map(len, workers)), "a connection is one worker's")
 
-    def test_names(self):
-        """No two sessions have the same name, whichever worker serves them."""
-        self.start()
-        for _ in range(12):
-            self.leave(self.client("imap"))
-        self.told("outcome client quit", 12)
-        names = re.findall(r"session ([0-9a-f]+-\d+)", self.gateway.log())
-        self.assertEqual(len(names), len(set(names)))
+    def test_random(self):
+        """No two challenges are the same, whichever worker gives them: none has another's random numbers."""
+        self.start(self.ini(mail="pop3_auth = plain apop"))
+        clients = [self.client("pop3") for _ in range(12)]
+        challenges = {re.findall(rb"<\d+", client.greeting)[0] for client in clients}
+        self.assertEqual(len(challenges), len(clients))
+        self.assertGreater(len(set(map(self.workerOf, clients))), 1)
 
     def test_log(self):
         """What several workers write to one log are whole lines."""
