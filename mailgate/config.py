@@ -52,8 +52,9 @@ from mailgate.registry import (
 from mailgate.sandbox.certificate import ensureCertificate, stateFolder
 from mailgate.sandbox.settings import SandboxSettings
 from mailgate.tls import TLSSettings, usesTLS
+from mailgate.workers import WorkerSettings
 
-__all__ = ["GatewaySettings", "authenticatorKind", "knownDirectives", "load", "parse"]
+__all__ = ["GatewaySettings", "authenticatorKind", "knownDirectives", "load", "parse", "read"]
 
 _GROUPS: tuple[type, ...] = (ListenSettings, *SERVER_SETTINGS, *PROCESS_SETTINGS, SANDBOX_SETTINGS)
 _SECTIONS = {"mailgate": Level.MAILGATE, "mail": Level.MAIL, "sandbox": Level.SANDBOX}
@@ -78,6 +79,7 @@ class GatewaySettings:
     process: ProcessSettings = ProcessSettings()
     pid: PIDSettings = PIDSettings()
     draining: DrainSettings = DrainSettings()
+    workers: WorkerSettings = WorkerSettings()
     sandbox: SandboxSettings | None = None
     file: str = "gateway.ini"
     warnings: tuple[Problem, ...] = ()
@@ -99,14 +101,22 @@ def load(filename: str) -> GatewaySettings:
 
     @raise ConfigurationError: something is wrong with it.
     """
+    return parse(read(filename), filename)
+
+
+def read(filename: str) -> str:
+    """
+    The text of the configuration in C{filename}.
+
+    @raise ConfigurationError: it cannot be read.
+    """
     try:
         with open(filename, encoding="utf-8-sig") as opened:
-            text = opened.read()
+            return opened.read()
     except OSError as error:
         raise ConfigurationError([Problem(filename, f"cannot be read: {error.strerror}")]) from None
     except UnicodeDecodeError:
         raise ConfigurationError([Problem(filename, "is not UTF-8 text")]) from None
-    return parse(text, filename)
 
 
 def parse(text: str, filename: str = "gateway.ini") -> GatewaySettings:
@@ -173,10 +183,13 @@ class _Reading:
         if not any(section.level is Level.SERVER for section in known):
             self._problem("mail", "", "there is no [server NAME] section")
         self._checkAddresses(servers)
-        log, events, rights, pid, draining = (_make(group, process) for group in PROCESS_SETTINGS)
+        log, events, rights, pid, draining, workers = (_make(group, process) for group in PROCESS_SETTINGS)
+        self.problems += workers.problems(self._file, servers, sandbox is not None)
         warnings = [*self.warnings, *log.warnings(self._file), *rights.warnings(self._file)]
         warnings += [warning for server in servers for warning in _remarks(server, "warnings")]
-        return GatewaySettings(tuple(servers), log, events, rights, pid, draining, sandbox, self._file, tuple(warnings))
+        return GatewaySettings(
+            tuple(servers), log, events, rights, pid, draining, workers, sandbox, self._file, tuple(warnings)
+        )
 
     def _problem(self, section: str, option: str, message: str, value: str | None = None) -> None:
         self.problems.append(Problem(self._file, message, section, option, value))

@@ -10,7 +10,10 @@ import os
 import sys
 from contextlib import suppress
 
-__all__ = ["CUT", "endWith"]
+__all__ = ["CANNOT_SERVE", "CUT", "endWith"]
+
+CANNOT_SERVE = 71
+"""A worker, or the first generation of them, does not come up: C{EX_OSERR} of sysexits.h."""
 
 CUT = 75
 """Proxied sessions were cut: C{EX_TEMPFAIL} of sysexits.h."""

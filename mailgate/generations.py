@@ -38,6 +38,7 @@ def untouchable(now: GatewaySettings, wanted: GatewaySettings) -> Iterator[str]:
         ("user", now.process.user, wanted.process.user),
         ("worker_rlimit_nofile", now.process.openFiles, wanted.process.openFiles),
         ("pid", now.pid, wanted.pid),
+        ("worker_processes", now.workers, wanted.workers),
         ("[sandbox]", now.sandbox, wanted.sandbox),
     ):
         if before != after:
@@ -151,6 +152,7 @@ class Generations(MultiService):
             settings,
             process=self.settings.process,
             pid=self.settings.pid,
+            workers=self.settings.workers,
             sandbox=self.settings.sandbox,
         )
         self._journal = Journal(settings.log.level)

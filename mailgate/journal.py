@@ -300,6 +300,14 @@ class ErrorLogs:
             except OSError as error:
                 yield f"{file.path} cannot be opened again, the old file stays: {error.strerror}"
 
+    def give(self, uid: int, gid: int) -> Iterator[str]:
+        """Make all files that user's and group's, as root. Gives a line for each that cannot be."""
+        for file in self._files.values():
+            try:
+                os.chown(file.path, uid, gid)
+            except OSError as error:
+                yield f"{file.path} cannot be given to the workers' user: {error.strerror}"
+
     def retain(self, used: Iterable[ErrorLog]) -> None:
         """Close the files of which C{used} name none."""
         names = {log.file for log in used}

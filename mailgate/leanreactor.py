@@ -19,7 +19,7 @@ from zope.interface import implementer
 from mailgate.connecting import LeanConnector, LeanEndpoint
 from mailgate.directives import Level, directive, oneOf
 from mailgate.poller import Poller
-from mailgate.port import LeanPort
+from mailgate.port import BATCH, LeanPort
 from mailgate.timers import CoarseClock
 
 __all__ = ["EventSettings", "LeanReactor"]
@@ -39,10 +39,11 @@ class EventSettings:
 
 @implementer(IReactorTime)
 class LeanReactor:
-    """C{reactor}, which may be any of Twisted's, with lean transports."""
+    """C{reactor}, which may be any of Twisted's, with lean transports, C{batch} of them accepted at once."""
 
-    def __init__(self, reactor: Any) -> None:
+    def __init__(self, reactor: Any, batch: int = BATCH) -> None:
         self._reactor = reactor
+        self._batch = batch
         self.poller = Poller(reactor)
         self.clock = CoarseClock(reactor)
         self.seconds: Callable[[], float] = reactor.seconds
@@ -57,7 +58,7 @@ class LeanReactor:
 
     def adoptStreamPort(self, fileDescriptor: int, addressFamily: int, factory: Any) -> IListeningPort:
         """Accept connections from the listening, non-blocking socket C{fileDescriptor}, which is duplicated."""
-        port = LeanPort(self.poller, self._reactor, fileDescriptor, addressFamily, factory)
+        port = LeanPort(self.poller, self._reactor, fileDescriptor, addressFamily, factory, self._batch)
         port.startListening()
         return port
 

@@ -34,16 +34,24 @@ _GONE = {errno.ECONNABORTED, errno.EPROTO, errno.EPERM}
 
 @implementer(IListeningPort)
 class LeanPort:
-    """The listening socket C{fd}, of address C{family}, which stays the caller's: this keeps a duplicate."""
+    """
+    The listening socket C{fd}, of address C{family}, which stays the caller's: this keeps a duplicate.
+
+    C{batch} newcomers are let in at once. Where other processes accept from the same socket, one at a time leaves the
+    next to whoever has the least to do.
+    """
 
     _log = Logger()
 
-    def __init__(self, poller: Poller, reactor: IReactorTime, fd: int, family: int, factory: Any) -> None:
+    def __init__(
+        self, poller: Poller, reactor: IReactorTime, fd: int, family: int, factory: Any, batch: int = BATCH
+    ) -> None:
         self._poller = poller
         self._reactor = reactor
         self._family = family
         self._factory = factory
         self._socket = socket.socket(family, socket.SOCK_STREAM, 0, os.dup(fd))
+        self._batch = batch
         self._listening = False
         self._resting: Any = None
         self._complained = False
@@ -65,7 +73,7 @@ class LeanPort:
         family, factory, poller, noDelay = self._family, self._factory, self._poller, self._noDelay
         # Private, and without a socket object for each.
         accept = getattr(self._socket, "_accept", self._accept)
-        for _ in range(BATCH):
+        for _ in range(self._batch):
             try:
                 accepted, peer = accept()
             except BlockingIOError:

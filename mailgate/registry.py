@@ -19,6 +19,7 @@ from mailgate.protocols.pop3 import POP3
 from mailgate.protocols.smtp import SMTP
 from mailgate.sandbox.settings import SandboxSettings
 from mailgate.tls import BackendTLSSettings, TLSSettings
+from mailgate.workers import WorkerSettings
 
 __all__ = ["AUTHENTICATORS", "PROCESS_SETTINGS", "PROTOCOLS", "SANDBOX_SETTINGS", "SERVER_SETTINGS"]
 
@@ -39,7 +40,14 @@ SERVER_SETTINGS: tuple[type, ...] = (
 )
 """The settings classes that [mail] and [server …] are read into."""
 
-PROCESS_SETTINGS: tuple[type, ...] = (LogSettings, EventSettings, ProcessSettings, PIDSettings, DrainSettings)
+PROCESS_SETTINGS: tuple[type, ...] = (
+    LogSettings,
+    EventSettings,
+    ProcessSettings,
+    PIDSettings,
+    DrainSettings,
+    WorkerSettings,
+)
 """Those that [mailgate] is read into."""
 
 SANDBOX_SETTINGS = SandboxSettings

@@ -23,6 +23,7 @@ from mailgate.leanreactor import LeanReactor
 from mailgate.listener import Listener, ProxyServerFactory, sessionNameSource
 from mailgate.listensockets import ListeningSockets, ownSockets
 from mailgate.names import NamingReactor
+from mailgate.port import BATCH
 from mailgate.registry import PROTOCOLS
 from mailgate.relay import Relays
 from mailgate.sandbox.service import SandboxService
@@ -61,7 +62,7 @@ class Gateway(MultiService):
         self._reactor: Any
         self._relays: Relays
         if settings.events.isLean:
-            self._reactor = LeanReactor(reactor)
+            self._reactor = LeanReactor(reactor, BATCH if settings.workers.count == 1 else 1)
             self._relays = StreamRelays(self._reactor.poller, self._reactor.clock)
         else:
             self._reactor, self._relays = reactor, Relays(reactor)

@@ -19,11 +19,12 @@ from twisted.python import usage
 from twisted.python.components import Componentized
 
 from mailgate.authenticators.passwdfile import FileSettings
-from mailgate.config import GatewaySettings, load
+from mailgate.config import GatewaySettings, parse, read
 from mailgate.directives import ConfigurationError, Problem
 from mailgate.exitstatus import CUT, endWith
 from mailgate.generations import Generations
 from mailgate.journal import ErrorLogs, ProcessLog
+from mailgate.master import Master
 from mailgate.pidfile import PIDFile
 from mailgate.privileges import becomeUser, limitOpenFiles, raiseOpenFiles
 from mailgate.sandbox.welcome import welcome
@@ -87,7 +88,7 @@ def shedPrivileges(settings: GatewaySettings) -> Iterator[Problem]:
 class _TwistdService(MultiService):
     """C{generations}, and C{error_log} in the place of twistd's own log."""
 
-    def __init__(self, generations: Generations, observer: ProcessLog, reactor: Any) -> None:
+    def __init__(self, generations: Generations | Master, observer: ProcessLog, reactor: Any) -> None:
         super().__init__()
         self._generations = generations
         self._settings = settings = generations.settings
@@ -162,6 +163,9 @@ class _TwistdService(MultiService):
         if os.geteuid() != 0:
             self._log.warn("user {name} is ignored: twistd has become the user of its --uid", name=user.name)
             return
+        if isinstance(self._generations, Master):
+            # It reads keys and binds ports again: its workers become that user.
+            return
         for warning in shedPrivileges(self._settings):
             self._log.warn("{reason}", reason=str(warning))
 
@@ -216,9 +220,14 @@ def makeService(options: Options) -> IService:
 
     logs = ErrorLogs()
     try:
-        settings = load(options["config"])
+        text = read(options["config"])
+        settings = parse(text, options["config"])
         observer = ProcessLog(logs.observerFor(settings.log.errorLog, settings.file, "mailgate"))
-        generations = Generations(settings, reactor, logs, observer)
+        generations: Generations | Master
+        if settings.workers.count == 1:
+            generations = Generations(settings, reactor, logs, observer)
+        else:
+            generations = Master(settings, text, reactor, logs, observer)
     except ConfigurationError as error:
         _giveUp(error, BAD_CONFIGURATION)
     service = _TwistdService(generations, observer, reactor)

@@ -58,7 +58,7 @@ _MIN_SHARED_CACHE = 8 * 4096
 
 
 def _sessionCache(value: str, folder: str) -> str:
-    """nginx's C{off | none | [builtin[:SIZE]] [shared:NAME:SIZE]}; gives C{off}, C{none} or C{on}."""
+    """nginx's C{off | none | [builtin[:SIZE]] [shared:NAME:SIZE]}; gives C{off}, C{none}, C{builtin} or C{shared}."""
     given = value.split()
     if value in ("off", "none"):
         return value
@@ -71,7 +71,7 @@ def _sessionCache(value: str, folder: str) -> str:
                 raise ValueError(f'session cache "{word}" is too small, it takes 32k')
         elif not re.fullmatch(r"builtin(:\d{1,9})?", word):
             raise ValueError(f'"{word}": must be off, none, builtin[:SIZE] or shared:NAME:SIZE')
-    return "on"
+    return "shared" if "shared:" in value else "builtin"
 
 
 @frozen
@@ -197,7 +197,8 @@ class ServerTLS:
         context.set_options(options)
         context.set_mode(SSL.MODE_RELEASE_BUFFERS)
         context.set_session_id(f"mailgate {protocol}".encode())
-        context.set_session_cache_mode(SSL.SESS_CACHE_SERVER if settings.sessionCache == "on" else SSL.SESS_CACHE_OFF)
+        keeping = SSL.SESS_CACHE_OFF if settings.sessionCache in ("off", "none") else SSL.SESS_CACHE_SERVER
+        context.set_session_cache_mode(keeping)
         context.set_timeout(max(1, int(settings.sessionTimeout)))
         try:
             context.set_cipher_list(settings.ciphers.encode())

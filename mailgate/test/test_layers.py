@@ -25,7 +25,7 @@ LAYERS = (
     "mailgate listen journal privileges pidfile dialogue sasl passwords tls tlsengine httpagent"
     " sandbox.settings sandbox.search sandbox.structure",
     # the ledger, the extension points, what auth_http and auth_file say; TLS upon descriptors
-    "listensockets session interfaces authhttp accounts tlslayer sandbox.mailbox sandbox.welcome",
+    "listensockets workers control session interfaces authhttp accounts tlslayer sandbox.mailbox sandbox.welcome",
     # how bytes move; connections upon descriptors; how connections end
     "relay draining authcache transport sandbox.account sandbox.imap4",
     # lines out of them; the backend's side; who makes such connections, and relays between them
@@ -40,10 +40,13 @@ LAYERS = (
     "registry",
     # the ini file
     "config",
-    # what runs
+    # what runs: in one process, or in several
     "service watching signals exitstatus",
-    "generations",
+    "generations supervision",
+    "master",
     "tap",
+    "worker",
+    "zygote",
     "console",
 )
 

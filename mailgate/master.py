@@ -1,0 +1,249 @@
+# -*- test-case-name: mailgate.test.test_master -*-
+"""
+The master: the process that twistd runs where C{worker_processes} is not 1. It binds the sockets, keeps no client, and
+sees to it that there are workers.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from twisted.application.service import MultiService
+from twisted.internet.defer import Deferred, DeferredLock, ensureDeferred, gatherResults, maybeDeferred
+from twisted.logger import Logger
+from zope.interface import implementer
+
+from mailgate.config import GatewaySettings, parse, read
+from mailgate.control import ControlError, Order
+from mailgate.directives import ConfigurationError, Problem
+from mailgate.exitstatus import CANNOT_SERVE, endWith
+from mailgate.interfaces import IGenerations
+from mailgate.journal import ErrorLogs, ProcessLog
+from mailgate.listensockets import ListeningSockets
+from mailgate.supervision import BackOff, Generation, GenerationError, environmentOf
+from mailgate.watching import FileWatch, watchedFiles
+
+__all__ = ["Master"]
+
+
+@implementer(IGenerations)
+class Master(MultiService):
+    """
+    The workers of C{settings}, which the C{text} of their file makes, and those that follow them. C{cut} counts the
+    proxied sessions that the end has cut. Logs are opened among C{logs}; C{processLog} is this process's own.
+    """
+
+    _log = Logger("mailgate")
+
+    def __init__(
+        self,
+        settings: GatewaySettings,
+        text: str,
+        reactor: Any,
+        logs: ErrorLogs,
+        processLog: ProcessLog,
+    ) -> None:
+        super().__init__()
+        self.settings = settings
+        self.sockets = ListeningSockets()
+        self._text = text
+        self._reactor = reactor
+        self._logs = logs
+        self._processLog = processLog
+        # Before the process goes into the background, and into another folder.
+        self._environment = environmentOf(os.environ)
+        self._lock = DeferredLock()
+        self._backOff = BackOff(reactor)
+        self._current: Generation | None = None
+        self._generations: list[Generation] = []
+        self._ending = False
+        self._stopping = False
+        self.cut = 0
+        self._watch = FileWatch(reactor, self._filesChanged)
+        self._watch.watch(watchedFiles(settings.servers))
+        self.addService(self._watch)
+
+    # As a service.
+
+    def privilegedStartService(self) -> None:
+        """
+        Bind, and start the zygote, which reads keys as whoever this process is now.
+
+        @raise ListenError: an address cannot be bound.
+        """
+        if self._current is None:
+            self.sockets = self.sockets.opened(self.settings)
+            self._current = self._generation(self.settings, self._text, self.sockets)
+            self._current.start()
+        super().privilegedStartService()
+
+    def startService(self) -> None:
+        # `twist` starts services without ever calling privilegedStartService.
+        self.privilegedStartService()
+        super().startService()
+        assert self._current is not None
+        self._tellWarnings(self.settings)
+        self._current.fork()
+        self._current.ready.addCallbacks(self._tellReady, self._neverReady)
+
+    def _tellReady(self, _: object) -> None:
+        self._backOff.begun()
+        assert self._current is not None
+        self._log.info("the zygote is {zygote}, workers are {workers}", **_pids(self._current))
+
+    def _neverReady(self, failure: Any) -> None:
+        failure.trap(GenerationError)
+        if not self._ending:
+            self._ending = True
+            self._log.error("the workers do not come up: {reason}", reason=str(failure.value))
+            endWith(CANNOT_SERVE)
+            self._reactor.stop()
+
+    def stopService(self) -> Deferred[Any]:
+        """Stop whatever is left."""
+        stopped = maybeDeferred(super().stopService)
+        return gatherResults([stopped, self.stop()])
+
+    # As signals want it.
+
+    def reload(self) -> Deferred[None]:
+        """See L{IGenerations.reload}; one after the other."""
+        return self._lock.run(lambda: ensureDeferred(self._reload()))
+
+    async def _reload(self) -> None:
+        if self._ending:
+            return
+        try:
+            text = read(self.settings.file)
+            settings = parse(text, self.settings.file)
+            if settings.sandbox is not None:
+                raise ConfigurationError([Problem(settings.file, "takes a process without workers", "sandbox")])
+            observer = self._logs.observerFor(settings.log.errorLog, settings.file, "mailgate")
+            sockets = self.sockets.opened(settings)
+        except ConfigurationError as error:
+            self._refuse(error)
+            return
+        pid = self.settings.pid
+        if await self._replace(settings, text, sockets):
+            self._processLog.follow(observer)
+            self._reopenQuietly()
+            if settings.pid != pid:
+                self._log.warn("pid is not what it was: that takes a restart")
+            self._tellWarnings(settings)
+
+    def _refuse(self, error: Exception) -> None:
+        for line in str(error).splitlines():
+            self._log.error("{line}", line=line)
+        self._log.error("the configuration is not reloaded: nothing changes")
+
+    async def _replace(self, settings: GatewaySettings, text: str, sockets: ListeningSockets) -> bool:
+        """Whether a generation of C{settings} serves in the place of the present one."""
+        generation = self._generation(settings, text, sockets)
+        try:
+            generation.start()
+            generation.fork()
+            await generation.ready
+        except (GenerationError, ControlError, OSError) as error:
+            sockets.close(but=self.sockets)
+            if not self._ending:
+                self._refuse(error)
+            return False
+        if self._ending:
+            return False
+        before, self._current = self._current, generation
+        gone, self.sockets = self.sockets, sockets
+        self.settings, self._text = settings, text
+        self._backOff.begun()
+        self._log.info("reloaded: the zygote is {zygote}, workers are {workers}", **_pids(generation))
+        if before is not None:
+            before.tell(Order.RETIRE)
+        gone.close(but=sockets)
+        self._watch.watch(watchedFiles(settings.servers))
+        return True
+
+    def _filesChanged(self, names: list[str]) -> None:
+        self._log.info("reloading, as these have changed: {names}", names=", ".join(names))
+        self.reload().addErrback(lambda failure: self._log.failure("the reload has failed", failure))
+
+    def drain(self) -> Deferred[int]:
+        """See L{IGenerations.drain}."""
+        return self._end(Order.DRAIN)
+
+    def stop(self) -> Deferred[int]:
+        """See L{IGenerations.stop}."""
+        if self._stopping:
+            for generation in self._generations:
+                generation.kill()
+            return self._ended()
+        self._stopping = True
+        return self._end(Order.STOP)
+
+    def _end(self, order: Order) -> Deferred[int]:
+        self._ending = True
+        for generation in list(self._generations):
+            generation.tell(order)
+        self.sockets.close()
+        return self._ended()
+
+    def _ended(self) -> Deferred[int]:
+        ended = gatherResults([generation.whenEnded() for generation in self._generations])
+        return ended.addCallback(self._count)
+
+    def _count(self, cuts: list[int]) -> int:
+        self.cut = max(self.cut, sum(cuts))
+        return self.cut
+
+    def reopen(self) -> None:
+        """See L{IGenerations.reopen}."""
+        self._reopenQuietly()
+        self._log.info("the logs are open again")
+        for generation in self._generations:
+            generation.tell(Order.REOPEN)
+
+    def _reopenQuietly(self) -> None:
+        # All of them, before the first line is written to one.
+        told = list(self._logs.reopen())
+        user = self.settings.process.user
+        if user is not None and os.geteuid() == 0:
+            told += self._logs.give(user.uid, user.gid)
+        for line in told:
+            self._log.error("{line}", line=line)
+
+    # Generations.
+
+    def _generation(self, settings: GatewaySettings, text: str, sockets: ListeningSockets) -> Generation:
+        generation = Generation(
+            self._reactor,
+            settings.file,
+            text,
+            sockets.descriptors(),
+            settings.workers.count,
+            self._environment,
+            self._lost,
+        )
+        self._generations.append(generation)
+        generation.whenEnded().addCallback(lambda _: self._generations.remove(generation))
+        return generation
+
+    def _lost(self, generation: Generation) -> None:
+        if generation is self._current and not self._ending:
+            self._reactor.callLater(self._backOff.delay(), self._revive, generation)
+
+    def _revive(self, lost: Generation) -> Deferred[None]:
+        return self._lock.run(lambda: ensureDeferred(self._reviveNow(lost)))
+
+    async def _reviveNow(self, lost: Generation) -> None:
+        # A reload may have been quicker.
+        if lost is not self._current or self._ending:
+            return
+        if not await self._replace(self.settings, self._text, self.sockets):
+            self._lost(lost)
+
+    def _tellWarnings(self, settings: GatewaySettings) -> None:
+        for warning in settings.warnings:
+            self._log.warn("{reason}", reason=str(warning))
+
+
+def _pids(generation: Generation) -> dict[str, Any]:
+    return {"zygote": generation.pid, "workers": " ".join(map(str, generation.workers))}

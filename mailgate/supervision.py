@@ -1,0 +1,347 @@
+# -*- test-case-name: mailgate.test.test_supervision -*-
+"""
+What the master knows of one generation: its zygote, and the workers that are forks of it.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Callable, Mapping
+from enum import Enum
+from typing import Any
+
+from attrs import define
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.internet.protocol import ProcessProtocol
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+import mailgate
+from mailgate.control import (
+    Become,
+    Begin,
+    ControlError,
+    Ended,
+    Failed,
+    Fork,
+    Kill,
+    Lines,
+    Loaded,
+    Message,
+    Order,
+    Ready,
+    Started,
+    Tell,
+    encode,
+)
+
+__all__ = ["BackOff", "Generation", "GenerationError", "Stage", "environmentOf", "howItEnded"]
+
+READY_WITHIN = 30.0
+"""Seconds that a worker has to be ready, or else it is as good as dead."""
+
+STOPPED_WITHIN = 10.0
+"""Seconds that workers have to end in when they are told to stop; they need no more than three."""
+
+LONGEST_DELAY = 30.0
+A_WHILE = 60.0
+"""Seconds of life after which a death is not thought to have to do with the one before."""
+
+_ROOT = os.path.dirname(os.path.dirname(os.path.abspath(mailgate.__file__)))
+"""The folder in which Python finds this very mailgate, installed or not."""
+
+_FIRST_SOCKET = 5
+_KEPT_BACK = {"NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES"}
+"""What systemd has said to the master alone."""
+
+
+def environmentOf(environ: Mapping[str, str]) -> dict[str, str]:
+    """What a zygote gets of C{environ}; it looks for modules where this process did, whatever folder that is in now."""
+    kept = {name: value for name, value in environ.items() if name not in _KEPT_BACK}
+    if kept.get("PYTHONPATH"):
+        kept["PYTHONPATH"] = os.pathsep.join(map(os.path.abspath, kept["PYTHONPATH"].split(os.pathsep)))
+    return kept
+
+
+class GenerationError(Exception):
+    """A generation has not come up; the text says why."""
+
+
+class BackOff:
+    """How long to wait before what has ended is begun again: 0, 1, 2, 4 … L{LONGEST_DELAY} seconds."""
+
+    def __init__(self, clock: IReactorTime) -> None:
+        self._clock = clock
+        self._next = 0.0
+        self._begun = clock.seconds()
+
+    def begun(self) -> None:
+        """It was begun now."""
+        self._begun = self._clock.seconds()
+
+    def delay(self) -> float:
+        """It has ended now: the seconds to wait, more each time unless it has lived for L{A_WHILE}."""
+        if self._clock.seconds() - self._begun >= A_WHILE:
+            self._next = 0.0
+        delay, self._next = self._next, min(LONGEST_DELAY, self._next * 2 or 1.0)
+        return delay
+
+
+def howItEnded(status: int) -> str:
+    """C{status}, as of L{subprocess.Popen.returncode}, in words."""
+    if status >= 0:
+        return f"exited with status {status}"
+    try:
+        return f"was ended by {signal.Signals(-status).name}"
+    except ValueError:
+        return f"was ended by signal {-status}"
+
+
+class Stage(Enum):
+    """Where a generation stands."""
+
+    STARTING = "starting"
+    SERVING = "serving"
+    LEAVING = "leaving"
+    ENDED = "ended"
+
+
+@define
+class _Slot:
+    """The place of one worker, which one after the other may take."""
+
+    number: int
+    backOff: BackOff
+    pid: int | None = None
+    isReady: bool = False
+    timer: IDelayedCall | None = None
+
+    def wait(self, timer: IDelayedCall | None) -> None:
+        """Have C{timer} in the place of the one that there may be."""
+        if self.timer is not None and self.timer.active():
+            self.timer.cancel()
+        self.timer = timer
+
+
+class Generation(ProcessProtocol):
+    """
+    C{count} workers of the configuration C{text} in C{file}, on C{sockets}, descriptors by address, in the
+    C{environment}. C{lost(generation)} is called when its zygote has ended unasked while it was serving.
+
+    @ivar ready: fires when all workers serve; fails with L{GenerationError} where that does not come about.
+    """
+
+    _log = Logger("mailgate")
+
+    def __init__(
+        self,
+        reactor: Any,
+        file: str,
+        text: str,
+        sockets: Mapping[str, int],
+        count: int,
+        environment: Mapping[str, str],
+        lost: Callable[[Generation], object],
+    ) -> None:
+        self.stage = Stage.STARTING
+        self.ready: Deferred[None] = Deferred()
+        self._waiting: list[Deferred[int]] = []
+        self._reactor = reactor
+        self._sockets = dict(sockets)
+        self._begin = Begin(file, text, {name: _FIRST_SOCKET + i for i, name in enumerate(self._sockets)})
+        self._environment = dict(environment)
+        self._slots = [_Slot(number, BackOff(reactor)) for number in range(count)]
+        self._lost = lost
+        self._lines = Lines()
+        self._loaded = False
+        self._isRoot = False
+        self._mayFork = False
+        self._cut = 0
+        self._reason = ""
+        self._deadline: IDelayedCall | None = None
+
+    # Its process.
+
+    def start(self) -> None:
+        """
+        Start the zygote, as the user that this process is now.
+
+        @raise ControlError: the configuration is too long.
+        @raise OSError: the system starts no process.
+        """
+        line = encode(self._begin)
+        descriptors: dict[int, Any] = {0: 0, 1: 1, 2: 2, 3: "w", 4: "r"}
+        descriptors |= {self._begin.sockets[name]: fd for name, fd in self._sockets.items()}
+        self._isRoot = os.geteuid() == 0
+        self._deadline = self._reactor.callLater(READY_WITHIN, self._fail, "its zygote is not ready in time")
+        self._reactor.spawnProcess(
+            self,
+            sys.executable,
+            [sys.executable, "-m", "mailgate.zygote"],
+            env=self._environment,
+            path=_ROOT,
+            childFDs=descriptors,
+        )
+        assert self.transport is not None
+        self.transport.writeToChild(3, line)
+
+    def fork(self) -> None:
+        """Have the workers made, as soon as the zygote can; this process is by now the user that it stays."""
+        self._mayFork = True
+        if self._isRoot and os.geteuid() != 0:
+            self._send(Become(os.geteuid(), os.getegid(), tuple(os.getgroups())))
+        self._forkAll()
+
+    def _forkAll(self) -> None:
+        if self._loaded and self._mayFork and self.stage is Stage.STARTING:
+            for slot in self._slots:
+                self._fork(slot)
+
+    def childDataReceived(self, childFD: int, data: bytes) -> None:
+        try:
+            for message in self._lines.feed(data):
+                self._hear(message)
+        except ControlError as error:
+            self._log.error("a zygote is not understood: {error}", error=str(error))
+            self._killZygote()
+
+    def _hear(self, message: Message) -> None:
+        if isinstance(message, Loaded):
+            self._loaded = True
+            self._clearDeadline()
+            self._forkAll()
+        elif isinstance(message, Failed):
+            self._fail(message.reason)
+        elif isinstance(message, Started):
+            self._slot(message.slot).pid = message.pid
+        elif isinstance(message, Ready) and message.slot is not None:
+            self._workerReady(self._slot(message.slot))
+        elif isinstance(message, Ended):
+            self._workerEnded(self._slot(message.slot), message)
+        else:
+            raise ControlError("this is not for a zygote to say")
+
+    def _slot(self, number: int) -> _Slot:
+        if number >= len(self._slots):
+            raise ControlError("there is no such worker")
+        return self._slots[number]
+
+    def _send(self, message: Message) -> None:
+        if self.transport is not None and self.stage is not Stage.ENDED:
+            self.transport.writeToChild(3, encode(message))
+
+    def processExited(self, reason: Failure) -> None:
+        status: Any = reason.value
+        how = howItEnded(-status.signal if status.signal else status.exitCode)
+        before, self.stage = self.stage, Stage.ENDED
+        self._clearDeadline()
+        for slot in self._slots:
+            slot.wait(None)
+        if before is Stage.STARTING:
+            self._giveUp(f"its zygote {how}")
+        elif before is Stage.SERVING:
+            self._log.error("the zygote {pid} {how}; its workers drain", pid=self.pid, how=how)
+            self._lost(self)
+        elif self._reason:
+            self._giveUp(self._reason)
+        waiting, self._waiting = self._waiting, []
+        for ended in waiting:
+            ended.callback(self._cut)
+
+    # Its workers.
+
+    def _fork(self, slot: _Slot) -> None:
+        slot.isReady = False
+        slot.backOff.begun()
+        slot.wait(self._reactor.callLater(READY_WITHIN, self._notReady, slot))
+        self._send(Fork(slot.number))
+
+    def _notReady(self, slot: _Slot) -> None:
+        self._log.error("worker {pid} is not ready after {seconds:g} s", pid=slot.pid, seconds=READY_WITHIN)
+        self._send(Kill(slot.number))
+
+    def _workerReady(self, slot: _Slot) -> None:
+        slot.isReady = True
+        slot.wait(None)
+        if self.stage is Stage.STARTING and all(slot.isReady for slot in self._slots):
+            self.stage = Stage.SERVING
+            self.ready.callback(None)
+
+    def _workerEnded(self, slot: _Slot, message: Ended) -> None:
+        slot.pid = None
+        slot.wait(None)
+        self._cut += message.cut
+        how = howItEnded(message.status)
+        if self.stage is Stage.STARTING:
+            self._fail(f"worker {message.pid} {how}")
+        elif self.stage is Stage.SERVING:
+            delay = slot.backOff.delay()
+            when = f"in {delay:g} s" if delay else "at once"
+            self._log.error("worker {pid} {how}; another starts {when}", pid=message.pid, how=how, when=when)
+            slot.wait(self._reactor.callLater(delay, self._fork, slot))
+        elif message.status < 0:
+            self._log.error("worker {pid} {how} while it was to end", pid=message.pid, how=how)
+
+    # What becomes of it.
+
+    def whenEnded(self) -> Deferred[int]:
+        """Fires when its processes have ended, with how many sessions they have cut."""
+        if self.stage is Stage.ENDED:
+            return succeed(self._cut)
+        self._waiting.append(Deferred())
+        return self._waiting[-1]
+
+    def tell(self, order: Order) -> None:
+        """Have all workers do as C{order} says; with those that end them none is replaced any more."""
+        if self.stage is Stage.ENDED:
+            return
+        if order is not Order.REOPEN:
+            if self.stage is Stage.STARTING:
+                self._reason = "it was told to end"
+            self.stage = Stage.LEAVING
+            self._clearDeadline()
+            for slot in self._slots:
+                slot.wait(None)
+        if order is Order.STOP:
+            self._deadline = self._reactor.callLater(STOPPED_WITHIN, self.kill)
+        self._send(Tell(order))
+
+    def _fail(self, reason: str) -> None:
+        """It does not come up."""
+        if self.stage is Stage.STARTING:
+            self.tell(Order.STOP)
+            self._reason = reason
+
+    def _giveUp(self, reason: str) -> None:
+        self.ready.errback(GenerationError(reason))
+
+    def kill(self) -> None:
+        """Have those workers killed that are still there."""
+        self._clearDeadline()
+        for slot in self._slots:
+            if slot.pid is not None:
+                self._log.error("worker {pid} does not stop, and is killed", pid=slot.pid)
+                self._send(Kill(slot.number))
+        self._deadline = self._reactor.callLater(STOPPED_WITHIN, self._killZygote)
+
+    def _killZygote(self) -> None:
+        assert self.transport is not None
+        self.transport.signalProcess("KILL")
+
+    def _clearDeadline(self) -> None:
+        if self._deadline is not None and self._deadline.active():
+            self._deadline.cancel()
+        self._deadline = None
+
+    @property
+    def pid(self) -> int | None:
+        """The zygote's."""
+        return None if self.transport is None else self.transport.pid
+
+    @property
+    def workers(self) -> list[int]:
+        """The workers that there are."""
+        return [slot.pid for slot in self._slots if slot.pid is not None]
