@@ -73,7 +73,7 @@ class Generations(MultiService):
         self._bound = False
         self._ending = False
         self.cut = 0
-        self._sockets = ListeningSockets()
+        self.sockets = ListeningSockets()
         self._journal = Journal(settings.log.level)
         self._gateways = [Gateway(evolve(settings, sandbox=None), reactor, logs)]
         if settings.sandbox is not None:
@@ -97,7 +97,7 @@ class Generations(MultiService):
         @raise twisted.internet.error.CannotListenError: one of the sandbox's cannot.
         """
         if not self._bound:
-            self.gateway.sockets = self._sockets = ListeningSockets().opened(self.settings)
+            self.gateway.sockets = self.sockets = self.sockets.opened(self.settings)
             self._bound = True
         super().privilegedStartService()
 
@@ -110,7 +110,7 @@ class Generations(MultiService):
         self._ending = True
         gateways = list(self._gateways)
         stopped = maybeDeferred(super().stopService)
-        self._sockets.close()
+        self.sockets.close()
         return stopped.addCallback(lambda _: self._ended([gateway.cut for gateway in gateways]))
 
     def reload(self) -> Deferred[None]:
@@ -129,7 +129,7 @@ class Generations(MultiService):
     def _succeed(self, settings: GatewaySettings) -> None:
         """Put C{settings} into force. Whatever is raised, nothing has changed then."""
         observer = self._logs.observerFor(settings.log.errorLog, settings.file, "mailgate")
-        sockets = self._sockets.opened(settings)
+        sockets = self.sockets.opened(settings)
         gateway = None
         try:
             gateway = Gateway(evolve(settings, sandbox=None), self._reactor, self._logs, sockets)
@@ -137,7 +137,7 @@ class Generations(MultiService):
         except BaseException:
             if gateway is not None:
                 gateway.disownServiceParent()
-            sockets.close(but=self._sockets)
+            sockets.close(but=self.sockets)
             raise
         self._replace(gateway, settings, sockets)
         self._log.follow(observer)
@@ -158,8 +158,8 @@ class Generations(MultiService):
         self._journal = Journal(settings.log.level)
         self._gateways.append(gateway)
         drained = before.drain(farewell=False, patience=before.settings.draining.patience, pace=_PACE)
-        self._sockets.close(but=sockets)
-        self._sockets = sockets
+        self.sockets.close(but=sockets)
+        self.sockets = sockets
         self._watch.watch(watchedFiles(settings.servers))
         self._number += 1
         self._journal.info(
@@ -204,7 +204,7 @@ class Generations(MultiService):
         self._ending = True
         # A copy: one that is empty at once is forgotten at once.
         ended = gatherResults([end(gateway) for gateway in list(self._gateways)])
-        self._sockets.close()
+        self.sockets.close()
         return ended.addCallback(self._ended)
 
     def _ended(self, cuts: list[int]) -> int:

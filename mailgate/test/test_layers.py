@@ -20,7 +20,7 @@ LAYERS = (
     "_version directives login names httpresponse httpheaders openssl poller timers pipes"
     " sandbox.message sandbox.certificate",
     # where events may go
-    "syslog",
+    "syslog notify activation",
     # the package itself, and what only needs one of those
     "mailgate listen journal privileges pidfile dialogue sasl passwords tls tlsengine httpagent"
     " sandbox.settings sandbox.search sandbox.structure",

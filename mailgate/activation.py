@@ -1,0 +1,28 @@
+# -*- test-case-name: mailgate.test.test_activation -*-
+"""
+Socket activation: the sockets that systemd has bound for this process (sd_listen_fds(3)).
+"""
+
+from __future__ import annotations
+
+from collections.abc import MutableMapping
+
+from twisted.python.systemd import ListenFDs
+
+__all__ = ["passedSockets"]
+
+
+def passedSockets(environ: MutableMapping[str, str]) -> dict[str, int]:
+    """
+    Their descriptors, by C{systemd:NAME}, and C{systemd:NAME:1} and so on for further ones of the same name. They are
+    no longer in C{environ} then: they are not for processes that this one starts.
+    """
+    passed = ListenFDs.fromEnvironment(environ)
+    names = environ.get("LISTEN_FDNAMES", "").split(":")
+    for variable in ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"):
+        environ.pop(variable, None)
+    found: dict[str, int] = {}
+    for name, descriptor in zip(names, passed.inheritedDescriptors(), strict=False):
+        number = sum(key == f"systemd:{name}" or key.startswith(f"systemd:{name}:") for key in found)
+        found[f"systemd:{name}:{number}" if number else f"systemd:{name}"] = descriptor
+    return found
