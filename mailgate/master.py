@@ -7,6 +7,7 @@ sees to it that there are workers.
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from typing import Any
 
 from twisted.application.service import MultiService
@@ -43,10 +44,11 @@ class Master(MultiService):
         reactor: Any,
         logs: ErrorLogs,
         processLog: ProcessLog,
+        sockets: ListeningSockets | None = None,
     ) -> None:
         super().__init__()
         self.settings = settings
-        self.sockets = ListeningSockets()
+        self.sockets = ListeningSockets() if sockets is None else sockets
         self._text = text
         self._reactor = reactor
         self._logs = logs
@@ -59,6 +61,7 @@ class Master(MultiService):
         self._generations: list[Generation] = []
         self._ending = False
         self._stopping = False
+        self._ready: Deferred[None] = Deferred()
         self.cut = 0
         self._watch = FileWatch(reactor, self._filesChanged)
         self._watch.watch(watchedFiles(settings.servers))
@@ -91,12 +94,14 @@ class Master(MultiService):
         self._backOff.begun()
         assert self._current is not None
         self._log.info("the zygote is {zygote}, workers are {workers}", **_pids(self._current))
+        self._ready.callback(None)
 
     def _neverReady(self, failure: Any) -> None:
         failure.trap(GenerationError)
         if not self._ending:
             self._ending = True
             self._log.error("the workers do not come up: {reason}", reason=str(failure.value))
+            self._ready.errback(failure)
             endWith(CANNOT_SERVE)
             self._reactor.stop()
 
@@ -107,13 +112,17 @@ class Master(MultiService):
 
     # As signals want it.
 
-    def reload(self) -> Deferred[None]:
+    def whenReady(self) -> Deferred[None]:
+        """See L{IGenerations.whenReady}; to be asked once."""
+        return self._ready
+
+    def reload(self) -> Deferred[Sequence[str]]:
         """See L{IGenerations.reload}; one after the other."""
         return self._lock.run(lambda: ensureDeferred(self._reload()))
 
-    async def _reload(self) -> None:
+    async def _reload(self) -> Sequence[str]:
         if self._ending:
-            return
+            return ["the gateway is going down"]
         try:
             text = read(self.settings.file)
             settings = parse(text, self.settings.file)
@@ -122,23 +131,26 @@ class Master(MultiService):
             observer = self._logs.observerFor(settings.log.errorLog, settings.file, "mailgate")
             sockets = self.sockets.opened(settings)
         except ConfigurationError as error:
-            self._refuse(error)
-            return
+            return self._refuse(error)
         pid = self.settings.pid
-        if await self._replace(settings, text, sockets):
+        refused = await self._replace(settings, text, sockets)
+        if not refused:
             self._processLog.follow(observer)
             self._reopenQuietly()
             if settings.pid != pid:
                 self._log.warn("pid is not what it was: that takes a restart")
             self._tellWarnings(settings)
+        return refused
 
-    def _refuse(self, error: Exception) -> None:
-        for line in str(error).splitlines():
+    def _refuse(self, error: Exception) -> Sequence[str]:
+        reasons = str(error).splitlines()
+        for line in reasons:
             self._log.error("{line}", line=line)
         self._log.error("the configuration is not reloaded: nothing changes")
+        return reasons
 
-    async def _replace(self, settings: GatewaySettings, text: str, sockets: ListeningSockets) -> bool:
-        """Whether a generation of C{settings} serves in the place of the present one."""
+    async def _replace(self, settings: GatewaySettings, text: str, sockets: ListeningSockets) -> Sequence[str]:
+        """Have a generation of C{settings} serve in the place of the present one; gives the reasons why not."""
         generation = self._generation(settings, text, sockets)
         try:
             generation.start()
@@ -146,11 +158,9 @@ class Master(MultiService):
             await generation.ready
         except (GenerationError, ControlError, OSError) as error:
             sockets.close(but=self.sockets)
-            if not self._ending:
-                self._refuse(error)
-            return False
+            return ["the gateway is going down"] if self._ending else self._refuse(error)
         if self._ending:
-            return False
+            return ["the gateway is going down"]
         before, self._current = self._current, generation
         gone, self.sockets = self.sockets, sockets
         self.settings, self._text = settings, text
@@ -160,7 +170,7 @@ class Master(MultiService):
             before.tell(Order.RETIRE)
         gone.close(but=sockets)
         self._watch.watch(watchedFiles(settings.servers))
-        return True
+        return ()
 
     def _filesChanged(self, names: list[str]) -> None:
         self._log.info("reloading, as these have changed: {names}", names=", ".join(names))
@@ -178,6 +188,12 @@ class Master(MultiService):
             return self._ended()
         self._stopping = True
         return self._end(Order.STOP)
+
+    def retire(self) -> Deferred[int]:
+        """See L{IGenerations.retire}."""
+        # They are the other process's by now, files of unix sockets included.
+        self.sockets.disown()
+        return self._end(Order.RETIRE)
 
     def _end(self, order: Order) -> Deferred[int]:
         self._ending = True
@@ -237,7 +253,7 @@ class Master(MultiService):
         # A reload may have been quicker.
         if lost is not self._current or self._ending:
             return
-        if not await self._replace(self.settings, self._text, self.sockets):
+        if await self._replace(self.settings, self._text, self.sockets):
             self._lost(lost)
 
     def _tellWarnings(self, settings: GatewaySettings) -> None:
