@@ -30,6 +30,7 @@ from mailgate.privileges import becomeUser, limitOpenFiles, raiseOpenFiles
 from mailgate.sandbox.welcome import welcome
 from mailgate.signals import Signals
 from mailgate.tls import TLSSettings, usesTLS
+from mailgate.watching import watchedFiles
 
 __all__ = ["BAD_CONFIGURATION", "Options", "makeService", "shedPrivileges", "tuneCollector"]
 
@@ -168,6 +169,11 @@ class _TwistdService(MultiService):
             return
         for warning in shedPrivileges(self._settings):
             self._log.warn("{reason}", reason=str(warning))
+        files = dict.fromkeys((self._settings.file, *watchedFiles(self._settings.servers)))
+        unreadable = [name for name in files if not os.access(name, os.R_OK)]
+        if unreadable:
+            text = "a reload will be refused, as {user} may not read {files}"
+            self._log.warn(text, user=user.name, files=", ".join(unreadable))
 
     def _cannotStart(self, error: Exception) -> NoReturn:
         if not all(log.isStandardError for log in self._settings.log.errorLog):

@@ -453,6 +453,19 @@ class UserTests(TapCase):
                 self.assertIn(part, warning)
             self.successResultOf(service.stopService())
 
+    def test_reload(self):
+        """So is what keeps it from reloading: the configuration itself, certificates and keys."""
+        for readable in (True, False):
+            self.patch(os, "access", lambda path, mode, readable=readable: readable)
+            with capturedLogs() as events:
+                service, _ = self.starting()
+                service.startService()
+            warnings = [text for text in self.told(events) if "reload" in text]
+            path = os.path.join(self.folder, "gateway.ini")
+            told = f"a reload will be refused, as {self.name} may not read {path}"
+            self.assertEqual(warnings, [] if readable else [told])
+            self.successResultOf(service.stopService())
+
 
 class TuneCollectorTests(SynchronousTestCase):
     """Tests for L{tuneCollector}."""

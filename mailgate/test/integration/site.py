@@ -122,7 +122,8 @@ protocol = {protocol}
 
     def mail(self, directives: str = "") -> str:
         """The sections C{[mailgate]} and C{[mail]} with what all gateways of the tests have in common."""
-        pair = self.backends.authority.sign("gateway")
+        # Its own: a gateway whose certificate is written again reloads.
+        pair = self.backends.authority.sign(os.path.basename(self.folder))
         return f"""
 [mailgate]
 error_log = {self.folder}/gateway.log info

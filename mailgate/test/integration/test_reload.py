@@ -5,7 +5,9 @@ A gateway that is reloaded, drained and stopped by signals, with sessions on it:
 
 from __future__ import annotations
 
+import grp
 import os
+import pwd
 import shutil
 import signal
 import subprocess
@@ -398,6 +400,29 @@ class FileTests(ReloadTestCase):
         self.assertIn(f"ssl_certificate = {self.pair.certificate}: cannot be loaded", self.gateway.log())
         self.assertServes(self.loggedIn("imap", "implicit"))
 
+    def test_accounts(self):
+        """A file of accounts that changes counts at the next login, for clients of before a reload and after it."""
+        path = os.path.join(self.folder, "accounts")
+
+        def write(password: str) -> None:
+            with open(f"{path}.new", "w", encoding="ascii") as opened:
+                opened.write(f"{USER}:{{PLAIN}}{password}::::::host=127.0.0.1 port={self.sandbox['imap']}\n")
+            os.rename(f"{path}.new", path)
+
+        write("another")
+        port = freePort()
+        self.start(self.ini(more=f"[server more]\nprotocol = imap\nauth_file = {path}\nlisten = 127.0.0.1:{port}\n"))
+        old = self.client("imap", port=port)
+        self.reload()
+        new = self.client("imap", port=port)
+        for client in (old, new):
+            self.assertTrue(client.login(USER, PASSWORD).startswith(b"NO"))
+        write(PASSWORD)
+        for client in (old, new):
+            # Within a second it does not look again.
+            waitUntil(lambda client=client: client.login(USER, PASSWORD).startswith(b"OK"), "it is read")
+        self.assertEqual(self.gateway.log().count("the configuration is reloaded"), 1)
+
     def test_background(self):
         """In the background the file C{pid} names the process that obeys, and goes with it."""
         pid = os.path.join(self.folder, "gateway.pid")
@@ -437,3 +462,44 @@ class FileTests(ReloadTestCase):
         self.assertEqual(ended.returncode, os.EX_OSERR)
         self.assertEqual(ended.stderr.splitlines()[-1], f"{configuration}: {reason}")
         self.assertNotIn("Traceback", ended.stderr)
+
+
+class UserTests(ReloadTestCase):
+    """A process that has become its C{user}."""
+
+    def test_asUser(self):
+        """
+        One that has become its user, who may not read the key, says at the start that it will not reload, says so again
+        when it is to, and serves on. Logs that it may not open it goes on with. (Another than root stays who they are.)
+        """
+        isRoot = os.geteuid() == 0
+        user = next(entry.pw_name for entry in pwd.getpwall() if entry.pw_uid)
+        group = grp.getgrgid(pwd.getpwnam(user).pw_gid).gr_name
+        os.chmod(self.folder, 0o755)
+        self.start(self.ini(process=f"user = {user} {group}"))
+        client = self.loggedIn("imap")
+        self.gateway.signal(signal.SIGHUP)
+        if isRoot:
+            self.told("the configuration is not reloaded: nothing changes")
+            log = self.gateway.log()
+            self.assertIn(f"a reload will be refused, as {user} may not read {self.pair.key}", log)
+            self.assertIn(f"ssl_certificate_key = {self.pair.key}: cannot be read: Permission denied", log)
+        else:
+            self.told("the configuration is reloaded")
+        self.assertServes(client)
+        self.assertServes(self.loggedIn("imap", "implicit"))
+        path = os.path.join(self.folder, "gateway.log")
+        os.rename(path, f"{path}.1")
+        self.gateway.signal(signal.SIGUSR1)
+
+        def isTold() -> bool:
+            with open(f"{path}.1" if isRoot else path, encoding="utf-8") as opened:
+                text = opened.read()
+            return "cannot be opened again, the old file stays: Permission denied" in text or not isRoot
+
+        waitUntil(lambda: isRoot or os.path.exists(path), "it is there")
+        waitUntil(isTold, "it says so")
+        self.assertServes(client)
+        # Its end is to be found in the log.
+        if isRoot:
+            os.rename(f"{path}.1", path)
