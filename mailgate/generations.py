@@ -22,7 +22,6 @@ from mailgate.directives import ConfigurationError
 from mailgate.interfaces import IGenerations
 from mailgate.journal import ErrorLog, ErrorLogs, Journal, ProcessLog, ServerLogSettings
 from mailgate.listensockets import ListeningSockets
-from mailgate.sandbox.service import SandboxService
 from mailgate.service import Gateway
 from mailgate.watching import FileWatch, watchedFiles
 
@@ -80,6 +79,9 @@ class Generations(MultiService):
         self._gateways = [Gateway(evolve(settings, sandbox=None), reactor, logs)]
         if settings.sandbox is not None:
             # It outlives generations: its mail begins and ends with it.
+            # What it builds upon imports the reactor, which is too early for a process that is yet to fork.
+            from mailgate.sandbox.service import SandboxService
+
             self.addService(SandboxService(settings.sandbox, reactor))
         self.gateway.setServiceParent(self)
         self._watch = FileWatch(reactor, self._filesChanged)

@@ -30,6 +30,7 @@ from mailgate.login import Fact
 from mailgate.port import LeanPort
 from mailgate.relay import Relays
 from mailgate.session import STORY
+from mailgate.shares import PAUSE
 from mailgate.tls import ServerTLS, TLSSettings
 
 __all__ = ["ByLocalAddress", "ListenError", "Listener", "ProxyServerFactory", "SharedUNIXPort", "sessionNameSource"]
@@ -150,11 +151,35 @@ class SharedUNIXPort(UNIXPort):
         TCPPort.connectionLost(self, reason)
 
 
+def _makeCourteous(port: Any, reactor: Any, isLarge: Callable[[], bool]) -> None:
+    """Have C{port}, one of Twisted's, do as L{LeanPort} does where newcomers can go to other processes."""
+    accept = port.doRead
+
+    def acceptOne() -> Any:
+        port.numberAccepts = 1
+        return accept()
+
+    def doRead() -> Any:
+        if not isLarge():
+            return acceptOne()
+        port.stopReading()
+        reactor.callLater(PAUSE, resume)
+        return None
+
+    def resume() -> None:
+        if port.connected:
+            acceptOne()
+            port.startReading()
+
+    port.doRead = doRead
+
+
 class Listener(Service):
     """
     One listening socket, bound when the service starts with the right privileges. C{port} is Twisted's, once bound.
 
-    Where there is a C{shared} socket before that, it is that one, which stays the caller's, and stays open.
+    Where there is a C{shared} socket before that, it is that one, which stays the caller's, and stays open. With
+    C{isLarge} other processes accept from the same one: newcomers are left to them while it says so.
 
     Connections are C{factory}'s; at a wildcard those to an address that has a factory in C{specific} are that one's:
     beside the wildcard the system would not let such an address be bound.
@@ -162,6 +187,7 @@ class Listener(Service):
 
     port: IListeningPort | None = None
     shared: socket.socket | None = None
+    isLarge: Callable[[], bool] | None = None
 
     def __init__(
         self,
@@ -187,6 +213,11 @@ class Listener(Service):
         bound = openSocket(self.factory.settings, self.address) if self.shared is None else self.shared
         try:
             self.port = self._adopt(bound, factory)
+            if self.isLarge is not None:
+                if isinstance(self.port, LeanPort):
+                    self.port.isLarge = self.isLarge
+                else:
+                    _makeCourteous(self.port, self._reactor, self.isLarge)
             # Twisted's port sets a length of the queue of its own.
             bound.listen(self.address.socket.backlog)
         finally:

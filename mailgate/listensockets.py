@@ -147,7 +147,8 @@ class ListeningSockets:
             if opened not in kept:
                 del self._sockets[name]
                 isOurs = opened.family == socket.AF_UNIX and not self.keepsFiles and not name.startswith(_PASSED)
-                path = opened.getsockname() if isOurs else ""
+                # Another set may have closed it.
+                path = opened.getsockname() if isOurs and opened.fileno() >= 0 else ""
                 opened.close()
                 if path and isinstance(path, str):
                     # Somebody else may have removed it, and it may belong to whom we are no longer.

@@ -10,13 +10,14 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
+from attrs import evolve
 from twisted.application.service import MultiService
 from twisted.internet.defer import Deferred, DeferredLock, ensureDeferred, gatherResults, maybeDeferred
 from twisted.logger import Logger
 from zope.interface import implementer
 
 from mailgate.config import GatewaySettings, parse, read
-from mailgate.control import ControlError, Order
+from mailgate.control import Order
 from mailgate.directives import ConfigurationError, Problem
 from mailgate.exitstatus import CANNOT_SERVE, endWith
 from mailgate.interfaces import IGenerations
@@ -61,6 +62,7 @@ class Master(MultiService):
         self._generations: list[Generation] = []
         self._ending = False
         self._stopping = False
+        self._reloads = 0
         self._ready: Deferred[None] = Deferred()
         self.cut = 0
         self._watch = FileWatch(reactor, self._filesChanged)
@@ -73,12 +75,16 @@ class Master(MultiService):
         """
         Bind, and start the zygote, which reads keys as whoever this process is now.
 
-        @raise ListenError: an address cannot be bound.
+        @raise mailgate.listensockets.ListenError: an address cannot be bound.
+        @raise ConfigurationError: there is no zygote.
         """
         if self._current is None:
             self.sockets = self.sockets.opened(self.settings)
             self._current = self._generation(self.settings, self._text, self.sockets)
-            self._current.start()
+            try:
+                self._current.start()
+            except GenerationError as error:
+                raise ConfigurationError([Problem(self.settings.file, str(error))]) from None
         super().privilegedStartService()
 
     def startService(self) -> None:
@@ -88,13 +94,18 @@ class Master(MultiService):
         assert self._current is not None
         self._tellWarnings(self.settings)
         self._current.fork()
-        self._current.ready.addCallbacks(self._tellReady, self._neverReady)
+        # A reload has to wait for it.
+        self._lock.run(self._await, self._current)
 
-    def _tellReady(self, _: object) -> None:
+    def _await(self, generation: Generation) -> Deferred[None]:
+        return generation.ready.addCallbacks(lambda _: self._tellReady(generation), self._neverReady)
+
+    def _tellReady(self, generation: Generation) -> None:
         self._backOff.begun()
-        assert self._current is not None
-        self._log.info("the zygote is {zygote}, workers are {workers}", **_pids(self._current))
-        self._ready.callback(None)
+        workers = " ".join(map(str, generation.workers))
+        self._log.info("workers {workers} serve, forks of zygote {zygote}", workers=workers, zygote=generation.pid)
+        if not self._ready.called:
+            self._ready.callback(None)
 
     def _neverReady(self, failure: Any) -> None:
         failure.trap(GenerationError)
@@ -122,6 +133,7 @@ class Master(MultiService):
 
     async def _reload(self) -> Sequence[str]:
         if self._ending:
+            self._log.warn("nothing is reloaded: the gateway is going down")
             return ["the gateway is going down"]
         try:
             text = read(self.settings.file)
@@ -133,14 +145,18 @@ class Master(MultiService):
         except ConfigurationError as error:
             return self._refuse(error)
         pid = self.settings.pid
-        refused = await self._replace(settings, text, sockets)
-        if not refused:
-            self._processLog.follow(observer)
-            self._reopenQuietly()
-            if settings.pid != pid:
-                self._log.warn("pid is not what it was: that takes a restart")
-            self._tellWarnings(settings)
-        return refused
+        try:
+            await self._replace(evolve(settings, pid=pid), text, sockets)
+        except GenerationError as error:
+            return [str(error)] if self._ending else self._refuse(error)
+        self._processLog.follow(observer)
+        self._reopenQuietly()
+        if settings.pid != pid:
+            self._log.warn("pid is not what it was: that takes a restart")
+        self._tellWarnings(settings)
+        self._reloads += 1
+        self._log.info("the configuration is reloaded, for the {number}th time", number=self._reloads)
+        return ()
 
     def _refuse(self, error: Exception) -> Sequence[str]:
         reasons = str(error).splitlines()
@@ -149,28 +165,30 @@ class Master(MultiService):
         self._log.error("the configuration is not reloaded: nothing changes")
         return reasons
 
-    async def _replace(self, settings: GatewaySettings, text: str, sockets: ListeningSockets) -> Sequence[str]:
-        """Have a generation of C{settings} serve in the place of the present one; gives the reasons why not."""
+    async def _replace(self, settings: GatewaySettings, text: str, sockets: ListeningSockets) -> None:
+        """
+        Have a generation of C{settings} serve in the place of the present one.
+
+        @raise GenerationError: it does not come up. Nothing has changed then.
+        """
         generation = self._generation(settings, text, sockets)
         try:
             generation.start()
             generation.fork()
             await generation.ready
-        except (GenerationError, ControlError, OSError) as error:
+            if self._ending:
+                raise GenerationError("the gateway is going down")
+        except GenerationError:
             sockets.close(but=self.sockets)
-            return ["the gateway is going down"] if self._ending else self._refuse(error)
-        if self._ending:
-            return ["the gateway is going down"]
+            raise
         before, self._current = self._current, generation
         gone, self.sockets = self.sockets, sockets
         self.settings, self._text = settings, text
-        self._backOff.begun()
-        self._log.info("reloaded: the zygote is {zygote}, workers are {workers}", **_pids(generation))
+        self._tellReady(generation)
         if before is not None:
             before.tell(Order.RETIRE)
         gone.close(but=sockets)
         self._watch.watch(watchedFiles(settings.servers))
-        return ()
 
     def _filesChanged(self, names: list[str]) -> None:
         self._log.info("reloading, as these have changed: {names}", names=", ".join(names))
@@ -178,6 +196,7 @@ class Master(MultiService):
 
     def drain(self) -> Deferred[int]:
         """See L{IGenerations.drain}."""
+        self._log.info("draining: nobody is let in any more")
         return self._end(Order.DRAIN)
 
     def stop(self) -> Deferred[int]:
@@ -253,13 +272,12 @@ class Master(MultiService):
         # A reload may have been quicker.
         if lost is not self._current or self._ending:
             return
-        if await self._replace(self.settings, self._text, self.sockets):
+        try:
+            await self._replace(self.settings, self._text, self.sockets)
+        except GenerationError as error:
+            self._log.error("nobody serves, as workers do not come up: {reason}", reason=str(error))
             self._lost(lost)
 
     def _tellWarnings(self, settings: GatewaySettings) -> None:
         for warning in settings.warnings:
             self._log.warn("{reason}", reason=str(warning))
-
-
-def _pids(generation: Generation) -> dict[str, Any]:
-    return {"zygote": generation.pid, "workers": " ".join(map(str, generation.workers))}

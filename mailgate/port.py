@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import os
 import socket
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
@@ -18,6 +19,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from mailgate.poller import READABLE, Poller
+from mailgate.shares import PAUSE
 from mailgate.transport import StreamTransport, addressOf
 
 __all__ = ["LeanPort"]
@@ -55,6 +57,9 @@ class LeanPort:
         self._listening = False
         self._resting: Any = None
         self._complained = False
+        self.isLarge: Callable[[], bool] | None = None
+        """Whether newcomers should be left to other processes for a moment, where there are others."""
+        self._waited = False
         self.keepsFile = False
         """Whether the file of a unix socket stays when this stops listening: others have the same socket."""
         # Accepted connections inherit it: one system call less for each.
@@ -70,6 +75,8 @@ class LeanPort:
 
     def ready(self, fd: int, events: int) -> None:
         """Somebody wants in."""
+        if self.isLarge is not None and self._isCourteous():
+            return
         family, factory, poller, noDelay = self._family, self._factory, self._poller, self._noDelay
         # Private, and without a socket object for each.
         accept = getattr(self._socket, "_accept", self._accept)
@@ -93,6 +100,16 @@ class LeanPort:
                 self._log.failure("a connection could not be begun", Failure())
             if not self._listening:
                 return
+
+    def _isCourteous(self) -> bool:
+        """Whether newcomers are left to others: once, and if nobody wants them they are ours."""
+        assert self.isLarge is not None
+        waited, self._waited = self._waited, False
+        if waited or not self.isLarge():
+            return False
+        self._waited = True
+        self._pause(PAUSE)
+        return True
 
     def _accept(self) -> tuple[int, Any]:
         accepted, peer = self._socket.accept()
@@ -121,8 +138,11 @@ class LeanPort:
                 reason=os.strerror(error.errno or 0),
                 seconds=BREATH,
             )
+        self._pause(BREATH)
+
+    def _pause(self, seconds: float) -> None:
         self._poller.change(self._socket.fileno(), READABLE, 0)
-        self._resting = self._reactor.callLater(BREATH, self._wake)
+        self._resting = self._reactor.callLater(seconds, self._wake)
 
     def _wake(self) -> None:
         self._resting = None

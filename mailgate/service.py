@@ -26,7 +26,7 @@ from mailgate.names import NamingReactor
 from mailgate.port import BATCH
 from mailgate.registry import PROTOCOLS
 from mailgate.relay import Relays
-from mailgate.sandbox.service import SandboxService
+from mailgate.shares import Share
 from mailgate.streamrelay import StreamRelays
 from mailgate.tls import BackendTLSSettings, ServerTLS, TLSSettings, loadTrust, usesTLS
 from mailgate.tlsengine import fastEngineWorks
@@ -41,7 +41,8 @@ class Gateway(MultiService):
     Certificates and users are read at once, sockets are bound when the service starts. It logs to Twisted's log, at
     the level that the process's C{error_log} names, and for servers with an C{error_log} of their own to that, opened
     at once among C{logs}. It listens on C{sockets}, which stay the caller's and may be given until it starts; without
-    them it binds its own. C{contexts} are those of servers, by name, that have been made before.
+    them it binds its own. C{contexts} are those of servers, by name, that have been made before. Other processes with
+    the same sockets are known by C{share}.
 
     @raise ConfigurationError: a server's C{error_log} cannot be opened.
     """
@@ -53,6 +54,7 @@ class Gateway(MultiService):
         logs: ErrorLogs | None = None,
         sockets: ListeningSockets | None = None,
         contexts: Mapping[str, ServerTLS] | None = None,
+        share: Share | None = None,
     ) -> None:
         super().__init__()
         self.settings = settings
@@ -63,7 +65,7 @@ class Gateway(MultiService):
         self._reactor: Any
         self._relays: Relays
         if settings.events.isLean:
-            self._reactor = LeanReactor(reactor, BATCH if settings.workers.count == 1 else 1)
+            self._reactor = LeanReactor(reactor, BATCH if share is None else 1)
             self._relays = StreamRelays(self._reactor.poller, self._reactor.clock)
         else:
             self._reactor, self._relays = reactor, Relays(reactor)
@@ -73,14 +75,22 @@ class Gateway(MultiService):
         self.listeners: list[Listener] = []
         self._authenticators: list[IAuthenticator] = []
         if settings.sandbox is not None:
+            # What it builds upon imports the reactor, which is too early for a process that is yet to fork.
+            from mailgate.sandbox.service import SandboxService
+
             self.addService(SandboxService(settings.sandbox, reactor))
         self._factories = [factory for server in settings.servers for factory in self._factoriesOf(server)]
         # Not the lean reactor, whose clock is coarse.
         self._draining = Draining(self._factories, reactor)
+        if share is not None:
+            share.count = lambda: sum(len(factory.connections) for factory in self._factories)
+            self.addService(share.refreshing(reactor))
         byAddress = {factory.address: factory for factory in self._factories}
         for address, others in ownSockets(byAddress).items():
             specific = {other.host: byAddress[other] for other in others}
             listener = Listener(address, byAddress[address], self._reactor, specific)
+            if share is not None:
+                listener.isLarge = share.isLarge
             self.listeners.append(listener)
             self.addService(listener)
 

@@ -151,6 +151,7 @@ class Generation(ProcessProtocol):
         self._waiting: list[Deferred[int]] = []
         self._reactor = reactor
         self._sockets = dict(sockets)
+        self.pid: int | None = None
         self._begin = Begin(file, text, {name: _FIRST_SOCKET + i for i, name in enumerate(self._sockets)})
         self._environment = dict(environment)
         self._slots = [_Slot(number, BackOff(reactor)) for number in range(count)]
@@ -169,10 +170,16 @@ class Generation(ProcessProtocol):
         """
         Start the zygote, as the user that this process is now.
 
-        @raise ControlError: the configuration is too long.
-        @raise OSError: the system starts no process.
+        @raise GenerationError: the configuration is too long, or the system starts no process.
         """
-        line = encode(self._begin)
+        try:
+            self._spawn(encode(self._begin))
+        except (ControlError, OSError) as error:
+            for ended in self._end():
+                ended.callback(0)
+            raise GenerationError(str(error)) from None
+
+    def _spawn(self, line: bytes) -> None:
         descriptors: dict[int, Any] = {0: 0, 1: 1, 2: 2, 3: "w", 4: "r"}
         descriptors |= {self._begin.sockets[name]: fd for name, fd in self._sockets.items()}
         self._isRoot = os.geteuid() == 0
@@ -186,6 +193,8 @@ class Generation(ProcessProtocol):
             childFDs=descriptors,
         )
         assert self.transport is not None
+        # The transport forgets it with the end of the process.
+        self.pid = self.transport.pid
         self.transport.writeToChild(3, line)
 
     def fork(self) -> None:
@@ -236,10 +245,8 @@ class Generation(ProcessProtocol):
     def processExited(self, reason: Failure) -> None:
         status: Any = reason.value
         how = howItEnded(-status.signal if status.signal else status.exitCode)
-        before, self.stage = self.stage, Stage.ENDED
-        self._clearDeadline()
-        for slot in self._slots:
-            slot.wait(None)
+        before = self.stage
+        waiting = self._end()
         if before is Stage.STARTING:
             self._giveUp(f"its zygote {how}")
         elif before is Stage.SERVING:
@@ -247,9 +254,17 @@ class Generation(ProcessProtocol):
             self._lost(self)
         elif self._reason:
             self._giveUp(self._reason)
-        waiting, self._waiting = self._waiting, []
         for ended in waiting:
             ended.callback(self._cut)
+
+    def _end(self) -> list[Deferred[int]]:
+        """It has no process any more; gives those who wait for that."""
+        self.stage = Stage.ENDED
+        self._clearDeadline()
+        for slot in self._slots:
+            slot.wait(None)
+        waiting, self._waiting = self._waiting, []
+        return waiting
 
     # Its workers.
 
@@ -335,11 +350,6 @@ class Generation(ProcessProtocol):
         if self._deadline is not None and self._deadline.active():
             self._deadline.cancel()
         self._deadline = None
-
-    @property
-    def pid(self) -> int | None:
-        """The zygote's."""
-        return None if self.transport is None else self.transport.pid
 
     @property
     def workers(self) -> list[int]:

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import signal
 import socket
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any
 
 from attrs import evolve
@@ -15,12 +16,13 @@ from twisted.internet.protocol import Factory, Protocol
 from twisted.logger import ILogObserver, Logger, globalLogBeginner, globalLogPublisher
 
 from mailgate.config import GatewaySettings
-from mailgate.control import ControlError, Cut, Lines, Order, Ready, Tell, encode
+from mailgate.control import ControlError, Cut, Lines, Message, Order, Ready, Tell, encode
 from mailgate.directives import ConfigurationError
 from mailgate.exitstatus import CANNOT_SERVE, CUT
 from mailgate.journal import ErrorLogs
 from mailgate.listensockets import ListeningSockets
 from mailgate.service import Gateway
+from mailgate.shares import Share
 from mailgate.tap import shedPrivileges, tuneCollector
 from mailgate.tls import ServerTLS
 
@@ -35,17 +37,25 @@ _SIGNALS = {signal.SIGTERM: Order.STOP, signal.SIGQUIT: Order.DRAIN}
 class Worker(Protocol):
     """
     The worker's end of its channel to the zygote: obeys orders, and drains at the end of the channel, which is the end
-    of the zygote. C{finish(cut)} is called when there is no session left.
+    of the zygote. C{tell(message)} says something to the zygote at once, C{finish(cut)} is called when there is no
+    session left.
     """
 
-    def __init__(self, gateway: Gateway, logs: ErrorLogs, finish: Any) -> None:
+    def __init__(
+        self,
+        gateway: Gateway,
+        logs: ErrorLogs,
+        tell: Callable[[Message], object],
+        finish: Callable[[int], object],
+    ) -> None:
         self._gateway = gateway
         self._logs = logs
+        self._tell = tell
         self._finish = finish
         self._lines = Lines(1024)
 
     def connectionMade(self) -> None:
-        self._send(encode(Ready()))
+        self._tell(Ready())
 
     def dataReceived(self, data: bytes) -> None:
         try:
@@ -70,20 +80,17 @@ class Worker(Protocol):
         else:
             patience = self._gateway.settings.draining.patience
             drained = self._gateway.drain(order is Order.DRAIN, patience)
-        drained.addCallback(self._leave).addErrback(self._failed)
+        drained.addCallback(self._leave, order).addErrback(self._failed)
 
-    def _leave(self, cut: int) -> None:
-        self._send(encode(Cut(cut)))
+    def _leave(self, cut: int, order: Order) -> None:
+        if cut and order is Order.RETIRE:
+            _log.warn("worker_shutdown_timeout is over: {cut} proxied sessions were ended", cut=cut)
+        self._tell(Cut(cut))
         self._finish(cut)
 
     def _failed(self, failure: Any) -> None:
         _log.failure("a worker could not end in order", failure)
         self._finish(1)
-
-    def _send(self, line: bytes) -> None:
-        assert self.transport is not None
-        self.transport.write(line)
-
 
 def work(
     settings: GatewaySettings,
@@ -91,19 +98,20 @@ def work(
     contexts: Mapping[str, ServerTLS],
     logs: ErrorLogs,
     observer: ILogObserver,
+    share: Share | None,
     channel: socket.socket,
 ) -> int:
     """
     Be a worker until the end, and give the exit status of the process. It is forked already, and has no reactor yet.
 
-    C{channel} leads to the zygote.
+    C{channel} leads to the zygote, C{share} is this one's of the clients.
     """
     globalLogBeginner.beginLoggingTo([observer], redirectStandardIO=False)
     try:
         from twisted.internet import reactor
 
         # The master has told of them, once for all workers.
-        gateway = Gateway(evolve(settings, warnings=()), reactor, logs, sockets, contexts)
+        gateway = Gateway(evolve(settings, warnings=()), reactor, logs, sockets, contexts, share)
         gateway.privilegedStartService()
         for _ in shedPrivileges(settings):
             continue
@@ -121,21 +129,26 @@ def work(
 
 def _run(gateway: Gateway, logs: ErrorLogs, observer: ILogObserver, reactor: Any, channel: socket.socket) -> int:
     status = 0
+    ending: list[Any] = []
 
     def finish(cut: int) -> None:
         nonlocal status
-        status = CUT if cut else 0
-        # Not at once: the last that is said has to leave.
-        reactor.callLater(0, reactor.stop)
+        status = CUT if cut else status
+        if not ending:
+            ending.append(reactor.callLater(0, reactor.stop))
 
-    worker = Worker(gateway, logs, finish)
+    def tell(message: Message) -> None:
+        # Not by the transport, which would send it some time later. Who is not there any more need not know.
+        with suppress(OSError):
+            channel.send(encode(message))
+
+    worker = Worker(gateway, logs, tell, finish)
 
     def begin() -> None:
         tuneCollector()
         for number, order in _SIGNALS.items():
             signal.signal(number, lambda *_, order=order: reactor.callFromThread(worker.obey, order))
         reactor.adoptStreamConnection(channel.fileno(), socket.AF_UNIX, Factory.forProtocol(lambda: worker))
-        channel.close()
 
     reactor.callWhenRunning(begin)
     # What Twisted says of the end of its main loop matters in the master alone.

@@ -43,9 +43,11 @@ from mailgate.control import (
     encode,
 )
 from mailgate.directives import ConfigurationError
+from mailgate.exitstatus import CANNOT_SERVE
 from mailgate.journal import ErrorLogs, ServerLogSettings
 from mailgate.listensockets import ListeningSockets
 from mailgate.privileges import limitOpenFiles
+from mailgate.shares import Shares
 from mailgate.tap import BAD_CONFIGURATION
 from mailgate.tls import ServerTLS, TLSError, TLSSettings, usesTLS
 from mailgate.tlsengine import fastEngineWorks
@@ -59,8 +61,8 @@ ORDERS, REPORTS = 3, 4
 _IGNORED = (signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 """The master alone gives orders: a terminal, or systemd, may send these to all processes of a group."""
 
-Serve = Callable[[socket.socket], int]
-"""What a worker does with its channel to the zygote, and the exit status that comes of it."""
+Serve = Callable[[int, socket.socket], int]
+"""What the worker of a number does with its channel to the zygote, and the exit status that comes of it."""
 
 
 @define
@@ -77,8 +79,8 @@ class _Child:
 class Zygote:
     """
     Forks workers, each of which does C{serve}, as the master orders by the descriptor C{orders} and in C{lines}, and
-    tells by C{reports} what becomes of them. C{obeyed(order)} is called with each order to all workers. C{fork},
-    C{wait} and C{kill} are the system's.
+    tells by C{reports} what becomes of them. C{obeyed(order)} is called with each order to all workers,
+    C{lost(slot)} when one has ended. C{fork}, C{wait} and C{kill} are the system's.
     """
 
     def __init__(
@@ -88,6 +90,7 @@ class Zygote:
         lines: Lines,
         serve: Serve,
         obeyed: Callable[[Order], object],
+        lost: Callable[[int], object],
         fork: Callable[[], int] = os.fork,
         wait: Callable[[int, int], tuple[int, int]] = os.waitpid,
         kill: Callable[[int, int], None] = os.kill,
@@ -96,6 +99,7 @@ class Zygote:
         self._reports = reports
         self._serve = serve
         self._obeyed = obeyed
+        self._lost = lost
         self._fork = fork
         self._wait = wait
         self._kill = kill
@@ -180,14 +184,14 @@ class Zygote:
         ours.setblocking(False)
         pid = self._fork()
         if pid == 0:
-            self._become(ours, theirs)
+            self._become(slot, ours, theirs)
         theirs.close()
         child = _Child(slot, pid, ours)
         self._children[slot] = child
         self._selector.register(ours, selectors.EVENT_READ, partial(self._listen, child))
         self.report(Started(slot, pid))
 
-    def _become(self, ours: socket.socket, theirs: socket.socket) -> NoReturn:
+    def _become(self, slot: int, ours: socket.socket, theirs: socket.socket) -> NoReturn:
         """Be a worker, in the fork. The zygote's frames, which are below this one, must never run here."""
         status = 1
         try:
@@ -199,7 +203,7 @@ class Zygote:
             self._selector.close()
             os.close(self._orders)
             os.close(self._reports)
-            status = self._serve(theirs)
+            status = self._serve(slot, theirs)
         except BaseException:
             traceback.print_exc()
         finally:
@@ -237,6 +241,7 @@ class Zygote:
 
     def _lose(self, child: _Child, status: int) -> None:
         del self._children[child.slot]
+        self._lost(child.slot)
         if child.channel in self._selector.get_map():
             # What it said last may still be there.
             self._listen(child)
@@ -295,8 +300,8 @@ def main() -> int:
     lines = Lines()
     try:
         begin, others = _first(lines)
-    except ControlError as error:
-        print(f"mailgate's zygote: {error}", file=sys.stderr)
+    except ControlError:
+        # It has told why, if there is anything to tell.
         return 1
     sockets = ListeningSockets.adopted(begin.sockets)
     logs = ErrorLogs()
@@ -312,6 +317,10 @@ def main() -> int:
         # The master has told of it.
         with suppress(OSError):
             limitOpenFiles(settings.process.openFiles)
+    if "twisted.internet.reactor" in sys.modules:
+        # All workers would share one epoll(7).
+        os.write(REPORTS, encode(Failed("a module has imported the reactor before the workers were forked")))
+        return CANNOT_SERVE
     if contexts:
         # Found out once, for all workers.
         fastEngineWorks()
@@ -325,13 +334,21 @@ def main() -> int:
             # Those that nobody wants any more are not to be kept open by a process that accepts nobody.
             sockets.disown()
 
-    def serve(channel: socket.socket) -> int:
-        return work(settings, sockets, contexts, logs, observer, channel)
+    # With one worker there is nobody to leave anything to.
+    shares = Shares(settings.workers.count) if settings.workers.count > 1 else None
+
+    def serve(slot: int, channel: socket.socket) -> int:
+        share = None if shares is None else shares.of(slot)
+        return work(settings, sockets, contexts, logs, observer, share, channel)
+
+    def lost(slot: int) -> None:
+        if shares is not None:
+            shares.clear(slot)
 
     del begin
     gc.collect()
     gc.freeze()
-    return Zygote(ORDERS, REPORTS, lines, serve, obeyed).run(others)
+    return Zygote(ORDERS, REPORTS, lines, serve, obeyed, lost).run(others)
 
 
 if __name__ == "__main__":

@@ -7,6 +7,8 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import subprocess
+import sys
 from collections.abc import Callable
 
 from twisted.trial.unittest import SynchronousTestCase
@@ -23,6 +25,7 @@ class ZygoteCase(SynchronousTestCase):
         self.reports, reports = os.pipe()
         os.set_blocking(self.reports, False)
         self.obeyed: list[Order] = []
+        self.lost: list[int] = []
         self.killed: list[tuple[int, int]] = []
         self.dead: dict[int, int] = {}
         self.pids = iter(range(100, 200))
@@ -34,6 +37,7 @@ class ZygoteCase(SynchronousTestCase):
             Lines(),
             self.serve,
             self.obeyed.append,
+            self.lost.append,
             lambda: next(self.pids),
             lambda pid, options: (pid, self.dead[pid]) if pid in self.dead else (0, 0),
             lambda pid, number: self.killed.append((pid, number)),
@@ -43,7 +47,7 @@ class ZygoteCase(SynchronousTestCase):
             self.addCleanup(os.close, fd)
         self.addCleanup(self.closeOrders)
 
-    def serve(self, channel: socket.socket) -> int:
+    def serve(self, slot: int, channel: socket.socket) -> int:
         raise AssertionError("this is not a fork")
 
     def socketpair(self, real: Callable[[], tuple[socket.socket, socket.socket]]):
@@ -173,6 +177,7 @@ class WorkerTests(ZygoteCase):
         self.assertEqual(self.reported(), [Ended(1, 101, -9, 0)])
         self.dies(100, 75 << 8)
         self.assertEqual(self.reported(), [Ended(0, 100, 75, 0)])
+        self.assertEqual(self.lost, [1, 0])
 
     def test_cut(self):
         """With it is reported what the worker has said last, even when nobody had the time to listen."""
@@ -221,3 +226,13 @@ class WorkerTests(ZygoteCase):
             self.order(Tell(Order.REOPEN))
         self.assertEqual(len(self.obeyed), 20000)
         self.assertGreater(len(worker.recv(1000)), 0)
+
+
+class ImportTests(SynchronousTestCase):
+    """What a zygote has imported when it forks."""
+
+    def test_noReactor(self):
+        """No reactor: workers that were forks of a process with one would all wait for the same events."""
+        command = "import sys, mailgate.zygote; sys.exit('twisted.internet.reactor' in sys.modules)"
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+        self.assertEqual(subprocess.run([sys.executable, "-c", command], env=environment, timeout=60).returncode, 0)

@@ -52,8 +52,11 @@ class GatewayProcess:
 
     def configure(self, ini: str) -> None:
         """Write another configuration, of which it does not know yet."""
-        with open(self._configuration, "w") as file:
+        # It may be read at any moment: it is never half of one.
+        new = f"{self._configuration}.new"
+        with open(new, "w") as file:
             file.write(withTransports(ini))
+        os.replace(new, self._configuration)
 
     def log(self) -> str:
         """What it has logged, and after that whatever else it has said."""

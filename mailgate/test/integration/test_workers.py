@@ -1,0 +1,408 @@
+# -*- test-case-name: mailgate.test.integration.test_workers -*-
+"""
+A gateway of several processes: who serves whom, what becomes of the others when one dies, and that reload, drain and
+stop are what they are with one process.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shutil
+import signal
+import socket
+import ssl
+from collections import Counter
+
+from mailgate.test.integration import test_reload
+from mailgate.test.integration.clients import PATIENCE
+from mailgate.test.integration.daemon import accepts, freePort, newFolder, waitUntil
+from mailgate.test.integration.gateway import GatewayProcess
+from mailgate.test.integration.rawclient import RawClient
+
+WORKERS = 3
+
+GONE = (FileNotFoundError, ProcessLookupError)
+"""What a look at a process that has ended meanwhile raises."""
+
+
+def children(pid: int) -> list[int]:
+    """The processes that C{pid} has started, and that have not been waited for."""
+    found = []
+    for name in filter(str.isdigit, os.listdir("/proc")):
+        with contextlib.suppress(*GONE), open(f"/proc/{name}/stat", encoding="utf-8", errors="replace") as opened:
+            if int(opened.read().rpartition(")")[2].split()[1]) == pid:
+                found.append(int(name))
+    return sorted(found)
+
+
+def runs(pid: int) -> bool:
+    """Whether there is such a process, and it is more than what its parent has not waited for."""
+    with contextlib.suppress(*GONE), open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as opened:
+        return opened.read().rpartition(")")[2].split()[0] != "Z"
+    return False
+
+
+def inodes(pid: int) -> set[str]:
+    """The sockets that C{pid} has open."""
+    found = set()
+    with contextlib.suppress(*GONE):
+        for descriptor in os.listdir(f"/proc/{pid}/fd"):
+            with contextlib.suppress(*GONE):
+                link = os.readlink(f"/proc/{pid}/fd/{descriptor}")
+                found.update(re.findall(r"socket:\[(\d+)\]", link))
+    return found
+
+
+def serving() -> dict[tuple[int, int], str]:
+    """The sockets of connections over TCP, by their port and the port of their peer."""
+    found = {}
+    with open("/proc/net/tcp", encoding="ascii") as opened:
+        for line in list(opened)[1:]:
+            fields = line.split()
+            if fields[3] != "0A":
+                own, peer = (int(field.rpartition(":")[2], 16) for field in fields[1:3])
+                found[own, peer] = fields[9]
+    return found
+
+
+class Backend:
+    """The sandbox's servers, in a gateway of their own: the one that is tested has no room for them."""
+
+    def __init__(self, ports: dict[str, int]) -> None:
+        self.folder = newFolder("sandbox")
+        own = freePort()
+        demo = "".join(f"{name} = 127.0.0.1:{port}\n" for name, port in ports.items())
+        ini = f"[mailgate]\nerror_log = gateway.log\n[sandbox]\n{demo}"
+        ini += f"[server imap]\nprotocol = imap\nlisten = 127.0.0.1:{own}\nproxy_pass = 127.0.0.1:{ports['imap']}\n"
+        self._gateway = GatewayProcess(self.folder, ini, [own, *ports.values()])
+
+    def stop(self) -> None:
+        """End it."""
+        self._gateway.signal(signal.SIGKILL)
+        self._gateway.status()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+class WorkersMixin:
+    """Several workers before the sandbox's servers."""
+
+    def setUp(self):
+        super().setUp()
+        self.addCleanup(Backend(self.sandbox).stop)
+
+    def ini(self, process: str = "", mail: str = "", more: str = "") -> str:
+        whole = super().ini(f"worker_processes = {WORKERS}\n{process}", mail, more)
+        return whole.partition("[sandbox]")[0]
+
+    def start(self, *arguments, **named) -> GatewayProcess:
+        # The ports are bound before there is anybody to serve.
+        gateway = super().start(*arguments, **named)
+        self.told("forks of zygote")
+        return gateway
+
+    def zygotes(self) -> list[int]:
+        """The youngest is the last."""
+        return children(self.gateway.pid)
+
+    def workers(self) -> list[int]:
+        """Those that let newcomers in."""
+        return children(self.zygotes()[-1])
+
+    def whole(self) -> bool:
+        """Whether all workers are there, and ready."""
+        return len(self.workers()) == WORKERS and all(len(inodes(pid)) >= len(self.ports) for pid in self.workers())
+
+    def workerOf(self, client: RawClient) -> int:
+        """Who serves C{client}."""
+        inode = serving()[client.address.port, client.socket.getsockname()[1]]
+        (found,) = [pid for zygote in self.zygotes() for pid in children(zygote) if inode in inodes(pid)]
+        return found
+
+    def leave(self, client: RawClient) -> None:
+        client.send(test_reload.QUIT[client.address.protocol])
+        client.rest()
+        client.close()
+
+
+class WorkersReloadTests(WorkersMixin, test_reload.ReloadTests):
+    """What holds of reloads with one process."""
+
+    def test_restartNeeded(self):
+        """What a reload cannot change is warned of, and stays; a sandbox is refused."""
+        self.start()
+        self.gateway.configure(self.ini(process=f"pid = {self.folder}/x.pid"))
+        self.reload()
+        self.told("pid is not what it was: that takes a restart")
+        self.assertFalse(os.path.exists(f"{self.folder}/x.pid"))
+        self.gateway.configure(self.ini().replace(f"= {WORKERS}", "= 1") + "[sandbox]\n")
+        self.gateway.signal(signal.SIGHUP)
+        self.told("[sandbox]: takes a process without workers")
+        self.assertServes(self.loggedIn("imap"))
+
+    def test_forgotten(self):
+        """Generations that serve nobody any more leave no process behind, and no descriptor of the master's open."""
+        self.start()
+        self.reload()
+        waitUntil(lambda: len(self.zygotes()) == 1, "the old generation is gone")
+        before = len(self.gateway.descriptors())
+        for _ in range(4):
+            self.reload()
+        waitUntil(lambda: len(self.zygotes()) == 1, "the old generations are gone")
+        self.assertLessEqual(len(self.gateway.descriptors()), before)
+
+    def test_count(self):
+        """A reload may change the number of workers, down to one."""
+        self.start()
+        for count in (1, WORKERS + 2):
+            self.gateway.configure(self.ini().replace(f"worker_processes = {WORKERS}", f"worker_processes = {count}"))
+            self.reload()
+            self.assertEqual(len(self.workers()), count)
+
+    def test_notUp(self):
+        """A configuration that is good for the master, and with which no zygote comes up, changes nothing either."""
+        self.start()
+        client = self.loggedIn("imap")
+        before = self.zygotes(), self.workers()
+        self.gateway.configure(self.ini(mail="error_log = missing/gateway.log"))
+        self.gateway.signal(signal.SIGHUP)
+        self.told("the configuration is not reloaded: nothing changes")
+        self.assertIn("error_log = ", self.gateway.log())
+        self.assertIn("cannot be opened: No such file or directory", self.gateway.log())
+        waitUntil(lambda: (self.zygotes(), self.workers()) == before, "what was tried is gone")
+        self.assertServes(client)
+        self.assertServes(self.loggedIn("smtp", "implicit"))
+
+
+class WorkersEndTests(WorkersMixin, test_reload.EndTests):
+    """What holds of the end with one process."""
+
+    def test_interrupted(self):
+        """A Control-C, which all processes of a terminal receive, ends them in order."""
+        self.start()
+        client = self.client("imap")
+        for pid in (*self.workers(), *self.zygotes(), self.gateway.pid):
+            os.kill(pid, signal.SIGINT)
+        self.assertEqual(client.rest(), test_reload.GOODBYE["imap"])
+        self.assertEqual(self.gateway.status(), 0)
+        self.assertNotIn("another starts", self.gateway.log())
+        self.assertNoTraceback()
+
+    def test_nobodyLeft(self):
+        """No process is left at the end."""
+        self.start()
+        processes = [*self.zygotes(), *self.workers()]
+        self.loggedIn("imap")
+        self.gateway.stop()
+        self.assertEqual([pid for pid in processes if runs(pid)], [])
+
+
+class WorkersFileTests(WorkersMixin, test_reload.FileTests):
+    """What holds of files with one process."""
+
+
+class DeathTests(WorkersMixin, test_reload.ReloadTestCase):
+    """One of the processes is killed."""
+
+    def test_worker(self):
+        """The sessions of a worker that is killed end, nobody else's do, and another takes its place."""
+        self.start()
+        clients = [self.loggedIn(*which) for which in [*self.ports] * 4]
+        owners = {client: self.workerOf(client) for client in clients}
+        victim = Counter(owners.values()).most_common(1)[0][0]
+        os.kill(victim, signal.SIGKILL)
+        self.told(f"worker {victim} was ended by SIGKILL; another starts at once")
+        for client, owner in owners.items():
+            if owner == victim:
+                self.assertTrue(client.ended())
+            else:
+                self.assertServes(client)
+        waitUntil(self.whole, "it is replaced")
+        self.assertNotIn(victim, self.workers())
+        for which in self.ports:
+            self.assertServes(self.loggedIn(*which))
+
+    def test_again(self):
+        """Its replacement lives and dies as it did, and all the time others serve."""
+        self.start()
+        with self.steadyLoginsOfSurvivors():
+            for _ in range(3):
+                victim = self.workers()[-1]
+                os.kill(victim, signal.SIGKILL)
+                self.told(f"worker {victim} was ended by SIGKILL")
+                waitUntil(self.whole, "it is replaced")
+        self.assertNoTraceback()
+
+    def steadyLoginsOfSurvivors(self):
+        """Those of a killed worker may fail; whoever comes is let in for all that."""
+        case = self
+
+        class Steady:
+            def __enter__(self):
+                return self
+
+            def __exit__(self, *exception):
+                for which in case.ports:
+                    case.assertServes(case.loggedIn(*which))
+
+        return Steady()
+
+    def test_zygote(self):
+        """When the zygote is killed sessions go on, and a new generation serves newcomers."""
+        self.start()
+        clients = [self.loggedIn(*which) for which in self.ports]
+        waiting = self.client("imap")
+        (zygote,) = self.zygotes()
+        workers = self.workers()
+        os.kill(zygote, signal.SIGKILL)
+        self.told(f"the zygote {zygote} was ended by SIGKILL; its workers drain")
+        self.assertEqual(waiting.rest(), test_reload.GOODBYE["imap"])
+        self.told("forks of zygote", 2)
+        for which in self.ports:
+            self.assertServes(self.loggedIn(*which))
+        for client in clients:
+            self.assertServes(client)
+            self.leave(client)
+        waitUntil(lambda: not any(map(runs, workers)), "the old workers are gone")
+        self.assertNoTraceback()
+
+    def test_zygoteAndEnd(self):
+        """Workers without a zygote are told of the end as well."""
+        self.start()
+        client = self.loggedIn("imap")
+        (zygote,) = self.zygotes()
+        owner = self.workerOf(client)
+        os.kill(zygote, signal.SIGKILL)
+        self.told("forks of zygote", 2)
+        self.assertServes(client)
+        self.gateway.signal(signal.SIGTERM)
+        self.gateway.status()
+        self.assertTrue(client.ended())
+        waitUntil(lambda: not runs(owner), "the worker is gone")
+
+    def test_master(self):
+        """When the master is killed nobody is let in any more; sessions go on, and with the last the workers end."""
+        self.start()
+        client, waiting = self.loggedIn("imap", "implicit"), self.client("pop3")
+        processes = [*self.zygotes(), *self.workers()]
+        self.gateway.signal(signal.SIGKILL)
+        self.gateway.status()
+        self.assertEqual(waiting.rest(), test_reload.GOODBYE["pop3"])
+        waitUntil(lambda: not any(map(accepts, self.ports.values())), "nobody listens")
+        self.assertServes(client)
+        self.leave(client)
+        waitUntil(lambda: not any(map(runs, processes)), "all are gone")
+        self.assertNotIn("Traceback", self.gateway.log())
+
+
+class ServingTests(WorkersMixin, test_reload.ReloadTestCase):
+    """Several workers serve as one."""
+
+    def connectionsPerWorker(self) -> Counter[int]:
+        clients = [self.loggedIn("imap") for _ in range(20)]
+        clients += self.crowd(40)
+        return Counter(map(self.workerOf, clients))
+
+    def crowd(self, count: int) -> list[RawClient]:
+        """Clients that come all at once."""
+        address = test_reload.Address("imap", self.ports["imap", "plain"], "plain", self.authority.path)
+        sockets = [socket.socket() for _ in range(count)]
+        for each in sockets:
+            each.setblocking(False)
+            each.connect_ex(("127.0.0.1", address.port))
+        clients = []
+        for each in sockets:
+            each.settimeout(PATIENCE)
+            client = RawClient.__new__(RawClient)
+            client.address, client.socket, client._lines = address, each, each.makefile("rb")
+            client.greeting = client.line()
+            self.addCleanup(client.close)
+            clients.append(client)
+        for client in clients:
+            self.assertIn(client.login(test_reload.USER, test_reload.PASSWORD).split()[0], test_reload.ACCEPTED)
+        return clients
+
+    def assertSpread(self, use: str) -> None:
+        self.start(self.ini(process=f"use = {use}"))
+        perWorker = self.connectionsPerWorker()
+        fair = sum(perWorker.values()) / WORKERS
+        self.assertEqual(len(perWorker), WORKERS, perWorker)
+        self.assertGreaterEqual(min(perWorker.values()), fair / 4, perWorker)
+
+    def test_spread(self):
+        """Logins spread over the workers: none has less than a quarter of its share."""
+        self.assertSpread("epoll")
+
+    def test_spreadOfReactor(self):
+        """So they do over the transports of Twisted's reactor."""
+        self.assertSpread("reactor")
+
+    def test_noClients(self):
+        """Neither the master nor the zygote has a socket of a client, or of a backend."""
+        self.start()
+        for which in self.ports:
+            self.loggedIn(*which)
+        connections = set(serving().values())
+        for pid in (self.gateway.pid, *self.zygotes()):
+            self.assertEqual(inodes(pid) & connections, set())
+        workers = [inodes(pid) & connections for pid in self.workers()]
+        self.assertGreaterEqual(len(set.union(*workers)), 2 * len(self.ports))
+        self.assertEqual(len(set.union(*workers)), sum(map(len, workers)), "a connection is one worker's")
+
+    def test_names(self):
+        """No two sessions have the same name, whichever worker serves them."""
+        self.start()
+        for _ in range(12):
+            self.leave(self.client("imap"))
+        self.told("outcome client quit", 12)
+        names = re.findall(r"session ([0-9a-f]+-\d+)", self.gateway.log())
+        self.assertEqual(len(names), len(set(names)))
+
+    def test_log(self):
+        """What several workers write to one log are whole lines."""
+        self.start()
+        with self.steadyLogins() as done:
+            waitUntil(lambda: len(done) > 100, "there have been logins")
+        self.told("connection ended", len(done))
+        for line in self.gateway.log().splitlines():
+            self.assertRegex(line, r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d[+-]\d{4} \[\w+\] ")
+            self.assertLessEqual(line.count("connection ended"), 1)
+
+    def resumes(self, version: ssl.TLSVersion, cache: str) -> None:
+        """A session of one worker is resumed by the others."""
+        self.start(self.ini(mail=f"ssl_session_cache = {cache}"))
+        context = ssl.create_default_context(cafile=self.authority.path)
+        context.minimum_version = context.maximum_version = version
+        session, seen = None, {}
+        for _ in range(40):
+            connection = socket.create_connection(("127.0.0.1", self.ports["imap", "implicit"]), PATIENCE)
+            connection = context.wrap_socket(connection, server_hostname="localhost", session=session)
+            self.addCleanup(connection.close)
+            # With it comes a ticket of TLS 1.3.
+            self.assertTrue(connection.recv(100).startswith(b"* OK"))
+            inode = serving()[self.ports["imap", "implicit"], connection.getsockname()[1]]
+            (worker,) = [pid for pid in self.workers() if inode in inodes(pid)]
+            if session is not None:
+                seen[worker] = connection.session_reused
+            session = session or connection.session
+            if len(seen) == WORKERS:
+                break
+        self.assertEqual(set(seen.values()), {True})
+        self.assertEqual(len(seen), WORKERS)
+
+    def test_resumed12(self):
+        """A session of TLS 1.2 is resumed by whichever worker the client comes to."""
+        self.resumes(ssl.TLSVersion.TLSv1_2, "none")
+
+    def test_resumed13(self):
+        """A session of TLS 1.3 is resumed by whichever worker the client comes to."""
+        self.resumes(ssl.TLSVersion.TLSv1_3, "none")
+
+    def test_resumedShared12(self):
+        """So it is where C{ssl_session_cache} is C{shared}, with TLS 1.2."""
+        self.resumes(ssl.TLSVersion.TLSv1_2, "shared:SSL:1m")
+
+    def test_resumedShared13(self):
+        """So it is where C{ssl_session_cache} is C{shared}, with TLS 1.3."""
+        self.resumes(ssl.TLSVersion.TLSv1_3, "shared:SSL:1m")
