@@ -56,7 +56,7 @@ class _Conversation(LineOnlyReceiver, TimeoutMixin):
 
     def __init__(self, operation: Operation, reactor: Any) -> None:
         self._operation = operation
-        self.callLater = reactor.callLater
+        self.callLater = reactor.callLater  # type: ignore[method-assign]
         self._asked = False
 
     def connectionMade(self) -> None:
@@ -67,7 +67,7 @@ class _Conversation(LineOnlyReceiver, TimeoutMixin):
         name = line.decode("ascii", "replace")
         command = COMMANDS.get(name)
         if command is None or self._asked:
-            self.transport.loseConnection()
+            self._hangUp()
             return
         self._asked = True
         self.setTimeout(None)
@@ -78,7 +78,11 @@ class _Conversation(LineOnlyReceiver, TimeoutMixin):
     def _answer(self, answer: Answer, keep: bool = False) -> None:
         self._say(asdict(answer))
         if not keep:
-            self.transport.loseConnection()
+            self._hangUp()
+
+    def _hangUp(self) -> None:
+        assert self.transport is not None
+        self.transport.loseConnection()
 
     def _failed(self, failure: Failure) -> None:
         self._log.failure("a command could not be obeyed", failure)

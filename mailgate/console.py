@@ -11,6 +11,7 @@ import sys
 from collections.abc import Iterator, Sequence
 
 from mailgate._version import __version__
+from mailgate.commands import addCommands
 from mailgate.config import GatewaySettings, authenticatorKind, load
 from mailgate.directives import ConfigurationError, Problem, ServerSettings
 from mailgate.journal import ServerLogSettings
@@ -94,6 +95,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     check.add_argument("-c", "--config", metavar="FILE", required=True, help="the configuration")
     check.set_defaults(run=_check)
+    addCommands(commands)
     return parser
 
 

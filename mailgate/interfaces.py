@@ -40,7 +40,8 @@ class IAuthenticator(Interface):
 
 class IGenerations(Interface):
     """
-    All that serve clients in this process, or for it. A generation is one configuration, put into force once, and all who are served by it.
+    All that serve clients in this process, or for it. A generation is one configuration, put into force once, and all
+    who are served by it.
     """
 
     def whenReady() -> Deferred[None]:

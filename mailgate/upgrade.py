@@ -106,9 +106,9 @@ class Successor(ProcessProtocol):
             self._reactor.spawnProcess(
                 self, program, self._command.arguments, environ, self._command.folder, childFDs=descriptors
             )
-            self._channel = _SuccessorChannel(self)
+            self._channel = channel = _SuccessorChannel(self)
             self._reactor.adoptStreamConnection(
-                ours.fileno(), socket.AF_UNIX, Factory.forProtocol(lambda: self._channel)
+                ours.fileno(), socket.AF_UNIX, Factory.forProtocol(lambda: channel)
             )
         finally:
             ours.close()

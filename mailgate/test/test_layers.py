@@ -41,12 +41,16 @@ LAYERS = (
     # the ini file
     "config",
     # what runs: in one process, or in several
-    "service watching signals exitstatus",
-    "generations supervision",
-    "master",
+    "service watching exitstatus supervision",
+    "generations master upgrade",
+    # what is asked of the process, by whom, and what it is to those around it
+    "operation",
+    "signals commandsocket",
+    "process",
     "tap",
     "worker",
     "zygote",
+    "commands",
     "console",
 )
 
