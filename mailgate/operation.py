@@ -130,8 +130,8 @@ class Operation:
             successor.abandon("the gateway is going down")
 
     def _ended(self, cut: int) -> Answer:
-        # Not at once: the answer has to leave.
-        self._reactor.callLater(0, self._stopReactor)
+        # Not at once: the answer has to leave, and between two turns the reactor writes.
+        self._reactor.callLater(0, self._reactor.callLater, 0, self._stopReactor)
         return Answer(True, cut=cut)
 
     def _stopReactor(self) -> None:

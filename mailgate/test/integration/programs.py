@@ -38,6 +38,7 @@ PROGRAMS = {
     "curl": Program("curl", "curl"),
     "swaks": Program("swaks", "swaks"),
     "mbsync": Program("mbsync", "isync"),
+    "systemd-analyze": Program("systemd-analyze", "systemd"),
 }
 
 

@@ -321,6 +321,17 @@ class WorkersUpgradeTests(UpgradeTests):
 
     processes = WORKERS
 
+    def test_killed(self):
+        """A master that is killed after it has been succeeded takes nobody along."""
+        gateway = self.start()
+        kept = self.loggedIn("imap")
+        second = self.upgraded()
+        os.kill(gateway.pid, signal.SIGKILL)
+        self.assertEqual(gateway.status(), -signal.SIGKILL)
+        self.assertServes(kept)
+        self.assertTrue(runs(second))
+        self.assertServes(self.loggedIn("imap"))
+
 
 class BackgroundGateway:
     """One that has gone into the background: all that is left of it is its log."""
