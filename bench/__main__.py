@@ -116,7 +116,7 @@ def _inviteAll(bench: Bench, arguments: argparse.Namespace) -> None:
             bench.results.proxies.append(proxy.name)
             if proxy.note:
                 bench.results.notes[proxy.name] = proxy.note
-    if OURS in bench.results.proxies and "login" in arguments.only:
+    if OURS in bench.results.proxies and {"login", "worker"}.intersection(arguments.only):
         _inviteVariants(bench, arguments.mailgate)
 
 

@@ -61,6 +61,7 @@ class Bench:
             "memory": self._memory,
             "latency": self._latency,
             "growth": self._growth,
+            "worker": self._worker,
         }
         steps[group]()
 
@@ -87,7 +88,8 @@ class Bench:
 
         @param variants: whether there are figures of mailgate's variants among them.
         """
-        proxies = [*self.proxies, *(self.variants.values() if variants else ())]
+        wanted = {measure.variant for measure in measuresOf(group, self.sizes)} if variants else set()
+        proxies = [*self.proxies, *(proxy for variant, proxy in self.variants.items() if variant in wanted)]
         named = {proxy.name: variant for variant, proxy in self.variants.items()}
         with self._started(proxies) as meters:
             for repeat in range(1, self.repeats + 1):
@@ -153,3 +155,13 @@ class Bench:
                     with self._started([proxy]) as (meter,):
                         for count, figure in meter.growthOfLoginCPU(sorted(rows), self.sizes.growthLogins):
                             self._note(repeat, repeats, rows[count], proxy.name, figure)
+
+    def _worker(self) -> None:
+        proxy = self.variants.get("workers")
+        if proxy is None:
+            return
+        rows = measuresOf("worker", self.sizes)
+        with self._started([proxy]) as (meter,):
+            for repeat in range(1, self.repeats + 1):
+                for measure, figure in zip(rows, meter.newWorker(), strict=True):
+                    self._note(repeat, self.repeats, measure, OURS, figure)

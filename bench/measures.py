@@ -22,6 +22,7 @@ GROUPS = {
     "memory": "Memory of an idle session (bytes)",
     "latency": "Time that one client alone waits (ms)",
     "growth": "CPU of a plain login beside idle sessions (ms)",
+    "worker": "One more worker of mailgate",
 }
 """What can be measured alone, with the unit of its figures."""
 
@@ -101,6 +102,12 @@ _LATENCY = [
 ]
 
 
+_WORKER = [
+    Measure("worker.memory", "memory of its own (MiB)"),
+    Measure("worker.start", "CPU until it serves (ms)"),
+]
+
+
 def _memory(counts: tuple[int, ...]) -> list[Measure]:
     kinds = (("plain", "plain", 0.1), ("tls", "TLS", 1.0))
     states = (("idle", ""), ("fetched", ", after a 64 KiB FETCH"))
@@ -118,7 +125,7 @@ def _growth(counts: tuple[int, ...]) -> list[Measure]:
 
 def measuresOf(group: str, sizes: Sizes) -> list[Measure]:
     """The rows of a group, in their order."""
-    fixed = {"login": _LOGIN, "relay": _RELAY, "ping": _PING, "latency": _LATENCY}
+    fixed = {"login": _LOGIN, "relay": _RELAY, "ping": _PING, "latency": _LATENCY, "worker": _WORKER}
     if group in fixed:
         return fixed[group]
     return _memory(sizes.sessions) if group == "memory" else _growth(sizes.sessions)

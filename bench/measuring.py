@@ -5,6 +5,8 @@ How each figure is taken: work is done through one proxy, and what its processes
 
 from __future__ import annotations
 
+import os
+import signal
 import socket
 import ssl
 import time
@@ -17,7 +19,7 @@ from attrs import define, field
 from bench.load import Connection, Script, fetch, login, logout, ping, run, tlsContext
 from bench.measures import BIG_BODY, FETCHED, SMALL_BODY
 from bench.processes import BenchmarkError
-from bench.procfs import cpu, memory
+from bench.procfs import cpu, descendants, memory
 from bench.proxies import Running
 
 __all__ = ["AuthCounter", "Meter", "Sessions", "percentile"]
@@ -181,6 +183,29 @@ class Meter:
         taken = self.metered(lambda: sessions.all(lambda one: ping(one, each)))
         sessions.close()
         return taken / (each * 8) * 1e6
+
+    def newWorker(self) -> tuple[float, float]:
+        """
+        What a worker takes that has just come into being, before it has served anybody: MiB of memory that are its
+        alone, and milliseconds of CPU. It takes the place of one that is killed for it.
+
+        @raise BenchmarkError: none comes.
+        """
+        self.settle()
+        before = self._workers()
+        os.kill(before[-1], signal.SIGKILL)
+        deadline = time.monotonic() + _SETTLING
+        while not (new := [pid for pid in self._workers() if pid not in before]):
+            if time.monotonic() > deadline:
+                raise BenchmarkError(f"{self.name} has not replaced a worker within {_SETTLING} seconds")
+            time.sleep(_PAUSE)
+        self.settle()
+        return memory(new, "Private_Dirty") / 1024**2, cpu(new) * 1000
+
+    def _workers(self) -> list[int]:
+        """What the master's children have started, the oldest first."""
+        _, _, *workers = descendants(self.running.pids)
+        return sorted(workers)
 
     def memoryBySessions(self, tls: bool, fetched: bool, counts: Sequence[int]) -> Iterator[tuple[int, float]]:
         """Pairs of numbers of idle sessions, and the bytes that each of so many takes. The proxy is to be a new one."""

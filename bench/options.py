@@ -54,7 +54,7 @@ day. A whole run takes about a quarter of an hour, in which nothing else should 
 
 _EPILOG = """\
 Groups: login (CPU of a login), relay (CPU of bulk transfer), ping (CPU of small messages), memory (of idle sessions),
-latency (what a client waits), growth (CPU of a login beside thousands of idle sessions).
+latency (what a client waits), growth (CPU of a login beside thousands of idle sessions), worker (what one more takes).
 """
 
 

@@ -260,6 +260,7 @@ class Nginx(Proxy):
 _MAILGATE = """\
 [mailgate]
 error_log = {log}
+{process}
 [mail]
 server_name = localhost
 auth_http = http://127.0.0.1:{authPort}/auth
@@ -295,6 +296,7 @@ class Variant:
     """A way to run mailgate that has rows of its own."""
 
     level: str = "error"
+    process: str = ""
     more: str = ""
     asksAuth: bool = True
 
@@ -303,6 +305,7 @@ VARIANTS = {
     "": Variant(),
     "cached": Variant(more="auth_cache_ttl = 60s\nauth_cache_size = 10m", asksAuth=False),
     "info": Variant(level="info"),
+    "workers": Variant(process="worker_processes = 2"),
 }
 
 
@@ -320,11 +323,11 @@ class MailgateProxy(Proxy):
         return self._source
 
     def find(self) -> str | None:
-        options = [line.partition(" ")[0] for line in self._variant.more.splitlines()]
+        process, more = self._variant.process, self._variant.more
+        options = [line.partition(" ")[0] for line in f"{process}\n{more}".splitlines() if line]
         with tempfile.TemporaryDirectory() as folder:
-            path = writeFile(
-                folder, "gateway.ini", f"[mail]\n{self._variant.more}\n[server imap]\nlisten = 127.0.0.1:143\n"
-            )
+            text = f"[mailgate]\n{process}\n[mail]\n{more}\n[server imap]\nlisten = 127.0.0.1:143\n"
+            path = writeFile(folder, "gateway.ini", text)
             said = self._python("from mailgate.console import main; main()", "check", "--config", path)
         unknown = [option for option in options if f"{option}: is no known option" in said]
         return f"this mailgate does not know {' and '.join(unknown)}" if unknown else None
@@ -345,6 +348,7 @@ class MailgateProxy(Proxy):
             authPort=site.authPort,
             certificate=site.certificate,
             key=site.key,
+            process=self._variant.process,
             more=self._variant.more,
             plain=plain,
             tls=tls,

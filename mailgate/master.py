@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 from attrs import evolve
@@ -23,7 +24,7 @@ from mailgate.exitstatus import CANNOT_SERVE, endWith
 from mailgate.interfaces import IGenerations
 from mailgate.journal import ErrorLogs, ProcessLog
 from mailgate.listensockets import ListeningSockets
-from mailgate.supervision import BackOff, Generation, GenerationError, environmentOf
+from mailgate.supervision import BackOff, Generation, GenerationError, Orphan, environmentOf
 from mailgate.watching import FileWatch, watchedFiles
 
 __all__ = ["Master"]
@@ -60,6 +61,7 @@ class Master(MultiService):
         self._backOff = BackOff(reactor)
         self._current: Generation | None = None
         self._generations: list[Generation] = []
+        self._orphans: list[Orphan] = []
         self._ending = False
         self._stopping = False
         self._reloads = 0
@@ -218,12 +220,26 @@ class Master(MultiService):
         self._ending = True
         for generation in list(self._generations):
             generation.tell(order)
+        if order is Order.STOP:
+            for orphan in self._orphans:
+                orphan.stop()
         self.sockets.close()
         return self._ended()
 
     def _ended(self) -> Deferred[int]:
-        ended = gatherResults([generation.whenEnded() for generation in self._generations])
-        return ended.addCallback(self._count)
+        ended: list[Deferred[int]] = [generation.whenEnded() for generation in self._generations]
+        ended += [self._endOf(orphan) for orphan in self._orphans]
+        return gatherResults(ended).addCallback(self._count).addCallback(self._endedSoFar)
+
+    def _endedSoFar(self, cut: int) -> int | Deferred[int]:
+        # A zygote that has died meanwhile has left its workers behind.
+        return self._ended() if self._orphans else cut
+
+    def _endOf(self, orphan: Orphan) -> Deferred[int]:
+        """Nobody knows how many it has cut."""
+        ended: Deferred[int] = Deferred()
+        orphan.ended.addCallback(lambda _: ended.callback(0))
+        return ended
 
     def _count(self, cuts: list[int]) -> int:
         self.cut = max(self.cut, sum(cuts))
@@ -262,6 +278,20 @@ class Master(MultiService):
         return generation
 
     def _lost(self, generation: Generation) -> None:
+        for pid in generation.workers:
+            # It may have ended, and not every system knows pidfd_open(2).
+            with suppress(OSError, AttributeError):
+                orphan = Orphan(self._reactor, pid)
+                self._orphans.append(orphan)
+                orphan.ended.addCallback(self._forget, orphan)
+                if self._stopping:
+                    orphan.stop()
+        self._replaceLost(generation)
+
+    def _forget(self, _: object, orphan: Orphan) -> None:
+        self._orphans.remove(orphan)
+
+    def _replaceLost(self, generation: Generation) -> None:
         if generation is self._current and not self._ending:
             self._reactor.callLater(self._backOff.delay(), self._revive, generation)
 
@@ -276,7 +306,7 @@ class Master(MultiService):
             await self._replace(self.settings, self._text, self.sockets)
         except GenerationError as error:
             self._log.error("nobody serves, as workers do not come up: {reason}", reason=str(error))
-            self._lost(lost)
+            self._replaceLost(lost)
 
     def _tellWarnings(self, settings: GatewaySettings) -> None:
         for warning in settings.warnings:

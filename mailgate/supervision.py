@@ -9,15 +9,18 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from enum import Enum
 from typing import Any
 
 from attrs import define
 from twisted.internet.defer import Deferred, succeed
-from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.internet.error import ProcessExitedAlready
+from twisted.internet.interfaces import IDelayedCall, IReactorTime, IReadDescriptor
 from twisted.internet.protocol import ProcessProtocol
 from twisted.logger import Logger
 from twisted.python.failure import Failure
+from zope.interface import implementer
 
 import mailgate
 from mailgate.control import (
@@ -38,7 +41,7 @@ from mailgate.control import (
     encode,
 )
 
-__all__ = ["BackOff", "Generation", "GenerationError", "Stage", "environmentOf", "howItEnded"]
+__all__ = ["BackOff", "Generation", "GenerationError", "Orphan", "Stage", "environmentOf", "howItEnded"]
 
 READY_WITHIN = 30.0
 """Seconds that a worker has to be ready, or else it is as good as dead."""
@@ -100,6 +103,57 @@ def howItEnded(status: int) -> str:
         return f"was ended by signal {-status}"
 
 
+@implementer(IReadDescriptor)
+class Orphan:
+    """
+    The worker C{pid} whose zygote has gone: it drains by itself. C{ended} fires when it has done so.
+
+    @raise OSError: there is no such process any more, or the system knows no pidfd_open(2).
+    """
+
+    def __init__(self, reactor: Any, pid: int) -> None:
+        self.ended: Deferred[None] = Deferred()
+        self._reactor = reactor
+        # A pid alone may be another's by the time that it is needed.
+        self._fd = os.pidfd_open(pid)
+        reactor.addReader(self)
+
+    def stop(self) -> None:
+        """Have it end its sessions now, and be killed if it does not."""
+        self._signal(signal.SIGTERM)
+        killing = self._reactor.callLater(STOPPED_WITHIN, self._signal, signal.SIGKILL)
+
+        def spare(_: object) -> None:
+            if killing.active():
+                killing.cancel()
+
+        self.ended.addCallback(spare)
+
+    def _signal(self, number: int) -> None:
+        if self._fd >= 0:
+            # It may have ended, which has not been told yet.
+            with suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self._fd, number)
+
+    def fileno(self) -> int:
+        return self._fd
+
+    def logPrefix(self) -> str:
+        return "worker without a zygote"
+
+    def doRead(self) -> None:
+        """It has ended."""
+        self.connectionLost()
+
+    def connectionLost(self, reason: Any = None) -> None:
+        """The same, or the reactor stops."""
+        if self._fd >= 0:
+            self._reactor.removeReader(self)
+            os.close(self._fd)
+            self._fd = -1
+            self.ended.callback(None)
+
+
 class Stage(Enum):
     """Where a generation stands."""
 
@@ -129,7 +183,7 @@ class _Slot:
 class Generation(ProcessProtocol):
     """
     C{count} workers of the configuration C{text} in C{file}, on C{sockets}, descriptors by address, in the
-    C{environment}. C{lost(generation)} is called when its zygote has ended unasked while it was serving.
+    C{environment}. C{lost(generation)} is called when its zygote has ended before its workers.
 
     @ivar ready: fires when all workers serve; fails with L{GenerationError} where that does not come about.
     """
@@ -242,18 +296,19 @@ class Generation(ProcessProtocol):
         if self.transport is not None and self.stage is not Stage.ENDED:
             self.transport.writeToChild(3, encode(message))
 
-    def processExited(self, reason: Failure) -> None:
+    def processEnded(self, reason: Failure) -> None:
+        # Not processExited, which may come before the last that it said.
         status: Any = reason.value
         how = howItEnded(-status.signal if status.signal else status.exitCode)
         before = self.stage
         waiting = self._end()
         if before is Stage.STARTING:
             self._giveUp(f"its zygote {how}")
-        elif before is Stage.SERVING:
-            self._log.error("the zygote {pid} {how}; its workers drain", pid=self.pid, how=how)
-            self._lost(self)
         elif self._reason:
             self._giveUp(self._reason)
+        if before is Stage.SERVING or self.workers:
+            self._log.error("the zygote {pid} {how}; its workers drain", pid=self.pid, how=how)
+            self._lost(self)
         for ended in waiting:
             ended.callback(self._cut)
 
@@ -276,7 +331,12 @@ class Generation(ProcessProtocol):
 
     def _notReady(self, slot: _Slot) -> None:
         self._log.error("worker {pid} is not ready after {seconds:g} s", pid=slot.pid, seconds=READY_WITHIN)
-        self._send(Kill(slot.number))
+        if slot.pid is None:
+            # It does not even fork.
+            self._killZygote()
+        else:
+            self._send(Kill(slot.number))
+        self._fail("a worker is not ready in time")
 
     def _workerReady(self, slot: _Slot) -> None:
         slot.isReady = True
@@ -344,7 +404,8 @@ class Generation(ProcessProtocol):
 
     def _killZygote(self) -> None:
         assert self.transport is not None
-        self.transport.signalProcess("KILL")
+        with suppress(ProcessExitedAlready):
+            self.transport.signalProcess("KILL")
 
     def _clearDeadline(self) -> None:
         if self._deadline is not None and self._deadline.active():

@@ -92,6 +92,7 @@ class Worker(Protocol):
         _log.failure("a worker could not end in order", failure)
         self._finish(1)
 
+
 def work(
     settings: GatewaySettings,
     sockets: ListeningSockets,

@@ -16,14 +16,14 @@ import signal
 import socket
 import sys
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import NoReturn
 
 from attrs import define, field
 
-from mailgate.config import GatewaySettings, parse
+from mailgate.config import parse
 from mailgate.control import (
     Become,
     Begin,
@@ -42,7 +42,7 @@ from mailgate.control import (
     Tell,
     encode,
 )
-from mailgate.directives import ConfigurationError
+from mailgate.directives import ConfigurationError, ServerSettings
 from mailgate.exitstatus import CANNOT_SERVE
 from mailgate.journal import ErrorLogs, ServerLogSettings
 from mailgate.listensockets import ListeningSockets
@@ -251,28 +251,61 @@ class Zygote:
         self.report(Ended(child.slot, child.pid, status, child.cut))
 
 
-def contextsOf(settings: GatewaySettings) -> Mapping[str, ServerTLS]:
+class Inheritance:
     """
-    The TLS contexts of the servers that need one, by their names.
+    What all workers of a generation are born with, as C{begin} has it.
 
-    @raise ConfigurationError: one cannot be made.
+    @raise ConfigurationError: the configuration cannot be used.
     """
-    contexts = {}
-    for server in settings.servers:
-        if usesTLS(server):
-            try:
-                contexts[server.name] = ServerTLS(server[TLSSettings], server.protocol)
-            except TLSError as error:
-                raise ConfigurationError([server.problem(error.option, str(error), error.value)]) from None
-    return contexts
+
+    def __init__(self, begin: Begin) -> None:
+        self._sockets = ListeningSockets.adopted(begin.sockets)
+        self._logs = ErrorLogs()
+        self._settings = settings = parse(begin.text, begin.file)
+        self._observer = self._logs.observerFor(settings.log.errorLog, settings.file, "mailgate")
+        for server in settings.servers:
+            own = server[ServerLogSettings].errorLog
+            if own:
+                # By a worker's user it perhaps could not be opened.
+                self._logs.observerFor(own, server.file, f"server {server.name}")
+        self._contexts = {server.name: _contextOf(server) for server in settings.servers if usesTLS(server)}
+        # With one worker there is nobody to leave anything to.
+        self._shares = Shares(settings.workers.count) if settings.workers.count > 1 else None
+        if settings.process.openFiles is not None:
+            # The master has told of it.
+            with suppress(OSError):
+                limitOpenFiles(settings.process.openFiles)
+        if self._contexts:
+            # Found out once, for all workers.
+            fastEngineWorks()
+
+    def serve(self, slot: int, channel: socket.socket) -> int:
+        """Be the worker C{slot}, and give the exit status."""
+        share = None if self._shares is None else self._shares.of(slot)
+        return work(self._settings, self._sockets, self._contexts, self._logs, self._observer, share, channel)
+
+    def obeyed(self, order: Order) -> None:
+        """All workers are told C{order}: do what it means for those that are yet to be born."""
+        if order is not Order.REOPEN:
+            # Those that nobody wants any more are not to be kept open by a process that accepts nobody.
+            self._sockets.disown()
+            return
+        for _ in self._logs.reopen():
+            # What cannot be opened each worker tells of by itself.
+            continue
+
+    def lost(self, slot: int) -> None:
+        """The worker C{slot} is no more."""
+        if self._shares is not None:
+            self._shares.clear(slot)
 
 
-def _openLogs(settings: GatewaySettings, logs: ErrorLogs) -> None:
-    """Have the logs of all servers opened: by a worker's user they perhaps cannot be."""
-    for server in settings.servers:
-        own = server[ServerLogSettings].errorLog
-        if own:
-            logs.observerFor(own, server.file, f"server {server.name}")
+def _contextOf(server: ServerSettings) -> ServerTLS:
+    try:
+        return ServerTLS(server[TLSSettings], server.protocol)
+    except TLSError as error:
+        # The master has just used the same files: they have changed since.
+        raise ConfigurationError([server.problem(error.option, str(error), error.value)]) from None
 
 
 def _first(lines: Lines) -> tuple[Begin, Sequence[Message]]:
@@ -293,6 +326,12 @@ def _first(lines: Lines) -> tuple[Begin, Sequence[Message]]:
     return begin, others
 
 
+def _fail(reason: str, status: int) -> int:
+    with suppress(BrokenPipeError):
+        os.write(REPORTS, encode(Failed(reason)))
+    return status
+
+
 def main() -> int:
     """Be a zygote; gives the exit status."""
     for number in _IGNORED:
@@ -303,52 +342,18 @@ def main() -> int:
     except ControlError:
         # It has told why, if there is anything to tell.
         return 1
-    sockets = ListeningSockets.adopted(begin.sockets)
-    logs = ErrorLogs()
     try:
-        settings = parse(begin.text, begin.file)
-        observer = logs.observerFor(settings.log.errorLog, settings.file, "mailgate")
-        _openLogs(settings, logs)
-        contexts = contextsOf(settings)
+        inheritance = Inheritance(begin)
     except ConfigurationError as error:
-        os.write(REPORTS, encode(Failed(str(error))))
-        return BAD_CONFIGURATION
-    if settings.process.openFiles is not None:
-        # The master has told of it.
-        with suppress(OSError):
-            limitOpenFiles(settings.process.openFiles)
+        return _fail(str(error), BAD_CONFIGURATION)
     if "twisted.internet.reactor" in sys.modules:
         # All workers would share one epoll(7).
-        os.write(REPORTS, encode(Failed("a module has imported the reactor before the workers were forked")))
-        return CANNOT_SERVE
-    if contexts:
-        # Found out once, for all workers.
-        fastEngineWorks()
-
-    def obeyed(order: Order) -> None:
-        if order is Order.REOPEN:
-            # What cannot be opened each worker tells of by itself.
-            for _ in logs.reopen():
-                continue
-        else:
-            # Those that nobody wants any more are not to be kept open by a process that accepts nobody.
-            sockets.disown()
-
-    # With one worker there is nobody to leave anything to.
-    shares = Shares(settings.workers.count) if settings.workers.count > 1 else None
-
-    def serve(slot: int, channel: socket.socket) -> int:
-        share = None if shares is None else shares.of(slot)
-        return work(settings, sockets, contexts, logs, observer, share, channel)
-
-    def lost(slot: int) -> None:
-        if shares is not None:
-            shares.clear(slot)
-
+        return _fail("a module has imported the reactor before the workers were forked", CANNOT_SERVE)
     del begin
     gc.collect()
     gc.freeze()
-    return Zygote(ORDERS, REPORTS, lines, serve, obeyed, lost).run(others)
+    zygote = Zygote(ORDERS, REPORTS, lines, inheritance.serve, inheritance.obeyed, inheritance.lost)
+    return zygote.run(others)
 
 
 if __name__ == "__main__":

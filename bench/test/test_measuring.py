@@ -117,3 +117,16 @@ class BenchTests(SynchronousTestCase):
         self.bench.measure("growth")
         self.assertEqual([measure.sessions for measure in self.results.measures], [0, 3, 5])
         self.assertEqual(self.figures("growth.5"), {"nginx": 2, "mailgate": 2})
+
+    def test_worker(self):
+        """What a new worker takes is measured in each repeat, and stands in mailgate's column."""
+        self.bench.variants["workers"] = Direct("mailgate, workers")
+        self.patch(Meter, "newWorker", lambda meter: (6.5, 9.0))
+        self.bench.measure("worker")
+        self.assertEqual(self.results.figures["worker.memory"], {"mailgate": [6.5] * 3})
+        self.assertEqual(self.results.figures["worker.start"], {"mailgate": [9.0] * 3})
+
+    def test_noWorkers(self):
+        """A mailgate that knows no workers has no such figures."""
+        self.bench.measure("worker")
+        self.assertEqual(self.results.figures, {})

@@ -56,7 +56,7 @@ class FindTests(SynchronousTestCase):
     def test_names(self):
         """Every variant of mailgate has a name of its own."""
         names = [MailgateProxy("/nowhere", variant).name for variant in VARIANTS]
-        self.assertEqual(names, ["mailgate", "mailgate, cached", "mailgate, info"])
+        self.assertEqual(names, ["mailgate", "mailgate, cached", "mailgate, info", "mailgate, workers"])
 
 
 class StartTests(SynchronousTestCase):

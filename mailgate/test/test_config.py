@@ -218,7 +218,15 @@ class SectionTests(ConfigCase):
         self.assertNotIn("listen", knownDirectives(Level.MAIL))
         self.assertEqual(
             set(knownDirectives(Level.MAILGATE)),
-            {"error_log", "pid", "use", "user", "worker_rlimit_nofile", "worker_shutdown_timeout"},
+            {
+                "error_log",
+                "pid",
+                "use",
+                "user",
+                "worker_processes",
+                "worker_rlimit_nofile",
+                "worker_shutdown_timeout",
+            },
         )
 
 

@@ -222,12 +222,15 @@ class GenerationsTests(SynchronousTestCase):
 
     def test_restart(self) -> None:
         """What a reload cannot change is told of, each time."""
-        self.next = self.settings("pid = /x.pid\nworker_rlimit_nofile = 5000")
+        self.next = self.settings("pid = /x.pid\nworker_rlimit_nofile = 5000\nworker_processes = 2")
         for _ in range(2):
             told = self.reload()
             self.assertEqual(
                 told[:-1],
-                [f"{name} is not what it was: that takes a restart" for name in ("worker_rlimit_nofile", "pid")],
+                [
+                    f"{name} is not what it was: that takes a restart"
+                    for name in ("worker_rlimit_nofile", "pid", "worker_processes")
+                ],
             )
         self.assertEqual(list(untouchable(self.settings(), self.settings("worker_shutdown_timeout = 1s"))), [])
 

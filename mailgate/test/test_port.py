@@ -23,6 +23,7 @@ from zope.interface.verify import verifyObject
 
 from mailgate.poller import MOST_ROUNDS, READABLE, Poller
 from mailgate.port import BATCH, BREATH, LeanPort
+from mailgate.shares import PAUSE
 from mailgate.test.test_poller import Owner, Reactor
 
 
@@ -455,3 +456,63 @@ class UNIXTests(Case):
         self.assertFalse(factory.made[0].transport.getTcpNoDelay())
         self.assertIsNone(self.successResultOf(port.stopListening()))
         self.assertEqual(factory.stopped, 1)
+
+
+class CourtesyTests(Case):
+    """Newcomers that other processes could let in as well."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.factory = Greetings()
+        self.large = False
+        self.port = self.listen(self.factory)
+        self.port.isLarge = lambda: self.large
+
+    def arrive(self, count: int) -> None:
+        for _ in range(count):
+            client = socket.create_connection(("127.0.0.1", self.port.getHost().port))  # type: ignore[attr-defined]
+            self.addCleanup(client.close)
+
+    def test_notLarge(self) -> None:
+        """Who has no more than others lets them in at once."""
+        self.arrive(1)
+        self.poller.doRead()
+        self.assertEqual(len(self.factory.made), 1)
+
+    def test_large(self) -> None:
+        """Who has more leaves them to others for a moment; if nobody wanted them, they are let in then."""
+        self.large = True
+        self.arrive(1)
+        self.poller.doRead()
+        self.assertEqual(self.factory.made, [])
+        self.reactor.advance(PAUSE)
+        self.poller.doRead()
+        self.assertEqual(len(self.factory.made), 1)
+
+    def test_everyOne(self) -> None:
+        """For each that is let in others are asked anew."""
+        self.port._batch = 1
+        self.large = True
+        self.arrive(2)
+        for expected in (1, 2):
+            self.poller.doRead()
+            self.reactor.advance(PAUSE)
+            self.poller.doRead()
+            self.assertEqual(len(self.factory.made), expected)
+
+    def test_stopped(self) -> None:
+        """One that stops listening in that moment listens no more."""
+        self.large = True
+        self.arrive(1)
+        self.poller.doRead()
+        self.port.stopListening()
+        self.reactor.advance(PAUSE)
+        self.poller.doRead()
+        self.assertEqual(self.factory.made, [])
+
+    def test_batch(self) -> None:
+        """A port lets in no more at once than it was told to."""
+        self.port._batch = 1
+        self.arrive(MOST_ROUNDS + 2)
+        self.poller.doRead()
+        self.assertEqual(len(self.factory.made), MOST_ROUNDS)

@@ -76,7 +76,7 @@ class FakeProcess(StringTransport):
 
     def exits(self, reason: Exception | None = None) -> None:
         """It ends."""
-        self.protocol.processExited(Failure(reason or ProcessDone(0)))
+        self.protocol.processEnded(Failure(reason or ProcessDone(0)))
 
     def takeHeard(self) -> list[Message]:
         """What it was told since this was asked last."""
@@ -255,9 +255,17 @@ class StartTests(GenerationCase):
         self.zygote.takeHeard()
         logged = self.logged(lambda: self.reactor.advance(30))
         self.assertEqual(logged, ["worker 12 is not ready after 30 s"])
-        self.assertEqual(self.zygote.takeHeard(), [Kill(1)])
-        self.zygote.says(Ended(1, 12, -9, 0))
-        self.failsWith("worker 12 was ended by SIGKILL")
+        self.assertEqual(self.zygote.takeHeard(), [Kill(1), Tell(Order.STOP)])
+        self.zygote.says(Ended(1, 12, -9, 0), Ended(0, 11, 0, 0))
+        self.failsWith("a worker is not ready in time")
+
+    def test_zygoteHangs(self):
+        """A zygote that loads, and then does not fork, is killed."""
+        self.generation.fork()
+        self.zygote.says(Loaded())
+        self.logged(lambda: self.reactor.advance(30))
+        self.assertIn("KILL", self.zygote.signals)
+        self.failsWith("a worker is not ready in time")
 
     def test_zygoteSlow(self):
         """So is a zygote that does not load in time told to stop, and killed when it does not hear."""

@@ -445,8 +445,10 @@ class SessionCacheTests(SynchronousTestCase):
         """nginx's forms are understood."""
         self.assertEqual(self.parse("off"), "off")
         self.assertEqual(self.parse("none"), "none")
-        for value in ("builtin", "builtin:1000", "shared:SSL:10m", "builtin:1000 shared:SSL:32k"):
-            self.assertEqual(self.parse(value), "on")
+        for value in ("builtin", "builtin:1000"):
+            self.assertEqual(self.parse(value), "builtin")
+        for value in ("shared:SSL:10m", "builtin:1000 shared:SSL:32k"):
+            self.assertEqual(self.parse(value), "shared")
 
     def test_invalid(self) -> None:
         """Anything else is not."""

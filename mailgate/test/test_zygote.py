@@ -236,3 +236,12 @@ class ImportTests(SynchronousTestCase):
         command = "import sys, mailgate.zygote; sys.exit('twisted.internet.reactor' in sys.modules)"
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
         self.assertEqual(subprocess.run([sys.executable, "-c", command], env=environment, timeout=60).returncode, 0)
+
+    def test_notBegun(self):
+        """One whose master goes before it has said anything goes, too, and says nothing."""
+        command = 'exec "$0" -m mailgate.zygote 3</dev/null 4>/dev/null'
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+        done = subprocess.run(
+            ["sh", "-c", command, sys.executable], env=environment, timeout=60, capture_output=True, check=False
+        )
+        self.assertEqual((done.returncode, done.stdout, done.stderr), (1, b"", b""))

@@ -7,24 +7,37 @@ stop are what they are with one process.
 from __future__ import annotations
 
 import contextlib
+import grp
 import os
+import pwd
 import re
 import shutil
 import signal
 import socket
 import ssl
 from collections import Counter
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
 
 from mailgate.test.integration import test_reload
 from mailgate.test.integration.clients import PATIENCE
 from mailgate.test.integration.daemon import accepts, freePort, newFolder, waitUntil
-from mailgate.test.integration.gateway import GatewayProcess
+from mailgate.test.integration.gateway import TWISTD, GatewayProcess
 from mailgate.test.integration.rawclient import RawClient
+from mailgate.test.integration.site import Address
 
 WORKERS = 3
 
 GONE = (FileNotFoundError, ProcessLookupError)
 """What a look at a process that has ended meanwhile raises."""
+
+
+def usersWithGroups() -> Iterator[str]:
+    """Users other than root who have a group of their name, as nginx takes it."""
+    groups = {group.gr_name: group.gr_gid for group in grp.getgrall()}
+    for entry in pwd.getpwall():
+        if entry.pw_uid and groups.get(entry.pw_name) == entry.pw_gid:
+            yield entry.pw_name
 
 
 def children(pid: int) -> list[int]:
@@ -67,6 +80,10 @@ def serving() -> dict[tuple[int, int], str]:
     return found
 
 
+MixinBase: Any = object if not TYPE_CHECKING else test_reload.ReloadTestCase
+"""What the mixin is mixed with."""
+
+
 class Backend:
     """The sandbox's servers, in a gateway of their own: the one that is tested has no room for them."""
 
@@ -85,7 +102,7 @@ class Backend:
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
-class WorkersMixin:
+class WorkersMixin(MixinBase):
     """Several workers before the sandbox's servers."""
 
     def setUp(self):
@@ -94,11 +111,11 @@ class WorkersMixin:
 
     def ini(self, process: str = "", mail: str = "", more: str = "") -> str:
         whole = super().ini(f"worker_processes = {WORKERS}\n{process}", mail, more)
-        return whole.partition("[sandbox]")[0]
+        return str(whole.partition("[sandbox]")[0])
 
     def start(self, *arguments, **named) -> GatewayProcess:
         # The ports are bound before there is anybody to serve.
-        gateway = super().start(*arguments, **named)
+        gateway: GatewayProcess = super().start(*arguments, **named)
         self.told("forks of zygote")
         return gateway
 
@@ -224,29 +241,16 @@ class DeathTests(WorkersMixin, test_reload.ReloadTestCase):
             self.assertServes(self.loggedIn(*which))
 
     def test_again(self):
-        """Its replacement lives and dies as it did, and all the time others serve."""
+        """Its replacement lives and dies as it did, and whoever comes meanwhile is served by the others."""
         self.start()
-        with self.steadyLoginsOfSurvivors():
-            for _ in range(3):
-                victim = self.workers()[-1]
-                os.kill(victim, signal.SIGKILL)
-                self.told(f"worker {victim} was ended by SIGKILL")
-                waitUntil(self.whole, "it is replaced")
+        for _ in range(3):
+            victim = self.workers()[-1]
+            os.kill(victim, signal.SIGKILL)
+            self.told(f"worker {victim} was ended by SIGKILL")
+            for which in self.ports:
+                self.assertServes(self.loggedIn(*which))
+            waitUntil(self.whole, "it is replaced")
         self.assertNoTraceback()
-
-    def steadyLoginsOfSurvivors(self):
-        """Those of a killed worker may fail; whoever comes is let in for all that."""
-        case = self
-
-        class Steady:
-            def __enter__(self):
-                return self
-
-            def __exit__(self, *exception):
-                for which in case.ports:
-                    case.assertServes(case.loggedIn(*which))
-
-        return Steady()
 
     def test_zygote(self):
         """When the zygote is killed sessions go on, and a new generation serves newcomers."""
@@ -306,7 +310,7 @@ class ServingTests(WorkersMixin, test_reload.ReloadTestCase):
 
     def crowd(self, count: int) -> list[RawClient]:
         """Clients that come all at once."""
-        address = test_reload.Address("imap", self.ports["imap", "plain"], "plain", self.authority.path)
+        address = Address("imap", self.ports["imap", "plain"], "plain", self.authority.path)
         sockets = [socket.socket() for _ in range(count)]
         for each in sockets:
             each.setblocking(False)
@@ -350,14 +354,13 @@ class ServingTests(WorkersMixin, test_reload.ReloadTestCase):
         self.assertGreaterEqual(len(set.union(*workers)), 2 * len(self.ports))
         self.assertEqual(len(set.union(*workers)), sum(map(len, workers)), "a connection is one worker's")
 
-    def test_names(self):
-        """No two sessions have the same name, whichever worker serves them."""
-        self.start()
-        for _ in range(12):
-            self.leave(self.client("imap"))
-        self.told("outcome client quit", 12)
-        names = re.findall(r"session ([0-9a-f]+-\d+)", self.gateway.log())
-        self.assertEqual(len(names), len(set(names)))
+    def test_random(self):
+        """No two challenges are the same, whichever worker gives them: none has another's random numbers."""
+        self.start(self.ini(mail="pop3_auth = plain apop"))
+        clients = [self.client("pop3") for _ in range(12)]
+        challenges = {re.findall(rb"<\d+", client.greeting)[0] for client in clients}
+        self.assertEqual(len(challenges), len(clients))
+        self.assertGreater(len(set(map(self.workerOf, clients))), 1)
 
     def test_log(self):
         """What several workers write to one log are whole lines."""
@@ -374,7 +377,8 @@ class ServingTests(WorkersMixin, test_reload.ReloadTestCase):
         self.start(self.ini(mail=f"ssl_session_cache = {cache}"))
         context = ssl.create_default_context(cafile=self.authority.path)
         context.minimum_version = context.maximum_version = version
-        session, seen = None, {}
+        session: ssl.SSLSession | None = None
+        seen: dict[int, bool | None] = {}
         for _ in range(40):
             connection = socket.create_connection(("127.0.0.1", self.ports["imap", "implicit"]), PATIENCE)
             connection = context.wrap_socket(connection, server_hostname="localhost", session=session)
@@ -406,3 +410,80 @@ class ServingTests(WorkersMixin, test_reload.ReloadTestCase):
     def test_resumedShared13(self):
         """So it is where C{ssl_session_cache} is C{shared}, with TLS 1.3."""
         self.resumes(ssl.TLSVersion.TLSv1_3, "shared:SSL:1m")
+
+
+class RightsTests(WorkersMixin, test_reload.ReloadTestCase):
+    """Who the processes are. The tests tell of root's; another's all stay that user's."""
+
+    def setUp(self):
+        super().setUp()
+        self.isRoot = os.geteuid() == 0
+        self.user = next(usersWithGroups())
+        found = pwd.getpwnam(self.user)
+        self.ids = (found.pw_uid, found.pw_gid) if self.isRoot else (os.getuid(), os.getgid())
+        # Others than root are to find the configuration there.
+        os.chmod(self.folder, 0o755)
+        os.chmod(self.pair.key, 0o600)
+
+    def owner(self, pid: int) -> tuple[int, int]:
+        with open(f"/proc/{pid}/status", encoding="ascii") as opened:
+            fields = dict(line.split(":", 1) for line in opened.read().splitlines())
+        uids, gids = (set(map(int, fields[name].split())) for name in ("Uid", "Gid"))
+        self.assertEqual((len(uids), len(gids)), (1, 1), "for good")
+        return uids.pop(), gids.pop()
+
+    def assertWorkersBecame(self) -> None:
+        waitUntil(lambda: len(self.workers()) == WORKERS, "all workers are there")
+        self.assertEqual({self.owner(pid) for pid in self.workers()}, {self.ids})
+
+    def test_user(self):
+        """With C{user} workers become that user; master and zygote stay who they are, and read their key again."""
+        self.start(self.ini(f"user = {self.user}"))
+        own = os.geteuid(), os.getegid()
+        self.assertWorkersBecame()
+        for _ in range(2):
+            self.assertEqual({self.owner(pid) for pid in (self.gateway.pid, *self.zygotes())}, {own})
+            self.assertServes(self.loggedIn("imap", "implicit"))
+            self.reload()
+            self.assertWorkersBecame()
+        os.kill(self.workers()[0], signal.SIGKILL)
+        self.told("another starts at once")
+        waitUntil(self.whole, "it is replaced")
+        self.assertWorkersBecame()
+        self.assertNoTraceback()
+
+    def test_reopen(self):
+        """A log that is made anew is given to the user, and the workers write to it."""
+        self.start(self.ini(f"user = {self.user}"))
+        log = os.path.join(self.folder, "gateway.log")
+        os.rename(log, f"{log}.1")
+        self.gateway.signal(signal.SIGUSR1)
+        waitUntil(lambda: os.path.exists(log) and os.stat(log).st_uid == self.ids[0], "it is there, and the user's")
+        self.told("the logs are open again")
+
+        def isTold() -> bool:
+            self.leave(self.client("smtp"))
+            return "outcome client quit" in self.gateway.log()
+
+        waitUntil(isTold, "workers write to it")
+        self.assertNoTraceback()
+
+    def test_uid(self):
+        """
+        With twistd's C{--uid} all become that user, and the first zygote has read what root alone may read. A reload
+        that would have to read it is refused, and nobody notices.
+        """
+        uid = ["--uid", self.user, "--gid", str(self.ids[1])] if self.isRoot else []
+        self.start(command=[*TWISTD, "-n", "--pidfile=", *uid])
+        everybody = [self.gateway.pid, *self.zygotes(), *self.workers()]
+        self.assertEqual({self.owner(pid) for pid in everybody}, {self.ids})
+        client = self.loggedIn("imap", "implicit")
+        self.gateway.signal(signal.SIGHUP)
+        if self.isRoot:
+            self.told(f"ssl_certificate_key = {self.pair.key}: cannot be read: Permission denied")
+            self.told("the configuration is not reloaded: nothing changes")
+        else:
+            self.told("the configuration is reloaded")
+        self.assertServes(client)
+        self.assertServes(self.loggedIn("pop3", "implicit"))
+        self.assertNoTraceback()
