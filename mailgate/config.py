@@ -132,6 +132,15 @@ def parse(text: str, filename: str = "gateway.ini") -> GatewaySettings:
     return settings
 
 
+def readPID(text: str, filename: str) -> PIDSettings:
+    """Where the process of the configuration C{text} is to be found, whatever else may be wrong with it."""
+    reading = _Reading(filename)
+    sections = [reading.section(name, options) for name, options in reading.options(text) if name == "mailgate"]
+    values = next((section.values for section in sections if section is not None), {})
+    found: PIDSettings = _make(PIDSettings, values)
+    return found
+
+
 @define
 class _Section:
     """The options of a section, as values by directive, and as they were written."""
@@ -168,7 +177,7 @@ class _Reading:
         self.warnings: list[Problem] = []
 
     def read(self, text: str) -> GatewaySettings:
-        sections = [self._section(name, options) for name, options in self._parse(text)]
+        sections = [self.section(name, options) for name, options in self.options(text)]
         known = [section for section in sections if section is not None]
         mail = next((section for section in known if section.level is Level.MAIL), _Section(Level.MAIL, "mail"))
         process = next((section.values for section in known if section.level is Level.MAILGATE), {})
@@ -197,7 +206,8 @@ class _Reading:
     def _problem(self, section: str, option: str, message: str, value: str | None = None) -> None:
         self.problems.append(Problem(self._file, message, section, option, value))
 
-    def _parse(self, text: str) -> Iterator[tuple[str, Mapping[str, str]]]:
+    def options(self, text: str) -> Iterator[tuple[str, Mapping[str, str]]]:
+        """The sections of C{text}, and what is written in them."""
         # Whatever is wrong, the rest may have other faults, which are to be told of as well.
         written = text.split("\n")
         passedOver = {""}
@@ -235,7 +245,8 @@ class _Reading:
         written[line - 1] = f"[{name}]" if isSection else f"{indent}{name} ="
         return False
 
-    def _section(self, name: str, options: Mapping[str, str]) -> _Section | None:
+    def section(self, name: str, options: Mapping[str, str]) -> _Section | None:
+        """Its C{options} read; L{None} for one that is not known."""
         level = _SECTIONS.get(name)
         if level is None and name.startswith("server ") and name[7:].strip():
             level = Level.SERVER

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from mailgate._version import __version__
+from mailgate.commands import addCommands
 from mailgate.config import GatewaySettings, authenticatorKind, load
 from mailgate.directives import ConfigurationError, Problem, ServerSettings
 from mailgate.journal import ServerLogSettings
@@ -124,6 +125,7 @@ def _parser() -> argparse.ArgumentParser:
     check.add_argument("-c", "--config", metavar="FILE", required=True, help="the configuration")
     check.set_defaults(run=_check)
     _addImportNginx(commands)
+    addCommands(commands)
     return parser
 
 

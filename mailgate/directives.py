@@ -130,9 +130,9 @@ class SocketOptions:
 @frozen
 class ListenAddress:
     """
-    Where a server listens. C{host} is an address without brackets (C{0.0.0.0}, C{::}) or C{unix:/path}; C{text} is
-    what the operator wrote; with C{ssl} TLS is spoken from the first byte, with C{proxyProtocol} a PROXY header comes
-    before that.
+    Where a server listens. C{host} is an address without brackets (C{0.0.0.0}, C{::}), C{unix:/path}, or
+    C{systemd:NAME}, the sockets that systemd passes by that name; C{text} is what the operator wrote; with C{ssl} TLS
+    is spoken from the first byte, with C{proxyProtocol} a PROXY header comes before that.
     """
 
     host: str
@@ -143,14 +143,19 @@ class ListenAddress:
     socket: SocketOptions = SocketOptions()
 
     @property
+    def isPassed(self) -> bool:
+        """Whether it is a name of sockets that systemd passes."""
+        return self.host.startswith("systemd:")
+
+    @property
     def wildcard(self) -> tuple[str, int] | None:
-        """Host and port of the wildcard that takes this address in; L{None} for a unix socket."""
-        if self.host.startswith("unix:"):
+        """Host and port of the wildcard that takes this address in; L{None} where there are none."""
+        if self.host.startswith(("unix:", "systemd:")):
             return None
         return ("::" if ":" in self.host else "0.0.0.0"), self.port
 
     def __str__(self) -> str:
-        if self.host.startswith("unix:"):
+        if self.host.startswith(("unix:", "systemd:")):
             return self.host
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 

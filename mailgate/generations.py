@@ -9,7 +9,7 @@ let in, on the settings that they began with.
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from attrs import evolve
@@ -49,7 +49,8 @@ class Generations(MultiService):
     """
     The gateway of C{settings}, and those that follow it. C{cut} counts the proxied sessions that the end has cut.
 
-    Logs are opened among C{logs}; C{log} is the process's own. C{read(file)} gives settings.
+    Logs are opened among C{logs}; C{log} is the process's own. C{read(file)} gives settings. Those of C{sockets} that
+    are wanted are taken, whom others have bound.
 
     @raise ConfigurationError: a server's C{error_log} cannot be opened.
     """
@@ -61,6 +62,7 @@ class Generations(MultiService):
         logs: ErrorLogs,
         log: ProcessLog,
         read: Callable[[str], GatewaySettings] = load,
+        sockets: ListeningSockets | None = None,
     ) -> None:
         super().__init__()
         self.settings = settings
@@ -72,7 +74,7 @@ class Generations(MultiService):
         self._bound = False
         self._ending = False
         self.cut = 0
-        self._sockets = ListeningSockets()
+        self.sockets = ListeningSockets() if sockets is None else sockets
         self._journal = Journal(settings.log.level)
         self._gateways = [Gateway(evolve(settings, sandbox=None), reactor, logs)]
         if settings.sandbox is not None:
@@ -99,7 +101,7 @@ class Generations(MultiService):
         @raise twisted.internet.error.CannotListenError: one of the sandbox's cannot.
         """
         if not self._bound:
-            self.gateway.sockets = self._sockets = ListeningSockets().opened(self.settings)
+            self.gateway.sockets = self.sockets = self.sockets.opened(self.settings)
             self._bound = True
         super().privilegedStartService()
 
@@ -112,26 +114,32 @@ class Generations(MultiService):
         self._ending = True
         gateways = list(self._gateways)
         stopped = maybeDeferred(super().stopService)
-        self._sockets.close()
+        self.sockets.close()
         return stopped.addCallback(lambda _: self._ended([gateway.cut for gateway in gateways]))
 
-    def reload(self) -> Deferred[None]:
+    def whenReady(self) -> Deferred[None]:
+        """See L{IGenerations}."""
+        return succeed(None)
+
+    def reload(self) -> Deferred[Sequence[str]]:
         """See L{IGenerations}. The new gateway serves before the old one stops to listen."""
         if self._ending:
             self._journal.warn("nothing is reloaded: the gateway is going down")
-            return succeed(None)
+            return succeed(["the gateway is going down"])
         try:
             self._succeed(self._read(self.settings.file))
         except ConfigurationError as error:
-            for line in str(error).splitlines():
+            reasons = str(error).splitlines()
+            for line in reasons:
                 self._journal.error("{line}", line=line)
             self._journal.error("the configuration is not reloaded: nothing changes")
-        return succeed(None)
+            return succeed(reasons)
+        return succeed(())
 
     def _succeed(self, settings: GatewaySettings) -> None:
         """Put C{settings} into force. Whatever is raised, nothing has changed then."""
         observer = self._logs.observerFor(settings.log.errorLog, settings.file, "mailgate")
-        sockets = self._sockets.opened(settings)
+        sockets = self.sockets.opened(settings)
         gateway = None
         try:
             gateway = Gateway(evolve(settings, sandbox=None), self._reactor, self._logs, sockets)
@@ -139,7 +147,7 @@ class Generations(MultiService):
         except BaseException:
             if gateway is not None:
                 gateway.disownServiceParent()
-            sockets.close(but=self._sockets)
+            sockets.close(but=self.sockets)
             raise
         self._replace(gateway, settings, sockets)
         self._log.follow(observer)
@@ -160,8 +168,8 @@ class Generations(MultiService):
         self._journal = Journal(settings.log.level)
         self._gateways.append(gateway)
         drained = before.drain(farewell=False, patience=before.settings.draining.patience, pace=_PACE)
-        self._sockets.close(but=sockets)
-        self._sockets = sockets
+        self.sockets.close(but=sockets)
+        self.sockets = sockets
         self._watch.watch(watchedFiles(settings.servers))
         self._number += 1
         self._journal.info(
@@ -202,11 +210,17 @@ class Generations(MultiService):
         """See L{IGenerations}."""
         return self._end(lambda gateway: gateway.drain(True, 0, 0))
 
+    def retire(self) -> Deferred[int]:
+        """See L{IGenerations}."""
+        # They are the other process's by now, files of unix sockets included.
+        self.sockets.disown()
+        return self._end(lambda gateway: gateway.drain(False, gateway.settings.draining.patience, _PACE))
+
     def _end(self, end: Callable[[Gateway], Deferred[int]]) -> Deferred[int]:
         self._ending = True
         # A copy: one that is empty at once is forgotten at once.
         ended = gatherResults([end(gateway) for gateway in list(self._gateways)])
-        self._sockets.close()
+        self.sockets.close()
         return ended.addCallback(self._ended)
 
     def _ended(self, cuts: list[int]) -> int:

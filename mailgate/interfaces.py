@@ -5,7 +5,7 @@ What can be put into mailgate from outside: the interfaces of its extension poin
 
 from __future__ import annotations
 
-from collections.abc import Callable, Set
+from collections.abc import Callable, Sequence, Set
 from typing import Any
 
 from attrs import frozen
@@ -40,13 +40,17 @@ class IAuthenticator(Interface):
 
 class IGenerations(Interface):
     """
-    What signals ask for. A generation is one configuration, put into force once, and all who are served by it.
+    All that serve clients in this process, or for it. A generation is one configuration, put into force once, and all
+    who are served by it.
     """
 
-    def reload() -> Deferred[None]:
+    def whenReady() -> Deferred[None]:
+        """Fires when the first of them serves; fails, with a reason for the log, if it does not come up."""
+
+    def reload() -> Deferred[Sequence[str]]:
         """
         Read the configuration again, and serve those who come from now on by it; if it is bad, say so in the log and
-        change nothing. Fires when that is done; those who are connected go on.
+        change nothing. Fires when that is done, with what was wrong, if anything; those who are connected go on.
         """
 
     def drain() -> Deferred[int]:
@@ -57,6 +61,12 @@ class IGenerations(Interface):
 
     def stop() -> Deferred[int]:
         """The same, without waiting; the second time without courtesy."""
+
+    def retire() -> Deferred[int]:
+        """
+        Another process has taken over: let nobody in any more, and wait as in C{drain} until all have left; those
+        before login go on, too.
+        """
 
     def reopen() -> None:
         """Open the log files again: they have been renamed."""

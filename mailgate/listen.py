@@ -77,6 +77,14 @@ _VALUES: dict[str, Callable[[str], dict[str, Any]]] = {
     "ipv6only": lambda value: {"ipv6only": flag(value, "")},
     "so_keepalive": _keepalive,
 }
+_OF_UNIT = {
+    "rcvbuf": "ReceiveBuffer=",
+    "sndbuf": "SendBuffer=",
+    "ipv6only": "BindIPv6Only=",
+    "so_keepalive": "KeepAlive=",
+    "multipath": "SocketProtocol=mptcp",
+}
+"""What systemd.socket(5) calls those parameters that are its own business, as it binds the socket."""
 _PARAMETERS = [*_FLAGS, *(f"{name}=" for name in _VALUES)]
 
 
@@ -86,6 +94,8 @@ def _listen(value: str, folder: str) -> tuple[ListenAddress, ...]:
         address, *parameters = item.split()
         try:
             options = _options(parameters)
+            if address.startswith("systemd:"):
+                _leaveToUnit(parameters)
             places = [place for single in _singlePorts(address) for place in _places(single)]
             ofConnections = {name: options.pop(name) for name in ("ssl", "proxyProtocol") if name in options}
             if "ipv6only" in options and not all(":" in host for host, _ in places if not host.startswith("unix:")):
@@ -113,10 +123,17 @@ def _options(parameters: list[str]) -> dict[str, Any]:
     return options
 
 
+def _leaveToUnit(parameters: list[str]) -> None:
+    for parameter in parameters:
+        name = parameter.partition("=")[0]
+        if name in _OF_UNIT:
+            raise ValueError(f"{parameter}: is for the socket unit to say, by {_OF_UNIT[name]}")
+
+
 def _singlePorts(address: str) -> Iterator[str]:
     """C{address}, or one for each port of a range such as C{127.0.0.1:1000-1003}."""
     ports = re.fullmatch(r"((?:.*:)?)([0-9]{1,5})-([0-9]{1,5})", address)
-    if ports is None or address.startswith("unix:"):
+    if ports is None or address.startswith(("unix:", "systemd:")):
         yield address
         return
     host, first, last = ports[1], int(ports[2]), int(ports[3])
@@ -127,7 +144,11 @@ def _singlePorts(address: str) -> Iterator[str]:
 
 
 def _places(address: str) -> list[tuple[str, int]]:
-    """nginx's address forms as hosts and ports; a host name stands for all its addresses."""
+    """nginx's address forms as hosts and ports, or C{systemd:NAME}; a host name stands for all its addresses."""
+    if address.startswith("systemd:"):
+        if not re.fullmatch(r"systemd:[!-9;-~]{1,255}", address):
+            raise ValueError("must be systemd:NAME, with the FileDescriptorName= of a socket unit")
+        return [(address, 0)]
     if address.isdigit():
         address = f"*:{address}"
     if address.startswith("*:"):
@@ -160,6 +181,8 @@ def bind(address: ListenAddress) -> socket.socket:
 
     @raise OSError: it cannot be had.
     """
+    if address.isPassed:
+        raise OSError("systemd has passed no socket of this name")
     bound = _bindUNIX(address) if address.host.startswith("unix:") else _bindTCP(address)
     bound.setblocking(False)
     return bound

@@ -35,7 +35,7 @@ from mailgate.session import STORY
 from mailgate.shares import PAUSE
 from mailgate.tls import ServerTLS, TLSSettings
 
-__all__ = ["ByLocalAddress", "ListenError", "Listener", "ProxyServerFactory", "sessionNameSource"]
+__all__ = ["ByLocalAddress", "ListenError", "Listener", "ProxyServerFactory", "SharedUNIXPort", "sessionNameSource"]
 
 
 def sessionNameSource(randomness: Callable[[int], bytes]) -> Iterator[str]:
@@ -139,7 +139,7 @@ class _Arrival(Protocol):
         protocol.makeConnection(transport)
 
 
-class _SharedUNIXPort(UNIXPort):
+class SharedUNIXPort(UNIXPort):
     """A port of a unix socket that others have, too: its file, and the rights to it, are not this one's business."""
 
     def startListening(self) -> None:
@@ -236,7 +236,7 @@ class Listener(Service):
         port: IListeningPort
         isShared = bound is self.shared and bound.family == socket.AF_UNIX
         if isShared and not isinstance(self._reactor, LeanReactor):
-            port = _SharedUNIXPort._fromListeningDescriptor(self._reactor, bound.fileno(), factory)
+            port = SharedUNIXPort._fromListeningDescriptor(self._reactor, bound.fileno(), factory)
             port.startListening()
             return port
         port = self._reactor.adoptStreamPort(bound.fileno(), bound.family, factory)

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 __all__ = ["ListenError", "ListeningSockets", "openSocket", "ownSockets"]
 
 
+_PASSED = "systemd:"
+
+
 class ListenError(ConfigurationError):
     """An address cannot be listened on: it is taken, not of this host, or needs more rights."""
 
@@ -60,20 +63,30 @@ def _refused(server: ServerSettings, address: ListenAddress, error: OSError) -> 
 
 
 class ListeningSockets:
-    """Bound, listening, non-blocking sockets, by the text of their address (C{str(ListenAddress)}, as in logs)."""
+    """
+    Bound, listening, non-blocking sockets, by the text of their address (C{str(ListenAddress)}, as in logs). Further
+    ones that systemd passes by the same name have a number behind it: C{systemd:imap}, C{systemd:imap:1}.
 
-    def __init__(self, sockets: Mapping[str, socket.socket] = {}) -> None:
+    @ivar keepsFiles: whether the files of unix sockets stay when these are closed, as another process has them too.
+    """
+
+    def __init__(self, sockets: Mapping[str, socket.socket] = {}, keepsFiles: bool = False) -> None:
         self._sockets = dict(sockets)
+        self.keepsFiles = keepsFiles
 
     @classmethod
-    def adopted(cls, descriptors: Mapping[str, int]) -> ListeningSockets:
-        """Those that another process has bound; they are this one's from now on."""
+    def adopted(cls, descriptors: Mapping[str, int], keepsFiles: bool = False) -> ListeningSockets:
+        """
+        Those that another process has bound.
+
+        @raise OSError: one of C{descriptors} is no socket.
+        """
         sockets = {}
         for name, descriptor in descriptors.items():
             os.set_inheritable(descriptor, False)
             os.set_blocking(descriptor, False)
             sockets[name] = socket.socket(fileno=descriptor)
-        return cls(sockets)
+        return cls(sockets, keepsFiles)
 
     def opened(self, settings: GatewaySettings) -> ListeningSockets:
         """
@@ -83,10 +96,14 @@ class ListeningSockets:
         @raise ListenError: an address cannot be bound, or an option needs a new socket. Nothing has changed then.
         """
         servers = {address: server for server in settings.servers for address in server.listen}
-        wanted: dict[str, socket.socket] = {}
+        # Nobody else could give these back.
+        wanted = {name: passed for name, passed in self._sockets.items() if name.startswith(_PASSED)}
         with ExitStack() as undone:
             for address in ownSockets(servers):
                 kept = self._sockets.get(str(address))
+                if address.isPassed:
+                    self._checkPassed(servers[address], address)
+                    continue
                 if kept is None:
                     kept = undone.enter_context(openSocket(servers[address], address))
                 else:
@@ -94,26 +111,44 @@ class ListeningSockets:
                 wanted[str(address)] = kept
             undone.pop_all()
         for address in ownSockets(servers):
-            if str(address) in self._sockets:
+            if str(address) in self._sockets and not address.isPassed:
                 setOptions(wanted[str(address)], address.socket)
-        return ListeningSockets(wanted)
+        return ListeningSockets(wanted, self.keepsFiles)
+
+    def _checkPassed(self, server: ServerSettings, address: ListenAddress) -> None:
+        passed = self.findAll(address)
+        if not passed:
+            names = ", ".join(dict.fromkeys(name.split(":")[1] for name in self._sockets if name.startswith(_PASSED)))
+            reason = f"systemd has passed no socket of this name; it has passed {names or 'none'}"
+            raise ListenError([server.problem("listen", reason, str(address))])
+        if not all(_listens(each) for each in passed):
+            reason = "what systemd has passed is no listening stream socket: ListenStream= and Accept=no make one"
+            raise ListenError([server.problem("listen", reason, str(address))])
 
     def find(self, address: ListenAddress) -> socket.socket | None:
-        """The socket of C{address}."""
+        """The socket of C{address}, the first of them if there are several."""
         return self._sockets.get(str(address))
+
+    def findAll(self, address: ListenAddress) -> list[socket.socket]:
+        """All sockets of C{address}: systemd may pass several by one name."""
+        name = str(address)
+        if not address.isPassed:
+            return [self._sockets[name]] if name in self._sockets else []
+        return [each for key, each in self._sockets.items() if key == name or key.startswith(f"{name}:")]
 
     def descriptors(self) -> dict[str, int]:
         """Their descriptors, to be handed over to another process."""
         return {name: opened.fileno() for name, opened in self._sockets.items()}
 
     def close(self, but: ListeningSockets | None = None) -> None:
-        """Close those that are not in C{but}; with a unix socket goes its file, which is nobody else's."""
+        """Close those that are not in C{but}; with a unix socket goes its file, unless it is somebody else's."""
         kept = set() if but is None else set(but._sockets.values())
         for name, opened in list(self._sockets.items()):
             if opened not in kept:
                 del self._sockets[name]
+                isOurs = opened.family == socket.AF_UNIX and not self.keepsFiles and not name.startswith(_PASSED)
                 # Another set may have closed it.
-                path = opened.getsockname() if opened.family == socket.AF_UNIX and opened.fileno() >= 0 else ""
+                path = opened.getsockname() if isOurs and opened.fileno() >= 0 else ""
                 opened.close()
                 if path and isinstance(path, str):
                     # Somebody else may have removed it, and it may belong to whom we are no longer.
@@ -125,6 +160,11 @@ class ListeningSockets:
         sockets, self._sockets = self._sockets, {}
         for opened in sockets.values():
             opened.close()
+
+
+def _listens(passed: socket.socket) -> bool:
+    isStream = passed.type == socket.SOCK_STREAM
+    return isStream and bool(passed.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN))
 
 
 def _checkKept(kept: socket.socket, server: ServerSettings, address: ListenAddress) -> None:

@@ -7,6 +7,7 @@ sees to it that there are workers.
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -45,10 +46,11 @@ class Master(MultiService):
         reactor: Any,
         logs: ErrorLogs,
         processLog: ProcessLog,
+        sockets: ListeningSockets | None = None,
     ) -> None:
         super().__init__()
         self.settings = settings
-        self.sockets = ListeningSockets()
+        self.sockets = ListeningSockets() if sockets is None else sockets
         self._text = text
         self._reactor = reactor
         self._logs = logs
@@ -63,6 +65,7 @@ class Master(MultiService):
         self._ending = False
         self._stopping = False
         self._reloads = 0
+        self._ready: Deferred[None] = Deferred()
         self.cut = 0
         self._watch = FileWatch(reactor, self._filesChanged)
         self._watch.watch(watchedFiles(settings.servers))
@@ -103,12 +106,15 @@ class Master(MultiService):
         self._backOff.begun()
         workers = " ".join(map(str, generation.workers))
         self._log.info("workers {workers} serve, forks of zygote {zygote}", workers=workers, zygote=generation.pid)
+        if not self._ready.called:
+            self._ready.callback(None)
 
     def _neverReady(self, failure: Any) -> None:
         failure.trap(GenerationError)
         if not self._ending:
             self._ending = True
             self._log.error("the workers do not come up: {reason}", reason=str(failure.value))
+            self._ready.errback(failure)
             endWith(CANNOT_SERVE)
             self._reactor.stop()
 
@@ -119,14 +125,18 @@ class Master(MultiService):
 
     # As signals want it.
 
-    def reload(self) -> Deferred[None]:
+    def whenReady(self) -> Deferred[None]:
+        """See L{IGenerations.whenReady}; to be asked once."""
+        return self._ready
+
+    def reload(self) -> Deferred[Sequence[str]]:
         """See L{IGenerations.reload}; one after the other."""
         return self._lock.run(lambda: ensureDeferred(self._reload()))
 
-    async def _reload(self) -> None:
+    async def _reload(self) -> Sequence[str]:
         if self._ending:
             self._log.warn("nothing is reloaded: the gateway is going down")
-            return
+            return ["the gateway is going down"]
         try:
             text = read(self.settings.file)
             settings = parse(text, self.settings.file)
@@ -135,15 +145,12 @@ class Master(MultiService):
             observer = self._logs.observerFor(settings.log.errorLog, settings.file, "mailgate")
             sockets = self.sockets.opened(settings)
         except ConfigurationError as error:
-            self._refuse(error)
-            return
+            return self._refuse(error)
         pid = self.settings.pid
         try:
             await self._replace(evolve(settings, pid=pid), text, sockets)
         except GenerationError as error:
-            if not self._ending:
-                self._refuse(error)
-            return
+            return [str(error)] if self._ending else self._refuse(error)
         self._processLog.follow(observer)
         self._reopenQuietly()
         if settings.pid != pid:
@@ -151,11 +158,14 @@ class Master(MultiService):
         self._tellWarnings(settings)
         self._reloads += 1
         self._log.info("the configuration is reloaded, for the {number}th time", number=self._reloads)
+        return ()
 
-    def _refuse(self, error: Exception) -> None:
-        for line in str(error).splitlines():
+    def _refuse(self, error: Exception) -> Sequence[str]:
+        reasons = str(error).splitlines()
+        for line in reasons:
             self._log.error("{line}", line=line)
         self._log.error("the configuration is not reloaded: nothing changes")
+        return reasons
 
     async def _replace(self, settings: GatewaySettings, text: str, sockets: ListeningSockets) -> None:
         """
@@ -199,6 +209,12 @@ class Master(MultiService):
             return self._ended()
         self._stopping = True
         return self._end(Order.STOP)
+
+    def retire(self) -> Deferred[int]:
+        """See L{IGenerations.retire}."""
+        # They are the other process's by now, files of unix sockets included.
+        self.sockets.disown()
+        return self._end(Order.RETIRE)
 
     def _end(self, order: Order) -> Deferred[int]:
         self._ending = True

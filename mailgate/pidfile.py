@@ -27,6 +27,7 @@ class PIDFile:
 
     def __init__(self, path: str, file: str) -> None:
         self.path = path
+        self._place = path
         self._file = file
 
     def write(self) -> None:
@@ -41,6 +42,22 @@ class PIDFile:
         except OSError as error:
             reason = f"cannot be written: {error.strerror}"
             raise ConfigurationError([Problem(self._file, reason, "mailgate", "pid", self.path)]) from None
+
+    def stepAside(self) -> None:
+        """
+        Rename it to C{PATH.oldbin}, as nginx does where another process is to take over.
+
+        @raise OSError: it cannot be renamed.
+        """
+        aside = f"{self._place}.oldbin"
+        os.rename(self._place, aside)
+        self.path = aside
+
+    def stepBack(self) -> None:
+        """Undo L{stepAside}."""
+        with suppress(OSError):
+            os.rename(self.path, self._place)
+            self.path = self._place
 
     def remove(self) -> None:
         """Remove it, if it still names this process: another may have taken over."""

@@ -62,6 +62,7 @@ class Gateway(MultiService):
         super().__init__()
         self.settings = settings
         self.sockets = sockets
+        self._hasShared = False
         self._contexts = {} if contexts is None else contexts
         self._logs = ErrorLogs() if logs is None else logs
         self._reactor: Any
@@ -156,9 +157,16 @@ class Gateway(MultiService):
         return self._reverseDNS[settings]
 
     def _share(self) -> None:
-        if self.sockets is not None:
-            for listener in self.listeners:
-                listener.shared = self.sockets.find(listener.address)
+        if self.sockets is None or self._hasShared:
+            return
+        self._hasShared = True
+        for listener in list(self.listeners):
+            listener.shared = self.sockets.find(listener.address)
+            for other in self.sockets.findAll(listener.address)[1:]:
+                beside = Listener(listener.address, listener.factory, self._reactor)
+                beside.shared = other
+                self.listeners.append(beside)
+                self.addService(beside)
 
     def privilegedStartService(self) -> None:
         self._share()

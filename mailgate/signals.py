@@ -1,21 +1,19 @@
 # -*- test-case-name: mailgate.test.test_signals -*-
 """
-nginx's signals: HUP reloads, QUIT drains, TERM and INT stop, USR1 reopens logs.
+nginx's signals: HUP reloads, QUIT drains, TERM and INT stop, USR1 reopens logs, USR2 upgrades.
 """
 
 from __future__ import annotations
 
 import signal
 from collections.abc import Callable
-from contextlib import suppress
 from types import FrameType
 from typing import Any
 
 from twisted.internet.defer import Deferred, maybeDeferred
-from twisted.internet.error import ReactorNotRunning
 from twisted.logger import Logger
 
-from mailgate.interfaces import IGenerations
+from mailgate.operation import Operation
 
 __all__ = ["Signals"]
 
@@ -36,7 +34,7 @@ class _Handler:
 
 class Signals:
     """
-    Has signals to the process obeyed by C{generations}, and C{reactor} stopped once they have drained or stopped.
+    Has signals to the process obeyed by C{operation}.
 
     They are obeyed once C{reactor} runs. When it starts it installs handlers of its own: so these are to be installed
     a second time.
@@ -44,19 +42,20 @@ class Signals:
 
     _log = Logger("mailgate")
 
-    def __init__(self, generations: IGenerations, reactor: Any) -> None:
-        self._generations = generations
+    def __init__(self, operation: Operation, reactor: Any) -> None:
+        self._operation = operation
         self._reactor = reactor
         self._before: dict[int, Any] = {}
 
     def install(self) -> None:
         """Take the place of the handlers that there are."""
         for number, obey in (
-            (signal.SIGHUP, self._generations.reload),
-            (signal.SIGQUIT, lambda: self._end(self._generations.drain)),
-            (signal.SIGTERM, lambda: self._end(self._generations.stop)),
-            (signal.SIGINT, lambda: self._end(self._generations.stop)),
-            (signal.SIGUSR1, self._generations.reopen),
+            (signal.SIGHUP, self._operation.reload),
+            (signal.SIGQUIT, self._operation.drain),
+            (signal.SIGTERM, self._operation.stop),
+            (signal.SIGINT, self._operation.stop),
+            (signal.SIGUSR1, self._operation.reopen),
+            (signal.SIGUSR2, self._operation.upgrade),
         ):
             before = signal.signal(number, _Handler(self._reactor, self._obey, obey))
             if not isinstance(before, _Handler):
@@ -73,11 +72,3 @@ class Signals:
         self._log.info("received {name}", name=name)
         obeyed: Deferred[Any] = maybeDeferred(obey)
         obeyed.addErrback(lambda failure: self._log.failure("{name} could not be obeyed", failure, name=name))
-
-    def _end(self, end: Callable[[], Deferred[int]]) -> Deferred[None]:
-        return end().addCallback(self._stopReactor)
-
-    def _stopReactor(self, cut: int) -> None:
-        # Two signals may have been waiting for the same end, and somebody else may have stopped it.
-        with suppress(ReactorNotRunning):
-            self._reactor.stop()

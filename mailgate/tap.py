@@ -25,8 +25,8 @@ from mailgate.exitstatus import CUT, endWith
 from mailgate.generations import Generations
 from mailgate.journal import ErrorLogs, ProcessLog
 from mailgate.master import Master
-from mailgate.pidfile import PIDFile
 from mailgate.privileges import becomeUser, limitOpenFiles, raiseOpenFiles
+from mailgate.process import Process, Surroundings
 from mailgate.sandbox.welcome import welcome
 from mailgate.signals import Signals
 from mailgate.tls import TLSSettings, usesTLS
@@ -89,14 +89,16 @@ def shedPrivileges(settings: GatewaySettings) -> Iterator[Problem]:
 class _TwistdService(MultiService):
     """C{generations}, and C{error_log} in the place of twistd's own log."""
 
-    def __init__(self, generations: Generations | Master, observer: ProcessLog, reactor: Any) -> None:
+    def __init__(
+        self, generations: Generations | Master, observer: ProcessLog, reactor: Any, surroundings: Surroundings
+    ) -> None:
         super().__init__()
         self._generations = generations
         self._settings = settings = generations.settings
         generations.setServiceParent(self)
-        self._signals = Signals(generations, reactor)
-        pid = settings.pid.path
-        self._pidFile = None if pid is None else PIDFile(pid, settings.file)
+        self._surroundings = surroundings
+        self._process = Process(surroundings, settings, generations, reactor)
+        self._signals = Signals(self._process.operation, reactor)
         self._isBound = False
         self._log = Logger("mailgate")
         self._wasRoot = os.geteuid() == 0
@@ -136,8 +138,7 @@ class _TwistdService(MultiService):
             # Whoever sees the ports open, or the file, may send one.
             self._signals.install()
             super().privilegedStartService()
-            if self._pidFile is not None:
-                self._pidFile.write()
+            self._process.bound()
             self._isBound = True
 
     def startService(self) -> None:
@@ -156,6 +157,7 @@ class _TwistdService(MultiService):
         # Before the reactor runs nobody is served yet, and a Control-C is lost.
         self._reactor.callWhenRunning(self._welcome)
         self._reactor.callWhenRunning(tuneCollector)
+        self._reactor.callWhenRunning(self._process.running)
 
     def _shedPrivileges(self) -> None:
         user = self._settings.process.user
@@ -176,6 +178,7 @@ class _TwistdService(MultiService):
             self._log.warn(text, user=user.name, files=", ".join(unreadable))
 
     def _cannotStart(self, error: Exception) -> NoReturn:
+        self._surroundings.fail(str(error))
         if not all(log.isStandardError for log in self._settings.log.errorLog):
             self._log.error("{reason}", reason=str(error))
         if os.getpid() != self._pid:
@@ -200,8 +203,8 @@ class _TwistdService(MultiService):
 
     def _stopped(self, result: Any) -> Any:
         self._signals.restore()
-        if self._pidFile is not None and self._isBound:
-            self._pidFile.remove()
+        if self._isBound:
+            self._process.stopped()
         if self._generations.cut:
             endWith(CUT)
         return result
@@ -225,17 +228,21 @@ def makeService(options: Options) -> IService:
     from twisted.internet import reactor
 
     logs = ErrorLogs()
+    surroundings = None
     try:
+        surroundings = Surroundings.of(os.environ)
         text = read(options["config"])
         settings = parse(text, options["config"])
         observer = ProcessLog(logs.observerFor(settings.log.errorLog, settings.file, "mailgate"))
         generations: Generations | Master
         if settings.workers.count == 1:
-            generations = Generations(settings, reactor, logs, observer)
+            generations = Generations(settings, reactor, logs, observer, sockets=surroundings.sockets)
         else:
-            generations = Master(settings, text, reactor, logs, observer)
+            generations = Master(settings, text, reactor, logs, observer, surroundings.sockets)
     except ConfigurationError as error:
+        if surroundings is not None:
+            surroundings.fail(str(error))
         _giveUp(error, BAD_CONFIGURATION)
-    service = _TwistdService(generations, observer, reactor)
+    service = _TwistdService(generations, observer, reactor, surroundings)
     service.setOpenFiles()
     return service

@@ -20,7 +20,7 @@ LAYERS = (
     "_version clienthello directives login names httpresponse httpheaders openssl poller timers pipes shares"
     " distinguishedname verifyerrors sandbox.message sandbox.certificate",
     # where events may go
-    "syslog",
+    "syslog notify activation",
     # the package itself, and what only needs one of those
     "mailgate listen journal privileges pidfile dialogue sasl authdialect passwords tlsengine httpagent proxyprotocol"
     " tlsfiles clientcertificate ticketring resolver sandbox.settings sandbox.search sandbox.structure",
@@ -50,14 +50,17 @@ LAYERS = (
     # the ini file
     "config",
     # what runs: in one process, or in several
-    "service watching signals exitstatus",
-    "generations supervision",
-    "master",
+    "service watching exitstatus supervision",
+    "generations master upgrade",
+    # what is asked of the process, by whom, and what it is to those around it
+    "operation",
+    "signals commandsocket",
+    "process",
     "tap",
     "worker",
     "zygote",
-    # nginx.conf into an ini file
-    "nginxconf nginxvalues",
+    # nginx.conf into an ini file; what is asked of a gateway that runs
+    "nginxconf nginxvalues commands",
     "nginxmapping",
     "nginximport",
     "console",

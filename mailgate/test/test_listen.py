@@ -131,6 +131,31 @@ class ListenSettingsTests(SynchronousTestCase):
         for address in ("143", "127.0.0.1:143"):
             self.assertIn("ipv6only= is for IPv6", self.refusal(f"{address} ipv6only=on"))
 
+    def test_systemd(self) -> None:
+        """C{systemd:NAME} is a name of sockets that systemd passes; what is said of connections holds for them."""
+        (address,) = self.parse("systemd:imap-2 ssl proxy_protocol backlog=7")
+        self.assertEqual((str(address), address.host, address.port), ("systemd:imap-2", "systemd:imap-2", 0))
+        self.assertTrue(address.isPassed and address.ssl and address.proxyProtocol)
+        self.assertIsNone(address.wildcard)
+        self.assertFalse(self.parse("unix:/run/imap")[0].isPassed)
+
+    def test_invalidSystemd(self) -> None:
+        """A name that systemd would not give is refused."""
+        for value in ("systemd:", "systemd:a:b", "systemd:\u00e4", f"systemd:{'x' * 256}"):
+            self.assertIn("must be systemd:NAME", self.refusal(value))
+
+    def test_systemdBinds(self) -> None:
+        """Options of the socket are the unit's business, and the refusal says what they are called there."""
+        for parameter, option in (
+            ("rcvbuf=64k", "ReceiveBuffer="),
+            ("sndbuf=64k", "SendBuffer="),
+            ("ipv6only=off", "BindIPv6Only="),
+            ("so_keepalive=on", "KeepAlive="),
+            ("multipath", "SocketProtocol=mptcp"),
+        ):
+            refusal = self.refusal(f"systemd:imap {parameter}")
+            self.assertIn(f"{parameter}: is for the socket unit to say, by {option}", refusal)
+
     def refusal(self, value: str) -> str:
         """Why C{value} is refused."""
         return str(self.assertRaises(ValueError, self.parse, value))

@@ -153,3 +153,79 @@ class ListeningSocketsTests(SynchronousTestCase):
         self.assertEqual(second.descriptors(), {})
         with socket.socket(socket.AF_UNIX) as client:
             client.connect(self.path)
+
+
+class PassedSocketsTests(SynchronousTestCase):
+    """L{ListeningSockets} that systemd has passed."""
+
+    def passed(self, *names: str) -> ListeningSockets:
+        """Sockets of those names, bound as systemd would."""
+        descriptors = {}
+        for name in names:
+            with socket.create_server(("127.0.0.1", 0)) as bound:
+                descriptors[name] = os.dup(bound.fileno())
+        sockets = ListeningSockets.adopted(descriptors)
+        self.addCleanup(sockets.disown)
+        return sockets
+
+    def test_found(self) -> None:
+        """Each that has the name is found, in their order, and no other."""
+        sockets = self.passed("systemd:imap", "systemd:imap:1", "systemd:imaps")
+        settings = settingsOf("systemd:imap")
+        (address,) = settings.servers[0].listen
+        opened = sockets.opened(settings)
+        descriptors = sockets.descriptors()
+        numbers = [each.fileno() for each in opened.findAll(address)]
+        self.assertEqual(numbers, [descriptors["systemd:imap"], descriptors["systemd:imap:1"]])
+        self.assertEqual(opened.find(address), opened.findAll(address)[0])
+
+    def test_stay(self) -> None:
+        """They stay whatever the configuration says: nobody could give them back."""
+        sockets = self.passed("systemd:imap", "systemd:imaps")
+        port = freePort()
+        opened = sockets.opened(settingsOf(f"127.0.0.1:{port}"))
+        before = sockets.descriptors()
+        sockets.close(but=opened)
+        again = opened.opened(settingsOf("systemd:imaps"))
+        opened.close(but=again)
+        self.assertEqual(again.descriptors(), before)
+
+    def test_missing(self) -> None:
+        """A name that was not passed is refused, and the message says which were."""
+        for sockets, names in (
+            (ListeningSockets(), "none"),
+            (self.passed("systemd:pop3", "systemd:imaps", "systemd:imaps:1"), "pop3, imaps"),
+        ):
+            error = self.assertRaises(ListenError, sockets.opened, settingsOf("systemd:imap"))
+            reason = f"systemd has passed no socket of this name; it has passed {names}"
+            self.assertEqual(str(error), f"gateway.ini: [server imap] listen = systemd:imap: {reason}")
+
+    def test_noListener(self) -> None:
+        """What does not listen cannot be used."""
+        for kind in (socket.SOCK_DGRAM, socket.SOCK_STREAM):
+            sockets = ListeningSockets({"systemd:imap": socket.socket(socket.AF_INET, kind)})
+            self.addCleanup(sockets.disown)
+            error = self.assertRaises(ListenError, sockets.opened, settingsOf("systemd:imap"))
+            self.assertIn("no listening stream socket", str(error))
+
+    def test_file(self) -> None:
+        """The file of a unix socket is systemd's."""
+        folder = newFolder("sockets")
+        path = os.path.join(folder, "imap.sock")
+        self.addCleanup(os.rmdir, folder)
+        self.addCleanup(os.unlink, path)
+        bound = socket.socket(socket.AF_UNIX)
+        bound.bind(path)
+        bound.listen()
+        ListeningSockets({"systemd:imap": bound}).close()
+        self.assertTrue(os.path.exists(path))
+
+    def test_keepsFiles(self) -> None:
+        """So is one that another process has besides, until this one is told that it is the last."""
+        folder = newFolder("sockets")
+        self.addCleanup(os.rmdir, folder)
+        path = os.path.join(folder, "imap.sock")
+        for keepsFiles in (True, False):
+            sockets = ListeningSockets({}, keepsFiles).opened(settingsOf(f"unix:{path}"))
+            sockets.close()
+            self.assertEqual(os.path.exists(path), keepsFiles)

@@ -41,9 +41,9 @@ class GatewayProcess:
     def __init__(self, folder: str, ini: str, ports: Sequence[int], command: Sequence[str] = FOREGROUND) -> None:
         self.folder = folder
         self._stopped = False
-        self._configuration = os.path.join(folder, "gateway.ini")
+        self.configuration = os.path.join(folder, "gateway.ini")
         self.configure(ini)
-        arguments = [*command, "mailgate", "--config", self._configuration]
+        arguments = [*command, "mailgate", "--config", self.configuration]
         self._daemon = Daemon(arguments, os.path.join(folder, "output"), environment())
         try:
             self._daemon.ready(*ports)
@@ -53,10 +53,10 @@ class GatewayProcess:
     def configure(self, ini: str) -> None:
         """Write another configuration, of which it does not know yet."""
         # It may be read at any moment: it is never half of one.
-        new = f"{self._configuration}.new"
+        new = f"{self.configuration}.new"
         with open(new, "w") as file:
             file.write(withTransports(ini))
-        os.replace(new, self._configuration)
+        os.replace(new, self.configuration)
 
     def log(self) -> str:
         """What it has logged, and after that whatever else it has said."""
@@ -110,3 +110,8 @@ class GatewayProcess:
         log = self.log()
         if status not in (0, CUT) or "Server Shut Down." not in log or "Traceback" in log:
             raise AssertionError(f"the gateway ended with status {status}:\n{log}")
+
+    def forget(self) -> None:
+        """End it, if it is there, however it takes it."""
+        if self._daemon.end() is not None:
+            self._stopped = True

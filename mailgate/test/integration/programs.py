@@ -53,6 +53,7 @@ PROGRAMS = {
     "mbsync": Program("mbsync", "isync"),
     "nginx": Program("nginx", "nginx"),
     "nginx-mail": Program("ngx_mail_module.so", "libnginx-mod-mail", isModule=True),
+    "systemd-analyze": Program("systemd-analyze", "systemd"),
 }
 
 

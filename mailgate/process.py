@@ -1,0 +1,176 @@
+# -*- test-case-name: mailgate.test.integration.test_upgrade -*-
+"""
+What the process is to those around it: to systemd, to the process that was here before and the one that comes after,
+and to whoever looks for it by its pid file.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import MutableMapping
+from typing import Any
+
+from attrs import frozen
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from mailgate.activation import passedSockets
+from mailgate.commandsocket import CommandSocket
+from mailgate.config import GatewaySettings
+from mailgate.directives import ConfigurationError, Problem
+from mailgate.listensockets import ListeningSockets
+from mailgate.notify import Notifier, NotifySettings
+from mailgate.operation import Operation
+from mailgate.pidfile import PIDFile
+from mailgate.upgrade import Command, Inheritance, Successor, UpgradeError
+
+__all__ = ["Process", "Surroundings"]
+
+
+@frozen
+class Surroundings:
+    """How the process was started, by whom, and the C{sockets} that it was given."""
+
+    command: Command
+    notify: NotifySettings
+    inheritance: Inheritance | None
+    sockets: ListeningSockets
+
+    @classmethod
+    def of(cls, environ: MutableMapping[str, str]) -> Surroundings:
+        """
+        What C{environ} tells of it, and no longer does then. To be asked before the process goes into the background.
+
+        @raise ConfigurationError: it makes no sense.
+        """
+        notify = NotifySettings.of(environ, os.getpid())
+        try:
+            passed = ListeningSockets.adopted(passedSockets(environ))
+            inheritance = Inheritance.of(environ)
+        except OSError as error:
+            raise ConfigurationError([Problem("systemd", f"has passed what is no socket: {error}")]) from None
+        except UpgradeError as error:
+            raise ConfigurationError([Problem("upgrade", str(error))]) from None
+        sockets = passed if inheritance is None else inheritance.sockets
+        return cls(Command.ofThisProcess(environ), notify, inheritance, sockets)
+
+    def fail(self, reason: str) -> None:
+        """The gateway does not come up."""
+        if self.inheritance is not None:
+            self.inheritance.fail(reason)
+
+
+class Process:
+    """The process in which C{generations} serve, with what it says of itself. C{operation} is for signals."""
+
+    _log = Logger("mailgate")
+
+    def __init__(
+        self,
+        surroundings: Surroundings,
+        settings: GatewaySettings,
+        generations: Any,
+        reactor: Any,
+    ) -> None:
+        self._surroundings = surroundings
+        self._settings = settings
+        self._generations = generations
+        self._reactor = reactor
+        self._notifier = Notifier(surroundings.notify, reactor)
+        self.operation = Operation(generations, reactor, self._notifier, self._startSuccessor, self._settle)
+        self._inheritance = surroundings.inheritance
+        self._pidFile: PIDFile | None = None
+        self._commands: CommandSocket | None = None
+        if settings.pid.path is not None:
+            inherited = None if self._inheritance is None else self._inheritance.commands
+            self._pidFile = PIDFile(settings.pid.path, settings.file)
+            self._commands = CommandSocket(settings.pid.path, settings.file, inherited)
+        self._serves = False
+        self._hasStopped = False
+
+    def bound(self) -> None:
+        """
+        The ports are bound: it can be found.
+
+        @raise ConfigurationError: its pid file, or the socket beside it, cannot be made.
+        """
+        if self._commands is not None and self._pidFile is not None:
+            # First: it notices another process that has the same.
+            self._commands.open()
+            try:
+                self._pidFile.write()
+            except ConfigurationError:
+                self._commands.close()
+                raise
+
+    def running(self) -> None:
+        """The reactor runs."""
+        if self._hasStopped:
+            return
+        self._generations.whenReady().addCallbacks(self._ready, self._neverReady)
+
+    def _ready(self, _: object) -> None:
+        if self._inheritance is None:
+            self._serve()
+        else:
+            self._inheritance.report(self._reactor, self._settled)
+
+    def _neverReady(self, failure: Failure) -> None:
+        self._surroundings.fail(str(failure.value))
+
+    def _settled(self, goOn: bool) -> None:
+        """The process before has heard that this one is ready."""
+        assert self._inheritance is not None
+        if goOn:
+            self._inheritance.take(self._generations.sockets)
+            self._serve()
+        else:
+            self._log.error("the process before has ended the upgrade")
+            self.operation.stop()
+
+    def _serve(self) -> None:
+        self._serves = True
+        self.operation.begun()
+        if self._commands is not None:
+            self._commands.start(self.operation, self._reactor)
+
+    def stopped(self) -> None:
+        """Everything has ended."""
+        self._hasStopped = True
+        self._notifier.close()
+        if self._pidFile is not None:
+            self._pidFile.remove()
+        if self._commands is not None:
+            if self._serves or self._inheritance is None:
+                self._commands.close()
+            else:
+                self._commands.leave()
+
+    # The one that comes after.
+
+    def _startSuccessor(self) -> tuple[Successor, Deferred[int]]:
+        if not self._serves:
+            raise UpgradeError("it has hardly come up itself")
+        if self._settings.sandbox is not None:
+            raise UpgradeError("[sandbox] takes a restart")
+        try:
+            if self._pidFile is not None:
+                self._pidFile.stepAside()
+        except OSError as error:
+            assert self._pidFile is not None
+            raise UpgradeError(f"{self._pidFile.path} cannot be renamed: {error.strerror}") from None
+        commands = None if self._commands is None else self._commands.socket
+        successor = Successor(self._surroundings.command, self._surroundings.notify.environ(), self._reactor)
+        try:
+            return successor, successor.start(self._generations.sockets, commands)
+        except OSError as error:
+            self._settle(False)
+            raise UpgradeError(f"no process can be started: {error.strerror}") from None
+
+    def _settle(self, ready: bool) -> None:
+        if ready:
+            if self._commands is not None:
+                self._commands.leave()
+        elif self._pidFile is not None:
+            self._pidFile.stepBack()

@@ -1,0 +1,229 @@
+# -*- test-case-name: mailgate.test.integration.test_commands -*-
+"""
+C{mailgate reload}, C{drain}, C{stop} and C{upgrade}, before a gateway that runs.
+"""
+
+from __future__ import annotations
+
+import codecs
+import contextlib
+import io
+import json
+import os
+import signal
+import socket
+import stat
+import subprocess
+import sys
+import threading
+
+from twisted.trial.unittest import SkipTest
+
+from mailgate.commands import NOT_PERMITTED, REFUSED, UNAVAILABLE
+from mailgate.console import main
+from mailgate.exitstatus import CUT
+from mailgate.tap import BAD_CONFIGURATION
+from mailgate.test.integration.clients import PATIENCE
+from mailgate.test.integration.daemon import waitUntil
+from mailgate.test.integration.gateway import environment
+from mailgate.test.integration.test_upgrade import WORKERS, UpgradeTestCase
+from mailgate.test.integration.test_workers import runs
+
+MAILGATE = [sys.executable, "-c", "import sys; from mailgate.console import main; sys.exit(main())"]
+
+
+class CommandsTestCase(UpgradeTestCase):
+    """The command, and what it says."""
+
+    def command(self, name: str, *options: str) -> tuple[int, str, str]:
+        """Run it to its end; gives its exit status, standard output and error."""
+        arguments = [*MAILGATE, name, "--config", os.path.join(self.folder, "gateway.ini"), *options]
+        ended = subprocess.run(arguments, env=environment(), capture_output=True, text=True, timeout=90)
+        return ended.returncode, ended.stdout, ended.stderr
+
+
+class CommandsTests(CommandsTestCase):
+    """Each command."""
+
+    def test_reload(self):
+        """The new configuration is in force when the command returns."""
+        self.start()
+        self.gateway.configure(self.ini(mail="imap_capabilities = IMAP4rev1 LATER"))
+        status, said, errors = self.command("reload")
+        self.assertEqual((status, said, errors), (0, f"process {self.running()} has reloaded its configuration\n", ""))
+        client = self.client("imap")
+        client.send(b"c CAPABILITY\r\n")
+        self.assertIn(b"LATER", client.line())
+        self.assertNoTraceback()
+
+    def test_badConfiguration(self):
+        """A bad one is told of by the command, fault by fault, and the gateway is not even asked."""
+        self.start()
+        self.gateway.configure(self.ini(mail="timeout = soon\nserver_nam = x"))
+        status, said, errors = self.command("reload")
+        self.assertEqual((status, said), (BAD_CONFIGURATION, ""))
+        self.assertIn("[mail] timeout = soon: must be a time", errors)
+        self.assertIn("[mail] server_nam: is no known option", errors)
+        self.assertNotIn("asked to reload", self.gateway.log())
+
+    def test_refused(self):
+        """What only the gateway finds out is its answer: an address that is taken, say."""
+        self.start()
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            address = f"127.0.0.1:{taken.getsockname()[1]}"
+            self.gateway.configure(self.ini(more=f"[server more]\nprotocol = imap\nlisten = {address}\n"))
+            status, said, errors = self.command("reload")
+        self.assertEqual((status, said), (REFUSED, ""))
+        self.assertIn(f"listen = {address}: cannot be bound: Address already in use", errors)
+        self.assertServes(self.loggedIn("imap"))
+
+    def test_stop(self):
+        """The command returns when the gateway has ended, and says how many sessions were cut for it."""
+        gateway = self.start()
+        self.loggedIn("imap")
+        self.loggedIn("pop3", "implicit")
+        pid = self.running()
+        status, said, errors = self.command("stop")
+        self.assertEqual(status, CUT)
+        self.assertEqual((said, errors), (f"process {pid} has ended; 2 proxied session(s) were cut\n", ""))
+        self.assertEqual(gateway.status(5), CUT)
+        self.assertFalse(os.path.exists(self.pidFile) or os.path.exists(f"{self.pidFile}.sock"))
+
+    def test_drain(self):
+        """It waits for those who are logged in, and with C{--timeout} no longer than that."""
+        gateway = self.start()
+        client = self.loggedIn("imap")
+        status, _, errors = self.command("drain", "--timeout", "1s")
+        self.assertEqual((status, errors), (REFUSED, "no answer in time; it may yet come to be done\n"))
+
+        def leave() -> None:
+            self.told("asked to drain", 2)
+            self.leave(client)
+
+        leaving = threading.Thread(target=leave)
+        leaving.start()
+        self.addCleanup(leaving.join)
+        pid = self.running()
+        status, said, _ = self.command("drain")
+        self.assertEqual((status, said), (0, f"process {pid} has ended; no proxied session was cut\n"))
+        self.assertEqual(gateway.status(5), 0)
+
+    def test_upgrade(self):
+        """It names the process that has taken over, which is the one that is asked from then on."""
+        gateway = self.start()
+        client = self.loggedIn("imap")
+        before = self.running()
+        status, said, _ = self.command("upgrade")
+        after = self.running()
+        told = f"process {after} has taken over from process {before}, whose sessions go on until they end\n"
+        self.assertEqual((status, said), (0, told))
+        self.assertServes(client)
+        waitUntil(lambda: self.command("reload")[1].startswith(f"process {after} "), "the new one answers")
+        self.leave(client)
+        self.assertEqual(gateway.status(), 0)
+        # The old one has left what is the new one's.
+        self.assertTrue(self.command("stop")[1].startswith(f"process {after} has ended"))
+        self.assertFalse(runs(after))
+
+    def test_failedUpgrade(self):
+        """An upgrade that fails says why."""
+        self.start()
+        self.gateway.configure(self.ini(mail="timeout = soon"))
+        status, said, errors = self.command("upgrade")
+        self.assertEqual((status, said), (REFUSED, ""))
+        self.assertIn("the upgrade has failed, and nothing changes: ", errors)
+        self.assertIn("timeout = soon", errors)
+        # What has a bad configuration can be stopped all the same.
+        self.assertEqual(self.command("stop")[0], 0)
+
+
+class WorkersCommandsTests(CommandsTests):
+    """The same with several workers."""
+
+    processes = WORKERS
+
+
+class TroubleTests(CommandsTestCase):
+    """What can be wrong."""
+
+    def test_notRunning(self):
+        """Nobody runs, or somebody was killed and has left everything behind: the command says so, and hurts nobody."""
+        gateway = self.start()
+        gateway.signal(signal.SIGKILL)
+        gateway.status()
+        # It names a process that is certainly somebody else.
+        with open(self.pidFile, "w", encoding="ascii") as opened:
+            opened.write(f"{os.getpid()}\n")
+        for name in ("reload", "drain", "stop", "upgrade"):
+            told = f"no mailgate runs: nobody answers at {self.pidFile}.sock\n"
+            self.assertEqual(self.command(name), (UNAVAILABLE, "", told))
+        os.unlink(self.pidFile)
+        os.unlink(f"{self.pidFile}.sock")
+        self.assertEqual(self.command("stop")[0], UNAVAILABLE)
+
+    def test_leftBehind(self):
+        """What was left behind is no obstacle to the next."""
+        gateway = self.start()
+        gateway.signal(signal.SIGKILL)
+        gateway.status()
+        self.start()
+        self.assertEqual(self.command("stop")[0], 0)
+
+    def test_twice(self):
+        """A second gateway with the same pid file does not start, and the first one keeps it."""
+        self.start()
+        pid = self.running()
+        arguments = [*MAILGATE[:1], "-m", "twisted", "mailgate", "--config", os.path.join(self.folder, "gateway.ini")]
+        self.gateway.configure(super().ini().replace("127.0.0.1", "127.0.0.2"))
+        ended = subprocess.run(arguments, env=environment(), capture_output=True, text=True, timeout=60)
+        self.assertNotEqual(ended.returncode, 0)
+        self.assertIn("a mailgate with this pid is running", ended.stdout + ended.stderr)
+        self.assertEqual(self.running(), pid)
+
+    def test_noPID(self):
+        """Without C{pid} there is nothing to find it by, unless C{--pid} says it."""
+        self.start()
+        self.gateway.configure(self.ini().replace(f"pid = {self.pidFile}\n", ""))
+        status, _, errors = self.command("stop")
+        self.assertEqual(status, BAD_CONFIGURATION)
+        self.assertIn("[mailgate] pid: is not given, and so the gateway cannot be found: set it, or use --pid", errors)
+        self.assertEqual(self.command("stop", "--pid", self.pidFile)[0], 0)
+
+    def test_permissions(self):
+        """The socket is its owner's alone."""
+        self.start()
+        mode = os.stat(f"{self.pidFile}.sock").st_mode
+        self.assertTrue(stat.S_ISSOCK(mode))
+        self.assertEqual(stat.S_IMODE(mode), 0o600)
+
+    def test_nonsense(self):
+        """Who says something else is not answered, and the gateway goes on."""
+        self.start()
+        for nonsense in (b"destroy\n", b"x" * 1000 + b"\n", b"\xff\n", b"\n"):
+            with socket.socket(socket.AF_UNIX) as client:
+                client.settimeout(PATIENCE)
+                client.connect(f"{self.pidFile}.sock")
+                client.sendall(nonsense)
+                with client.makefile("rb") as answers:
+                    greeting, *more = answers
+                self.assertEqual(json.loads(greeting)["pid"], self.running())
+                self.assertEqual(more, [])
+        self.assertEqual(self.command("reload")[0], 0)
+        self.assertNoTraceback()
+
+    def test_notPermitted(self):
+        """Another user may not ask."""
+        if os.geteuid() != 0:
+            raise SkipTest("nobody but root can be another user")
+        self.start()
+        os.chmod(self.folder, 0o755)
+        errors = io.StringIO()
+        # This user may not even read the interpreter's own files.
+        codecs.lookup("utf-8-sig")
+        os.seteuid(65534)
+        try:
+            with contextlib.redirect_stderr(errors):
+                status = main(["stop", "--config", os.path.join(self.folder, "gateway.ini")])
+        finally:
+            os.seteuid(0)
+        self.assertEqual((status, errors.getvalue()), (NOT_PERMITTED, f"{self.pidFile}.sock: Permission denied\n"))

@@ -1,0 +1,344 @@
+# -*- test-case-name: mailgate.test.integration.test_upgrade -*-
+"""
+A gateway that is upgraded while it serves: another process takes over its sockets, and nobody is dropped.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+
+from mailgate.test.integration.clients import PATIENCE
+from mailgate.test.integration.daemon import accepts, freePort, ifKilled, waitUntil
+from mailgate.test.integration.gateway import FOREGROUND, TWISTD, GatewayProcess, environment
+from mailgate.test.integration.rawclient import RawClient
+from mailgate.test.integration.test_reload import ACCEPTED, PASSWORD, QUIT, TWIST, USER, ReloadTestCase
+from mailgate.test.integration.test_workers import Backend, runs
+from mailgate.test.integration.transports import withTransports
+
+WORKERS = "worker_processes = 2\n"
+
+
+class UpgradeTestCase(ReloadTestCase):
+    """A gateway with a pid file, before the sandbox's servers, which are in another one."""
+
+    processes = ""
+    """More for C{[mailgate]}: several workers, say."""
+
+    def setUp(self):
+        super().setUp()
+        self.addCleanup(Backend(self.sandbox).stop)
+        self.pidFile = os.path.join(self.folder, "gateway.pid")
+        # Called after everything that a test has added.
+        self.addCleanup(self.endAll)
+
+    def ini(self, process: str = "", mail: str = "", more: str = "") -> str:
+        whole = super().ini(f"pid = {self.pidFile}\n{self.processes}{process}", mail, more)
+        return whole.partition("[sandbox]")[0]
+
+    def start(self, ini: str = "", command=FOREGROUND) -> GatewayProcess:
+        """It is up and can be found; it is one that may be gone when the test ends."""
+        self.gateway = GatewayProcess(self.folder, ini or self.ini(), list(self.ports.values()), command)
+        self.addCleanup(self.gateway.forget)
+        self.reloads = 0
+        waitUntil(self.isUp, "the gateway can be asked")
+        return self.gateway
+
+    def isUp(self) -> bool:
+        """Whether it serves: with several workers its ports are open before that."""
+        return self.running() != 0 and (not self.processes or "forks of zygote" in self.gateway.log())
+
+    def running(self) -> int:
+        """The process that the pid file names."""
+        try:
+            with open(self.pidFile, encoding="ascii") as opened:
+                return int(opened.read() or 0)
+        except FileNotFoundError:
+            return 0
+
+    def endAll(self) -> None:
+        """End what the pid files name."""
+        for path in (self.pidFile, f"{self.pidFile}.oldbin"):
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError, ValueError):
+                with open(path, encoding="ascii") as opened:
+                    pid = int(opened.read())
+                os.kill(pid, signal.SIGTERM)
+                waitUntil(lambda pid=pid: not runs(pid), "the gateway ends")
+
+    def upgraded(self) -> int:
+        """Have it upgraded; gives the new process, once the old one has been told."""
+        before = self.running()
+        os.kill(before, signal.SIGUSR2)
+        self.hasChanged(before)
+        return self.running()
+
+    def hasChanged(self, before: int) -> None:
+        """Wait until another process than C{before} has taken over."""
+
+        def hasTakenOver() -> bool:
+            pid = self.running()
+            return pid not in (0, before) and f"process {pid} has taken over" in self.gateway.log()
+
+        waitUntil(hasTakenOver, "another process takes over", 60)
+        ifKilled("kill", str(self.running()))
+
+    def leave(self, client: RawClient) -> None:
+        client.send(QUIT[client.address.protocol])
+        client.rest()
+        client.close()
+
+
+class UpgradeTests(UpgradeTestCase):
+    """SIGUSR2."""
+
+    def test_nobodyIsDropped(self):
+        """Sessions go on in the old process until they end, newcomers are the new one's, and nobody is turned away."""
+        gateway = self.start()
+        first = self.running()
+        self.assertEqual(first, gateway.pid)
+        before = [self.client(*which) for which in self.ports]
+        after = [self.loggedIn(*which) for which in self.ports]
+        with self.steadyLogins() as done:
+            waitUntil(lambda: len(done) > 5, "logins go on")
+            second = self.upgraded()
+            sofar = len(done)
+            waitUntil(lambda: len(done) > sofar + 20, "logins go on")
+        self.assertTrue(runs(first) and runs(second))
+        with open(f"{self.pidFile}.oldbin", encoding="ascii") as opened:
+            self.assertEqual(int(opened.read()), first)
+        for client in before:
+            self.assertIn(client.login(USER, PASSWORD).split()[0], ACCEPTED)
+        for client in (*before, *after):
+            self.assertServes(client)
+        for client in (*before, *after):
+            self.leave(client)
+        self.assertEqual(gateway.status(), 0)
+        self.assertFalse(os.path.exists(f"{self.pidFile}.oldbin"))
+        self.assertEqual(self.running(), second)
+        self.assertServes(self.loggedIn("imap"))
+        self.assertNoTraceback()
+
+    def test_again(self):
+        """The new process is upgraded as the old one was."""
+        gateway = self.start()
+        pids = {self.running(), self.upgraded()}
+        self.assertEqual(gateway.status(), 0)
+        pids.add(self.upgraded())
+        self.assertEqual(len(pids), 3)
+        self.assertServes(self.loggedIn("imap", "implicit"))
+        self.assertNoTraceback()
+
+    def test_badConfiguration(self):
+        """A successor whose configuration is bad changes nothing, and the log says in one line what was wrong."""
+        self.start()
+        pid = self.running()
+        client = self.loggedIn("imap", "implicit")
+        self.gateway.configure(self.ini(mail="timeout = soon\nserver_nam = x"))
+        with self.steadyLogins():
+            os.kill(pid, signal.SIGUSR2)
+            self.told("the upgrade has failed, and nothing changes: ")
+        (line,) = [line for line in self.gateway.log().splitlines() if "the upgrade has failed" in line]
+        self.assertIn("[mail] server_nam: is no known option", line)
+        self.assertIn("[mail] timeout = soon: ", line)
+        self.assertEqual(self.running(), pid)
+        self.assertFalse(os.path.exists(f"{self.pidFile}.oldbin"))
+        self.assertServes(client)
+        # And it can be tried again.
+        self.gateway.configure(self.ini())
+        self.upgraded()
+        self.assertServes(client)
+        self.assertNoTraceback()
+
+    def test_notInstalled(self):
+        """One that cannot even be run changes nothing."""
+        self.start(command=[*TWISTD, "-n", "--pidfile=", "--reactor", "epoll"])
+        pid = self.running()
+        os.rename(self.gateway.configuration, f"{self.gateway.configuration}.away")
+        os.kill(pid, signal.SIGUSR2)
+        self.told("the upgrade has failed, and nothing changes: ")
+        self.assertIn("gateway.ini: cannot be read: No such file", self.gateway.log())
+        self.assertServes(self.loggedIn("pop3"))
+
+    def test_twoAtOnce(self):
+        """Of two signals the second is refused: one process takes over."""
+        self.start()
+        pid = self.running()
+        # Two of the same signal may be one, so that the first has to be on its way.
+        os.kill(pid, signal.SIGUSR2)
+        self.told("received SIGUSR2")
+        os.kill(pid, signal.SIGUSR2)
+        self.told("no upgrade is begun: another is under way")
+        self.hasChanged(pid)
+        self.assertEqual(self.gateway.status(), 0)
+        self.assertEqual(self.gateway.log().count("has taken over"), 1)
+        self.assertServes(self.loggedIn("smtp"))
+
+    def test_reloadMeanwhile(self):
+        """A reload that comes meanwhile is not lost: what it asks for is in force in the end."""
+        self.start()
+        pid = self.running()
+        os.kill(pid, signal.SIGUSR2)
+        self.told("received SIGUSR2")
+        self.gateway.configure(self.ini(mail="imap_capabilities = IMAP4rev1 LATER"))
+        os.kill(pid, signal.SIGHUP)
+        self.hasChanged(pid)
+        self.told("the configuration is reloaded")
+        client = self.client("imap")
+        client.send(b"c CAPABILITY\r\n")
+        self.assertIn(b"LATER", client.line())
+        self.assertNotEqual(self.running(), pid)
+
+    def test_reloadBeforeFailure(self):
+        """Neither is it where the upgrade fails."""
+        self.start()
+        pid = self.running()
+        self.gateway.configure(self.ini(mail="timeout = soon"))
+        os.kill(pid, signal.SIGUSR2)
+        self.told("received SIGUSR2")
+        os.kill(pid, signal.SIGHUP)
+        self.told("the configuration is not reloaded")
+        self.told("the upgrade has failed, and nothing changes")
+        self.assertEqual(self.running(), pid)
+        self.assertServes(self.loggedIn("imap"))
+
+    def test_stopMeanwhile(self):
+        """Whoever stops it meanwhile stops both."""
+        gateway = self.start()
+        os.kill(self.running(), signal.SIGUSR2)
+        self.told("received SIGUSR2")
+        os.kill(gateway.pid, signal.SIGTERM)
+        self.assertEqual(gateway.status(), 0)
+        waitUntil(lambda: not any(map(accepts, self.ports.values())), "nobody listens any more")
+        waitUntil(lambda: self.running() == 0 or not runs(self.running()), "nobody is left")
+        self.assertNoTraceback()
+
+    def test_killed(self):
+        """One that is killed after it has been succeeded leaves everything to the new one."""
+        gateway = self.start()
+        kept = self.loggedIn("imap")
+        second = self.upgraded()
+        os.kill(gateway.pid, signal.SIGKILL)
+        self.assertEqual(gateway.status(), -signal.SIGKILL)
+        self.assertTrue(kept.ended())
+        self.assertTrue(runs(second))
+        self.assertServes(self.loggedIn("imap"))
+
+    def test_addresses(self):
+        """The new process binds what its configuration has besides, and closes what it has no more, files included."""
+        kept, gone = (os.path.join(self.folder, name) for name in ("kept.sock", "gone.sock"))
+        more = "[server more]\nprotocol = imap\nlisten =\n    unix:{}\n    127.0.0.1:{}\n"
+        gonePort, newPort = freePort(), freePort()
+        self.start(self.ini(more=more.format(kept, gonePort) + f"    unix:{gone}\n"))
+        before = os.stat(kept).st_ino
+        self.gateway.configure(self.ini(more=more.format(kept, newPort)))
+        with self.steadyLogins():
+            self.upgraded()
+        self.assertEqual(self.gateway.status(), 0)
+        self.assertEqual(os.stat(kept).st_ino, before)
+        with socket.socket(socket.AF_UNIX) as client:
+            client.settimeout(PATIENCE)
+            client.connect(kept)
+            self.assertTrue(client.recv(1000).startswith(b"* OK"))
+        self.assertTrue(accepts(newPort))
+        waitUntil(lambda: not os.path.exists(gone) and not accepts(gonePort), "what is gone is closed")
+
+    def test_taken(self):
+        """What the new configuration wants and cannot be bound ends the upgrade; files of unix sockets stay."""
+        kept = os.path.join(self.folder, "kept.sock")
+        more = f"[server more]\nprotocol = imap\nlisten =\n    unix:{kept}\n"
+        self.start(self.ini(more=more))
+        pid = self.running()
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            self.gateway.configure(self.ini(more=f"{more}    127.0.0.1:{taken.getsockname()[1]}\n"))
+            os.kill(pid, signal.SIGUSR2)
+            self.told("the upgrade has failed, and nothing changes")
+        self.assertIn("cannot be bound: Address already in use", self.gateway.log())
+        self.assertTrue(os.path.exists(kept))
+        self.assertServes(self.loggedIn("imap"))
+        self.assertEqual(self.running(), pid)
+
+    def test_twist(self):
+        """It is the same under C{twist}."""
+        self.start(command=TWIST)
+        client = self.loggedIn("imap")
+        self.upgraded()
+        self.assertServes(client)
+        self.assertServes(self.loggedIn("imap"))
+
+    def test_module(self):
+        """And under C{python -m twisted}."""
+        self.start(command=[sys.executable, "-m", "twisted"])
+        client = self.loggedIn("imap")
+        self.upgraded()
+        self.assertServes(client)
+        self.assertServes(self.loggedIn("imap"))
+
+    def test_background(self):
+        """In the background as well, from whatever folder; twistd's own pid file would be in the way."""
+        with open(os.path.join(self.folder, "gateway.ini"), "w", encoding="utf-8") as opened:
+            opened.write(withTransports(self.ini()))
+        command = [*TWISTD, "--pidfile=", "--rundir", "/", "mailgate", "--config", "gateway.ini"]
+        subprocess.run(command, cwd=self.folder, env=environment(), check=True, timeout=60, stdin=subprocess.DEVNULL)
+        self.gateway = BackgroundGateway(self.folder)
+        waitUntil(self.isUp, "the gateway is up")
+        client = self.loggedIn("imap")
+        pid = self.running()
+        ifKilled("kill", str(pid))
+        waitUntil(lambda: os.path.exists(f"{self.pidFile}.sock"), "the gateway can be asked")
+        self.upgraded()
+        self.assertServes(client)
+        self.assertServes(self.loggedIn("imap"))
+        self.leave(client)
+        waitUntil(lambda: not runs(pid), "the old one ends")
+        self.assertNoTraceback()
+
+    def test_ownPIDFile(self):
+        """twistd's own pid file keeps the new process from coming up, and nothing changes."""
+        self.start(command=[*TWISTD, "-n", f"--pidfile={self.folder}/twistd.pid"])
+        pid = self.running()
+        os.kill(pid, signal.SIGUSR2)
+        self.told("the upgrade has failed, and nothing changes: the new process exited with status 1")
+        self.assertEqual(self.running(), pid)
+        self.assertServes(self.loggedIn("imap"))
+
+    def test_leftover(self):
+        """A pid file in whose folder nothing can be renamed refuses an upgrade, in one line."""
+        self.start()
+        pid = self.running()
+        os.rename(self.pidFile, f"{self.pidFile}.away")
+        os.kill(pid, signal.SIGUSR2)
+        self.told(f"no upgrade is begun: {self.pidFile} cannot be renamed: No such file or directory")
+        os.rename(f"{self.pidFile}.away", self.pidFile)
+        self.assertServes(self.loggedIn("imap"))
+
+
+class WorkersUpgradeTests(UpgradeTests):
+    """The same with several workers."""
+
+    processes = WORKERS
+
+    def test_killed(self):
+        """A master that is killed after it has been succeeded takes nobody along."""
+        gateway = self.start()
+        kept = self.loggedIn("imap")
+        second = self.upgraded()
+        os.kill(gateway.pid, signal.SIGKILL)
+        self.assertEqual(gateway.status(), -signal.SIGKILL)
+        self.assertServes(kept)
+        self.assertTrue(runs(second))
+        self.assertServes(self.loggedIn("imap"))
+
+
+class BackgroundGateway:
+    """One that has gone into the background: all that is left of it is its log."""
+
+    def __init__(self, folder: str) -> None:
+        self._log = os.path.join(folder, "gateway.log")
+
+    def log(self) -> str:
+        with open(self._log, encoding="utf-8", errors="backslashreplace") as opened:
+            return opened.read()
