@@ -17,7 +17,7 @@ import mailgate
 
 LAYERS = (
     # what imports nothing: the release, the words of a login, the grammar of values, of HTTP and of mail
-    "_version directives login names httpresponse httpheaders openssl poller timers pipes"
+    "_version directives login names httpresponse httpheaders openssl poller timers pipes descriptors"
     " distinguishedname verifyerrors sandbox.message sandbox.certificate",
     # where events may go
     "syslog",
