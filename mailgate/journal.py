@@ -47,7 +47,6 @@ __all__ = [
     "Journal",
     "LogSettings",
     "ServerLogSettings",
-    "errorLogObserver",
     "leastLevel",
     "printable",
 ]
@@ -250,12 +249,3 @@ class ErrorLogs:
             stream = open(log.file, "a", encoding="utf-8", errors="backslashreplace")  # noqa: SIM115
             self._files[log.file] = FileLogObserver(stream, _formatLine)
         return self._files[log.file]
-
-
-def errorLogObserver(logs: Sequence[ErrorLog], stderr: IO[str] | None = None) -> ILogObserver:
-    """
-    As L{ErrorLogs.observer}, for whoever has no others to share them with.
-
-    @raise OSError: a file cannot be opened.
-    """
-    return ErrorLogs(stderr).observer(logs)
