@@ -260,6 +260,8 @@ class _Reading:
         known = knownDirectives(level)
         for option, text in options.items():
             self._option(section, known, option, text.strip())
+        if section.values.get("ssl") and section.values.get("starttls", "off") != "off":
+            self._problem(name, "starttls", "conflicts with ssl = on, by which TLS is spoken from the first byte")
         return section
 
     def _option(self, section: _Section, known: Mapping[str, Directive], option: str, text: str) -> None:

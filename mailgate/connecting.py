@@ -24,8 +24,9 @@ from twisted.internet.interfaces import IAddress, IConnector, IDelayedCall, IStr
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from mailgate.descriptors import addressOf, ask
 from mailgate.poller import READABLE, WRITABLE
-from mailgate.transport import StreamTransport, addressOf, ask
+from mailgate.transport import StreamTransport
 
 if TYPE_CHECKING:
     from mailgate.leanreactor import LeanReactor

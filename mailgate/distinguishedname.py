@@ -40,6 +40,8 @@ _UTF8, _BMP, _UNIVERSAL = 12, 30, 28
 _ONE_BYTE = (18, 19, 20, 22, 23, 24, 26)
 _WIDTHS = {_BMP: 2, _UNIVERSAL: 4}
 _VERSION = 0xA0
+_LONGEST_NUMBER = 586
+"""Bytes of one number in a type: OpenSSL's bound, as what it takes to print one grows with their square."""
 
 
 @frozen
@@ -137,12 +139,14 @@ def _attribute(content: bytes) -> _Attribute:
 
 
 def _dotted(oid: bytes) -> str:
-    numbers, number = [], 0
+    numbers, number, length = [], 0, 0
     for octet in oid:
-        number = number << 7 | octet & 0x7F
+        number, length = number << 7 | octet & 0x7F, length + 1
+        if length > _LONGEST_NUMBER:
+            raise ValueError("has a type that no certificate has")
         if octet < 0x80:
             numbers.append(number)
-            number = 0
+            number = length = 0
     if not numbers:
         raise ValueError("has an attribute without a type")
     top = min(numbers[0] // 40, 2)

@@ -51,7 +51,6 @@ __all__ = [
     "LogSettings",
     "ProcessLog",
     "ServerLogSettings",
-    "errorLogObserver",
     "leastLevel",
     "printable",
 ]
@@ -330,12 +329,3 @@ class ProcessLog:
     def __call__(self, event: LogEvent) -> None:
         self.called = True
         self._observer(event)
-
-
-def errorLogObserver(logs: Sequence[ErrorLog], stderr: IO[str] | None = None) -> ILogObserver:
-    """
-    As L{ErrorLogs.observer}, for whoever has no others to share them with.
-
-    @raise OSError: a file cannot be opened.
-    """
-    return ErrorLogs(stderr).observer(logs)

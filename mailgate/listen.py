@@ -40,10 +40,24 @@ _MOST_PROBES = 127
 _KEEPALIVE = ("TCP_KEEPIDLE", "TCP_KEEPINTVL", "TCP_KEEPCNT")
 
 
+_MOST = 2**31 - 1
+"""The system's C{int}."""
+
+
 def _backlog(value: str) -> dict[str, Any]:
-    if not number(value, ""):
+    backlog = number(value, "")
+    if not backlog:
         raise ValueError("must not be 0")
-    return {"backlog": number(value, "")}
+    if backlog > _MOST:
+        raise ValueError(f"must be at most {_MOST}")
+    return {"backlog": backlog}
+
+
+def _buffer(value: str) -> int:
+    octets = size(value, "")
+    if octets > _MOST:
+        raise ValueError("must be at most 2047m")
+    return octets
 
 
 def _keepalive(value: str) -> dict[str, Any]:
@@ -72,8 +86,8 @@ _FLAGS = {
 }
 _VALUES: dict[str, Callable[[str], dict[str, Any]]] = {
     "backlog": _backlog,
-    "rcvbuf": lambda value: {"receiveBuffer": size(value, "")},
-    "sndbuf": lambda value: {"sendBuffer": size(value, "")},
+    "rcvbuf": lambda value: {"receiveBuffer": _buffer(value)},
+    "sndbuf": lambda value: {"sendBuffer": _buffer(value)},
     "ipv6only": lambda value: {"ipv6only": flag(value, "")},
     "so_keepalive": _keepalive,
 }
@@ -98,8 +112,6 @@ def _listen(value: str, folder: str) -> tuple[ListenAddress, ...]:
                 _leaveToUnit(parameters)
             places = [place for single in _singlePorts(address) for place in _places(single)]
             ofConnections = {name: options.pop(name) for name in ("ssl", "proxyProtocol") if name in options}
-            if "ipv6only" in options and not all(":" in host for host, _ in places if not host.startswith("unix:")):
-                raise ValueError("ipv6only= is for IPv6 addresses")
         except ValueError as error:
             raise ValueError(f'"{item}": {error}') from None
         sockets = SocketOptions(**options)
@@ -154,7 +166,10 @@ def _places(address: str) -> list[tuple[str, int]]:
     if address.startswith("*:"):
         return [("0.0.0.0", hostPort(f"0.0.0.0{address[1:]}")[1])]
     host, port = hostPort(address)
-    if host.startswith("unix:") or isIPAddress(host) or isIPv6Address(host):
+    if isIPv6Address(host):
+        # As the system tells it, by which connections are told apart.
+        return [(socket.inet_ntop(socket.AF_INET6, socket.inet_pton(socket.AF_INET6, host)), port)]
+    if host.startswith("unix:") or isIPAddress(host):
         return [(host, port)]
     try:
         resolved = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)

@@ -18,9 +18,10 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from mailgate.descriptors import addressOf
 from mailgate.poller import READABLE, Poller
 from mailgate.shares import PAUSE
-from mailgate.transport import StreamTransport, addressOf
+from mailgate.transport import StreamTransport
 
 __all__ = ["LeanPort"]
 

@@ -17,11 +17,12 @@ from OpenSSL import SSL
 from twisted.internet.error import ConnectionLost
 from twisted.python.failure import Failure
 
+from mailgate.descriptors import ask, reset
 from mailgate.pipes import Pipe
 from mailgate.poller import READABLE, WRITABLE
 from mailgate.session import Outcome
 from mailgate.tlsengine import PeerClosed, TLSEngine
-from mailgate.transport import StreamTransport, ask, reset
+from mailgate.transport import StreamTransport
 
 if TYPE_CHECKING:
     from mailgate.streamrelay import StreamRelay

@@ -11,13 +11,11 @@ from __future__ import annotations
 import errno
 import os
 import socket
-import struct
 from collections import deque
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import Any
 
-from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.error import ConnectionAborted, ConnectionDone, ConnectionLost
 from twisted.internet.interfaces import (
     IAddress,
@@ -31,47 +29,18 @@ from twisted.internet.interfaces import (
 from twisted.python.failure import Failure
 from zope.interface import directlyProvides, implementer
 
+from mailgate.descriptors import addressOf, ask, reset
 from mailgate.poller import READABLE, WRITABLE, Poller
 from mailgate.tlsengine import TLSEngine, makeEngine
 from mailgate.tlslayer import TLSLayer
 
-__all__ = ["READ_SIZE", "WRITE_AHEAD", "StreamTransport", "addressOf", "ask", "reset"]
+__all__ = ["READ_SIZE", "WRITE_AHEAD", "StreamTransport"]
 
 READ_SIZE = 16384
 """Bytes read at once: what comes before a login, or in answer to one, is a fraction of it."""
 
 WRITE_AHEAD = 65536
 """Bytes that may wait to be sent before a producer is paused; as Twisted's."""
-
-_RESET = struct.pack("ii", 1, 0)
-
-
-def addressOf(family: int, raw: Any) -> IAddress:
-    """The address that the system gives as C{raw}."""
-    if family == socket.AF_INET:
-        return IPv4Address("TCP", *raw)
-    if family == socket.AF_INET6:
-        return IPv6Address("TCP", *raw)
-    return UNIXAddress(raw or None)
-
-
-def ask(fd: int, family: int, method: str, *arguments: Any) -> Any:
-    """
-    What a socket object's C{method} does and gives for C{fd}, which has none.
-
-    @raise OSError: as the method.
-    """
-    # The C type: what socket.socket adds to it nobody needs here, and takes longer than all else.
-    descriptor = socket.SocketType(family, socket.SOCK_STREAM, 0, fd)
-    try:
-        return getattr(descriptor, method)(*arguments)
-    finally:
-        descriptor.detach()
-
-
-def reset(fd: int, family: int) -> None:
-    """Have the peer told, when C{fd} is closed, that the connection has broken off."""
-    ask(fd, family, "setsockopt", socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
 
 
 def _lost(error: OSError) -> Failure:

@@ -529,6 +529,18 @@ class ListenTests(ConfigCase):
             MAIL + IMAP + "ssl = on", '[server imap] ssl_certificate: is missing, "listen … ssl" needs it'
         )
 
+    def test_sslAndSTARTTLS(self):
+        """C{ssl} and C{starttls} contradict each other in one section, and not in two, as in nginx before 1.25."""
+        certificate, key = ensureCertificate(self.mktemp(), ())
+        pair = f"ssl_certificate = {os.path.abspath(certificate)}\nssl_certificate_key = {os.path.abspath(key)}\n"
+        for word in ("on", "only"):
+            self.assertFaults(
+                MAIL + pair + IMAP + f"ssl = on\nstarttls = {word}\n",
+                "[server imap] starttls: conflicts with ssl = on, by which TLS is spoken from the first byte",
+            )
+        self.assertTrue(self.server(MAIL + pair + "starttls = on\n" + IMAP + "ssl = on\n").speaksTLS)
+        self.assertTrue(self.server(MAIL + pair + IMAP + "ssl = on\nstarttls = off\n").speaksTLS)
+
     def test_duplicate(self):
         """An address and port is listened on once, in one server or in two, with or without TLS."""
         self.assertFaults(

@@ -159,3 +159,16 @@ class CertificateTests(SynchronousTestCase):
         for bad in (b"", element(0x30, element(0x31, element(0x30, element(6, b"") + element(12, b"a"))))):
             self.assertRaises(ValueError, rfc2253, bad)
         self.assertRaises(ValueError, commonName, element(0x30, element(0x31, element(0x30, element(6, b"U\4\3")))))
+
+    def test_longType(self) -> None:
+        """
+        A number in a type may have 586 bytes, OpenSSL's bound: of one with all that a certificate may have the decimal
+        digits would take half a second, at each login.
+        """
+        for size, digits in ((586, True), (587, False), (30000, False)):
+            long = name([("2A" + "81" * (size - 1) + "01", UTF8, b"joe")])
+            if digits:
+                self.assertRegex(rfc2253(long), r"\A1\.2\.[0-9]{1000,}=#0C036A6F65\Z")
+            else:
+                error = self.assertRaises(ValueError, rfc2253, long)
+                self.assertIn("no certificate has", str(error))

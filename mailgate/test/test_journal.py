@@ -25,7 +25,6 @@ from mailgate.journal import (
     LogSettings,
     ProcessLog,
     ServerLogSettings,
-    errorLogObserver,
     leastLevel,
     printable,
 )
@@ -215,21 +214,21 @@ class JournalTests(SynchronousTestCase):
 
 
 class ObserverTests(SynchronousTestCase):
-    """Tests for L{errorLogObserver}."""
+    """Tests for L{ErrorLogs.observer}."""
 
     def setUp(self):
         self.stderr = io.StringIO()
 
     def write(self, format: str, level: Any = LogLevel.info, **fields: object) -> str:
         """What standard error gets of one event."""
-        observer = errorLogObserver([ErrorLog(None, LogLevel.info)], self.stderr)
+        observer = ErrorLogs(self.stderr).observer([ErrorLog(None, LogLevel.info)])
         Logger("test", observer=observer).emit(level, format, **fields)
         written: str = self.stderr.getvalue()
         return written
 
     def test_interface(self):
         """It is an observer, for twistd to take."""
-        self.assertTrue(verifyObject(ILogObserver, errorLogObserver([ErrorLog()], self.stderr)))
+        self.assertTrue(verifyObject(ILogObserver, ErrorLogs(self.stderr).observer([ErrorLog()])))
 
     def test_line(self):
         """An event is one line: the moment, the level, the text."""
@@ -262,7 +261,7 @@ class ObserverTests(SynchronousTestCase):
 
     def test_failure(self):
         """A failure comes with its traceback, every line of it indented."""
-        observer = errorLogObserver([ErrorLog()], self.stderr)
+        observer = ErrorLogs(self.stderr).observer([ErrorLog()])
         Journal(observer=observer).failure("login of {user} failed", caught("boom"), user="joe")
         first, *rest = self.stderr.getvalue().splitlines()
         self.assertTrue(first.endswith("[critical] login of joe failed"), first)
@@ -272,7 +271,7 @@ class ObserverTests(SynchronousTestCase):
 
     def test_injectionByFailure(self):
         """An exception, or the message over it, that quotes a forged event does not make one of it."""
-        observer = errorLogObserver([ErrorLog()], self.stderr)
+        observer = ErrorLogs(self.stderr).observer([ErrorLog()])
         Journal(observer=observer).failure("login of {user} failed", caught(NASTY), user=NASTY)
         written = self.stderr.getvalue()
         lines = written.split("\n")[:-1]
@@ -283,7 +282,7 @@ class ObserverTests(SynchronousTestCase):
     def test_legacy(self):
         """Events of twisted.python.log are written too."""
         publisher = legacyLog.LogPublisher(
-            publishPublisher=LogPublisher(errorLogObserver([ErrorLog(None, LogLevel.info)], self.stderr))
+            publishPublisher=LogPublisher(ErrorLogs(self.stderr).observer([ErrorLog(None, LogLevel.info)]))
         )
         publisher.msg("old\nfashioned")
         self.assertIn(r"old\nfashioned", self.stderr.getvalue())
@@ -291,7 +290,7 @@ class ObserverTests(SynchronousTestCase):
     def test_stderr(self):
         """Standard error is the process's unless another stream is given."""
         self.patch(sys, "stderr", self.stderr)
-        Journal(observer=errorLogObserver([ErrorLog()])).error("here")
+        Journal(observer=ErrorLogs().observer([ErrorLog()])).error("here")
         self.assertIn("[error] here\n", self.stderr.getvalue())
 
 
@@ -309,7 +308,7 @@ class FileTests(SynchronousTestCase):
     def test_levels(self):
         """Each of several logs gets the events of its own level and above."""
         logs = [ErrorLog(None, LogLevel.error), ErrorLog(self.path, LogLevel.info)]
-        journal = Journal(LogLevel.info, errorLogObserver(logs, self.stderr))
+        journal = Journal(LogLevel.info, ErrorLogs(self.stderr).observer(logs))
         journal.info("small talk")
         journal.error("trouble")
         self.assertEqual([line.split("] ")[1] for line in self.read().splitlines()], ["small talk", "trouble"])
@@ -319,18 +318,18 @@ class FileTests(SynchronousTestCase):
         """A log that is there is added to."""
         with open(self.path, "w", encoding="utf-8") as opened:
             opened.write("before\n")
-        Journal(observer=errorLogObserver([ErrorLog(self.path)])).error("after")
+        Journal(observer=ErrorLogs().observer([ErrorLog(self.path)])).error("after")
         self.assertTrue(self.read().startswith("before\n"))
         self.assertTrue(self.read().endswith("[error] after\n"))
 
     def test_atOnce(self):
         """An event is in the file when it has been logged, not when a buffer is full."""
-        Journal(observer=errorLogObserver([ErrorLog(self.path)])).error("now")
+        Journal(observer=ErrorLogs().observer([ErrorLog(self.path)])).error("now")
         self.assertIn("now", self.read())
 
     def test_anyText(self):
         """UTF-8 whatever the locale says, and what not even that can write is escaped."""
-        Journal(observer=errorLogObserver([ErrorLog(self.path)])).error("{user}", user="Jörg \udcff")
+        Journal(observer=ErrorLogs().observer([ErrorLog(self.path)])).error("{user}", user="Jörg \udcff")
         self.assertIn(r"Jörg \udcff", self.read())
 
     def test_once(self):
@@ -409,7 +408,7 @@ class FileTests(SynchronousTestCase):
 
     def test_unopenable(self):
         """A file that cannot be opened is told of at once."""
-        self.assertRaises(OSError, errorLogObserver, [ErrorLog(os.path.join(self.path, "x.log"))])
+        self.assertRaises(OSError, ErrorLogs().observer, [ErrorLog(os.path.join(self.path, "x.log"))])
 
 
 class ProcessLogTests(SynchronousTestCase):

@@ -126,10 +126,23 @@ class ListenSettingsTests(SynchronousTestCase):
         ):
             self.assertIn(parameter + ": ", self.refusal(f"[::]:143 {parameter}"))
 
+    def test_tooMuch(self) -> None:
+        """What the system has no numbers for is refused."""
+        for parameter in ("backlog=2147483648", "rcvbuf=2048m", "sndbuf=999999999999m"):
+            self.assertIn(parameter + ": must be at most ", self.refusal(f"[::]:143 {parameter}"))
+        self.assertEqual(self.parse("143 backlog=2147483647 rcvbuf=2047m")[0].socket.backlog, 2**31 - 1)
+
     def test_ipv6only(self) -> None:
-        """C{ipv6only} is for IPv6, as in nginx."""
-        for address in ("143", "127.0.0.1:143"):
-            self.assertIn("ipv6only= is for IPv6", self.refusal(f"{address} ipv6only=on"))
+        """Of what is not IPv6's C{ipv6only} says nothing, and may stand there, as in nginx."""
+        for address in ("143", "127.0.0.1:143", "localhost:143", "unix:/run/imap"):
+            for word in ("on", "off"):
+                self.assertTrue(self.parse(f"{address} ipv6only={word}"))
+
+    def test_spelling(self) -> None:
+        """However an IPv6 address is spelt, it is the one that the system tells of; the operator's word is kept."""
+        for spelt, host in (("0:0::1", "::1"), ("2001:DB8:0::A", "2001:db8::a"), ("0::0", "::")):
+            found = self.parse(f"[{spelt}]:143")[0]
+            self.assertEqual((found.host, found.text), (host, f"[{spelt}]:143"))
 
     def test_systemd(self) -> None:
         """C{systemd:NAME} is a name of sockets that systemd passes; what is said of connections holds for them."""
