@@ -1,4 +1,4 @@
-# -*- test-case-name: mailgate.test.integration.test_upgrade -*-
+# -*- test-case-name: mailgate.test.test_upgrade -*-
 """
 nginx's binary upgrade: a process of the version that is installed by now takes over the listening sockets, and when it
 serves the one before lets its sessions come to their ends.
