@@ -47,6 +47,13 @@ class PIDFileTests(SynchronousTestCase):
             self.file.remove()
             self.assertEqual(self.read(), text)
 
+    def test_check(self) -> None:
+        """To look whether it can be written changes nothing in it."""
+        self.write("1\n")
+        self.file.check()
+        self.assertEqual(self.read(), "1\n")
+        self.assertRaises(ConfigurationError, PIDFile("/nowhere/gateway.pid", "gateway.ini").check)
+
     def test_unwritable(self) -> None:
         """Where it cannot be written, one line says so."""
         file = PIDFile("/nowhere/gateway.pid", "gateway.ini")
