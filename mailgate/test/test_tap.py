@@ -285,7 +285,7 @@ class StartTests(TapCase):
         self.addCleanup(service.stopService)
         with socket.create_server(("127.0.0.1", taken)):
             (line,) = self.assertExits(CANNOT_LISTEN, service.privilegedStartService)
-        self.assertIn(f"127.0.0.1:{taken}", line)
+        self.assertIn(f"[sandbox] auth_http = 127.0.0.1:{taken}: cannot be bound: Address already in use", line)
 
     async def test_pid(self):
         """The file C{pid} names the process as soon as its ports are bound, and is gone when it has stopped."""
