@@ -13,7 +13,7 @@ from typing import Any
 
 from attrs import evolve
 from twisted.application.service import MultiService
-from twisted.internet.defer import Deferred, DeferredLock, ensureDeferred, gatherResults, maybeDeferred
+from twisted.internet.defer import Deferred, DeferredLock, ensureDeferred, gatherResults, maybeDeferred, succeed
 from twisted.logger import Logger
 from zope.interface import implementer
 
@@ -65,7 +65,8 @@ class Master(MultiService):
         self._ending = False
         self._stopping = False
         self._reloads = 0
-        self._ready: Deferred[None] = Deferred()
+        self._isReady = False
+        self._waiting: list[Deferred[None]] = []
         self.cut = 0
         self._watch = FileWatch(reactor, self._filesChanged)
         self._watch.watch(watchedFiles(settings.servers))
@@ -106,15 +107,19 @@ class Master(MultiService):
         self._backOff.begun()
         workers = " ".join(map(str, generation.workers))
         self._log.info("workers {workers} serve, forks of zygote {zygote}", workers=workers, zygote=generation.pid)
-        if not self._ready.called:
-            self._ready.callback(None)
+        self._isReady = True
+        waiting, self._waiting = self._waiting, []
+        for ready in waiting:
+            ready.callback(None)
 
     def _neverReady(self, failure: Any) -> None:
         failure.trap(GenerationError)
         if not self._ending:
             self._ending = True
             self._log.error("the workers do not come up: {reason}", reason=str(failure.value))
-            self._ready.errback(failure)
+            waiting, self._waiting = self._waiting, []
+            for ready in waiting:
+                ready.errback(failure)
             endWith(CANNOT_SERVE)
             self._reactor.stop()
 
@@ -126,8 +131,11 @@ class Master(MultiService):
     # As signals want it.
 
     def whenReady(self) -> Deferred[None]:
-        """See L{IGenerations.whenReady}; to be asked once."""
-        return self._ready
+        """See L{IGenerations.whenReady}."""
+        if self._isReady:
+            return succeed(None)
+        self._waiting.append(Deferred())
+        return self._waiting[-1]
 
     def reload(self) -> Deferred[Sequence[str]]:
         """See L{IGenerations.reload}; one after the other."""

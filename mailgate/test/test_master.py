@@ -111,8 +111,18 @@ class StartTests(MasterCase):
         error = self.assertRaises(ConfigurationError, self.master.privilegedStartService)
         self.assertIn("Resource temporarily unavailable", str(error))
 
+    def test_whenReady(self):
+        """Whoever wants to know when the first generation serves is told, later too."""
+        ready = self.master.whenReady()
+        self.master.privilegedStartService()
+        self.assertNoResult(ready)
+        self.start()
+        self.assertIsNone(self.successResultOf(ready))
+        self.assertIsNone(self.successResultOf(self.master.whenReady()))
+
     def test_notUp(self):
         """When the first generation does not come up the process ends, and its status says so."""
+        ready = self.master.whenReady()
         self.master.privilegedStartService()
         self.master.startService()
         self.addCleanup(self.master._watch.stopService)
@@ -120,6 +130,7 @@ class StartTests(MasterCase):
             self.reactor.processes[0].says(Failed("a: b"))
             self.reactor.processes[0].exits()
         self.assertEqual([formatEvent(event) for event in events], ["the workers do not come up: a: b"])
+        self.assertEqual(str(self.failureResultOf(ready).value), "a: b")
         self.assertEqual((self.reactor.stopped, self.statuses), (1, [CANNOT_SERVE]))
 
 
