@@ -81,7 +81,7 @@ def _serviceURL(value: str) -> ServiceURL:
         if tls:
             raise ValueError("https:// takes a host, not a unix socket")
         return _unixURL(rest[5:])
-    authority = _AUTHORITY.match(rest)
+    authority = None if re.match("[A-Za-z]+://", rest) else _AUTHORITY.match(rest)
     if authority is None:
         credentials = "; a password for the service goes into auth_http_header" if "@" in rest else ""
         raise ValueError(_FORMS + credentials)

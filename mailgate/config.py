@@ -60,6 +60,12 @@ _WHO = "auth_http"
 _EXCLUSIVE = tuple(kind.directive for kind in AUTHENTICATORS if kind.directive != "proxy_pass")
 """Options of which a server has but one: its own hides whichever [mail] gives."""
 
+_IMPLICIT_TLS = (993, 995, 465)
+"""The ports on which clients speak TLS from the first byte (RFC 8314, section 7.3)."""
+
+_NGINX = re.compile(r"^\s*(?:events|mail|http|stream)\s*\{", re.MULTILINE)
+"""What nginx.conf has, and no ini file."""
+
 _SECRET_IN_URL = re.compile(r"(?<=//)[^/@\s]+(?=@)|(?<=\?)\S+")
 """A password, or a query that may hold a key."""
 
@@ -111,6 +117,9 @@ def parse(text: str, filename: str = "gateway.ini") -> GatewaySettings:
 
     @raise ConfigurationError: something is wrong with it.
     """
+    if _NGINX.search(text):
+        message = "looks like an nginx.conf: mailgate import-nginx writes a gateway.ini that does what it says"
+        raise ConfigurationError([Problem(filename, message)])
     reading = _Reading(filename)
     settings = reading.read(text)
     if reading.problems:
@@ -172,8 +181,8 @@ class _Reading:
         self.problems.extend(cacheConflicts(servers))
         log, events, rights = (_make(group, process) for group in (LogSettings, EventSettings, ProcessSettings))
         warnings = [*self.warnings, *log.warnings(self._file), *rights.warnings(self._file)]
-        warnings += [warning for server in servers for warning in _remarks(server, "warnings")]
-        return GatewaySettings(tuple(servers), log, events, rights, sandbox, self._file, tuple(warnings))
+        warnings += [warning for server in servers for warning in (*_ports(server), *_remarks(server, "warnings"))]
+        return GatewaySettings(tuple(servers), log, events, rights, sandbox, self._file, tuple(dict.fromkeys(warnings)))
 
     def _problem(self, section: str, option: str, message: str, value: str | None = None) -> None:
         self.problems.append(Problem(self._file, message, section, option, value))
@@ -249,9 +258,11 @@ class _Reading:
         except ValueError as error:
             self._problem(section.name, option, str(error), section.written[option])
             return
-        for word in repeatedWords(declared.parse, text):
-            place = (section.name, option, section.written[option])
-            self.warnings.append(Problem(self._file, f'duplicate value "{word}"', *place))
+        place = (section.name, option, section.written[option])
+        remarks = [f'duplicate value "{word}"' for word in repeatedWords(declared.parse, text)]
+        if not declared.secret:
+            remarks.extend(_strayed(text))
+        self.warnings.extend(Problem(self._file, remark, *place) for remark in remarks)
 
     def _server(self, section: _Section, mail: _Section, sandbox: SandboxSettings | None) -> ServerSettings | None:
         inherited = {name: value for name, value in mail.values.items() if not self._hidden(name, section)}
@@ -265,16 +276,25 @@ class _Reading:
         if protocol is None or not addresses:
             return None
         server = ServerSettings(
-            section.name.removeprefix("server ").strip(), protocol, addresses, groups, frozenset(values), self._file
+            section.name.removeprefix("server ").strip(),
+            protocol,
+            addresses,
+            groups,
+            frozenset(values),
+            self._file,
+            frozenset(inherited).difference(section.written),
         )
         if sandbox is not None and usesTLS(server) and not server[TLSSettings].certificates:
             server = self._withSandboxCertificate(server)
         # What could not be read has been told of; what that leads to is no news.
         spoilt = {name for name in {*section.written, *mail.written} if name not in values}
         missingKind = spoilt.intersection(kind.directive for kind in AUTHENTICATORS)
+        told = []
         for problem in _faults(server):
             if problem.option not in spoilt and not (missingKind and problem.option == _WHO):
-                self.problems.append(problem)
+                told.append(problem)
+        # What is wrong in [mail] is so for each server that has it from there.
+        self.problems.extend(problem for problem in told if problem not in self.problems)
         return server
 
     def _hidden(self, option: str, section: _Section) -> bool:
@@ -309,16 +329,42 @@ class _Reading:
 
     def _checkAddresses(self, servers: list[ServerSettings]) -> None:
         taken: dict[tuple[str, int], ListenAddress] = {}
+        owners: dict[tuple[str, int], str] = {}
         for server in servers:
             for address in server.listen:
-                if taken.setdefault((address.host, address.port), address) is not address:
-                    self.problems.append(server.problem("listen", f'duplicate "{address}" address and port pair'))
+                place = address.host, address.port
+                owner = owners.setdefault(place, server.name)
+                if taken.setdefault(place, address) is not address:
+                    reason = f'duplicate "{address}" address and port pair, which [server {owner}] has already'
+                    self.problems.append(server.problem("listen", reason))
         for server in servers:
             for address in server.listen:
                 wildcard = taken.get(address.wildcard or ("", 0), address)
                 if address.socket not in (wildcard.socket, SocketOptions()):
                     reason = f'"{address}" shares the socket of "{wildcard}", and cannot have other options'
                     self.problems.append(server.problem("listen", reason))
+
+
+def _strayed(text: str) -> Iterator[str]:
+    """What is part of a value C{text}, though whoever wrote it may think that it is not."""
+    if re.search(r";\s*$", text, re.MULTILINE):
+        yield 'the ";" at the end is part of the value'
+    if re.search(r"\s#", text):
+        yield 'the "#" is part of the value: a comment has a line of its own'
+
+
+def _ports(server: ServerSettings) -> Iterator[Problem]:
+    """The well-known ports of C{server} on which clients expect something else; a load balancer may know better."""
+    for address in server.listen:
+        if address.proxyProtocol:
+            continue
+        usual = next((known.name for known in PROTOCOLS.values() if address.port in known.ports), server.protocol)
+        if usual != server.protocol:
+            reason = f"port {address.port} is one of {usual}, and clients find {server.protocol} there"
+            yield server.problem("listen", reason, str(address))
+        elif address.port in _IMPLICIT_TLS and not address.ssl:
+            reason = f'clients speak TLS from the first byte on port {address.port}, which takes "ssl" behind it'
+            yield server.problem("listen", reason, str(address))
 
 
 def _faults(server: ServerSettings) -> Iterator[Problem]:

@@ -159,7 +159,8 @@ class ListenAddress:
 class ServerSettings:
     """
     One C{[server NAME]}, defaults of C{[mail]} filled in: C{settings[TLSSettings]} gives the directives of one
-    settings class. C{given} holds the names of the options that were written, here or in C{[mail]}.
+    settings class. C{given} holds the names of the options that were written, here or in C{[mail]}; C{inherited} those
+    that C{[mail]} alone has.
     """
 
     name: str
@@ -168,6 +169,7 @@ class ServerSettings:
     groups: Mapping[type, Any] = field(factory=dict, repr=False)
     given: frozenset[str] = frozenset()
     file: str = "gateway.ini"
+    inherited: frozenset[str] = frozenset()
 
     def __getitem__(self, group: type[T]) -> T:
         """The settings of class C{group}; its defaults, where nothing was read into it."""
@@ -180,8 +182,9 @@ class ServerSettings:
         return any(address.ssl for address in self.listen)
 
     def problem(self, option: str, message: str, value: str | None = None) -> Problem:
-        """What is wrong with this server's C{option}."""
-        return Problem(self.file, message, f"server {self.name}", option, value)
+        """What is wrong with this server's C{option}, which stands in the section that it is read from."""
+        section = "mail" if option in self.inherited else f"server {self.name}"
+        return Problem(self.file, message, section, option, value)
 
 
 def directive(name: str, parse: Parser, default: Any, *levels: Level, secret: bool = False) -> Any:
@@ -202,8 +205,9 @@ def nearest(word: str, known: Sequence[str]) -> str:
     """C{"; did you mean X?"} for an unknown C{word}, where one of C{known} is near enough; or nothing."""
     from difflib import get_close_matches
 
-    close = get_close_matches(word, known, 1)
-    return f"; did you mean {close[0]}?" if close else ""
+    lowered = {each.lower(): each for each in known}
+    close = get_close_matches(word.lower(), list(lowered), 1)
+    return f"; did you mean {lowered[close[0]]}?" if close else ""
 
 
 # The parsers. Each raises ValueError with a message that says what would have been right.
@@ -334,6 +338,8 @@ def capabilities(*bare: str) -> Parser:
                 raise ValueError(f'"{item}": write one capability a line')
             if not (item.isascii() and item.isprintable()):
                 raise ValueError(f'"{item}" is not printable ASCII')
+            if '"' in item:
+                raise ValueError(f"{item}: write one capability a line, without quotes")
         return items
 
     return parse
@@ -375,7 +381,7 @@ def hostPort(value: str) -> tuple[str, int]:
         raise ValueError("must be host:port, [address]:port or unix:/path")
     port = int(match[3])
     if not 1 <= port <= 65535:
-        raise ValueError(f"invalid port {port}")
+        raise ValueError(f"invalid port {port}; ports are 1 to 65535")
     host = match[1] or match[2]
     if not (isIPv6Address(host) if match[1] else isIPAddress(host) or isHostName(host)):
         raise ValueError(f"{host} is neither an address nor a host name of letters, digits, - and .")
@@ -404,7 +410,7 @@ class _Words:
             raise ValueError(f"a value is missing: some of {known}")
         for word in given:
             if word.lower() not in self._byLowerCase:
-                hint = nearest(word.lower(), list(self._byLowerCase))
+                hint = nearest(word, list(self._byLowerCase.values()))
                 raise ValueError(f'"{word}" is unknown, the words are {known}{hint}')
         chosen = {word.lower() for word in given}
         return tuple(word for lower, word in self._byLowerCase.items() if lower in chosen)

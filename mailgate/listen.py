@@ -103,7 +103,9 @@ def _listen(value: str, folder: str) -> tuple[ListenAddress, ...]:
             places = [place for single in _singlePorts(address) for place in _places(single)]
             ofConnections = {name: options.pop(name) for name in ("ssl", "proxyProtocol") if name in options}
         except ValueError as error:
-            raise ValueError(f'"{item}": {error}') from None
+            # A port alone is an address here.
+            reason = str(error).replace("must be host:port,", "must be port, host:port,")
+            raise ValueError(f'"{item}": {reason}') from None
         sockets = SocketOptions(**options)
         found.extend(ListenAddress(host, port, text=address, socket=sockets, **ofConnections) for host, port in places)
     return tuple(found)
@@ -121,7 +123,8 @@ def _options(parameters: list[str]) -> dict[str, Any]:
             except ValueError as error:
                 raise ValueError(f"{parameter}: {error}") from None
         else:
-            raise ValueError(f'invalid parameter "{parameter}"{nearest(name + equals, _PARAMETERS)}')
+            known = f"they are {', '.join(_PARAMETERS)}{nearest(name + equals, _PARAMETERS)}"
+            raise ValueError(f'invalid parameter "{parameter}", {known}')
     return options
 
 

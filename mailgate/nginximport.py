@@ -91,8 +91,6 @@ def _putRight(mapping: Mapping, filename: str, problem: Problem) -> bool:
     section = next((section for section in mapping.sections if section.title == problem.section), None)
     entry = None if section is None else section.entry(problem.option)
     isServer = section is not None and section.level is Level.SERVER
-    if entry is None and isServer:
-        entry = mapping.mail.entry(problem.option)
     if entry is not None and problem.option in PATHS:
         # Data would be long, and may be a key.
         hasName = problem.value is not None and "data:" not in problem.value

@@ -336,5 +336,5 @@ def _discreet(statement: Statement, reason: str) -> str:
     if statement.name in PATHS:
         isSecret = value.startswith("data:")
     if isSecret and value and value in reason:
-        return "its value is wrong; it is not shown, as it may hold a secret"
+        return "the reason stands in the file alone, as it holds the value, which may be a secret"
     return reason

@@ -23,7 +23,9 @@ from mailgate.authenticators.passwdfile import FileSettings
 from mailgate.config import GatewaySettings, load
 from mailgate.directives import ConfigurationError, Problem
 from mailgate.journal import ErrorLogs
+from mailgate.listener import ListenError
 from mailgate.privileges import becomeUser, limitOpenFiles, raiseOpenFiles
+from mailgate.sandbox.settings import SandboxSettings
 from mailgate.sandbox.welcome import welcome
 from mailgate.service import Gateway
 from mailgate.tls import TLSSettings, usesTLS
@@ -160,12 +162,23 @@ class _TwistdService(MultiService):
             self._log.warn("{reason}", reason=str(warning))
 
     def _cannotStart(self, error: Exception) -> NoReturn:
+        if isinstance(error, CannotListenError):
+            error = self._sandboxProblem(error)
         if not all(log.isStandardError for log in self._settings.log.errorLog):
             self._log.error("{reason}", reason=str(error))
         if os.getpid() != self._pid:
             # Gone into the background: twistd's parent waits to be told, and tells the operator, of exceptions alone.
             raise error
         _giveUp(error, CANNOT_LISTEN)
+
+    def _sandboxProblem(self, error: CannotListenError) -> ListenError:
+        """Which address of [sandbox] cannot be had; all others are told of by L{ListenError} itself."""
+        named = self._settings.sandbox or SandboxSettings()
+        options = {"imap": named.imap, "pop3": named.pop3, "smtp": named.smtp, "auth_http": named.authHttp}
+        wanted = (error.interface, error.port)
+        option = next((name for name, each in options.items() if (each.host, each.port) == wanted), "")
+        reason = f"cannot be bound: {getattr(error.socketError, 'strerror', None) or error.socketError}"
+        return ListenError([Problem(self._settings.file, reason, "sandbox", option, f"{wanted[0]}:{wanted[1]}")])
 
     def _welcome(self) -> None:
         if self._settings.sandbox is None:

@@ -33,7 +33,7 @@ from mailgate.directives import (
 from mailgate.directives import size as parseSize
 from mailgate.servertls import NoApplicationProtocol, ServerTLS, describeTLS
 from mailgate.sslconf import VERSIONS, commands, curve
-from mailgate.tlsfiles import TLSError, openSSLReason, passPhrases, shown, sources
+from mailgate.tlsfiles import TLSError, openSSLReason, passPhrases, shown, sources, unreadable
 
 __all__ = [
     "BackendTLSSettings",
@@ -136,11 +136,27 @@ class TLSSettings:
         elif not set(self.protocols) - {"SSLv2", "SSLv3"}:
             message = "has no version that the TLS library still speaks"
             yield server.problem("ssl_protocols", message, " ".join(self.protocols))
+        elif lost := list(self._unreadable(server)):
+            yield from lost
         else:
             try:
                 ServerTLS(self, server.protocol)
             except TLSError as error:
                 yield server.problem(error.option, str(error), error.value)
+
+    def _unreadable(self, server: ServerSettings) -> Iterator[Problem]:
+        """Each of the files that L{ServerTLS} would stop at; it tells of the first alone."""
+        named: list[tuple[str, str | None]] = [("ssl_certificate", each) for each in self.certificates]
+        named += [("ssl_certificate_key", each) for each in self.keys[: len(self.certificates)]]
+        if self.verifiesClients:
+            named.append(("ssl_client_certificate", self.clientCertificate))
+            named.append(("ssl_trusted_certificate", self.trustedCertificate))
+            named.append(("ssl_crl", self.revoked))
+        named.append(("ssl_dhparam", self.dhParameters))
+        for option, source in named:
+            reason = None if source is None else unreadable(source)
+            if reason is not None:
+                yield server.problem(option, f"cannot be read: {reason}", source)
 
     def _unticketed(self, server: ServerSettings) -> Iterator[Problem]:
         """Keys for tickets are looked at, but cannot be used."""

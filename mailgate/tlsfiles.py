@@ -26,6 +26,7 @@ __all__ = [
     "passPhrases",
     "shown",
     "sources",
+    "unreadable",
     "useCertificate",
     "useFile",
     "useKey",
@@ -73,6 +74,17 @@ def _source(item: str, folder: str) -> str:
 def shown(source: str) -> str:
     """C{source} for a message: there may be a key in it."""
     return f"{_INLINE}***" if source.startswith(_INLINE) else source
+
+
+def unreadable(source: str) -> str | None:
+    """Why the file C{source} cannot be read, in the system's words; L{None} if it can be, and for data."""
+    if source.startswith(_INLINE):
+        return None
+    try:
+        with open(source, "rb"):
+            return None
+    except OSError as error:
+        return error.strerror
 
 
 def passPhrases(passwordFile: str) -> list[bytes]:

@@ -15,7 +15,8 @@ from mailgate.tls import TLSSettings
 __all__ = ["welcome"]
 
 _WILDCARDS = {"0.0.0.0": "127.0.0.1", "::": "::1", "*": "127.0.0.1"}
-_READ = {"imap": "/INBOX;MAILINDEX=1", "pop3": "/1"}
+_READ = {"imap": "/INBOX;MAILINDEX=*", "pop3": "/1"}
+"""The newest message by IMAP, which may be the one just sent; POP3 has no way to ask for it."""
 
 
 def welcome(servers: Sequence[ServerSettings], sandbox: SandboxSettings, certificate: str | None) -> str:

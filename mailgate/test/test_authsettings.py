@@ -79,6 +79,11 @@ class URLTests(SynchronousTestCase):
             self.assertNotIn("secret", str(error))
             self.assertTrue(str(error))
 
+    def test_otherScheme(self):
+        """A URL of another kind is told which there are."""
+        error = self.assertRaises(ValueError, read, "auth_http", "ftp://127.0.0.1/")
+        self.assertTrue(str(error).startswith("must be http://HOST"), error)
+
 
 class SettingsTests(SynchronousTestCase):
     """The other directives."""

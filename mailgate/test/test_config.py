@@ -111,7 +111,7 @@ class SectionTests(ConfigCase):
         """As with nginx a protocol is written in small letters, other words in any."""
         self.assertFaults(
             MAIL + IMAP + "protocol = IMAP\nstarttls = OFF\n",
-            "[server imap] protocol = IMAP: is no known protocol, they are imap, pop3, smtp",
+            "[server imap] protocol = IMAP: is no known protocol, they are imap, pop3, smtp; did you mean imap?",
         )
 
     def test_use(self):
@@ -274,9 +274,29 @@ class SyntaxTests(ConfigCase):
         self.assertEqual(faults, ['gateway.ini: line 5 is neither "[section]" nor "option = value"'])
 
     def test_nginx(self):
-        """nginx's own syntax is refused line by line."""
-        faults = self.faults("mail {\n    server_name x;\n    server {\n        listen 143;\n    }\n}\n")
-        self.assertEqual(faults[0], "gateway.ini: line 1 stands before the first [section]")
+        """A whole nginx.conf is not told of line by line, but what makes a gateway.ini of it."""
+        self.assertFaults(
+            "mail {\n    server_name x;\n    server {\n        listen 143;\n    }\n}\n",
+            "looks like an nginx.conf: mailgate import-nginx writes a gateway.ini that does what it says",
+        )
+        self.assertEqual(len(self.faults(MAIL + IMAP + "server {\n  timeout 5s;\n}\n")), 3)
+
+    def test_strayed(self):
+        """The end of a statement of nginx's, and a comment behind a value, are warned of where the value takes them."""
+        text = MAIL + "server_name = mx; \n[server imap]\nlisten = 127.0.0.1:143\nimap_capabilities =\n IDLE # all\n"
+        self.assertEqual(
+            [str(warning) for warning in parse(text).warnings],
+            [
+                'gateway.ini: [mail] server_name = mx;: the ";" at the end is part of the value',
+                'gateway.ini: [server imap] imap_capabilities = IDLE # all: the "#" is part of the value:'
+                " a comment has a line of its own",
+            ],
+        )
+
+    def test_notStrayed(self):
+        """Nothing is said of such characters in the middle, nor where a value may be a secret."""
+        text = MAIL + "auth_http_header = X-Key a;\nserver_name = a;b#c\n" + IMAP
+        self.assertEqual(parse(text).warnings, ())
 
     def test_beforeSections(self):
         """What stands before the first section belongs nowhere; what is wrong further down is told all the same."""
@@ -368,7 +388,7 @@ class AllAtOnceTests(ConfigCase):
             '[mailgate] error_log = stderr loud: "loud" is no level, they are debug, info, notice, warn, error, crit,'
             " alert, emerg",
             "[mail] max_errors = many: must be a whole number, such as 5",
-            '[server a] listen = 127.0.0.1:0: "127.0.0.1:0": invalid port 0',
+            '[server a] listen = 127.0.0.1:0: "127.0.0.1:0": invalid port 0; ports are 1 to 65535',
             "[server a] listne: is no known option; did you mean listen?",
             '[server a] proxy_pass_error_message = yes: must be "on" or "off"',
             "[sever c]: is no known section; did you mean server NAME?",
@@ -383,11 +403,28 @@ class AllAtOnceTests(ConfigCase):
             '[server b] ssl_certificate: is missing, "listen … ssl" needs it',
         )
 
+    def test_inherited(self):
+        """What is wrong with what stands in [mail] is told of there, and once, however many servers have it."""
+        text = MAIL + "ssl_certificate = /nowhere/c\nssl_certificate_key = /nowhere/k\nstarttls = on\n" + IMAP
+        text += "[server pop3]\nlisten = 127.0.0.1:110\n[server own]\nlisten = 127.0.0.1:25\nssl_certificate = /none\n"
+        self.assertFaults(
+            text,
+            "[mail] ssl_certificate = /nowhere/c: cannot be read: No such file or directory",
+            "[mail] ssl_certificate_key = /nowhere/k: cannot be read: No such file or directory",
+            "[server own] ssl_certificate = /none: cannot be read: No such file or directory",
+        )
+
+    def test_inheritedWarnings(self):
+        """So it is with warnings."""
+        settings = parse(MAIL + "auth_http_header = X-A $remote_adr\n" + IMAP + "[server pop3]\nlisten = 110\n")
+        warned = [(warning.section, warning.option) for warning in settings.warnings]
+        self.assertEqual(warned, [("mail", "auth_http_header")])
+
     def test_noAftermath(self):
         """A server with a fault is not held to what may follow from it."""
         self.assertFaults(
             "[server a]\nlisten = 127.0.0.1:x\nauth_http = http://127.0.0.1/\n",
-            '[server a] listen = 127.0.0.1:x: "127.0.0.1:x": must be host:port, [address]:port or unix:/path',
+            '[server a] listen = 127.0.0.1:x: "127.0.0.1:x": must be port, host:port, [address]:port or unix:/path',
         )
 
     def test_severalLines(self):
@@ -519,15 +556,39 @@ class ListenTests(ConfigCase):
         self.assertTrue(self.server(MAIL + pair + "starttls = on\n" + IMAP + "ssl = on\n").speaksTLS)
         self.assertTrue(self.server(MAIL + pair + IMAP + "ssl = on\nstarttls = off\n").speaksTLS)
 
+    def test_withoutTLS(self):
+        """A port on which clients speak TLS from the first byte, and that does not, is warned of."""
+        settings = parse(MAIL + "[server imap]\nlisten =\n  143\n  127.0.0.1:993\n")
+        self.assertEqual(
+            [str(warning) for warning in settings.warnings],
+            [
+                "gateway.ini: [server imap] listen = 127.0.0.1:993: clients speak TLS from the first byte on port 993,"
+                ' which takes "ssl" behind it'
+            ],
+        )
+
+    def test_otherProtocol(self):
+        """So is a port that belongs to another protocol than the server's."""
+        settings = parse(MAIL + "[server imap]\nlisten =\n  127.0.0.1:143\n  127.0.0.1:110\n")
+        self.assertEqual(
+            [str(warning) for warning in settings.warnings],
+            ["gateway.ini: [server imap] listen = 127.0.0.1:110: port 110 is one of pop3, and clients find imap there"],
+        )
+
+    def test_portsBehindABalancer(self):
+        """A load balancer may end TLS, and may have ports of its own: nothing is said then, nor of any other port."""
+        balanced = "listen =\n  993 proxy_protocol\n  995 proxy_protocol\n  9993\n  unix:/s\n"
+        self.assertEqual(parse(MAIL + "[server a]\nprotocol = imap\n" + balanced).warnings, ())
+
     def test_duplicate(self):
         """An address and port is listened on once, in one server or in two, with or without TLS."""
         self.assertFaults(
             MAIL + IMAP + "[server other]\nprotocol = pop3\nlisten =\n  127.0.0.1:110\n  127.0.0.1:143\n",
-            '[server other] listen: duplicate "127.0.0.1:143" address and port pair',
+            '[server other] listen: duplicate "127.0.0.1:143" address and port pair, which [server imap] has already',
         )
         self.assertFaults(
             MAIL + "[server x]\nprotocol = imap\nlisten =\n  143\n  *:143\n",
-            '[server x] listen: duplicate "0.0.0.0:143" address and port pair',
+            '[server x] listen: duplicate "0.0.0.0:143" address and port pair, which [server x] has already',
         )
 
     def test_sessionCaches(self):
@@ -610,7 +671,7 @@ class AuthenticatorTests(ConfigCase):
         """A service and a file cannot both judge."""
         expected = "[server imap] auth_http: cannot stand together with auth_file"
         self.assertFaults(IMAP + AUTH + f"auth_file = {self.accounts()}\n", expected)
-        self.assertFaults(MAIL + f"auth_file = {self.accounts()}\n" + IMAP, expected)
+        self.assertFaults(MAIL + f"auth_file = {self.accounts()}\n" + IMAP, expected.replace("server imap", "mail"))
 
     def test_own(self):
         """What a server chooses for itself hides what [mail] chooses, either way."""

@@ -204,6 +204,11 @@ class GrammarTests(ParserCase):
         self.assertRefuses(capabilities(), "Größe", "a\rb", "a\0", message="is not printable ASCII")
         self.assertRefuses(capabilities(), "")
 
+    def test_capabilitiesInQuotes(self):
+        """Quotes are nginx's, and would go onto the wire."""
+        refused = '"IMAP4rev1" "IDLE"', 'IMAP4rev1\n"SIZE 1000"'
+        self.assertRefuses(capabilities(), *refused, message="write one capability a line, without quotes")
+
 
 class HostPortTests(SynchronousTestCase):
     """Tests for L{hostPort}."""
@@ -244,6 +249,11 @@ class NearestTests(SynchronousTestCase):
     def test_near(self):
         """A slip of the pen is recognised."""
         self.assertEqual(nearest("timeuot", ["listen", "timeout"]), "; did you mean timeout?")
+
+    def test_case(self):
+        """So is what differs in case alone, and it is told as it is written."""
+        self.assertEqual(nearest("MAIL", ["mailgate", "mail"]), "; did you mean mail?")
+        self.assertEqual(nearest("tlsv1.3", ["TLSv1.2", "TLSv1.3"]), "; did you mean TLSv1.3?")
 
     def test_far(self):
         """Where nothing is near, nothing is guessed."""

@@ -220,10 +220,10 @@ class DirectivesTests(SynchronousTestCase):
                     known.parse(sized, "/etc")
 
     def test_sample(self) -> None:
-        """The file at its beginning lacks nothing but the certificate."""
+        """The file at its beginning lacks nothing but the certificate and its key."""
         sample = self.text.partition("::\n\n")[2].partition("\n\n* ")[0]
         error = self.assertRaises(ConfigurationError, parse, textwrap.dedent(sample))
-        self.assertEqual({problem.option for problem in error.problems}, {"ssl_certificate_key"})
+        self.assertEqual({problem.option for problem in error.problems}, {"ssl_certificate", "ssl_certificate_key"})
 
 
 class DocumentsTests(SynchronousTestCase):

@@ -56,7 +56,7 @@ class WelcomeTests(SynchronousTestCase):
         self.assertRegex(text, r"alice +password wonderland\n +bob +password builder")
 
     def test_read(self):
-        """Mail is read by a URL whose semicolon the shell leaves alone, with the certificate's path as one word."""
+        """The newest mail is read by a URL that the shell leaves alone, with the certificate's path as one word."""
         (words,) = self.commands(server("imap", ssl(1993)))
         self.assertEqual(
             words,
@@ -67,7 +67,7 @@ class WelcomeTests(SynchronousTestCase):
                 "/state dir/c.pem",
                 "--user",
                 "bob:builder",
-                "imaps://127.0.0.1:1993/INBOX;MAILINDEX=1",
+                "imaps://127.0.0.1:1993/INBOX;MAILINDEX=*",
             ],
         )
 

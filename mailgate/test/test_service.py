@@ -106,6 +106,8 @@ class GatewayCase(TestCase):
         from twisted.internet import reactor
 
         self.reactor = reactor
+        # Else the certificate of whoever runs the tests is made anew, and a demo that runs shows another.
+        self.patch(os, "environ", {**os.environ, "XDG_STATE_HOME": os.path.abspath(self.mktemp())})
         self.make(TEXT + SANDBOX)
 
     def make(self, text):

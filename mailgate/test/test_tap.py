@@ -280,7 +280,7 @@ class StartTests(TapCase):
         self.addCleanup(service.stopService)
         with socket.create_server(("127.0.0.1", taken)):
             (line,) = self.assertExits(CANNOT_LISTEN, service.privilegedStartService)
-        self.assertIn(f"127.0.0.1:{taken}", line)
+        self.assertIn(f"[sandbox] auth_http = 127.0.0.1:{taken}: cannot be bound: Address already in use", line)
 
     async def test_quiet(self):
         """A gateway of one's own prints nothing."""

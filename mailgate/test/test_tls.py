@@ -11,7 +11,7 @@ from datetime import datetime, timedelta, timezone
 from ipaddress import ip_address
 from typing import Any
 
-from attrs import frozen
+from attrs import evolve, frozen
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
@@ -515,6 +515,19 @@ class BadSettingsTests(SynchronousTestCase):
         """So has what ssl_conf_command names."""
         settings = settingsFor(self.pair, commands=(("Ciphersuites", "NONE"),))
         self.assertProblem("ssl_conf_command", "no cipher match", "Ciphersuites NONE", settings)
+
+    def test_unreadable(self) -> None:
+        """All the files that are not there are told of, not the first alone; those that are not asked for are not."""
+        gone = [self.path(f"gone{number}") for number in range(6)]
+        settings = TLSSettings(
+            certificates=(gone[0],), keys=(gone[1],), clientCertificate=gone[2], trustedCertificate=gone[3],
+            revoked=gone[4], dhParameters=gone[5],
+        )  # fmt: skip
+        told = [problem.value for problem in self.problems(settings)]
+        self.assertEqual(told, [gone[0], gone[1], gone[5]])
+        found = self.problems(evolve(settings, verifyClient="on"))
+        self.assertEqual([problem.value for problem in found], gone)
+        self.assertEqual({problem.message for problem in found}, {"cannot be read: No such file or directory"})
 
     def test_extraKeys(self) -> None:
         """More keys than certificates are none too many, as in nginx."""
