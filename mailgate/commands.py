@@ -153,7 +153,8 @@ def _pidFile(arguments: argparse.Namespace) -> str:
         # At night one wants to stop what has a bad configuration, too.
         found = readPID(read(arguments.config), arguments.config).path
     if arguments.pid is not None:
-        return os.path.abspath(arguments.pid)
+        given: str = os.path.abspath(arguments.pid)
+        return given
     if found is None:
         reason = "is not given, and so the gateway cannot be found: set it, or use --pid FILE"
         raise ConfigurationError([Problem(arguments.config, reason, "mailgate", "pid")])

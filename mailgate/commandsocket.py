@@ -1,4 +1,4 @@
-# -*- test-case-name: mailgate.test.test_commandsocket -*-
+# -*- test-case-name: mailgate.test.integration.test_commands -*-
 """
 The unix socket beside the pid file, by which C{mailgate reload}, C{drain}, C{stop} and C{upgrade} ask and are answered:
 a JSON line with who we are, a line with a command, a JSON line with the L{Answer}.

@@ -30,15 +30,26 @@ class PIDFile:
         self._place = path
         self._file = file
 
+    def check(self) -> None:
+        """
+        Look whether it can be written, and leave what is in it.
+
+        @raise ConfigurationError: it cannot.
+        """
+        self._write("a", "")
+
     def write(self) -> None:
         """
         Name this process in it.
 
         @raise ConfigurationError: it cannot be written.
         """
+        self._write("w", f"{os.getpid()}\n")
+
+    def _write(self, mode: str, text: str) -> None:
         try:
-            with open(self.path, "w", encoding="ascii") as opened:
-                opened.write(f"{os.getpid()}\n")
+            with open(self.path, mode, encoding="ascii") as opened:
+                opened.write(text)
         except OSError as error:
             reason = f"cannot be written: {error.strerror}"
             raise ConfigurationError([Problem(self._file, reason, "mailgate", "pid", self.path)]) from None

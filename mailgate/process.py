@@ -96,13 +96,10 @@ class Process:
         @raise ConfigurationError: its pid file, or the socket beside it, cannot be made.
         """
         if self._commands is not None and self._pidFile is not None:
-            # First: it notices another process that has the same.
+            self._pidFile.check()
+            # It notices another process that has the same.
             self._commands.open()
-            try:
-                self._pidFile.write()
-            except ConfigurationError:
-                self._commands.close()
-                raise
+            self._pidFile.write()
 
     def running(self) -> None:
         """The reactor runs."""

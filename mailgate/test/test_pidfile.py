@@ -47,6 +47,13 @@ class PIDFileTests(SynchronousTestCase):
             self.file.remove()
             self.assertEqual(self.read(), text)
 
+    def test_check(self) -> None:
+        """To look whether it can be written changes nothing in it."""
+        self.write("1\n")
+        self.file.check()
+        self.assertEqual(self.read(), "1\n")
+        self.assertRaises(ConfigurationError, PIDFile("/nowhere/gateway.pid", "gateway.ini").check)
+
     def test_unwritable(self) -> None:
         """Where it cannot be written, one line says so."""
         file = PIDFile("/nowhere/gateway.pid", "gateway.ini")
@@ -54,3 +61,24 @@ class PIDFileTests(SynchronousTestCase):
         reason = "cannot be written: No such file or directory"
         self.assertEqual(str(error), f"gateway.ini: [mailgate] pid = /nowhere/gateway.pid: {reason}")
         file.remove()
+
+    def test_stepsAside(self) -> None:
+        """Where another takes over it has another name, and is removed under that one."""
+        self.file.write()
+        self.file.stepAside()
+        self.assertFalse(os.path.exists(self.path))
+        self.assertTrue(os.path.exists(f"{self.path}.oldbin"))
+        self.write("1\n")
+        self.file.remove()
+        self.assertFalse(os.path.exists(f"{self.path}.oldbin"))
+        self.assertEqual(self.read(), "1\n")
+
+    def test_stepsBack(self) -> None:
+        """Where nobody takes over after all it has its own name again."""
+        self.file.write()
+        self.file.stepAside()
+        self.file.stepBack()
+        self.assertEqual(self.read(), f"{os.getpid()}\n")
+        self.assertFalse(os.path.exists(f"{self.path}.oldbin"))
+        self.file.remove()
+        self.assertFalse(os.path.exists(self.path))

@@ -62,9 +62,10 @@ class SignalsTests(SynchronousTestCase):
     """Tests for L{Signals}, by signals to this very process."""
 
     def setUp(self) -> None:
-        self.operation: Any = FakeOperation()
+        self.operation = FakeOperation()
         self.reactor = FakeReactor()
-        self.signals = Signals(self.operation, self.reactor)
+        operation: Any = self.operation
+        self.signals = Signals(operation, self.reactor)
         self.signals.install()
         self.addCleanup(self.signals.restore)
 
@@ -75,8 +76,7 @@ class SignalsTests(SynchronousTestCase):
             os.kill(os.getpid(), number)
         self.assertEqual(len(self.operation.asked), before)
         self.reactor.turn()
-        asked: list[str] = self.operation.asked[before:]
-        return asked
+        return self.operation.asked[before:]
 
     def test_each(self) -> None:
         """Each asks for what nginx's does, in the reactor's turn and not in the midst of something."""

@@ -6,11 +6,15 @@ A gateway that is upgraded while it serves: another process takes over its socke
 from __future__ import annotations
 
 import contextlib
+import grp
 import os
 import signal
 import socket
 import subprocess
 import sys
+from functools import partial
+
+from twisted.trial.unittest import SkipTest
 
 from mailgate.test.integration.clients import PATIENCE
 from mailgate.test.integration.daemon import accepts, freePort, ifKilled, waitUntil
@@ -52,6 +56,9 @@ class UpgradeTestCase(ReloadTestCase):
         """Whether it serves: with several workers its ports are open before that."""
         return self.running() != 0 and (not self.processes or "forks of zygote" in self.gateway.log())
 
+    def isGone(self, pid: int) -> bool:
+        return not runs(pid)
+
     def running(self) -> int:
         """The process that the pid file names."""
         try:
@@ -67,7 +74,7 @@ class UpgradeTestCase(ReloadTestCase):
                 with open(path, encoding="ascii") as opened:
                     pid = int(opened.read())
                 os.kill(pid, signal.SIGTERM)
-                waitUntil(lambda pid=pid: not runs(pid), "the gateway ends")
+                waitUntil(partial(self.isGone, pid), "the gateway ends")
 
     def upgraded(self) -> int:
         """Have it upgraded; gives the new process, once the old one has been told."""
@@ -315,6 +322,17 @@ class UpgradeTests(UpgradeTestCase):
         os.rename(f"{self.pidFile}.away", self.pidFile)
         self.assertServes(self.loggedIn("imap"))
 
+    def test_user(self):
+        """A process that has become its user, and may not rename its pid file, goes on as it is, and says why."""
+        if os.geteuid() != 0:
+            raise SkipTest("nobody but root can become another user")
+        os.chmod(self.folder, 0o755)
+        self.start(self.ini(process=f"user = nobody {grp.getgrgid(65534).gr_name}"))
+        pid = self.running()
+        os.kill(pid, signal.SIGUSR2)
+        self.told(f"no upgrade is begun: {self.pidFile} cannot be renamed: Permission denied")
+        self.assertServes(self.loggedIn("imap"))
+
 
 class WorkersUpgradeTests(UpgradeTests):
     """The same with several workers."""
@@ -331,6 +349,17 @@ class WorkersUpgradeTests(UpgradeTests):
         self.assertServes(kept)
         self.assertTrue(runs(second))
         self.assertServes(self.loggedIn("imap"))
+
+    def test_user(self):
+        """Where workers are another user the master is root still, and is upgraded."""
+        if os.geteuid() != 0:
+            raise SkipTest("nobody but root can become another user")
+        os.chmod(self.folder, 0o755)
+        self.start(self.ini(process=f"user = nobody {grp.getgrgid(65534).gr_name}"))
+        client = self.loggedIn("imap")
+        self.upgraded()
+        self.assertServes(client)
+        self.assertServes(self.loggedIn("imap", "implicit"))
 
 
 class BackgroundGateway:
