@@ -15,7 +15,7 @@ import ssl
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 from mailgate.console import main
 from mailgate.test.integration.clients import PATIENCE
@@ -24,7 +24,7 @@ from mailgate.test.integration.rawclient import RawClient
 from mailgate.test.integration.site import PROTOCOLS, TLS, Address
 from mailgate.test.integration.test_reload import ACCEPTED, PASSWORD, QUIT, USER
 from mailgate.test.integration.test_upgrade import UpgradeTestCase
-from mailgate.test.integration.test_workers import children, inodes, runs, serving, state
+from mailgate.test.integration.test_workers import children, inodes, pairOf, runs, servedBy, serving, state
 
 WORKERS = 3
 SESSIONS = 200
@@ -42,11 +42,6 @@ PAUSE = 0.05
 
 MANNERS = ("plain", "starttls", "plain", "implicit")
 """Of those who stay, one after the other."""
-
-
-def pairOf(connected: socket.socket) -> tuple[int, int]:
-    """The gateway's port, and the client's, which may have one for several of the former."""
-    return connected.getpeername()[1], connected.getsockname()[1]
 
 
 class Newcomers:
@@ -116,13 +111,6 @@ class NobodyDroppedTestCase(UpgradeTestCase):
         """Those that let newcomers in."""
         return children(children(self.running())[-1])
 
-    def workersOf(self, clients: Iterable[RawClient | ssl.SSLSocket]) -> list[int]:
-        """Which of them serves each of C{clients}."""
-        connections = serving()
-        owners = {inode: pid for pid in self.workers() for inode in inodes(pid)}
-        sockets = [client.socket if isinstance(client, RawClient) else client for client in clients]
-        return [owners[connections[pairOf(each)]] for each in sockets]
-
     # Those who are there.
 
     def arrive(self, count: int) -> list[RawClient]:
@@ -184,7 +172,7 @@ class NobodyDroppedTestCase(UpgradeTestCase):
 
     def assertSpread(self, clients: Sequence[RawClient]) -> None:
         """None of the workers has less than a quarter of its share of C{clients}."""
-        perWorker = Counter(self.workersOf(clients))
+        perWorker = Counter(servedBy(self.workers(), [client.socket for client in clients]))
         self.assertEqual(len(perWorker), WORKERS, perWorker)
         self.assertGreaterEqual(min(perWorker.values()), len(clients) / WORKERS / 4, perWorker)
 
@@ -193,7 +181,7 @@ class NobodyDroppedTestCase(UpgradeTestCase):
     def handshake(self, session: ssl.SSLSession | None = None) -> ssl.SSLSocket:
         """A handshake with C{session}, and the greeting, with which a ticket comes."""
         connected = socket.create_connection(("127.0.0.1", self.ports["imap", "implicit"]), PATIENCE)
-        wrapped = self.context.wrap_socket(connected, server_hostname="localhost", session=session)
+        wrapped: ssl.SSLSocket = self.context.wrap_socket(connected, server_hostname="localhost", session=session)
         self.assertTrue(wrapped.recv(100).startswith(b"* OK"))
         return wrapped
 
@@ -203,7 +191,7 @@ class NobodyDroppedTestCase(UpgradeTestCase):
         with contextlib.ExitStack() as connections:
             for _ in range(20):
                 lot = [connections.enter_context(self.handshake(session)) for _ in range(2 * WORKERS)]
-                for worker, connected in zip(self.workersOf(lot), lot, strict=True):
+                for worker, connected in zip(servedBy(self.workers(), lot), lot, strict=True):
                     seen.setdefault(worker, wanted)
                     if connected.session_reused is not wanted:
                         seen[worker] = connected.session_reused
@@ -214,8 +202,8 @@ class NobodyDroppedTestCase(UpgradeTestCase):
     def ticket(self) -> ssl.SSLSession:
         """One of the workers gives it."""
         with self.handshake() as connected:
-            self.assertIsNotNone(connected.session)
-            session: ssl.SSLSession = connected.session
+            session = connected.session
+            assert session is not None
             return session
 
     # What is done to them.
@@ -227,7 +215,7 @@ class NobodyDroppedTestCase(UpgradeTestCase):
         """
         session = self.ticket()
         latest = clients[-LATEST:]
-        victim = Counter(self.workersOf(latest)).most_common(1)[0][0]
+        victim = Counter(servedBy(self.workers(), [client.socket for client in latest])).most_common(1)[0][0]
         # What it has is looked at while it can take nobody in.
         os.kill(victim, signal.SIGSTOP)
         waitUntil(lambda: state(victim) == "T", "it is stopped")

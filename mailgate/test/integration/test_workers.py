@@ -16,7 +16,7 @@ import signal
 import socket
 import ssl
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from mailgate.test.integration import test_reload
@@ -85,6 +85,18 @@ def serving() -> dict[tuple[int, int], str]:
     return found
 
 
+def pairOf(connected: socket.socket) -> tuple[int, int]:
+    """The gateway's port, and the client's, which may have one for several of the former."""
+    return connected.getpeername()[1], connected.getsockname()[1]
+
+
+def servedBy(workers: Iterable[int], clients: Iterable[socket.socket]) -> list[int]:
+    """Which of C{workers} serves each of C{clients}."""
+    connections = serving()
+    owners = {inode: pid for pid in workers for inode in inodes(pid)}
+    return [owners[connections[pairOf(client)]] for client in clients]
+
+
 MixinBase: Any = object if not TYPE_CHECKING else test_reload.ReloadTestCase
 """What the mixin is mixed with."""
 
@@ -136,11 +148,14 @@ class WorkersMixin(MixinBase):
         """Whether all workers are there, and ready."""
         return len(self.workers()) == WORKERS and all(len(inodes(pid)) >= len(self.ports) for pid in self.workers())
 
+    def workersOf(self, clients: Sequence[RawClient]) -> list[int]:
+        """Who serves each of C{clients}."""
+        workers = [pid for zygote in self.zygotes() for pid in children(zygote)]
+        return servedBy(workers, [client.socket for client in clients])
+
     def workerOf(self, client: RawClient) -> int:
         """Who serves C{client}."""
-        inode = serving()[client.address.port, client.socket.getsockname()[1]]
-        (found,) = [pid for zygote in self.zygotes() for pid in children(zygote) if inode in inodes(pid)]
-        return found
+        return self.workersOf([client])[0]
 
     def leave(self, client: RawClient) -> None:
         client.send(test_reload.QUIT[client.address.protocol])
@@ -231,7 +246,7 @@ class DeathTests(WorkersMixin, test_reload.ReloadTestCase):
         """The sessions of a worker that is killed end, nobody else's do, and another takes its place."""
         self.start()
         clients = [self.loggedIn(*which) for which in [*self.ports] * 4]
-        owners = {client: self.workerOf(client) for client in clients}
+        owners = dict(zip(clients, self.workersOf(clients), strict=True))
         victim = Counter(owners.values()).most_common(1)[0][0]
         os.kill(victim, signal.SIGKILL)
         self.told(f"worker {victim} was ended by SIGKILL; another starts at once")
@@ -311,7 +326,7 @@ class ServingTests(WorkersMixin, test_reload.ReloadTestCase):
     def connectionsPerWorker(self) -> Counter[int]:
         clients = [self.loggedIn("imap") for _ in range(20)]
         clients += self.crowd(40)
-        return Counter(map(self.workerOf, clients))
+        return Counter(self.workersOf(clients))
 
     def crowd(self, count: int) -> list[RawClient]:
         """Clients that come all at once."""
@@ -363,7 +378,7 @@ class ServingTests(WorkersMixin, test_reload.ReloadTestCase):
         clients = [self.client("pop3") for _ in range(12)]
         challenges = {re.findall(rb"<\d+", client.greeting)[0] for client in clients}
         self.assertEqual(len(challenges), len(clients))
-        self.assertGreater(len(set(map(self.workerOf, clients))), 1)
+        self.assertGreater(len(set(self.workersOf(clients))), 1)
 
     def test_log(self):
         """What several workers write to one log are whole lines."""
