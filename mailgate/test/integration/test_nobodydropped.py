@@ -20,11 +20,11 @@ from collections.abc import Iterator, Sequence
 from mailgate.console import main
 from mailgate.test.integration.clients import PATIENCE
 from mailgate.test.integration.daemon import waitUntil
+from mailgate.test.integration.procfs import children, inodes, pairOf, runs, servedBy, serving, state
 from mailgate.test.integration.rawclient import RawClient
 from mailgate.test.integration.site import PROTOCOLS, TLS, Address
 from mailgate.test.integration.test_reload import ACCEPTED, PASSWORD, QUIT, USER
 from mailgate.test.integration.test_upgrade import UpgradeTestCase
-from mailgate.test.integration.test_workers import children, inodes, pairOf, runs, servedBy, serving, state
 
 WORKERS = 3
 SESSIONS = 200
