@@ -15,11 +15,14 @@ __all__ = ["RawClient"]
 
 
 class RawClient:
-    """A connection to C{address}, after the greeting, and for SMTP after EHLO; C{greeting} is the former."""
+    """
+    A connection to C{address}, after the greeting, and for SMTP after EHLO; C{greeting} is the former. C{connected} is
+    it, where there is one already.
+    """
 
-    def __init__(self, address: Address) -> None:
+    def __init__(self, address: Address, connected: socket.socket | None = None) -> None:
         self.address = address
-        self.socket = socket.create_connection(("127.0.0.1", address.port), PATIENCE)
+        self.socket = connected or socket.create_connection(("127.0.0.1", address.port), PATIENCE)
         if address.tls == "implicit":
             self.wrap()
         else:

@@ -26,8 +26,8 @@ from mailgate.tap import BAD_CONFIGURATION
 from mailgate.test.integration.clients import PATIENCE
 from mailgate.test.integration.daemon import waitUntil
 from mailgate.test.integration.gateway import environment
+from mailgate.test.integration.procfs import runs
 from mailgate.test.integration.test_upgrade import WORKERS, UpgradeTestCase
-from mailgate.test.integration.test_workers import runs
 
 MAILGATE = [sys.executable, "-c", "import sys; from mailgate.console import main; sys.exit(main())"]
 

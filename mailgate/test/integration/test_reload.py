@@ -36,6 +36,10 @@ GOODBYE = {
     "pop3": b"-ERR [SYS/TEMP] Gateway is shutting down, closing connection\r\n",
     "smtp": b"421 4.3.2 Gateway is shutting down, closing connection\r\n",
 }
+_SCRIPT = "from mailgate import watching; watching.LOOK = 1.0; from twisted.scripts.twistd import run; run()"
+WATCHFUL = [sys.executable, "-c", _SCRIPT, "-n", "--pidfile="]
+"""A gateway that looks at files every second, for tests to have less to wait for."""
+
 ACCEPTED = (b"OK", b"+OK", b"235")
 """How the answer to a good login begins."""
 
@@ -381,7 +385,7 @@ class FileTests(ReloadTestCase):
 
     def test_renewed(self):
         """A certificate that is renewed is used without a signal; sessions of before go on."""
-        self.start()
+        self.start(command=WATCHFUL)
         old = self.loggedIn("imap", "implicit")
         serial = old.socket.getpeercert()["serialNumber"]
         self.authority.sign("server")
@@ -393,7 +397,7 @@ class FileTests(ReloadTestCase):
 
     def test_halfWritten(self):
         """One that is of no use changes nothing."""
-        self.start()
+        self.start(command=WATCHFUL)
         with open(self.pair.certificate, "w") as opened:
             opened.write("-----BEGIN CERTIFICATE-----\n")
         waitUntil(lambda: "nothing changes" in self.gateway.log(), "it is seen", 60)

@@ -19,9 +19,10 @@ from twisted.trial.unittest import SkipTest
 from mailgate.test.integration.clients import PATIENCE
 from mailgate.test.integration.daemon import accepts, freePort, ifKilled, waitUntil
 from mailgate.test.integration.gateway import FOREGROUND, TWISTD, GatewayProcess, environment
+from mailgate.test.integration.procfs import runs
 from mailgate.test.integration.rawclient import RawClient
 from mailgate.test.integration.test_reload import ACCEPTED, PASSWORD, QUIT, TWIST, USER, ReloadTestCase
-from mailgate.test.integration.test_workers import Backend, runs
+from mailgate.test.integration.test_workers import Backend
 from mailgate.test.integration.transports import withTransports
 
 WORKERS = "worker_processes = 2\n"

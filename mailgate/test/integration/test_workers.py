@@ -6,7 +6,6 @@ stop are what they are with one process.
 
 from __future__ import annotations
 
-import contextlib
 import grp
 import os
 import pwd
@@ -16,20 +15,18 @@ import signal
 import socket
 import ssl
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from mailgate.test.integration import test_reload
 from mailgate.test.integration.clients import PATIENCE
 from mailgate.test.integration.daemon import accepts, freePort, newFolder, waitUntil
 from mailgate.test.integration.gateway import TWISTD, GatewayProcess
+from mailgate.test.integration.procfs import children, inodes, runs, servedBy, serving
 from mailgate.test.integration.rawclient import RawClient
 from mailgate.test.integration.site import Address
 
 WORKERS = 3
-
-GONE = (FileNotFoundError, ProcessLookupError)
-"""What a look at a process that has ended meanwhile raises."""
 
 
 def usersWithGroups() -> Iterator[str]:
@@ -38,46 +35,6 @@ def usersWithGroups() -> Iterator[str]:
     for entry in pwd.getpwall():
         if entry.pw_uid and groups.get(entry.pw_name) == entry.pw_gid:
             yield entry.pw_name
-
-
-def children(pid: int) -> list[int]:
-    """The processes that C{pid} has started, and that have not been waited for."""
-    found = []
-    for name in filter(str.isdigit, os.listdir("/proc")):
-        with contextlib.suppress(*GONE), open(f"/proc/{name}/stat", encoding="utf-8", errors="replace") as opened:
-            if int(opened.read().rpartition(")")[2].split()[1]) == pid:
-                found.append(int(name))
-    return sorted(found)
-
-
-def runs(pid: int) -> bool:
-    """Whether there is such a process, and it is more than what its parent has not waited for."""
-    with contextlib.suppress(*GONE), open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as opened:
-        return opened.read().rpartition(")")[2].split()[0] != "Z"
-    return False
-
-
-def inodes(pid: int) -> set[str]:
-    """The sockets that C{pid} has open."""
-    found = set()
-    with contextlib.suppress(*GONE):
-        for descriptor in os.listdir(f"/proc/{pid}/fd"):
-            with contextlib.suppress(*GONE):
-                link = os.readlink(f"/proc/{pid}/fd/{descriptor}")
-                found.update(re.findall(r"socket:\[(\d+)\]", link))
-    return found
-
-
-def serving() -> dict[tuple[int, int], str]:
-    """The sockets of connections over TCP, by their port and the port of their peer."""
-    found = {}
-    with open("/proc/net/tcp", encoding="ascii") as opened:
-        for line in list(opened)[1:]:
-            fields = line.split()
-            if fields[3] != "0A":
-                own, peer = (int(field.rpartition(":")[2], 16) for field in fields[1:3])
-                found[own, peer] = fields[9]
-    return found
 
 
 MixinBase: Any = object if not TYPE_CHECKING else test_reload.ReloadTestCase
@@ -131,11 +88,14 @@ class WorkersMixin(MixinBase):
         """Whether all workers are there, and ready."""
         return len(self.workers()) == WORKERS and all(len(inodes(pid)) >= len(self.ports) for pid in self.workers())
 
+    def workersOf(self, clients: Sequence[RawClient]) -> list[int]:
+        """Who serves each of C{clients}."""
+        workers = [pid for zygote in self.zygotes() for pid in children(zygote)]
+        return servedBy(workers, [client.socket for client in clients])
+
     def workerOf(self, client: RawClient) -> int:
         """Who serves C{client}."""
-        inode = serving()[client.address.port, client.socket.getsockname()[1]]
-        (found,) = [pid for zygote in self.zygotes() for pid in children(zygote) if inode in inodes(pid)]
-        return found
+        return self.workersOf([client])[0]
 
     def leave(self, client: RawClient) -> None:
         client.send(test_reload.QUIT[client.address.protocol])
@@ -226,7 +186,7 @@ class DeathTests(WorkersMixin, test_reload.ReloadTestCase):
         """The sessions of a worker that is killed end, nobody else's do, and another takes its place."""
         self.start()
         clients = [self.loggedIn(*which) for which in [*self.ports] * 4]
-        owners = {client: self.workerOf(client) for client in clients}
+        owners = dict(zip(clients, self.workersOf(clients), strict=True))
         victim = Counter(owners.values()).most_common(1)[0][0]
         os.kill(victim, signal.SIGKILL)
         self.told(f"worker {victim} was ended by SIGKILL; another starts at once")
@@ -306,7 +266,7 @@ class ServingTests(WorkersMixin, test_reload.ReloadTestCase):
     def connectionsPerWorker(self) -> Counter[int]:
         clients = [self.loggedIn("imap") for _ in range(20)]
         clients += self.crowd(40)
-        return Counter(map(self.workerOf, clients))
+        return Counter(self.workersOf(clients))
 
     def crowd(self, count: int) -> list[RawClient]:
         """Clients that come all at once."""
@@ -318,9 +278,7 @@ class ServingTests(WorkersMixin, test_reload.ReloadTestCase):
         clients = []
         for each in sockets:
             each.settimeout(PATIENCE)
-            client = RawClient.__new__(RawClient)
-            client.address, client.socket, client._lines = address, each, each.makefile("rb")
-            client.greeting = client.line()
+            client = RawClient(address, each)
             self.addCleanup(client.close)
             clients.append(client)
         for client in clients:
@@ -360,7 +318,7 @@ class ServingTests(WorkersMixin, test_reload.ReloadTestCase):
         clients = [self.client("pop3") for _ in range(12)]
         challenges = {re.findall(rb"<\d+", client.greeting)[0] for client in clients}
         self.assertEqual(len(challenges), len(clients))
-        self.assertGreater(len(set(map(self.workerOf, clients))), 1)
+        self.assertGreater(len(set(self.workersOf(clients))), 1)
 
     def test_log(self):
         """What several workers write to one log are whole lines."""

@@ -1,0 +1,74 @@
+# -*- test-case-name: mailgate.test.integration.test_workers -*-
+"""
+What Linux tells in C{/proc} of processes and their connections.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import socket
+from collections.abc import Iterable
+
+__all__ = ["children", "inodes", "pairOf", "runs", "servedBy", "serving", "state"]
+
+GONE = (FileNotFoundError, ProcessLookupError)
+"""What a look at a process that has ended meanwhile raises."""
+
+
+def children(pid: int) -> list[int]:
+    """The processes that C{pid} has started, and that have not been waited for."""
+    found = []
+    for name in filter(str.isdigit, os.listdir("/proc")):
+        with contextlib.suppress(*GONE), open(f"/proc/{name}/stat", encoding="utf-8", errors="replace") as opened:
+            if int(opened.read().rpartition(")")[2].split()[1]) == pid:
+                found.append(int(name))
+    return sorted(found)
+
+
+def state(pid: int) -> str:
+    """The letter that Linux has for the state of C{pid}: T, say, for one that SIGSTOP has stopped; or nothing."""
+    with contextlib.suppress(*GONE), open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as opened:
+        return opened.read().rpartition(")")[2].split()[0]
+    return ""
+
+
+def runs(pid: int) -> bool:
+    """Whether there is such a process, and it is more than what its parent has not waited for."""
+    return state(pid) not in ("", "Z")
+
+
+def inodes(pid: int) -> set[str]:
+    """The sockets that C{pid} has open."""
+    found = set()
+    with contextlib.suppress(*GONE):
+        for descriptor in os.listdir(f"/proc/{pid}/fd"):
+            with contextlib.suppress(*GONE):
+                link = os.readlink(f"/proc/{pid}/fd/{descriptor}")
+                found.update(re.findall(r"socket:\[(\d+)\]", link))
+    return found
+
+
+def serving() -> dict[tuple[int, int], str]:
+    """The sockets of connections over TCP, by their port and the port of their peer."""
+    found = {}
+    with open("/proc/net/tcp", encoding="ascii") as opened:
+        for line in opened:
+            _, own, peer, stands, *rest = line.split()
+            # Those that are over and remembered for a minute (TIME_WAIT) may be tens of thousands.
+            if stands not in ("06", "0A", "st"):
+                found[int(own[-4:], 16), int(peer[-4:], 16)] = rest[5]
+    return found
+
+
+def pairOf(connected: socket.socket) -> tuple[int, int]:
+    """The gateway's port, and the client's, which may have one for several of the former."""
+    return connected.getpeername()[1], connected.getsockname()[1]
+
+
+def servedBy(workers: Iterable[int], clients: Iterable[socket.socket]) -> list[int]:
+    """Which of C{workers} serves each of C{clients}."""
+    connections = serving()
+    owners = {inode: pid for pid in workers for inode in inodes(pid)}
+    return [owners[connections[pairOf(client)]] for client in clients]
