@@ -32,6 +32,7 @@ __all__ = [
     "Message",
     "Order",
     "Ready",
+    "Retired",
     "Started",
     "Tell",
     "decode",
@@ -161,6 +162,13 @@ class Ready:
 
 
 @frozen
+class Retired:
+    """Worker to zygote: it lets nobody in any more; zygote to master: the worker C{slot} does not."""
+
+    slot: int | None = field(default=None, validator=optional(_isNumber(0)))
+
+
+@frozen
 class Cut:
     """Worker to zygote, the last: how many sessions with a backend it has ended that had not."""
 
@@ -180,11 +188,11 @@ class Ended:
     cut: int = _number()
 
 
-Message: TypeAlias = Begin | Become | Fork | Kill | Tell | Loaded | Failed | Started | Ready | Cut | Ended
+Message: TypeAlias = Begin | Become | Fork | Kill | Tell | Loaded | Failed | Started | Ready | Retired | Cut | Ended
 
 _KINDS: dict[str, Any] = {
     kind.__name__.lower(): kind
-    for kind in (Begin, Become, Fork, Kill, Tell, Loaded, Failed, Started, Ready, Cut, Ended)
+    for kind in (Begin, Become, Fork, Kill, Tell, Loaded, Failed, Started, Ready, Retired, Cut, Ended)
 }
 
 

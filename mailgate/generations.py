@@ -173,7 +173,7 @@ class Generations(MultiService):
         self._watch.watch(watchedFiles(settings.servers))
         self._number += 1
         self._journal.info(
-            "the configuration is reloaded, for the {number}th time; sessions of before: {sessions}",
+            "reload {number}: the configuration is in force; sessions of before: {sessions}",
             number=self._number - 1,
             sessions=sum(len(each.connections) for each in self._gateways[:-1]),
         )

@@ -165,7 +165,7 @@ class Master(MultiService):
             self._log.warn("pid is not what it was: that takes a restart")
         self._tellWarnings(settings)
         self._reloads += 1
-        self._log.info("the configuration is reloaded, for the {number}th time", number=self._reloads)
+        self._log.info("reload {number}: the configuration is in force", number=self._reloads)
         return ()
 
     def _refuse(self, error: Exception) -> Sequence[str]:
@@ -195,10 +195,10 @@ class Master(MultiService):
         gone, self.sockets = self.sockets, sockets
         self.settings, self._text = settings, text
         self._tellReady(generation)
-        if before is not None:
-            before.tell(Order.RETIRE)
+        retired = succeed(None) if before is None else before.retire()
         gone.close(but=sockets)
         self._watch.watch(watchedFiles(settings.servers))
+        await retired
 
     def _filesChanged(self, names: list[str]) -> None:
         self._log.info("reloading, as these have changed: {names}", names=", ".join(names))

@@ -14,7 +14,7 @@ from enum import Enum
 from typing import Any
 
 from attrs import define
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred, TimeoutError, succeed
 from twisted.internet.error import ProcessExitedAlready
 from twisted.internet.interfaces import IDelayedCall, IReactorTime, IReadDescriptor
 from twisted.internet.protocol import ProcessProtocol
@@ -36,6 +36,7 @@ from mailgate.control import (
     Message,
     Order,
     Ready,
+    Retired,
     Started,
     Tell,
     encode,
@@ -45,6 +46,9 @@ __all__ = ["BackOff", "Generation", "GenerationError", "Orphan", "Stage", "envir
 
 READY_WITHIN = 30.0
 """Seconds that a worker has to be ready, or else it is as good as dead."""
+
+RETIRED_WITHIN = 2.0
+"""Seconds that workers have to let nobody in any more in; they need the time of a message."""
 
 STOPPED_WITHIN = 10.0
 """Seconds that workers have to end in when they are told to stop; they need no more than three."""
@@ -203,6 +207,8 @@ class Generation(ProcessProtocol):
         self.stage = Stage.STARTING
         self.ready: Deferred[None] = Deferred()
         self._waiting: list[Deferred[int]] = []
+        self._letting: set[int] = set()
+        self._retired: Deferred[None] | None = None
         self._reactor = reactor
         self._sockets = dict(sockets)
         self.pid: int | None = None
@@ -282,7 +288,10 @@ class Generation(ProcessProtocol):
             self._slot(message.slot).pid = message.pid
         elif isinstance(message, Ready) and message.slot is not None:
             self._workerReady(self._slot(message.slot))
+        elif isinstance(message, Retired) and message.slot is not None:
+            self._workerRetired(message.slot)
         elif isinstance(message, Ended):
+            self._workerRetired(message.slot)
             self._workerEnded(self._slot(message.slot), message)
         else:
             raise ControlError("this is not for a zygote to say")
@@ -315,6 +324,8 @@ class Generation(ProcessProtocol):
     def _end(self) -> list[Deferred[int]]:
         """It has no process any more; gives those who wait for that."""
         self.stage = Stage.ENDED
+        self._letting.clear()
+        self._lookRetired()
         self._clearDeadline()
         for slot in self._slots:
             slot.wait(None)
@@ -383,6 +394,33 @@ class Generation(ProcessProtocol):
         if order is Order.STOP:
             self._deadline = self._reactor.callLater(STOPPED_WITHIN, self.kill)
         self._send(Tell(order))
+
+    def retire(self) -> Deferred[None]:
+        """
+        Have all workers let nobody in any more, and go when their sessions have gone. Fires when none lets anybody in,
+        or after L{RETIRED_WITHIN}.
+        """
+        self._letting = {slot.number for slot in self._slots if slot.pid is not None}
+        retired: Deferred[None] = Deferred()
+        self._retired = retired
+        retired.addTimeout(RETIRED_WITHIN, self._reactor).addErrback(self._notRetired)
+        self.tell(Order.RETIRE)
+        self._lookRetired()
+        return retired
+
+    def _workerRetired(self, slot: int) -> None:
+        self._letting.discard(slot)
+        self._lookRetired()
+
+    def _lookRetired(self) -> None:
+        if not self._letting and self._retired is not None:
+            retired, self._retired = self._retired, None
+            retired.callback(None)
+
+    def _notRetired(self, failure: Failure) -> None:
+        failure.trap(TimeoutError)
+        self._retired = None
+        self._log.error("{count} workers of before may still let somebody in", count=len(self._letting))
 
     def _fail(self, reason: str) -> None:
         """It does not come up."""

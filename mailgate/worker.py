@@ -16,7 +16,7 @@ from twisted.internet.protocol import Factory, Protocol
 from twisted.logger import ILogObserver, Logger, globalLogBeginner, globalLogPublisher
 
 from mailgate.config import GatewaySettings
-from mailgate.control import ControlError, Cut, Lines, Message, Order, Ready, Tell, encode
+from mailgate.control import ControlError, Cut, Lines, Message, Order, Ready, Retired, Tell, encode
 from mailgate.directives import ConfigurationError
 from mailgate.exitstatus import CANNOT_SERVE, CUT
 from mailgate.journal import ErrorLogs
@@ -80,6 +80,8 @@ class Worker(Protocol):
         else:
             patience = self._gateway.settings.draining.patience
             drained = self._gateway.drain(order is Order.DRAIN, patience)
+            # Whoever is waiting for that is sure from now on to meet the others alone.
+            self._tell(Retired())
         drained.addCallback(self._leave, order).addErrback(self._failed)
 
     def _leave(self, cut: int, order: Order) -> None:

@@ -21,7 +21,7 @@ from contextlib import suppress
 from functools import partial
 from typing import NoReturn
 
-from attrs import define, field
+from attrs import define, evolve, field
 
 from mailgate.config import parse
 from mailgate.control import (
@@ -38,6 +38,7 @@ from mailgate.control import (
     Message,
     Order,
     Ready,
+    Retired,
     Started,
     Tell,
     encode,
@@ -219,8 +220,8 @@ class Zygote:
             data = b""
         try:
             for message in child.lines.feed(data):
-                if isinstance(message, Ready):
-                    self.report(Ready(child.slot))
+                if isinstance(message, Ready | Retired):
+                    self.report(evolve(message, slot=child.slot))
                 elif isinstance(message, Cut):
                     child.cut = message.sessions
                 else:

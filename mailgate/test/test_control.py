@@ -22,6 +22,7 @@ from mailgate.control import (
     Loaded,
     Order,
     Ready,
+    Retired,
     Started,
     Tell,
     decode,
@@ -39,6 +40,8 @@ MESSAGES = (
     Started(2, 4711),
     Ready(),
     Ready(2),
+    Retired(),
+    Retired(2),
     Cut(0),
     Ended(2, 4711, -9, 3),
 )

@@ -111,7 +111,7 @@ class GenerationsTests(SynchronousTestCase):
         """Another gateway serves newcomers, on the same socket; the one before goes when its last session has gone."""
         before, session = self.generations.gateway, self.session()
         (told,) = self.reload()
-        self.assertEqual(told, "the configuration is reloaded, for the 1th time; sessions of before: 1")
+        self.assertEqual(told, "reload 1: the configuration is in force; sessions of before: 1")
         after = self.generations.gateway
         self.assertIsNot(after, before)
         self.assertIs(after.listeners[0].shared, before.listeners[0].shared)

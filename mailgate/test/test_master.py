@@ -13,7 +13,7 @@ from zope.interface.verify import verifyObject
 
 from mailgate import master
 from mailgate.config import parse
-from mailgate.control import Ended, Failed, Fork, Order, Tell
+from mailgate.control import Ended, Failed, Fork, Order, Retired, Tell
 from mailgate.directives import ConfigurationError
 from mailgate.exitstatus import CANNOT_SERVE
 from mailgate.interfaces import IGenerations
@@ -148,6 +148,18 @@ class ReloadTests(MasterCase):
         self.successResultOf(self.reloaded)
         self.assertEqual(old.takeHeard(), [Tell(Order.RETIRE)])
         self.assertTrue(accepts(self.port))
+
+    def test_retired(self):
+        """It is not done before the old one lets nobody in any more: who connects then is served by the new one."""
+        old = self.start()
+        old.retires = False
+        self.reload()
+        self.reactor.comesUp(COUNT)
+        self.assertEqual(old.takeHeard(), [Tell(Order.RETIRE)])
+        for slot in range(COUNT):
+            self.assertNoResult(self.reloaded)
+            old.says(Retired(slot))
+        self.successResultOf(self.reloaded)
 
     def test_listeners(self):
         """A port that is new is bound at once, one that is gone is closed when nobody serves it."""

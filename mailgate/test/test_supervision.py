@@ -29,11 +29,12 @@ from mailgate.control import (
     Message,
     Order,
     Ready,
+    Retired,
     Started,
     Tell,
     encode,
 )
-from mailgate.supervision import BackOff, Generation, GenerationError, environmentOf, howItEnded
+from mailgate.supervision import RETIRED_WITHIN, BackOff, Generation, GenerationError, environmentOf, howItEnded
 
 ZYGOTE = 1000
 
@@ -43,17 +44,23 @@ class FakeProcess(StringTransport):
     """A zygote: what it was told, and what it was sent."""
 
     pid = ZYGOTE
+    retires = True
+    """Whether its workers let nobody in any more as soon as they are told."""
 
     def __init__(self, protocol: Any) -> None:
         super().__init__()
         self.protocol = protocol
         self.heard: list[Message] = []
         self.signals: list[str | int] = []
+        self.workers: set[int] = set()
         self._lines = Lines()
 
     def writeToChild(self, childFD: int, data: bytes) -> None:
         assert childFD == 3
-        self.heard += self._lines.feed(data)
+        messages = self._lines.feed(data)
+        self.heard += messages
+        if self.retires and Tell(Order.RETIRE) in messages:
+            self.says(*(Retired(slot) for slot in sorted(self.workers)))
 
     def signalProcess(self, signalID: str | int) -> None:
         self.signals.append(signalID)
@@ -72,6 +79,8 @@ class FakeProcess(StringTransport):
 
     def says(self, *messages: Message) -> None:
         """It reports C{messages}."""
+        self.workers |= {message.slot for message in messages if isinstance(message, Started)}
+        self.workers -= {message.slot for message in messages if isinstance(message, Ended)}
         self.protocol.childDataReceived(4, b"".join(map(encode, messages)))
 
     def exits(self, reason: Exception | None = None) -> None:
@@ -368,6 +377,34 @@ class ServingTests(GenerationCase):
         for order in orders:
             self.generation.tell(order)
         self.assertEqual(self.zygote.takeHeard(), [Tell(order) for order in orders])
+
+    def test_retire(self):
+        """To retire is done when no worker lets anybody in: it says so, or has ended."""
+        self.zygote.retires = False
+        retired = self.generation.retire()
+        self.assertEqual(self.zygote.takeHeard(), [Tell(Order.RETIRE)])
+        self.zygote.says(Retired(0))
+        self.assertNoResult(retired)
+        self.zygote.says(Ended(1, 2001, 0, 0))
+        self.assertIsNone(self.successResultOf(retired))
+
+    def test_retireWithoutZygote(self):
+        """So it is when the zygote has ended, of whose workers nobody hears any more."""
+        self.zygote.retires = False
+        retired = self.generation.retire()
+        self.logged(self.zygote.exits)
+        self.assertIsNone(self.successResultOf(retired))
+        self.assertEqual(self.reactor.getDelayedCalls(), [])
+
+    def test_retireHangs(self):
+        """One that does not say so is waited for but a moment, and told of."""
+        self.zygote.retires = False
+        retired = self.generation.retire()
+        self.zygote.says(Retired(1))
+        logged = self.logged(lambda: self.reactor.advance(RETIRED_WITHIN))
+        self.assertEqual(logged, ["1 workers of before may still let somebody in"])
+        self.assertIsNone(self.successResultOf(retired))
+        self.zygote.says(Retired(0))
 
     def test_leaving(self):
         """While it leaves none is replaced; in the end it says how many sessions were cut, to each who asks."""

@@ -13,7 +13,22 @@ from collections.abc import Callable
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from mailgate.control import Become, Begin, Cut, Ended, Fork, Kill, Lines, Message, Order, Ready, Started, Tell, encode
+from mailgate.control import (
+    Become,
+    Begin,
+    Cut,
+    Ended,
+    Fork,
+    Kill,
+    Lines,
+    Message,
+    Order,
+    Ready,
+    Retired,
+    Started,
+    Tell,
+    encode,
+)
 from mailgate.zygote import Zygote
 
 
@@ -112,6 +127,14 @@ class OrderTests(ZygoteCase):
         worker.send(encode(Ready()))
         self.zygote.turn(0)
         self.assertEqual(self.reported(), [Ready(1)])
+
+    def test_retired(self):
+        """That a worker lets nobody in any more is passed on, with its number; the zygote listens on to it."""
+        worker = self.worker(1)
+        self.reported()
+        worker.send(encode(Retired()) + encode(Cut(2)))
+        self.zygote.turn(0)
+        self.assertEqual(self.reported(), [Retired(1)])
 
     def test_told(self):
         """Each order to the workers reaches each of them, and the zygote obeys as well."""

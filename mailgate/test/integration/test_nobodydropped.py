@@ -248,10 +248,13 @@ class NobodyDroppedTestCase(UpgradeTestCase):
 
     def assertSucceeded(self, before: Sequence[int], session: ssl.SSLSession) -> None:
         """Others than the workers of C{before} serve newcomers, who take no C{session} of theirs."""
-        # A worker is told of its successors when they serve.
-        waitUntil(lambda: not any(inodes(pid) & inodes(self.running()) for pid in before), "they listen no more")
+        self.assertFalse(self.listen(before))
         with self.handshake(session) as connected:
             self.assertFalse(connected.session_reused)
+
+    def listen(self, workers: Sequence[int]) -> bool:
+        """Whether one of C{workers} has a socket of the master's."""
+        return any(inodes(pid) & inodes(self.running()) for pid in workers)
 
     def refuseAll(self) -> None:
         """A bad configuration changes nothing."""
@@ -269,6 +272,8 @@ class NobodyDroppedTestCase(UpgradeTestCase):
         self.obeys("upgrade")
         self.assertNotEqual(self.running(), master)
         self.assertTrue(runs(master))
+        # The workers of before are told when the new master serves, which is what the answer says.
+        waitUntil(lambda: not self.listen(before), "they listen no more")
         self.assertSucceeded(before, session)
 
 

@@ -98,7 +98,7 @@ class ReloadTestCase(SynchronousTestCase):
         """Have the configuration reloaded."""
         self.gateway.signal(signal.SIGHUP)
         self.reloads += 1
-        self.told(f"the configuration is reloaded, for the {self.reloads}th time")
+        self.told(f"reload {self.reloads}: the configuration is in force")
 
     def assertNoTraceback(self) -> None:
         self.assertNotIn("Traceback", self.gateway.log())
@@ -170,7 +170,7 @@ class ReloadTests(ReloadTestCase):
         for greeting in ("first", "second"):
             self.gateway.configure(self.ini(mail=f"imap_capabilities = IMAP4rev1 X{greeting}"))
             self.gateway.signal(signal.SIGHUP)
-        self.told("for the 1th time")
+        self.told("reload 1: ")
 
         def isSecond() -> bool:
             newcomer = self.client("imap")
