@@ -12,6 +12,7 @@ import errno
 import json
 import os
 import socket
+import stat
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
@@ -136,7 +137,8 @@ class CommandSocket:
         try:
             bound.bind(self.path)
         except OSError as error:
-            if error.errno != errno.EADDRINUSE:
+            # To connect to what is no socket is refused, too.
+            if error.errno != errno.EADDRINUSE or not stat.S_ISSOCK(os.lstat(self.path).st_mode):
                 raise
             with socket.socket(socket.AF_UNIX) as probe:
                 probe.settimeout(1)

@@ -179,11 +179,11 @@ class Cut:
 class Ended:
     """
     Zygote to master: a worker has ended, with C{status}, as L{subprocess.Popen.returncode} has it, and has C{cut} so
-    many sessions.
+    many sessions. With a C{pid} of 0 there has been none: the system would not fork, and C{status} is its C{errno}.
     """
 
     slot: int = _number()
-    pid: int = _number(1)
+    pid: int = _number()
     status: int = _number(-1000)
     cut: int = _number()
 

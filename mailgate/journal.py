@@ -8,8 +8,10 @@ Texts from the network go into events through L{printable}; the observers escape
 
 from __future__ import annotations
 
+import errno
 import os
 import re
+import stat
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
@@ -236,6 +238,19 @@ class _LogFile:
         self._stream, before = reopened, self._stream
         before.close()
 
+    def give(self, uid: int, gid: int) -> None:
+        """
+        Make it that user's and group's, as root. What is no file, such as C{/dev/null}, stays whose it is.
+
+        @raise OSError: it cannot be, or its name is a link: whoever may write to the folder may lead it anywhere.
+        """
+        opened = os.fstat(self._stream.fileno())
+        if not stat.S_ISREG(opened.st_mode) or (opened.st_uid, opened.st_gid) == (uid, gid):
+            return
+        if not os.path.samestat(os.lstat(self.path), opened) or opened.st_nlink != 1:
+            raise OSError(errno.ELOOP, "it is a link")
+        os.fchown(self._stream.fileno(), uid, gid)
+
     def write(self, text: str) -> None:
         """Append C{text}."""
         self._stream.write(text)
@@ -303,7 +318,7 @@ class ErrorLogs:
         """Make all files that user's and group's, as root. Gives a line for each that cannot be."""
         for file in self._files.values():
             try:
-                os.chown(file.path, uid, gid)
+                file.give(uid, gid)
             except OSError as error:
                 yield f"{file.path} cannot be given to the workers' user: {error.strerror}"
 

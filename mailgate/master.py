@@ -211,10 +211,7 @@ class Master(MultiService):
 
     def stop(self) -> Deferred[int]:
         """See L{IGenerations.stop}."""
-        if self._stopping:
-            for generation in self._generations:
-                generation.kill()
-            return self._ended()
+        # Who is told a second time does not wait for anybody; and still counts those whom that cuts.
         self._stopping = True
         return self._end(Order.STOP)
 
@@ -310,6 +307,7 @@ class Master(MultiService):
         # A reload may have been quicker.
         if lost is not self._current or self._ending:
             return
+        self._backOff.begun()
         try:
             await self._replace(self.settings, self._text, self.sockets)
         except GenerationError as error:

@@ -36,7 +36,7 @@ class PIDFile:
 
         @raise ConfigurationError: it cannot.
         """
-        self._write("a", "")
+        self._write(os.O_APPEND, "")
 
     def write(self) -> None:
         """
@@ -44,11 +44,13 @@ class PIDFile:
 
         @raise ConfigurationError: it cannot be written.
         """
-        self._write("w", f"{os.getpid()}\n")
+        self._write(os.O_TRUNC, f"{os.getpid()}\n")
 
-    def _write(self, mode: str, text: str) -> None:
+    def _write(self, how: int, text: str) -> None:
+        # In a folder where others may write a link would lead root to any file.
+        flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | how
         try:
-            with open(self.path, mode, encoding="ascii") as opened:
+            with os.fdopen(os.open(self.path, flags, 0o644), "w", encoding="ascii") as opened:
                 opened.write(text)
         except OSError as error:
             reason = f"cannot be written: {error.strerror}"

@@ -360,16 +360,18 @@ class Generation(ProcessProtocol):
         slot.pid = None
         slot.wait(None)
         self._cut += message.cut
-        how = howItEnded(message.status)
+        how = f"worker {message.pid} {howItEnded(message.status)}"
+        if not message.pid:
+            how = f"a worker cannot be forked: {os.strerror(message.status)}"
         if self.stage is Stage.STARTING:
-            self._fail(f"worker {message.pid} {how}")
+            self._fail(how)
         elif self.stage is Stage.SERVING:
             delay = slot.backOff.delay()
             when = f"in {delay:g} s" if delay else "at once"
-            self._log.error("worker {pid} {how}; another starts {when}", pid=message.pid, how=how, when=when)
+            self._log.error("{how}; another starts {when}", how=how, when=when)
             slot.wait(self._reactor.callLater(delay, self._fork, slot))
         elif message.status < 0:
-            self._log.error("worker {pid} {how} while it was to end", pid=message.pid, how=how)
+            self._log.error("{how} while it was to end", how=how)
 
     # What becomes of it.
 
@@ -392,7 +394,7 @@ class Generation(ProcessProtocol):
             for slot in self._slots:
                 slot.wait(None)
         if order is Order.STOP:
-            self._deadline = self._reactor.callLater(STOPPED_WITHIN, self.kill)
+            self._deadline = self._reactor.callLater(STOPPED_WITHIN, self._kill)
         self._send(Tell(order))
 
     def retire(self) -> Deferred[None]:
@@ -431,7 +433,7 @@ class Generation(ProcessProtocol):
     def _giveUp(self, reason: str) -> None:
         self.ready.errback(GenerationError(reason))
 
-    def kill(self) -> None:
+    def _kill(self) -> None:
         """Have those workers killed that are still there."""
         self._clearDeadline()
         for slot in self._slots:

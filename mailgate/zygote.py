@@ -9,6 +9,7 @@ the contexts. It serves nobody, and nothing that came from the network reaches i
 
 from __future__ import annotations
 
+import errno
 import gc
 import os
 import selectors
@@ -183,7 +184,14 @@ class Zygote:
             raise ControlError("there is such a worker already")
         ours, theirs = socket.socketpair()
         ours.setblocking(False)
-        pid = self._fork()
+        try:
+            pid = self._fork()
+        except OSError as error:
+            # Too many processes, or too little memory: the others' sessions are not to suffer for it.
+            ours.close()
+            theirs.close()
+            self.report(Ended(slot, 0, error.errno or errno.EAGAIN, 0))
+            return
         if pid == 0:
             self._become(slot, ours, theirs)
         theirs.close()

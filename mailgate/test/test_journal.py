@@ -385,6 +385,26 @@ class FileTests(SynchronousTestCase):
         self.path = os.path.join(f"{folder}.moved", "x.log")
         self.assertIn("told", self.read())
 
+    def test_give(self):
+        """A file is given to a user; a link is not followed, whoever made it, and what is no file is left alone."""
+        target = self.mktemp()
+        with open(target, "w", encoding="ascii"):
+            pass
+        links = [f"{self.path}.{number}" for number in range(2)]
+        os.symlink(os.path.abspath(target), links[0])
+        hard = self.mktemp()
+        with open(hard, "w", encoding="ascii"):
+            pass
+        os.link(hard, links[1])
+        logs = ErrorLogs(self.stderr)
+        logs.observer([ErrorLog(path) for path in (self.path, *links, "/dev/null")])
+        given: list[tuple[int, int, int]] = []
+        self.patch(os, "fchown", lambda fd, uid, gid: given.append((os.fstat(fd).st_ino, uid, gid)))
+        self.patch(os, "chown", lambda path, uid, gid: given.append((os.stat(path).st_ino, uid, gid)))
+        told = list(logs.give(4711, 4712))
+        self.assertEqual(given, [(os.stat(self.path).st_ino, 4711, 4712)])
+        self.assertEqual(told, [f"{link} cannot be given to the workers' user: it is a link" for link in links])
+
     def test_retain(self):
         """Files that nobody uses any more are closed, and not made again by their names."""
         logs = ErrorLogs(self.stderr)

@@ -15,7 +15,7 @@ from mailgate import master
 from mailgate.config import parse
 from mailgate.control import Ended, Failed, Fork, Order, Retired, Tell
 from mailgate.directives import ConfigurationError
-from mailgate.exitstatus import CANNOT_SERVE
+from mailgate.exitstatus import CANNOT_SERVE, CUT
 from mailgate.interfaces import IGenerations
 from mailgate.journal import ErrorLogs, ProcessLog
 from mailgate.listensockets import ListenError
@@ -259,6 +259,16 @@ class ZygoteTests(MasterCase):
             self.reactor.processes[-1].exits(ProcessTerminated(signal=9))
             self.assertTrue(accepts(self.port))
 
+    def test_backOffAfterLongLife(self):
+        """However long the dead one has lived, those that do not come up after it are replaced ever more slowly."""
+        zygote = self.start()
+        self.reactor.advance(3600)
+        self.die(zygote)
+        for number, delay in enumerate((0, 1, 2, 4), 2):
+            self.reactor.advance(delay)
+            self.assertEqual(len(self.reactor.processes), number)
+            self.reactor.processes[-1].exits(ProcessTerminated(signal=9))
+
     def test_reloaded(self):
         """A reload that is quicker takes its place."""
         self.die(self.start())
@@ -300,18 +310,17 @@ class EndTests(MasterCase):
         self.assertEqual(self.master.cut, 5)
 
     def test_stop(self):
-        """A stop ends a drain; a second stop is not courteous any more."""
+        """A stop ends a drain; a second stop is told as well, and those whom it cuts are counted."""
         zygote = self.start()
         drained = self.master.drain()
         stopped = self.master.stop()
         self.assertEqual(zygote.takeHeard(), [Tell(Order.DRAIN), Tell(Order.STOP)])
-        with capturedLogs():
-            again = self.master.stop()
-        self.assertEqual([type(message).__name__ for message in zygote.takeHeard()], ["Kill"] * COUNT)
-        zygote.says(*(Ended(slot, 2000 + slot, -9, 0) for slot in range(COUNT)))
+        again = self.master.stop()
+        self.assertEqual(zygote.takeHeard(), [Tell(Order.STOP)])
+        zygote.says(*(Ended(slot, 2000 + slot, CUT, 1) for slot in range(COUNT)))
         zygote.exits()
         for ended in (drained, stopped, again):
-            self.assertEqual(self.successResultOf(ended), 0)
+            self.assertEqual(self.successResultOf(ended), COUNT)
 
     def test_service(self):
         """The end of the service stops whatever is left."""

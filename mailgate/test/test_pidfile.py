@@ -54,6 +54,18 @@ class PIDFileTests(SynchronousTestCase):
         self.assertEqual(self.read(), "1\n")
         self.assertRaises(ConfigurationError, PIDFile("/nowhere/gateway.pid", "gateway.ini").check)
 
+    def test_link(self) -> None:
+        """A link, which somebody may have put there, is not followed."""
+        target = self.mktemp()
+        with open(target, "w", encoding="ascii") as opened:
+            opened.write("precious\n")
+        os.symlink(os.path.abspath(target), self.path)
+        for attempt in (self.file.check, self.file.write):
+            error = self.assertRaises(ConfigurationError, attempt)
+            self.assertIn("cannot be written: Too many levels of symbolic links", str(error))
+        with open(target, encoding="ascii") as opened:
+            self.assertEqual(opened.read(), "precious\n")
+
     def test_unwritable(self) -> None:
         """Where it cannot be written, one line says so."""
         file = PIDFile("/nowhere/gateway.pid", "gateway.ini")

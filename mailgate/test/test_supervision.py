@@ -420,6 +420,17 @@ class ServingTests(GenerationCase):
         self.assertEqual(self.successResultOf(self.generation.whenEnded()), 5)
         self.assertEqual(self.lost, [])
 
+    def test_notForked(self):
+        """A worker that the system does not fork is tried again, and the log has the system's reason."""
+        logged = self.logged(lambda: self.zygote.says(Ended(0, 2000, -9, 0), Ended(0, 0, 11, 0)))
+        self.assertEqual(
+            logged,
+            [
+                "worker 2000 was ended by SIGKILL; another starts at once",
+                "a worker cannot be forked: Resource temporarily unavailable; another starts in 1 s",
+            ],
+        )
+
     def test_killed(self):
         """Workers that do not stop are killed; those that drain may take as long as they like."""
         self.generation.tell(Order.DRAIN)

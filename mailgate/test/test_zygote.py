@@ -4,6 +4,7 @@ Tests for L{mailgate.zygote}: its loop, before a fake system. How it forks is fo
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import socket
@@ -119,6 +120,22 @@ class OrderTests(ZygoteCase):
         """It forks when it is told, and tells the process."""
         self.order(Fork(0), Fork(1))
         self.assertEqual(self.reported(), [Started(0, 100), Started(1, 101)])
+
+    def test_notForked(self):
+        """Where the system does not fork that is told, nothing is left of it, and the others are not touched."""
+        worker = self.worker(0)
+        self.reported()
+
+        def fork() -> int:
+            raise OSError(errno.EAGAIN, "Resource temporarily unavailable")
+
+        self.zygote._fork, works = fork, self.zygote._fork
+        self.order(Fork(1))
+        self.assertEqual(self.reported(), [Ended(1, 0, errno.EAGAIN, 0)])
+        self.zygote._fork = works
+        self.order(Fork(1))
+        self.assertEqual(self.reported(), [Started(1, 101)])
+        self.assertEqual(self.heard(worker), [])
 
     def test_ready(self):
         """That a worker is ready is passed on."""

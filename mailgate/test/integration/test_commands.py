@@ -20,7 +20,9 @@ import threading
 from twisted.trial.unittest import SkipTest
 
 from mailgate.commands import NOT_PERMITTED, REFUSED, UNAVAILABLE
+from mailgate.commandsocket import CommandSocket
 from mailgate.console import main
+from mailgate.directives import ConfigurationError
 from mailgate.exitstatus import CUT
 from mailgate.tap import BAD_CONFIGURATION
 from mailgate.test.integration.clients import PATIENCE
@@ -195,6 +197,16 @@ class TroubleTests(CommandsTestCase):
         mode = os.stat(f"{self.pidFile}.sock").st_mode
         self.assertTrue(stat.S_ISSOCK(mode))
         self.assertEqual(stat.S_IMODE(mode), 0o600)
+
+    def test_noSocket(self):
+        """A file of the socket's name that is no socket is somebody's, and stays."""
+        path = f"{self.pidFile}.sock"
+        with open(path, "w", encoding="ascii") as opened:
+            opened.write("precious")
+        error = self.assertRaises(ConfigurationError, CommandSocket(self.pidFile, "gateway.ini").open)
+        self.assertIn(f"its socket {path} cannot be bound: Address already in use", str(error))
+        with open(path, encoding="ascii") as opened:
+            self.assertEqual(opened.read(), "precious")
 
     def test_nonsense(self):
         """Who says something else is not answered, and the gateway goes on."""
