@@ -389,7 +389,7 @@ class FileTests(ReloadTestCase):
         old = self.loggedIn("imap", "implicit")
         serial = old.socket.getpeercert()["serialNumber"]
         self.authority.sign("server")
-        waitUntil(lambda: "the configuration is reloaded" in self.gateway.log(), "it is seen", 60)
+        waitUntil(lambda: "the configuration is in force" in self.gateway.log(), "it is seen", 60)
         self.assertIn(f"reloading, as these have changed: {self.pair.certificate}, {self.pair.key}", self.gateway.log())
         new = self.loggedIn("imap", "implicit")
         self.assertNotEqual(new.socket.getpeercert()["serialNumber"], serial)
@@ -425,7 +425,7 @@ class FileTests(ReloadTestCase):
         for client in (old, new):
             # Within a second it does not look again.
             waitUntil(lambda client=client: client.login(USER, PASSWORD).startswith(b"OK"), "it is read")
-        self.assertEqual(self.gateway.log().count("the configuration is reloaded"), 1)
+        self.assertEqual(self.gateway.log().count("the configuration is in force"), 1)
 
     def test_background(self):
         """In the background the file C{pid} names the process that obeys, and goes with it."""
@@ -447,7 +447,7 @@ class FileTests(ReloadTestCase):
 
         client = self.loggedIn("imap")
         os.kill(number, signal.SIGHUP)
-        waitUntil(lambda: says("the configuration is reloaded"), "it is reloaded")
+        waitUntil(lambda: says("the configuration is in force"), "it is reloaded")
         self.assertServes(client)
         os.kill(number, signal.SIGQUIT)
         client.close()
@@ -489,7 +489,7 @@ class UserTests(ReloadTestCase):
             self.assertIn(f"a reload will be refused, as {user} may not read {self.pair.key}", log)
             self.assertIn(f"ssl_certificate_key = {self.pair.key}: cannot be read: Permission denied", log)
         else:
-            self.told("the configuration is reloaded")
+            self.told("the configuration is in force")
         self.assertServes(client)
         self.assertServes(self.loggedIn("imap", "implicit"))
         path = os.path.join(self.folder, "gateway.log")

@@ -145,10 +145,10 @@ class ActivationTests(UpgradeTestCase):
             # Not wanted for a while: they stay open, as nobody could give them back.
             self.gateway.configure(self.passed(self.ini()).replace("    systemd:imaps ssl\n", ""))
             os.kill(self.running(), signal.SIGHUP)
-            self.told("the configuration is reloaded", 1)
+            self.told("the configuration is in force", 1)
             self.gateway.configure(self.passed(self.ini()))
             os.kill(self.running(), signal.SIGHUP)
-            self.told("the configuration is reloaded", 2)
+            self.told("the configuration is in force", 2)
             self.upgraded()
             sofar = len(done)
             waitUntil(lambda: len(done) > sofar + 10, "logins go on")

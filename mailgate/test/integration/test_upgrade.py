@@ -194,7 +194,7 @@ class UpgradeTests(UpgradeTestCase):
         self.gateway.configure(self.ini(mail="imap_capabilities = IMAP4rev1 LATER"))
         os.kill(pid, signal.SIGHUP)
         self.hasChanged(pid)
-        self.told("the configuration is reloaded")
+        self.told("the configuration is in force")
         client = self.client("imap")
         client.send(b"c CAPABILITY\r\n")
         self.assertIn(b"LATER", client.line())
