@@ -433,8 +433,9 @@ class RightsTests(WorkersMixin, test_reload.ReloadTestCase):
         return uids.pop(), gids.pop()
 
     def assertWorkersBecame(self) -> None:
+        # A fork is there, with its sockets, a moment before it is that user.
         waitUntil(lambda: len(self.workers()) == WORKERS, "all workers are there")
-        self.assertEqual({self.owner(pid) for pid in self.workers()}, {self.ids})
+        waitUntil(lambda: {self.owner(pid) for pid in self.workers()} == {self.ids}, "all are that user")
 
     def test_user(self):
         """With C{user} workers become that user; master and zygote stay who they are, and read their key again."""
