@@ -306,16 +306,20 @@ class ErrorLogs:
         stream: Any = self._files[log.file]
         return FileLogObserver(stream, _formatLine)
 
-    def reopen(self) -> Iterator[str]:
-        """Open all files again, by their names. Gives a line for each that cannot be, which stays what it was."""
+    def reopen(self, owner: tuple[int, int] | None = None) -> Iterator[str]:
+        """
+        Open all files again, by their names; as root, make them those of C{owner}, a user and a group. Gives a line for
+        each with which that cannot be done, which stays what it was.
+        """
         for file in self._files.values():
             try:
                 file.reopen()
             except OSError as error:
                 yield f"{file.path} cannot be opened again, the old file stays: {error.strerror}"
+        if owner is not None:
+            yield from self._give(*owner)
 
-    def give(self, uid: int, gid: int) -> Iterator[str]:
-        """Make all files that user's and group's, as root. Gives a line for each that cannot be."""
+    def _give(self, uid: int, gid: int) -> Iterator[str]:
         for file in self._files.values():
             try:
                 file.give(uid, gid)

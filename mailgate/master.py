@@ -259,11 +259,7 @@ class Master(MultiService):
 
     def _reopenQuietly(self) -> None:
         # All of them, before the first line is written to one.
-        told = list(self._logs.reopen())
-        user = self.settings.process.user
-        if user is not None and os.geteuid() == 0:
-            told += self._logs.give(user.uid, user.gid)
-        for line in told:
+        for line in list(self._logs.reopen(self.settings.process.owner)):
             self._log.error("{line}", line=line)
 
     # Generations.

@@ -57,6 +57,11 @@ class ProcessSettings:
     user: User | None = directive("user", _user, None, Level.MAILGATE)
     openFiles: int | None = directive("worker_rlimit_nofile", _limit, None, Level.MAILGATE)
 
+    @property
+    def owner(self) -> tuple[int, int] | None:
+        """Whose the files are to be that this process, if it is root, makes for C{user}: a user and a group."""
+        return None if self.user is None or os.geteuid() != 0 else (self.user.uid, self.user.gid)
+
     def warnings(self, file: str) -> Iterator[Problem]:
         """What of the ini C{file} cannot be done by this process, and keeps nobody from starting."""
         if self.user is not None and os.geteuid() != 0:

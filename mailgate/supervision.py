@@ -220,6 +220,7 @@ class Generation(ProcessProtocol):
         self._loaded = False
         self._isRoot = False
         self._mayFork = False
+        self._isStopping = False
         self._cut = 0
         self._reason = ""
         self._deadline: IDelayedCall | None = None
@@ -390,10 +391,12 @@ class Generation(ProcessProtocol):
             if self.stage is Stage.STARTING:
                 self._reason = "it was told to end"
             self.stage = Stage.LEAVING
-            self._clearDeadline()
+            if not self._isStopping:
+                self._clearDeadline()
             for slot in self._slots:
                 slot.wait(None)
-        if order is Order.STOP:
+        if order is Order.STOP and not self._isStopping:
+            self._isStopping = True
             self._deadline = self._reactor.callLater(STOPPED_WITHIN, self._kill)
         self._send(Tell(order))
 

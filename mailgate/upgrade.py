@@ -211,7 +211,7 @@ class Inheritance:
             commands = None if told["commands"] is None else _adopt(told["commands"])
             sockets = ListeningSockets.adopted(dict(told["sockets"]), keepsFiles=True)
             return cls(_adopt(told["channel"]), sockets, commands)
-        except (ValueError, TypeError, KeyError, OSError) as error:
+        except (ValueError, TypeError, KeyError, OSError, OverflowError, RecursionError) as error:
             raise UpgradeError(f"{VARIABLE} makes no sense: {type(error).__name__}") from None
 
     def fail(self, reason: str) -> None:

@@ -299,7 +299,7 @@ class Inheritance:
             # Those that nobody wants any more are not to be kept open by a process that accepts nobody.
             self._sockets.disown()
             return
-        for _ in self._logs.reopen():
+        for _ in self._logs.reopen(self._settings.process.owner):
             # What cannot be opened each worker tells of by itself.
             continue
 

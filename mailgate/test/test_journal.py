@@ -401,7 +401,7 @@ class FileTests(SynchronousTestCase):
         given: list[tuple[int, int, int]] = []
         self.patch(os, "fchown", lambda fd, uid, gid: given.append((os.fstat(fd).st_ino, uid, gid)))
         self.patch(os, "chown", lambda path, uid, gid: given.append((os.stat(path).st_ino, uid, gid)))
-        told = list(logs.give(4711, 4712))
+        told = list(logs.reopen((4711, 4712)))
         self.assertEqual(given, [(os.stat(self.path).st_ino, 4711, 4712)])
         self.assertEqual(told, [f"{link} cannot be given to the workers' user: it is a link" for link in links])
 

@@ -441,6 +441,15 @@ class ServingTests(GenerationCase):
         self.reactor.advance(10)
         self.assertEqual(self.zygote.takeHeard(), [Kill(1)])
 
+    def test_impatience(self):
+        """To say it again does not give those who hang more time."""
+        self.generation.tell(Order.STOP)
+        self.reactor.advance(6)
+        self.generation.tell(Order.STOP)
+        self.zygote.takeHeard()
+        self.reactor.advance(4)
+        self.assertEqual(self.zygote.takeHeard(), [Kill(0), Kill(1)])
+
     def test_afterwards(self):
         """What has ended is told nothing."""
         self.generation.tell(Order.STOP)

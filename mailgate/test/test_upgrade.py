@@ -74,7 +74,8 @@ class InheritanceTests(SynchronousTestCase):
     def test_nonsense(self) -> None:
         """What makes no sense is refused, and the refusal quotes nothing of it."""
         noSockets = '{"version": 1, "channel": -1, "commands": null, "sockets": 1}'
-        for text in ("", "5", "[]", "{}", '{"version": 1}', noSockets):
+        tooLarge = '{"version": 1, "channel": -1, "commands": 1' + 30 * "0" + "}"
+        for text in ("", "5", "[]", "{}", '{"version": 1}', noSockets, tooLarge, "[" * 100000):
             error = self.assertRaises(UpgradeError, Inheritance.of, {VARIABLE: text})
             self.assertTrue(str(error).startswith(f"{VARIABLE} makes no sense: "), text)
 

@@ -384,8 +384,9 @@ class RightsTests(WorkersMixin, test_reload.ReloadTestCase):
         return uids.pop(), gids.pop()
 
     def assertWorkersBecame(self) -> None:
+        # A fork is there, with its sockets, a moment before it is that user.
         waitUntil(lambda: len(self.workers()) == WORKERS, "all workers are there")
-        self.assertEqual({self.owner(pid) for pid in self.workers()}, {self.ids})
+        waitUntil(lambda: {self.owner(pid) for pid in self.workers()} == {self.ids}, "all are that user")
 
     def test_user(self):
         """With C{user} workers become that user; master and zygote stay who they are, and read their key again."""
@@ -418,6 +419,22 @@ class RightsTests(WorkersMixin, test_reload.ReloadTestCase):
 
         waitUntil(isTold, "workers write to it")
         self.assertNoTraceback()
+
+    def test_reopenServers(self):
+        """So is the log of a server, which the master has not opened."""
+        self.start(self.ini(f"user = {self.user}", more="error_log = own.log info\n"))
+        log = os.path.join(self.folder, "own.log")
+        os.rename(log, f"{log}.1")
+        self.gateway.signal(signal.SIGUSR1)
+
+        def isTold() -> bool:
+            self.leave(self.client(test_reload.PROTOCOLS[-1]))
+            with open(log, encoding="utf-8") as opened:
+                return "outcome client quit" in opened.read()
+
+        waitUntil(lambda: os.path.exists(log) and isTold(), "workers write to it")
+        self.assertEqual(os.stat(log).st_uid, self.ids[0])
+        self.assertNotIn("cannot be opened again", self.gateway.log())
 
     def test_uid(self):
         """
