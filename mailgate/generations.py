@@ -25,10 +25,19 @@ from mailgate.listensockets import ListeningSockets
 from mailgate.service import Gateway
 from mailgate.watching import FileWatch, watchedFiles
 
-__all__ = ["Generations", "untouchable"]
+__all__ = ["Generations", "refused", "untouchable"]
 
 _PACE = 5.0
 """Seconds over which those are ended for whom worker_shutdown_timeout is over."""
+
+
+def refused(log: Any, error: Exception) -> Sequence[str]:
+    """Tell C{log}, in its C{error} events, why a reload is refused; gives the reasons of C{error}, one a line."""
+    reasons = str(error).splitlines()
+    for line in reasons:
+        log.error("{line}", line=line)
+    log.error("the configuration is not reloaded: nothing changes")
+    return reasons
 
 
 def untouchable(now: GatewaySettings, wanted: GatewaySettings) -> Iterator[str]:
@@ -70,7 +79,7 @@ class Generations(MultiService):
         self._logs = logs
         self._log = log
         self._read = read
-        self._number = 1
+        self._reloads = 0
         self._bound = False
         self._ending = False
         self.cut = 0
@@ -129,11 +138,7 @@ class Generations(MultiService):
         try:
             self._succeed(self._read(self.settings.file))
         except ConfigurationError as error:
-            reasons = str(error).splitlines()
-            for line in reasons:
-                self._journal.error("{line}", line=line)
-            self._journal.error("the configuration is not reloaded: nothing changes")
-            return succeed(reasons)
+            return succeed(refused(self._journal, error))
         return succeed(())
 
     def _succeed(self, settings: GatewaySettings) -> None:
@@ -171,10 +176,10 @@ class Generations(MultiService):
         self.sockets.close(but=sockets)
         self.sockets = sockets
         self._watch.watch(watchedFiles(settings.servers))
-        self._number += 1
+        self._reloads += 1
         self._journal.info(
             "reload {number}: the configuration is in force; sessions of before: {sessions}",
-            number=self._number - 1,
+            number=self._reloads,
             sessions=sum(len(each.connections) for each in self._gateways[:-1]),
         )
         drained.addCallback(self._forget, before)

@@ -21,10 +21,12 @@ from mailgate.config import GatewaySettings, parse, read
 from mailgate.control import Order
 from mailgate.directives import ConfigurationError, Problem
 from mailgate.exitstatus import CANNOT_SERVE, endWith
+from mailgate.generations import refused
 from mailgate.interfaces import IGenerations
 from mailgate.journal import ErrorLogs, ProcessLog
 from mailgate.listensockets import ListeningSockets
-from mailgate.supervision import BackOff, Generation, GenerationError, Orphan, environmentOf
+from mailgate.orphan import Orphan
+from mailgate.supervision import BackOff, Generation, GenerationError, environmentOf
 from mailgate.watching import FileWatch, watchedFiles
 
 __all__ = ["Master"]
@@ -153,12 +155,12 @@ class Master(MultiService):
             observer = self._logs.observerFor(settings.log.errorLog, settings.file, "mailgate")
             sockets = self.sockets.opened(settings)
         except ConfigurationError as error:
-            return self._refuse(error)
+            return refused(self._log, error)
         pid = self.settings.pid
         try:
             await self._replace(evolve(settings, pid=pid), text, sockets)
         except GenerationError as error:
-            return [str(error)] if self._ending else self._refuse(error)
+            return [str(error)] if self._ending else refused(self._log, error)
         self._processLog.follow(observer)
         self._reopenQuietly()
         if settings.pid != pid:
@@ -167,13 +169,6 @@ class Master(MultiService):
         self._reloads += 1
         self._log.info("reload {number}: the configuration is in force", number=self._reloads)
         return ()
-
-    def _refuse(self, error: Exception) -> Sequence[str]:
-        reasons = str(error).splitlines()
-        for line in reasons:
-            self._log.error("{line}", line=line)
-        self._log.error("the configuration is not reloaded: nothing changes")
-        return reasons
 
     async def _replace(self, settings: GatewaySettings, text: str, sockets: ListeningSockets) -> None:
         """

@@ -16,11 +16,10 @@ from typing import Any
 from attrs import define
 from twisted.internet.defer import Deferred, TimeoutError, succeed
 from twisted.internet.error import ProcessExitedAlready
-from twisted.internet.interfaces import IDelayedCall, IReactorTime, IReadDescriptor
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.internet.protocol import ProcessProtocol
 from twisted.logger import Logger
 from twisted.python.failure import Failure
-from zope.interface import implementer
 
 import mailgate
 from mailgate.control import (
@@ -42,7 +41,7 @@ from mailgate.control import (
     encode,
 )
 
-__all__ = ["BackOff", "Generation", "GenerationError", "Orphan", "Stage", "environmentOf", "howItEnded"]
+__all__ = ["BackOff", "Generation", "GenerationError", "Stage", "environmentOf", "howItEnded"]
 
 READY_WITHIN = 30.0
 """Seconds that a worker has to be ready, or else it is as good as dead."""
@@ -105,57 +104,6 @@ def howItEnded(status: int) -> str:
         return f"was ended by {signal.Signals(-status).name}"
     except ValueError:
         return f"was ended by signal {-status}"
-
-
-@implementer(IReadDescriptor)
-class Orphan:
-    """
-    The worker C{pid} whose zygote has gone: it drains by itself. C{ended} fires when it has done so.
-
-    @raise OSError: there is no such process any more, or the system knows no pidfd_open(2).
-    """
-
-    def __init__(self, reactor: Any, pid: int) -> None:
-        self.ended: Deferred[None] = Deferred()
-        self._reactor = reactor
-        # A pid alone may be another's by the time that it is needed.
-        self._fd = os.pidfd_open(pid)
-        reactor.addReader(self)
-
-    def stop(self) -> None:
-        """Have it end its sessions now, and be killed if it does not."""
-        self._signal(signal.SIGTERM)
-        killing = self._reactor.callLater(STOPPED_WITHIN, self._signal, signal.SIGKILL)
-
-        def spare(_: object) -> None:
-            if killing.active():
-                killing.cancel()
-
-        self.ended.addCallback(spare)
-
-    def _signal(self, number: int) -> None:
-        if self._fd >= 0:
-            # It may have ended, which has not been told yet.
-            with suppress(ProcessLookupError):
-                signal.pidfd_send_signal(self._fd, number)
-
-    def fileno(self) -> int:
-        return self._fd
-
-    def logPrefix(self) -> str:
-        return "worker without a zygote"
-
-    def doRead(self) -> None:
-        """It has ended."""
-        self.connectionLost()
-
-    def connectionLost(self, reason: Any = None) -> None:
-        """The same, or the reactor stops."""
-        if self._fd >= 0:
-            self._reactor.removeReader(self)
-            os.close(self._fd)
-            self._fd = -1
-            self.ended.callback(None)
 
 
 class Stage(Enum):

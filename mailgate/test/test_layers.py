@@ -51,7 +51,8 @@ LAYERS = (
     "config",
     # what runs: in one process, or in several
     "service watching exitstatus supervision",
-    "generations master upgrade",
+    "generations orphan",
+    "master upgrade",
     # what is asked of the process, by whom, and what it is to those around it
     "operation",
     "signals commandsocket",
