@@ -103,7 +103,8 @@ def accepts(port: int) -> bool:
     """Whether somebody listens on C{port} of 127.0.0.1."""
     try:
         socket.create_connection(("127.0.0.1", port), 5).close()
-    except ConnectionRefusedError:
+    except (ConnectionRefusedError, ConnectionResetError):
+        # Reset where the listening socket was closed while the connection waited in its queue.
         return False
     return True
 
