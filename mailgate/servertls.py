@@ -28,7 +28,7 @@ from mailgate.clientcertificate import (
 from mailgate.login import TLSDetails, TLSState
 from mailgate.sslconf import VERSIONS, Draft, applyCommand, useCurve
 from mailgate.ticketkeys import useTicketKey
-from mailgate.ticketring import SIZE, FixedKeys, ITicketReader, TicketRing, issuesTickets
+from mailgate.ticketring import SIZE, FixedKeys, ITicketReader, PatientConnection, TicketRing, issuesTickets
 from mailgate.tlsfiles import (
     TLSError,
     loadCRLs,
@@ -88,13 +88,17 @@ class ServerTLS:
             more = (_makeContext(settings, protocol, loaded) for _ in range(SIZE - 1))
             self._contexts = TicketRing([context, *more], _lifetime(settings), seconds)
 
-    def serverConnectionForTLS(self, tlsProtocol: object) -> SSL.Connection:
-        """A connection to shake hands over, of whoever knows no ticket, or did not look."""
+    def serverConnectionForTLS(self, tlsProtocol: object) -> Any:
+        """A connection to shake hands over, which resumes whatever can be resumed."""
+        return PatientConnection(self) if self.readsTickets else self.newConnection()
+
+    def newConnection(self) -> SSL.Connection:
+        """See L{ITicketReader.newConnection}."""
         return NotingConnection(self._contexts.issuing, None)
 
     @property
     def readsTickets(self) -> bool:
-        """Whether there are tickets now that L{serverConnectionForTLS}'s connections do not take."""
+        """Whether there are tickets now that L{newConnection}'s connections do not take."""
         return bool(self._contexts.older)
 
     def creatorFor(self, tickets: Sequence[bytes]) -> IOpenSSLServerConnectionCreator | None:

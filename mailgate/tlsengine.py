@@ -20,6 +20,7 @@ from OpenSSL import SSL
 from twisted.internet.interfaces import IOpenSSLClientConnectionCreator, IOpenSSLServerConnectionCreator
 
 from mailgate.openssl import FastBinding, FastEngine, PeerClosed, PublicEngine, TLSEngine, Verification
+from mailgate.ticketring import ITicketReader
 
 __all__ = ["EngineKind", "PeerClosed", "TLSEngine", "chooseKind", "fastEngineWorks", "makeEngine"]
 
@@ -33,7 +34,9 @@ def _connect(contextFactory: Any, server: bool) -> SSL.Connection:
     @raise TypeError: it is nothing that C{startTLS} takes.
     """
     verification: Any = Verification()
-    if server and IOpenSSLServerConnectionCreator.providedBy(contextFactory):
+    if server and ITicketReader.providedBy(contextFactory):
+        connection = contextFactory.newConnection()
+    elif server and IOpenSSLServerConnectionCreator.providedBy(contextFactory):
         connection = contextFactory.serverConnectionForTLS(verification)
     elif not server and IOpenSSLClientConnectionCreator.providedBy(contextFactory):
         connection = contextFactory.clientConnectionForTLS(verification)
@@ -54,7 +57,7 @@ def _connect(contextFactory: Any, server: bool) -> SSL.Connection:
 def makeEngine(contextFactory: object, server: bool, kind: EngineKind | None = None) -> TLSEngine:
     """
     An engine by C{contextFactory}, which is anything that C{startTLS} takes; of the best C{kind} there is, unless one
-    is given. It is this end that is the C{server}, or not.
+    is given. It is this end that is the C{server}, or not. Tickets (L{ITicketReader}) are for the caller to look at.
 
     @raise TypeError: C{contextFactory} makes no connections for this side.
     """

@@ -22,10 +22,10 @@ LAYERS = (
     # where events may go
     "syslog notify activation",
     # the package itself, and what only needs one of those
-    "mailgate listen journal privileges pidfile dialogue sasl authdialect passwords tlsengine httpagent proxyprotocol"
+    "mailgate listen journal privileges pidfile dialogue sasl authdialect passwords httpagent proxyprotocol"
     " tlsfiles clientcertificate ticketring resolver sandbox.settings sandbox.search sandbox.structure",
-    # TLS: a command at a time, a server's context, all that can be said of it
-    "sslconf ticketkeys",
+    # TLS: a command at a time, a server's context, all that can be said of it; its engine
+    "sslconf ticketkeys tlsengine",
     "servertls",
     "tls",
     # the ledger, the extension points, what auth_http and auth_file say; TLS upon descriptors

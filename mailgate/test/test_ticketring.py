@@ -19,6 +19,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
 from mailgate import tlsengine
+from mailgate.clientcertificate import NotingConnection
 from mailgate.clienthello import ClientHello
 from mailgate.openssl import PublicEngine
 from mailgate.servertls import ServerTLS, checkTLS
@@ -26,7 +27,7 @@ from mailgate.test.test_tls import clientContext, makePair, settingsFor
 from mailgate.test.test_tlsengine import FAST
 from mailgate.test.test_tlslayer import Case as LayerCase
 from mailgate.test.transportcontract import Near
-from mailgate.ticketring import PERIOD, SIZE, FixedKeys, ITicketReader, TicketRing, keyName
+from mailgate.ticketring import PERIOD, SIZE, FixedKeys, ITicketReader, PatientConnection, TicketRing, keyName
 from mailgate.tls import SessionCache
 
 VERSIONS = ("TLSv1_2", "TLSv1_3")
@@ -129,14 +130,40 @@ class Client:
 
 
 def serve(server: ServerTLS, client: Client) -> None:
-    """Shake hands in memory, as a transport does it, and greet."""
+    """Shake hands in memory, as a transport does it that looks at tickets, and greet."""
     client.handshake()
     hello = ClientHello()
     assert hello.feed(client.output())
     creator = server.creatorFor(hello.tickets) if server.readsTickets else None
-    connection = (creator or server).serverConnectionForTLS(None)  # type: ignore[arg-type]
+    connection = server.newConnection() if creator is None else creator.serverConnectionForTLS(None)  # type: ignore[arg-type]
     connection.set_accept_state()
     connection.bio_write(bytes(hello.received))
+    welcome(connection, client)
+
+
+def servePatiently(server: ServerTLS, client: Client) -> None:
+    """Shake hands in memory as a transport does it that does not, and that has a byte at a time, and greet."""
+    client.handshake()
+    connection: Any = server.serverConnectionForTLS(None)
+    connection.set_accept_state()
+    for byte in client.output():
+        with contextlib.suppress(SSL.WantReadError):
+            connection.do_handshake()
+        assert not saidBy(connection)
+        assert connection.bio_write(bytes([byte])) == 1
+    welcome(connection, client)
+
+
+def saidBy(connection: SSL.Connection) -> bytes:
+    """What there is to be sent."""
+    try:
+        return connection.bio_read(65536)
+    except SSL.WantReadError:
+        return b""
+
+
+def welcome(connection: SSL.Connection, client: Client) -> None:
+    """Shake hands with C{client}, whose ClientHello C{connection} has, and greet."""
     for _ in range(4):
         with contextlib.suppress(SSL.WantReadError):
             connection.do_handshake()
@@ -296,6 +323,36 @@ class ResumptionTests(Case):
         server = self.server(verifyClient="optional_no_ca", sessionCache=SessionCache(True))
         self.assertEqual(self.resumes(server, 1, PERIOD), [False, False])
 
+    def test_patience(self) -> None:
+        """Over a change those resume, too, whose transport does not look; all others shake hands in full."""
+        for version in VERSIONS:
+            server, context = self.server(), clientContext(version)
+            known, stranger = self.visit(server, context), self.visit(self.server(), context)
+            self.clock.advance(PERIOD)
+            found = []
+            for session in (known.tls.session, stranger.tls.session, None):
+                client = Client(context, session)
+                servePatiently(server, client)
+                found.append(client.tls.session_reused)
+            self.assertEqual(found, [True, False, False])
+
+    def test_patienceRefuses(self) -> None:
+        """What is no ClientHello is refused at once, by OpenSSL."""
+        server = self.server()
+        self.clock.advance(PERIOD)
+        connection = server.serverConnectionForTLS(None)
+        connection.set_accept_state()
+        connection.bio_write(b"GET / HTTP/1.1\r\n\r\n")
+        self.assertRaises(SSL.Error, connection.do_handshake)
+
+    def test_patienceInTime(self) -> None:
+        """There is no waiting where no ticket matters, or where somebody else does it."""
+        server = self.server()
+        self.assertIs(type(server.serverConnectionForTLS(None)), NotingConnection)
+        self.clock.advance(PERIOD)
+        self.assertIs(type(server.serverConnectionForTLS(None)), PatientConnection)
+        self.assertIs(type(server.newConnection()), NotingConnection)
+
     def test_check(self) -> None:
         """To check a configuration takes no ring."""
         made = []
@@ -337,8 +394,8 @@ class ForkTests(Case):
         hello = ClientHello()
         while not hello.feed(far.recv(65536)):
             pass
-        creator: Any = server.creatorFor(hello.tickets) or server
-        connection = creator.serverConnectionForTLS(None)
+        creator: Any = server.creatorFor(hello.tickets)
+        connection = server.newConnection() if creator is None else creator.serverConnectionForTLS(None)
         connection.set_accept_state()
         connection.bio_write(bytes(hello.received))
         while True:
