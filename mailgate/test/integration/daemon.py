@@ -103,8 +103,9 @@ def accepts(port: int) -> bool:
     """Whether somebody listens on C{port} of 127.0.0.1."""
     try:
         socket.create_connection(("127.0.0.1", port), 5).close()
-    except (ConnectionRefusedError, ConnectionResetError):
-        # Reset where the listening socket was closed while the connection waited in its queue.
+    except (ConnectionRefusedError, ConnectionResetError, TimeoutError):
+        # Reset where the listening socket was closed while the connection waited in its queue; without an answer where
+        # the queue is full, of a socket that is there before anybody accepts.
         return False
     return True
 

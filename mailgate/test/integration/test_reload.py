@@ -139,7 +139,8 @@ class ReloadTests(ReloadTestCase):
 
     def test_nobodyIsDropped(self):
         """Sessions before login and after it go on through reloads, and nobody who comes meanwhile is turned away."""
-        self.start()
+        # Those before login wait for all of it.
+        self.start(self.ini(mail="timeout = 10m"))
         before = [self.client(*which) for which in self.ports]
         after = [self.loggedIn(*which) for which in self.ports]
         idle = [self.loggedIn("imap", tls) for tls in TLS]
