@@ -128,7 +128,10 @@ class TLSEngine(ABC):
         """All ciphertext that is to be sent now; it leaves the engine."""
 
     def closeNotify(self) -> None:
-        """Say, in L{output}, that no more is sent; nothing where that was said before, or the handshake is not over."""
+        """
+        Say, in L{output}, that no more is sent; nothing where that was said before, or the handshake is not over. Also
+        for when nobody hears it any more: without it OpenSSL takes the session out of its cache, as if it had failed.
+        """
         if self.handshaken and not self._closing:
             self._closing = True
             self._shutdown()

@@ -381,6 +381,8 @@ class RelayEnd:
         # An event may bring several things, of which the first has ended it.
         self._events = 0
         self.finished = True
+        if self._engine is not None:
+            self._engine.closeNotify()
         means.poller.release(fd)
         if isinstance(self.waiting, tuple):
             means.pipes.drop(self.waiting[0])

@@ -177,6 +177,11 @@ class TLSLayer:
         self.engine.write(data)
         self._transport.send(self.engine.output())
 
+    def lost(self) -> None:
+        """The connection has ended, whoever has said goodbye."""
+        if not self.closed:
+            self.engine.closeNotify()
+
     def close(self) -> None:
         """Say goodbye, as soon as there is somebody to say it to."""
         if not self.engine.handshaken:

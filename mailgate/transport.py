@@ -357,8 +357,10 @@ class StreamTransport:
             producer.stopProducing()
         protocol, self.protocol = self.protocol, None
         protocol.connectionLost(reason)
-        # No cycle, here neither.
-        self.tls = None
+        if self.tls is not None:
+            self.tls.lost()
+            # No cycle, here neither.
+            self.tls = None
         if self.onLoss is not None:
             self.onLoss(reason)
 

@@ -427,6 +427,36 @@ class ResumptionTests(Case):
                         session = client.tls.session
                     self.assertEqual(found, [False, True, True, False], (protocol, version))
 
+    async def test_brokenOff(self) -> None:
+        """
+        A session that ssl_session_cache keeps is kept when a client breaks off, before its login or after it; Twisted's
+        transports take that for an attack.
+        """
+        self.start(more="ssl_session_cache = shared:SSL:1m\nssl_session_tickets = off", judged=False)
+        for version in ("TLSv1_2", "TLSv1_3"):
+            for connect in self.both():
+                for leave in ("loseConnection", "abortConnection"):
+                    for logsIn in (False, True):
+                        context, session, found = clientContext(version=version), None, []
+                        for _ in range(2):
+                            client = await connect("imap", context, session=session)
+                            await client.asks(NOOP["imap"], DONE["imap"])
+                            if logsIn:
+                                await client.asks(b"l LOGIN alice wonderland", b"l OK")
+                            found.append(client.tls.session_reused)
+                            session = client.tls.session
+                            await self.brokenOff(client, leave)
+                        self.assertEqual(found, [False, self.use == "epoll"], (version, leave, logsIn))
+
+    async def brokenOff(self, client: TLSTalk, leave: str) -> None:
+        """Have C{client} leave without a goodbye, and wait until the gateway has noticed."""
+        self.events.clear()
+        getattr(client.transport, leave)()
+        while not any("connection ended" in line for line in self.logged()):
+            turn: Deferred[None] = Deferred()
+            self.reactor.callLater(0, turn.callback, None)
+            await turn
+
     async def test_neverComplete(self) -> None:
         """
         Also while tickets of before are looked for a handshake has C{timeout}, and no longer: of a client that stops in
