@@ -53,6 +53,7 @@ class _Conversation:
         self._deadline = None if timeout is None else time.monotonic() + timeout
         self._socket = socket.socket(socket.AF_UNIX)
         self._rest = b""
+        self._asked = False
 
     def __enter__(self) -> _Conversation:
         return self
@@ -75,6 +76,7 @@ class _Conversation:
 
     def say(self, word: str) -> None:
         """Send a line."""
+        self._asked = True
         try:
             self._socket.sendall(word.encode("ascii") + b"\n")
         except OSError:
@@ -108,7 +110,8 @@ class _Conversation:
         try:
             return self._socket.recv(65536)
         except TimeoutError:
-            raise _NoAnswer("no answer in time; it may yet come to be done", REFUSED) from None
+            become = "it may yet come to be done" if self._asked else "it was not even asked"
+            raise _NoAnswer(f"no answer in time; {become}", REFUSED) from None
         except OSError:
             return b""
 

@@ -6,6 +6,7 @@ sees to it that there are workers.
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Sequence
 from contextlib import suppress
@@ -194,6 +195,8 @@ class Master(MultiService):
         gone.close(but=sockets)
         self._watch.watch(watchedFiles(settings.servers))
         await retired
+        # Cycles hold what a generation and its configuration were made of, and those who look for such seldom look.
+        gc.collect()
 
     def _filesChanged(self, names: list[str]) -> None:
         self._log.info("reloading, as these have changed: {names}", names=", ".join(names))
@@ -267,6 +270,7 @@ class Master(MultiService):
             sockets.descriptors(),
             settings.workers.count,
             self._environment,
+            settings.draining.patience,
             self._lost,
         )
         self._generations.append(generation)
@@ -277,7 +281,7 @@ class Master(MultiService):
         for pid in generation.workers:
             # It may have ended, and not every system knows pidfd_open(2).
             with suppress(OSError, AttributeError):
-                orphan = Orphan(self._reactor, pid)
+                orphan = Orphan(self._reactor, pid, generation.drainedWithin)
                 self._orphans.append(orphan)
                 orphan.ended.addCallback(self._forget, orphan)
                 if self._stopping:

@@ -22,22 +22,28 @@ __all__ = ["Orphan"]
 @implementer(IReadDescriptor)
 class Orphan:
     """
-    The worker C{pid} whose zygote has gone: it drains by itself. C{ended} fires when it has done so.
+    The worker C{pid} whose zygote has gone: it drains by itself, and is killed if it is not done C{within} so many
+    seconds, unless they are L{None}. C{ended} fires when it has ended.
 
     @raise OSError: there is no such process any more, or the system knows no pidfd_open(2).
     """
 
-    def __init__(self, reactor: Any, pid: int) -> None:
+    def __init__(self, reactor: Any, pid: int, within: float | None) -> None:
         self.ended: Deferred[None] = Deferred()
         self._reactor = reactor
         # A pid alone may be another's by the time that it is needed.
         self._fd = os.pidfd_open(pid)
         reactor.addReader(self)
+        if within is not None:
+            self._killIn(within)
 
     def stop(self) -> None:
         """Have it end its sessions now, and be killed if it does not."""
         self._signal(signal.SIGTERM)
-        killing = self._reactor.callLater(STOPPED_WITHIN, self._signal, signal.SIGKILL)
+        self._killIn(STOPPED_WITHIN)
+
+    def _killIn(self, seconds: float) -> None:
+        killing = self._reactor.callLater(seconds, self._signal, signal.SIGKILL)
 
         def spare(_: object) -> None:
             if killing.active():

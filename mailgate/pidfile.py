@@ -61,9 +61,13 @@ class PIDFile:
         Rename it to C{PATH.oldbin}, as nginx does where another process is to take over.
 
         @raise OSError: it cannot be renamed.
+        @raise ConfigurationError: somebody has removed it, and C{PATH.oldbin} cannot be written.
         """
         aside = f"{self._place}.oldbin"
-        os.rename(self._place, aside)
+        try:
+            os.rename(self._place, aside)
+        except FileNotFoundError:
+            PIDFile(aside, self._file).write()
         self.path = aside
 
     def stepBack(self) -> None:

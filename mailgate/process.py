@@ -154,6 +154,8 @@ class Process:
         try:
             if self._pidFile is not None:
                 self._pidFile.stepAside()
+        except ConfigurationError as error:
+            raise UpgradeError(str(error)) from None
         except OSError as error:
             assert self._pidFile is not None
             raise UpgradeError(f"{self._pidFile.path} cannot be renamed: {error.strerror}") from None

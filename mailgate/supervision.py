@@ -52,6 +52,9 @@ RETIRED_WITHIN = 2.0
 STOPPED_WITHIN = 10.0
 """Seconds that workers have to end in when they are told to stop; they need no more than three."""
 
+DRAINED_WITHIN = 20.0
+"""Seconds after worker_shutdown_timeout that workers have to end in; they need no more than seven."""
+
 LONGEST_DELAY = 30.0
 A_WHILE = 60.0
 """Seconds of life after which a death is not thought to have to do with the one before."""
@@ -135,9 +138,11 @@ class _Slot:
 class Generation(ProcessProtocol):
     """
     C{count} workers of the configuration C{text} in C{file}, on C{sockets}, descriptors by address, in the
-    C{environment}. C{lost(generation)} is called when its zygote has ended before its workers.
+    C{environment}. C{patience} is how many seconds they let sessions go on for when they drain, if that is bounded.
+    C{lost(generation)} is called when its zygote has ended before its workers.
 
     @ivar ready: fires when all workers serve; fails with L{GenerationError} where that does not come about.
+    @ivar drainedWithin: the seconds after which a worker that drains and is still there hangs; L{None}: it never does.
     """
 
     _log = Logger("mailgate")
@@ -150,6 +155,7 @@ class Generation(ProcessProtocol):
         sockets: Mapping[str, int],
         count: int,
         environment: Mapping[str, str],
+        patience: float | None,
         lost: Callable[[Generation], object],
     ) -> None:
         self.stage = Stage.STARTING
@@ -163,12 +169,12 @@ class Generation(ProcessProtocol):
         self._begin = Begin(file, text, {name: _FIRST_SOCKET + i for i, name in enumerate(self._sockets)})
         self._environment = dict(environment)
         self._slots = [_Slot(number, BackOff(reactor)) for number in range(count)]
+        self.drainedWithin = None if patience is None else patience + DRAINED_WITHIN
         self._lost = lost
         self._lines = Lines()
         self._loaded = False
         self._isRoot = False
         self._mayFork = False
-        self._isStopping = False
         self._cut = 0
         self._reason = ""
         self._deadline: IDelayedCall | None = None
@@ -308,7 +314,8 @@ class Generation(ProcessProtocol):
     def _workerEnded(self, slot: _Slot, message: Ended) -> None:
         slot.pid = None
         slot.wait(None)
-        self._cut += message.cut
+        # How many sessions it had when it was killed nobody knows; some, or it would have ended.
+        self._cut += max(message.cut, self.stage is Stage.LEAVING and message.status < 0)
         how = f"worker {message.pid} {howItEnded(message.status)}"
         if not message.pid:
             how = f"a worker cannot be forked: {os.strerror(message.status)}"
@@ -336,17 +343,26 @@ class Generation(ProcessProtocol):
         if self.stage is Stage.ENDED:
             return
         if order is not Order.REOPEN:
+            # Before it serves there is nobody to wait for.
+            atOnce = order is Order.STOP or self.stage is Stage.STARTING
             if self.stage is Stage.STARTING:
                 self._reason = "it was told to end"
-            self.stage = Stage.LEAVING
-            if not self._isStopping:
+            if self.stage is not Stage.LEAVING:
                 self._clearDeadline()
+            self.stage = Stage.LEAVING
             for slot in self._slots:
                 slot.wait(None)
-        if order is Order.STOP and not self._isStopping:
-            self._isStopping = True
-            self._deadline = self._reactor.callLater(STOPPED_WITHIN, self._kill)
+            self._limit(STOPPED_WITHIN if atOnce else self.drainedWithin)
         self._send(Tell(order))
+
+    def _limit(self, seconds: float | None) -> None:
+        """Have those killed who are still there in so many C{seconds}, or as soon as was said before."""
+        if seconds is None:
+            return
+        due = self._reactor.seconds() + seconds
+        if self._deadline is None or (self._deadline.active() and self._deadline.getTime() > due):
+            self._clearDeadline()
+            self._deadline = self._reactor.callLater(seconds, self._kill)
 
     def retire(self) -> Deferred[None]:
         """
@@ -389,7 +405,7 @@ class Generation(ProcessProtocol):
         self._clearDeadline()
         for slot in self._slots:
             if slot.pid is not None:
-                self._log.error("worker {pid} does not stop, and is killed", pid=slot.pid)
+                self._log.error("worker {pid} does not end, and is killed", pid=slot.pid)
                 self._send(Kill(slot.number))
         self._deadline = self._reactor.callLater(STOPPED_WITHIN, self._killZygote)
 

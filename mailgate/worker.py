@@ -103,11 +103,13 @@ def work(
     observer: ILogObserver,
     share: Share | None,
     channel: socket.socket,
+    tells: bool,
 ) -> int:
     """
     Be a worker until the end, and give the exit status of the process. It is forked already, and has no reactor yet.
 
-    C{channel} leads to the zygote, C{share} is this one's of the clients.
+    C{channel} leads to the zygote, C{share} is this one's of the clients. One of all workers C{tells} in the log what
+    concerns all of them.
     """
     globalLogBeginner.beginLoggingTo([observer], redirectStandardIO=False)
     try:
@@ -116,8 +118,9 @@ def work(
         # The master has told of them, once for all workers.
         gateway = Gateway(evolve(settings, warnings=()), reactor, logs, sockets, contexts, share)
         gateway.privilegedStartService()
-        for _ in shedPrivileges(settings):
-            continue
+        for warning in shedPrivileges(settings):
+            if tells:
+                _log.warn("{reason}", reason=str(warning))
         gateway.startService()
     except ConfigurationError as error:
         _log.error("a worker cannot serve: {reason}", reason=str(error))

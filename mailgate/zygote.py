@@ -291,7 +291,8 @@ class Inheritance:
     def serve(self, slot: int, channel: socket.socket) -> int:
         """Be the worker C{slot}, and give the exit status."""
         share = None if self._shares is None else self._shares.of(slot)
-        return work(self._settings, self._sockets, self._contexts, self._logs, self._observer, share, channel)
+        tells = slot == 0
+        return work(self._settings, self._sockets, self._contexts, self._logs, self._observer, share, channel, tells)
 
     def obeyed(self, order: Order) -> None:
         """All workers are told C{order}: do what it means for those that are yet to be born."""

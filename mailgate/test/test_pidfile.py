@@ -85,6 +85,13 @@ class PIDFileTests(SynchronousTestCase):
         self.assertFalse(os.path.exists(f"{self.path}.oldbin"))
         self.assertEqual(self.read(), "1\n")
 
+    def test_removed(self) -> None:
+        """Where somebody has removed it this process has the other name all the same."""
+        self.file.stepAside()
+        self.path = self.file.path
+        self.assertTrue(self.path.endswith(".oldbin"))
+        self.assertEqual(self.read(), f"{os.getpid()}\n")
+
     def test_stepsBack(self) -> None:
         """Where nobody takes over after all it has its own name again."""
         self.file.write()

@@ -34,7 +34,16 @@ from mailgate.control import (
     Tell,
     encode,
 )
-from mailgate.supervision import RETIRED_WITHIN, BackOff, Generation, GenerationError, environmentOf, howItEnded
+from mailgate.supervision import (
+    DRAINED_WITHIN,
+    RETIRED_WITHIN,
+    STOPPED_WITHIN,
+    BackOff,
+    Generation,
+    GenerationError,
+    environmentOf,
+    howItEnded,
+)
 
 ZYGOTE = 1000
 
@@ -178,13 +187,14 @@ class GenerationCase(SynchronousTestCase):
     """A generation of two workers, before a fake zygote."""
 
     root = False
+    patience: float | None = None
 
     def setUp(self):
         self.reactor = FakeReactor()
         self.patch(os, "geteuid", lambda: 0 if self.root else 1000)
         self.lost: list[Generation] = []
         self.generation = Generation(
-            self.reactor, "x.ini", "text", {"127.0.0.1:143": 17}, 2, {"A": "b"}, self.lost.append
+            self.reactor, "x.ini", "text", {"127.0.0.1:143": 17}, 2, {"A": "b"}, self.patience, self.lost.append
         )
         self.generation.start()
         self.zygote = self.reactor.processes[0]
@@ -450,6 +460,14 @@ class ServingTests(GenerationCase):
         self.reactor.advance(4)
         self.assertEqual(self.zygote.takeHeard(), [Kill(0), Kill(1)])
 
+    def test_killedCounts(self):
+        """Of a worker that had to be killed nobody knows how many sessions it had, but not none."""
+        ended = self.generation.whenEnded()
+        self.generation.tell(Order.STOP)
+        self.logged(lambda: self.zygote.says(Ended(0, 2000, 75, 3), Ended(1, 2001, -9, 0)))
+        self.zygote.exits()
+        self.assertEqual(self.successResultOf(ended), 4)
+
     def test_afterwards(self):
         """What has ended is told nothing."""
         self.generation.tell(Order.STOP)
@@ -458,3 +476,55 @@ class ServingTests(GenerationCase):
         self.generation.tell(Order.REOPEN)
         self.assertEqual(self.zygote.takeHeard(), [])
         self.assertEqual(self.reactor.getDelayedCalls(), [])
+
+
+class ImpatienceTests(GenerationCase):
+    """With C{worker_shutdown_timeout} a worker that hangs is not waited for."""
+
+    patience = 60.0
+
+    def test_hangs(self):
+        """Who is there long after that is killed, whether it drains or was retired, and that is told."""
+        for order in (Order.DRAIN, Order.RETIRE):
+            self.setUp()
+            self.up()
+            self.generation.tell(order)
+            self.zygote.says(Ended(0, 2000, 0, 0))
+            self.reactor.advance(self.patience + DRAINED_WITHIN - 1)
+            self.assertEqual(self.zygote.takeHeard(), [Tell(order)])
+            logged = self.logged(lambda: self.reactor.advance(1))
+            self.assertEqual(logged, ["worker 2001 does not end, and is killed"])
+            self.assertEqual(self.zygote.takeHeard(), [Kill(1)])
+
+    def test_sooner(self):
+        """What was said first holds for those who were told to drain after it; to stop is sooner."""
+        self.up()
+        self.generation.tell(Order.RETIRE)
+        self.reactor.advance(self.patience)
+        self.generation.tell(Order.DRAIN)
+        self.zygote.takeHeard()
+        self.logged(lambda: self.reactor.advance(DRAINED_WITHIN))
+        self.assertEqual(self.zygote.takeHeard(), [Kill(0), Kill(1)])
+        self.setUp()
+        self.up()
+        self.generation.tell(Order.DRAIN)
+        self.generation.tell(Order.STOP)
+        self.zygote.takeHeard()
+        self.logged(lambda: self.reactor.advance(STOPPED_WITHIN))
+        self.assertEqual(self.zygote.takeHeard(), [Kill(0), Kill(1)])
+
+    def test_inTime(self):
+        """Nothing is left to be done when all have ended in time."""
+        self.up()
+        self.generation.tell(Order.DRAIN)
+        self.zygote.says(Ended(0, 2000, 0, 0), Ended(1, 2001, 0, 0))
+        self.zygote.exits()
+        self.assertEqual(self.reactor.getDelayedCalls(), [])
+
+    def test_starting(self):
+        """A zygote that hangs before it serves anybody keeps nobody from going; a drain waits no longer than a stop."""
+        self.generation.ready.addErrback(lambda failure: failure.trap(GenerationError))
+        self.generation.tell(Order.DRAIN)
+        self.reactor.advance(STOPPED_WITHIN)
+        self.reactor.advance(STOPPED_WITHIN)
+        self.assertEqual(self.zygote.signals, ["KILL"])

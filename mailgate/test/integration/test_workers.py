@@ -404,6 +404,20 @@ class RightsTests(WorkersMixin, test_reload.ReloadTestCase):
         self.assertWorkersBecame()
         self.assertNoTraceback()
 
+    def test_unreadable(self):
+        """Of a file that workers read again, and that their user may not read, the log warns once for all of them."""
+        users = os.path.join(self.folder, "users")
+        with open(os.open(users, os.O_WRONLY | os.O_CREAT, 0o600), "w", encoding="ascii") as opened:
+            opened.write(f"joe:{{PLAIN}}sesame::::::host=127.0.0.1 port={self.sandbox['imap']}\n")
+        self.start(self.ini(f"user = {self.user}", more=f"auth_file = {users}\n"))
+        for count in (1, 2):
+            self.told(f"workers {' '.join(map(str, self.workers()))} serve")
+            wanted = f"will not be read when it changes: {self.user} may not read it"
+            self.assertEqual(self.gateway.log().count(wanted), count if self.isRoot else 0)
+            if count == 1:
+                self.reload()
+        self.assertNoTraceback()
+
     def test_reopen(self):
         """A log that is made anew is given to the user, and the workers write to it."""
         self.start(self.ini(f"user = {self.user}"))
