@@ -15,7 +15,8 @@ from mailgate._version import __version__
 from mailgate.config import parse
 from mailgate.directives import ConfigurationError, Level, Problem
 from mailgate.nginxconf import Refused, Remark, read
-from mailgate.nginxmapping import Entry, Mapping, Section
+from mailgate.nginxmapping import Mapping
+from mailgate.nginxsections import Entry, Section
 from mailgate.nginxvalues import PATHS, Paths
 
 __all__ = ["DIFFERENCES", "Imported", "importNginx", "pathsFor"]
