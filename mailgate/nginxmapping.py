@@ -32,6 +32,11 @@ class Default:
 
 
 NGINX_DEFAULTS = (
+    Default(
+        "max_commands",
+        "999999999999",
+        "nginx has no limit, and no client reaches this one. With 1000, as in freenginx, nobody goes on for ever.",
+    ),
     Default("xclient", "on", "nginx sends XCLIENT unasked. With auto, backends that do not offer it are spared."),
     Default(
         "auth_http_missing_status",

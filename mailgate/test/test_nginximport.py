@@ -188,6 +188,8 @@ class SectionTests(ImportCase):
 
     def test_defaults(self):
         """nginx's defaults are written out where they are not mailgate's, unless nginx.conf says otherwise."""
+        ini, _ = self.imported(MAIL.format("server { listen 25; max_commands 7; }"))
+        self.assertEqual(self.lines(ini, "max_commands = "), ["max_commands = 999999999999", "max_commands = 7"])
         ini, _ = self.imported(MAIL.format("server { listen 25; xclient off; }"))
         mail, _, server = ini.partition("[server smtp]")
         self.assertEqual(self.lines(mail, "xclient = "), ["xclient = on"])
