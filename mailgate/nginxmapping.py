@@ -259,16 +259,17 @@ class Mapping:
             reason = "" if section.refusal else whyLeftOut(section, self.mail)
             if reason:
                 self.refuseServer(section, reason)
-        for section, address in list(self._taken.values()):
-            taker = self._taker(address) if section.refusal else None
-            if taker is not None:
-                told = f"it would be given the clients of {address}, whose server is left out"
-                self.refuseServer(taker, told)
-                self._leaveOut()
-                return
+        orphans = [address for section, address in self._taken.values() if section.refusal]
+        while orphans:
+            address = orphans.pop()
+            heir = self._heir(address)
+            if heir is not None:
+                self.refuseServer(heir, f"it would be given the clients of {address}, whose server is left out")
+                # Behind the wildcard there may be another, of both families.
+                orphans += [address, *(own for section, own in self._taken.values() if section is heir)]
 
-    def _taker(self, address: ListenAddress) -> Section | None:
-        """The server in force that listens at a wildcard which takes in C{address}, when nobody else does."""
+    def _heir(self, address: ListenAddress) -> Section | None:
+        """The server in force that listens at a wildcard which takes in C{address}, if nobody else does."""
         for host, port in filter(None, (address.wildcard, ("::", address.port))):
             section, wildcard = self._taken.get((host, port), (None, address))
             takes = (host, port) == address.wildcard or not wildcard.socket.ipv6only

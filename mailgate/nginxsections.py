@@ -69,10 +69,14 @@ class Entry:
     @property
     def isMissed(self) -> bool:
         """Whether nginx has it, mailgate has not, and that may matter to more than comfort."""
-        if not self.refusal or self.name in _HARMLESS or (self.origin is not None and self.origin.complaint):
-            return False
+        isKnown = self.origin is None or not self.origin.complaint
+        return bool(self.refusal) and isKnown and self.name not in _HARMLESS
+
+    @property
+    def isMild(self) -> bool:
+        """Whether it is one of those lists that may lack this."""
         commands = {item.partition(" ")[0].lower() for item in self.items}
-        return self.name != "ssl_conf_command" or not commands <= _HARMLESS_COMMANDS
+        return self.name == "ssl_conf_command" and commands <= _HARMLESS_COMMANDS
 
 
 @define
@@ -115,11 +119,16 @@ def whyLeftOut(server: Section, mail: Section) -> str:
     """Why C{server} is not to be had as the defaults of C{mail} make it, or nothing."""
     for name in dict.fromkeys(entry.name for entry in (*server.entries, *mail.entries)):
         level = server if server.named(name) else mail
-        if not (any(entry.isMissed for entry in level.named(name)) and _concerns(name, server, mail)):
+        missed = [entry for entry in level.named(name) if entry.isMissed]
+        if not missed or not _concerns(name, server, mail):
             continue
-        if name not in _SOUND:
+        inPlace = level.entry(name) or mail.entry(name)
+        if all(entry.isMild for entry in missed):
+            # What is left of the list is nginx's; [mail]'s list is not.
+            inPlace = None if level.entry(name) else mail.entry(name)
+        elif name not in _SOUND:
             return f"without {name} it could let in, ask or trust others than nginx does"
-        if level.entry(name) or mail.entry(name):
+        if inPlace is not None:
             return f"without {name} another value than nginx's would be in its place"
     return ""
 

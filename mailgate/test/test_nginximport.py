@@ -418,6 +418,11 @@ class NotCarriedTests(ImportCase):
             settings, told = self.settings(MAIL.format(text))
             self.assertEqual([server.name for server in settings.servers], ["imap"])
             self.assertTrue(any(f"given the clients of {address}" in line for line in told), told)
+        wide, wider = "server { listen 110; listen 1143; protocol pop3; }", "server { listen [::]:110 ipv6only=off; }"
+        other = "server { listen 127.0.0.1:1143; protocol imap; }"
+        first, last = f"server {{ listen 127.0.0.1:110; {bad} }}", "server { listen 25; }"
+        settings, told = self.settings(MAIL.format(f"{wide} {wider} {other} {first} {last}"))
+        self.assertEqual([server.name for server in settings.servers], ["imap", "smtp"])
         for wildcard in ("111", "[::]:110"):
             text = f"server {{ listen {wildcard}; protocol pop3; }} server {{ listen 127.0.0.1:110; {bad} }}"
             settings, _ = self.settings(MAIL.format(text))
