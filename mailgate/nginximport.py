@@ -42,7 +42,7 @@ DIFFERENCES = (
     "error_log: the tag of syslog: is mailgate unless given. nginx's is nginx.",
     "TCP_NODELAY: is set on connections in the clear and under TLS. nginx's mail never sets it.",
 )
-"""Where mailgate differs from nginx and has no directive to do as nginx does, or none that anybody would want."""
+"""Where mailgate differs from nginx and nothing is written: no directive does as nginx does, or it is the host's."""
 
 
 @frozen
@@ -125,7 +125,7 @@ def _head(filename: str) -> Iterator[str]:
     yield f"# Made by mailgate {__version__}, mailgate import-nginx, of"
     yield f"# {_oneLine(os.path.abspath(filename))}."
     yield "#"
-    yield from _comment("What mailgate does in another way than nginx, and has no directive for:")
+    yield from _comment("What mailgate does in another way than nginx, and nothing below changes:")
     for difference in DIFFERENCES:
         yield from _comment(difference, "- ")
 
