@@ -201,7 +201,7 @@ class _Reading:
         if not any(section.level is Level.SERVER for section in known):
             self._problem("mail", "", "there is no [server NAME] section")
         self._checkAddresses(servers)
-        self.problems.extend(cacheConflicts(servers))
+        self.problems.extend(cacheConflicts(servers, mail.values.get("ssl_session_cache")))
         log, events, rights, pid, draining, workers = (_make(group, process) for group in PROCESS_SETTINGS)
         self.problems += workers.problems(self._file, servers, sandbox is not None)
         if not events.isLean:

@@ -15,7 +15,8 @@ from mailgate._version import __version__
 from mailgate.config import parse
 from mailgate.directives import ConfigurationError, Level, Problem
 from mailgate.nginxconf import Refused, Remark, read
-from mailgate.nginxmapping import Entry, Mapping, Section
+from mailgate.nginxmapping import Mapping
+from mailgate.nginxsections import Entry, Section
 from mailgate.nginxvalues import PATHS, Paths
 
 __all__ = ["DIFFERENCES", "Imported", "importNginx", "pathsFor"]
@@ -28,13 +29,20 @@ DIFFERENCES = (
     " once, from the greeting, and says nothing at its end.",
     "proxy_timeout: bytes in either direction count. In nginx the client's alone do.",
     "pop3_client_buffer: is 4k. nginx has 128 bytes, and no directive.",
+    "proxy_buffer: is 4k unless given, as are imap_client_buffer and smtp_client_buffer. nginx's are a page of memory,"
+    " which is larger on some hosts.",
     "auth_http: host names are looked up for each connection, and all addresses are tried. nginx looks them up once,"
     " at its start.",
     "user: where nginx.conf names none, nginx's workers become the user that its build names. mailgate stays the one"
     " that it is started as.",
+    "worker_rlimit_nofile: where nginx.conf has none, the soft limit of open files is raised to the hard one. nginx"
+    " keeps it.",
+    "worker_connections: there is no such limit. nginx's is 512 unless given.",
+    "pid: there is no such file unless one is named in [mailgate]. nginx writes one in any case.",
+    "error_log: the tag of syslog: is mailgate unless given. nginx's is nginx.",
     "TCP_NODELAY: is set on connections in the clear and under TLS. nginx's mail never sets it.",
 )
-"""Where mailgate differs from nginx and has no directive to do as nginx does, or none that anybody would want."""
+"""Where mailgate differs from nginx and nothing is written: no directive does as nginx does, or it is the host's."""
 
 
 @frozen
@@ -117,7 +125,7 @@ def _head(filename: str) -> Iterator[str]:
     yield f"# Made by mailgate {__version__}, mailgate import-nginx, of"
     yield f"# {_oneLine(os.path.abspath(filename))}."
     yield "#"
-    yield from _comment("What mailgate does in another way than nginx, and has no directive for:")
+    yield from _comment("What mailgate does in another way than nginx, and nothing below changes:")
     for difference in DIFFERENCES:
         yield from _comment(difference, "- ")
 

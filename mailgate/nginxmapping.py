@@ -8,18 +8,18 @@ otherwise, and what has no place in mailgate.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
-from functools import cache
 
-from attrs import define, field, frozen
+from attrs import frozen
 
-from mailgate.config import knownDirectives
-from mailgate.directives import Directive, Level, ListenAddress
+from mailgate.directives import Level, ListenAddress
 from mailgate.nginxconf import Refused, Remark, Statement
+from mailgate.nginxsections import REPLACED, Entry, Section, known, listening, whyLeftOut
 from mailgate.nginxvalues import PATHS, Paths, fitsIni, written
 from mailgate.registry import PROTOCOLS
 
-__all__ = ["NGINX_DEFAULTS", "Default", "Entry", "Mapping", "Section"]
+__all__ = ["NGINX_DEFAULTS", "Default", "Mapping"]
 
 
 @frozen
@@ -32,6 +32,11 @@ class Default:
 
 
 NGINX_DEFAULTS = (
+    Default(
+        "max_commands",
+        "999999999999",
+        "nginx has no limit, and no client reaches this one. With 1000, as in freenginx, nobody goes on for ever.",
+    ),
     Default("xclient", "on", "nginx sends XCLIENT unasked. With auto, backends that do not offer it are spared."),
     Default(
         "auth_http_missing_status",
@@ -47,51 +52,11 @@ NGINX_DEFAULTS = (
 """What is written into [mail], if nginx.conf does not say it there and mailgate knows it."""
 
 
-@define
-class Entry:
-    """
-    One option, C{items} one a line. With a C{refusal} it is shown, but not in force. C{origin} is the statement that
-    it comes from, or L{None} where nginx.conf says nothing of it.
-    """
-
-    name: str
-    items: list[str]
-    origin: Statement | None = None
-    comment: str = ""
-    refusal: str = ""
-
-
-@define
-class Section:
-    """A section of gateway.ini. With a C{refusal} it is shown, but not in force."""
-
-    title: str
-    level: Level
-    origin: Statement | None = None
-    entries: list[Entry] = field(factory=list)
-    refusal: str = ""
-
-    def entry(self, name: str) -> Entry | None:
-        """The option C{name}, if it is in force."""
-        return next((entry for entry in self.entries if entry.name == name and not entry.refusal), None)
-
-    def lacks(self, name: str) -> bool:
-        """Whether C{name} was meant to stand here, as more than C{off}, and cannot."""
-        meant = any(entry.name == name and entry.items != ["off"] for entry in self.entries)
-        return meant and self.entry(name) is None
-
-
 _ACCUMULATED = ("imap_auth", "pop3_auth", "smtp_auth", "ssl_protocols")
 """Words that nginx adds to those before, in one line."""
 
-_REPLACED = ("auth_http", "protocol", "ssl_session_cache")
-"""Directives whose last use on a level counts."""
-
-_GUARDS = ("ssl_verify_client", "ssl_crl", "starttls")
-"""What keeps clients out: a server that cannot have it is not to be had without it."""
-
-_SECRET = ("auth_http", "ssl_conf_command")
-"""Directives whose value may hold a secret, besides those that are declared so, and data in the place of a file."""
+_FILES = {*PATHS, "ssl_conf_command"}
+"""Directives that may have a key in the place of its file."""
 
 _NOT_NEEDED = {
     "accept_mutex": "mailgate's workers share newcomers in another way",
@@ -125,11 +90,6 @@ _ELSEWHERE = {
 """Directives outside of mail that are somebody else's to honour."""
 
 
-@cache
-def _known(level: Level) -> dict[str, Directive]:
-    return knownDirectives(level)
-
-
 class Mapping:
     """
     The C{sections} that C{statements} make; C{remarks} is what is to be told of them.
@@ -140,7 +100,7 @@ class Mapping:
     def __init__(self, filename: str, statements: Sequence[Statement], paths: Paths) -> None:
         self._paths = paths
         self.remarks: list[Remark] = []
-        self._taken: set[tuple[str, int]] = set()
+        self._taken: dict[tuple[str, int], tuple[Section, ListenAddress]] = {}
         self._duplicates: list[Remark] = []
         blocks = {statement.name: statement for statement in statements if not statement.complaint}
         mail = blocks.get("mail")
@@ -195,7 +155,7 @@ class Mapping:
         for statement in statements:
             for single in statement.block if statement.name == "events" else (statement,):
                 self._outside(single)
-        if not any(entry.name == "error_log" for entry in self.process.entries):
+        if self.process.entry("error_log") is None:
             default = Entry("error_log", [f"{self._paths.errorLog} error"], comment="nginx's default.")
             self.process.entries.insert(0, default)
 
@@ -215,7 +175,7 @@ class Mapping:
             self._tell(statement, f"not carried over: {statement.complaint}")
         elif name == "use" and statement.args != ("epoll",):
             self._tell(statement, "not needed: mailgate takes epoll where the system has it")
-        elif name in _known(Level.MAILGATE) and name not in _ELSEWHERE:
+        elif name in known(Level.MAILGATE) and name not in _ELSEWHERE:
             self._carry(self.process, statement)
         elif name in _NOT_NEEDED:
             self._tell(statement, f"not needed: {_NOT_NEEDED[name]}")
@@ -224,6 +184,9 @@ class Mapping:
 
     def _carry(self, section: Section, statement: Statement) -> None:
         """Add the directive C{statement} to C{section}, or tell why not."""
+        if statement.name in REPLACED:
+            # Whatever becomes of the last one, nginx does not use those before.
+            section.forget(statement.name)
         entry = section.entry(statement.name)
         try:
             items = self._items(section, statement, entry)
@@ -235,45 +198,42 @@ class Mapping:
         if statement.name == "auth_http_header" and statement.args[1] != statement.args[1].strip(" "):
             self._tell(statement, "carried over without the blanks around its value")
         if statement.name == "listen":
-            self._take(statement, items)
+            self._take(section, statement, items)
         if entry is None:
             section.entries.append(Entry(statement.name, items, statement))
         elif statement.name in _ACCUMULATED:
             entry.items = [" ".join([*entry.items, *items])]
-        elif statement.name in _REPLACED:
-            entry.items, entry.origin = items, statement
         else:
             entry.items.extend(items)
 
     def _items(self, section: Section, statement: Statement, entry: Entry | None) -> list[str]:
         if statement.complaint:
             raise ValueError(statement.complaint)
-        known = _known(section.level).get(statement.name)
-        if known is None:
+        declared = known(section.level).get(statement.name)
+        if declared is None:
             raise ValueError(f"mailgate does not have it in [{section.level.value}]")
         items = written(statement.name, statement.args, self._paths)
         before = 0 if entry is None else len(entry.items)
         for number, item in enumerate(items, before):
             fitsIni(item, number == 0)
-            known.parse(item, self._paths.configuration)
+            declared.parse(item, self._paths.configuration)
         return items
 
-    def _take(self, statement: Statement, items: Sequence[str]) -> None:
+    def _take(self, section: Section, statement: Statement, items: Sequence[str]) -> None:
         """Note where a server listens: nginx takes each address once."""
         for address in _addresses(items):
-            if (address.host, address.port) in self._taken:
+            place = (address.host, address.port)
+            if place in self._taken:
                 told = f'duplicate "{address}" address and port pair'
                 self._duplicates.append(Remark(statement.file, statement.line, told, statement.name))
-            self._taken.add((address.host, address.port))
+            self._taken[place] = (section, address)
 
     def _server(self, statement: Statement) -> Section:
         section = Section("", Level.SERVER, statement)
         for single in statement.block:
             self._carry(section, single)
-        listen = section.entry("listen")
-        addresses = [] if listen is None else _addresses(listen.items)
-        protocol = section.entry("protocol")
-        if protocol is None and not section.lacks("protocol"):
+        addresses = listening(section)
+        if not section.named("protocol"):
             guessed = _protocolOf(addresses)
             if guessed is not None:
                 section.entries.append(Entry("protocol", [guessed]))
@@ -294,24 +254,40 @@ class Mapping:
         return name
 
     def _leaveOut(self) -> None:
-        """Put out of force whichever server would let in whom nginx keeps out."""
+        """Put out of force whichever server would not keep to what nginx.conf says of its clients."""
         for section in self.servers:
-            for name in _GUARDS:
-                isOwn = any(entry.name == name for entry in section.entries)
-                if not section.refusal and (section if isOwn else self.mail).lacks(name):
-                    self.refuseServer(section, f"without {name} it would let in whom nginx keeps out")
+            reason = "" if section.refusal else whyLeftOut(section, self.mail)
+            if reason:
+                self.refuseServer(section, reason)
+        orphans = [address for section, address in self._taken.values() if section.refusal]
+        while orphans:
+            address = orphans.pop()
+            heir = self._heir(address)
+            if heir is not None:
+                self.refuseServer(heir, f"it would be given the clients of {address}, whose server is left out")
+                # Behind the wildcard there may be another, of both families.
+                orphans += [address, *(own for section, own in self._taken.values() if section is heir)]
+
+    def _heir(self, address: ListenAddress) -> Section | None:
+        """The server in force that listens at a wildcard which takes in C{address}, if nobody else does."""
+        for host, port in filter(None, (address.wildcard, ("::", address.port))):
+            section, wildcard = self._taken.get((host, port), (None, address))
+            takes = (host, port) == address.wildcard or not wildcard.socket.ipv6only
+            if section is not None and takes and not section.refusal:
+                return section
+        return None
 
 
 def _defaults(mail: Section) -> Iterator[Entry]:
     """nginx's defaults that are not mailgate's."""
     given = {entry.name for entry in mail.entries}
     for default in NGINX_DEFAULTS:
-        if default.name not in given and default.name in _known(Level.MAIL):
+        if default.name not in given and default.name in known(Level.MAIL):
             yield Entry(default.name, [default.value], comment=f"nginx's default. {default.why}")
 
 
 def _addresses(items: Sequence[str]) -> Sequence[ListenAddress]:
-    found: Sequence[ListenAddress] = _known(Level.SERVER)["listen"].parse("\n".join(items), "/")
+    found: Sequence[ListenAddress] = known(Level.SERVER)["listen"].parse("\n".join(items), "/")
     return found
 
 
@@ -325,12 +301,9 @@ def _protocolOf(addresses: Iterable[ListenAddress]) -> str | None:
 
 
 def _discreet(statement: Statement, reason: str) -> str:
-    """C{reason} without what may be a secret."""
-    known = _known(Level.MAIL).get(statement.name)
+    """C{reason} without what may be a secret. Of an C{auth_http_header} no reason holds the value."""
     value = statement.args[-1] if statement.args else ""
-    isSecret = statement.name in _SECRET or (known is not None and known.secret)
-    if statement.name in PATHS:
-        isSecret = value.startswith("data:")
-    if isSecret and value and value in reason:
+    mayHold = {"auth_http": "[@?]", **dict.fromkeys(_FILES, "^data:")}.get(statement.name)
+    if mayHold is not None and re.search(mayHold, value) and value in reason:
         return "the reason stands in the file alone, as it holds the value, which may be a secret"
     return reason

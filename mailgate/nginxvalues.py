@@ -88,9 +88,15 @@ def _listen(args: Sequence[str], paths: Paths) -> list[str]:
     return _words(args, paths)
 
 
+_DEBUG_WORDS = {f"debug_{part}" for part in ("core", "alloc", "mutex", "event", "http", "mail", "stream")}
+"""The parts of nginx that can be debugged alone: any of them, in the place of a level."""
+
+
 def _errorLog(args: Sequence[str], paths: Paths) -> list[str]:
-    target, level = [*args, "error"][:2]
-    if len(args) > 2:
+    target, *levels = args
+    if levels and _DEBUG_WORDS.issuperset(levels):
+        levels = ["debug"]
+    if len(levels) > 1:
         raise ValueError("what stands behind the level is unknown")
     if target.startswith("memory:"):
         raise ValueError("a log in memory is for nginx's developers: a file, stderr or syslog can be logged to")
@@ -98,7 +104,7 @@ def _errorLog(args: Sequence[str], paths: Paths) -> list[str]:
         raise ValueError("the file's name holds a blank")
     if target != "stderr" and not target.startswith("syslog:"):
         target = os.path.join(paths.prefix, target)
-    return [f"{target} {'debug' if level.startswith('debug_') else level}"]
+    return [f"{target} {levels[0] if levels else 'error'}"]
 
 
 PATHS = {

@@ -6,6 +6,7 @@ realip module).
 
 from __future__ import annotations
 
+import re
 import socket
 from collections.abc import Iterator
 from ipaddress import IPv4Address, IPv4Network, IPv6Network, ip_address, ip_network
@@ -53,10 +54,21 @@ class Senders:
         return any(address in network for network in self.networks)
 
 
+def _network(item: str) -> Network:
+    """
+    nginx's address, perhaps with a number of bits.
+
+    @raise ValueError: it is another notation, such as a netmask.
+    """
+    if not re.fullmatch("[^/]+(?:/[0-9]+)?", item):
+        raise ValueError("takes a number of bits")
+    return ip_network(item, strict=False)
+
+
 def _networks(item: str) -> tuple[Network, ...]:
     """The networks that C{item} stands for: one, or all the addresses of a host name."""
     try:
-        network = ip_network(item, strict=False)
+        network = _network(item)
     except ValueError:
         if not isHostName(item):
             raise ValueError(f'"{item}" is no address, network such as 10.0.0.0/8, host name or unix:') from None

@@ -175,9 +175,12 @@ class TLSSettings:
             yield server.problem("ssl_certificate_compression", message, "on")
 
 
-def cacheConflicts(servers: Sequence[ServerSettings]) -> Iterator[Problem]:
-    """The shared session caches of one name that have several sizes, which nginx does not allow."""
-    declared: dict[str, int] = {}
+def cacheConflicts(servers: Sequence[ServerSettings], inMail: SessionCache | None = None) -> Iterator[Problem]:
+    """
+    The shared session caches of one name that have several sizes, which nginx does not allow; nor if that C{inMail} is
+    no server's.
+    """
+    declared = {} if inMail is None else {inMail.zone: inMail.size}
     for server in servers:
         cache = server[TLSSettings].sessionCache
         size = declared.setdefault(cache.zone, cache.size)

@@ -625,6 +625,17 @@ class ListenTests(ConfigCase):
         for value in ("TLS:1m", "TLS:1024k", "other:2m"):
             self.assertEqual(len(parse(first + other.format(value)).servers), 2)
 
+    def test_sessionCacheOfNobody(self):
+        """The size in [mail] counts although each server has another of its own, as in nginx."""
+        mail = MAIL + "ssl_session_cache = shared:TLS:1m\n" + IMAP + "ssl_session_cache = "
+        self.assertFaults(
+            mail + "shared:TLS:2m\n",
+            '[server imap] ssl_session_cache: the size 2097152 of shared memory zone "TLS" conflicts with already'
+            " declared size 1048576",
+        )
+        for value in ("shared:TLS:1024k", "shared:other:2m", "none"):
+            self.assertEqual(len(parse(f"{mail}{value}\n").servers), 1)
+
     def test_inlineKeyHidden(self):
         """Whatever is wrong with a key in the file, no message holds it."""
         for value in ("data:SECRET", "engine:SECRET", "store:SECRET"):

@@ -62,6 +62,7 @@ LAYERS = (
     "zygote",
     # nginx.conf into an ini file; what is asked of a gateway that runs
     "nginxconf nginxvalues commands",
+    "nginxsections",
     "nginxmapping",
     "nginximport",
     "console",

@@ -93,6 +93,11 @@ class ImportCase(SynchronousTestCase):
         ini, told = self.imported(text)
         return parse(ini), told
 
+    def tlsPair(self) -> str:
+        """The statements of a certificate and its key."""
+        certificate, key = map(os.path.abspath, ensureCertificate(self.folder, ["localhost"]))
+        return f"ssl_certificate {certificate}; ssl_certificate_key {key};"
+
     def lines(self, text: str, inner: str) -> list[str]:
         """The lines of the ini file with C{inner} in them."""
         return [line for line in text.splitlines() if inner in line]
@@ -183,6 +188,8 @@ class SectionTests(ImportCase):
 
     def test_defaults(self):
         """nginx's defaults are written out where they are not mailgate's, unless nginx.conf says otherwise."""
+        ini, _ = self.imported(MAIL.format("server { listen 25; max_commands 7; }"))
+        self.assertEqual(self.lines(ini, "max_commands = "), ["max_commands = 999999999999", "max_commands = 7"])
         ini, _ = self.imported(MAIL.format("server { listen 25; xclient off; }"))
         mail, _, server = ini.partition("[server smtp]")
         self.assertEqual(self.lines(mail, "xclient = "), ["xclient = on"])
@@ -252,6 +259,19 @@ class ProcessTests(ImportCase):
             ],
         )
 
+    def test_errorLog(self):
+        """Where none of the logs named can be had, there is nginx's own, and not standard error."""
+        for first, logs in (
+            ("memory:32m debug", ["/srv/nginx/logs/error.log error"]),
+            ("a.log frob", ["/srv/nginx/logs/error.log error"]),
+            ("a.log frob; error_log b.log", ["/srv/nginx/b.log error"]),
+            ("a.log debug_mail debug_core", ["/srv/nginx/a.log debug"]),
+        ):
+            ini, _ = self.imported(f"error_log {first}; {MAIL.format('server { listen 143; }')}")
+            self.assertEqual(
+                [line.partition(" = ")[2] for line in self.lines(ini, "error_log") if line[0] != "#"], logs
+            )
+
     def test_noMail(self):
         """A file without mail, or without servers in it, makes no gateway."""
         error = self.assertRaises(Refused, self.imported, "events { } http { }")
@@ -301,9 +321,7 @@ class NotCarriedTests(ImportCase):
     def test_together(self):
         """What is good alone but not with the rest is found too."""
         text = "server {\n listen 143;\n ssl_ciphers nonsense; starttls on;\n {} }"
-        certificate, key = map(os.path.abspath, ensureCertificate(self.folder, ["localhost"]))
-        pair = f"ssl_certificate {certificate}; ssl_certificate_key {key};"
-        settings, told = self.settings(MAIL.format(text.replace("{}", pair)))
+        settings, told = self.settings(MAIL.format(text.replace("{}", self.tlsPair())))
         (line,) = told
         self.assertTrue(line.startswith("nginx.conf:3: ssl_ciphers: not carried over: "), line)
         self.assertEqual(settings.servers[0][TLSSettings].ciphers, "HIGH:!aNULL:!MD5")
@@ -332,6 +350,93 @@ class NotCarriedTests(ImportCase):
             self.assertEqual(len(told), 2)
             self.assertTrue(any("starttls: not carried over: must be one of" in line for line in told), told)
             self.assertTrue(any("server: not carried over: without starttls" in line for line in told), told)
+
+    def leftOut(self, text: str, name: str) -> None:
+        """Of the two servers of C{text}, with POP3 and with IMAP, IMAP's is left out, which lacks C{name}."""
+        settings, told = self.settings(text)
+        self.assertEqual([server.name for server in settings.servers], ["pop3"], text)
+        self.assertTrue(any(f": {name}: not carried over: " in line for line in told), told)
+        self.assertTrue(any(f"server: not carried over: without {name} " in line for line in told), told)
+
+    def test_otherService(self):
+        """A server whose own service cannot be asked asks no other: not [mail]'s, nor one named before."""
+        good, bad = "auth_http 127.0.0.1:9001/all;", 'auth_http "127.0.0.1:9002/a#b";'
+        pop3 = f"server {{ listen 127.0.0.1:110; {good} }}"
+        for mail, imap in ((good, bad), (good, good + bad), (good, bad + good + bad), (bad, ""), (good + bad, "")):
+            text = f"events {{ }} mail {{ {mail} {pop3} server {{ listen 127.0.0.1:143; {imap} }} }}"
+            self.leftOut(text, "auth_http")
+
+    def test_laterService(self):
+        """The last service counts, whatever is wrong with one before, which nginx does not ask either."""
+        text = 'server { listen 143; auth_http "a/#"; auth_http b; auth_http c; }'
+        settings, told = self.settings(MAIL.format(text))
+        self.assertEqual([url.host for url in settings.servers[0][HTTPSettings].urls], ["c"])
+        self.assertEqual(len(told), 1)
+
+    def test_earlierService(self):
+        """A service of [mail] that nginx does not ask is not in the file: a server might be put in force again."""
+        bad = 'auth_http 127.0.0.1:1; auth_http "a/#"; server { listen 143; } server { listen 110; auth_http b; }'
+        ini, _ = self.imported(f"events {{ }} mail {{ {bad} }}")
+        self.assertNotIn("127.0.0.1:1", ini)
+
+    def test_ownValue(self):
+        """Nor does a server fall back to [mail]'s headers, senders, certificates, methods and the like."""
+        pair = self.tlsPair()
+        for name, good, bad in (
+            ("auth_http_header", "X all", '"X" "a\\nb"'),
+            ("set_real_ip_from", "10.0.0.0/8", "10.0.0.0/255.0.0.0"),
+            ("imap_auth", "plain", "cram"),
+            ("proxy_protocol", "on", "v3"),
+            ("ssl_ciphers", "ALL", '"A\nB"'),
+            ("ssl_protocols", "TLSv1.2", "TLSv4"),
+            ("ssl_client_certificate", "/all.pem", '"/a\nb.pem"'),
+            ("ssl_certificate_key", "/all.key", "engine:x"),
+        ):
+            imap = (
+                f"server {{ listen 143 ssl proxy_protocol; {pair if 'certificate' not in name else ''} {name} {bad}; }}"
+            )
+            own = f"server {{ listen 110; {name} {good}; }}"
+            self.leftOut(MAIL.format(f"{name} {good}; {own} {imap}"), name)
+
+    def test_verifyMode(self):
+        """By OpenSSL's VerifyMode nginx turns clients away; a server that cannot is left out."""
+        pair = self.tlsPair()
+        for mode in ("Require", "Request,Require", "Peer"):
+            server = f"server {{ listen 993 ssl; ssl_conf_command VerifyMode {mode}; }}"
+            self.leftOut(MAIL.format(f"{pair} server {{ listen 110; }} {server}"), "ssl_conf_command")
+
+    def test_wildcard(self):
+        """A server that would be given the clients of one that is left out is left out with it."""
+        bad = 'auth_http "a/#";'
+        for wildcard, address in (
+            ("110", "127.0.0.1:110"),
+            ("[::]:110 ipv6only=off", "127.0.0.1:110"),
+            ("[::]:110", "[::1]:110"),
+        ):
+            first, second = f"server {{ listen {wildcard}; }}", f"server {{ listen {address}; {bad} }}"
+            text = f"{first} {second} server {{ listen 127.0.0.1:143; }}"
+            settings, told = self.settings(MAIL.format(text))
+            self.assertEqual([server.name for server in settings.servers], ["imap"])
+            self.assertTrue(any(f"given the clients of {address}" in line for line in told), told)
+        wide, wider = "server { listen 110; listen 1143; protocol pop3; }", "server { listen [::]:110 ipv6only=off; }"
+        other = "server { listen 127.0.0.1:1143; protocol imap; }"
+        first, last = f"server {{ listen 127.0.0.1:110; {bad} }}", "server { listen 25; }"
+        settings, told = self.settings(MAIL.format(f"{wide} {wider} {other} {first} {last}"))
+        self.assertEqual([server.name for server in settings.servers], ["imap", "smtp"])
+        for wildcard in ("111", "[::]:110"):
+            text = f"server {{ listen {wildcard}; protocol pop3; }} server {{ listen 127.0.0.1:110; {bad} }}"
+            settings, _ = self.settings(MAIL.format(text))
+            self.assertEqual(len(settings.servers), 1)
+
+    def test_comfort(self):
+        """A server stays where what is in the place of a value is told, and matters to nobody's safety."""
+        text = "timeout 10s; server {\n listen 143;\n timeout 0;\n auth_http_timeout 0;\n resolver_timeout 0; }"
+        settings, told = self.settings(MAIL.format(text))
+        (server,) = settings.servers
+        self.assertEqual((server[DialogueSettings].timeout, server[HTTPSettings].timeout), (10.0, 60.0))
+        reason = "not carried over: must be longer than 0"
+        names = ("timeout", "auth_http_timeout", "resolver_timeout")
+        self.assertEqual(told, [f"nginx.conf:{line}: {name}: {reason}" for line, name in enumerate(names, 3)])
 
     def test_nothing(self):
         """Where no server is left there is no gateway."""
@@ -379,9 +484,10 @@ class NastyTests(ImportCase):
     def test_listed(self):
         """What an ini file cannot hold is told of, and commented out."""
         for value in (b"a\\nb", b"a\nlisten = 25", b"a\rb", b"\\t", b"a\xe9", "a\u00a0".encode(), b"a\x00b"):
-            headers, told = self.headers(b'auth_http_header X "' + value + b'";')
-            self.assertEqual(headers, (), value)
-            (line,) = told
+            text = b'server { listen 143; auth_http_header X "' + value + b'"; } server { listen 110; }'
+            settings, told = self.settings(b"events { } mail { auth_http a; " + text + b" }")
+            self.assertEqual([server.name for server in settings.servers], ["pop3"])
+            line, _ = told
             self.assertIn("nginx.conf:1: auth_http_header: not carried over: its value ", line)
 
     def test_blanks(self):
@@ -424,10 +530,26 @@ class SecretTests(ImportCase):
             'auth_http "a/?key=sesame x";',
             'ssl_certificate_key "data:sesame";ssl_certificate x; starttls on;',
             'ssl_conf_command "sesame x" sesame;',
+            'ssl_conf_command PrivateKey "data:sesame";ssl_certificate x; starttls on;',
         ):
-            _, told = self.imported(MAIL.format(f"server {{ listen 143; auth_http b; {text} }}"))
+            _, told = self.imported(
+                MAIL.format(f"server {{ listen 143; auth_http b; {text} }} server {{ listen 110; }}")
+            )
             self.assertTrue(told, text)
             self.assertNotIn("sesame", "\n".join(told))
+
+    def test_shown(self):
+        """What holds no secret is told with its reason, though that has the value in it, or a letter of it."""
+        for text, reason in (
+            ("ssl_conf_command Options PrioritizeChaCha", '"PrioritizeChaCha" is unknown, the words are'),
+            ("ssl_conf_command Options KTLS", '"KTLS" is unknown, the words are'),
+            ("ssl_conf_command Groups X25519", "Groups: cannot be set by the TLS library's bindings"),
+            ("auth_http_header X: a", "must be NAME VALUE, the name that of an HTTP header and without a colon"),
+            ('auth_http "a/?b#"', "holds a blank, a # or something that is not ASCII"),
+        ):
+            _, told = self.imported(MAIL.format(f"server {{ listen 143; {text}; }} server {{ listen 110; }}"))
+            self.assertIn(f"nginx.conf:1: {text.split()[0]}: not carried over: ", told[0])
+            self.assertIn(reason, told[0])
 
 
 class CommandTests(ConsoleCase):
@@ -507,7 +629,7 @@ class DocumentTests(SynchronousTestCase):
 
     def test_differences(self):
         """It names what every imported file says that it cannot say."""
-        told = self.text.partition("What cannot be written")[2].partition("~\n\n")[2].partition("\nValues\n")[0]
+        told = self.text.partition("What is not written")[2].partition("~\n\n")[2].partition("\nValues\n")[0]
         for difference in DIFFERENCES:
             self.assertIn(f"``{difference.partition(':')[0]}``", told)
 

@@ -52,10 +52,14 @@ class WrittenTests(SynchronousTestCase):
             ("stderr", "stderr error"),
             (("syslog:server=unix:/dev/log", "warn"), "syslog:server=unix:/dev/log warn"),
             (("/a.log", "debug_mail"), "/a.log debug"),
+            (("/a.log", "debug_mail", "debug_core"), "/a.log debug"),
+            # Which nginx refuses, and so does whoever reads what is written.
+            (("/a.log", "debug_frob"), "/a.log debug_frob"),
         )
         self.assertIn("memory", self.assertRefused("error_log", "memory:32m", "debug"))
         self.assertIn("blank", self.assertRefused("error_log", "/a b"))
-        self.assertIn("behind the level", self.assertRefused("error_log", "/a", "info", "json"))
+        for levels in (("info", "json"), ("info", "debug_mail"), ("debug_mail", "info"), ("debug", "debug_mail")):
+            self.assertIn("behind the level", self.assertRefused("error_log", "/a", *levels))
 
     def test_listen(self):
         """An address needs a port: without one nginx takes any."""

@@ -107,6 +107,9 @@ class SendersTests(SynchronousTestCase):
             "10.0.0.0/33",
             "[::1]",
             "::1/129",
+            # nginx knows no netmasks.
+            "10.0.0.0/255.0.0.0",
+            "10.0.0.0/0.0.0.255",
             "unix:/run/x",
             "10.0.0",
             "10.0.0.1 10.0.0.2",

@@ -91,13 +91,14 @@ class GrammarTests(SynchronousTestCase):
         self.assertResolver("valid=1h30m 10.0.0.1", ("10.0.0.1", 53), valid=5400)
         self.assertResolver("10.0.0.1 valid=1y1M", ("10.0.0.1", 53), valid=(365 + 30) * 86400)
         self.assertResolver("10.0.0.1 ipv6=off", ("10.0.0.1", 53), ipv6=False)
-        self.assertResolver("10.0.0.1 ipv4=OFF ipv6=on", ("10.0.0.1", 53), ipv4=False)
+        self.assertResolver("10.0.0.1 ipv4=off ipv6=on", ("10.0.0.1", 53), ipv4=False)
 
     def test_badParameters(self) -> None:
         """A bad one is named, and what would be right."""
         self.assertRefused("10.0.0.1 valid=500ms", '"valid=500ms"', "must be a time in whole seconds")
         self.assertRefused("10.0.0.1 valid=", "must be a time")
         self.assertRefused("10.0.0.1 ipv6=no", '"ipv6=no"', 'must be "on" or "off"')
+        self.assertRefused("10.0.0.1 ipv6=OFF", '"ipv6=OFF"', 'must be "on" or "off", in small letters')
         self.assertRefused("10.0.0.1 ipv5=off", 'invalid parameter "ipv5="', "did you mean ipv")
         self.assertRefused("10.0.0.1 status_zone=x", "status_zone", "commercial")
 
