@@ -17,7 +17,7 @@ from mailgate.directives import ConfigurationError, Level, Problem
 from mailgate.nginxconf import Refused, Remark, read
 from mailgate.nginxmapping import Mapping
 from mailgate.nginxsections import Entry, Section
-from mailgate.nginxvalues import PATHS, Paths
+from mailgate.nginxvalues import OF_THE_HOST, PATHS, Paths
 
 __all__ = ["DIFFERENCES", "Imported", "importNginx", "pathsFor"]
 
@@ -86,7 +86,7 @@ def importNginx(filename: str, prefix: str | None = None) -> Imported:
 
 
 def _starts(mapping: Mapping, filename: str) -> bool:
-    """Whether the gateway starts as it is written, but for files that this host may not have. If not, it is changed."""
+    """Whether the gateway starts as it is written, but for what this host may not have. If not, it is changed."""
     try:
         parse(_render(mapping, filename), filename)
     except ConfigurationError as error:
@@ -99,9 +99,9 @@ def _putRight(mapping: Mapping, filename: str, problem: Problem) -> bool:
     section = next((section for section in mapping.sections if section.title == problem.section), None)
     entry = None if section is None else section.entry(problem.option)
     isServer = section is not None and section.level is Level.SERVER
-    if entry is not None and problem.option in PATHS:
+    if entry is not None and problem.option in PATHS | OF_THE_HOST:
         # Data would be long, and may be a key.
-        hasName = problem.value is not None and "data:" not in problem.value
+        hasName = problem.option in PATHS and problem.value is not None and "data:" not in problem.value
         mapping.keep(entry, f'"{problem.value}" {problem.message}' if hasName else problem.message)
         return False
     if entry is not None:

@@ -16,7 +16,7 @@ from attrs import frozen
 from mailgate.directives import Level, ListenAddress
 from mailgate.nginxconf import Refused, Remark, Statement
 from mailgate.nginxsections import REPLACED, Entry, Section, known, listening, whyLeftOut
-from mailgate.nginxvalues import PATHS, Paths, fitsIni, written
+from mailgate.nginxvalues import OF_THE_HOST, PATHS, Paths, fitsIni, written
 from mailgate.registry import PROTOCOLS
 
 __all__ = ["NGINX_DEFAULTS", "Default", "Mapping"]
@@ -216,7 +216,8 @@ class Mapping:
         before = 0 if entry is None else len(entry.items)
         for number, item in enumerate(items, before):
             fitsIni(item, number == 0)
-            declared.parse(item, self._paths.configuration)
+            if statement.name not in OF_THE_HOST:
+                declared.parse(item, self._paths.configuration)
         return items
 
     def _take(self, section: Section, statement: Statement, items: Sequence[str]) -> None:

@@ -13,7 +13,7 @@ from attrs import frozen
 
 from mailgate.authdialect import quoted
 
-__all__ = ["PATHS", "Paths", "fitsIni", "written"]
+__all__ = ["OF_THE_HOST", "PATHS", "Paths", "fitsIni", "written"]
 
 
 @frozen
@@ -112,6 +112,9 @@ PATHS = {
     *("ssl_trusted_certificate", "ssl_crl"),
 }
 """Directives whose value is a file, whose name starts at nginx.conf's folder."""
+
+OF_THE_HOST = {"user"}
+"""Others that name what this host may lack, and the one that the gateway will run on may have."""
 
 _WRITTEN: dict[str, Callable[[Sequence[str], Paths], list[str]]] = {
     **dict.fromkeys(PATHS, _file),

@@ -158,6 +158,12 @@ class GuideTests(ImportCase):
                 line, r'^nginx\.conf:1[01]: ssl_\w+: carried over, but "/etc/ssl/certs/server\.\w+" cannot be read'
             )
 
+    def test_otherUser(self):
+        """So is a user whom this host does not have: as root the gateway is not to stay root because of it."""
+        ini, told = self.imported(f"user no-such-user;\n{GUIDE}")
+        self.assertIn("\nuser = no-such-user\n", ini)
+        self.assertIn('nginx.conf:1: user: carried over, but this host has no user "no-such-user"', told)
+
 
 class SectionTests(ImportCase):
     """The sections, and what is said of them."""
