@@ -288,10 +288,15 @@ class ObserverTests(SynchronousTestCase):
         self.assertIn(r"old\nfashioned", self.stderr.getvalue())
 
     def test_stderr(self):
-        """Standard error is the process's unless another stream is given."""
+        """Standard error is the process's, as it was at the start, unless another stream is given."""
         self.patch(sys, "stderr", self.stderr)
-        Journal(observer=ErrorLogs().observer([ErrorLog()])).error("here")
+        logs = ErrorLogs()
+        Journal(observer=logs.observer([ErrorLog()])).error("here")
         self.assertIn("[error] here\n", self.stderr.getvalue())
+        # As twistd does, whose sys.stderr makes a log event of what is written to it.
+        self.patch(sys, "stderr", io.StringIO())
+        Journal(observer=logs.observer([ErrorLog()])).error("later")
+        self.assertIn("[error] later\n", self.stderr.getvalue())
 
 
 class FileTests(SynchronousTestCase):
