@@ -233,12 +233,12 @@ class UnitTests(SynchronousTestCase):
 
     def test_exitStatuses(self):
         """
-        To be cut short is success, and a bad configuration is not tried again; of the latter the main process alone
-        can tell, and so nothing may fail before it.
+        To be cut short is success, also before it can drain, and a bad configuration is not tried again; of the latter
+        the main process alone can tell, and so nothing may fail before it.
         """
         with open(os.path.join(self.folder, "mailgate.service"), encoding="utf-8") as opened:
             unit = opened.read()
-        self.assertIn(f"\nSuccessExitStatus={CUT}\n", unit)
+        self.assertIn(f"\nSuccessExitStatus={CUT} SIGQUIT\n", unit)
         self.assertIn(f"\nRestartPreventExitStatus={BAD_CONFIGURATION}\n", unit)
         self.assertNotRegex(unit, r"(?m)^Exec(StartPre|Condition)=")
 
