@@ -19,8 +19,6 @@ import threading
 from twisted.trial.unittest import SynchronousTestCase
 
 import mailgate
-from mailgate.exitstatus import CUT
-from mailgate.tap import BAD_CONFIGURATION
 from mailgate.test.integration.clients import PATIENCE
 from mailgate.test.integration.daemon import accepts, freePort, newFolder, waitUntil
 from mailgate.test.integration.gateway import FOREGROUND, TWISTD
@@ -230,17 +228,6 @@ class UnitTests(SynchronousTestCase):
             opened.write("[Service]\nProtectEverything=yes\n")
         judged = self.judge("verify", "--man=no", f"{self.folder}/mailgate.service")
         self.assertIn("ProtectEverything", judged.stderr)
-
-    def test_exitStatuses(self):
-        """
-        To be cut short is success, also before it can drain, and a bad configuration is not tried again; of the latter
-        the main process alone can tell, and so nothing may fail before it.
-        """
-        with open(os.path.join(self.folder, "mailgate.service"), encoding="utf-8") as opened:
-            unit = opened.read()
-        self.assertIn(f"\nSuccessExitStatus={CUT} SIGQUIT\n", unit)
-        self.assertIn(f"\nRestartPreventExitStatus={BAD_CONFIGURATION}\n", unit)
-        self.assertNotRegex(unit, r"(?m)^Exec(StartPre|Condition)=")
 
     def test_security(self):
         """The service is confined well, in systemd's own measure."""
