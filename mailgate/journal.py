@@ -44,7 +44,7 @@ from mailgate.directives import (
     nearest,
     path,
 )
-from mailgate.syslog import SyslogObserver, SyslogServer, syslogServer
+from mailgate.syslog import SyslogObserver, SyslogServer, forJournal, isJournal, syslogServer
 
 __all__ = [
     "ErrorLog",
@@ -301,7 +301,7 @@ class ErrorLogs:
                 self._syslogs[log.syslog] = SyslogObserver(log.syslog, _formatLine)
             return self._syslogs[log.syslog]
         if log.file is None:
-            return FileLogObserver(self._stderr, _formatLine)
+            return FileLogObserver(self._stderr, forJournal(_formatLine) if isJournal(self._stderr) else _formatLine)
         if log.file not in self._files:
             self._files[log.file] = _LogFile(log.file)
         stream: Any = self._files[log.file]
