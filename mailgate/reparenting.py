@@ -11,6 +11,7 @@ import os
 import signal
 import socket
 import time
+from collections.abc import Iterable
 from contextlib import suppress
 from types import FrameType
 from typing import NoReturn
@@ -40,10 +41,15 @@ class Parent:
         """
         pid = os.getpid()
         ours, theirs = socket.socketpair()
-        with ours:
+        # One that comes in between is handed on as well.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+        try:
             child = os.fork()
             if child:
-                _wait(child, theirs, ours)
+                _wait(child, theirs, ours, before)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        ours.close()
         return cls(pid, theirs)
 
     def leave(self) -> None:
@@ -55,7 +61,7 @@ class Parent:
             time.sleep(0.001)
 
 
-def _wait(child: int, theirs: socket.socket, ours: socket.socket) -> NoReturn:
+def _wait(child: int, theirs: socket.socket, ours: socket.socket, mask: Iterable[int]) -> NoReturn:
     def handOn(number: int, frame: FrameType | None) -> None:
         with suppress(ProcessLookupError):
             os.kill(child, number)
@@ -63,6 +69,7 @@ def _wait(child: int, theirs: socket.socket, ours: socket.socket) -> NoReturn:
     # Whatever happens, the frames below this one are the child's alone.
     try:
         signal.signal(signal.SIGTERM, handOn)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         theirs.close()
         if ours.recv(1):
             os._exit(0)
