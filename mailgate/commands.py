@@ -150,14 +150,17 @@ def _pidFile(arguments: argparse.Namespace) -> str:
 
     @raise ConfigurationError: that is not known; with C{reload} also where anything else is wrong.
     """
+    given: str | None = arguments.pid
+    if given is not None and arguments.config is None:
+        # The gateway looks at its configuration itself, and may have rights that whoever asks has not.
+        return os.path.abspath(given)
     if arguments.name == "reload":
         found = load(arguments.config).pid.path
     else:
         # At night one wants to stop what has a bad configuration, too.
         found = readPID(read(arguments.config), arguments.config).path
-    if arguments.pid is not None:
-        given: str = os.path.abspath(arguments.pid)
-        return given
+    if given is not None:
+        return os.path.abspath(given)
     if found is None:
         reason = "is not given, and so the gateway cannot be found: set it, or use --pid FILE"
         raise ConfigurationError([Problem(arguments.config, reason, "mailgate", "pid")])
@@ -165,6 +168,8 @@ def _pidFile(arguments: argparse.Namespace) -> str:
 
 
 def _run(arguments: argparse.Namespace) -> int:
+    if arguments.config is None and arguments.pid is None:
+        arguments.parser.error("--config FILE or --pid FILE is needed")
     try:
         pid, answer = _ask(arguments.name, socketPath(_pidFile(arguments)), arguments.timeout)
     except ConfigurationError as error:
@@ -192,7 +197,7 @@ _COMMANDS = {
     "reload": (
         "put the configuration into force",
         "Checks the configuration, and has the gateway that runs put it into force, as SIGHUP does. Says what is wrong"
-        " with it, if anything is; then nothing has changed.",
+        " with it, if anything is; then nothing has changed. Without --config the gateway alone looks at it.",
     ),
     "drain": (
         "let nobody in any more, and end when all have left",
@@ -215,11 +220,11 @@ def addCommands(commands: Any) -> None:
     """Add the parsers of these commands to C{commands}, argparse's own."""
     for name, (summary, description) in _COMMANDS.items():
         parser = commands.add_parser(name, help=summary, description=f"{description} {_STATUSES}")
-        parser.add_argument("-c", "--config", metavar="FILE", required=True, help="the configuration, which names pid")
-        parser.add_argument("--pid", metavar="FILE", help="the pid file, where it is not the one of the configuration")
+        parser.add_argument("-c", "--config", metavar="FILE", help="the configuration, which names pid")
+        parser.add_argument("--pid", metavar="FILE", help="the pid file, in the place of the one of the configuration")
         default = None if name == "drain" else 60.0
         told = "as long as it takes" if default is None else "60s"
         parser.add_argument(
             "--timeout", metavar="TIME", type=_time, default=default, help=f"how long to wait for the answer ({told})"
         )
-        parser.set_defaults(run=_run, name=name)
+        parser.set_defaults(run=_run, name=name, parser=parser)

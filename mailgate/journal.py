@@ -44,7 +44,7 @@ from mailgate.directives import (
     nearest,
     path,
 )
-from mailgate.syslog import SyslogObserver, SyslogServer, syslogServer
+from mailgate.syslog import SyslogObserver, SyslogServer, forJournal, isJournal, syslogServer
 
 __all__ = [
     "ErrorLog",
@@ -268,7 +268,8 @@ class ErrorLogs:
     """What C{error_log}s write to, each file and each syslog server opened once, and kept open."""
 
     def __init__(self, stderr: IO[str] | None = None) -> None:
-        self._stderr = stderr
+        # That of now: once twistd logs, sys.stderr is the log itself.
+        self._stderr = sys.stderr if stderr is None else stderr
         self._files: dict[str, _LogFile] = {}
         self._syslogs: dict[SyslogServer, ILogObserver] = {}
 
@@ -300,7 +301,7 @@ class ErrorLogs:
                 self._syslogs[log.syslog] = SyslogObserver(log.syslog, _formatLine)
             return self._syslogs[log.syslog]
         if log.file is None:
-            return FileLogObserver(sys.stderr if self._stderr is None else self._stderr, _formatLine)
+            return FileLogObserver(self._stderr, forJournal(_formatLine) if isJournal(self._stderr) else _formatLine)
         if log.file not in self._files:
             self._files[log.file] = _LogFile(log.file)
         stream: Any = self._files[log.file]

@@ -1,4 +1,4 @@
-# -*- test-case-name: mailgate.test.integration.test_workers -*-
+# -*- test-case-name: mailgate.test.test_orphan,mailgate.test.integration.test_workers -*-
 """
 A worker whose zygote has gone, and which nobody but the master knows any more.
 """
@@ -71,6 +71,9 @@ class Orphan:
         """The same, or the reactor stops."""
         if self._fd >= 0:
             self._reactor.removeReader(self)
+            # The first process of a container is the parent of all orphans, and has to take note of their end.
+            with suppress(ChildProcessError):
+                os.waitid(os.P_PIDFD, self._fd, os.WEXITED | os.WNOHANG)
             os.close(self._fd)
             self._fd = -1
             self.ended.callback(None)

@@ -23,6 +23,7 @@ from mailgate.listensockets import ListeningSockets
 from mailgate.notify import Notifier, NotifySettings
 from mailgate.operation import Operation
 from mailgate.pidfile import PIDFile
+from mailgate.reparenting import Parent
 from mailgate.upgrade import Command, Inheritance, Successor, UpgradeError
 
 __all__ = ["Process", "Surroundings"]
@@ -30,17 +31,22 @@ __all__ = ["Process", "Surroundings"]
 
 @frozen
 class Surroundings:
-    """How the process was started, by whom, and the C{sockets} that it was given."""
+    """
+    How the process was started, by whom, and the C{sockets} that it was given. C{parent} stays until it is to be the
+    main process of systemd.
+    """
 
     command: Command
     notify: NotifySettings
     inheritance: Inheritance | None
     sockets: ListeningSockets
+    parent: Parent | None = None
 
     @classmethod
     def of(cls, environ: MutableMapping[str, str]) -> Surroundings:
         """
         What C{environ} tells of it, and no longer does then. To be asked before the process goes into the background.
+        The successor of systemd's main process goes on in a child.
 
         @raise ConfigurationError: it makes no sense.
         """
@@ -52,8 +58,10 @@ class Surroundings:
             raise ConfigurationError([Problem("systemd", f"has passed what is no socket: {error}")]) from None
         except UpgradeError as error:
             raise ConfigurationError([Problem("upgrade", str(error))]) from None
-        sockets = passed if inheritance is None else inheritance.sockets
-        return cls(Command.ofThisProcess(environ), notify, inheritance, sockets)
+        if inheritance is None:
+            return cls(Command.ofThisProcess(environ), notify, None, passed)
+        parent = None if notify.place is None else Parent.fork()
+        return cls(Command.ofThisProcess(environ), notify, inheritance, inheritance.sockets, parent)
 
     def fail(self, reason: str) -> None:
         """The gateway does not come up."""
@@ -111,6 +119,9 @@ class Process:
         if self._inheritance is None:
             self._serve()
         else:
+            if self._surroundings.parent is not None:
+                # Before systemd is told: it looks once whose child its main process is.
+                self._surroundings.parent.leave()
             self._inheritance.report(self._reactor, self._settled)
 
     def _neverReady(self, failure: Failure) -> None:

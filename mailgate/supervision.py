@@ -369,6 +369,9 @@ class Generation(ProcessProtocol):
         Have all workers let nobody in any more, and go when their sessions have gone. Fires when none lets anybody in,
         or after L{RETIRED_WITHIN}.
         """
+        if self.stage is Stage.ENDED:
+            # Workers that a zygote has left behind do so by themselves, and could not tell.
+            return succeed(None)
         self._letting = {slot.number for slot in self._slots if slot.pid is not None}
         retired: Deferred[None] = Deferred()
         self._retired = retired

@@ -5,10 +5,13 @@ socket.
 
 What cannot be sent at once is dropped: a receiver that is slow, or gone, holds nobody up. There is no connection that
 could break, so that one that comes back is heard again at once.
+
+Besides, the same severities on standard error, for systemd's journal.
 """
 
 from __future__ import annotations
 
+import os
 import re
 import socket
 from collections.abc import Callable
@@ -21,7 +24,7 @@ from zope.interface import implementer
 
 from mailgate.directives import hostPort, nearest
 
-__all__ = ["FACILITIES", "LONGEST_LINE", "SyslogObserver", "SyslogServer", "syslogServer"]
+__all__ = ["FACILITIES", "LONGEST_LINE", "SyslogObserver", "SyslogServer", "forJournal", "isJournal", "syslogServer"]
 
 FACILITIES = (
     *("kern", "user", "mail", "daemon", "auth", "intern", "lpr", "news"),
@@ -169,3 +172,22 @@ class SyslogObserver:
         host = "" if self._server.host is None else f"{self._server.host} "
         clock = f"{moment.tm_hour:02}:{moment.tm_min:02}:{moment.tm_sec:02}"
         return f"<{priority}>{_MONTHS[moment.tm_mon - 1]} {moment.tm_mday:2} {clock} {host}{self._server.tag}: "
+
+
+def isJournal(stream: Any) -> bool:
+    """Whether C{stream} leads to systemd's journal, which C{JOURNAL_STREAM} tells (systemd.exec(5))."""
+    try:
+        opened = os.fstat(stream.fileno())
+    except (AttributeError, OSError, ValueError):
+        return False
+    return os.environ.get("JOURNAL_STREAM") == f"{opened.st_dev}:{opened.st_ino}"
+
+
+def forJournal(formatEvent: Callable[[LogEvent], str]) -> Callable[[LogEvent], str]:
+    """The lines of C{formatEvent} as the journal takes them: each has its severity before it (sd-daemon(3))."""
+
+    def formatted(event: LogEvent) -> str:
+        severity = _SEVERITY[event.get("log_level", LogLevel.info)]
+        return "".join(f"<{severity}>{line}\n" for line in formatEvent(event).rstrip("\n").split("\n"))
+
+    return formatted

@@ -4,17 +4,22 @@ C{etc/Dockerfile} and C{etc/mailgate.service}: what they run is what there is. N
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
 import shlex
 import signal
+import sys
+from configparser import ConfigParser
 
 from twisted.trial.unittest import SynchronousTestCase
 
 import mailgate
+from mailgate.commands import UNAVAILABLE
 from mailgate.console import main
-from mailgate.tap import Options
+from mailgate.exitstatus import CUT
+from mailgate.tap import BAD_CONFIGURATION, Options
 
 ETC = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(mailgate.__file__))), "etc")
 TWISTD = ["-n", "--pidfile=", "mailgate"]
@@ -53,10 +58,30 @@ class DockerfileTests(SynchronousTestCase):
         self.assertEqual(options["config"], "/etc/mailgate/gateway.ini")
 
     def test_user(self) -> None:
-        """It is not root's, needs no port below 1024, and is told to end by a signal that drains."""
-        self.assertEqual(self.last("USER"), "mailgate")
+        """
+        It is not root's, which its number tells where names are unknown; it needs no port below 1024, and is told to
+        end by a signal that drains.
+        """
+        uid, gid = self.last("USER").split(":")
+        self.assertGreater(int(uid), 0)
+        self.assertEqual(uid, gid)
+        self.assertIn(f"--uid {uid} ", self.last("RUN"))
         self.assertTrue(all(int(port) > 1023 for port in self.last("EXPOSE").split()))
         self.assertEqual(signal.Signals[self.last("STOPSIGNAL")], signal.SIGQUIT)
+
+    def test_context(self) -> None:
+        """What goes into the build is there, and is all that an installation is made of."""
+        first, *others = read("Dockerfile.dockerignore").split()
+        self.assertEqual(first, "*")
+        names = [name.removeprefix("!") for name in others]
+        root = os.path.dirname(ETC)
+        self.assertEqual([name for name in names if not os.path.exists(os.path.join(root, name))], [])
+        metadata = ConfigParser()
+        metadata.read(os.path.join(root, "setup.cfg"))
+        description = metadata["metadata"]["long_description"].removeprefix("file: ")
+        packages = {name.split(".")[0] for name in metadata["options.packages.find"]["include"].split()}
+        made = {"setup.cfg", "pyproject.toml", metadata["metadata"]["license_files"], description, *packages}
+        self.assertEqual(set(names), made)
 
 
 class ServiceTests(SynchronousTestCase):
@@ -75,13 +100,25 @@ class ServiceTests(SynchronousTestCase):
         options.parseOptions(arguments[3:])
         self.assertEqual(options["config"], "/etc/mailgate/gateway.ini")
 
-    def test_commands(self) -> None:
-        """What else it runs is understood by C{mailgate}: nothing is wrong but that there is no such configuration."""
-        for name in ("ExecStartPre", "ExecReload"):
-            ((program, *arguments),) = self.commands(name)
-            self.assertEqual(program, "/opt/mailgate/bin/mailgate")
-            arguments[-1] = "/nowhere/gateway.ini"
-            self.assertEqual(main(arguments), 78)
+    def test_reload(self) -> None:
+        """It is reloaded by its pid file, which is in the folder that systemd makes for it."""
+        ((program, *arguments),) = self.commands("ExecReload")
+        self.assertEqual((program, arguments[:2]), ("/opt/mailgate/bin/mailgate", ["reload", "--pid"]))
+        ((folder,),) = self.commands("RuntimeDirectory")
+        self.assertEqual(arguments[2:], [f"/run/{folder}/mailgate.pid"])
+        errors = io.StringIO()
+        self.patch(sys, "stderr", errors)
+        self.assertEqual(main(["reload", "--pid", self.mktemp()]), UNAVAILABLE)
+        self.assertIn("no mailgate runs", errors.getvalue())
+
+    def test_exitStatuses(self) -> None:
+        """
+        To be cut short is success, also before it can drain, and a bad configuration is not tried again; of the latter
+        the main process alone can tell, and so nothing may fail before it.
+        """
+        self.assertEqual(self.commands("SuccessExitStatus"), [[str(CUT), "SIGQUIT"]])
+        self.assertEqual(self.commands("RestartPreventExitStatus"), [[str(BAD_CONFIGURATION)]])
+        self.assertEqual(self.commands("ExecStartPre") + self.commands("ExecCondition"), [])
 
     def test_signal(self) -> None:
         """It is told to end by a signal that drains, and only its main process is."""

@@ -8,6 +8,7 @@ import builtins
 import io
 import os
 import sys
+import tempfile
 from typing import Any, cast
 
 from twisted.logger import ILogObserver, Logger, LogLevel, LogPublisher, globalLogPublisher
@@ -288,10 +289,44 @@ class ObserverTests(SynchronousTestCase):
         self.assertIn(r"old\nfashioned", self.stderr.getvalue())
 
     def test_stderr(self):
-        """Standard error is the process's unless another stream is given."""
+        """Standard error is the process's, as it was at the start, unless another stream is given."""
         self.patch(sys, "stderr", self.stderr)
-        Journal(observer=ErrorLogs().observer([ErrorLog()])).error("here")
+        logs = ErrorLogs()
+        Journal(observer=logs.observer([ErrorLog()])).error("here")
         self.assertIn("[error] here\n", self.stderr.getvalue())
+        # As twistd does, whose sys.stderr makes a log event of what is written to it.
+        self.patch(sys, "stderr", io.StringIO())
+        Journal(observer=logs.observer([ErrorLog()])).error("later")
+        self.assertIn("[error] later\n", self.stderr.getvalue())
+
+
+class SystemdTests(SynchronousTestCase):
+    """Standard error where that is systemd's journal."""
+
+    def write(self, journal: str) -> list[str]:
+        """The lines of an error, a remark and a defect on a standard error; C{journal} says which is the journal."""
+        with tempfile.TemporaryFile("w+", encoding="utf-8") as stderr:
+            status = os.fstat(stderr.fileno())
+            self.patch(os, "environ", {"JOURNAL_STREAM": journal.format(device=status.st_dev, inode=status.st_ino)})
+            log = Journal(LogLevel.info, ErrorLogs(stderr).observer([ErrorLog(None, LogLevel.info)]))
+            log.error("trouble")
+            log.info("small talk")
+            log.failure("defect", caught("<0>forged"))
+            stderr.seek(0)
+            return stderr.read().splitlines()
+
+    def test_severities(self):
+        """Each line has its severity before it, those of a traceback as well."""
+        trouble, talk, *defect = self.write("{device}:{inode}")
+        self.assertRegex(trouble, r"^<3>\d{4}.*\[error\] trouble$")
+        self.assertRegex(talk, r"^<6>\d{4}.*\[info\] small talk$")
+        self.assertGreater(len(defect), 2)
+        self.assertEqual([line for line in defect if not line.startswith("<2>")], [])
+
+    def test_another(self):
+        """Where standard error has been led elsewhere nothing is before them."""
+        for line in self.write("{device}:1"):
+            self.assertRegex(line, r"^(\d{4}|    )")
 
 
 class FileTests(SynchronousTestCase):

@@ -18,7 +18,7 @@ import mailgate
 LAYERS = (
     # what imports nothing: the release, the words of a login, the grammar of values, of HTTP and of mail
     "_version clienthello descriptors directives login names httpresponse httpheaders openssl poller timers pipes"
-    " shares distinguishedname verifyerrors sandbox.message sandbox.certificate",
+    " shares distinguishedname verifyerrors reparenting sandbox.message sandbox.certificate",
     # where events may go
     "syslog notify activation",
     # the package itself, and what only needs one of those

@@ -406,6 +406,12 @@ class ServingTests(GenerationCase):
         self.assertIsNone(self.successResultOf(retired))
         self.assertEqual(self.reactor.getDelayedCalls(), [])
 
+    def test_retireLater(self):
+        """One whose zygote has ended before is not waited for at all."""
+        self.logged(self.zygote.exits)
+        self.assertIsNone(self.successResultOf(self.generation.retire()))
+        self.assertEqual(self.reactor.getDelayedCalls(), [])
+
     def test_retireHangs(self):
         """One that does not say so is waited for but a moment, and told of."""
         self.zygote.retires = False

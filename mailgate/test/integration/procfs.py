@@ -11,7 +11,7 @@ import re
 import socket
 from collections.abc import Iterable
 
-__all__ = ["children", "inodes", "pairOf", "runs", "servedBy", "serving", "state"]
+__all__ = ["children", "inodes", "pairOf", "parent", "runs", "servedBy", "serving", "state"]
 
 GONE = (FileNotFoundError, ProcessLookupError)
 """What a look at a process that has ended meanwhile raises."""
@@ -19,19 +19,23 @@ GONE = (FileNotFoundError, ProcessLookupError)
 
 def children(pid: int) -> list[int]:
     """The processes that C{pid} has started, and that have not been waited for."""
-    found = []
-    for name in filter(str.isdigit, os.listdir("/proc")):
-        with contextlib.suppress(*GONE), open(f"/proc/{name}/stat", encoding="utf-8", errors="replace") as opened:
-            if int(opened.read().rpartition(")")[2].split()[1]) == pid:
-                found.append(int(name))
-    return sorted(found)
+    return sorted(int(name) for name in filter(str.isdigit, os.listdir("/proc")) if parent(int(name)) == pid)
+
+
+def parent(pid: int) -> int:
+    """The process whose child C{pid} is by now; or 0."""
+    return int(_stat(pid)[1])
 
 
 def state(pid: int) -> str:
     """The letter that Linux has for the state of C{pid}: T, say, for one that SIGSTOP has stopped; or nothing."""
+    return _stat(pid)[0]
+
+
+def _stat(pid: int) -> list[str]:
     with contextlib.suppress(*GONE), open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as opened:
-        return opened.read().rpartition(")")[2].split()[0]
-    return ""
+        return opened.read().rpartition(")")[2].split()
+    return ["", "0"]
 
 
 def runs(pid: int) -> bool:

@@ -39,7 +39,11 @@ class CommandsTestCase(UpgradeTestCase):
 
     def command(self, name: str, *options: str) -> tuple[int, str, str]:
         """Run it to its end; gives its exit status, standard output and error."""
-        arguments = [*MAILGATE, name, "--config", os.path.join(self.folder, "gateway.ini"), *options]
+        return self.bare(name, "--config", os.path.join(self.folder, "gateway.ini"), *options)
+
+    def bare(self, *arguments: str) -> tuple[int, str, str]:
+        """The same without a configuration."""
+        arguments = (*MAILGATE, *arguments)
         ended = subprocess.run(arguments, env=environment(), capture_output=True, text=True, timeout=90)
         return ended.returncode, ended.stdout, ended.stderr
 
@@ -190,6 +194,22 @@ class TroubleTests(CommandsTestCase):
         self.assertEqual(status, BAD_CONFIGURATION)
         self.assertIn("[mailgate] pid: is not given, and so the gateway cannot be found: set it, or use --pid", errors)
         self.assertEqual(self.command("stop", "--pid", self.pidFile)[0], 0)
+
+    def test_pidAlone(self):
+        """By C{--pid} alone the gateway is asked at once, and its answer tells what is wrong with the configuration."""
+        self.start()
+        self.assertEqual(self.bare("reload", "--pid", self.pidFile)[0], 0)
+        self.gateway.configure(self.ini(mail="timeout = soon"))
+        status, said, errors = self.bare("reload", "--pid", self.pidFile)
+        self.assertEqual((status, said), (REFUSED, ""))
+        self.assertIn("[mail] timeout = soon: must be a time", errors)
+        self.assertEqual(self.bare("stop", "--pid", self.pidFile)[0], 0)
+
+    def test_neither(self):
+        """Without either it says what it needs."""
+        status, said, errors = self.bare("reload")
+        self.assertEqual((status, said), (2, ""))
+        self.assertTrue(errors.endswith("mailgate reload: error: --config FILE or --pid FILE is needed\n"), errors)
 
     def test_permissions(self):
         """The socket is its owner's alone."""

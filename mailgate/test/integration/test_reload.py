@@ -384,6 +384,17 @@ class FileTests(ReloadTestCase):
             self.assertNotIn("outcome client quit", opened.read())
         self.assertNotIn(os.path.realpath(old), self.gateway.descriptors())
 
+    def test_stderr(self):
+        """Standard error stays the log, of the process and of servers, from one reload to the next."""
+        stderr = "error_log = stderr info"
+        self.start(self.ini(mail=stderr).replace("error_log = gateway.log info", stderr))
+        for _ in range(2):
+            self.reload()
+            client = self.client("imap")
+            client.send(QUIT["imap"])
+            client.rest()
+            self.told("outcome client quit", self.reloads)
+
     def test_renewed(self):
         """A certificate that is renewed is used without a signal; sessions of before go on."""
         self.start(command=WATCHFUL)

@@ -21,7 +21,8 @@ from twisted.trial.unittest import SynchronousTestCase
 import mailgate
 from mailgate.test.integration.clients import PATIENCE
 from mailgate.test.integration.daemon import accepts, freePort, newFolder, waitUntil
-from mailgate.test.integration.gateway import FOREGROUND
+from mailgate.test.integration.gateway import FOREGROUND, TWISTD
+from mailgate.test.integration.procfs import parent
 from mailgate.test.integration.programs import programPath, require
 from mailgate.test.integration.test_upgrade import WORKERS, UpgradeTestCase
 
@@ -99,12 +100,26 @@ class NotifyTests(UpgradeTestCase):
         """The old process says who is the main one, as systemd believes nobody else; then that one speaks."""
         self.start()
         first = self.running()
+        client = self.loggedIn("imap")
         self.assertEqual(self.hear("MAINPID")["MAINPID"], str(first))
         second = self.upgraded()
         self.assertEqual(self.hear("MAINPID"), {"MAINPID": str(second)})
+        # The old one is still there, and yet systemd has to wait for the new one itself.
+        self.assertServes(client)
+        self.assertNotEqual(parent(second), first)
         self.assertEqual(self.hear("READY"), {"READY": "1", "MAINPID": str(second), "STATUS": "serving"})
         for _ in range(3):
             self.hear("WATCHDOG")
+
+    def test_upgradeFails(self):
+        """How the new process ended is known all the same, and the old one is still the main one."""
+        self.start(command=[*TWISTD, "-n", f"--pidfile={self.folder}/twistd.pid"])
+        first = self.running()
+        os.kill(first, signal.SIGUSR2)
+        self.told("the upgrade has failed, and nothing changes: the new process exited with status 1")
+        os.kill(first, signal.SIGHUP)
+        self.hear("RELOADING")
+        self.assertEqual(self.hear("READY")["MAINPID"], str(first))
 
     def test_nobodyListens(self):
         """If systemd is not there to hear it, everything goes on."""
