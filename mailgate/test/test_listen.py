@@ -100,11 +100,36 @@ class ListenSettingsTests(SynchronousTestCase):
             "so_keepalive=off": SocketOptions(keepalive=False),
             "so_keepalive=30m::10": SocketOptions(keepalive=True, idle=1800, probes=10),
             "so_keepalive=:5s:": SocketOptions(keepalive=True, interval=5),
+            "so_keepalive=::9": SocketOptions(keepalive=True, probes=9),
             "multipath": SocketOptions(multipath=True),
         }
         for text, expected in values.items():
             self.assertEqual(self.parse(f"127.0.0.1:143 {text}")[0].socket, expected)
-        self.assertEqual(self.parse("[::]:143 ipv6only=OFF")[0].socket, SocketOptions(ipv6only=False))
+        self.assertEqual(self.parse("[::]:143 ipv6only=off")[0].socket, SocketOptions(ipv6only=False))
+
+    def test_shortKeepalive(self) -> None:
+        """What is missing at the end of C{so_keepalive} may be so without its colons, and 0 is as good as nothing."""
+        for value, expected in (
+            ("30m", (1800, None, None)),
+            ("30m:", (1800, None, None)),
+            ("30m:10", (1800, 10, None)),
+            (":10", (None, 10, None)),
+            (":1m:", (None, 60, None)),
+            ("1:0", (1, None, None)),
+            ("0::5", (None, None, 5)),
+            ("32767:32767:127", (32767, 32767, 127)),
+        ):
+            found = self.parse(f"143 so_keepalive={value}")[0].socket
+            self.assertTrue(found.keepalive)
+            self.assertEqual((found.idle, found.interval, found.probes), expected)
+
+    def test_exactCase(self) -> None:
+        """Parameters are words to the letter, as in nginx; the units of sizes are not."""
+        for parameter in ("SSL", "Bind", "PROXY_PROTOCOL", "Multipath", "Backlog=5", "RCVBUF=4k", "IPv6only=on"):
+            self.assertIn(f'invalid parameter "{parameter}"', self.refusal(f"[::1]:993 {parameter}"))
+        self.assertEqual(
+            self.parse("993 rcvbuf=4K sndbuf=1M")[0].socket, self.parse("993 rcvbuf=4k sndbuf=1m")[0].socket
+        )
 
     def test_invalidSocketOptions(self) -> None:
         """What makes no sense is refused, with the parameter that it is."""
@@ -115,15 +140,25 @@ class ListenSettingsTests(SynchronousTestCase):
             "rcvbuf=1g",
             "sndbuf=",
             "ipv6only=yes",
+            "ipv6only=ON",
+            "ipv6only=Off",
             "so_keepalive=",
             "so_keepalive=yes",
             "so_keepalive=::",
-            "so_keepalive=1m",
+            "so_keepalive=:",
+            "so_keepalive=:::",
             "so_keepalive=1:2:3:4",
+            "so_keepalive=1:2:3:",
             "so_keepalive=10h::",
-            "so_keepalive=0:1:1",
+            "so_keepalive=0",
+            "so_keepalive=0:0:0",
             "so_keepalive=::128",
             "so_keepalive=500ms::",
+            "so_keepalive=::5s",
+            "so_keepalive=-1",
+            "so_keepalive=:+5",
+            "so_keepalive=On",
+            "so_keepalive=off:",
         ):
             self.assertIn(parameter + ": ", self.refusal(f"[::]:143 {parameter}"))
 

@@ -60,6 +60,7 @@ ROWS = (
         SERVER,
     ),
     Row("listen [::]:1143 ipv6only=off;", "listen = [::]:1143 ipv6only=off", SERVER),
+    Row("listen 1143 so_keepalive=30m;", "listen = 1143 so_keepalive=30m", SERVER),
     Row("protocol pop3; protocol smtp;", "protocol = smtp", SERVER),
     Row("server_name mail.example.com;", "server_name = mail.example.com"),
     Row("timeout 1m30s;", "timeout = 90s"),
