@@ -7,6 +7,7 @@ from __future__ import annotations
 import errno
 import os
 import socket
+from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -63,9 +64,31 @@ class ListenSettingsTests(SynchronousTestCase):
         self.assertEqual(len(found), len({each.host for each in found}))
         self.assertTrue(all(each.ssl and each.port == 143 for each in found))
 
+    def test_underscore(self) -> None:
+        """It is the system that knows which names there are: a container's may have an underscore."""
+
+        def getaddrinfo(host: str, port: int, **hints: Any) -> list[Any]:
+            self.assertEqual(host, "mail_gate")
+            return [(2, 1, 6, "", ("192.0.2.1", port)), (10, 1, 6, "", ("2001:db8::1", port, 0, 0))]
+
+        self.patch(socket, "getaddrinfo", getaddrinfo)
+        found = self.parse("mail_gate:143")
+        self.assertEqual([str(each) for each in found], ["192.0.2.1:143", "[2001:db8::1]:143"])
+
     def test_invalid(self) -> None:
         """Anything else is refused, and the message quotes the line that is wrong."""
-        for value in ("0", "65536", "*:0", "127.0.0.1", "127.0.0.1:", "::1:143", "[::1]", "unix:run/imap", "a..b:143"):
+        for value in (
+            "0",
+            "65536",
+            "*:0",
+            "127.0.0.1",
+            "127.0.0.1:",
+            "::1:143",
+            "[::1]",
+            "unix:run/imap",
+            "a..b:143",
+            "127.1:143",
+        ):
             error = self.assertRaises(ValueError, self.parse, f"25\n{value}")
             self.assertIn(f'"{value}"', str(error))
 
