@@ -89,7 +89,7 @@ def _serviceURL(value: str) -> ServiceURL:
     if address is not None and not isIPv6Address(address):
         raise ValueError(f"[{address}] is no IPv6 address")
     if name is not None and not (isIPAddress(name) or isHostName(name)):
-        raise ValueError(f"{name} is neither an address nor a host name of letters, digits, - and .")
+        raise ValueError(f"{name} is neither an address nor a host name of letters, digits, -, _ and .")
     if port is None:
         port = "443" if tls else "80"
     if not (re.fullmatch("[0-9]{1,5}", port) and 0 < int(port) < 65536):

@@ -355,14 +355,14 @@ def paths(value: str, folder: str) -> tuple[str, ...]:
     return tuple(path(item, folder) for item in lines(value, folder))
 
 
-_LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
-_HOST_NAME = re.compile(rf"(?=.{{1,253}}\.?\Z)(?:{_LABEL}\.)*(?=[A-Za-z0-9-]*[A-Za-z-]){_LABEL}\.?")
+_LABEL = r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
+_HOST_NAME = re.compile(rf"(?=.{{1,253}}\.?\Z)(?:{_LABEL}\.)*(?=[A-Za-z0-9_-]*[A-Za-z-]){_LABEL}\.?")
 
 
 def isHostName(text: str) -> bool:
     """
-    Whether C{text} is a host name that can be looked up: letters, digits, hyphens and dots (RFC 1123), the last label
-    not a number. Twisted looks up no name with an underscore.
+    Whether C{text} is a host name that can be looked up: letters, digits, hyphens and dots (RFC 1123), and underscores,
+    as in names of containers. The last label has a letter or a hyphen: the system takes C{10.1} for an address.
     """
     return _HOST_NAME.fullmatch(text) is not None
 
@@ -389,7 +389,7 @@ def hostPort(value: str) -> tuple[str, int]:
         raise ValueError(f"invalid port {port}; ports are 1 to 65535")
     host = match[1] or match[2]
     if not (isIPv6Address(host) if match[1] else isIPAddress(host) or isHostName(host)):
-        raise ValueError(f"{host} is neither an address nor a host name of letters, digits, - and .")
+        raise ValueError(f"{host} is neither an address nor a host name of letters, digits, -, _ and .")
     return host, port
 
 

@@ -61,20 +61,32 @@ def _buffer(value: str) -> int:
 
 
 def _keepalive(value: str) -> dict[str, Any]:
-    """C{on}, C{off}, or C{[idle]:[intvl]:[cnt]}, of which each may be left out, but not all."""
+    """
+    C{on}, C{off}, or C{[idle]:[intvl]:[cnt]}, of which each may be left out, or be 0, but not all; with colons or, at
+    the end, without.
+    """
     if value in ("on", "off"):
         return {"keepalive": value == "on"}
-    given = value.split(":")
-    if len(given) != len(_KEEPALIVE) or not any(given):
+    parts = value.split(":")
+    if len(parts) > len(_KEEPALIVE) or not any(parts):
         raise ValueError("must be on, off or [idle]:[intvl]:[cnt], such as 30m::10")
-    idle, interval, count = given
-    times = [longSeconds(time, "") if time else None for time in (idle, interval)]
-    probes = number(count, "") if count else None
-    if any(time is not None and not 1 <= time <= _LONGEST_KEEPALIVE for time in times):
-        raise ValueError(f"its times are from 1 to {_LONGEST_KEEPALIVE} seconds")
-    if probes is not None and not 1 <= probes <= _MOST_PROBES:
-        raise ValueError(f"its count is from 1 to {_MOST_PROBES}")
-    return {"keepalive": True, "idle": times[0], "interval": times[1], "probes": probes}
+    idle, interval, count = parts + [""] * (len(_KEEPALIVE) - len(parts))
+    times = [longSeconds(time, "") if time else 0 for time in (idle, interval)]
+    probes = number(count, "") if count else 0
+    if not (any(times) or probes):
+        raise ValueError("must not be 0 throughout")
+    if max(times) > _LONGEST_KEEPALIVE:
+        raise ValueError(f"its times are at most {_LONGEST_KEEPALIVE} seconds")
+    if probes > _MOST_PROBES:
+        raise ValueError(f"its count is at most {_MOST_PROBES}")
+    return {"keepalive": True, "idle": times[0] or None, "interval": times[1] or None, "probes": probes or None}
+
+
+def _ipv6only(value: str) -> dict[str, Any]:
+    """A flag, but in lower case: nginx compares parameters to the letter."""
+    if value != value.lower():
+        raise ValueError('must be "on" or "off", in lower case')
+    return {"ipv6only": flag(value, "")}
 
 
 _FLAGS = {
@@ -88,7 +100,7 @@ _VALUES: dict[str, Callable[[str], dict[str, Any]]] = {
     "backlog": _backlog,
     "rcvbuf": lambda value: {"receiveBuffer": _buffer(value)},
     "sndbuf": lambda value: {"sendBuffer": _buffer(value)},
-    "ipv6only": lambda value: {"ipv6only": flag(value, "")},
+    "ipv6only": _ipv6only,
     "so_keepalive": _keepalive,
 }
 _OF_UNIT = {

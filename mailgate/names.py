@@ -21,6 +21,8 @@ from twisted.internet.interfaces import (
 )
 from zope.interface import implementer
 
+from mailgate.directives import isHostName
+
 __all__ = ["MOST_LOOKUPS", "NamingReactor", "SharedLookups", "endpointFor"]
 
 MOST_LOOKUPS = 4
@@ -118,6 +120,19 @@ class NamingReactor:
         return installed
 
 
+class _NameEndpoint(HostnameEndpoint):
+    """
+    Where a name leads, be it any of L{isHostName}: the system looks up what Twisted takes for no name, as IDNA 2008 has
+    none with an underscore, or with hyphens in third and fourth place.
+    """
+
+    @staticmethod
+    def _hostAsBytesAndText(host: bytes | str) -> tuple[bool, bytes, str]:
+        if isinstance(host, str) and isHostName(host):
+            return False, host.encode("ascii"), host
+        return HostnameEndpoint._hostAsBytesAndText(host)
+
+
 def endpointFor(reactor: Any, host: str, port: int, timeout: float | None) -> IStreamClientEndpoint:
     """
     Where C{host} is: an address without brackets, a name, or C{unix:/path}. C{timeout} is in seconds; L{None} is for
@@ -136,5 +151,5 @@ def endpointFor(reactor: Any, host: str, port: int, timeout: float | None) -> IS
     elif isIPv6Address(host):
         endpoint = TCP6ClientEndpoint(reactor, host, port, timeout)
     else:
-        endpoint = HostnameEndpoint(reactor, host, port, timeout)  # type: ignore[arg-type]
+        endpoint = _NameEndpoint(reactor, host, port, timeout)  # type: ignore[arg-type]
     return endpoint

@@ -13,8 +13,17 @@ from typing import Any
 
 from attrs import frozen
 from OpenSSL import SSL, crypto
+from service_identity import CertificateError, VerificationError
+from service_identity.hazmat import DNS_ID, verify_service_identity
+from service_identity.pyopenssl import extract_patterns
 from twisted.internet.interfaces import IOpenSSLClientConnectionCreator
-from twisted.internet.ssl import Certificate, optionsForClientTLS, platformTrust, trustRootFromCertificates
+from twisted.internet.ssl import (
+    Certificate,
+    CertificateOptions,
+    optionsForClientTLS,
+    platformTrust,
+    trustRootFromCertificates,
+)
 from zope.interface import implementer
 
 from mailgate.directives import (
@@ -22,6 +31,7 @@ from mailgate.directives import (
     ServerSettings,
     directive,
     flag,
+    isHostName,
     longSeconds,
     number,
     oneOf,
@@ -255,13 +265,47 @@ class _UnverifiedTLS:
         return connection
 
 
+@implementer(IOpenSSLClientConnectionCreator)
+class _PlainNameTLS:
+    """
+    Verified TLS towards C{hostname}, a name that Twisted cannot verify, as IDNA 2008 has no such: one with an
+    underscore, say. A certificate has to have it as any other name.
+    """
+
+    def __init__(self, hostname: str, roots: Any) -> None:
+        self._name = DNS_ID(hostname)
+        self._context = CertificateOptions(trustRoot=roots).getContext()
+
+    def clientConnectionForTLS(self, tlsProtocol: object) -> SSL.Connection:
+        connection = SSL.Connection(self._context, None)
+        connection.set_tlsext_host_name(self._name.hostname)
+        connection.set_verify(SSL.VERIFY_PEER | SSL.VERIFY_FAIL_IF_NO_PEER_CERT, self._isGood)
+        return connection
+
+    def _isGood(self, connection: SSL.Connection, certificate: crypto.X509, error: int, depth: int, ok: int) -> bool:
+        if not ok or depth:
+            return bool(ok)
+        try:
+            verify_service_identity(extract_patterns(certificate), [self._name], [])
+        except (VerificationError, CertificateError):
+            return False
+        return True
+
+
 def backendTLS(hostname: str, verify: bool, trust: Any) -> IOpenSSLClientConnectionCreator:
     """
     What C{startTLS} wants for a connection to C{hostname}, a name or an address: its certificate must be good for
     that, by C{trust} or else the platform's roots, unless C{verify} is false.
+
+    @raise ValueError: C{hostname} is nothing that a certificate could be good for.
     """
     if not verify:
         return _UnverifiedTLS(hostname)
     roots = platformTrust() if trust is None else trust
-    options: IOpenSSLClientConnectionCreator = optionsForClientTLS(hostname, trustRoot=roots)
+    try:
+        options: IOpenSSLClientConnectionCreator = optionsForClientTLS(hostname, trustRoot=roots)
+    except UnicodeError:
+        if not isHostName(hostname):
+            raise
+        return _PlainNameTLS(hostname, roots)
     return options

@@ -403,6 +403,7 @@ class RouteTests(SynchronousTestCase):
             ("[2001:db8::25]", "2001:db8::25"),
             ("mail.example.com", "mail.example.com"),
             ("backend-1", "backend-1"),
+            ("mail_backend", "mail_backend"),
             ("1.mail.example.com.", "1.mail.example.com."),
         ):
             self.assertEqual(self.backendOf("Auth-Server: " + given, "Auth-Port: 00143"), Backend(host, 143))

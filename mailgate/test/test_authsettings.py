@@ -41,6 +41,7 @@ class URLTests(SynchronousTestCase):
             ("https://auth.example.com:8443", ServiceURL(True, "auth.example.com", 8443, "/"), "auth.example.com"),
             ("localhost", ServiceURL(False, "localhost", 80, "/"), "localhost"),
             ("auth-server:9000/x/%20", ServiceURL(False, "auth-server", 9000, "/x/%20"), "auth-server"),
+            ("http://mail_auth:8080/auth", ServiceURL(False, "mail_auth", 8080, "/auth"), "mail_auth"),
             ("host:9000?query", ServiceURL(False, "host", 9000, "/?query"), "host"),
             ("[::1]:9000/a", ServiceURL(False, "::1", 9000, "/a"), "[::1]"),
             ("http://[2001:db8::1]", ServiceURL(False, "2001:db8::1", 80, "/"), "[2001:db8::1]"),

@@ -384,7 +384,7 @@ class AllAtOnceTests(ConfigCase):
 
     def test_noFollowers(self):
         """What only follows from a value that cannot be read is not told of besides."""
-        error = self.assertRaises(ConfigurationError, parse, "[server a]\nlisten = 143\nproxy_pass = my_host:143\n")
+        error = self.assertRaises(ConfigurationError, parse, "[server a]\nlisten = 143\nproxy_pass = my%host:143\n")
         self.assertEqual([problem.option for problem in error.problems], ["proxy_pass"])
 
     def test_all(self):

@@ -14,6 +14,7 @@ import socket
 from collections.abc import Callable
 from typing import Any
 
+from twisted.internet.address import IPv4Address
 from twisted.internet.defer import Deferred
 from twisted.internet.error import (
     ConnectBindError,
@@ -33,8 +34,11 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
 from mailgate.leanreactor import LeanReactor
+from mailgate.names import NamingReactor, endpointFor
 from mailgate.poller import READABLE
+from mailgate.test.test_names import FakeResolver
 from mailgate.test.test_poller import Reactor
+from mailgate.transport import StreamTransport
 
 
 class Said(Protocol):
@@ -192,6 +196,20 @@ class EndpointTests(Case):
         self.accept().close()
         self.turn()
         self.assertEqual(len(protocol.reasons), 1)
+
+    def test_named(self) -> None:
+        """A name leads here too, when it is looked up; it may have an underscore."""
+        resolver = self.reactor.nameResolver = FakeResolver()  # type: ignore[attr-defined]
+        host, port = self.listen()
+        connected = endpointFor(NamingReactor(self.lean), "mail_backend", port, 20).connect(Told())
+        ((receiver, name),) = resolver.asked
+        self.assertEqual(name, "mail_backend")
+        receiver.addressResolved(IPv4Address("TCP", host, port))
+        receiver.resolutionComplete()
+        self.turn()
+        wrapped: Any = self.successResultOf(connected)
+        self.assertIsInstance(wrapped.transport, StreamTransport)
+        wrapped.transport.abortConnection()
 
     def test_greeted(self) -> None:
         """What the server has said by then is heard at once, after the one who waits has the protocol."""

@@ -325,7 +325,7 @@ class HostNameTests(SynchronousTestCase):
     """L{isHostName}."""
 
     def test_names(self):
-        """RFC 1123's names, a dot at the end included."""
+        """RFC 1123's names, a dot at the end included, and those with underscores."""
         for name in (
             "a",
             "localhost",
@@ -335,11 +335,18 @@ class HostNameTests(SynchronousTestCase):
             "x--y",
             "a" * 63,
             "xn--tst-qla.de",
+            "mail_auth",
+            "a_b.c_d.example",
+            "_a",
+            "a_",
+            "1_a",
+            "_" * 62 + "a",
         ):
             self.assertTrue(isHostName(name), name)
+            self.assertEqual(hostPort(f"{name}:143"), (name, 143))
 
     def test_others(self):
-        """No address, no empty label, and nothing that Twisted would not look up, such as an underscore."""
+        """No address or what the system takes for one, no empty label or one too long, nothing that is no name."""
         others = (
             "",
             ".",
@@ -347,8 +354,16 @@ class HostNameTests(SynchronousTestCase):
             ".a",
             "-a",
             "a-",
-            "my_dovecot",
             "a%b",
+            "a_/b",
+            "a_\0b",
+            "a_\tb",
+            "_-",
+            "1_2",
+            "_",
+            "127.1",
+            "_" * 63 + "a",
+            "a_..b",
             "a b",
             "1.2.3.4",
             "1",

@@ -7,6 +7,7 @@ from __future__ import annotations
 import errno
 import os
 import socket
+from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -63,9 +64,31 @@ class ListenSettingsTests(SynchronousTestCase):
         self.assertEqual(len(found), len({each.host for each in found}))
         self.assertTrue(all(each.ssl and each.port == 143 for each in found))
 
+    def test_underscore(self) -> None:
+        """It is the system that knows which names there are: a container's may have an underscore."""
+
+        def getaddrinfo(host: str, port: int, **hints: Any) -> list[Any]:
+            self.assertEqual(host, "mail_gate")
+            return [(2, 1, 6, "", ("192.0.2.1", port)), (10, 1, 6, "", ("2001:db8::1", port, 0, 0))]
+
+        self.patch(socket, "getaddrinfo", getaddrinfo)
+        found = self.parse("mail_gate:143")
+        self.assertEqual([str(each) for each in found], ["192.0.2.1:143", "[2001:db8::1]:143"])
+
     def test_invalid(self) -> None:
         """Anything else is refused, and the message quotes the line that is wrong."""
-        for value in ("0", "65536", "*:0", "127.0.0.1", "127.0.0.1:", "::1:143", "[::1]", "unix:run/imap", "a..b:143"):
+        for value in (
+            "0",
+            "65536",
+            "*:0",
+            "127.0.0.1",
+            "127.0.0.1:",
+            "::1:143",
+            "[::1]",
+            "unix:run/imap",
+            "a..b:143",
+            "127.1:143",
+        ):
             error = self.assertRaises(ValueError, self.parse, f"25\n{value}")
             self.assertIn(f'"{value}"', str(error))
 
@@ -100,11 +123,36 @@ class ListenSettingsTests(SynchronousTestCase):
             "so_keepalive=off": SocketOptions(keepalive=False),
             "so_keepalive=30m::10": SocketOptions(keepalive=True, idle=1800, probes=10),
             "so_keepalive=:5s:": SocketOptions(keepalive=True, interval=5),
+            "so_keepalive=::9": SocketOptions(keepalive=True, probes=9),
             "multipath": SocketOptions(multipath=True),
         }
         for text, expected in values.items():
             self.assertEqual(self.parse(f"127.0.0.1:143 {text}")[0].socket, expected)
-        self.assertEqual(self.parse("[::]:143 ipv6only=OFF")[0].socket, SocketOptions(ipv6only=False))
+        self.assertEqual(self.parse("[::]:143 ipv6only=off")[0].socket, SocketOptions(ipv6only=False))
+
+    def test_shortKeepalive(self) -> None:
+        """What is missing at the end of C{so_keepalive} may be so without its colons, and 0 is as good as nothing."""
+        for value, expected in (
+            ("30m", (1800, None, None)),
+            ("30m:", (1800, None, None)),
+            ("30m:10", (1800, 10, None)),
+            (":10", (None, 10, None)),
+            (":1m:", (None, 60, None)),
+            ("1:0", (1, None, None)),
+            ("0::5", (None, None, 5)),
+            ("32767:32767:127", (32767, 32767, 127)),
+        ):
+            found = self.parse(f"143 so_keepalive={value}")[0].socket
+            self.assertTrue(found.keepalive)
+            self.assertEqual((found.idle, found.interval, found.probes), expected)
+
+    def test_exactCase(self) -> None:
+        """Parameters are words to the letter, as in nginx; the units of sizes are not."""
+        for parameter in ("SSL", "Bind", "PROXY_PROTOCOL", "Multipath", "Backlog=5", "RCVBUF=4k", "IPv6only=on"):
+            self.assertIn(f'invalid parameter "{parameter}"', self.refusal(f"[::1]:993 {parameter}"))
+        self.assertEqual(
+            self.parse("993 rcvbuf=4K sndbuf=1M")[0].socket, self.parse("993 rcvbuf=4k sndbuf=1m")[0].socket
+        )
 
     def test_invalidSocketOptions(self) -> None:
         """What makes no sense is refused, with the parameter that it is."""
@@ -115,15 +163,25 @@ class ListenSettingsTests(SynchronousTestCase):
             "rcvbuf=1g",
             "sndbuf=",
             "ipv6only=yes",
+            "ipv6only=ON",
+            "ipv6only=Off",
             "so_keepalive=",
             "so_keepalive=yes",
             "so_keepalive=::",
-            "so_keepalive=1m",
+            "so_keepalive=:",
+            "so_keepalive=:::",
             "so_keepalive=1:2:3:4",
+            "so_keepalive=1:2:3:",
             "so_keepalive=10h::",
-            "so_keepalive=0:1:1",
+            "so_keepalive=0",
+            "so_keepalive=0:0:0",
             "so_keepalive=::128",
             "so_keepalive=500ms::",
+            "so_keepalive=::5s",
+            "so_keepalive=-1",
+            "so_keepalive=:+5",
+            "so_keepalive=On",
+            "so_keepalive=off:",
         ):
             self.assertIn(parameter + ": ", self.refusal(f"[::]:143 {parameter}"))
 

@@ -19,7 +19,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
-from mailgate.names import MOST_LOOKUPS, NamingReactor, SharedLookups
+from mailgate.names import MOST_LOOKUPS, NamingReactor, SharedLookups, endpointFor
 
 
 @implementer(IHostnameResolver)
@@ -133,6 +133,21 @@ class NamingReactorTests(SynchronousTestCase):
             HostnameEndpoint(self.naming, "a.test", 143).connect(Factory.forProtocol(Protocol))
         self.resolver.answer("192.0.2.1")
         self.assertEqual([client[:2] for client in self.reactor.tcpClients], [("192.0.2.1", 143)] * 3)
+
+    def test_underscore(self) -> None:
+        """A name is the system's to look up, whatever it is made of, as long as it can be one."""
+        for name in ("mail_auth", "a_b.example", "r3---a.example", "xn--a", "mail.example.com."):
+            endpointFor(self.naming, name, 143, 7.0).connect(Factory.forProtocol(Protocol))
+            self.assertEqual([asked for _, asked in self.resolver.asked], [name])
+            self.resolver.answer("192.0.2.1")
+            self.assertEqual(self.reactor.tcpClients.pop()[:2], ("192.0.2.1", 143))
+
+    def test_noName(self) -> None:
+        """What can be none is not asked for."""
+        for name in ("a_..b", "a b", "a_/b", "_" * 64, "a_\0"):
+            connecting = endpointFor(self.naming, name, 143, 7.0).connect(Factory.forProtocol(Protocol))
+            self.failureResultOf(connecting, ValueError)
+        self.assertEqual(self.resolver.asked, [])
 
     def test_tooMany(self) -> None:
         """Beyond the bound a connection fails as one to an unknown name does."""

@@ -60,6 +60,7 @@ ROWS = (
         SERVER,
     ),
     Row("listen [::]:1143 ipv6only=off;", "listen = [::]:1143 ipv6only=off", SERVER),
+    Row("listen 1143 so_keepalive=30m;", "listen = 1143 so_keepalive=30m", SERVER),
     Row("protocol pop3; protocol smtp;", "protocol = smtp", SERVER),
     Row("server_name mail.example.com;", "server_name = mail.example.com"),
     Row("timeout 1m30s;", "timeout = 90s"),
@@ -70,6 +71,7 @@ ROWS = (
     Row("error_log /log/a; error_log b warn;", "error_log =\n /log/a error\n PREFIX/b warn"),
     # auth_http
     Row("auth_http localhost:9000/cgi?a=%20;", "auth_http = http://localhost:9000/cgi?a=%20"),
+    Row("auth_http http://mail_auth:8080/auth;", "auth_http = http://mail_auth:8080/auth"),
     Row("auth_http a/b; auth_http unix:/run/auth:/x;", "auth_http = unix:/run/auth:/x"),
     Row('auth_http_header A "b c=d; #e"; auth_http_header F %;', "auth_http_header =\n A b c=d; #e\n F %"),
     Row('auth_http_header A "";', "auth_http_header = A"),

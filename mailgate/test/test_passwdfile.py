@@ -120,6 +120,7 @@ class LineTests(SynchronousTestCase):
         self.assertTrue(account.password.matches(b"se"))
         self.assertEqual(self.backend(b"host=2001:db8::1"), Backend("2001:db8::1", 143))
         self.assertEqual(self.backend(b"host=[2001:db8::1]"), Backend("2001:db8::1", 143))
+        self.assertEqual(self.backend(b"host=mail_backend"), Backend("mail_backend", 143))
 
     def test_blanksAreNotEscaped(self) -> None:
         """Blanks part the extra fields, however many; as in Dovecot, nothing escapes one."""

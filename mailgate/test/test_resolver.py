@@ -73,8 +73,8 @@ class GrammarTests(SynchronousTestCase):
             return [(2, 2, 17, "", ("10.0.0.1", port)), (10, 2, 17, "", ("2001:db8::1", port, 0, 0))]
 
         self.patch(socket, "getaddrinfo", getaddrinfo)
-        self.assertResolver("dns.example.com:54", ("10.0.0.1", 54), ("2001:db8::1", 54))
-        self.assertEqual(asked, ["dns.example.com"])
+        self.assertResolver("dns_1.example.com:54", ("10.0.0.1", 54), ("2001:db8::1", 54))
+        self.assertEqual(asked, ["dns_1.example.com"])
 
     def test_unknownName(self) -> None:
         """One that nobody knows is refused in nginx's words."""

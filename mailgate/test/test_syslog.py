@@ -48,6 +48,16 @@ class ParametersTests(SynchronousTestCase):
             self.assertEqual((server.family, server.address), (family, address))
         self.assertEqual(syslogServer("server=localhost:99").address[:2][1], 99)
 
+    def test_name(self):
+        """A host name is looked up by the system, whatever it is made of."""
+
+        def getaddrinfo(host, port, **hints):
+            self.assertEqual(host, "log_server")
+            return [(socket.AF_INET, socket.SOCK_DGRAM, 17, "", ("10.0.0.1", port))]
+
+        self.patch(socket, "getaddrinfo", getaddrinfo)
+        self.assertEqual(syslogServer("server=log_server").address, ("10.0.0.1", 514))
+
     def test_options(self):
         """The options come in any order, and severity counts for nothing."""
         server = syslogServer("tag=mx_1,nohostname,facility=mail,severity=debug,server=10.0.0.1")

@@ -701,6 +701,38 @@ class BackendTLSTests(SynchronousTestCase):
             self.assertTaken(host, verify=False)
         self.assertEqual(self.backend.names, [b"other.example.com", None, None, None])
 
+    def test_underscore(self) -> None:
+        """A name that Twisted takes for none is sent, and has to be the certificate's, as any other."""
+        pair = makePair(self.folder, "compose", "mail_backend", "*.my_net.example", "r3---a.example")
+        self.backend = Backend(pair)
+        trust = loadTrust(pair.certificate)
+        good = "mail_backend", "Mail_Backend", "a_b.my_net.example", "r3---a.example"
+        for host in good:
+            self.assertTaken(host, trust=trust)
+        for host in ("mail_other", "my_net.example", "a.b.my_net.example", "r3---b.example"):
+            reason = self.assertRefused(host, trust=trust)
+            self.assertIn("certificate verify failed", str(reason))
+        self.assertEqual(self.backend.names[: len(good)], [each.lower().encode() for each in good])
+
+    def test_underscoreUntrusted(self) -> None:
+        """An issuer that is not trusted does not become so by that."""
+        pair = makePair(self.folder, "compose", "mail_backend")
+        self.backend = Backend(pair)
+        for trust in (loadTrust(self.pair.certificate), None):
+            self.assertIn("certificate verify failed", str(self.assertRefused("mail_backend", trust=trust)))
+        self.assertTaken("mail_backend", verify=False)
+
+    def test_unreadableNames(self) -> None:
+        """A certificate whose names cannot be made out is good for no such name."""
+        pair = makePair(self.folder, "compose", "*.*.example")
+        self.backend = Backend(pair)
+        self.assertRefused("mail_backend", trust=loadTrust(pair.certificate))
+
+    def test_noName(self) -> None:
+        """What can be no name is refused before a connection is tried."""
+        for host in ("a..b", "unix:/run/imap", "a_/b"):
+            self.assertRaises(ValueError, backendTLS, host, True, None)
+
     def test_internationalName(self) -> None:
         """A name in another script is sent as what the DNS calls it."""
         self.assertTaken("b\u00fccher.example", verify=False)
