@@ -8,22 +8,22 @@ from __future__ import annotations
 
 import re
 import ssl as standardSSL
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from attrs import frozen
 from OpenSSL import SSL, crypto
-from service_identity import CertificateError, VerificationError
-from service_identity.hazmat import DNS_ID, verify_service_identity
+from service_identity.hazmat import DNS_ID, IPAddress_ID, verify_service_identity
 from service_identity.pyopenssl import extract_patterns
+from twisted.internet.abstract import isIPAddress, isIPv6Address
 from twisted.internet.interfaces import IOpenSSLClientConnectionCreator
 from twisted.internet.ssl import (
     Certificate,
     CertificateOptions,
-    optionsForClientTLS,
     platformTrust,
     trustRootFromCertificates,
 )
+from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from mailgate.directives import (
@@ -266,30 +266,49 @@ class _UnverifiedTLS:
 
 
 @implementer(IOpenSSLClientConnectionCreator)
-class _PlainNameTLS:
+class _VerifiedTLS:
     """
-    Verified TLS towards C{hostname}, a name that Twisted cannot verify, as IDNA 2008 has no such: one with an
-    underscore, say. A certificate has to have it as any other name.
+    TLS towards C{hostname}, for which the certificate must be good (RFC 9525). Twisted's own knows no names with
+    underscores, and takes a certificate whose names it cannot make out for one that has the name.
+
+    @raise ValueError: C{hostname} is nothing that a certificate could be good for.
     """
 
     def __init__(self, hostname: str, roots: Any) -> None:
-        self._name = DNS_ID(hostname)
+        isAddress = isIPAddress(hostname) or isIPv6Address(hostname)
+        name = hostname if isAddress or isHostName(hostname) else hostname.encode("idna").decode("ascii")
+        self._identity = IPAddress_ID(name) if isAddress else DNS_ID(name.removesuffix("."))
         self._context = CertificateOptions(trustRoot=roots).getContext()
 
-    def clientConnectionForTLS(self, tlsProtocol: object) -> SSL.Connection:
+    def clientConnectionForTLS(self, tlsProtocol: Any) -> SSL.Connection:
         connection = SSL.Connection(self._context, None)
-        connection.set_tlsext_host_name(self._name.hostname)
-        connection.set_verify(SSL.VERIFY_PEER | SSL.VERIFY_FAIL_IF_NO_PEER_CERT, self._isGood)
+        if isinstance(self._identity, DNS_ID):
+            connection.set_tlsext_host_name(self._identity.hostname)
+        mode = SSL.VERIFY_PEER | SSL.VERIFY_FAIL_IF_NO_PEER_CERT
+        connection.set_verify(mode, _Judge(self._identity, tlsProtocol.failVerification))
         return connection
 
-    def _isGood(self, connection: SSL.Connection, certificate: crypto.X509, error: int, depth: int, ok: int) -> bool:
-        if not ok or depth:
+
+class _Judge:
+    """For C{Connection.set_verify}: whether a certificate is C{identity}'s; C{fail} is told why it is not."""
+
+    def __init__(self, identity: DNS_ID | IPAddress_ID, fail: Callable[[Failure], object]) -> None:
+        self._identity = identity
+        self._fail: Callable[[Failure], object] | None = fail
+
+    def __call__(self, connection: SSL.Connection, certificate: crypto.X509, error: int, depth: int, ok: int) -> bool:
+        if depth:
+            # It is an issuer's.
             return bool(ok)
+        fail, self._fail = self._fail, None
         try:
-            verify_service_identity(extract_patterns(certificate), [self._name], [])
-        except (VerificationError, CertificateError):
+            verify_service_identity(extract_patterns(certificate), [self._identity], [])
+        # Of whatever went wrong OpenSSL would take no notice.
+        except Exception:
+            if ok and fail is not None:
+                fail(Failure())
             return False
-        return True
+        return bool(ok)
 
 
 def backendTLS(hostname: str, verify: bool, trust: Any) -> IOpenSSLClientConnectionCreator:
@@ -301,11 +320,4 @@ def backendTLS(hostname: str, verify: bool, trust: Any) -> IOpenSSLClientConnect
     """
     if not verify:
         return _UnverifiedTLS(hostname)
-    roots = platformTrust() if trust is None else trust
-    try:
-        options: IOpenSSLClientConnectionCreator = optionsForClientTLS(hostname, trustRoot=roots)
-    except UnicodeError:
-        if not isHostName(hostname):
-            raise
-        return _PlainNameTLS(hostname, roots)
-    return options
+    return _VerifiedTLS(hostname, platformTrust() if trust is None else trust)

@@ -314,13 +314,22 @@ class UpgradeTests(UpgradeTestCase):
         self.assertServes(self.loggedIn("imap"))
 
     def test_leftover(self):
-        """A pid file in whose folder nothing can be renamed refuses an upgrade, in one line."""
+        """What is in the way of the pid file refuses an upgrade, in one line."""
         self.start()
-        pid = self.running()
-        os.rename(self.pidFile, f"{self.pidFile}.away")
-        os.kill(pid, signal.SIGUSR2)
-        self.told(f"no upgrade is begun: {self.pidFile} cannot be renamed: No such file or directory")
-        os.rename(f"{self.pidFile}.away", self.pidFile)
+        os.mkdir(f"{self.pidFile}.oldbin")
+        os.kill(self.running(), signal.SIGUSR2)
+        self.told(f"no upgrade is begun: {self.pidFile} cannot be renamed: Is a directory")
+        os.rmdir(f"{self.pidFile}.oldbin")
+        self.assertServes(self.loggedIn("imap"))
+
+    def test_removed(self):
+        """Somebody has removed the pid file: the process that takes over writes it again."""
+        gateway = self.start()
+        kept = self.loggedIn("imap")
+        os.unlink(self.pidFile)
+        os.kill(gateway.pid, signal.SIGUSR2)
+        self.hasChanged(gateway.pid)
+        self.assertServes(kept)
         self.assertServes(self.loggedIn("imap"))
 
     def test_user(self):
