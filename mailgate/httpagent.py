@@ -1,6 +1,6 @@
 # -*- test-case-name: mailgate.test.test_httpagent -*-
 """
-An HTTP/1.1 agent that goes under treq, for services that are asked short questions and answer in their heads.
+An HTTP agent that goes under treq, for services that are asked short questions and answer in their heads.
 
 Services for nginx's C{auth_http} read what nginx writes, and some of them to the byte. Twisted's own C{Agent}
 capitalises and reorders headers (C{Client-Ip}) and, with treq above it, adds to them; this one writes what was
@@ -280,22 +280,29 @@ class _Connections(Factory):
 class KeepAliveAgent:
     """
     Asks the server behind C{endpoint} for C{target}, calling it C{host}: whatever the URL of a request may be. C{tls}
-    is what C{startTLS} takes, or L{None} for C{http:}.
+    is what C{startTLS} takes, or L{None} for C{http:}. Unless it C{keeps} connections each request has its own, and is
+    one of HTTP/1.0, as nginx's mail proxy does it.
 
     A response is given when its head is complete; its body is empty. Failures are L{ExchangeFailed}, and
     L{ExchangeCancelled} after C{cancel}. There is no deadline but the endpoint's for connecting: add one.
     """
 
     def __init__(
-        self, endpoint: IStreamClientEndpoint, clock: IReactorTime, host: bytes, target: bytes, tls: Any = None
+        self,
+        endpoint: IStreamClientEndpoint,
+        clock: IReactorTime,
+        host: bytes,
+        target: bytes,
+        tls: Any = None,
+        keeps: bool = True,
     ) -> None:
         self.tls = tls
         self._endpoint = endpoint
         self._clock = clock
-        self._start = b"GET %b HTTP/1.1\r\nHost: %b\r\n" % (target, host)
+        self._start = b"GET %b HTTP/1.%d\r\nHost: %b\r\n" % (target, keeps, host)
         self._connections = _Connections(self, clock)
         self._idle: list[HTTPConnection] = []
-        self._closed = False
+        self._keeps = keeps
         self._sweeping: IDelayedCall | None = None
 
     def request(
@@ -329,8 +336,8 @@ class KeepAliveAgent:
         connecting.addErrback(exchange.failed)
 
     def release(self, connection: HTTPConnection) -> None:
-        """Keep C{connection}, whose response is over, for the next request."""
-        if self._closed or len(self._idle) >= MAX_IDLE:
+        """Keep C{connection}, whose response is over, for the next request, or have it end."""
+        if not self._keeps or len(self._idle) >= MAX_IDLE:
             connection.leave()
             return
         connection.idleSince = self._clock.seconds()
@@ -345,7 +352,7 @@ class KeepAliveAgent:
 
     def close(self) -> None:
         """Close the idle connections, and keep none any more."""
-        self._closed = True
+        self._keeps = False
         if self._sweeping is not None:
             self._sweeping.cancel()
             self._sweeping = None

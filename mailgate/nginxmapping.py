@@ -39,6 +39,11 @@ NGINX_DEFAULTS = (
     ),
     Default("xclient", "on", "nginx sends XCLIENT unasked. With auto, backends that do not offer it are spared."),
     Default(
+        "auth_http_keepalive",
+        "off",
+        "nginx asks by HTTP/1.0, each time over a new connection. With on those are kept that the service keeps open.",
+    ),
+    Default(
         "auth_http_missing_status",
         "accept",
         "nginx lets clients in when the service's answer has no Auth-Status. With refuse nobody gets in by mistake.",

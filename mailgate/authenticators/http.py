@@ -253,7 +253,7 @@ def _build(server: ServerSettings, default: Backend | None, reactor: Any, journa
         endpoint = endpointFor(reactor, url.host, url.port, settings.timeout)
         tls = backendTLS(url.host, settings.verify, trust) if url.tls else None
         host, target = url.hostHeader.encode("ascii"), url.target.encode("ascii")
-        agents.append(KeepAliveAgent(endpoint, reactor, host, target, tls))
+        agents.append(KeepAliveAgent(endpoint, reactor, host, target, tls, settings.keepsConnections))
     dialect = settings.dialect(server)
     asking = HTTPAuthenticator(settings, dialect, default, reactor, journal, agents)
     if not settings.cacheTTL:

@@ -89,6 +89,12 @@ class URLTests(SynchronousTestCase):
 class SettingsTests(SynchronousTestCase):
     """The other directives."""
 
+    def test_keepalive(self):
+        """Connections are kept unless that is off."""
+        for written, kept in (("", True), ("auth_http_keepalive = on", True), ("auth_http_keepalive = off", False)):
+            (made,) = parse(f"[server x]\nprotocol = imap\nlisten = 127.0.0.1:1\nauth_http = a\n{written}").servers
+            self.assertIs(made[HTTPSettings].keepsConnections, kept)
+
     def test_defaults(self):
         """Without directives there is no service; the time-out is nginx's."""
         self.assertEqual((HTTPSettings().urls, HTTPSettings().headers, HTTPSettings().timeout), ((), (), 60.0))

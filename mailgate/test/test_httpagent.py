@@ -7,10 +7,12 @@ from __future__ import annotations
 import shutil
 import socket
 import tempfile
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
 
 from treq.client import HTTPClient
 from treq.testing import RequestTraversalAgent
-from twisted.internet.defer import CancelledError, Deferred, fail, inlineCallbacks
+from twisted.internet.defer import CancelledError, Deferred, fail, gatherResults, inlineCallbacks
 from twisted.internet.endpoints import TCP4ServerEndpoint, UNIXServerEndpoint
 from twisted.internet.error import ConnectionDone, ConnectionRefusedError
 from twisted.internet.interfaces import (
@@ -23,6 +25,7 @@ from twisted.internet.interfaces import (
 from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.task import Clock
 from twisted.internet.testing import MemoryReactorClock, StringTransport
+from twisted.internet.threads import deferToThread
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 from twisted.web.client import ResponseDone
@@ -183,6 +186,38 @@ class RequestTests(AgentTestCase):
         self.endpoint._interfaces = (ITCPTransport,)
         self.ask()
         self.assertTrue(self.endpoint.accept().transport.noDelay)
+
+
+class NotKeptTests(AgentTestCase):
+    """An agent that keeps no connections, as nginx."""
+
+    def setUp(self):
+        super().setUp()
+        self.agent = KeepAliveAgent(self.endpoint, self.clock, b"127.0.0.1", b"/auth?x", keeps=False)
+
+    def test_exact(self):
+        """It speaks nginx's HTTP/1.0, and is else the same."""
+        self.ask()
+        self.assertEqual(self.endpoint.accept().transport.value(), REQUEST.replace(b"HTTP/1.1", b"HTTP/1.0"))
+
+    def test_ownConnection(self):
+        """Each request has a connection of its own, which it leaves though the server would keep it."""
+        for count in (1, 2):
+            connection = self.exchange()
+            self.assertEqual(len(self.endpoint.connections), count)
+            self.assertTrue(connection.transport.left)
+            self.lose(connection)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_body(self):
+        """A body is waited for, but no longer than elsewhere, so that no server finds itself cut off."""
+        connection = self.exchange(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nab")
+        self.assertFalse(connection.transport.left)
+        connection.dataReceived(b"cd")
+        self.assertTrue(connection.transport.left)
+        connection = self.exchange(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nab")
+        self.clock.advance(BODY_PATIENCE)
+        self.assertTrue(connection.transport.aborting)
 
 
 class FieldHeadersTests(SynchronousTestCase):
@@ -628,8 +663,62 @@ class Echo(Protocol):
         self.factory.ended.callback(None)
 
 
+class OneAtATime(BaseHTTPRequestHandler):
+    """Answers, and keeps connections, in a server that looks at the next when one has ended."""
+
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self):
+        self.send_response(200)
+        self.send_header("Auth-Status", "OK")
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, format, *args):
+        """Say nothing."""
+
+
 class SocketTests(TestCase):
     """The agent over real sockets."""
+
+    timeout = 30
+
+    def agents(self, **changes):
+        """Two agents of one server that is L{OneAtATime}."""
+        from twisted.internet import reactor
+
+        server = HTTPServer(("127.0.0.1", 0), OneAtATime)
+        serving = threading.Thread(target=server.serve_forever, args=(0.01,))
+        serving.start()
+        self.addCleanup(server.server_close)
+        self.addCleanup(serving.join)
+        # It waits for the connection that is served, which ends in the reactor's thread.
+        self.addCleanup(deferToThread, server.shutdown)
+        endpoint = endpointFor(reactor, "127.0.0.1", server.server_port, 5.0)
+        agents = [KeepAliveAgent(endpoint, reactor, b"127.0.0.1", b"/auth", **changes) for _ in range(2)]
+        for agent in agents:
+            self.addCleanup(agent.close)
+        return agents
+
+    @inlineCallbacks
+    def test_oneAtATime(self):
+        """A server that serves one connection at a time answers everybody who keeps none."""
+        agents = self.agents(keeps=False)
+        for _ in range(3):
+            answers = yield gatherResults([agent.request(b"GET", b"http://a/") for agent in agents for _ in range(3)])
+            self.assertEqual({answer.code for answer in answers}, {200})
+
+    @inlineCallbacks
+    def test_oneAtATimeKept(self):
+        """Of those who keep connections the first has it for itself, as is documented."""
+        first, second = self.agents()
+        yield first.request(b"GET", b"http://a/")
+        asked = second.request(b"GET", b"http://a/")
+        yield first.request(b"GET", b"http://a/")
+        self.assertNoResult(asked)
+        first.close()
+        answer = yield asked
+        self.assertEqual(answer.code, 200)
 
     @inlineCallbacks
     def converse(self, server, hostOf):

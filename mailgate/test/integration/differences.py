@@ -94,7 +94,7 @@ WRONG_CODE = (
 
 def _question(protocol: str, *credentials: str) -> str:
     return shown(
-        "GET /auth?key=1 HTTP/1.1",
+        "GET /auth?key=1 HTTP/1.0",
         "Host: 127.0.0.1",
         *credentials,
         f"Auth-Protocol: {protocol}",
@@ -147,13 +147,6 @@ def _mechanisms(protocol: str) -> Iterator[Difference]:
 
 DIFFERENCES: tuple[Difference, ...] = (
     # The ways of the wire.
-    Difference(
-        "connections to the service are kept, for which HTTP/1.1 is needed",
-        "auth",
-        ("*",),
-        "HTTP/1.0\\r\\n\nHost",
-        "HTTP/1.1\\r\\n\nHost",
-    ),
     Difference("quoted strings save two round trips", "backend", ("imap*",), _LITERALS, _quoted),
     Difference(
         "newer than 1.22: LOGIN of XCLIENT is encoded",
