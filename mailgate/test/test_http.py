@@ -17,7 +17,7 @@ from twisted.internet.defer import CancelledError, Deferred, inlineCallbacks
 from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.ssl import PrivateCertificate
 from twisted.internet.task import Clock
-from twisted.internet.testing import MemoryReactorClock
+from twisted.internet.testing import MemoryReactorClock, StringTransport
 from twisted.logger import LogLevel, formatEvent
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 from twisted.web.client import ResponseFailed
@@ -704,6 +704,16 @@ class BuildTests(SynchronousTestCase):
         """A unix socket is connected to by its path."""
         (client,) = self.connect("unix:/run/auth.sock:/a").unixClients
         self.assertEqual(client[0], "/run/auth.sock")
+
+    def test_keepalive(self):
+        """Unless auth_http_keepalive is off HTTP/1.1 is spoken."""
+        for changes, version in (({}, b"1.1"), ({"keepsConnections": False}, b"1.0")):
+            reactor = MemoryReactorClock()
+            authenticator = KIND.build(server(settings(**changes)), None, reactor, Journal())
+            authenticator.authenticate(REQUEST)
+            transport = StringTransport()
+            reactor.tcpClients[0][2].buildProtocol(None).makeConnection(transport)
+            self.assertTrue(transport.value().partition(b"\r\n")[0].endswith(b" HTTP/" + version))
 
 
 def certificate(names, issuer=None):
