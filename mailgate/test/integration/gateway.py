@@ -8,11 +8,11 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
-from contextlib import suppress
 
 import mailgate
 from mailgate.exitstatus import CUT
 from mailgate.test.integration.daemon import Daemon
+from mailgate.test.integration.procfs import descriptors
 from mailgate.test.integration.transports import withTransports
 
 __all__ = ["TWISTD", "GatewayProcess", "environment"]
@@ -72,14 +72,8 @@ class GatewayProcess:
         return self._daemon.process.pid
 
     def descriptors(self) -> list[str]:
-        """What the files, sockets and the like that it has open are, in the words of Linux."""
-        folder = f"/proc/{self.pid}/fd"
-        names = []
-        for descriptor in os.listdir(folder):
-            # It may have been closed since.
-            with suppress(FileNotFoundError):
-                names.append(os.readlink(os.path.join(folder, descriptor)))
-        return names
+        """What it has open, as of L{procfs.descriptors}."""
+        return descriptors(self.pid)
 
     def signal(self, number: int) -> None:
         """Send it a signal."""

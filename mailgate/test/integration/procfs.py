@@ -11,7 +11,7 @@ import re
 import socket
 from collections.abc import Iterable
 
-__all__ = ["children", "inodes", "pairOf", "parent", "runs", "servedBy", "serving", "state"]
+__all__ = ["children", "descriptors", "inodes", "pairOf", "parent", "runs", "servedBy", "serving", "state"]
 
 GONE = (FileNotFoundError, ProcessLookupError)
 """What a look at a process that has ended meanwhile raises."""
@@ -43,15 +43,20 @@ def runs(pid: int) -> bool:
     return state(pid) not in ("", "Z")
 
 
-def inodes(pid: int) -> set[str]:
-    """The sockets that C{pid} has open."""
-    found = set()
+def descriptors(pid: int) -> list[str]:
+    """What the files, sockets and the like that C{pid} has open are, in the words of Linux."""
+    found = []
     with contextlib.suppress(*GONE):
         for descriptor in os.listdir(f"/proc/{pid}/fd"):
+            # It may have been closed since.
             with contextlib.suppress(*GONE):
-                link = os.readlink(f"/proc/{pid}/fd/{descriptor}")
-                found.update(re.findall(r"socket:\[(\d+)\]", link))
+                found.append(os.readlink(f"/proc/{pid}/fd/{descriptor}"))
     return found
+
+
+def inodes(pid: int) -> set[str]:
+    """The sockets that C{pid} has open."""
+    return set(re.findall(r"socket:\[(\d+)\]", " ".join(descriptors(pid))))
 
 
 def serving() -> dict[tuple[int, int], str]:

@@ -23,6 +23,7 @@ from mailgate.test.integration.certificates import Authority
 from mailgate.test.integration.clients import PATIENCE
 from mailgate.test.integration.daemon import accepts, freePort, ifKilled, newFolder, waitUntil
 from mailgate.test.integration.gateway import FOREGROUND, TWISTD, GatewayProcess, environment
+from mailgate.test.integration.procfs import descriptors
 from mailgate.test.integration.rawclient import RawClient
 from mailgate.test.integration.site import Address
 
@@ -369,6 +370,10 @@ class EndTests(ReloadTestCase):
 class FileTests(ReloadTestCase):
     """Files: logs, certificates, the process's number."""
 
+    def writers(self) -> list[int]:
+        """The processes that have the log open."""
+        return [self.gateway.pid]
+
     def test_reopen(self):
         """After SIGUSR1 a log that was renamed is left alone, and another has its name."""
         self.start()
@@ -376,13 +381,14 @@ class FileTests(ReloadTestCase):
         os.rename(log, old)
         self.gateway.signal(signal.SIGUSR1)
         waitUntil(lambda: os.path.exists(log) and "the logs are open again" in self.gateway.log(), "it is there")
+        before = os.path.realpath(old)
+        waitUntil(lambda: not any(before in descriptors(pid) for pid in self.writers()), "nobody has the old one open")
         client = self.client("imap")
         client.send(QUIT["imap"])
         client.rest()
         self.told("outcome client quit")
         with open(old, encoding="utf-8") as opened:
             self.assertNotIn("outcome client quit", opened.read())
-        self.assertNotIn(os.path.realpath(old), self.gateway.descriptors())
 
     def test_stderr(self):
         """Standard error stays the log, of the process and of servers, from one reload to the next."""

@@ -178,6 +178,9 @@ class WorkersEndTests(WorkersMixin, test_reload.EndTests):
 class WorkersFileTests(WorkersMixin, test_reload.FileTests):
     """What holds of files with one process."""
 
+    def writers(self) -> list[int]:
+        return [self.gateway.pid, *self.zygotes(), *self.workers()]
+
 
 class DeathTests(WorkersMixin, test_reload.ReloadTestCase):
     """One of the processes is killed."""
