@@ -14,7 +14,7 @@ from attrs import frozen
 from twisted.internet.defer import Deferred, TimeoutError
 from twisted.internet.error import ConnectError
 from twisted.internet.error import TimeoutError as ConnectTimeout
-from twisted.internet.interfaces import IHalfCloseableProtocol, IHandshakeListener, IStreamClientEndpoint
+from twisted.internet.interfaces import IHalfCloseableProtocol, IHandshakeListener, ISSLTransport, IStreamClientEndpoint
 from twisted.internet.protocol import Factory
 from twisted.python.failure import Failure
 from zope.interface import alsoProvides, implementer
@@ -295,8 +295,8 @@ class _Once(Factory):
 
 
 def _passHalfCloses(client: ProxyClient) -> None:
-    """Endpoints' wrappers pass on the last of a protocol's interfaces alone: half-closes would be lost."""
-    if client.transport.protocol is not client:
+    """Endpoints' wrappers pass on the last of a protocol's interfaces alone: half-closes, which TLS lacks, are lost."""
+    if client.transport.protocol is not client and not ISSLTransport.providedBy(client.transport):
         alsoProvides(client.transport.protocol, IHalfCloseableProtocol)
 
 

@@ -5,12 +5,14 @@ Tests for L{mailgate.client}.
 from __future__ import annotations
 
 import base64
+import os
 from typing import Any
 
 from twisted.internet.address import IPv4Address
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.endpoints import (
     HostnameEndpoint,
+    SSL4ServerEndpoint,
     TCP4ClientEndpoint,
     TCP4ServerEndpoint,
     TCP6ClientEndpoint,
@@ -20,6 +22,7 @@ from twisted.internet.error import ConnectionLost, ConnectionRefusedError
 from twisted.internet.error import TimeoutError as ConnectTimeout
 from twisted.internet.interfaces import IHostnameResolver, IHostResolution
 from twisted.internet.protocol import Factory, Protocol, connectionDone
+from twisted.internet.ssl import DefaultOpenSSLContextFactory
 from twisted.internet.task import Clock
 from twisted.internet.testing import MemoryReactorClock
 from twisted.logger import LogLevel, LogPublisher, formatEvent
@@ -60,6 +63,7 @@ from mailgate.proxyprotocol import headerFor
 from mailgate.relay import Relay, RelayedProtocol
 from mailgate.session import Phase, Session
 from mailgate.test.fakes import FakeTransport, settingsOf
+from mailgate.test.test_tls import makePair
 
 FIRST = Backend("192.0.2.99", 110)
 SECOND = Backend("192.0.2.100", 110)
@@ -924,6 +928,17 @@ class EndingBackend(Protocol):
         self.lost.callback(self.heard)
 
 
+class BreakingBackend(EndingBackend):
+    """One by TLS that, when it is told to, says no more and does not say so."""
+
+    def dataReceived(self, data: bytes) -> None:
+        self.transport.write(OK)  # type: ignore[union-attr]
+
+    def breakOff(self) -> None:
+        """End this side of the connection under TLS."""
+        self.transport.transport.loseWriteConnection()  # type: ignore[union-attr]
+
+
 class LeftTransport(FakeTransport):
     """The client's transport; C{ended} fires when it is told that the backend will say no more."""
 
@@ -934,6 +949,10 @@ class LeftTransport(FakeTransport):
 
     def loseWriteConnection(self) -> None:
         self.ended.callback(None)
+
+    def stopProducing(self) -> None:
+        # As Twisted's connections have it.
+        self.loseConnection()
 
 
 class SocketTests(TestCase):
@@ -964,3 +983,29 @@ class SocketTests(TestCase):
         left.protocol.dataReceived(b"QUIT\r\n")
         left.lose()
         self.assertEqual(await backend.lost, [b"USER joe\r\n", b"PASS sesame\r\n", b"QUIT\r\n"])
+
+    async def test_brokenOffTLS(self) -> None:
+        """One by TLS that ends its side without a goodbye is lost, and no defect of ours: TLS has no half-close."""
+        from twisted.internet import reactor
+
+        self.folder = self.mktemp()
+        os.mkdir(self.folder)
+        pair = makePair(self.folder, "backend")
+        backend = BreakingBackend()
+        factory = Factory.forProtocol(lambda: backend)
+        factory.noisy = False
+        contexts = DefaultOpenSSLContextFactory(pair.key, pair.certificate)
+        port = await SSL4ServerEndpoint(reactor, 0, contexts, interface="127.0.0.1").listen(factory)
+        self.addCleanup(port.stopListening)
+        session = Session("pop3", "", "", 0.0)
+        connector = Connector(POP3.client, settingsOf("pop3"), "mx.test", 20.0, reactor, Journal())
+        route = routeTo(Backend("127.0.0.1", port.getHost().port, BackendTLS.IMPLICIT, False))
+        client = await connector.connect(route, requestFor("pop3"), session)
+        assert isinstance(client, ProxyClient)
+        left = LeftTransport()
+        left.connect(RelayedProtocol())
+        relay = Relay(left.protocol, client, session, Clock(), 50.0, 50.0, lambda relay: None)
+        relay.start(client.reply, b"")
+        backend.breakOff()
+        await backend.lost
+        self.assertEqual(self.flushLoggedErrors(), [])
