@@ -236,6 +236,13 @@ def flag(value: str, folder: str) -> bool:
     return value.lower() == "on"
 
 
+def exactFlag(value: str, folder: str) -> bool:
+    """The flag of a parameter within a value, which nginx compares to the letter."""
+    if value not in ("on", "off"):
+        raise ValueError('must be "on" or "off", in small letters')
+    return value == "on"
+
+
 def number(value: str, folder: str) -> int:
     """A decimal that is not negative."""
     if not re.fullmatch(r"[0-9]{1,12}", value):

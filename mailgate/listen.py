@@ -21,6 +21,7 @@ from mailgate.directives import (
     ListenAddress,
     SocketOptions,
     directive,
+    exactFlag,
     flag,
     hostPort,
     lines,
@@ -82,13 +83,6 @@ def _keepalive(value: str) -> dict[str, Any]:
     return {"keepalive": True, "idle": times[0] or None, "interval": times[1] or None, "probes": probes or None}
 
 
-def _ipv6only(value: str) -> dict[str, Any]:
-    """A flag, but in lower case: nginx compares parameters to the letter."""
-    if value != value.lower():
-        raise ValueError('must be "on" or "off", in lower case')
-    return {"ipv6only": flag(value, "")}
-
-
 _FLAGS = {
     "ssl": {"ssl": True},
     "proxy_protocol": {"proxyProtocol": True},
@@ -100,7 +94,7 @@ _VALUES: dict[str, Callable[[str], dict[str, Any]]] = {
     "backlog": _backlog,
     "rcvbuf": lambda value: {"receiveBuffer": _buffer(value)},
     "sndbuf": lambda value: {"sendBuffer": _buffer(value)},
-    "ipv6only": _ipv6only,
+    "ipv6only": lambda value: {"ipv6only": exactFlag(value, "")},
     "so_keepalive": _keepalive,
 }
 _OF_UNIT = {

@@ -12,7 +12,7 @@ from ipaddress import ip_address
 
 from attrs import frozen
 
-from mailgate.directives import deadline, directive, hostPort, longSeconds, nearest, text
+from mailgate.directives import deadline, directive, exactFlag, hostPort, longSeconds, nearest, text
 
 __all__ = ["NameServer", "Resolver", "ResolverSettings"]
 
@@ -66,16 +66,9 @@ def _parameter(name: str, setting: str, folder: str) -> int | bool:
     if name not in _PARAMETERS:
         raise ValueError(f'invalid parameter "{name}="{nearest(name, _PARAMETERS)}')
     try:
-        return longSeconds(setting, folder) if name == "valid" else _smallFlag(setting)
+        return longSeconds(setting, folder) if name == "valid" else exactFlag(setting, folder)
     except ValueError as error:
         raise ValueError(f'"{name}={setting}": {error}') from None
-
-
-def _smallFlag(setting: str) -> bool:
-    """nginx's flags are in any case, but for those of a parameter."""
-    if setting not in ("on", "off"):
-        raise ValueError('must be "on" or "off", in small letters')
-    return setting == "on"
 
 
 def _servers(word: str) -> Iterator[NameServer]:

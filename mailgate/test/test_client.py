@@ -960,24 +960,34 @@ class SocketTests(TestCase):
 
     timeout = 30
 
-    async def test_halfClose(self) -> None:
-        """A backend that has said its last word is told what the client still has to say."""
+    async def relayed(self, backend: EndingBackend, contexts: Any = None) -> LeftTransport:
+        """The client's side of a relay to C{backend}, which has TLS by C{contexts}, if there are any."""
         from twisted.internet import reactor
 
-        backend = EndingBackend()
         factory = Factory.forProtocol(lambda: backend)
         factory.noisy = False
-        port = await TCP4ServerEndpoint(reactor, 0, interface="127.0.0.1").listen(factory)
+        endpoint: Any = TCP4ServerEndpoint(reactor, 0, interface="127.0.0.1")
+        tls = BackendTLS.OFF
+        if contexts is not None:
+            endpoint = SSL4ServerEndpoint(reactor, 0, contexts, interface="127.0.0.1")
+            tls = BackendTLS.IMPLICIT
+        port = await endpoint.listen(factory)
         self.addCleanup(port.stopListening)
         session = Session("pop3", "", "", 0.0)
         connector = Connector(POP3.client, settingsOf("pop3"), "mx.test", 20.0, reactor, Journal())
-        route = routeTo(Backend("127.0.0.1", port.getHost().port))
+        route = routeTo(Backend("127.0.0.1", port.getHost().port, tls, False))
         client = await connector.connect(route, requestFor("pop3"), session)
         assert isinstance(client, ProxyClient)
         left = LeftTransport()
         left.connect(RelayedProtocol())
         relay = Relay(left.protocol, client, session, Clock(), 50.0, 50.0, lambda relay: None)
         relay.start(client.reply, b"")
+        return left
+
+    async def test_halfClose(self) -> None:
+        """A backend that has said its last word is told what the client still has to say."""
+        backend = EndingBackend()
+        left = await self.relayed(backend)
         await left.ended
         self.assertEqual(left.value(), OK)
         left.protocol.dataReceived(b"QUIT\r\n")
@@ -986,26 +996,11 @@ class SocketTests(TestCase):
 
     async def test_brokenOffTLS(self) -> None:
         """One by TLS that ends its side without a goodbye is lost, and no defect of ours: TLS has no half-close."""
-        from twisted.internet import reactor
-
-        self.folder = self.mktemp()
-        os.mkdir(self.folder)
-        pair = makePair(self.folder, "backend")
+        folder = self.mktemp()
+        os.mkdir(folder)
+        pair = makePair(folder, "backend")
         backend = BreakingBackend()
-        factory = Factory.forProtocol(lambda: backend)
-        factory.noisy = False
-        contexts = DefaultOpenSSLContextFactory(pair.key, pair.certificate)
-        port = await SSL4ServerEndpoint(reactor, 0, contexts, interface="127.0.0.1").listen(factory)
-        self.addCleanup(port.stopListening)
-        session = Session("pop3", "", "", 0.0)
-        connector = Connector(POP3.client, settingsOf("pop3"), "mx.test", 20.0, reactor, Journal())
-        route = routeTo(Backend("127.0.0.1", port.getHost().port, BackendTLS.IMPLICIT, False))
-        client = await connector.connect(route, requestFor("pop3"), session)
-        assert isinstance(client, ProxyClient)
-        left = LeftTransport()
-        left.connect(RelayedProtocol())
-        relay = Relay(left.protocol, client, session, Clock(), 50.0, 50.0, lambda relay: None)
-        relay.start(client.reply, b"")
+        await self.relayed(backend, DefaultOpenSSLContextFactory(pair.key, pair.certificate))
         backend.breakOff()
         await backend.lost
         self.assertEqual(self.flushLoggedErrors(), [])
