@@ -28,6 +28,7 @@ from mailgate.directives import (
     isHostName,
     lines,
     nearest,
+    number,
     oneOf,
     path,
     seconds,
@@ -144,6 +145,7 @@ class HTTPSettings:
     headers: tuple[tuple[bytes, bytes], ...] = directive("auth_http_header", _headers, (), secret=True)
     timeout: float = directive("auth_http_timeout", deadline, 60.0)
     keepsConnections: bool = directive("auth_http_keepalive", flag, True)
+    maxConnections: int = directive("auth_http_max_connections", number, 64)
     passesCertificate: bool = directive("auth_http_pass_client_cert", flag, False)
     trusted: str | None = directive("auth_http_ssl_trusted_certificate", path, None)
     verify: bool = directive("auth_http_ssl_verify", flag, True)

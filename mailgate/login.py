@@ -261,7 +261,8 @@ class Denial:
 
     C{text} and C{code} are the authentication service's words for the client, used where they fit its protocol
     (C{code} by SMTP alone). C{wait} seconds pass before the client is told; with C{close} the connection then ends.
-    C{challenge}, in base64, is what a client that tried OAuth is sent first, and has to answer.
+    C{challenge}, in base64, is what a client that tried OAuth is sent first, and has to answer. C{reason} is for the
+    log alone: which of the things that the client is not told it was.
     """
 
     trouble: Trouble
@@ -270,6 +271,7 @@ class Denial:
     wait: float = 0.0
     close: bool = False
     challenge: bytes | None = None
+    reason: str = ""
 
 
 @frozen

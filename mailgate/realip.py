@@ -6,10 +6,9 @@ realip module).
 
 from __future__ import annotations
 
-import re
 import socket
 from collections.abc import Iterator
-from ipaddress import IPv4Address, IPv4Network, IPv6Network, ip_address, ip_network
+from ipaddress import ip_address, ip_network
 from typing import TYPE_CHECKING, Any
 
 from attrs import field, frozen
@@ -18,6 +17,7 @@ from twisted.python.failure import Failure
 
 from mailgate.directives import Problem, ServerSettings, directive, isHostName, lines
 from mailgate.journal import printable
+from mailgate.networks import Network, isWithin, parseNetwork
 from mailgate.proxyprotocol import Header, HeaderError, HeaderParser
 from mailgate.server import ProxyServer, hostAndPort
 from mailgate.session import Outcome, Phase, Session
@@ -27,10 +27,6 @@ if TYPE_CHECKING:
     from mailgate.listener import ProxyServerFactory
 
 __all__ = ["HeaderReader", "RealIPSettings", "Senders"]
-
-Network = IPv4Network | IPv6Network
-
-_MAPPED = IPv6Network("::ffff:0:0/96")
 
 
 @frozen
@@ -46,37 +42,16 @@ class Senders:
 
     def __contains__(self, host: str) -> bool:
         """Whether C{host}, in the form of L{mailgate.login.Client}, is one of them."""
-        if host == "unix:":
-            return self.unix
-        address = ip_address(host)
-        if not isinstance(address, IPv4Address):
-            address = address.ipv4_mapped or address
-        return any(address in network for network in self.networks)
-
-
-def _network(item: str) -> Network:
-    """
-    nginx's address, perhaps with a number of bits.
-
-    @raise ValueError: it is another notation, such as a netmask.
-    """
-    if not re.fullmatch("[^/]+(?:/[0-9]+)?", item):
-        raise ValueError("takes a number of bits")
-    return ip_network(item, strict=False)
+        return self.unix if host == "unix:" else isWithin(host, self.networks)
 
 
 def _networks(item: str) -> tuple[Network, ...]:
     """The networks that C{item} stands for: one, or all the addresses of a host name."""
     try:
-        network = _network(item)
+        return (parseNetwork(item),)
     except ValueError:
         if not isHostName(item):
             raise ValueError(f'"{item}" is no address, network such as 10.0.0.0/8, host name or unix:') from None
-    else:
-        if isinstance(network, IPv6Network) and network.subnet_of(_MAPPED):
-            mapped = network.network_address.ipv4_mapped
-            return (IPv4Network((int(mapped or 0), network.prefixlen - _MAPPED.prefixlen)),)
-        return (network,)
     try:
         resolved = socket.getaddrinfo(item, None, type=socket.SOCK_STREAM)
     except OSError:

@@ -12,6 +12,7 @@ from mailgate.draining import DrainSettings
 from mailgate.interfaces import AuthenticatorKind
 from mailgate.journal import LogSettings, ServerLogSettings
 from mailgate.leanreactor import EventSettings
+from mailgate.limits import LimitSettings
 from mailgate.pidfile import PIDSettings
 from mailgate.privileges import ProcessSettings
 from mailgate.protocols.imap4 import IMAP4
@@ -39,6 +40,7 @@ SERVER_SETTINGS: tuple[type, ...] = (
     BackendTLSSettings,
     ResolverSettings,
     RealIPSettings,
+    LimitSettings,
     *dict.fromkeys(kind.settings for kind in AUTHENTICATORS if kind.settings is not ProxySettings),
     *(protocol.settings for protocol in PROTOCOLS.values()),
 )

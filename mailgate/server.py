@@ -403,12 +403,18 @@ class ProxyServer(SASLServer):
     def _loginDenied(self, request: LoginRequest, denial: Denial) -> None:
         journal = self._journal
         if journal.wantsInfo:
+            # Our words before theirs: a name or a text must not be able to pass for what follows it.
             journal.info(
-                "login failed: client {client}, user {user}, {trouble}{text}",
+                "login failed: client {client}, {trouble}, protocol {protocol}, method {method}, session {session}"
+                '{reason}, user "{user}"{text}',
                 client=self.session.client,
-                user=f'"{printable(self.session.user)}"',
                 trouble=denial.trouble.value,
-                text=f': "{printable(denial.text)}"' if denial.text else "",
+                protocol=self.session.protocol,
+                method=request.credentials.method.value,
+                session=self.session.name or "-",
+                reason=f", reason {denial.reason}" if denial.reason else "",
+                user=printable(self.session.user),
+                text=f', text "{printable(denial.text)}"' if denial.text else "",
             )
         if self.explain(request.credentials.method, denial):
             self._extend()

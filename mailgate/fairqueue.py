@@ -1,0 +1,112 @@
+# -*- test-case-name: mailgate.test.test_fairqueue -*-
+"""
+A bounded number of places for work that clients cause, shared fairly: one client that asks often does not keep the
+others waiting.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from itertools import count
+
+from twisted.internet.defer import Deferred, fail
+from twisted.internet.interfaces import IReactorTime
+
+__all__ = ["MOST_OF_ONE", "MOST_WAITING", "FairQueue", "Overloaded"]
+
+MOST_WAITING = 1024
+"""Clients' questions that wait for a place; the next one is refused."""
+
+MOST_OF_ONE = 32
+"""Of these, questions of one client."""
+
+
+class Overloaded(Exception):
+    """Too many wait for a place already, or too many of the same client."""
+
+
+class _Client:
+    """The questions of one client: how many have a C{running} place, and those that wait. C{turn} orders clients."""
+
+    __slots__ = ("running", "turn", "waiting")
+
+    def __init__(self, turn: int) -> None:
+        self.running = 0
+        self.turn = turn
+        self.waiting: deque[Deferred[None]] = deque()
+
+
+class FairQueue:
+    """
+    C{places} for questions, each of which says whose it is by C{client}, a text such as L{mailgate.networks.sourceOf}
+    makes of an address. A place that is given back goes to the client that holds the fewest; among these to the one
+    whose last question ended, or whose first one came, the longest ago. C{places} of 0 are as many as are asked for.
+
+    L{take} a place, and L{leave} it exactly once.
+    """
+
+    def __init__(self, places: int, clock: IReactorTime) -> None:
+        self._places = places
+        self._clock = clock
+        self._free = places
+        self._waiting = 0
+        self._turns = count()
+        self._clients: dict[str, _Client] = {}
+
+    def __len__(self) -> int:
+        """How many questions wait."""
+        return self._waiting
+
+    def take(self, client: str, patience: float) -> Deferred[None] | None:
+        """
+        A place for a question of C{client}: L{None} where it has one now, else a Deferred that fires when it has. That
+        fails with L{Overloaded} where too many wait, and with C{twisted.internet.defer.TimeoutError} after C{patience}
+        seconds. Whoever cancels it, or lets it fail, has no place to leave.
+        """
+        if not self._places:
+            return None
+        known = self._clients.get(client)
+        if self._free and not self._waiting:
+            if known is None:
+                known = self._clients[client] = _Client(next(self._turns))
+            self._free -= 1
+            known.running += 1
+            return None
+        if self._waiting >= MOST_WAITING or (known is not None and len(known.waiting) >= MOST_OF_ONE):
+            return fail(Overloaded())
+        if known is None:
+            known = self._clients[client] = _Client(next(self._turns))
+        place: Deferred[None] = Deferred(lambda given: self._forsake(client, given))
+        known.waiting.append(place)
+        self._waiting += 1
+        return place.addTimeout(patience, self._clock)
+
+    def leave(self, client: str) -> None:
+        """Give back a place that C{client} has: its question has been answered, or given up."""
+        if not self._places:
+            return
+        known = self._clients[client]
+        known.running -= 1
+        known.turn = next(self._turns)
+        self._drop(client, known)
+        self._free += 1
+        while self._free and self._waiting:
+            self._serveNext()
+
+    def _serveNext(self) -> None:
+        _, _, following = min((known.running, known.turn, known) for known in self._clients.values() if known.waiting)
+        place = following.waiting.popleft()
+        following.running += 1
+        self._waiting -= 1
+        self._free -= 1
+        place.callback(None)
+
+    def _forsake(self, client: str, place: Deferred[None]) -> None:
+        known = self._clients[client]
+        known.waiting.remove(place)
+        self._waiting -= 1
+        self._drop(client, known)
+
+    def _drop(self, client: str, known: _Client) -> None:
+        if not known.running and not known.waiting:
+            del self._clients[client]

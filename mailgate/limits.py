@@ -1,0 +1,33 @@
+# -*- test-case-name: mailgate.test.test_limits -*-
+"""
+Which clients are counted together where the gateway bounds what one client may take.
+"""
+
+from __future__ import annotations
+
+from attrs import frozen
+
+from mailgate.directives import directive
+from mailgate.login import LoginRequest
+from mailgate.networks import Network, isWithin, parseNetworks, sourceOf
+
+__all__ = ["LimitSettings"]
+
+
+@frozen
+class LimitSettings:
+    """
+    C{limit_exempt}: the networks of webmail, monitoring and other gateways, whose one address stands for many clients.
+    """
+
+    exempt: tuple[Network, ...] = directive("limit_exempt", parseNetworks, ())
+
+    def clientOf(self, request: LoginRequest) -> str:
+        """
+        Whom C{request} is counted for, as the C{client} of a L{mailgate.fairqueue.FairQueue}: the client's address, or
+        the user where that address is exempt.
+        """
+        host = request.client.host
+        if self.exempt and isWithin(host, self.exempt):
+            return f"user {request.credentials.user.lower()!r}"
+        return sourceOf(host)
