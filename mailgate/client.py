@@ -48,12 +48,21 @@ class ProxySettings:
     buffer: int = directive("proxy_buffer", bufferSize, 4096)
     proxy: bool = directive("proxy", flag, False)
     proxyProtocol: str = directive("proxy_protocol", oneOf("off", "on", "v2"), "off")
+    identity: str = directive("proxy_identity", oneOf("auto", "off"), "auto")
 
     @property
     def facts(self) -> Set[Fact]:
         """Those that a PROXY header to the backend tells of."""
         told = {"off": (), "on": (Fact.LOCAL,), "v2": (Fact.LOCAL, Fact.DETAILS)}
         return frozenset(told[self.proxyProtocol])
+
+    @property
+    def tellsByCommand(self) -> bool:
+        """
+        Whether IMAP and POP3 backends are told of the client by ID or XCLIENT. Never beside a PROXY header: then they
+        judge by the client's address whether to believe such a command.
+        """
+        return self.identity == "auto" and self.proxyProtocol == "off"
 
 
 _BRACKETED = rb"(?: \[[A-Z][A-Z/-]{0,40}\])?"
@@ -102,10 +111,13 @@ class ProxyClient(RelayedProtocol):
     """
     A connection to a backend, logged in by L{login}; then C{reply} is what the backend said to that, C{leftOver} what
     it said beyond, and the connection is paused until a relay takes it over.
+
+    C{complaint} is what the operator has to know of this backend although the login goes on, if there is anything.
     """
 
     reply = b""
     leftOver = b""
+    complaint = ""
 
     def __init__(
         self, settings: ServerSettings, serverName: str, backend: Backend, route: Route, request: LoginRequest
@@ -118,6 +130,7 @@ class ProxyClient(RelayedProtocol):
         proxy = settings[ProxySettings]
         self.limit = proxy.buffer
         self._proxyProtocol = proxy.proxyProtocol
+        self._tellsByCommand = proxy.tellsByCommand
         self._buffer = bytearray()
         self._more: Deferred[None] | None = None
         self._loss: Exception | None = None
@@ -333,6 +346,7 @@ class Connector:
         self._journal = journal
         self._trust = trust
         self._places: dict[tuple[str, int], tuple[str, IStreamClientEndpoint]] = {}
+        self._complainedOf: set[str] = set()
         self._passErrorMessage = settings[ProxySettings].passErrorMessage
 
     async def connect(self, route: Route, request: LoginRequest, session: Session) -> ProxyClient | Refusal | Denial:
@@ -373,6 +387,8 @@ class Connector:
         finally:
             if deadline.active():
                 deadline.cancel()
+            if client.complaint:
+                self._complain(session.backend, client.complaint)
         return client
 
     def _place(self, backend: Backend) -> tuple[str, IStreamClientEndpoint]:
@@ -384,6 +400,15 @@ class Connector:
             place = str(backend), endpointFor(self._reactor, backend.host, backend.port, None)
             self._places[backend.host, backend.port] = place
         return place
+
+    def _complain(self, backend: str, complaint: str) -> None:
+        """Log C{complaint}, the first of this C{backend} alone: it would come with each login."""
+        if backend in self._complainedOf:
+            return
+        if len(self._complainedOf) >= _MOST_PLACES:
+            self._complainedOf.clear()
+        self._complainedOf.add(backend)
+        self._journal.warn("backend {backend} {complaint}", backend=backend, complaint=complaint)
 
     def _refused(self, refused: LoginRefused, route: Route, session: Session) -> Refusal | Denial:
         if not route.judged:

@@ -154,6 +154,12 @@ class ListenAddress:
             return None
         return ("::" if ":" in self.host else "0.0.0.0"), self.port
 
+    @property
+    def isOneAddress(self) -> bool:
+        """Whether all who connect here have connected to this very address and port."""
+        wildcard = self.wildcard
+        return wildcard is not None and self.host != wildcard[0] and self.port != 0
+
     def __str__(self) -> str:
         if self.host.startswith(("unix:", "systemd:")):
             return self.host

@@ -89,6 +89,8 @@ class ProxyServerFactory(Factory):
         self.relayTimeout = settings[ProxySettings].timeout
         self.relays = Relays(clock) if relays is None else relays
         self.tellsLocal = Fact.LOCAL in facts
+        self.local = (address.host, address.port) if address.isOneAddress else ("", 0)
+        """What is known of L{Fact.LOCAL} without asking the system for each connection."""
         self.tellsDetails = Fact.DETAILS in facts
         self.tellsSession = Fact.SESSION in facts
         self.sessionNames = sessionNameSource(randomness) if sessionNames is None else sessionNames

@@ -152,7 +152,8 @@ class Client:
     addresses.
 
     Where the L{Fact} is asked for: C{local} and C{localPort} are the address that it has connected to, in the forms of
-    C{host} and C{port}; C{session} names the connection; C{details} are those of its TLS.
+    C{host} and C{port} (also where C{listen} names that address); C{session} names the connection; C{details} are those
+    of its TLS.
     """
 
     host: str
@@ -169,14 +170,18 @@ class Client:
 @frozen
 class Envelope:
     """
-    What an SMTP client said before the login: the name it greeted with (empty: it has not), whether by EHLO, and, for
-    C{smtp_auth none}, its MAIL and RCPT lines from the command word on, without the line end.
+    What a client said before the login that the login is about, or that the backend has to hear.
+
+    Of SMTP: the name it greeted with (empty: it has not), whether by EHLO, and, for C{smtp_auth none}, its MAIL and
+    RCPT lines from the command word on, without the line end. Of IMAP: the C{fields} of its ID, as of
+    L{mailgate.identity.fieldsOf}.
     """
 
     helo: bytes = b""
     extended: bool = False
     mail: bytes = b""
     recipient: bytes = b""
+    fields: tuple[bytes, ...] = ()
 
 
 @frozen

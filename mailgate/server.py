@@ -339,7 +339,7 @@ class ProxyServer(SASLServer):
     def _client(self) -> Client:
         """Who wants to log in, and of its connection what somebody wants to know."""
         factory, session = self.factory, self.session
-        local, localPort = self._localAddress() if factory.tellsLocal else ("", 0)
+        local, localPort = self._localAddress() if factory.tellsLocal else factory.local
         if factory.tellsSession and not session.name:
             session.name = next(factory.sessionNames)
         details = None
@@ -362,7 +362,7 @@ class ProxyServer(SASLServer):
         return hostAndPort(self.transport.getHost())
 
     def envelope(self, method: Method) -> Envelope:
-        """What SMTP has heard so far that matters to a login by C{method}."""
+        """What has been heard so far that matters to a login by C{method}."""
         return Envelope()
 
     async def _login(self, request: LoginRequest) -> None:

@@ -11,11 +11,12 @@ from collections.abc import Iterator
 
 from attrs import frozen
 
-from mailgate.client import BackendError, LoginRefused, ProxyClient, replyCode
+from mailgate.client import BackendError, LoginRefused, ProxyClient, ProxySettings, replyCode
 from mailgate.dialogue import Command, MailProtocol, acceptableText, tokenWarnings
 from mailgate.directives import Problem, ServerSettings, bufferSize, capabilities, directive, words
+from mailgate.identity import Atom, fieldsOf, idCommand
 from mailgate.journal import printable
-from mailgate.login import Credentials, Denial, Method, Trouble
+from mailgate.login import Credentials, Denial, Envelope, Method, Trouble
 from mailgate.sasl import loginMethods, mechanismNames
 from mailgate.server import ProxyServer
 from mailgate.session import Outcome, Phase
@@ -30,10 +31,14 @@ _QUOTED = re.compile(rb'"((?:[^"\\]|\\.)*)"')
 _QUOTABLE = re.compile(rb"[ -~]{0,256}")
 _SPECIAL = re.compile(rb'["\\]')
 _LITERAL = re.compile(rb"\{(\d{0,10})(\+?)\}$")
+_LITERAL_AT_END = re.compile(rb"\{(\d{1,10})\}\r?\n\Z")
 _AUTH_WORDS = ("plain", "login", "cram-md5", "external", "xoauth2", "oauthbearer")
 _MOST_ARGUMENTS = 3
 _MOST_ID_ARGUMENTS = 64
 """RFC 2971 allows 30 pairs of field and value."""
+_OFFERS_ID = re.compile(rb"\* OK \[CAPABILITY (?:[^]]* )?ID[ \]]", re.IGNORECASE)
+"""A greeting whose response code, not its text, lists ID among the capabilities."""
+_ID_TAG = b"mailgate"
 
 
 @frozen
@@ -75,7 +80,12 @@ class CommandParser:
     """
     Takes one command apart, C{tag SP word *(SP argument)}, where an argument may be an atom, a quoted string or a
     literal. C{tag} and C{word} (in capitals) are empty until known.
+
+    ID's argument is a list. Its parentheses are L{Atom}s among the C{arguments}, wherever they stand, and so is what
+    is no string between them.
     """
+
+    _parentheses = 0
 
     def __init__(self) -> None:
         self.tag = b""
@@ -97,7 +107,7 @@ class CommandParser:
 
     @property
     def _blanks(self) -> bytes:
-        # ID's list of strings is not looked into, but for the literals in it.
+        # Whether ID's parentheses make a list is found out where that matters.
         return b" ()" if self.word == b"ID" else b" "
 
     def feedLiteral(self, octets: bytes) -> None:
@@ -117,13 +127,15 @@ class CommandParser:
         return word.end()
 
     def _arguments(self, line: bytes, position: int) -> Literal | None:
-        most = _MOST_ID_ARGUMENTS if self.word == b"ID" else _MOST_ARGUMENTS
+        isID, blanks = self.word == b"ID", self._blanks
+        most = _MOST_ID_ARGUMENTS if isID else _MOST_ARGUMENTS
         while True:
-            while position < len(line) and line[position] in self._blanks:
+            while position < len(line) and line[position] in blanks:
+                self._parenthesis(line[position : position + 1])
                 position += 1
             if position == len(line):
                 return None
-            if len(self.arguments) == most:
+            if len(self.arguments) - self._parentheses == most:
                 raise IMAP4SyntaxError
             start = line[position : position + 1]
             if start == b"{":
@@ -134,8 +146,25 @@ class CommandParser:
             match = (_QUOTED if start == b'"' else _ATOM).match(line, position)
             if match is None:
                 raise IMAP4SyntaxError
-            self.arguments.append(re.sub(rb"\\(.)", rb"\1", match[1]) if start == b'"' else match[0])
+            if start == b'"':
+                self.arguments.append(re.sub(rb"\\(.)", rb"\1", match[1]))
+            elif isID:
+                self._atom(match[0])
+            else:
+                self.arguments.append(match[0])
             position = match.end()
+
+    def _atom(self, atom: bytes) -> None:
+        """Take an argument of ID that is no string, and the parentheses that close behind it."""
+        text = atom.rstrip(b")")
+        self.arguments.append(Atom(text))
+        for _ in range(len(atom) - len(text)):
+            self._parenthesis(b")")
+
+    def _parenthesis(self, blank: bytes) -> None:
+        if blank != b" ":
+            self.arguments.append(Atom(blank))
+            self._parentheses += 1
 
 
 class IMAP4Server(ProxyServer):
@@ -155,6 +184,8 @@ class IMAP4Server(ProxyServer):
     _parser: CommandParser | None = None
     """The command whose literal has been asked for."""
     _used = 0
+    _heard = Envelope()
+    """What the backend has to hear."""
 
     def lineLimit(self) -> int:
         return self.settings.clientBuffer - self._used
@@ -176,6 +207,10 @@ class IMAP4Server(ProxyServer):
 
     def forget(self) -> None:
         self.tag = b""
+        self._heard = Envelope()
+
+    def envelope(self, method: Method) -> Envelope:
+        return self._heard
 
     def garbled(self, line: bytes) -> None:
         if self._parser is None:
@@ -270,6 +305,9 @@ class IMAP4Server(ProxyServer):
         self._completed()
 
     def _doID(self, arguments: list[bytes]) -> None:
+        # A server heeds the first ID alone.
+        if not self._heard.fields and self.factory.settings[ProxySettings].tellsByCommand:
+            self._heard = Envelope(fields=fieldsOf(arguments))
         self.transport.write(b"* ID NIL\r\n")
         self._completed()
 
@@ -305,11 +343,31 @@ class IMAP4Server(ProxyServer):
     }
 
 
+def _continuation(line: bytes, octets: int) -> int | None:
+    """
+    Of how many bytes of a literal the response goes on with behind C{line}, of which the first C{octets} are of one;
+    L{None} where C{line} is the end of it.
+    """
+    if len(line) <= octets:
+        return octets - len(line)
+    literal = _LITERAL_AT_END.search(line, octets)
+    return int(literal[1]) if literal else None
+
+
 class IMAP4Client(ProxyClient):
-    """The client's side at a backend: LOGIN, with the tag that the client itself has given."""
+    """
+    The client's side at a backend: LOGIN, with the tag that the client itself has given, and before it, where the
+    greeting lists that, ID.
+
+    Where STARTTLS follows that greeting came in the clear, and somebody on the way may have changed it. ID is sent
+    over TLS alone; all that he can bring about is that it is not sent, or is sent to a server that refuses it.
+    """
 
     _passing = (b"[UNAVAILABLE]", b"[INUSE]", b"[LIMIT]", b"[SERVERBUG]", b"[CONTACTADMIN]", b"[PRIVACYREQUIRED]")
     """Response codes (RFC 5530) that say nothing of the password."""
+
+    _takesID = False
+    _idTag = _ID_TAG
 
     def answersEarly(self, ahead: bytearray) -> bool:
         # Untagged responses may come at any time.
@@ -319,6 +377,7 @@ class IMAP4Client(ProxyClient):
         greeting = await self.line()
         if not greeting.upper().startswith(b"* OK"):
             raise BackendError(f'greets with "{printable(greeting.strip())}"', greeting)
+        self._takesID = self._tellsByCommand and _OFFERS_ID.match(greeting) is not None
 
     async def requestTLS(self) -> None:
         self.send(b"mailgate STARTTLS")
@@ -329,16 +388,23 @@ class IMAP4Client(ProxyClient):
 
     async def authenticate(self) -> None:
         tag = self.request.tag
-        command = tag + b" LOGIN"
+        # In one segment with the login, whose answer so is not waited for any longer.
+        introduction = self._introduction() if self._takesID else b""
+        command = introduction + tag + b" LOGIN"
         for argument in (self.route.user, self.password):
             # A quoted string saves a round trip, but holds printable ASCII alone for certain.
             if _QUOTABLE.fullmatch(argument):
                 command += b' "' + _SPECIAL.sub(rb"\\\g<0>", argument) + b'"'
                 continue
             self.send(command + b" {%d}" % len(argument))
+            if introduction:
+                await self._introduced()
+                introduction = b""
             self._expect(b"+", tag, await self._response(tag))
             command = argument
         self.send(command)
+        if introduction:
+            await self._introduced()
         completion = await self._response(tag)
         self._expect(tag + b" OK", tag, completion)
         self.reply += completion
@@ -351,6 +417,36 @@ class IMAP4Client(ProxyClient):
             # BAD is about our command, not about the password.
             raise LoginRefused(self.reply + response, status == b"BAD" or text.startswith(self._passing))
         raise BackendError(f"answers the login with {replyCode(response)}", self.reply + response)
+
+    def _introduction(self) -> bytes:
+        """ID, its line end included, with a tag that is not the login's; empty where there is nothing to tell."""
+        request = self.request
+        self._idTag = _ID_TAG if request.tag != _ID_TAG else _ID_TAG + b"2"
+        command = idCommand(self._idTag, request.client, request.envelope.fields)
+        return command + b"\r\n" if command else b""
+
+    async def _introduced(self) -> None:
+        """
+        Read the reply to our ID, which is none of the client's: it has had one from us. A refusal is no reason not to
+        log in.
+        """
+        tag, heard = self._idTag + b" ", 0
+        octets: int | None = None
+        while True:
+            line = await self.line()
+            if octets is None and line.startswith(tag):
+                break
+            heard += len(line)
+            if heard > self.limit:
+                raise BackendError("sent a too long reply")
+            if octets is not None or line[:5].upper() == b"* ID ":
+                octets = _continuation(line, octets or 0)
+            elif line.startswith(b"* "):
+                self.reply += line
+            else:
+                raise BackendError(f"answers ID with {replyCode(line)}", self.reply + line)
+        if not line[len(tag) :].upper().startswith(b"OK"):
+            self.complaint = f'refuses ID, so that it knows nothing of clients: "{printable(line.strip())}"'
 
     async def _response(self, tag: bytes) -> bytes:
         """The next tagged response or continuation request; untagged responses before it go to C{reply}."""

@@ -13,6 +13,7 @@ from attrs import frozen
 from mailgate.client import BackendError, LoginRefused, ProxyClient, replyCode
 from mailgate.dialogue import Command, MailProtocol, acceptableText, splitArguments, tokenWarnings
 from mailgate.directives import Problem, ServerSettings, bufferSize, capabilities, directive, words
+from mailgate.identity import xclientCommand
 from mailgate.journal import printable
 from mailgate.login import Credentials, Denial, Method, Trouble
 from mailgate.sasl import loginMethods, mechanismNames
@@ -191,7 +192,12 @@ class POP3Server(ProxyServer):
 
 
 class POP3Client(ProxyClient):
-    """The client's side at a backend: USER and PASS."""
+    """
+    The client's side at a backend: USER and PASS, and before them, where the greeting's response code asks for that as
+    Dovecot's does, XCLIENT. With STLS that greeting came in the clear, but XCLIENT is sent over TLS alone.
+    """
+
+    _takesXCLIENT = False
 
     _passing = (b"[SYS/", b"[IN-USE]", b"[LOGIN-DELAY]")
     """Response codes (RFC 2449, 3206) that say nothing of the password."""
@@ -200,6 +206,7 @@ class POP3Client(ProxyClient):
         greeting = await self.line()
         if not greeting.startswith(b"+OK"):
             raise BackendError(f'greets with "{printable(greeting.strip())}"', greeting)
+        self._takesXCLIENT = self._tellsByCommand and greeting[:13].upper() == b"+OK [XCLIENT]"
 
     async def requestTLS(self) -> None:
         self.send(b"STLS")
@@ -209,14 +216,32 @@ class POP3Client(ProxyClient):
 
     async def authenticate(self) -> None:
         password = self.password
-        for command in (b"USER " + self.route.user, b"PASS " + password):
+        # In one segment with the login, whose answer so is not waited for any longer.
+        introduction = self._introduction() if self._takesXCLIENT else b""
+        for command in (introduction + b"USER " + self.route.user, b"PASS " + password):
             self.send(command)
+            if introduction:
+                await self._introduced()
+                introduction = b""
             reply = await self.line()
             if reply.startswith(b"-ERR"):
                 raise LoginRefused(reply, reply[5:].upper().startswith(self._passing))
             if not reply.startswith(b"+OK"):
                 raise BackendError(f"answers the login with {replyCode(reply)}", reply)
         self.reply = reply
+
+    def _introduction(self) -> bytes:
+        """XCLIENT, its line end included; empty where there is nothing to tell."""
+        command = xclientCommand(self.request.client)
+        return command + b"\r\n" if command else b""
+
+    async def _introduced(self) -> None:
+        """Read the reply to XCLIENT. A refusal is no reason not to log in."""
+        reply = await self.line()
+        if reply.startswith(b"-ERR"):
+            self.complaint = f'refuses XCLIENT, so that it knows nothing of clients: "{printable(reply.strip())}"'
+        elif not reply.startswith(b"+OK"):
+            raise BackendError(f"answers XCLIENT with {replyCode(reply)}", reply)
 
 
 POP3 = MailProtocol("pop3", (110, 995), POP3Server, POP3Client, POP3Settings)

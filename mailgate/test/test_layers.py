@@ -23,7 +23,7 @@ LAYERS = (
     "syslog notify activation",
     # the package itself, and what only needs one of those
     "mailgate names listen journal privileges pidfile dialogue sasl authdialect passwords httpagent proxyprotocol"
-    " tlsfiles clientcertificate ticketring resolver limits sandbox.settings sandbox.search sandbox.structure",
+    " tlsfiles clientcertificate ticketring resolver limits identity sandbox.settings sandbox.search sandbox.structure",
     # TLS: a command at a time, a server's context, all that can be said of it; its engine
     "sslconf ticketkeys tlsengine",
     "servertls",

@@ -242,7 +242,7 @@ class OAuthTests(SynchronousTestCase):
             conversation.says(b"c2VjcmV0")
             conversation.says(wording.auth + mechanism.name + b" c2VjcmV0")
             log = "".join(conversation.logged())
-            self.assertIn('login failed: client 192.0.2.7:40123, denied,', log)
+            self.assertIn("login failed: client 192.0.2.7:40123, denied,", log)
             self.assertIn(f"sent invalid login or token in AUTH {mechanism.name.decode()} command", log)
             for secret in ("token ", "secret", "c2VjcmV0", mechanism.initial.decode()):
                 self.assertNotIn(secret, log.replace("login or token", "").replace("token in", ""))
