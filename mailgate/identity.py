@@ -20,7 +20,7 @@ __all__ = ["Atom", "fieldsOf", "idCommand", "xclientCommand"]
 
 _MOST_FIELDS = 30
 _LONGEST_LINE = 8000
-"""Bytes that a server takes in one command at least (RFC 2683, section 3.2.1.5). A client's fields beyond are left out."""
+"""Bytes that a server takes in one command at least (RFC 2683, section 3.2.1.5); a client's fields fill no more."""
 _NAME = re.compile(rb"[!-~]{1,30}")
 _VALUE = re.compile(rb"[ -~]{0,1024}")
 _SESSION = re.compile(r"[!-~]{1,64}")
@@ -78,7 +78,7 @@ def idCommand(tag: bytes, client: Client, said: Sequence[bytes] = ()) -> bytes:
     One command has them all, as Dovecot heeds the first ID of a connection alone.
     """
     fields = [b'"x-%s" "%s"' % field for field in _facts(client, _IN_IMAP)]
-    room = _LONGEST_LINE - len(tag)
+    room = _LONGEST_LINE - len(tag + b" ID ()\r\n")
     for field in said[: _MOST_FIELDS - len(fields)]:
         if sum(map(len, fields)) + len(fields) + len(field) > room:
             break

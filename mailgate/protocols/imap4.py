@@ -36,7 +36,7 @@ _AUTH_WORDS = ("plain", "login", "cram-md5", "external", "xoauth2", "oauthbearer
 _MOST_ARGUMENTS = 3
 _MOST_ID_ARGUMENTS = 64
 """RFC 2971 allows 30 pairs of field and value."""
-_OFFERS_ID = re.compile(rb"\* OK \[CAPABILITY (?:[^]]* )?ID[ \]]", re.IGNORECASE)
+_OFFERS_ID = re.compile(rb"\* OK \[CAPABILITY (?:[^]]* )?ID(?: [^]]*)?\]", re.IGNORECASE)
 """A greeting whose response code, not its text, lists ID among the capabilities."""
 _ID_TAG = b"mailgate"
 
