@@ -17,7 +17,7 @@ from mailgate.test.integration.certificates import Authority
 from mailgate.test.integration.daemon import Daemon, freePort, newFolder
 from mailgate.test.integration.programs import programPath
 
-__all__ = ["PASSWORD", "USERS", "Dovecot", "mailOwner"]
+__all__ = ["GUARDED", "PASSWORD", "USERS", "Dovecot", "mailOwner"]
 
 PASSWORD = "wonderland"
 """Every user's password at the backends."""
@@ -88,6 +88,19 @@ service auth {{
 }}
 """
 
+GUARDED = """
+login_trusted_networks = 127.0.0.1
+service anvil {
+  unix_listener anvil-auth-penalty {
+    mode = 0600
+  }
+}
+"""
+"""
+What has Dovecot believe a gateway at 127.0.0.1 who the client is, and slow down logins of an address from which some
+have failed.
+"""
+
 # Who cannot change the root folder cannot change users either.
 _ORDINARY_USER = """
 default_login_user = {name}
@@ -117,10 +130,11 @@ class Dovecot:
     """
     A running Dovecot. C{ports} are those of C{imap}, C{imaps}, C{pop3} and C{pop3s} at 127.0.0.1, and C{haproxy} is
     that of IMAP behind a PROXY header; the mailbox of joe is the maildir C{mail/joe/Maildir} in C{folder}, C{sasl} the
-    socket of its SASL service.
+    socket of its SASL service. C{more} is what its configuration has besides.
     """
 
-    def __init__(self, authority: Authority) -> None:
+    def __init__(self, authority: Authority, more: str = "") -> None:
+        self._more = more
         self.folder = newFolder("dovecot")
         self.ports = {name: freePort() for name in ("imap", "imaps", "pop3", "pop3s", "haproxy")}
         self.sasl = os.path.join(self.folder, "sasl")
@@ -147,6 +161,7 @@ class Dovecot:
             gid=gid,
             **self.ports,
         )
+        text += self._more
         if os.geteuid() != 0:
             text += _ORDINARY_USER.format(name=pwd.getpwuid(uid).pw_name, group=grp.getgrgid(gid).gr_name)
         return text

@@ -1,0 +1,95 @@
+# -*- test-case-name: mailgate.test.integration.test_identity -*-
+"""
+Dovecot is told who the client is: one that trusts the gateway logs that, and counts failed logins by it; another one
+takes no notice.
+"""
+
+from __future__ import annotations
+
+import re
+import select
+import socket
+
+from mailgate.test.integration.clients import PATIENCE
+from mailgate.test.integration.daemon import shared, waitUntil
+from mailgate.test.integration.dovecot import GUARDED, PASSWORD, Dovecot
+from mailgate.test.integration.rawclient import RawClient
+from mailgate.test.integration.site import GatewayTestCase
+
+GUESSER = "127.0.0.2"
+OWNER = "127.0.0.3"
+
+
+class IdentityTests(GatewayTestCase):
+    """The servers before a Dovecot that trusts the gateway are called like their protocol."""
+
+    def configuration(self, site):
+        """Nobody but Dovecot judges the logins."""
+        servers = ""
+        for name, dovecot in (("", self.dovecot), ("-untrusting", self.backends.dovecot)):
+            for protocol in ("imap", "pop3"):
+                backend = f"proxy_pass = 127.0.0.1:{dovecot.ports[protocol]}"
+                servers += site.server(protocol, backend, name=protocol + name)
+        return site.mail() + servers
+
+    @property
+    def dovecot(self):
+        """The one that trusts the gateway."""
+        return shared("guarded", lambda: Dovecot(self.backends.authority, GUARDED))
+
+    def connect(self, name, host):
+        """A client at C{host}."""
+        address = self.at(name)
+        connected = socket.create_connection(("127.0.0.1", address.port), PATIENCE, (host, 0))
+        client = RawClient(address, connected)
+        self.addCleanup(client.close)
+        return client
+
+    def addresses(self, dovecot):
+        """The client's and the server's address of this user's logins, as C{dovecot} has logged them."""
+        pattern = re.compile(rf"Login: user=<{self.user}>.* rip=([^,]*), lip=([^,]*),")
+        waitUntil(lambda: pattern.search(dovecot.log()), "the login is logged")
+        return pattern.findall(dovecot.log())
+
+    def test_trusting(self):
+        """The client's address is logged, whatever it says of itself."""
+        client = self.connect("imap", OWNER)
+        client.send(b'i ID ("name" "x" "X-Originating-IP" "192.0.2.66")\r\n')
+        self.assertEqual(client.reply(b"i ")[:4], b"i OK")
+        self.assertEqual(client.login(self.user, PASSWORD)[:2], b"OK")
+        self.assertEqual(client.noop()[:2], b"OK")
+        self.assertEqual(self.addresses(self.dovecot), [(OWNER, "127.0.0.1")])
+
+    def test_trustingPOP3(self):
+        """So it is by POP3."""
+        client = self.connect("pop3", OWNER)
+        self.assertEqual(client.login(self.user, PASSWORD)[:3], b"+OK")
+        self.assertEqual(client.noop()[:3], b"+OK")
+        self.assertEqual(self.addresses(self.dovecot), [(OWNER, "127.0.0.1")])
+
+    def test_untrusting(self):
+        """A Dovecot that does not trust the gateway takes no notice, and lets the client in."""
+        client = self.connect("imap-untrusting", OWNER)
+        self.assertEqual(client.login(self.user, PASSWORD)[:2], b"OK")
+        self.assertEqual(client.noop()[:2], b"OK")
+        self.assertEqual(self.addresses(self.backends.dovecot), [("127.0.0.1", "127.0.0.1")])
+
+    def test_untrustingPOP3(self):
+        """It greets without XCLIENT by POP3."""
+        client = self.connect("pop3-untrusting", OWNER)
+        self.assertEqual(client.login(self.user, PASSWORD)[:3], b"+OK")
+        self.assertEqual(client.noop()[:3], b"+OK")
+        self.assertEqual(self.addresses(self.backends.dovecot), [("127.0.0.1", "127.0.0.1")])
+
+    def test_penalty(self):
+        """Where a wrong login of one client makes its next ones wait, right ones too, those of another do not."""
+        self.assertIn(b"AUTH", self.connect("pop3", GUESSER).login(self.user, "wrong"))
+        # Four seconds each, from here on.
+        waiting = [self.connect("imap", GUESSER), self.connect("pop3", GUESSER)]
+        waiting[0].send(f"w LOGIN {self.user} {PASSWORD}\r\n".encode())
+        waiting[1].send(f"USER {self.user}\r\n".encode())
+        self.assertEqual(waiting[1].line()[:3], b"+OK")
+        waiting[1].send(f"PASS {PASSWORD}\r\n".encode())
+        self.assertEqual(self.connect("imap", OWNER).login(self.user, PASSWORD)[:2], b"OK")
+        self.assertEqual(self.connect("pop3", OWNER).login(self.user, PASSWORD)[:3], b"+OK")
+        self.assertEqual(select.select([client.socket for client in waiting], [], [], 0)[0], [])
