@@ -39,6 +39,11 @@ NGINX_DEFAULTS = (
     ),
     Default("xclient", "on", "nginx sends XCLIENT unasked. With auto, backends that do not offer it are spared."),
     Default(
+        "proxy_identity",
+        "off",
+        "nginx tells IMAP and POP3 backends nothing of the client. With auto Dovecot slows down the one who guesses.",
+    ),
+    Default(
         "auth_http_keepalive",
         "off",
         "nginx asks by HTTP/1.0, each time over a new connection. With on those are kept that the service keeps open.",
