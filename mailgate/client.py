@@ -6,6 +6,7 @@ into a client that is logged in.
 
 from __future__ import annotations
 
+import base64
 import re
 from collections.abc import Set
 from typing import Any
@@ -28,7 +29,7 @@ from mailgate.relay import RelayedProtocol, makeNoDelay
 from mailgate.session import Phase, Session
 from mailgate.tls import backendTLS
 
-__all__ = ["BackendError", "Connector", "LoginRefused", "ProxyClient", "ProxySettings", "replyCode"]
+__all__ = ["BackendError", "Connector", "LoginRefused", "ProxyClient", "ProxySettings", "Unauthorizing", "replyCode"]
 
 
 def _backend(value: str, folder: str) -> Backend:
@@ -95,6 +96,10 @@ class LoginRefused(BackendError):
     def __init__(self, reply: bytes, temporary: bool) -> None:
         super().__init__(f"refused the login with {replyCode(reply)}", reply)
         self.temporary = temporary
+
+
+class Unauthorizing(BackendError):
+    """The backend has no way to log in as another user, which C{route.authzid} asks for."""
 
 
 @implementer(IHandshakeListener)
@@ -184,6 +189,11 @@ class ProxyClient(RelayedProtocol):
         if self.route.password is None:
             raise BackendError("no password is known to log in with")
         return self.route.password
+
+    @property
+    def plainMessage(self) -> bytes:
+        """The message of SASL PLAIN (RFC 4616) in base64."""
+        return base64.b64encode(b"\0".join((self.route.authzid or b"", self.route.user, self.password)))
 
     async def line(self) -> bytes:
         """
@@ -340,7 +350,7 @@ class Connector:
         Log in at the first backend of C{route} that can be used. A L{Refusal} is to be passed on to the client as it
         is, before its connection ends.
         """
-        if not fitForWire(route.user, route.password):
+        if not fitForWire(route.user, route.password, route.authzid):
             self._journal.info("client {client} logs in with a line end or NUL", client=session.client)
             return Denial(Trouble.DENIED)
         reply = b""
@@ -350,6 +360,9 @@ class Connector:
                 return await self._attempt(backend, route, request, session)
             except LoginRefused as refused:
                 return self._refused(refused, route, session)
+            except Unauthorizing as error:
+                self._report(error, session)
+                return Denial(Trouble.UNAUTHORIZED, reason="the backend takes no authorization identity")
             except (BackendError, ConnectError, TimeoutError, OSError) as error:
                 reply = getattr(error, "reply", b"")
                 self._report(error, session)

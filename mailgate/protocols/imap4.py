@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 from attrs import frozen
 
-from mailgate.client import BackendError, LoginRefused, ProxyClient, replyCode
+from mailgate.client import BackendError, LoginRefused, ProxyClient, Unauthorizing, replyCode
 from mailgate.dialogue import Command, MailProtocol, acceptableText, tokenWarnings
 from mailgate.directives import Problem, ServerSettings, bufferSize, capabilities, directive, words
 from mailgate.journal import printable
@@ -144,6 +144,8 @@ class IMAP4Server(ProxyServer):
     settings: IMAP4Settings
     wording = {
         Trouble.DENIED: b"NO [AUTHENTICATIONFAILED] Authentication failed",
+        Trouble.UNAUTHORIZED: b"NO [AUTHORIZATIONFAILED] Not authorized to log in as another user",
+        Trouble.FAILURES: b"* BYE Too many failed logins, closing connection",
         Trouble.TEMPORARY: b"NO [UNAVAILABLE] Temporary authentication failure, try again later",
         Trouble.INTERNAL: b"* BAD internal server error",
         Trouble.TIMEOUT: b"* BYE Timeout, closing connection",
@@ -328,6 +330,9 @@ class IMAP4Client(ProxyClient):
         self.reply = b""
 
     async def authenticate(self) -> None:
+        if self.route.authzid:
+            await self._authorize()
+            return
         tag = self.request.tag
         command = tag + b" LOGIN"
         for argument in (self.route.user, self.password):
@@ -339,6 +344,18 @@ class IMAP4Client(ProxyClient):
             self._expect(b"+", tag, await self._response(tag))
             command = argument
         self.send(command)
+        completion = await self._response(tag)
+        self._expect(tag + b" OK", tag, completion)
+        self.reply += completion
+
+    async def _authorize(self) -> None:
+        """AUTHENTICATE PLAIN: LOGIN has no place for an authorization identity."""
+        tag, message = self.request.tag, self.plainMessage
+        self.send(tag + b" AUTHENTICATE PLAIN")
+        response = await self._response(tag)
+        if not response.startswith(b"+"):
+            raise Unauthorizing(f"answers AUTHENTICATE PLAIN with {replyCode(response)}", self.reply + response)
+        self.send(message)
         completion = await self._response(tag)
         self._expect(tag + b" OK", tag, completion)
         self.reply += completion

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 from attrs import frozen
 
-from mailgate.client import BackendError, LoginRefused, ProxyClient, replyCode
+from mailgate.client import BackendError, LoginRefused, ProxyClient, Unauthorizing, replyCode
 from mailgate.dialogue import Command, MailProtocol, acceptableText, splitArguments, tokenWarnings
 from mailgate.directives import Problem, ServerSettings, bufferSize, capabilities, directive, words
 from mailgate.journal import printable
@@ -60,6 +60,8 @@ class POP3Server(ProxyServer):
     settings: POP3Settings
     wording = {
         Trouble.DENIED: b"-ERR [AUTH] Authentication failed",
+        Trouble.UNAUTHORIZED: b"-ERR [AUTH] Not authorized to log in as another user",
+        Trouble.FAILURES: b"-ERR [AUTH] Too many failed logins, closing connection",
         Trouble.TEMPORARY: b"-ERR [SYS/TEMP] Temporary authentication failure, try again later",
         Trouble.INTERNAL: b"-ERR internal server error",
         Trouble.TIMEOUT: b"-ERR Timeout, closing connection",
@@ -83,6 +85,10 @@ class POP3Server(ProxyServer):
         # Whatever is refused after USER leads back to the beginning.
         self._user = None
         self.transport.write(b"-ERR invalid command\r\n")
+
+    def farewell(self, trouble: Trouble) -> bytes:
+        # Every line of a POP3 server answers a command, and this one has been answered.
+        return b""
 
     def refuse(self, denial: Denial) -> None:
         text = acceptableText(denial)
@@ -208,14 +214,29 @@ class POP3Client(ProxyClient):
             raise BackendError(f'refuses STLS: "{printable(reply.strip())}"', reply)
 
     async def authenticate(self) -> None:
+        if self.route.authzid:
+            await self._authorize()
+            return
         password = self.password
         for command in (b"USER " + self.route.user, b"PASS " + password):
             self.send(command)
-            reply = await self.line()
-            if reply.startswith(b"-ERR"):
-                raise LoginRefused(reply, reply[5:].upper().startswith(self._passing))
-            if not reply.startswith(b"+OK"):
-                raise BackendError(f"answers the login with {replyCode(reply)}", reply)
+            self._accepted(await self.line())
+
+    async def _authorize(self) -> None:
+        """AUTH PLAIN (RFC 5034): USER and PASS have no place for an authorization identity."""
+        message = self.plainMessage
+        self.send(b"AUTH PLAIN")
+        reply = await self.line()
+        if not reply.startswith(b"+") or reply.startswith(b"+OK"):
+            raise Unauthorizing(f"answers AUTH PLAIN with {replyCode(reply)}", reply)
+        self.send(message)
+        self._accepted(await self.line())
+
+    def _accepted(self, reply: bytes) -> None:
+        if reply.startswith(b"-ERR"):
+            raise LoginRefused(reply, reply[5:].upper().startswith(self._passing))
+        if not reply.startswith(b"+OK"):
+            raise BackendError(f"answers the login with {replyCode(reply)}", reply)
         self.reply = reply
 
 

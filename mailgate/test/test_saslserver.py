@@ -62,7 +62,8 @@ class Wording:
     def converse(self, *auth: str, **settings: Any) -> Conversation:
         """A conversation past its greeting, with the methods C{auth} or passwords and tokens."""
         groups = settings.pop("groups", ())
-        methods = auth or ("plain", "xoauth2", "oauthbearer")
+        passwords = ("plain", "login") if self.record is not POP3 else ("plain",)
+        methods = auth or (*passwords, "xoauth2", "oauthbearer")
         conversation = Conversation(self.record, self.settings(auth=methods), *groups, **settings)
         conversation.hear()
         return conversation
@@ -242,7 +243,7 @@ class OAuthTests(SynchronousTestCase):
             conversation.says(b"c2VjcmV0")
             conversation.says(wording.auth + mechanism.name + b" c2VjcmV0")
             log = "".join(conversation.logged())
-            self.assertIn('login failed: client 192.0.2.7:40123, denied,', log)
+            self.assertIn("login failed: client 192.0.2.7:40123, denied,", log)
             self.assertIn(f"sent invalid login or token in AUTH {mechanism.name.decode()} command", log)
             for secret in ("token ", "secret", "c2VjcmV0", mechanism.initial.decode()):
                 self.assertNotIn(secret, log.replace("login or token", "").replace("token in", ""))
