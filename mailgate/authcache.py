@@ -293,6 +293,7 @@ def _asked(request: LoginRequest, told: tuple[Any, ...] = ()) -> bytes:
             credentials.method.value,
             credentials.user,
             credentials.secret,
+            credentials.authzid,
             client.host,
             client.name,
             None if client.tls is None else astuple(client.tls),

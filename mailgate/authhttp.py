@@ -83,6 +83,8 @@ def question(request: LoginRequest, dialect: Dialect = NGINX, passesCertificate:
         (b"Auth-User", dialect.escapeUser(credentials.user)),
         (b"Auth-Pass", dialect.escapePassword(secret)),
     ]
+    if credentials.authzid:
+        fields.append((b"Auth-Authzid", dialect.escapeUser(credentials.authzid)))
     if credentials.method.isDigest:
         fields.append((b"Auth-Salt", headerText(credentials.salt)))
     fields.append((b"Auth-Protocol", dialect.protocolName(request)))
@@ -258,7 +260,20 @@ def route(request: LoginRequest, headers: Headers, default: Backend | None, dial
     assert backend is not None
     if not fitForWire(givenUser, givenPassword):
         raise Unusable("sent a login or password with CR, LF or NUL in it")
-    return Route((backend,), user, password, judged)
+    return Route((backend,), user, password, judged, _authzid(request.credentials, givenUser, headers, dialect))
+
+
+def _authzid(credentials: Credentials, givenUser: bytes | None, headers: Headers, dialect: Dialect) -> bytes | None:
+    """
+    What the service answers for of the authorization identity, as L{Route} has it. A service that has not heard of any
+    lets the user in as itself, and not as another one.
+    """
+    asked = credentials.authzid
+    if not asked:
+        return None
+    if givenUser is not None:
+        return b""
+    return asked if _last(headers, b"Auth-Authzid") in (asked, dialect.escapeUser(asked)) else None
 
 
 def _password(credentials: Credentials, given: bytes | None, dialect: Dialect) -> tuple[bytes | None, bool]:

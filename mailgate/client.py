@@ -6,11 +6,10 @@ into a client that is logged in.
 
 from __future__ import annotations
 
+import base64
 import re
-from collections.abc import Set
 from typing import Any
 
-from attrs import frozen
 from twisted.internet.defer import Deferred, TimeoutError
 from twisted.internet.error import ConnectError
 from twisted.internet.error import TimeoutError as ConnectTimeout
@@ -19,50 +18,17 @@ from twisted.internet.protocol import Factory
 from twisted.python.failure import Failure
 from zope.interface import alsoProvides, implementer
 
-from mailgate.directives import ServerSettings, bufferSize, deadline, directive, flag, hostPort, oneOf, text
+from mailgate.directives import ServerSettings
 from mailgate.journal import Journal, printable
-from mailgate.login import Backend, BackendTLS, Denial, Fact, LoginRequest, Refusal, Route, Trouble, fitForWire
+from mailgate.login import Backend, BackendTLS, Denial, LoginRequest, Refusal, Route, Trouble, fitForWire
 from mailgate.names import endpointFor
 from mailgate.proxyprotocol import headerFor
+from mailgate.proxysettings import ProxySettings
 from mailgate.relay import RelayedProtocol, makeNoDelay
 from mailgate.session import Phase, Session
 from mailgate.tls import backendTLS
 
-__all__ = ["BackendError", "Connector", "LoginRefused", "ProxyClient", "ProxySettings", "replyCode"]
-
-
-def _backend(value: str, folder: str) -> Backend:
-    return Backend(*hostPort(text(value, folder)))
-
-
-@frozen
-class ProxySettings:
-    """
-    nginx's C{proxy_…} directives; C{proxy_pass} is the backend of accounts whose own nobody knows. C{proxy} has no
-    effect, as it has none in nginx.
-    """
-
-    backend: Backend | None = directive("proxy_pass", _backend, None)
-    passErrorMessage: bool = directive("proxy_pass_error_message", flag, False)
-    timeout: float = directive("proxy_timeout", deadline, 86400.0)
-    buffer: int = directive("proxy_buffer", bufferSize, 4096)
-    proxy: bool = directive("proxy", flag, False)
-    proxyProtocol: str = directive("proxy_protocol", oneOf("off", "on", "v2"), "off")
-    identity: str = directive("proxy_identity", oneOf("auto", "off"), "auto")
-
-    @property
-    def facts(self) -> Set[Fact]:
-        """Those that a PROXY header to the backend tells of."""
-        told = {"off": (), "on": (Fact.LOCAL,), "v2": (Fact.LOCAL, Fact.DETAILS)}
-        return frozenset(told[self.proxyProtocol])
-
-    @property
-    def tellsByCommand(self) -> bool:
-        """
-        Whether IMAP and POP3 backends are told of the client by ID or XCLIENT. Never beside a PROXY header: then they
-        judge by the client's address whether to believe such a command.
-        """
-        return self.identity == "auto" and self.proxyProtocol == "off"
+__all__ = ["BackendError", "Connector", "LoginRefused", "ProxyClient", "ProxySettings", "Unauthorizing", "replyCode"]
 
 
 _BRACKETED = rb"(?: \[[A-Z][A-Z/-]{0,40}\])?"
@@ -106,18 +72,24 @@ class LoginRefused(BackendError):
         self.temporary = temporary
 
 
+class Unauthorizing(BackendError):
+    """The backend has no way to log in as another user, which C{route.authzid} asks for."""
+
+
 @implementer(IHandshakeListener)
 class ProxyClient(RelayedProtocol):
     """
     A connection to a backend, logged in by L{login}; then C{reply} is what the backend said to that, C{leftOver} what
-    it said beyond, and the connection is paused until a relay takes it over.
-
-    C{complaint} is what the operator has to know of this backend although the login goes on, if there is anything.
+    it said beyond, and the connection is paused until a relay takes it over. C{concerns} is what an operator should
+    know of the backend, though it was possible to log in: phrases for the log that begin with a verb.
     """
 
     reply = b""
     leftOver = b""
-    complaint = ""
+    concerns: tuple[str, ...] = ()
+
+    introduction = b""
+    """The command, its line end included, that tells the backend who the client is, where it wants to know."""
 
     def __init__(
         self, settings: ServerSettings, serverName: str, backend: Backend, route: Route, request: LoginRequest
@@ -130,7 +102,7 @@ class ProxyClient(RelayedProtocol):
         proxy = settings[ProxySettings]
         self.limit = proxy.buffer
         self._proxyProtocol = proxy.proxyProtocol
-        self._tellsByCommand = proxy.tellsByCommand
+        self.tellsByCommand = proxy.tellsByCommand
         self._buffer = bytearray()
         self._more: Deferred[None] | None = None
         self._loss: Exception | None = None
@@ -157,6 +129,14 @@ class ProxyClient(RelayedProtocol):
         Log in, and set C{reply}.
 
         @raise BackendError: that cannot be done; L{LoginRefused}: the backend will not have it.
+        """
+        raise NotImplementedError
+
+    async def introduced(self) -> None:
+        """
+        Read the reply to C{introduction}, which is not the client's. A refusal is no reason not to log in.
+
+        @raise BackendError: it is none.
         """
         raise NotImplementedError
 
@@ -198,6 +178,11 @@ class ProxyClient(RelayedProtocol):
             raise BackendError("no password is known to log in with")
         return self.route.password
 
+    @property
+    def plainMessage(self) -> bytes:
+        """The message of SASL PLAIN (RFC 4616) in base64."""
+        return base64.b64encode(b"\0".join((self.route.authzid or b"", self.route.user, self.password)))
+
     async def line(self) -> bytes:
         """
         The next line, line end included.
@@ -224,6 +209,19 @@ class ProxyClient(RelayedProtocol):
         if self.answersEarly(self._buffer):
             raise BackendError("speaks out of turn")
         self.transport.write(line + b"\r\n")
+
+    async def sendLogin(self, line: bytes) -> None:
+        """
+        L{send} a C{line} of the login. C{introduction} goes before the first, in the same segment: nothing is waited
+        for any longer.
+
+        @raise BackendError: as from L{send} and L{introduced}.
+        """
+        introduction = self.introduction
+        self.send(introduction + line)
+        if introduction:
+            self.introduction = b""
+            await self.introduced()
 
     def answersEarly(self, ahead: bytearray) -> bool:
         """Whether what has come C{ahead} of our next command may be a reply to it."""
@@ -346,7 +344,7 @@ class Connector:
         self._journal = journal
         self._trust = trust
         self._places: dict[tuple[str, int], tuple[str, IStreamClientEndpoint]] = {}
-        self._complainedOf: set[str] = set()
+        self._told: set[tuple[str, str]] = set()
         self._passErrorMessage = settings[ProxySettings].passErrorMessage
 
     async def connect(self, route: Route, request: LoginRequest, session: Session) -> ProxyClient | Refusal | Denial:
@@ -354,7 +352,7 @@ class Connector:
         Log in at the first backend of C{route} that can be used. A L{Refusal} is to be passed on to the client as it
         is, before its connection ends.
         """
-        if not fitForWire(route.user, route.password):
+        if not fitForWire(route.user, route.password, route.authzid):
             self._journal.info("client {client} logs in with a line end or NUL", client=session.client)
             return Denial(Trouble.DENIED)
         reply = b""
@@ -364,6 +362,9 @@ class Connector:
                 return await self._attempt(backend, route, request, session)
             except LoginRefused as refused:
                 return self._refused(refused, route, session)
+            except Unauthorizing as error:
+                self._report(error, session)
+                return Denial(Trouble.UNAUTHORIZED, reason="the backend takes no authorization identity")
             except (BackendError, ConnectError, TimeoutError, OSError) as error:
                 reply = getattr(error, "reply", b"")
                 self._report(error, session)
@@ -387,9 +388,24 @@ class Connector:
         finally:
             if deadline.active():
                 deadline.cancel()
-            if client.complaint:
-                self._complain(session.backend, client.complaint)
+        if client.concerns:
+            self._warn(client.concerns, session)
         return client
+
+    def _warn(self, concerns: tuple[str, ...], session: Session) -> None:
+        """Tell of each backend once that it is a cause for C{concerns}."""
+        for concern in concerns:
+            if (session.backend, concern) in self._told:
+                continue
+            if len(self._told) >= _MOST_PLACES:
+                self._told.clear()
+            self._told.add((session.backend, concern))
+            self._journal.warn(
+                "backend {backend} {concern}, client {client}",
+                backend=session.backend,
+                concern=concern,
+                client=session.client,
+            )
 
     def _place(self, backend: Backend) -> tuple[str, IStreamClientEndpoint]:
         """What C{backend} is called, and where it is. A site has some backends, and many sessions at each."""
@@ -400,15 +416,6 @@ class Connector:
             place = str(backend), endpointFor(self._reactor, backend.host, backend.port, None)
             self._places[backend.host, backend.port] = place
         return place
-
-    def _complain(self, backend: str, complaint: str) -> None:
-        """Log C{complaint}, the first of this C{backend} alone: it would come with each login."""
-        if backend in self._complainedOf:
-            return
-        if len(self._complainedOf) >= _MOST_PLACES:
-            self._complainedOf.clear()
-        self._complainedOf.add(backend)
-        self._journal.warn("backend {backend} {complaint}", backend=backend, complaint=complaint)
 
     def _refused(self, refused: LoginRefused, route: Route, session: Session) -> Refusal | Denial:
         if not route.judged:

@@ -22,7 +22,7 @@ from typing import Any
 
 from attrs import define, evolve, field, frozen
 
-from mailgate.dialogue import DialogueSettings
+from mailgate.dialogue import BUDGET, DialogueSettings
 from mailgate.directives import (
     ConfigurationError,
     Directive,
@@ -313,6 +313,7 @@ class _Reading:
             self._file,
             frozenset(inherited).difference(section.written),
         )
+        server = _withRefusals(server)
         if sandbox is not None and usesTLS(server) and not server[TLSSettings].certificates:
             server = self._withSandboxCertificate(server)
         # What could not be read has been told of; what that leads to is no news.
@@ -372,6 +373,19 @@ class _Reading:
                 if address.socket not in (wildcard.socket, SocketOptions()):
                     reason = f'"{address}" shares the socket of "{wildcard}", and cannot have other options'
                     self.problems.append(server.problem("listen", reason))
+
+
+def _withRefusals(server: ServerSettings) -> ServerSettings:
+    """C{server} with its authenticator's way to treat those who guess, as far as it does not say its own."""
+    kind = authenticatorKind(server)
+    dialogue = server[DialogueSettings]
+    if kind is None:
+        return server
+    usual = kind.refusals(server)
+    delay = min(usual.delay, BUDGET * dialogue.timeout / 2) if dialogue.authDelay is None else dialogue.authDelay
+    most = usual.most if dialogue.maxAuthFailures is None else dialogue.maxAuthFailures
+    filled = evolve(dialogue, authDelay=delay, maxAuthFailures=most)
+    return evolve(server, groups={**server.groups, DialogueSettings: filled})
 
 
 def _strayed(text: str) -> Iterator[str]:

@@ -13,14 +13,17 @@ from typing import TYPE_CHECKING, Any
 
 from attrs import frozen
 
-from mailgate.directives import Problem, ServerSettings, deadline, directive, flag, number, word
+from mailgate.directives import Problem, ServerSettings, deadline, directive, flag, number, oneOf, seconds, word
 from mailgate.login import Denial, Method, Trouble
 
 if TYPE_CHECKING:
     from mailgate.client import ProxyClient
     from mailgate.server import ProxyServer
 
-__all__ = ["Command", "DialogueSettings", "MailProtocol", "acceptableText", "splitArguments", "tokenWarnings"]
+__all__ = ["BUDGET", "Command", "DialogueSettings", "MailProtocol", "acceptableText", "splitArguments", "tokenWarnings"]
+
+BUDGET = 10
+"""How many times C{timeout} all that comes before the login may take together."""
 
 _UNFIT = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 
@@ -30,6 +33,9 @@ class DialogueSettings:
     """
     What is the same for the dialogues of all protocols. C{max_commands} is freenginx's; C{unlisted_auth} has passwords
     taken where nginx takes them: everywhere, whatever the C{*_auth} directives list.
+
+    C{auth_delay} is nginx's, of its http module. L{None}, as for C{max_auth_failures}, stands for the default of the
+    server's kind of authenticator (L{mailgate.interfaces.Refusals}).
     """
 
     serverName: str = directive("server_name", word, socket.gethostname().lower())
@@ -37,6 +43,16 @@ class DialogueSettings:
     maxErrors: int = directive("max_errors", number, 5)
     maxCommands: int = directive("max_commands", number, 1000)
     unlistedAuth: bool = directive("unlisted_auth", flag, False)
+    authDelay: float | None = directive("auth_delay", seconds, None)
+    maxAuthFailures: int | None = directive("max_auth_failures", number, None)
+    authzid: str = directive("sasl_authzid", oneOf("refuse", "pass", "ignore"), "refuse")
+
+    def problems(self, server: ServerSettings) -> Iterator[Problem]:
+        """A delay that is longer than any client may stay."""
+        longest = BUDGET * self.timeout
+        if self.authDelay is not None and self.authDelay >= longest:
+            message = f"must be shorter than {longest:g}s, {BUDGET} times timeout, which ends all that is not logged in"
+            yield server.problem("auth_delay", message, f"{self.authDelay:g}s")
 
 
 @frozen

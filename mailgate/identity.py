@@ -13,10 +13,11 @@ import re
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 
+from mailgate.imapcommand import Atom
 from mailgate.login import Client
 from mailgate.networks import plainAddress
 
-__all__ = ["Atom", "fieldsOf", "idCommand", "xclientCommand"]
+__all__ = ["fieldsOf", "idCommand", "xclientCommand"]
 
 _MOST_FIELDS = 30
 _LONGEST_LINE = 8000
@@ -27,10 +28,6 @@ _SESSION = re.compile(r"[!-~]{1,64}")
 _SPECIAL = re.compile(rb'["\\]')
 _RESERVED = b"x-"
 """How the names of fields begin that gateways add: Dovecot's x-originating-ip and x-forward-…, Zimbra's X-VIA."""
-
-
-class Atom(bytes):
-    """What stands in ID's argument without being a string: C{NIL}, a parenthesis, or what does not belong there."""
 
 
 def fieldsOf(arguments: Sequence[bytes]) -> tuple[bytes, ...]:
@@ -72,8 +69,8 @@ def _quoted(text: bytes) -> bytes:
 
 def idCommand(tag: bytes, client: Client, said: Sequence[bytes] = ()) -> bytes:
     """
-    The command that tells an IMAP backend of C{client}, whose own fields, as of L{fieldsOf}, are C{said}; without the
-    line end. Empty where there is nothing to tell.
+    The command that tells an IMAP backend of C{client}, whose own fields, as of L{fieldsOf}, are C{said}; line end
+    included. Empty where there is nothing to tell.
 
     One command has them all, as Dovecot heeds the first ID of a connection alone.
     """
@@ -83,16 +80,16 @@ def idCommand(tag: bytes, client: Client, said: Sequence[bytes] = ()) -> bytes:
         if sum(map(len, fields)) + len(fields) + len(field) > room:
             break
         fields.append(field)
-    return tag + b" ID (" + b" ".join(fields) + b")" if fields else b""
+    return tag + b" ID (" + b" ".join(fields) + b")\r\n" if fields else b""
 
 
 def xclientCommand(client: Client) -> bytes:
     """
-    The command that tells Dovecot's POP3 server of C{client}, without the line end. Empty where there is nothing to
+    The command that tells Dovecot's POP3 server of C{client}, line end included. Empty where there is nothing to
     tell.
     """
     facts = [b" %s=%s" % fact for fact in _facts(client, _IN_POP3)]
-    return b"XCLIENT" + b"".join(facts) if facts else b""
+    return b"XCLIENT" + b"".join(facts) + b"\r\n" if facts else b""
 
 
 _IN_IMAP = (b"originating-ip", b"originating-port", b"connected-ip", b"connected-port", b"session-id")

@@ -16,11 +16,26 @@ from mailgate.directives import ServerSettings
 from mailgate.journal import Journal
 from mailgate.login import Backend, Denial, Fact, LoginRequest, Method, Route
 
-__all__ = ["AuthenticatorKind", "IAuthenticator", "IGenerations"]
+__all__ = ["AuthenticatorKind", "IAuthenticator", "IGenerations", "Refusals"]
 
 
 def _none(server: ServerSettings) -> Set[Fact]:
     return frozenset()
+
+
+@frozen
+class Refusals:
+    """
+    How a server treats those who guess, where its configuration does not say: C{delay} seconds pass from a login to its
+    refusal (C{auth_delay}), and C{most} refusals end a connection, 0 being no limit (C{max_auth_failures}).
+    """
+
+    delay: float = 2.0
+    most: int = 5
+
+
+def _guarded(server: ServerSettings) -> Refusals:
+    return Refusals()
 
 
 class IAuthenticator(Interface):
@@ -79,7 +94,7 @@ class AuthenticatorKind:
 
     C{methods} are the login methods it can judge. C{build(server, default, reactor, journal)} makes one for a server;
     C{default} is the backend of C{proxy_pass}, for accounts whose own is not known. C{facts(server)} are those that one
-    for C{server} wants to know of each connection.
+    for C{server} wants to know of each connection; C{refusals(server)} how it treats those who guess.
     """
 
     name: str
@@ -88,3 +103,4 @@ class AuthenticatorKind:
     methods: frozenset[Method]
     build: Callable[[ServerSettings, Backend | None, Any, Journal], Any]
     facts: Callable[[ServerSettings], Set[Fact]] = _none
+    refusals: Callable[[ServerSettings], Refusals] = _guarded

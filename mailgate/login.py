@@ -72,12 +72,16 @@ class Credentials:
     C{user} is the authentication identity as received; C{secret} the password, OAuth's token, the hexadecimal digest
     of a digest method, or empty (EXTERNAL, NONE); C{salt} the whole challenge, angle brackets included, of a digest
     method. Both may hold any byte, CR, LF and NUL too, where the mechanism can carry them.
+
+    C{authzid} is the authorization identity (RFC 4422, section 2), whose mailbox is to be opened, where that is another
+    than C{user}'s; otherwise it is empty.
     """
 
     method: Method
     user: bytes = b""
     secret: bytes = field(default=b"", repr=False)
     salt: bytes = b""
+    authzid: bytes = b""
 
 
 @frozen
@@ -232,12 +236,16 @@ class Route:
 
     C{password} is L{None} where nobody knows it (a digest method and no C{Auth-Pass}). C{judged} is false where no
     authenticator has looked at the password: the backend's refusal then is the answer to the login.
+
+    C{authzid} answers for the authorization identity of the request, where that has one: it is what the backend is to
+    decide on, or empty where C{user} stands for it already. L{None} is no answer, and refuses such a login.
     """
 
     backends: tuple[Backend, ...]
     user: bytes
     password: bytes | None = field(default=None, repr=False)
     judged: bool = True
+    authzid: bytes | None = None
 
 
 class Trouble(Enum):
@@ -245,6 +253,10 @@ class Trouble(Enum):
 
     DENIED = "denied"
     """The credentials are wrong."""
+    UNAUTHORIZED = "not authorized"
+    """The user may not log in as another one (the authorization identity of SASL)."""
+    FAILURES = "too many failed logins"
+    """So many logins were refused that the connection ends."""
     TEMPORARY = "temporary"
     """It could not be found out whether they are right, or the backend did not answer: try again later."""
     INTERNAL = "internal"
@@ -262,7 +274,7 @@ class Trouble(Enum):
 @frozen
 class Denial:
     """
-    A refusal of a login.
+    A refusal of a login. L{refusesCredentials} tells one that says something of the credentials from a passing failure.
 
     C{text} and C{code} are the authentication service's words for the client, used where they fit its protocol
     (C{code} by SMTP alone). C{wait} seconds pass before the client is told; with C{close} the connection then ends.
@@ -277,6 +289,11 @@ class Denial:
     close: bool = False
     challenge: bytes | None = None
     reason: str = ""
+
+    @property
+    def refusesCredentials(self) -> bool:
+        """Whether this is the answer to a guess: the credentials, or what they are used for, were looked at."""
+        return self.trouble in (Trouble.DENIED, Trouble.UNAUTHORIZED)
 
 
 @frozen

@@ -54,6 +54,11 @@ NGINX_DEFAULTS = (
         "nginx lets clients in when the service's answer has no Auth-Status. With refuse nobody gets in by mistake.",
     ),
     Default(
+        "sasl_authzid",
+        "ignore",
+        "nginx opens a user's own mailbox where another one's was asked for. With refuse such a login is refused.",
+    ),
+    Default(
         "unlisted_auth",
         "on",
         "nginx takes PLAIN and LOGIN even where …_auth does not list them. With off it is as it is announced.",

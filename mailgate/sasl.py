@@ -59,7 +59,7 @@ class Mechanism(Protocol):
 
 
 class Plain:
-    """RFC 4616: C{authzid NUL authcid NUL password}; the authorization identity is not looked at, as in nginx."""
+    """RFC 4616: C{authzid NUL authcid NUL password}."""
 
     def start(self, initial: bytes | None) -> bytes | Credentials:
         return b"" if initial is None else self.respond(initial)
@@ -68,7 +68,8 @@ class Plain:
         parts = response.split(b"\0", 2)
         if len(parts) < 3:
             raise InvalidResponse("invalid login or password")
-        return Credentials(Method.PLAIN, parts[1], parts[2])
+        authzid, user, password = parts
+        return Credentials(Method.PLAIN, user, password, authzid=b"" if authzid == user else authzid)
 
 
 class Login:

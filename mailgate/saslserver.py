@@ -9,12 +9,14 @@ from __future__ import annotations
 import base64
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from attrs import evolve
+
 from mailgate.dialogue import DialogueSettings
 from mailgate.framing import CommandReader
 from mailgate.journal import Journal
 from mailgate.login import Credentials, Denial, Method
 from mailgate.sasl import MECHANISMS, UNLISTED, InvalidResponse, Mechanism, RefusedOAuth, decodeBase64
-from mailgate.session import Outcome, Phase, Session
+from mailgate.session import Phase, Session
 
 if TYPE_CHECKING:
     from mailgate.listener import ProxyServerFactory
@@ -54,8 +56,8 @@ class SASLServer(CommandReader):
         """Tell the client of C{denial}, and end the connection or go on."""
         raise NotImplementedError
 
-    def end(self, outcome: Outcome, goodbye: bytes = b"") -> None:
-        """Say C{goodbye} and close."""
+    def endAfter(self, denial: Denial) -> None:
+        """End the connection, if C{denial}, which the client has been told, is the last of it."""
         raise NotImplementedError
 
     @property
@@ -121,6 +123,8 @@ class SASLServer(CommandReader):
             return
         self._mechanism = None
         if isinstance(step, Credentials):
+            if step.authzid and self.dialogue.authzid == "ignore":
+                step = evolve(step, authzid=b"")
             self.login(step)
         else:
             self.deny(step)
@@ -135,5 +139,6 @@ class SASLServer(CommandReader):
         )
         self.session.enter(Phase.COMMAND)
         self.invalid()
-        if isinstance(spoilt, RefusedOAuth) and spoilt.denial.close:
-            self.end(Outcome.DENIED)
+        if isinstance(spoilt, RefusedOAuth):
+            # A wrong answer must not buy another attempt.
+            self.endAfter(spoilt.denial)

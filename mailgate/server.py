@@ -22,7 +22,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from mailgate.client import ProxyClient
-from mailgate.dialogue import Command
+from mailgate.dialogue import BUDGET, Command
 from mailgate.journal import printable
 from mailgate.login import (
     Client,
@@ -44,7 +44,7 @@ from mailgate.tls import describeTLS
 if TYPE_CHECKING:
     from mailgate.listener import ProxyServerFactory
 
-__all__ = ["BUDGET", "ProxyServer", "hostAndPort"]
+__all__ = ["ProxyServer", "hostAndPort"]
 
 _INET = (IPv4Address, IPv6Address)
 # Not a union: making one takes longer than all else that is found out of a connection.
@@ -53,10 +53,6 @@ _INET = (IPv4Address, IPv6Address)
 def hostAndPort(address: Any) -> tuple[str, int]:
     """C{address} in the forms of L{Client}."""
     return (address.host, address.port) if isinstance(address, _INET) else ("unix:", 0)
-
-
-BUDGET = 10
-"""How many times C{timeout} all that comes before the login may take together."""
 
 
 @implementer(IHandshakeListener)
@@ -74,6 +70,7 @@ class ProxyServer(SASLServer):
     """The protocol's own."""
     tag: bytes = b""
 
+    _failures = 0
     _host = ""
     _deadline: IDelayedCall
     _budgetEnd: float
@@ -112,6 +109,10 @@ class ProxyServer(SASLServer):
     def goodbye(self, trouble: Trouble) -> bytes:
         """The line for a trouble that ends the connection."""
         return self.wording[trouble] + b"\r\n"
+
+    def farewell(self, trouble: Trouble) -> bytes:
+        """The line that ends the connection behind a reply; empty in a protocol that has none."""
+        return self.goodbye(trouble)
 
     def refuse(self, denial: Denial) -> None:
         """Tell the client that its login failed."""
@@ -282,7 +283,9 @@ class ProxyServer(SASLServer):
         self._extend()
 
     def resume(self) -> None:
-        """Take the next command."""
+        """Take the next command, unless this is the end."""
+        if self.session.phase is Phase.END:
+            return
         self.session.enter(Phase.COMMAND)
         self._extend()
         self.advance()
@@ -327,11 +330,12 @@ class ProxyServer(SASLServer):
         session.attempts += 1
         session.user = credentials.user
         session.enter(Phase.AUTH)
-        self._deadline.reset(max(0.0, self._budgetEnd - self.clock.seconds()))
+        now = self.clock.seconds()
+        self._deadline.reset(max(0.0, self._budgetEnd - now))
         request = LoginRequest(
             session.protocol, credentials, self._client(), session.attempts, self.tag, self.envelope(credentials.method)
         )
-        pending = Deferred.fromCoroutine(self._login(request))
+        pending = Deferred.fromCoroutine(self._login(request, now))
         if not pending.called:
             self._pending = pending
         pending.addErrback(self._loginFailed)
@@ -365,14 +369,16 @@ class ProxyServer(SASLServer):
         """What has been heard so far that matters to a login by C{method}."""
         return Envelope()
 
-    async def _login(self, request: LoginRequest) -> None:
+    async def _login(self, request: LoginRequest, began: float) -> None:
         answer: Route | ProxyClient | Refusal | Denial = await self._judge(request)
         if isinstance(answer, Route):
             self.session.user = answer.user
             answer = await self.factory.connector.connect(answer, request, self.session)
-        if isinstance(answer, Denial) and answer.wait:
-            self.session.enter(Phase.AUTH)
-            await deferLater(self.clock, answer.wait)
+        if isinstance(answer, Denial):
+            wait = self._wait(answer, request, began)
+            if wait > 0:
+                self.session.enter(Phase.AUTH)
+                await deferLater(self.clock, wait)
         self._pending = None
         if isinstance(answer, ProxyClient):
             self._handOver(answer)
@@ -381,9 +387,26 @@ class ProxyServer(SASLServer):
         else:
             self._loginDenied(request, answer)
 
+    def _wait(self, denial: Denial, request: LoginRequest, began: float) -> float:
+        """
+        The seconds until the client may hear C{denial} of the login that C{began}: of the service's wait and ours the
+        longer. A refused recipient is no guess, and a passing failure none either.
+        """
+        delay = self.dialogue.authDelay
+        if not delay or not denial.refusesCredentials or request.credentials.method is Method.NONE:
+            return denial.wait
+        rest: float = began + delay - self.clock.seconds()
+        return max(denial.wait, rest)
+
     async def _judge(self, request: LoginRequest) -> Route | Denial:
+        authzid = request.credentials.authzid
+        if authzid and self.dialogue.authzid == "refuse":
+            return Denial(Trouble.UNAUTHORIZED, reason="another authorization identity")
         try:
-            return await self.factory.authenticator.authenticate(request)
+            answer = await self.factory.authenticator.authenticate(request)
+            if authzid and isinstance(answer, Route) and answer.authzid is None:
+                return Denial(Trouble.UNAUTHORIZED, reason="the authorization identity was not answered for")
+            return answer
         except Exception:
             if self.session.phase is Phase.END:
                 # The client has left, and we have cancelled it.
@@ -416,6 +439,8 @@ class ProxyServer(SASLServer):
                 user=printable(self.session.user),
                 text=f', text "{printable(denial.text)}"' if denial.text else "",
             )
+        if denial.refusesCredentials and request.credentials.method is not Method.NONE:
+            self._failures += 1
         if self.explain(request.credentials.method, denial):
             self._extend()
             self.advance()
@@ -425,10 +450,14 @@ class ProxyServer(SASLServer):
     def deny(self, denial: Denial) -> None:
         self.session.enter(Phase.COMMAND)
         self.refuse(denial)
+        self.endAfter(denial)
+        self.resume()
+
+    def endAfter(self, denial: Denial) -> None:
         if denial.close:
             self.end(Outcome.DENIED)
-        else:
-            self.resume()
+        elif 0 < (self.dialogue.maxAuthFailures or 0) <= self._failures:
+            self.end(Outcome.FAILURES, self.farewell(Trouble.FAILURES))
 
     def _handOver(self, client: ProxyClient) -> None:
         self._deadline.cancel()

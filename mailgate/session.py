@@ -53,6 +53,7 @@ class Outcome(Enum):
     TOO_LONG = "too long command"
     EARLY = "client spoke before the greeting"
     DENIED = "login refused"
+    FAILURES = "too many failed logins"
     BACKEND_REFUSED = "backend refused the login"
     TLS_FAILED = "TLS handshake failed"
     BAD_HEADER = "bad PROXY header"

@@ -35,7 +35,7 @@ from mailgate.authsettings import HTTPSettings, ServiceURL
 from mailgate.directives import ServerSettings
 from mailgate.httpagent import ExchangeCancelled, ExchangeFailed, KeepAliveAgent
 from mailgate.httpheaders import PreparedHeaders
-from mailgate.interfaces import AuthenticatorKind, IAuthenticator
+from mailgate.interfaces import AuthenticatorKind, IAuthenticator, Refusals
 from mailgate.journal import Journal, printable
 from mailgate.login import Backend, Denial, Fact, LoginRequest, Method, Route, Trouble
 from mailgate.names import endpointFor
@@ -273,6 +273,12 @@ def _facts(server: ServerSettings) -> Set[Fact]:
     return server[HTTPSettings].dialect(server).facts
 
 
+def _refusals(server: ServerSettings) -> Refusals:
+    # A service that judges says how long a client waits (Auth-Wait), and ends its connection by leaving that out.
+    judges = server[HTTPSettings].dialect(server).showsPassword
+    return Refusals(0.0, 0) if judges else Refusals()
+
+
 KIND = AuthenticatorKind(
     name="http",
     directive="auth_http",
@@ -280,5 +286,6 @@ KIND = AuthenticatorKind(
     methods=frozenset(Method),
     build=_build,
     facts=_facts,
+    refusals=_refusals,
 )
 """What C{auth_http} chooses."""

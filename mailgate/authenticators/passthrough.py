@@ -30,7 +30,9 @@ class PassThroughAuthenticator:
         credentials = request.credentials
         if credentials.method not in KIND.methods:
             return succeed(Denial(Trouble.DENIED))
-        return succeed(Route((self._backend,), credentials.user, credentials.secret, judged=False))
+        authzid = credentials.authzid or None
+        route = Route((self._backend,), credentials.user, credentials.secret, judged=False, authzid=authzid)
+        return succeed(route)
 
     def close(self) -> None:
         """Nothing is kept open."""

@@ -11,34 +11,26 @@ from collections.abc import Iterator
 
 from attrs import frozen
 
-from mailgate.client import BackendError, LoginRefused, ProxyClient, ProxySettings, replyCode
+from mailgate.client import BackendError, LoginRefused, ProxyClient, Unauthorizing, replyCode
 from mailgate.dialogue import Command, MailProtocol, acceptableText, tokenWarnings
 from mailgate.directives import Problem, ServerSettings, bufferSize, capabilities, directive, words
-from mailgate.identity import Atom, fieldsOf, idCommand
+from mailgate.identity import fieldsOf, idCommand
+from mailgate.imapcommand import CommandParser, IMAP4SyntaxError, Literal, tagOf
 from mailgate.journal import printable
 from mailgate.login import Credentials, Denial, Envelope, Method, Trouble
+from mailgate.proxysettings import ProxySettings
 from mailgate.sasl import loginMethods, mechanismNames
 from mailgate.server import ProxyServer
 from mailgate.session import Outcome, Phase
 
 __all__ = ["IMAP4", "CommandParser", "IMAP4Client", "IMAP4Server", "IMAP4Settings", "IMAP4SyntaxError", "Literal"]
 
-_TAG = re.compile(rb"[!#$&',\-./0-9:;<=>?@A-Z\[\]^_`a-z|}~]{1,64}")
-"""RFC 3501's C{tag}: ASTRING-CHARs without C{+}. nginx takes letters, digits and C{-._} alone."""
-_WORD = re.compile(rb" +([A-Za-z]+)(?= |$)")
-_ATOM = re.compile(rb"[^ ]+")
-_QUOTED = re.compile(rb'"((?:[^"\\]|\\.)*)"')
 _QUOTABLE = re.compile(rb"[ -~]{0,256}")
 _SPECIAL = re.compile(rb'["\\]')
-_LITERAL = re.compile(rb"\{(\d{0,10})(\+?)\}$")
 _LITERAL_AT_END = re.compile(rb"\{(\d{1,10})\}\r?\n\Z")
 _AUTH_WORDS = ("plain", "login", "cram-md5", "external", "xoauth2", "oauthbearer")
-_MOST_ARGUMENTS = 3
-_MOST_ID_ARGUMENTS = 64
-"""RFC 2971 allows 30 pairs of field and value."""
 _OFFERS_ID = re.compile(rb"\* OK \[CAPABILITY (?:[^]]* )?ID(?: [^]]*)?\]", re.IGNORECASE)
 """A greeting whose response code, not its text, lists ID among the capabilities."""
-_ID_TAG = b"mailgate"
 
 
 @frozen
@@ -64,115 +56,14 @@ class IMAP4Settings:
         return tokenWarnings(server, self.methods, self.clientBuffer)
 
 
-class IMAP4SyntaxError(Exception):
-    """What came is no command."""
-
-
-@frozen
-class Literal:
-    """C{{octets}}, or C{{octets+}} which is not waited for."""
-
-    octets: int
-    synchronizing: bool
-
-
-class CommandParser:
-    """
-    Takes one command apart, C{tag SP word *(SP argument)}, where an argument may be an atom, a quoted string or a
-    literal. C{tag} and C{word} (in capitals) are empty until known.
-
-    ID's argument is a list. Its parentheses are L{Atom}s among the C{arguments}, wherever they stand, and so is what
-    is no string between them.
-    """
-
-    _parentheses = 0
-
-    def __init__(self) -> None:
-        self.tag = b""
-        self.word = b""
-        self.arguments: list[bytes] = []
-
-    def feed(self, line: bytes) -> Literal | None:
-        """
-        Take a line, or what follows a literal. Gives the literal that it ends in, to be fed to L{feedLiteral}, or
-        L{None} at the end of the command.
-
-        @raise IMAP4SyntaxError: this is no command.
-        """
-        if not self.word:
-            return self._arguments(line, self._begin(line))
-        if line and line[:1] not in self._blanks:
-            raise IMAP4SyntaxError
-        return self._arguments(line, 0)
-
-    @property
-    def _blanks(self) -> bytes:
-        # Whether ID's parentheses make a list is found out where that matters.
-        return b" ()" if self.word == b"ID" else b" "
-
-    def feedLiteral(self, octets: bytes) -> None:
-        """Take the literal that L{feed} told of."""
-        self.arguments.append(octets)
-
-    def _begin(self, line: bytes) -> int:
-        tag = _TAG.match(line)
-        if tag is None:
-            raise IMAP4SyntaxError
-        word = _WORD.match(line, tag.end())
-        if line[tag.end() : tag.end() + 1] == b" ":
-            self.tag = tag[0]
-        if word is None:
-            raise IMAP4SyntaxError
-        self.word = word[1].upper()
-        return word.end()
-
-    def _arguments(self, line: bytes, position: int) -> Literal | None:
-        isID, blanks = self.word == b"ID", self._blanks
-        most = _MOST_ID_ARGUMENTS if isID else _MOST_ARGUMENTS
-        while True:
-            while position < len(line) and line[position] in blanks:
-                self._parenthesis(line[position : position + 1])
-                position += 1
-            if position == len(line):
-                return None
-            if len(self.arguments) - self._parentheses == most:
-                raise IMAP4SyntaxError
-            start = line[position : position + 1]
-            if start == b"{":
-                literal = _LITERAL.match(line, position)
-                if literal is None:
-                    raise IMAP4SyntaxError
-                return Literal(int(literal[1] or 0), not literal[2])
-            match = (_QUOTED if start == b'"' else _ATOM).match(line, position)
-            if match is None:
-                raise IMAP4SyntaxError
-            if start == b'"':
-                self.arguments.append(re.sub(rb"\\(.)", rb"\1", match[1]))
-            elif isID:
-                self._atom(match[0])
-            else:
-                self.arguments.append(match[0])
-            position = match.end()
-
-    def _atom(self, atom: bytes) -> None:
-        """Take an argument of ID that is no string, and the parentheses that close behind it."""
-        text = atom.rstrip(b")")
-        self.arguments.append(Atom(text))
-        for _ in range(len(atom) - len(text)):
-            self._parenthesis(b")")
-
-    def _parenthesis(self, blank: bytes) -> None:
-        if blank != b" ":
-            self.arguments.append(Atom(blank))
-            self._parentheses += 1
-
-
 class IMAP4Server(ProxyServer):
     """The server's side, before login."""
 
     settings: IMAP4Settings
     wording = {
         Trouble.DENIED: b"NO [AUTHENTICATIONFAILED] Authentication failed",
+        Trouble.UNAUTHORIZED: b"NO [AUTHORIZATIONFAILED] Not authorized to log in as another user",
+        Trouble.FAILURES: b"* BYE Too many failed logins, closing connection",
         Trouble.TEMPORARY: b"NO [UNAVAILABLE] Temporary authentication failure, try again later",
         Trouble.INTERNAL: b"* BAD internal server error",
         Trouble.TIMEOUT: b"* BYE Timeout, closing connection",
@@ -225,8 +116,7 @@ class IMAP4Server(ProxyServer):
 
     def _salvageTag(self, line: bytes) -> None:
         """The client waits for an answer with the tag of C{line}, whatever else is wrong with that."""
-        tag = re.match(_TAG.pattern + b"(?= )", line)
-        self.tag = tag[0] if tag else b""
+        self.tag = tagOf(line)
 
     def commandReceived(self, line: bytes) -> None:
         parser = self._parser or CommandParser()
@@ -366,8 +256,7 @@ class IMAP4Client(ProxyClient):
     _passing = (b"[UNAVAILABLE]", b"[INUSE]", b"[LIMIT]", b"[SERVERBUG]", b"[CONTACTADMIN]", b"[PRIVACYREQUIRED]")
     """Response codes (RFC 5530) that say nothing of the password."""
 
-    _takesID = False
-    _idTag = _ID_TAG
+    _idTag = b"mailgate"
 
     def answersEarly(self, ahead: bytearray) -> bool:
         # Untagged responses may come at any time.
@@ -377,7 +266,11 @@ class IMAP4Client(ProxyClient):
         greeting = await self.line()
         if not greeting.upper().startswith(b"* OK"):
             raise BackendError(f'greets with "{printable(greeting.strip())}"', greeting)
-        self._takesID = self._tellsByCommand and _OFFERS_ID.match(greeting) is not None
+        if self.tellsByCommand and _OFFERS_ID.match(greeting):
+            request = self.request
+            if request.tag == self._idTag:
+                self._idTag += b"2"
+            self.introduction = idCommand(self._idTag, request.client, request.envelope.fields)
 
     async def requestTLS(self) -> None:
         self.send(b"mailgate STARTTLS")
@@ -387,24 +280,32 @@ class IMAP4Client(ProxyClient):
         self.reply = b""
 
     async def authenticate(self) -> None:
+        if self.route.authzid:
+            await self._authorize()
+            return
         tag = self.request.tag
-        # In one segment with the login, whose answer so is not waited for any longer.
-        introduction = self._introduction() if self._takesID else b""
-        command = introduction + tag + b" LOGIN"
+        command = tag + b" LOGIN"
         for argument in (self.route.user, self.password):
             # A quoted string saves a round trip, but holds printable ASCII alone for certain.
             if _QUOTABLE.fullmatch(argument):
                 command += b' "' + _SPECIAL.sub(rb"\\\g<0>", argument) + b'"'
                 continue
-            self.send(command + b" {%d}" % len(argument))
-            if introduction:
-                await self._introduced()
-                introduction = b""
+            await self.sendLogin(command + b" {%d}" % len(argument))
             self._expect(b"+", tag, await self._response(tag))
             command = argument
-        self.send(command)
-        if introduction:
-            await self._introduced()
+        await self.sendLogin(command)
+        completion = await self._response(tag)
+        self._expect(tag + b" OK", tag, completion)
+        self.reply += completion
+
+    async def _authorize(self) -> None:
+        """AUTHENTICATE PLAIN: LOGIN has no place for an authorization identity."""
+        tag, message = self.request.tag, self.plainMessage
+        await self.sendLogin(tag + b" AUTHENTICATE PLAIN")
+        response = await self._response(tag)
+        if not response.startswith(b"+"):
+            raise Unauthorizing(f"answers AUTHENTICATE PLAIN with {replyCode(response)}", self.reply + response)
+        self.send(message)
         completion = await self._response(tag)
         self._expect(tag + b" OK", tag, completion)
         self.reply += completion
@@ -418,18 +319,7 @@ class IMAP4Client(ProxyClient):
             raise LoginRefused(self.reply + response, status == b"BAD" or text.startswith(self._passing))
         raise BackendError(f"answers the login with {replyCode(response)}", self.reply + response)
 
-    def _introduction(self) -> bytes:
-        """ID, its line end included, with a tag that is not the login's; empty where there is nothing to tell."""
-        request = self.request
-        self._idTag = _ID_TAG if request.tag != _ID_TAG else _ID_TAG + b"2"
-        command = idCommand(self._idTag, request.client, request.envelope.fields)
-        return command + b"\r\n" if command else b""
-
-    async def _introduced(self) -> None:
-        """
-        Read the reply to our ID, which is none of the client's: it has had one from us. A refusal is no reason not to
-        log in.
-        """
+    async def introduced(self) -> None:
         tag, heard = self._idTag + b" ", 0
         octets: int | None = None
         while True:
@@ -446,7 +336,7 @@ class IMAP4Client(ProxyClient):
             else:
                 raise BackendError(f"answers ID with {replyCode(line)}", self.reply + line)
         if not line[len(tag) :].upper().startswith(b"OK"):
-            self.complaint = f'refuses ID, so that it knows nothing of clients: "{printable(line.strip())}"'
+            self.concerns = (f"answers ID with {replyCode(line)}: it does not know who its clients are",)
 
     async def _response(self, tag: bytes) -> bytes:
         """The next tagged response or continuation request; untagged responses before it go to C{reply}."""

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 from attrs import frozen
 
-from mailgate.client import BackendError, LoginRefused, ProxyClient, replyCode
+from mailgate.client import BackendError, LoginRefused, ProxyClient, Unauthorizing, replyCode
 from mailgate.dialogue import Command, MailProtocol, acceptableText, splitArguments, tokenWarnings
 from mailgate.directives import Problem, ServerSettings, bufferSize, capabilities, directive, words
 from mailgate.identity import xclientCommand
@@ -61,6 +61,8 @@ class POP3Server(ProxyServer):
     settings: POP3Settings
     wording = {
         Trouble.DENIED: b"-ERR [AUTH] Authentication failed",
+        Trouble.UNAUTHORIZED: b"-ERR [AUTH] Not authorized to log in as another user",
+        Trouble.FAILURES: b"-ERR [AUTH] Too many failed logins, closing connection",
         Trouble.TEMPORARY: b"-ERR [SYS/TEMP] Temporary authentication failure, try again later",
         Trouble.INTERNAL: b"-ERR internal server error",
         Trouble.TIMEOUT: b"-ERR Timeout, closing connection",
@@ -84,6 +86,10 @@ class POP3Server(ProxyServer):
         # Whatever is refused after USER leads back to the beginning.
         self._user = None
         self.transport.write(b"-ERR invalid command\r\n")
+
+    def farewell(self, trouble: Trouble) -> bytes:
+        # Every line of a POP3 server answers a command, and this one has been answered.
+        return b""
 
     def refuse(self, denial: Denial) -> None:
         text = acceptableText(denial)
@@ -197,8 +203,6 @@ class POP3Client(ProxyClient):
     Dovecot's does, XCLIENT. With STLS that greeting came in the clear, but XCLIENT is sent over TLS alone.
     """
 
-    _takesXCLIENT = False
-
     _passing = (b"[SYS/", b"[IN-USE]", b"[LOGIN-DELAY]")
     """Response codes (RFC 2449, 3206) that say nothing of the password."""
 
@@ -206,7 +210,8 @@ class POP3Client(ProxyClient):
         greeting = await self.line()
         if not greeting.startswith(b"+OK"):
             raise BackendError(f'greets with "{printable(greeting.strip())}"', greeting)
-        self._takesXCLIENT = self._tellsByCommand and greeting[:13].upper() == b"+OK [XCLIENT]"
+        if self.tellsByCommand and greeting[:13].upper() == b"+OK [XCLIENT]":
+            self.introduction = xclientCommand(self.request.client)
 
     async def requestTLS(self) -> None:
         self.send(b"STLS")
@@ -215,31 +220,35 @@ class POP3Client(ProxyClient):
             raise BackendError(f'refuses STLS: "{printable(reply.strip())}"', reply)
 
     async def authenticate(self) -> None:
+        if self.route.authzid:
+            await self._authorize()
+            return
         password = self.password
-        # In one segment with the login, whose answer so is not waited for any longer.
-        introduction = self._introduction() if self._takesXCLIENT else b""
-        for command in (introduction + b"USER " + self.route.user, b"PASS " + password):
-            self.send(command)
-            if introduction:
-                await self._introduced()
-                introduction = b""
-            reply = await self.line()
-            if reply.startswith(b"-ERR"):
-                raise LoginRefused(reply, reply[5:].upper().startswith(self._passing))
-            if not reply.startswith(b"+OK"):
-                raise BackendError(f"answers the login with {replyCode(reply)}", reply)
+        for command in (b"USER " + self.route.user, b"PASS " + password):
+            await self.sendLogin(command)
+            self._accepted(await self.line())
+
+    async def _authorize(self) -> None:
+        """AUTH PLAIN (RFC 5034): USER and PASS have no place for an authorization identity."""
+        message = self.plainMessage
+        await self.sendLogin(b"AUTH PLAIN")
+        reply = await self.line()
+        if not reply.startswith(b"+") or reply.startswith(b"+OK"):
+            raise Unauthorizing(f"answers AUTH PLAIN with {replyCode(reply)}", reply)
+        self.send(message)
+        self._accepted(await self.line())
+
+    def _accepted(self, reply: bytes) -> None:
+        if reply.startswith(b"-ERR"):
+            raise LoginRefused(reply, reply[5:].upper().startswith(self._passing))
+        if not reply.startswith(b"+OK"):
+            raise BackendError(f"answers the login with {replyCode(reply)}", reply)
         self.reply = reply
 
-    def _introduction(self) -> bytes:
-        """XCLIENT, its line end included; empty where there is nothing to tell."""
-        command = xclientCommand(self.request.client)
-        return command + b"\r\n" if command else b""
-
-    async def _introduced(self) -> None:
-        """Read the reply to XCLIENT. A refusal is no reason not to log in."""
+    async def introduced(self) -> None:
         reply = await self.line()
         if reply.startswith(b"-ERR"):
-            self.complaint = f'refuses XCLIENT, so that it knows nothing of clients: "{printable(reply.strip())}"'
+            self.concerns = (f"answers XCLIENT with {replyCode(reply)}: it does not know who its clients are",)
         elif not reply.startswith(b"+OK"):
             raise BackendError(f"answers XCLIENT with {replyCode(reply)}", reply)
 

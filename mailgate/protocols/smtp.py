@@ -15,7 +15,7 @@ from attrs import frozen
 from twisted.internet.defer import CancelledError
 from twisted.internet.task import deferLater
 
-from mailgate.client import BackendError, LoginRefused, ProxyClient, replyCode
+from mailgate.client import BackendError, LoginRefused, ProxyClient, Unauthorizing, replyCode
 from mailgate.dialogue import Command, MailProtocol, acceptableText, splitArguments, tokenWarnings
 from mailgate.directives import (
     Problem,
@@ -86,6 +86,8 @@ class SMTPServer(ProxyServer):
     settings: SMTPSettings
     wording = {
         Trouble.DENIED: b"535 5.7.8 Authentication failed",
+        Trouble.UNAUTHORIZED: b"535 5.7.8 Not authorized to log in as another user",
+        Trouble.FAILURES: b"421 4.7.0 Too many failed logins, closing connection",
         Trouble.TEMPORARY: b"454 4.7.0 Temporary authentication failure",
         Trouble.INTERNAL: b"451 4.3.2 Internal server error",
         Trouble.TIMEOUT: b"421 4.4.2 Timeout, closing connection",
@@ -403,20 +405,23 @@ class SMTPClient(ProxyClient):
         address = "[UNAVAILABLE]" if client.host == "unix:" else client.host
         command = b"XCLIENT ADDR=" + ("IPV6:" if ":" in address else "").encode() + address.encode()
         takes = known.split()
-        if withLogin and self.route.user and (not takes or b"LOGIN" in takes):
-            command += b" LOGIN=" + xtext(self.route.user)
+        login = self.route.authzid or self.route.user
+        if withLogin and login and (not takes or b"LOGIN" in takes):
+            command += b" LOGIN=" + xtext(login)
         return command + b" NAME=" + client.name.encode()
 
     async def _authenticate(self, offers: Mapping[bytes, bytes]) -> None:
-        user, password = self.route.user, self.password
+        message = self.plainMessage
         mechanisms = offers.get(b"AUTH", b"").split()
         try:
             if b"LOGIN" in mechanisms and b"PLAIN" not in mechanisms:
+                if self.route.authzid:
+                    raise Unauthorizing("offers AUTH LOGIN, which has no place for an authorization identity")
                 await self.command(b"AUTH LOGIN", 334)
-                await self.command(base64.b64encode(user), 334)
-                await self.command(base64.b64encode(password), 235)
+                await self.command(base64.b64encode(self.route.user), 334)
+                await self.command(base64.b64encode(self.password), 235)
             else:
-                await self.command(b"AUTH PLAIN " + base64.b64encode(b"\0" + user + b"\0" + password), 235)
+                await self.command(b"AUTH PLAIN " + message, 235)
         except LoginRefused as refused:
             # 5yz but for those that speak of our command, or of the connection (RFC 4954).
             passing = (b"4", b"50", b"530", b"538")

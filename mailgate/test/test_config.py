@@ -62,7 +62,7 @@ class SectionTests(ConfigCase):
         """A server needs an address and somebody who judges; everything else has a default."""
         server = self.server(MAIL + IMAP)
         self.assertEqual((server.name, server.protocol, str(server.listen[0])), ("imap", "imap", "127.0.0.1:143"))
-        self.assertEqual(server[DialogueSettings], DialogueSettings())
+        self.assertEqual(server[DialogueSettings], DialogueSettings(authDelay=0.0, maxAuthFailures=0))
         self.assertEqual(server[TLSSettings], TLSSettings())
 
     def test_process(self):

@@ -32,8 +32,8 @@ MISSING = None if os.path.exists(os.path.join(ROOT, "README.rst")) else "documen
 KNOWN = {(level, name): known for level in Level for name, known in knownDirectives(level).items()}
 """Every directive, by the kind of section and its name."""
 
-WITHOUT_FIXED_DEFAULT = {"server_name"}
-"""Directives whose default is not the same on every host."""
+WITHOUT_FIXED_DEFAULT = {"server_name", "auth_delay", "max_auth_failures"}
+"""Directives whose default is not the same on every host, or for every server."""
 
 
 def document(*names: str) -> str:

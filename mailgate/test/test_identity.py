@@ -9,7 +9,8 @@ from typing import Any
 from twisted.trial.unittest import SynchronousTestCase
 
 from mailgate.client import ProxySettings
-from mailgate.identity import Atom, fieldsOf, idCommand, xclientCommand
+from mailgate.identity import fieldsOf, idCommand, xclientCommand
+from mailgate.imapcommand import Atom
 from mailgate.login import Client, Denial, Trouble
 from mailgate.protocols.imap4 import IMAP4, CommandParser
 from mailgate.test.fakes import Conversation, FakeAuthenticator
@@ -122,7 +123,9 @@ class IDCommandTests(SynchronousTestCase):
     """L{idCommand}."""
 
     def command(self, *fields: bytes, **changes: Any) -> bytes:
-        return idCommand(b"t", Client(**{"host": "192.0.2.7", "port": 40123, **changes}), fields)
+        command = idCommand(b"t", Client(**{"host": "192.0.2.7", "port": 40123, **changes}), fields)
+        self.assertIn(command[-2:], (b"\r\n", b""))
+        return command[:-2]
 
     def test_addresses(self) -> None:
         """The client's address and port come first."""
@@ -187,7 +190,9 @@ class XCLIENTCommandTests(SynchronousTestCase):
     """L{xclientCommand}."""
 
     def command(self, **changes: Any) -> bytes:
-        return xclientCommand(Client(**{"host": "192.0.2.7", "port": 40123, **changes}))
+        command = xclientCommand(Client(**{"host": "192.0.2.7", "port": 40123, **changes}))
+        self.assertIn(command[-2:], (b"\r\n", b""))
+        return command[:-2]
 
     def test_addresses(self) -> None:
         """Address and port of the client; IPv6 addresses have no prefix, other than in SMTP."""

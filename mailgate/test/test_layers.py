@@ -18,12 +18,13 @@ import mailgate
 LAYERS = (
     # what imports nothing: the release, the words of a login, the grammar of values, of HTTP and of mail
     "_version clienthello descriptors directives networks fairqueue login httpresponse httpheaders openssl poller"
-    " timers pipes shares distinguishedname verifyerrors reparenting sandbox.message sandbox.certificate",
+    " timers imapcommand pipes shares distinguishedname verifyerrors reparenting sandbox.message sandbox.certificate",
     # where events may go
     "syslog notify activation",
     # the package itself, and what only needs one of those
     "mailgate names listen journal privileges pidfile dialogue sasl authdialect passwords httpagent proxyprotocol"
-    " tlsfiles clientcertificate ticketring resolver limits identity sandbox.settings sandbox.search sandbox.structure",
+    " tlsfiles clientcertificate ticketring resolver limits sandbox.settings sandbox.search sandbox.structure"
+    " identity proxysettings",
     # TLS: a command at a time, a server's context, all that can be said of it; its engine
     "sslconf ticketkeys tlsengine",
     "servertls",

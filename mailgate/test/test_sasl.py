@@ -31,9 +31,11 @@ class MechanismTests(SynchronousTestCase):
     """Challenges and credentials."""
 
     def test_plain(self) -> None:
-        """PLAIN ignores the authorization identity; the password may hold NUL."""
+        """PLAIN gives the authorization identity where it is another than the user; the password may hold NUL."""
         wanted = Credentials(Method.PLAIN, b"joe", b"p\0q")
-        self.assertEqual(begin(b"PLAIN").start(b"admin\0joe\0p\0q"), wanted)
+        self.assertEqual(begin(b"PLAIN").start(b"joe\0joe\0p\0q"), wanted)
+        other = Credentials(Method.PLAIN, b"joe", b"p\0q", authzid=b"admin")
+        self.assertEqual(begin(b"PLAIN").start(b"admin\0joe\0p\0q"), other)
         exchange = begin(b"PLAIN")
         self.assertEqual(exchange.start(None), b"")
         self.assertEqual(exchange.respond(b"\0joe\0p\0q"), wanted)

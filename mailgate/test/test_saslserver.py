@@ -62,7 +62,8 @@ class Wording:
     def converse(self, *auth: str, **settings: Any) -> Conversation:
         """A conversation past its greeting, with the methods C{auth} or passwords and tokens."""
         groups = settings.pop("groups", ())
-        methods = auth or ("plain", "xoauth2", "oauthbearer")
+        passwords = ("plain", "login") if self.record is not POP3 else ("plain",)
+        methods = auth or (*passwords, "xoauth2", "oauthbearer")
         conversation = Conversation(self.record, self.settings(auth=methods), *groups, **settings)
         conversation.hear()
         return conversation

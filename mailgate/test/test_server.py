@@ -9,13 +9,12 @@ from twisted.internet.defer import CancelledError
 from twisted.logger import LogLevel
 from twisted.trial.unittest import SynchronousTestCase
 
-from mailgate.dialogue import DialogueSettings
+from mailgate.dialogue import BUDGET, DialogueSettings
 from mailgate.framing import READ_AHEAD
 from mailgate.login import Backend, Credentials, Denial, Method, Refusal, Route, TLSState, Trouble
 from mailgate.protocols.imap4 import IMAP4
 from mailgate.protocols.pop3 import POP3, POP3Settings
 from mailgate.protocols.smtp import SMTP
-from mailgate.server import BUDGET
 from mailgate.session import Outcome, Phase
 from mailgate.test.fakes import ROUTE, Conversation, FakeAuthenticator, FakeClient, FakeConnector
 from mailgate.tls import TLSSettings

@@ -1,7 +1,8 @@
 # -*- test-case-name: mailgate.test.integration -*-
 """
 A Dovecot of the tests' own, in a folder of its own: IMAP and POP3, plain with STARTTLS and with implicit TLS, and its
-SASL service for Postfix. Any user exists, with the password L{PASSWORD} and an empty mailbox.
+SASL service for Postfix. Any user exists, with the password L{PASSWORD} and an empty mailbox; L{MASTER} may open each
+of them, as the authorization identity of SASL.
 
 Written for Dovecot 2.3, whose configuration 2.4 no longer reads.
 """
@@ -17,10 +18,13 @@ from mailgate.test.integration.certificates import Authority
 from mailgate.test.integration.daemon import Daemon, freePort, newFolder
 from mailgate.test.integration.programs import programPath
 
-__all__ = ["GUARDED", "PASSWORD", "USERS", "Dovecot", "mailOwner"]
+__all__ = ["GUARDED", "MASTER", "PASSWORD", "USERS", "Dovecot", "mailOwner"]
 
 PASSWORD = "wonderland"
 """Every user's password at the backends."""
+
+MASTER = "administrator"
+"""The user who may log in as any other, with a password of the same kind: C{MASTER} itself."""
 
 USERS = tuple(f"user{number}" for number in range(400))
 """Names of accounts, so many that each test takes one that no other has used."""
@@ -46,6 +50,11 @@ mail_location = maildir:~/Maildir
 haproxy_trusted_networks = 127.0.0.1
 first_valid_uid = 1
 first_valid_gid = 0
+passdb {{
+  driver = passwd-file
+  args = {folder}/masters
+  master = yes
+}}
 passdb {{
   driver = static
   args = password={password}
@@ -146,6 +155,8 @@ class Dovecot:
         configuration = os.path.join(self.folder, "dovecot.conf")
         with open(configuration, "w") as file:
             file.write(self._configuration(authority))
+        with open(os.path.join(self.folder, "masters"), "w") as file:
+            file.write(f"{MASTER}:{{PLAIN}}{MASTER}\n")
         program = programPath("dovecot")
         assert program is not None
         self._daemon = Daemon([program, "-F", "-c", configuration], os.path.join(self.folder, "output"))

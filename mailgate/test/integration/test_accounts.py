@@ -5,6 +5,7 @@ Accounts that live elsewhere than in an auth_http service: in a file, or at the 
 
 from __future__ import annotations
 
+import base64
 import os
 import subprocess
 from importlib.util import find_spec
@@ -13,7 +14,7 @@ from unittest import SkipTest
 from mailgate.test.integration.certificates import Authority
 from mailgate.test.integration.clients import arrived, curl, imap, mbsync, message, pop3, smtp
 from mailgate.test.integration.daemon import freePort, waitUntil
-from mailgate.test.integration.dovecot import PASSWORD, USERS
+from mailgate.test.integration.dovecot import MASTER, PASSWORD, USERS
 from mailgate.test.integration.programs import PATH
 from mailgate.test.integration.rawclient import RawClient
 from mailgate.test.integration.site import GatewayTestCase
@@ -213,6 +214,66 @@ class PassThroughTests(GatewayTestCase):
         self.assertEqual(ran.returncode, 0, ran.stdout)
         # The message has been read by POP3, and so is in the maildir's folder of old mail.
         self.assertEqual(len(os.listdir(os.path.join(folder, "INBOX", "cur"))), 1)
+
+
+class AuthorizationTests(GatewayTestCase):
+    """Logins that ask for another user's mailbox, which the backend has the last word on."""
+
+    needs = ("curl",)
+
+    def configuration(self, site):
+        """For each protocol a server that asks the backend, one that does what nginx does, and one that refuses."""
+        servers = ""
+        for protocol in self.backends.protocols:
+            host, port = self.backends.services["sasl" if protocol == "smtp" else protocol]
+            for word in ("pass", "ignore", "refuse"):
+                directives = f"proxy_pass = {host}:{port}\nsasl_authzid = {word}"
+                servers += site.server(protocol, directives, name=f"{protocol}-{word}")
+        return site.mail("auth_delay = 0") + servers
+
+    def login(self, name, user, password):
+        """The answer to a login of C{user} for the test's own mailbox."""
+        client = RawClient(self.at(name))
+        self.addCleanup(client.close)
+        word = {"imap": "L0 AUTHENTICATE PLAIN", "pop3": "AUTH PLAIN", "smtp": "AUTH PLAIN"}[client.address.protocol]
+        response = base64.b64encode(f"{self.user}\0{user}\0{password}".encode()).decode()
+        client.send(f"{word} {response}\r\n".encode())
+        return client.reply(b"L0 ")[3:] if client.address.protocol == "imap" else client.reply()
+
+    def test_master(self):
+        """Who may log in as another does, and no one else."""
+        accepted = {"imap": b"OK ", "pop3": b"+OK", "smtp": b"235"}
+        denied = {"imap": b"NO ", "pop3": b"-ERR", "smtp": b"535"}
+        for protocol in self.backends.protocols:
+            answer = self.login(f"{protocol}-pass", MASTER, MASTER)
+            self.assertTrue(answer.startswith(accepted[protocol]), answer)
+            for user, password in ((MASTER, PASSWORD), ("mallory", PASSWORD)):
+                answer = self.login(f"{protocol}-pass", user, password)
+                self.assertTrue(answer.startswith(denied[protocol]), (user, answer))
+
+    def test_whose(self):
+        """It is that other one's mailbox that opens, with curl too."""
+        self.deposit(message("theirs"))
+        for protocol, path in (("imap", "INBOX;MAILINDEX=1"), ("pop3", "1")):
+            options = ("--sasl-authzid", self.user, "--login-options", "AUTH=PLAIN")
+            ran = curl(self.at(f"{protocol}-pass"), path, *options, login=f"{MASTER}:{MASTER}")
+            self.assertEqual((ran.returncode, ran.stdout), (0, message("theirs")))
+
+    def test_refused(self):
+        """Unless it is wanted nobody is let in, and no mailbox is opened in the place of the other."""
+        refusals = {"imap": b"NO [AUTHORIZATIONFAILED]", "pop3": b"-ERR [AUTH]", "smtp": b"535 5.7.8"}
+        for protocol in self.backends.protocols:
+            for user, password in ((MASTER, MASTER), ("mallory", PASSWORD)):
+                answer = self.login(f"{protocol}-refuse", user, password)
+                self.assertTrue(answer.startswith(refusals[protocol]), answer)
+
+    def test_ignored(self):
+        """What nginx does: the own mailbox opens, here an empty one."""
+        self.deposit(message("theirs"))
+        at = self.at("imap-ignore")
+        ran = curl(at, "INBOX;MAILINDEX=1", "--sasl-authzid", self.user, login=f"mallory:{PASSWORD}")
+        self.assertNotEqual(ran.stdout, message("theirs"))
+        self.assertIn("user=<mallory>", self.backends.dovecot.log())
 
 
 class BackendTLSTests(GatewayTestCase):

@@ -1,0 +1,136 @@
+# -*- test-case-name: mailgate.test.test_imap4 -*-
+"""
+The grammar of IMAP's commands (RFC 3501, section 9), as far as nginx knows it.
+"""
+
+from __future__ import annotations
+
+import re
+
+from attrs import frozen
+
+__all__ = ["Atom", "CommandParser", "IMAP4SyntaxError", "Literal", "tagOf"]
+
+_TAG = re.compile(rb"[!#$&',\-./0-9:;<=>?@A-Z\[\]^_`a-z|}~]{1,64}")
+"""RFC 3501's C{tag}: ASTRING-CHARs without C{+}. nginx takes letters, digits and C{-._} alone."""
+_WORD = re.compile(rb" +([A-Za-z]+)(?= |$)")
+_ATOM = re.compile(rb"[^ ]+")
+_QUOTED = re.compile(rb'"((?:[^"\\]|\\.)*)"')
+_LITERAL = re.compile(rb"\{(\d{0,10})(\+?)\}$")
+_MOST_ARGUMENTS = 3
+_MOST_ID_ARGUMENTS = 64
+"""RFC 2971 allows 30 pairs of field and value."""
+
+
+class Atom(bytes):
+    """What stands in ID's argument without being a string: C{NIL}, a parenthesis, or what does not belong there."""
+
+
+def tagOf(line: bytes) -> bytes:
+    """The tag that C{line} begins with, whatever is wrong behind it; empty if it has none."""
+    tag = re.match(_TAG.pattern + b"(?= )", line)
+    return tag[0] if tag else b""
+
+
+class IMAP4SyntaxError(Exception):
+    """What came is no command."""
+
+
+@frozen
+class Literal:
+    """C{{octets}}, or C{{octets+}} which is not waited for."""
+
+    octets: int
+    synchronizing: bool
+
+
+class CommandParser:
+    """
+    Takes one command apart, C{tag SP word *(SP argument)}, where an argument may be an atom, a quoted string or a
+    literal. C{tag} and C{word} (in capitals) are empty until known.
+
+    ID's argument is a list. Its parentheses are L{Atom}s among the C{arguments}, wherever they stand, and so is what
+    is no string between them.
+    """
+
+    _parentheses = 0
+
+    def __init__(self) -> None:
+        self.tag = b""
+        self.word = b""
+        self.arguments: list[bytes] = []
+
+    def feed(self, line: bytes) -> Literal | None:
+        """
+        Take a line, or what follows a literal. Gives the literal that it ends in, to be fed to L{feedLiteral}, or
+        L{None} at the end of the command.
+
+        @raise IMAP4SyntaxError: this is no command.
+        """
+        if not self.word:
+            return self._arguments(line, self._begin(line))
+        if line and line[:1] not in self._blanks:
+            raise IMAP4SyntaxError
+        return self._arguments(line, 0)
+
+    @property
+    def _blanks(self) -> bytes:
+        # Whether ID's parentheses make a list is found out where that matters.
+        return b" ()" if self.word == b"ID" else b" "
+
+    def feedLiteral(self, octets: bytes) -> None:
+        """Take the literal that L{feed} told of."""
+        self.arguments.append(octets)
+
+    def _begin(self, line: bytes) -> int:
+        tag = _TAG.match(line)
+        if tag is None:
+            raise IMAP4SyntaxError
+        word = _WORD.match(line, tag.end())
+        if line[tag.end() : tag.end() + 1] == b" ":
+            self.tag = tag[0]
+        if word is None:
+            raise IMAP4SyntaxError
+        self.word = word[1].upper()
+        return word.end()
+
+    def _arguments(self, line: bytes, position: int) -> Literal | None:
+        isID, blanks = self.word == b"ID", self._blanks
+        most = _MOST_ID_ARGUMENTS if isID else _MOST_ARGUMENTS
+        while True:
+            while position < len(line) and line[position] in blanks:
+                if isID:
+                    self._parenthesis(line[position : position + 1])
+                position += 1
+            if position == len(line):
+                return None
+            if len(self.arguments) - self._parentheses == most:
+                raise IMAP4SyntaxError
+            start = line[position : position + 1]
+            if start == b"{":
+                literal = _LITERAL.match(line, position)
+                if literal is None:
+                    raise IMAP4SyntaxError
+                return Literal(int(literal[1] or 0), not literal[2])
+            match = (_QUOTED if start == b'"' else _ATOM).match(line, position)
+            if match is None:
+                raise IMAP4SyntaxError
+            if start == b'"':
+                self.arguments.append(re.sub(rb"\\(.)", rb"\1", match[1]))
+            elif isID:
+                self._atom(match[0])
+            else:
+                self.arguments.append(match[0])
+            position = match.end()
+
+    def _atom(self, atom: bytes) -> None:
+        """Take an argument of ID that is no string, and the parentheses that close behind it."""
+        text = atom.rstrip(b")")
+        self.arguments.append(Atom(text))
+        for _ in range(len(atom) - len(text)):
+            self._parenthesis(b")")
+
+    def _parenthesis(self, blank: bytes) -> None:
+        if blank != b" ":
+            self.arguments.append(Atom(blank))
+            self._parentheses += 1
