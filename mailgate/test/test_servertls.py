@@ -31,6 +31,7 @@ error_log = stderr info
 [mail]
 server_name = mx.test
 proxy_pass = 127.0.0.1:{backend}
+auth_delay = 0
 starttls = on
 ssl_certificate = {certificate}
 ssl_certificate_key = {key}

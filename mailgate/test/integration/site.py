@@ -121,7 +121,9 @@ protocol = {protocol}
 """
 
     def mail(self, directives: str = "") -> str:
-        """The sections C{[mailgate]} and C{[mail]} with what all gateways of the tests have in common."""
+        """
+        The sections C{[mailgate]} and C{[mail]} with what all gateways of the tests have in common: no refusal waits.
+        """
         # Its own: a gateway whose certificate is written again reloads.
         pair = self.backends.authority.sign(os.path.basename(self.folder))
         return f"""
@@ -133,6 +135,7 @@ server_name = gate.example.com
 starttls = on
 ssl_certificate = {pair.certificate}
 ssl_certificate_key = {pair.key}
+auth_delay = 0
 {dedent(directives).strip()}
 """
 

@@ -229,7 +229,7 @@ class AuthorizationTests(GatewayTestCase):
             for word in ("pass", "ignore", "refuse"):
                 directives = f"proxy_pass = {host}:{port}\nsasl_authzid = {word}"
                 servers += site.server(protocol, directives, name=f"{protocol}-{word}")
-        return site.mail("auth_delay = 0") + servers
+        return site.mail() + servers
 
     def login(self, name, user, password):
         """The answer to a login of C{user} for the test's own mailbox."""
