@@ -11,10 +11,11 @@ from collections.abc import Callable, Sequence
 
 from bench.measures import GROUPS
 
-__all__ = ["PROXIES", "REPOSITORY", "parser"]
+__all__ = ["COMPARISONS", "PROXIES", "REPOSITORY", "comparing", "parser"]
 
 REPOSITORY = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 PROXIES = ("nginx", "mailgate", "haproxy", "dovecot", "perdition")
+COMPARISONS = ("asked", "cached", "passthrough", "tls")
 
 
 def _words(known: Sequence[str]) -> Callable[[str], list[str]]:
@@ -44,6 +45,13 @@ def _folder(text: str) -> str:
     if not os.path.isdir(os.path.join(text, "mailgate")):
         raise argparse.ArgumentTypeError(f"{text}: no mailgate is in this folder")
     return os.path.abspath(text)
+
+
+def _setting(text: str) -> str:
+    name, equals, value = (part.strip() for part in text.partition("="))
+    if not (name and equals) or "\n" in text:
+        raise argparse.ArgumentTypeError(f"{text}: a line NAME = VALUE is wanted")
+    return f"{name} = {value}"
 
 
 _DESCRIPTION = """\
@@ -79,4 +87,44 @@ def parser() -> argparse.ArgumentParser:
     results = os.path.join(REPOSITORY, "bench", "results")
     option("--output", metavar="FOLDER", default=results, help="where to write to (default: bench/results)")
     option("--no-plots", dest="plots", action="store_false", help="make no plots, which take matplotlib")
+    return made
+
+
+_COMPARING = """\
+Compares the CPU that a login takes in this tree and in another one, in bursts that take turns, and prints two tables.
+Nothing else should run on the machine: what differs by a few percent shows only then.
+"""
+
+_ROWS = """\
+Rows: asked (plain, auth_http asked each time), cached (plain, auth_cache_ttl), passthrough (plain, proxy_pass alone),
+tls (full handshake, auth_http asked each time).
+"""
+
+
+def comparing() -> argparse.ArgumentParser:
+    """
+    The options of C{python -m bench.compare}: C{only} is a list of L{COMPARISONS} in their order, C{before} and
+    C{mailgate} are absolute paths, C{bursts}, C{logins} and C{renew} are numbers from 1 on, C{more}, C{process},
+    C{moreBefore} and C{processBefore} are lists of lines of an ini file.
+    """
+    made = argparse.ArgumentParser(prog="python -m bench.compare", description=_COMPARING, epilog=_ROWS)
+    option = made.add_argument
+    option("--before", type=_folder, required=True, metavar="FOLDER", help="the source tree to compare with")
+    option("--mailgate", type=_folder, metavar="FOLDER", default=REPOSITORY, help="the other one (default: this one)")
+    rows = "some of the rows below"
+    option("--only", type=_words(COMPARISONS), default=list(COMPARISONS), metavar="ROWS", help=rows)
+    option("--bursts", type=_count, default=20, metavar="N", help="pairs of bursts for a row (default: 20)")
+    option("--logins", type=_count, default=500, metavar="N", help="logins in a burst (default: 500)")
+    renew = "bursts after which both sides are started anew (default: 5)"
+    option("--renew", type=_count, default=5, metavar="N", help=renew)
+    greeting = "let the backend offer no ID, so that it cannot be told who the client is"
+    option("--without-id", dest="withoutID", action="store_true", help=greeting)
+    settings = (
+        ("--set", "more", "a line of [mail] for this tree alone; may be given several times"),
+        ("--set-process", "process", "a line of [mailgate] for this tree alone"),
+        ("--set-before", "moreBefore", "a line of [mail] for the other tree alone"),
+        ("--set-process-before", "processBefore", "a line of [mailgate] for the other tree alone"),
+    )
+    for name, target, meaning in settings:
+        option(name, dest=target, type=_setting, action="append", default=[], metavar="LINE", help=meaning)
     return made

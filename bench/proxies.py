@@ -263,7 +263,7 @@ error_log = {log}
 {process}
 [mail]
 server_name = localhost
-auth_http = http://127.0.0.1:{authPort}/auth
+{judge}
 imap_capabilities =
     IMAP4rev1
     SASL-IR
@@ -293,12 +293,21 @@ print(f"mailgate {__version__}, Python {sys.version.split()[0]}, Twisted {twiste
 
 @frozen
 class Variant:
-    """A way to run mailgate that has rows of its own."""
+    """
+    A way to run mailgate that has rows of its own.
+
+    @ivar level: from which on events are logged.
+    @ivar process: further lines of C{[mailgate]}.
+    @ivar more: further lines of C{[mail]}.
+    @ivar asksAuth: whether every login asks the authentication service.
+    @ivar judge: the line of C{[mail]} that says who judges logins.
+    """
 
     level: str = "error"
     process: str = ""
     more: str = ""
     asksAuth: bool = True
+    judge: str = "auth_http = http://127.0.0.1:{authPort}/auth"
 
 
 VARIANTS = {
@@ -310,12 +319,16 @@ VARIANTS = {
 
 
 class MailgateProxy(Proxy):
-    """mailgate in one of L{VARIANTS}, run from C{source} by the interpreter that runs the benchmark."""
+    """
+    mailgate, run from C{source} by the interpreter that runs the benchmark.
 
-    def __init__(self, source: str, variant: str = "") -> None:
+    @param variant: its name, and which of L{VARIANTS} it is, where it is not C{way}.
+    """
+
+    def __init__(self, source: str, variant: str = "", way: Variant | None = None) -> None:
         self.name = ", ".join(filter(None, ("mailgate", variant)))
         self._source = source
-        self._variant = VARIANTS[variant]
+        self._variant = VARIANTS[variant] if way is None else way
         self.asksAuth = self._variant.asksAuth
 
     @property
@@ -342,10 +355,21 @@ class MailgateProxy(Proxy):
     def version(self) -> str:
         return self._python(_VERSIONS).strip()
 
+    def location(self) -> str:
+        """
+        The folder that its package is imported from.
+
+        @raise BenchmarkError: it is not in C{source}: another mailgate would be measured.
+        """
+        found = self._python("import mailgate; print(mailgate.__path__[0])").strip()
+        if os.path.realpath(found) != os.path.realpath(os.path.join(self._source, "mailgate")):
+            raise BenchmarkError(f"in {self._source} Python imports mailgate from elsewhere: {found}")
+        return found
+
     def commands(self, folder: str, site: Site, plain: int, tls: int) -> Sequence[Sequence[str]]:
         text = _MAILGATE.format(
             log=f"{folder}/error.log {self._variant.level}",
-            authPort=site.authPort,
+            judge=self._variant.judge.format(authPort=site.authPort, backendPort=site.backendPort),
             certificate=site.certificate,
             key=site.key,
             process=self._variant.process,
