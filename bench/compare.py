@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from attrs import evolve, frozen
 
 from bench.comparison import AFTER, BEFORE, Comparison, order, tables
-from bench.measuring import CONCURRENCY, Meter, started
+from bench.measuring import Meter, started
 from bench.options import comparing
 from bench.processes import BenchmarkError, Children, raiseOpenFiles
 from bench.program import conclude, machine, openSite, revision, say
@@ -106,6 +106,7 @@ def compare(
         with started(proxies, site, children) as found:
             meters = {side.name: meter for side, meter in zip(sides, found, strict=True)}
             for meter in found:
+                meter.concurrency = sizes.concurrency
                 meter.logins(sizes.logins, compared.kind != "plain")
             for burst in range(first, min(first + sizes.renew, sizes.bursts)):
                 for side in order(burst):
@@ -129,7 +130,8 @@ def _report(arguments: argparse.Namespace) -> str:
         Side(AFTER, arguments.mailgate, arguments.process, arguments.more),
     ]
     facts = [*machine(), *(fact for side in sides for fact in side.facts())]
-    facts.append(("bursts", f"{arguments.bursts} of {arguments.logins} logins on each side, {CONCURRENCY} at a time"))
+    size = f"{arguments.logins} logins on each side, {arguments.concurrency} at a time"
+    facts.append(("bursts", f"{arguments.bursts} of {size}"))
     facts.append(("backend", "greets without ID" if arguments.withoutID else "greets with ID among its capabilities"))
     load = os.getloadavg()[0]
     capabilities = _WITHOUT_ID if arguments.withoutID else ""

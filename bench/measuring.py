@@ -28,7 +28,7 @@ __all__ = ["CONCURRENCY", "AuthCounter", "Meter", "Sessions", "percentile", "sta
 T = TypeVar("T")
 
 CONCURRENCY = 32
-"""Logins at a time; each is of another user."""
+"""Logins at a time, where nothing else is wanted."""
 
 _QUIET = 0.0003
 """Seconds of CPU in a L{_PAUSE} below which a proxy counts as done with its work."""
@@ -71,10 +71,15 @@ def percentile(figures: Sequence[float], part: int) -> float:
 
 @define
 class Meter:
-    """Takes figures of one proxy."""
+    """
+    Takes figures of one proxy.
+
+    @ivar concurrency: how many logins there are at a time; each is of another user.
+    """
 
     running: Running
     counter: AuthCounter
+    concurrency: int = CONCURRENCY
     _context: ssl.SSLContext = field(factory=tlsContext)
 
     @property
@@ -121,9 +126,9 @@ class Meter:
         def work() -> Iterator[tuple[Connection, Script[None]]]:
             for number in range(count):
                 connection = self.connection(tls, session)
-                yield connection, once(connection, f"user{number % CONCURRENCY}")
+                yield connection, once(connection, f"user{number % self.concurrency}")
 
-        run(work(), CONCURRENCY)
+        run(work(), self.concurrency)
         if done != count:
             raise BenchmarkError(f"{self.name}: {done} of {count} logins were done")
 
@@ -164,12 +169,12 @@ class Meter:
         @raise BenchmarkError: a login went wrong, or the authentication service was not asked as often as it should.
         """
         session = self.session() if kind == "resumed" else None
-        self.logins(CONCURRENCY, kind != "plain", session)
+        self.logins(self.concurrency, kind != "plain", session)
         before = self.counter.asked()
         taken = self.metered(lambda: self.logins(count, kind != "plain", session))
         asked = self.counter.asked() - before
         # What is cached may run out meanwhile, once for each user.
-        if asked != count if self.running.proxy.asksAuth else asked > CONCURRENCY:
+        if asked != count if self.running.proxy.asksAuth else asked > self.concurrency:
             raise BenchmarkError(f"{self.name} asked the authentication service {asked} times for {count} logins")
         return taken / count * 1000
 

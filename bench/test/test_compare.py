@@ -51,7 +51,7 @@ class CompareTests(SynchronousTestCase):
         start = Direct.start
         self.patch(Meter, "loginCPU", loginCPU)
         self.patch(Direct, "start", lambda proxy, *arguments: started.append(proxy.name) or start(proxy, *arguments))
-        sizes = argparse.Namespace(bursts=3, logins=2, renew=2)
+        sizes = argparse.Namespace(bursts=3, logins=2, renew=2, concurrency=1)
         sides = [Nothing(BEFORE), Nothing(AFTER)]
         row = compare(Compared("some", "plain", Variant()), sides, self.site, self.children, sizes)
         self.assertEqual([name for name, _, _ in taken], [BEFORE, AFTER, AFTER, BEFORE, BEFORE, AFTER])
@@ -70,6 +70,7 @@ class SideTests(SynchronousTestCase):
 
     def test_lines(self):
         """The lines of one side stand behind those of the row, in the configuration of that side alone."""
+        self.patch(MailgateProxy, "find", lambda proxy: None)
         with tempfile.TemporaryDirectory() as folder, services() as (site, _):
             for more in ((), ("max_errors = 7",)):
                 side = Side("one", REPOSITORY, ("worker_rlimit_nofile = 512",), more)

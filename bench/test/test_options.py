@@ -12,7 +12,7 @@ import sys
 from twisted.trial.unittest import SynchronousTestCase
 
 from bench.measures import GROUPS
-from bench.options import COMPARISONS, PROXIES, REPOSITORY, comparing, parser
+from bench.options import COMPARISONS, PROXIES, REPOSITORY, SCHEMES, comparing, guessing, parser
 
 
 def refusal(test, made, *argv):
@@ -104,3 +104,25 @@ class ComparingTests(SynchronousTestCase):
         """The help names every row."""
         for word in COMPARISONS:
             self.assertIn(word, comparing().format_help())
+
+
+class GuessingTests(SynchronousTestCase):
+    """L{guessing}."""
+
+    def test_defaults(self):
+        """None and 300 connections guess while ten owners log in twice; which schemes depends on what is measured."""
+        options = guessing().parse_args([])
+        self.assertEqual((options.attackers, options.owners, options.again), ([0, 300], 10, 1))
+        self.assertEqual((options.schemes, options.rates, options.mailgate), (None, False, REPOSITORY))
+
+    def test_numbers(self):
+        """Numbers of attackers may be 0, and are as many as are wanted."""
+        self.assertEqual(guessing().parse_args(["--attackers", "4, 30,0"]).attackers, [4, 30, 0])
+        for wrong in ("many", "-1", "1,x"):
+            self.assertIn("--attackers", refusal(self, guessing, f"--attackers={wrong}"))
+        self.assertIn("--again", refusal(self, guessing, "--again=-1"))
+
+    def test_help(self):
+        """The help names every scheme."""
+        for word in SCHEMES:
+            self.assertIn(word, guessing().format_help())
