@@ -291,6 +291,14 @@ print(f"mailgate {__version__}, Python {sys.version.split()[0]}, Twisted {twiste
 """
 
 
+_MODULES = """\
+import sys, mailgate.tap, twisted.plugins.mailgate_plugin
+for name, module in list(sys.modules.items()):
+    if name.startswith(("mailgate", "twisted.plugins.mailgate")):
+        print("module", module.__file__)
+"""
+
+
 @frozen
 class Variant:
     """
@@ -357,14 +365,19 @@ class MailgateProxy(Proxy):
 
     def location(self) -> str:
         """
-        The folder that its package is imported from.
+        The folder that all its modules are imported from.
 
-        @raise BenchmarkError: it is not in C{source}: another mailgate would be measured.
+        @raise BenchmarkError: one is not in C{source}: another mailgate would be measured.
         """
-        found = self._python("import mailgate; print(mailgate.__path__[0])").strip()
-        if os.path.realpath(found) != os.path.realpath(os.path.join(self._source, "mailgate")):
-            raise BenchmarkError(f"in {self._source} Python imports mailgate from elsewhere: {found}")
-        return found
+        folder = os.path.realpath(self._source)
+        said = self._python(_MODULES)
+        paths = re.findall("^module (.*)$", said, re.MULTILINE)
+        if not paths:
+            raise BenchmarkError(f"mailgate cannot be imported in {self._source}: {said[-500:].strip()}")
+        for path in paths:
+            if not os.path.realpath(path).startswith(folder + os.sep):
+                raise BenchmarkError(f"in {self._source} Python imports mailgate from elsewhere: {path}")
+        return folder
 
     def commands(self, folder: str, site: Site, plain: int, tls: int) -> Sequence[Sequence[str]]:
         text = _MAILGATE.format(

@@ -89,11 +89,15 @@ class SideTests(SynchronousTestCase):
         self.assertEqual(str(error), "mailgate, before: this mailgate does not know colour")
 
     def test_location(self):
-        """A tree is imported from its own folder; that another is imported is an error."""
-        self.assertEqual(MailgateProxy(REPOSITORY).location(), os.path.join(REPOSITORY, "mailgate"))
+        """A tree is imported from its own folder; that another is imported, or none, is an error."""
+        self.assertEqual(MailgateProxy(REPOSITORY).location(), os.path.realpath(REPOSITORY))
         with tempfile.TemporaryDirectory() as folder:
             os.mkdir(os.path.join(folder, "mailgate"))
             with open(os.path.join(folder, "mailgate", "__init__.py"), "w", encoding="utf-8") as stream:
-                stream.write("__path__ = ['/nowhere/mailgate']\n")
+                stream.write(f"__path__ = [{os.path.join(REPOSITORY, 'mailgate')!r}]\n__version__ = '0'\n")
             error = self.assertRaises(BenchmarkError, MailgateProxy(folder).location)
-        self.assertIn("imports mailgate from elsewhere: /nowhere/mailgate", str(error))
+            with open(os.path.join(folder, "mailgate", "__init__.py"), "w", encoding="utf-8") as stream:
+                stream.write("raise ValueError('broken')\n")
+            broken = self.assertRaises(BenchmarkError, MailgateProxy(folder).location)
+        self.assertIn(f"imports mailgate from elsewhere: {REPOSITORY}", str(error))
+        self.assertIn("ValueError: broken", str(broken))
