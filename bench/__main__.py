@@ -8,65 +8,24 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
-import signal
-import socket
-import subprocess
 import sys
-import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from datetime import datetime, timezone
 
 from attrs import evolve
 
-from bench.certificate import makeCertificate
 from bench.groups import Bench
 from bench.measures import QUICK, Sizes
 from bench.options import parser
 from bench.otherproxies import Dovecot, HAProxy, Perdition
-from bench.processes import BenchmarkError, Children, raiseOpenFiles
-from bench.procfs import processorModel
-from bench.proxies import VARIANTS, MailgateProxy, Nginx, Proxy, Site
+from bench.processes import BenchmarkError, raiseOpenFiles
+from bench.program import conclude, machine, openSite, revision, say
+from bench.proxies import VARIANTS, MailgateProxy, Nginx, Proxy
 from bench.report import document
 from bench.results import OURS, THEIRS, Results
 
 _SPARE = 300
 """Descriptors that a process needs beside those of sessions."""
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
-
-
-def _revision(source: str) -> str:
-    command = ["git", "-C", source, "describe", "--always", "--dirty", "--abbrev=12"]
-    try:
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"
-
-
-def _facts(source: str) -> list[tuple[str, str]]:
-    return [
-        ("machine", f"{processorModel()}, {os.cpu_count()} cores"),
-        ("kernel", f"{platform.system()} {platform.release()}, {platform.machine()}"),
-        ("revision", _revision(source)),
-    ]
-
-
-@contextmanager
-def _site(openFiles: int) -> Iterator[tuple[Site, Children]]:
-    """A backend and an authentication service, and a place for all that is written."""
-    with tempfile.TemporaryDirectory(prefix="bench-") as folder, Children(folder) as children:
-        os.chmod(folder, 0o711)  # some proxies do not stay root
-        backend, auth = (socket.create_server(("127.0.0.1", 0), backlog=4096) for _ in range(2))
-        with backend, auth:
-            ports = backend.getsockname()[1], auth.getsockname()[1]
-            for module, listener, arguments in (("backend", backend, ()), ("authservice", auth, (str(ports[0]),))):
-                descriptor = listener.fileno()
-                children.startModule(f"bench.{module}", str(descriptor), *arguments, descriptors=[descriptor])
-        yield Site(folder, *ports, *makeCertificate(folder), openFiles), children
 
 
 def _sizes(quick: bool, openFiles: int, results: Results) -> Sizes:
@@ -76,7 +35,7 @@ def _sizes(quick: bool, openFiles: int, results: Results) -> Sizes:
     for count in sizes.sessions:
         if count > most:
             results.omitted.append(f"{count:,} sessions: the limit of open files, {openFiles:,}, lets {most:,} be held")
-            _say(results.omitted[-1])
+            say(results.omitted[-1])
     return evolve(sizes, sessions=tuple(count for count in sizes.sessions if count <= most))
 
 
@@ -94,10 +53,10 @@ def _invite(bench: Bench, name: str, proxy: Proxy) -> bool:
     except BenchmarkError as error:
         if name in (OURS, THEIRS):
             raise
-        _say(str(error))
+        say(str(error))
         reason = "does not run here"
     bench.results.omitted.append(f"{name}: {reason}")
-    _say(f"left out, {bench.results.omitted[-1]}")
+    say(f"left out, {bench.results.omitted[-1]}")
     return False
 
 
@@ -128,16 +87,17 @@ def _inviteVariants(bench: Bench, source: str) -> None:
             bench.variants[variant] = proxy
         else:
             bench.results.omitted.append(f"{proxy.name}: {reason}")
-            _say(f"left out, {bench.results.omitted[-1]}")
+            say(f"left out, {bench.results.omitted[-1]}")
 
 
 def _measure(arguments: argparse.Namespace) -> Results:
     openFiles = raiseOpenFiles()
     repeats = 1 if arguments.quick else arguments.repeats
-    results = Results(datetime.now(timezone.utc).strftime("%Y-%m-%d"), facts=_facts(arguments.mailgate))
+    facts = [*machine(), ("revision", revision(arguments.mailgate))]
+    results = Results(datetime.now(timezone.utc).strftime("%Y-%m-%d"), facts=facts)
     sizes = _sizes(arguments.quick, openFiles, results)
-    with _site(openFiles) as (site, children):
-        bench = Bench(site, children, sizes, repeats, results, _say)
+    with openSite(openFiles) as (site, children):
+        bench = Bench(site, children, sizes, repeats, results, say)
         _inviteAll(bench, arguments)
         fewer = [f", {group} {times}" for group, times in bench.fewerRepeats.items() if group in arguments.only]
         results.facts.append(("repeats", f"{repeats}{''.join(fewer)}"))
@@ -174,21 +134,15 @@ def main() -> int:
     """Measure, print and write; gives the exit status."""
     arguments = parser().parse_args()
     if arguments.plots and not _canPlot():
-        _say("plots take matplotlib, which is not installed: pip install mailgate[bench], or --no-plots")
+        say("plots take matplotlib, which is not installed: pip install mailgate[bench], or --no-plots")
         return 2
-    # So that what was started is ended then, too.
-    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
-    try:
+
+    def work() -> None:
         results = _measure(arguments)
-    except BenchmarkError as error:
-        _say(f"given up: {error}")
-        return 1
-    except KeyboardInterrupt:
-        _say("interrupted")
-        return 128 + signal.SIGINT
-    print(document(results))
-    _write(results, arguments.output, arguments.plots)
-    return 0
+        print(document(results))
+        _write(results, arguments.output, arguments.plots)
+
+    return conclude(work)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ counted with the proxy that asks: C{python -m bench.authservice DESCRIPTOR PORT}
 port.
 
 As lean as Python goes: one epoll, sockets by number. HTTP/1.0 and 1.1, kept alive where the client asks for it
-(RFC 9112, 9.3). C{GET /asked} tells how many logins it has been asked for.
+(RFC 9112, 9.3). C{GET /asked} tells how many logins it has been asked for, and on how many connections.
 """
 
 from __future__ import annotations
@@ -28,6 +28,8 @@ class _Service:
         self._poll.register(listener.fileno(), select.EPOLLIN)
         self._pending: dict[int, bytes] = {}
         self._asked = 0
+        self._used: set[int] = set()
+        self._connections = 0
         self._headers = b"Content-Length: 0\r\nAuth-Status: OK\r\nAuth-Server: 127.0.0.1\r\nAuth-Port: %d\r\n"
         self._headers %= backendPort
 
@@ -75,9 +77,13 @@ class _Service:
         kept = line.endswith(b"HTTP/1.1") and b"\r\nconnection: close\r\n" not in b"\r\n" + headers.lower()
         connection = b"" if kept else b"Connection: close\r\n"
         if line.startswith(b"GET /asked "):
-            answer = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nAsked: %d\r\n%s\r\n" % (self._asked, connection)
+            answer = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nAsked: %d\r\nConnections: %d\r\n%s\r\n"
+            answer %= self._asked, self._connections, connection
         else:
             self._asked += 1
+            if fd not in self._used:
+                self._used.add(fd)
+                self._connections += 1
             answer = b"HTTP/1.1 200 OK\r\n%s%s\r\n" % (self._headers, connection)
         try:
             # A few hundred bytes into an empty buffer: they always fit.
@@ -88,6 +94,7 @@ class _Service:
 
     def _close(self, fd: int) -> None:
         del self._pending[fd]
+        self._used.discard(fd)
         os.close(fd)
 
 

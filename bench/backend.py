@@ -1,7 +1,8 @@
 # -*- test-case-name: bench.test.test_services -*-
 """
 The IMAP server behind the proxies: every name and password is right, and it has messages of any size. A process of
-its own, so that what it takes is not counted with the proxy: C{python -m bench.backend DESCRIPTOR}, a listening socket.
+its own, so that what it takes is not counted with the proxy: C{python -m bench.backend DESCRIPTOR [CAPABILITIES]}, a
+listening socket, and what the greeting lists.
 
 As lean as Python goes: one epoll, sockets by number. It knows what proxies say before they hand a client over
 (CAPABILITY, ID, NOOP, LOGIN with and without literals, AUTHENTICATE PLAIN), LOGOUT, and two commands of its own::
@@ -21,6 +22,7 @@ import sys
 __all__ = ["CAPABILITIES", "main"]
 
 CAPABILITIES = b"IMAP4rev1 SASL-IR ID LITERAL+ AUTH=PLAIN"
+"""What it offers unless something else is wanted. With ID a gateway can tell it who the client is."""
 
 _LITERAL = re.compile(rb"\{(\d{1,6})(\+?)\}\r\n\Z")
 _LONGEST = 65536
@@ -43,8 +45,10 @@ class _Connection:
 
 
 class _Server:
-    def __init__(self, listener: socket.socket) -> None:
+    def __init__(self, listener: socket.socket, capabilities: bytes) -> None:
         self._listener = listener
+        self._greeting = b"* OK [CAPABILITY %s] ready\r\n" % capabilities
+        self._untagged = {b"CAPABILITY": b"* CAPABILITY %s\r\n" % capabilities, b"ID": b"* ID NIL\r\n"}
         self._poll = select.epoll()
         self._poll.register(listener.fileno(), select.EPOLLIN)
         self._connections: dict[int, _Connection] = {}
@@ -69,7 +73,7 @@ class _Server:
                 fd = connection.detach()
                 self._connections[fd] = _Connection(fd)
                 self._poll.register(fd, select.EPOLLIN)
-                os.write(fd, b"* OK [CAPABILITY %s] ready\r\n" % CAPABILITIES)
+                os.write(fd, self._greeting)
         except (BlockingIOError, ConnectionError):
             return
 
@@ -129,7 +133,7 @@ class _Server:
             os.write(connection.fd, b"* BYE see you\r\n%s OK done\r\n" % tag)
             self._close(connection.fd)
         else:
-            os.write(connection.fd, _untagged(verb) + b"%s OK done\r\n" % tag)
+            os.write(connection.fd, self._untagged.get(verb, b"") + b"%s OK done\r\n" % tag)
 
     def _send(self, connection: _Connection) -> None:
         """Send what the socket takes of an answer, and the rest when it takes more."""
@@ -160,22 +164,14 @@ def _drop(parts: list[memoryview], sent: int) -> None:
         parts[0] = parts[0][sent:]
 
 
-def _untagged(verb: bytes) -> bytes:
-    if verb == b"CAPABILITY":
-        return b"* CAPABILITY %s\r\n" % CAPABILITIES
-    if verb == b"ID":
-        return b"* ID NIL\r\n"
-    return b""
-
-
-def main(descriptor: int) -> None:
+def main(descriptor: int, capabilities: bytes = CAPABILITIES) -> None:
     """Serve on the listening socket C{descriptor}, for ever."""
     listener = socket.socket(fileno=descriptor)
     listener.setblocking(False)
     # Inherited by what is accepted. Without it an answer's second write waits for the proxy's delayed ACK.
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    _Server(listener).run()
+    _Server(listener, capabilities).run()
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]))
+    main(int(sys.argv[1]), *(argument.encode("ascii") for argument in sys.argv[2:3]))

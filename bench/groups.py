@@ -5,13 +5,13 @@ The order of one run: for every group of measures, which proxies are started, an
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 
 from attrs import define, field
 
 from bench.measures import Measure, Sizes, measuresOf
-from bench.measuring import AuthCounter, Meter, percentile
+from bench.measuring import Meter, percentile, started
 from bench.processes import Children
 from bench.proxies import Proxy, Site
 from bench.results import OURS, THEIRS, Results
@@ -65,17 +65,8 @@ class Bench:
         }
         steps[group]()
 
-    @contextmanager
-    def _started(self, proxies: Sequence[Proxy]) -> Iterator[list[Meter]]:
-        counter = AuthCounter(self.site.authPort)
-        meters: list[Meter] = []
-        try:
-            for proxy in proxies:
-                meters.append(Meter(proxy.start(self.site, self.children), counter))
-            yield meters
-        finally:
-            for meter in meters:
-                meter.running.stop()
+    def _started(self, proxies: Sequence[Proxy]) -> AbstractContextManager[list[Meter]]:
+        return started(proxies, self.site, self.children)
 
     def _note(self, repeat: int, repeats: int, measure: Measure, name: str, figure: float) -> None:
         proxy = OURS if measure.variant else name

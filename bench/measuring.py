@@ -11,6 +11,7 @@ import socket
 import ssl
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from statistics import quantiles
 from typing import TypeVar
 
@@ -18,16 +19,16 @@ from attrs import define, field
 
 from bench.load import Connection, Script, fetch, login, logout, ping, run, tlsContext
 from bench.measures import BIG_BODY, FETCHED, SMALL_BODY
-from bench.processes import BenchmarkError
+from bench.processes import BenchmarkError, Children
 from bench.procfs import cpu, descendants, memory
-from bench.proxies import Running
+from bench.proxies import Proxy, Running, Site
 
-__all__ = ["AuthCounter", "Meter", "Sessions", "percentile"]
+__all__ = ["CONCURRENCY", "AuthCounter", "Meter", "Sessions", "percentile", "started"]
 
 T = TypeVar("T")
 
-_CONCURRENCY = 32
-"""Logins at a time; each is of another user."""
+CONCURRENCY = 32
+"""Logins at a time, where nothing else is wanted."""
 
 _QUIET = 0.0003
 """Seconds of CPU in a L{_PAUSE} below which a proxy counts as done with its work."""
@@ -42,18 +43,25 @@ _GIB = 1024**3
 
 @define
 class AuthCounter:
-    """Knows how many logins the authentication service has been asked for."""
+    """Knows how many logins the authentication service has been asked for, and on how many connections."""
 
     port: int
 
     def asked(self) -> int:
         """How many so far."""
+        return self._number(b"Asked")
+
+    def connections(self) -> int:
+        """On how many connections."""
+        return self._number(b"Connections")
+
+    def _number(self, header: bytes) -> int:
         with socket.create_connection(("127.0.0.1", self.port), timeout=10) as connection:
             connection.sendall(b"GET /asked HTTP/1.0\r\n\r\n")
             answer = b""
             while data := connection.recv(4096):
                 answer += data
-        return int(answer.partition(b"Asked: ")[2].split(b"\r\n")[0])
+        return int(answer.partition(b"%s: " % header)[2].split(b"\r\n")[0])
 
 
 def percentile(figures: Sequence[float], part: int) -> float:
@@ -63,10 +71,15 @@ def percentile(figures: Sequence[float], part: int) -> float:
 
 @define
 class Meter:
-    """Takes figures of one proxy."""
+    """
+    Takes figures of one proxy.
+
+    @ivar concurrency: how many logins there are at a time; each is of another user.
+    """
 
     running: Running
     counter: AuthCounter
+    concurrency: int = CONCURRENCY
     _context: ssl.SSLContext = field(factory=tlsContext)
 
     @property
@@ -113,9 +126,9 @@ class Meter:
         def work() -> Iterator[tuple[Connection, Script[None]]]:
             for number in range(count):
                 connection = self.connection(tls, session)
-                yield connection, once(connection, f"user{number % _CONCURRENCY}")
+                yield connection, once(connection, f"user{number % self.concurrency}")
 
-        run(work(), _CONCURRENCY)
+        run(work(), self.concurrency)
         if done != count:
             raise BenchmarkError(f"{self.name}: {done} of {count} logins were done")
 
@@ -156,12 +169,12 @@ class Meter:
         @raise BenchmarkError: a login went wrong, or the authentication service was not asked as often as it should.
         """
         session = self.session() if kind == "resumed" else None
-        self.logins(_CONCURRENCY, kind != "plain", session)
+        self.logins(self.concurrency, kind != "plain", session)
         before = self.counter.asked()
         taken = self.metered(lambda: self.logins(count, kind != "plain", session))
         asked = self.counter.asked() - before
         # What is cached may run out meanwhile, once for each user.
-        if asked != count if self.running.proxy.asksAuth else asked > _CONCURRENCY:
+        if asked != count if self.running.proxy.asksAuth else asked > self.concurrency:
             raise BenchmarkError(f"{self.name} asked the authentication service {asked} times for {count} logins")
         return taken / count * 1000
 
@@ -276,7 +289,7 @@ class Sessions:
         """Log in until there are C{count}; gives the new ones."""
         missing = range(count - len(self.connections))
         new = [self.meter.connection(self.tls) for _ in missing]
-        run(((one, login(one, f"user{number}")) for number, one in enumerate(new)), _CONCURRENCY)
+        run(((one, login(one, f"user{number}")) for number, one in enumerate(new)), CONCURRENCY)
         self.connections += new
         return new
 
@@ -288,3 +301,21 @@ class Sessions:
         """Close them."""
         for connection in self.connections:
             connection.close()
+
+
+@contextmanager
+def started(proxies: Sequence[Proxy], site: Site, children: Children) -> Iterator[list[Meter]]:
+    """
+    Start C{proxies}, and end them; gives a meter of each.
+
+    @raise BenchmarkError: one does not start.
+    """
+    counter = AuthCounter(site.authPort)
+    meters: list[Meter] = []
+    try:
+        for proxy in proxies:
+            meters.append(Meter(proxy.start(site, children), counter))
+        yield meters
+    finally:
+        for meter in meters:
+            meter.running.stop()

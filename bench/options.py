@@ -11,10 +11,27 @@ from collections.abc import Callable, Sequence
 
 from bench.measures import GROUPS
 
-__all__ = ["PROXIES", "REPOSITORY", "parser"]
+__all__ = [
+    "ATTACKED",
+    "COMPARISONS",
+    "PROXIES",
+    "RATED",
+    "REPOSITORY",
+    "SCHEMES",
+    "comparing",
+    "guessing",
+    "parser",
+]
 
 REPOSITORY = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 PROXIES = ("nginx", "mailgate", "haproxy", "dovecot", "perdition")
+COMPARISONS = ("asked", "cached", "passthrough", "tls")
+SCHEMES = ("plain", "ssha512", "sha512-crypt", "bcrypt5", "bcrypt12")
+ATTACKED = ("sha512-crypt", "bcrypt12")
+"""The schemes of the accounts whose owners log in, unless others are asked for."""
+
+RATED = ("plain", "ssha512", "sha512-crypt", "bcrypt5")
+"""The schemes whose guesses are counted, unless others are asked for."""
 
 
 def _words(known: Sequence[str]) -> Callable[[str], list[str]]:
@@ -34,6 +51,16 @@ def _count(text: str) -> int:
     return int(text)
 
 
+def _whole(text: str) -> int:
+    if not (text.isascii() and text.isdecimal()):
+        raise argparse.ArgumentTypeError(f"{text}: a number from 0 on is wanted")
+    return int(text)
+
+
+def _counts(text: str) -> list[int]:
+    return [_whole(word) for word in text.replace(",", " ").split()]
+
+
 def _program(text: str) -> str:
     if not (os.path.isfile(text) and os.access(text, os.X_OK)):
         raise argparse.ArgumentTypeError(f"{text}: is no program")
@@ -44,6 +71,13 @@ def _folder(text: str) -> str:
     if not os.path.isdir(os.path.join(text, "mailgate")):
         raise argparse.ArgumentTypeError(f"{text}: no mailgate is in this folder")
     return os.path.abspath(text)
+
+
+def _setting(text: str) -> str:
+    name, equals, value = (part.strip() for part in text.partition("="))
+    if not (name and equals) or "\n" in text:
+        raise argparse.ArgumentTypeError(f"{text}: a line NAME = VALUE is wanted")
+    return f"{name} = {value}"
 
 
 _DESCRIPTION = """\
@@ -79,4 +113,85 @@ def parser() -> argparse.ArgumentParser:
     results = os.path.join(REPOSITORY, "bench", "results")
     option("--output", metavar="FOLDER", default=results, help="where to write to (default: bench/results)")
     option("--no-plots", dest="plots", action="store_false", help="make no plots, which take matplotlib")
+    return made
+
+
+_COMPARING = """\
+Compares the CPU that a login takes in this tree and in another one, in bursts that take turns, and prints two tables.
+Nothing else should run on the machine: what differs by a few percent shows only then.
+"""
+
+_ROWS = """\
+Rows: asked (plain, auth_http asked each time), cached (plain, auth_cache_ttl), passthrough (plain, proxy_pass alone),
+tls (full handshake, auth_http asked each time).
+"""
+
+
+def comparing() -> argparse.ArgumentParser:
+    """
+    The options of C{python -m bench.compare}: C{only} is a list of L{COMPARISONS} in their order, C{before} and
+    C{mailgate} are absolute paths, C{bursts}, C{logins}, C{concurrency} and C{renew} are numbers from 1 on, C{more},
+    C{process}, C{moreBefore} and C{processBefore} are lists of lines of an ini file.
+    """
+    made = argparse.ArgumentParser(prog="python -m bench.compare", description=_COMPARING, epilog=_ROWS)
+    option = made.add_argument
+    option("--before", type=_folder, required=True, metavar="FOLDER", help="the source tree to compare with")
+    option("--mailgate", type=_folder, metavar="FOLDER", default=REPOSITORY, help="the other one (default: this one)")
+    rows = "some of the rows below"
+    option("--only", type=_words(COMPARISONS), default=list(COMPARISONS), metavar="ROWS", help=rows)
+    option("--bursts", type=_count, default=20, metavar="N", help="pairs of bursts for a row (default: 20)")
+    together = "logins at a time (default: 32)"
+    option("--concurrency", type=_count, default=32, metavar="N", help=together)
+    option("--logins", type=_count, default=500, metavar="N", help="logins in a burst (default: 500)")
+    renew = "bursts after which both sides are started anew (default: 5)"
+    option("--renew", type=_count, default=5, metavar="N", help=renew)
+    greeting = "let the backend offer no ID, so that it cannot be told who the client is"
+    option("--without-id", dest="withoutID", action="store_true", help=greeting)
+    settings = (
+        ("--set", "more", "a line of [mail] for this tree alone; may be given several times"),
+        ("--set-process", "process", "a line of [mailgate] for this tree alone"),
+        ("--set-before", "moreBefore", "a line of [mail] for the other tree alone"),
+        ("--set-process-before", "processBefore", "a line of [mailgate] for the other tree alone"),
+    )
+    for name, target, meaning in settings:
+        _addSetting(made, name, target, meaning)
+    return made
+
+
+def _addSetting(made: argparse.ArgumentParser, name: str, target: str, meaning: str) -> None:
+    made.add_argument(name, dest=target, type=_setting, action="append", default=[], metavar="LINE", help=meaning)
+
+
+_GUESSING = """\
+Guesses passwords of a gateway with auth_file from many connections of one address, and measures what an owner at
+another address waits to log in, and what a session that is logged in notices. Nothing else should run on the machine.
+"""
+
+_HASHES = """\
+Schemes: plain, ssha512, sha512-crypt (5,000 rounds), bcrypt5 and bcrypt12 (BLF-CRYPT of such a cost).
+"""
+
+
+def guessing() -> argparse.ArgumentParser:
+    """
+    The options of C{python -m bench.guessing}: C{schemes} is a list of L{SCHEMES} in their order, or L{None},
+    C{attackers} is a list of numbers, C{again} a number, C{owners} and C{seconds} are numbers from 1 on, C{mailgate} is
+    an absolute path, C{more} and C{process} are lists of lines of an ini file.
+    """
+    made = argparse.ArgumentParser(prog="python -m bench.guessing", description=_GUESSING, epilog=_HASHES)
+    option = made.add_argument
+    source = "the source of the mailgate to measure (default: this one)"
+    option("--mailgate", type=_folder, metavar="FOLDER", default=REPOSITORY, help=source)
+    schemes = f"some of those below (default: {','.join(ATTACKED)}; with --rates {','.join(RATED)})"
+    option("--schemes", type=_words(SCHEMES), metavar="NAMES", help=schemes)
+    attackers = "how many connections guess; a row for each number (default: 0,300)"
+    option("--attackers", type=_counts, default=[0, 300], metavar="NUMBERS", help=attackers)
+    owners = "accounts that log in, a second after each other (default: 10)"
+    option("--owners", type=_count, default=10, metavar="N", help=owners)
+    option("--again", type=_whole, default=1, metavar="N", help="how often each logs in again (default: 1)")
+    rates = "count the guesses alone: of one connection that sends 900 at once, and of 300 that send one"
+    option("--rates", action="store_true", help=rates)
+    option("--seconds", type=_count, default=25, metavar="N", help="for how long, with --rates (default: 25)")
+    _addSetting(made, "--set", "more", "a line of [mail]; may be given several times")
+    _addSetting(made, "--set-process", "process", "a line of [mailgate]")
     return made

@@ -263,7 +263,7 @@ error_log = {log}
 {process}
 [mail]
 server_name = localhost
-auth_http = http://127.0.0.1:{authPort}/auth
+{judge}
 imap_capabilities =
     IMAP4rev1
     SASL-IR
@@ -291,14 +291,31 @@ print(f"mailgate {__version__}, Python {sys.version.split()[0]}, Twisted {twiste
 """
 
 
+_MODULES = """\
+import sys, mailgate.tap, twisted.plugins.mailgate_plugin
+for name, module in list(sys.modules.items()):
+    if name.startswith(("mailgate", "twisted.plugins.mailgate")):
+        print("module", module.__file__)
+"""
+
+
 @frozen
 class Variant:
-    """A way to run mailgate that has rows of its own."""
+    """
+    A way to run mailgate that has rows of its own.
+
+    @ivar level: from which on events are logged.
+    @ivar process: further lines of C{[mailgate]}.
+    @ivar more: further lines of C{[mail]}.
+    @ivar asksAuth: whether every login asks the authentication service.
+    @ivar judge: the line of C{[mail]} that says who judges logins.
+    """
 
     level: str = "error"
     process: str = ""
     more: str = ""
     asksAuth: bool = True
+    judge: str = "auth_http = http://127.0.0.1:{authPort}/auth"
 
 
 VARIANTS = {
@@ -310,12 +327,16 @@ VARIANTS = {
 
 
 class MailgateProxy(Proxy):
-    """mailgate in one of L{VARIANTS}, run from C{source} by the interpreter that runs the benchmark."""
+    """
+    mailgate, run from C{source} by the interpreter that runs the benchmark.
 
-    def __init__(self, source: str, variant: str = "") -> None:
+    @param variant: its name, and which of L{VARIANTS} it is, where it is not C{way}.
+    """
+
+    def __init__(self, source: str, variant: str = "", way: Variant | None = None) -> None:
         self.name = ", ".join(filter(None, ("mailgate", variant)))
         self._source = source
-        self._variant = VARIANTS[variant]
+        self._variant = VARIANTS[variant] if way is None else way
         self.asksAuth = self._variant.asksAuth
 
     @property
@@ -342,10 +363,26 @@ class MailgateProxy(Proxy):
     def version(self) -> str:
         return self._python(_VERSIONS).strip()
 
+    def location(self) -> str:
+        """
+        The folder that all its modules are imported from.
+
+        @raise BenchmarkError: one is not in C{source}: another mailgate would be measured.
+        """
+        folder = os.path.realpath(self._source)
+        said = self._python(_MODULES)
+        paths = re.findall("^module (.*)$", said, re.MULTILINE)
+        if not paths:
+            raise BenchmarkError(f"mailgate cannot be imported in {self._source}: {said[-500:].strip()}")
+        for path in paths:
+            if not os.path.realpath(path).startswith(folder + os.sep):
+                raise BenchmarkError(f"in {self._source} Python imports mailgate from elsewhere: {path}")
+        return folder
+
     def commands(self, folder: str, site: Site, plain: int, tls: int) -> Sequence[Sequence[str]]:
         text = _MAILGATE.format(
             log=f"{folder}/error.log {self._variant.level}",
-            authPort=site.authPort,
+            judge=self._variant.judge.format(authPort=site.authPort, backendPort=site.backendPort),
             certificate=site.certificate,
             key=site.key,
             process=self._variant.process,

@@ -12,17 +12,22 @@ import sys
 from twisted.trial.unittest import SynchronousTestCase
 
 from bench.measures import GROUPS
-from bench.options import PROXIES, REPOSITORY, parser
+from bench.options import COMPARISONS, PROXIES, REPOSITORY, SCHEMES, comparing, guessing, parser
+
+
+def refusal(test, made, *argv):
+    """What the parser C{made()} says to options that it does not take."""
+    said = io.StringIO()
+    with contextlib.redirect_stderr(said):
+        test.assertRaises(SystemExit, made().parse_args, argv)
+    return said.getvalue()
 
 
 class OptionsTests(SynchronousTestCase):
     """L{parser}."""
 
     def refusal(self, *argv):
-        said = io.StringIO()
-        with contextlib.redirect_stderr(said):
-            self.assertRaises(SystemExit, parser().parse_args, argv)
-        return said.getvalue()
+        return refusal(self, parser, *argv)
 
     def test_defaults(self):
         """Without options all is measured of all, five times, and plotted."""
@@ -58,3 +63,66 @@ class OptionsTests(SynchronousTestCase):
         text = parser().format_help()
         for word in (*GROUPS, *PROXIES):
             self.assertIn(word, text)
+
+
+class ComparingTests(SynchronousTestCase):
+    """L{comparing}."""
+
+    def test_defaults(self):
+        """All rows are compared, in twenty bursts."""
+        options = comparing().parse_args(["--before", os.path.relpath(REPOSITORY)])
+        self.assertEqual((options.before, options.mailgate), (REPOSITORY, REPOSITORY))
+        self.assertEqual((options.only, options.bursts, options.withoutID), (list(COMPARISONS), 20, False))
+        self.assertEqual([options.more, options.process, options.moreBefore, options.processBefore], [[]] * 4)
+
+    def test_before(self):
+        """There has to be another tree."""
+        self.assertIn("--before", refusal(self, comparing))
+        self.assertIn("no mailgate is in this folder", refusal(self, comparing, "--before", "/nowhere"))
+
+    def test_lines(self):
+        """Lines of one side are lines of an ini file, each in its section."""
+        argv = [
+            "--before",
+            REPOSITORY,
+            "--set",
+            "a=1",
+            "--set",
+            "b = 2 = 3",
+            "--set-process",
+            "c =",
+            "--set-before",
+            "d=4",
+        ]
+        options = comparing().parse_args(argv)
+        self.assertEqual((options.more, options.process), (["a = 1", "b = 2 = 3"], ["c = "]))
+        self.assertEqual((options.moreBefore, options.processBefore), (["d = 4"], []))
+        for wrong in ("a", "= 1", "a = 1\nb = 2"):
+            self.assertIn("NAME = VALUE", refusal(self, comparing, "--before", REPOSITORY, "--set", wrong))
+
+    def test_help(self):
+        """The help names every row."""
+        for word in COMPARISONS:
+            self.assertIn(word, comparing().format_help())
+
+
+class GuessingTests(SynchronousTestCase):
+    """L{guessing}."""
+
+    def test_defaults(self):
+        """None and 300 connections guess while ten owners log in twice; which schemes depends on what is measured."""
+        options = guessing().parse_args([])
+        self.assertEqual((options.attackers, options.owners, options.again), ([0, 300], 10, 1))
+        self.assertEqual((options.schemes, options.rates, options.mailgate), (None, False, REPOSITORY))
+
+    def test_numbers(self):
+        """Numbers of attackers may be 0, and are as many as are wanted."""
+        self.assertEqual(guessing().parse_args(["--attackers", "4, 30,0"]).attackers, [4, 30, 0])
+        for wrong in ("many", "-1", "1,x"):
+            self.assertIn("--attackers", refusal(self, guessing, f"--attackers={wrong}"))
+        self.assertIn("--again", refusal(self, guessing, "--again=-1"))
+
+    def test_help(self):
+        """The help names every scheme."""
+        for word in SCHEMES:
+            self.assertIn(word, guessing().format_help())

@@ -46,6 +46,17 @@ class BackendTests(_ServiceTests):
         self.stream.write(b"x7 LOGIN joe sesame\r\n")
         self.assertEqual(self.stream.readline(), b"x7 OK done\r\n")
 
+    def test_identified(self):
+        """Who the client is, and its login, may come in one write; both are answered, in order."""
+        self.stream.write(b'x7 ID ("x-originating-ip" "192.0.2.1")\r\nx7 LOGIN joe sesame\r\n')
+        self.assertEqual(self.stream.readline(), b"* ID NIL\r\n")
+        self.assertEqual([self.stream.readline() for _ in range(2)], [b"x7 OK done\r\n"] * 2)
+
+    def test_capabilities(self):
+        """It lists its capabilities when it is asked, too."""
+        self.stream.write(b"x CAPABILITY\r\n")
+        self.assertEqual(self.stream.readline(), b"* CAPABILITY IMAP4rev1 SASL-IR ID LITERAL+ AUTH=PLAIN\r\n")
+
     def test_literals(self):
         """A login in synchronising literals is asked on for each, and answered once."""
         self.stream.write(b"x LOGIN {3}\r\n")
@@ -119,6 +130,17 @@ class AuthServiceTests(_ServiceTests):
         for _ in range(3):
             self.answer(stream)
         self.assertEqual([counter.asked(), counter.asked()], [3, 3])
+
+    def test_connectionsCounted(self):
+        """It tells on how many connections; one that asks for no login is none of them."""
+        counter = AuthCounter(self.site.authPort)
+        self.connect(self.site.authPort)
+        for count in (2, 1):
+            stream = self.connect(self.site.authPort)
+            for _ in range(count):
+                stream.write(b"GET /auth HTTP/1.1\r\n\r\n")
+                self.answer(stream)
+        self.assertEqual((counter.asked(), counter.connections(), counter.connections()), (3, 2, 2))
 
 
 class CertificateTests(SynchronousTestCase):

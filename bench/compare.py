@@ -1,0 +1,160 @@
+# -*- test-case-name: bench.test.test_compare -*-
+"""
+C{python -m bench.compare --before FOLDER}: what a login takes of the processor in this tree and in another, in turns.
+
+Single figures move by a quarter on a busy machine, and one process differs from the next of the same code by some
+percent (where its memory lies). So bursts of both sides alternate, each side as often the first, their pairs are
+compared, and both sides are started anew after some bursts.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Callable, Iterator, Sequence
+
+from attrs import evolve, frozen
+
+from bench.comparison import AFTER, BEFORE, Comparison, order, tables
+from bench.measuring import Meter, started
+from bench.options import comparing
+from bench.processes import BenchmarkError, Children, raiseOpenFiles
+from bench.program import conclude, machine, openSite, revision, say
+from bench.proxies import MailgateProxy, Site, Variant
+
+__all__ = ["COMPARED", "Compared", "Side", "compare", "main"]
+
+_WITHOUT_ID = "IMAP4rev1 SASL-IR LITERAL+ AUTH=PLAIN"
+"""What a backend offers that cannot be told who the client is."""
+
+_CACHED = "auth_cache_ttl = 1h\nauth_cache_size = 10m"
+
+
+@frozen
+class Compared:
+    """
+    What is compared: one row.
+
+    @ivar kind: of L{Meter.loginCPU}.
+    @ivar way: how mailgate is run for it.
+    """
+
+    title: str
+    kind: str
+    way: Variant
+
+
+COMPARED = {
+    "asked": Compared("plain, auth_http asked", "plain", Variant()),
+    "cached": Compared("plain, auth cached", "plain", Variant(more=_CACHED, asksAuth=False)),
+    "passthrough": Compared(
+        "plain, proxy_pass alone", "plain", Variant(judge="proxy_pass = 127.0.0.1:{backendPort}", asksAuth=False)
+    ),
+    "tls": Compared("TLS, full, auth_http asked", "tls", Variant()),
+}
+
+
+@frozen
+class Side:
+    """
+    One of the two trees.
+
+    @ivar source: its folder.
+    @ivar process: lines of its C{[mailgate]} that the other side does not have.
+    @ivar more: lines of its C{[mail]} that the other side does not have.
+    """
+
+    name: str
+    source: str
+    process: Sequence[str] = ()
+    more: Sequence[str] = ()
+
+    def proxy(self, way: Variant) -> MailgateProxy:
+        """
+        Its mailgate, run in C{way} and with its own lines.
+
+        @raise BenchmarkError: it does not know an option.
+        """
+        process, more = (
+            "\n".join(filter(None, lines)) for lines in ((way.process, *self.process), (way.more, *self.more))
+        )
+        proxy = MailgateProxy(self.source, self.name, evolve(way, process=process, more=more))
+        reason = proxy.find()
+        if reason:
+            raise BenchmarkError(f"{proxy.name}: {reason}")
+        return proxy
+
+    def facts(self) -> Iterator[tuple[str, str]]:
+        """What is said of it at the head of the report."""
+        proxy = self.proxy(Variant())
+        yield self.name, f"{proxy.location()}, revision {revision(self.source)}; {proxy.version()}"
+        if self.process or self.more:
+            yield f"{self.name}, set", "; ".join([*self.process, *self.more])
+
+
+def compare(
+    compared: Compared, sides: Sequence[Side], site: Site, children: Children, sizes: argparse.Namespace
+) -> Comparison:
+    """
+    Take one row: C{sizes.bursts} pairs of bursts of C{sizes.logins} logins, new processes after each C{sizes.renew}.
+
+    @raise BenchmarkError: a login went wrong.
+    """
+    row = Comparison(compared.title)
+    proxies = [side.proxy(compared.way) for side in sides]
+    for first in range(0, sizes.bursts, sizes.renew):
+        with started(proxies, site, children) as found:
+            meters = {side.name: meter for side, meter in zip(sides, found, strict=True)}
+            for meter in found:
+                meter.concurrency = sizes.concurrency
+                meter.logins(sizes.logins, compared.kind != "plain")
+            for burst in range(first, min(first + sizes.renew, sizes.bursts)):
+                for side in order(burst):
+                    _take(row, side, meters[side], lambda meter: meter.loginCPU(compared.kind, sizes.logins))
+                before, after = (row.figures[side][-1] for side in (BEFORE, AFTER))
+                figures = f"{before:.3f} before, {after:.3f} after, ratio {after / before:.3f}"
+                say(f"{compared.title}, {burst + 1}/{sizes.bursts}: {figures}")
+    return row
+
+
+def _take(row: Comparison, side: str, meter: Meter, burst: Callable[[Meter], float]) -> None:
+    asked, connections = meter.counter.asked(), meter.counter.connections()
+    row.figures[side].append(burst(meter))
+    row.asked[side] += meter.counter.asked() - asked
+    row.connections[side] += meter.counter.connections() - connections
+
+
+def _report(arguments: argparse.Namespace) -> str:
+    sides = [
+        Side(BEFORE, arguments.before, arguments.processBefore, arguments.moreBefore),
+        Side(AFTER, arguments.mailgate, arguments.process, arguments.more),
+    ]
+    facts = [*machine(), *(fact for side in sides for fact in side.facts())]
+    size = f"{arguments.logins} logins on each side, {arguments.concurrency} at a time"
+    facts.append(("bursts", f"{arguments.bursts} of {size}"))
+    facts.append(("backend", "greets without ID" if arguments.withoutID else "greets with ID among its capabilities"))
+    load = os.getloadavg()[0]
+    capabilities = _WITHOUT_ID if arguments.withoutID else ""
+    with openSite(raiseOpenFiles(), capabilities) as (site, children):
+        rows = [compare(COMPARED[name], sides, site, children, arguments) for name in arguments.only]
+    # Our own processes are two of it.
+    facts.append(("load", f"{load:.1f} at the start, {os.getloadavg()[0]:.1f} at the end"))
+    return "\n\n".join(["\n".join(f":{name}: {text}" for name, text in facts), _EXPLANATION, tables(rows)])
+
+
+_EXPLANATION = """\
+CPU of the gateway for a login, from connecting to the closed connection. *medians*: the median after by the median
+before. *pairs*: the median of the ratios of two bursts that followed each other, with quartiles; the median of all
+that could be measured is *within* the two figures in 95 of 100 cases. Where 1.000 lies there, no difference was shown.
+*connections*: how many the authentication service saw for each login that it was asked for; a new one for every login
+costs more than a kept one, and how many there are depends on how fast logins follow each other."""
+
+
+def main() -> int:
+    """Compare and print; gives the exit status."""
+    arguments = comparing().parse_args()
+    return conclude(lambda: print(_report(arguments)))
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,318 @@
+# -*- test-case-name: bench.test.test_guessing -*-
+"""
+C{python -m bench.guessing}: what the owners of accounts notice while somebody guesses passwords.
+
+A gateway with auth_file; many connections from one address that guess as fast as they are answered; an owner at another
+address who logs in once a second with the right password; and a session that has been logged in before, whose NOOPs
+show whether the gateway still relays meanwhile. With C{--rates} the guesses alone are counted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import socket
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from statistics import median
+
+from attrs import define, field
+
+from bench.accountfile import PASSWORD, WATCHER, ownerName, writeAccounts
+from bench.attackers import Counts, attack
+from bench.measuring import Meter, percentile, started
+from bench.options import ATTACKED, RATED, guessing
+from bench.processes import BenchmarkError, Children, raiseOpenFiles
+from bench.procfs import cpu
+from bench.program import conclude, machine, openSite, revision, say
+from bench.proxies import MailgateProxy, Site, Variant
+from bench.report import number, simpleTable
+
+__all__ = ["GOAL", "Watcher", "logIn", "main", "meanwhile", "ownerCells", "percent"]
+
+GOAL = 1.5
+"""Seconds that an owner's login may take, in the median."""
+
+_ATTACKERS = "127.0.0.2"
+_OWNER = "127.0.0.3"
+_OTHERS = "127.0.0.4"
+_PATIENCE = 60
+"""Seconds of silence after which an owner gives up."""
+
+_RAMP = 3
+"""Seconds of attack before anything counts."""
+
+_PAUSE = 0.01
+"""Seconds between two NOOPs."""
+
+_PIPELINED = 900
+"""Guesses that one connection sends at once, where they are counted."""
+
+_MANY = 300
+"""Connections that guess one after the other, where guesses are counted."""
+
+
+def percent(figures: Sequence[float], part: int) -> float | None:
+    """The figure that C{part} percent of C{figures} do not exceed; L{None} where there are none."""
+    return percentile(figures, part) if len(figures) > 1 else figures[0] if figures else None
+
+
+@contextmanager
+def logIn(address: tuple[str, int], source: str, name: str) -> Iterator[socket.socket]:
+    """
+    Log in with the right password, from the address C{source}.
+
+    @raise OSError: it is refused, or nothing is heard for a minute.
+    """
+    with socket.create_connection(address, _PATIENCE, (source, 0)) as connection:
+        _await(connection, b"* OK")
+        connection.sendall(f"a1 LOGIN {name} {PASSWORD}\r\n".encode("ascii"))
+        _await(connection, b"a1 OK")
+        yield connection
+
+
+def _await(connection: socket.socket, start: bytes) -> None:
+    """Read lines to one that is not untagged, or begins with C{start}, as it has to."""
+    heard = b""
+    while not (heard.endswith(b"\r\n") and (heard.startswith(start) or b"\r\n" + start in heard)):
+        data = connection.recv(4096)
+        if not data or (heard + data).startswith((b"a1 NO", b"a1 BAD", b"* BYE")):
+            raise ConnectionAbortedError(f"{start!r} was awaited, and {heard + data!r} was heard")
+        heard += data
+
+
+class Watcher:
+    """A session that sends a NOOP some hundred times a second while the C{with} block runs."""
+
+    def __init__(self, address: tuple[str, int]) -> None:
+        self._address = address
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._ready = threading.Event()
+        self.figures: list[float] = []
+        """Milliseconds of each round trip."""
+        self.trouble = ""
+        """What has ended the session too early."""
+
+    def __enter__(self) -> Watcher:
+        self._thread.start()
+        self._ready.wait(_PATIENCE)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self._thread.join()
+
+    def check(self) -> None:
+        """
+        @raise BenchmarkError: the session has ended.
+        """
+        if self.trouble:
+            raise BenchmarkError(f"the session that was logged in has ended: {self.trouble}")
+
+    def _run(self) -> None:
+        try:
+            with logIn(self._address, _OTHERS, WATCHER) as connection:
+                connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                self._ready.set()
+                while not self._ended.wait(_PAUSE):
+                    began = time.perf_counter()
+                    connection.sendall(b"a2 NOOP\r\n")
+                    _await(connection, b"a2 OK")
+                    self.figures.append((time.perf_counter() - began) * 1000)
+        except OSError as error:
+            self.trouble = str(error)
+            self._ready.set()
+
+
+_MEANWHILE = ("judged/s", "turned away/s", "closed", "guesses each", "most", "CPU")
+
+
+def meanwhile(seconds: float, taken: float, before: Counts, after: Counts) -> tuple[str, ...]:
+    """
+    What a table says, under L{_MEANWHILE}, of guesses in C{seconds}, in which the gateway took C{taken} seconds of CPU.
+    What was closed is counted from the beginning of the attack on.
+    """
+    each = after.endedAnswers / after.ended if after.ended else None
+    return (
+        f"{(after.judged - before.judged) / seconds:,.1f}",
+        f"{(after.turnedAway - before.turnedAway) / seconds:,.1f}",
+        f"{after.ended:,}",
+        "-" if each is None else f"{each:,.1f}",
+        f"{after.most:,}",
+        f"{taken / seconds:.0%}",
+    )
+
+
+@define
+class _Attacked:
+    """A gateway that is attacked. C{cells} are those of L{meanwhile}, once L{window} has ended."""
+
+    meter: Meter
+    connections: int
+    pipelined: int
+    children: Children
+    cells: tuple[str, ...] = ()
+
+    @contextmanager
+    def window(self) -> Iterator[None]:
+        """Attack, and let it be attacked for a while; then count until the block ends."""
+        pids = self.meter.running.pids
+        with attack(self.children, self.meter.running.plain, _ATTACKERS, self.connections, self.pipelined) as attackers:
+            time.sleep(_RAMP)
+            before, taken, began = attackers.counts(), cpu(pids), time.perf_counter()
+            yield
+            seconds = time.perf_counter() - began
+            self.cells = meanwhile(seconds, cpu(pids) - taken, before, attackers.counts())
+        self.meter.running.check()
+
+
+def _login(address: tuple[str, int], name: str) -> float | None:
+    """Seconds of a login; L{None} for one that did not get in."""
+    began = time.perf_counter()
+    try:
+        with logIn(address, _OWNER, name):
+            return time.perf_counter() - began
+    except OSError:
+        return None
+
+
+def _eachSecond(address: tuple[str, int], names: Sequence[str]) -> list[float | None]:
+    """Log in with each of C{names}, a second after the one before, whether or not that has been answered."""
+    with ThreadPoolExecutor(max(1, len(names))) as pool:
+        logins = []
+        for name in names:
+            logins.append(pool.submit(_login, address, name))
+            time.sleep(1)
+        return [login.result() for login in logins]
+
+
+def ownerCells(logins: Sequence[float | None]) -> tuple[str, ...]:
+    """What a table says of an owner's logins, one or more, in seconds, L{None} for one that did not get in."""
+    taken = [seconds for seconds in logins if seconds is not None]
+    middle = median(taken) if taken else None
+    figures = (middle, percent(taken, 95), max(taken, default=None))
+    # One that is refused takes longer than any.
+    inTime = len(taken) * 2 > len(logins) and sorted(taken)[len(logins) // 2] < GOAL
+    return (str(len(logins)), str(len(logins) - len(taken)), *map(number, figures), "yes" if inTime else "no")
+
+
+@define
+class _Bench:
+    """One run."""
+
+    site: Site
+    children: Children
+    arguments: argparse.Namespace
+    owners: list[tuple[str, ...]] = field(factory=list)
+    others: list[tuple[str, ...]] = field(factory=list)
+
+    @contextmanager
+    def _gateway(self, scheme: str, owners: int) -> Iterator[Meter]:
+        accounts = writeAccounts(self.site.folder, scheme, owners)
+        judge = f"auth_file = {accounts}\nproxy_pass = 127.0.0.1:{{backendPort}}"
+        more, process = "\n".join(self.arguments.more), "\n".join(self.arguments.process)
+        proxy = MailgateProxy(self.arguments.mailgate, scheme, Variant(judge=judge, more=more, process=process))
+        reason = proxy.find()
+        if reason:
+            raise BenchmarkError(reason)
+        with started([proxy], self.site, self.children) as (meter,):
+            yield meter
+
+    def waits(self, scheme: str, connections: int) -> None:
+        """
+        Take what owners wait while C{connections} guess.
+
+        @raise BenchmarkError: it went wrong.
+        """
+        names = [ownerName(place) for place in range(self.arguments.owners)]
+        with self._gateway(scheme, len(names)) as meter, Watcher(meter.running.plain) as watcher:
+            watcher.check()
+            attacked = _Attacked(meter, connections, 1, self.children)
+            with attacked.window():
+                begin = len(watcher.figures)
+                first = _eachSecond(meter.running.plain, names)
+                again = _eachSecond(meter.running.plain, names * self.arguments.again)
+                figures = watcher.figures[begin:]
+            watcher.check()
+        title = (scheme, str(connections))
+        for which, logins in (("first", first), ("again", again)):
+            if logins:
+                self._note(self.owners, (*title, which, *ownerCells(logins)))
+        trips = [number(percent(figures, part)) for part in (50, 95)]
+        self._note(self.others, (*title, *attacked.cells, *trips))
+
+    def rates(self, scheme: str, connections: int, pipelined: int) -> None:
+        """
+        Take how many guesses C{connections} get answered.
+
+        @raise BenchmarkError: it went wrong.
+        """
+        with self._gateway(scheme, 1) as meter:
+            attacked = _Attacked(meter, connections, pipelined, self.children)
+            with attacked.window():
+                time.sleep(self.arguments.seconds)
+        self._note(self.others, (scheme, f"{connections} x {pipelined}", *attacked.cells))
+
+    def _note(self, rows: list[tuple[str, ...]], row: tuple[str, ...]) -> None:
+        rows.append(row)
+        say("  ".join(row))
+
+    def tables(self) -> str:
+        """All that was taken."""
+        if self.arguments.rates:
+            return simpleTable([("Guesses", "connections", *_MEANWHILE), *self.others]) + "\n"
+        head = ("Owner's login (s)", "attackers", "", "logins", "refused", "median", "95 %", "most", f"under {GOAL:g}")
+        second = ("Meanwhile", "attackers", *_MEANWHILE, "NOOP (ms)", "95 %")
+        return f"{simpleTable([head, *self.owners])}\n\n{simpleTable([second, *self.others])}\n"
+
+
+_EXPLANATION = """\
+All attackers come from one address, guess as fast as they are answered, and connect again as soon as they are
+disconnected. *judged* guesses were answered as wrong, others were *turned away* with a temporary failure. *closed*: how
+many connections the gateway has closed since the attack began, *guesses each*: how many were answered on these, on
+average, and *most* on any connection. CPU is that of the gateway, of one processor."""
+
+_OWNERS = """\
+The owner logs in once a second from another address: *first* with an account that the gateway has not seen since its
+start, *again* with one that it has let in. *under 1.5*: whether half of all logins got in sooner, refused ones counted
+as later than any. NOOP: the round trip on a session that was logged in before."""
+
+
+def _facts(arguments: argparse.Namespace) -> Iterator[tuple[str, str]]:
+    yield from machine()
+    proxy = MailgateProxy(arguments.mailgate)
+    yield "mailgate", f"{proxy.location()}, revision {revision(arguments.mailgate)}; {proxy.version()}"
+    if arguments.more or arguments.process:
+        yield "set", "; ".join([*arguments.process, *arguments.more])
+    yield "load", f"{os.getloadavg()[0]:.1f} at the start"
+
+
+def _report(arguments: argparse.Namespace) -> str:
+    facts = "\n".join(f":{name}: {text}" for name, text in _facts(arguments))
+    with openSite(raiseOpenFiles()) as (site, children):
+        bench = _Bench(site, children, arguments)
+        for scheme in arguments.schemes:
+            if arguments.rates:
+                bench.rates(scheme, 1, _PIPELINED)
+                bench.rates(scheme, _MANY, 1)
+                continue
+            for connections in arguments.attackers:
+                bench.waits(scheme, connections)
+    explained = _EXPLANATION if arguments.rates else f"{_EXPLANATION}\n{_OWNERS}"
+    return "\n\n".join([facts, explained, bench.tables()])
+
+
+def main() -> int:
+    """Measure and print; gives the exit status."""
+    arguments = guessing().parse_args()
+    if arguments.schemes is None:
+        arguments.schemes = list(RATED if arguments.rates else ATTACKED)
+    return conclude(lambda: print(_report(arguments)))
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,79 @@
+# -*- test-case-name: bench.test.test_program -*-
+"""
+What every program of the benchmark has: the services behind the proxies, the facts at the head of its report, its end.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from bench.certificate import makeCertificate
+from bench.processes import BenchmarkError, Children
+from bench.procfs import processorModel
+from bench.proxies import Site
+
+__all__ = ["conclude", "machine", "openSite", "revision", "say"]
+
+
+def say(text: str) -> None:
+    """Tell how far the run is, beside the report."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def revision(source: str) -> str:
+    """What git calls the tree in the folder C{source}."""
+    command = ["git", "-C", source, "describe", "--always", "--dirty", "--abbrev=12"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+
+
+def machine() -> list[tuple[str, str]]:
+    """Names and texts of what the figures were measured on."""
+    return [
+        ("machine", f"{processorModel()}, {os.cpu_count()} cores"),
+        ("kernel", f"{platform.system()} {platform.release()}, {platform.machine()}"),
+    ]
+
+
+@contextmanager
+def openSite(openFiles: int, capabilities: str = "") -> Iterator[tuple[Site, Children]]:
+    """
+    A backend and an authentication service, and a place for all that is written.
+
+    @param capabilities: what the backend's greeting lists, if not L{bench.backend.CAPABILITIES}.
+    """
+    with tempfile.TemporaryDirectory(prefix="bench-") as folder, Children(folder) as children:
+        os.chmod(folder, 0o711)  # some proxies do not stay root
+        backend, auth = (socket.create_server(("127.0.0.1", 0), backlog=4096) for _ in range(2))
+        with backend, auth:
+            ports = backend.getsockname()[1], auth.getsockname()[1]
+            greeted = (capabilities,) if capabilities else ()
+            for module, listener, arguments in (("backend", backend, greeted), ("authservice", auth, (str(ports[0]),))):
+                descriptor = listener.fileno()
+                children.startModule(f"bench.{module}", str(descriptor), *arguments, descriptors=[descriptor])
+        yield Site(folder, *ports, *makeCertificate(folder), openFiles), children
+
+
+def conclude(work: Callable[[], None]) -> int:
+    """Do C{work}; gives the exit status."""
+    # So that what was started is ended then, too.
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    try:
+        work()
+    except BenchmarkError as error:
+        say(f"given up: {error}")
+        return 1
+    except KeyboardInterrupt:
+        say("interrupted")
+        return 128 + signal.SIGINT
+    return 0
