@@ -4,6 +4,7 @@ Tests of how L{mailgate.authenticators.passwdfile} has passwords hashed: in thre
 
 from __future__ import annotations
 
+import gc
 import hmac
 from unittest.mock import patch
 
@@ -177,6 +178,18 @@ class FairnessTests(AuthenticatorTestCase):
             self.start(b"joe", b"guess", host=self.ATTACKER)
         self.assertEqual(len(self.reactor.held), self.mostHashes)
 
+    def test_endsWithServers(self) -> None:
+        """What they share goes when the last of them does: a reload leaves nothing behind."""
+        gc.collect()
+        shared = passwdfile._hashings
+        before = len(shared)
+        self.build(b"joe:" + SLOW)
+        self.login(b"joe", b"secret")
+        self.assertEqual(len(shared), before + 1)
+        del self.authenticator
+        gc.collect()
+        self.assertEqual(len(shared), before)
+
     def test_places(self) -> None:
         """auto leaves one processor of all to those who need no hash, and divides the rest among the workers."""
         for processors, workers, given, expected in (
@@ -283,6 +296,18 @@ class RememberedTests(AuthenticatorTestCase):
                 for _ in range(3):
                     self.assertEqual(self.hashes(user, secret), 1)
                     self.refusal(self.answer)
+
+    def test_sameWork(self) -> None:
+        """The digest is made for a user who does not exist as for one who does: it tells nothing by its time."""
+        self.build(b"joe:" + SLOW, b"off:*", b"bad:" + SLOW + b"::::::port=x")
+        right = self.authenticator._right
+        assert right is not None
+        with patch.object(right, "proof", wraps=right.proof) as proof:
+            for user in (b"joe", b"nobody", b"off", b"bad"):
+                proof.reset_mock()
+                self.hashes(user, b"wrong")
+                ((_, stored, secret),) = [call.args for call in proof.call_args_list]
+                self.assertEqual((b"{BLF-CRYPT}" + stored, secret), (SLOW, b"wrong"))
 
     def test_fastOnesAreNot(self) -> None:
         """Of passwords that are compared at once nothing is remembered."""
