@@ -1,4 +1,4 @@
-# -*- test-case-name: mailgate.test.test_passwdfile -*-
+# -*- test-case-name: mailgate.test.test_accounts -*-
 """
 The grammar of Dovecot's passwd-file, as far as a gateway reads it: a line into an L{Account}.
 """

@@ -22,6 +22,7 @@ from typing import Any
 
 from attrs import define, evolve, field, frozen
 
+from mailgate.authenticators.passwdfile import hashConflicts
 from mailgate.dialogue import BUDGET, DialogueSettings
 from mailgate.directives import (
     ConfigurationError,
@@ -184,12 +185,14 @@ class _Reading:
         self._folder = os.path.dirname(os.path.abspath(filename))
         self.problems: list[Problem] = []
         self.warnings: list[Problem] = []
+        self._workers = WorkerSettings()
 
     def read(self, text: str) -> GatewaySettings:
         sections = [self.section(name, options) for name, options in self.options(text)]
         known = [section for section in sections if section is not None]
         mail = next((section for section in known if section.level is Level.MAIL), _Section(Level.MAIL, "mail"))
         process = next((section.values for section in known if section.level is Level.MAILGATE), {})
+        self._workers = _make(WorkerSettings, process)
         demo = next((section.values for section in known if section.level is Level.SANDBOX), None)
         sandbox = None if demo is None else _make(SANDBOX_SETTINGS, demo)
         servers = []
@@ -202,6 +205,7 @@ class _Reading:
             self._problem("mail", "", "there is no [server NAME] section")
         self._checkAddresses(servers)
         self.problems.extend(cacheConflicts(servers, mail.values.get("ssl_session_cache")))
+        self.problems.extend(hashConflicts(servers))
         log, events, rights, pid, draining, workers = (_make(group, process) for group in PROCESS_SETTINGS)
         self.problems += workers.problems(self._file, servers, sandbox is not None)
         if not events.isLean:
@@ -297,6 +301,8 @@ class _Reading:
         inherited = {name: value for name, value in mail.values.items() if not self._hidden(name, section)}
         values = {**inherited, **section.values}
         groups = {group: _make(group, values) for group in SERVER_SETTINGS}
+        # What a server takes of the machine depends on how many processes take as much.
+        groups[WorkerSettings] = self._workers
         listening: ListenSettings = _make(ListenSettings, values)
         addresses = tuple(evolve(address, ssl=address.ssl or listening.ssl) for address in listening.addresses)
         protocol = self._protocol(section, listening)

@@ -18,9 +18,12 @@ import mailgate
 LAYERS = (
     # what imports nothing: the release, the words of a login, the grammar of values, of HTTP and of mail
     "_version clienthello descriptors directives networks fairqueue login httpresponse httpheaders openssl poller"
-    " timers imapcommand pipes shares distinguishedname verifyerrors reparenting sandbox.message sandbox.certificate",
+    " timers imapcommand crypt3 pipes shares distinguishedname verifyerrors reparenting sandbox.message"
+    " sandbox.certificate",
     # where events may go
     "syslog notify activation",
+    # hashes of passwords
+    "slowhashes",
     # the package itself, and what only needs one of those
     "mailgate names listen journal privileges pidfile dialogue sasl authdialect passwords httpagent proxyprotocol"
     " tlsfiles clientcertificate ticketring resolver limits sandbox.settings sandbox.search sandbox.structure"
@@ -30,10 +33,10 @@ LAYERS = (
     "servertls",
     "tls",
     # the ledger, the extension points, what auth_http and auth_file say; TLS upon descriptors
-    "listensockets workers control session interfaces authhttp authpresets accounts tlslayer nameservers"
+    "listensockets workers control session interfaces authhttp authpresets accounts hashing tlslayer nameservers"
     " sandbox.mailbox sandbox.welcome",
-    # how bytes move; connections upon descriptors; how connections end
-    "relay draining authcache transport reversedns sandbox.account sandbox.imap4",
+    # how bytes move; connections upon descriptors; how connections end; the file of auth_file
+    "relay draining authcache accountfile transport reversedns sandbox.account sandbox.imap4",
     # lines out of them; the backend's side; who makes such connections, and relays between them
     "framing client port connecting relayend authsettings sandbox.pop3 sandbox.smtp sandbox.authhttp",
     # SASL on the client's side; all of those in one reactor

@@ -1,5 +1,6 @@
 """
-Tests of L{mailgate.passwords}. The vectors are what C{doveadm pw} of Dovecot 2.3.19 made of the password "secret".
+Tests of L{mailgate.passwords} and L{mailgate.slowhashes}. The vectors are what C{doveadm pw} of Dovecot 2.3.19 made of
+the password "secret", or, for the schemes that it only verifies, libxcrypt 4.4.33.
 """
 
 from __future__ import annotations
@@ -7,11 +8,15 @@ from __future__ import annotations
 import base64
 import hashlib
 import sys
+from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import TimeoutError as FutureTimeout
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from mailgate import slowhashes
+from mailgate.crypt3 import HashFailed
 from mailgate.login import Method
-from mailgate.passwords import Password, UnusablePassword, commonest, parsePassword
+from mailgate.passwords import Password, UnusablePassword, commonest, expense, parsePassword
 
 SHA512 = b"$6$M3PPqsLK2DJQmraz$Rx0iXRQbGA0GySB8N65E/TzAPMkUJYLY0ZDBmFrDfzWdaaIkC88YYHb3Z9I/w65CcNq9fftwHNfjjhIsgaV1U."
 SHA512_ROUNDS = (
@@ -20,6 +25,9 @@ SHA512_ROUNDS = (
 )
 SHA256 = b"$5$TisNU0FkaDmbrVpk$f3w7JivOt57mFaZZ4OKU2JCRo4h9xbGpnRUlpIPcC91"
 BLOWFISH = b"$2y$05$D0Ck29t8eOiLe8t3hPkJU.cOb3buphx0ZjPac7c.sP8i5wn7gSuhS"
+YESCRYPT = b"$y$j75$k2XAnEHBqQ1Ct2aMXFKNa/$Tg4ZRR7tz/WRlmYbADZh9OJYakPewgSPQqW55EXAJ14"
+GOST_YESCRYPT = b"$gy$j75$k2XAnEHBqQ1Ct2aMXFKNa/$O2VXkrrbK/nrZECj6gzoetucyvBE.tkY7fQCPxGaah8"
+SCRYPT = b"$7$66..../....k2XAnEHBqQ1Ct2aM$SKCtfQ946jYUHuXqwA/2M1ygewv095rErWQiJYpgynB"
 ARGON2ID = b"$argon2id$v=19$m=65536,t=3,p=1$NGUx3JYFI0tpej5jQ1X8zA$hWdAYOIhSIkznhMdqM6MVbe5Z9WMBvHQv+PrnHCjMDE"
 ARGON2I = b"$argon2i$v=19$m=32768,t=4,p=1$kv+pP0UUciY53mMR1eidyA$LnrADnokcdWRjgW+ESAnr1XRvCWYO84dww6MAV0Iy9g"
 SSHA256 = b"ATOncGB2cNWyfBhdTpNRTOoucfUwMrZbt/Zs8Xsc2T5SIlcW"
@@ -64,6 +72,11 @@ SLOW = [
         b"UlU1YUZxZTZTRnk3YVVvak9CeGI2bmx2bEJEdjVNQ1UxR1ZFN29uMA==",
         "SHA512-CRYPT",
     ),
+    (b"{CRYPT}" + YESCRYPT, "yescrypt"),
+    (YESCRYPT, "yescrypt"),
+    (b"{CRYPT}" + GOST_YESCRYPT, "gost-yescrypt"),
+    (b"{CRYPT}" + SCRYPT, "scrypt"),
+    (b"{SHA512-CRYPT}" + YESCRYPT, "yescrypt"),
     (b"{ARGON2ID}" + ARGON2ID, "ARGON2ID"),
     (b"{ARGON2I}" + ARGON2I, "ARGON2I"),
     (b"{ARGON2ID}" + ARGON2I, "ARGON2I"),
@@ -274,20 +287,100 @@ class UnusableTests(PasswordTestCase):
 
 
 class LibraryTests(PasswordTestCase):
-    """The libraries that some schemes need."""
+    """What computes the slow hashes: the system, or else a library."""
+
+    def withoutSystem(self) -> None:
+        """Make this a system without crypt(3)."""
+        self.patch(slowhashes, "loadCrypt3", lambda: None)
 
     def test_missing(self) -> None:
         """Without its library a scheme cannot be used, and what to install is said."""
-        for library, text in (("bcrypt", BLOWFISH), ("passlib", SHA512), ("argon2", b"{ARGON2ID}" + ARGON2ID)):
+        self.withoutSystem()
+        for library, text, package in (
+            ("bcrypt", BLOWFISH, '"mailgate[passwdfile]"'),
+            ("passlib", SHA512, "libpass"),
+            ("passlib", SHA256, "libpass"),
+            ("argon2", b"{ARGON2ID}" + ARGON2ID, '"mailgate[passwdfile]"'),
+        ):
             self.without(library)
-            self.assertIn('pip install "mailgate[passwdfile]"', self.unusable(text))
+            self.assertIn(f"pip install {package}", self.unusable(text))
+
+    def test_systemNeedsNone(self) -> None:
+        """What the system's crypt(3) computes needs no library."""
+        for library in ("bcrypt", "passlib"):
+            self.without(library)
+        for text, scheme in SLOW:
+            if not scheme.startswith("ARGON2"):
+                self.assertTrue(self.parse(text).matches(b"secret"), text)
+
+    def test_withoutSystem(self) -> None:
+        """Without crypt(3) libraries compute the usual hashes; they say the same."""
+        self.withoutSystem()
+        for text, scheme in SLOW:
+            if scheme in ("SHA256-CRYPT", "SHA512-CRYPT", "BLF-CRYPT"):
+                password = self.parse(text)
+                self.assertEqual((password.scheme, password.slow), (scheme, True))
+                self.assertTrue(password.matches(b"secret"), text)
+                for wrong in (b"Secret", b"", b"secret\0", b"x" * 600):
+                    self.assertFalse(password.matches(wrong), (text, wrong))
+        password = self.parse(b"{BLF-CRYPT}$2y$05$ZesW0neJerbuFiYDbAAoCuSAqoUZ2rL1EL2PxBbV.RFgl3ij/hKjm")
+        self.assertTrue(password.matches(b"a" * 80))
+
+    def test_unknownToTheSystem(self) -> None:
+        """A kind that neither the system nor a library knows cannot be used, and is named."""
+        self.withoutSystem()
+        for text, scheme in ((YESCRYPT, "yescrypt"), (GOST_YESCRYPT, "gost-yescrypt"), (SCRYPT, "scrypt")):
+            expected = f"is a {scheme} hash, and this system's libcrypt does not know {scheme}"
+            self.assertEqual(self.unusable(b"{CRYPT}" + text), expected)
+
+    def test_pythonOneAtATime(self) -> None:
+        """Hashes in Python wait for one another: each of them takes the interpreter's time from all threads."""
+        self.withoutSystem()
+        password = self.parse(SHA512)
+        with slowhashes._ONE_AT_A_TIME, ThreadPoolExecutor(1) as threads:
+            answer = threads.submit(password.matches, b"secret")
+            self.assertFalse(answer.done())
+            self.assertRaises(FutureTimeout, answer.result, 0.05)
+            slowhashes._ONE_AT_A_TIME.release()
+            try:
+                self.assertTrue(answer.result(30))
+            finally:
+                slowhashes._ONE_AT_A_TIME.acquire()
+
+    def test_noMemory(self) -> None:
+        """An Argon2 hash for which there is no memory is not a wrong password."""
+        huge = ARGON2ID.replace(b"m=65536", b"m=4294967295")
+        self.assertRaises(HashFailed, self.parse(b"{ARGON2ID}" + huge).matches, b"secret")
 
     def test_notNeeded(self) -> None:
         """PLAIN and the salted digests need none of them."""
+        self.withoutSystem()
         for library in ("bcrypt", "passlib", "argon2"):
             self.without(library)
         for text, _ in FAST:
             self.assertTrue(self.parse(text).matches(b"secret"))
+
+
+class ExpenseTests(PasswordTestCase):
+    """L{expense}: what makes a hash unusually slow."""
+
+    def test_rounds(self) -> None:
+        """More rounds of SHA-crypt than 100,000 do, in each spelling of the scheme."""
+        many = SHA512.replace(b"$6$", b"$6$rounds=100001$")
+        for text in (many, b"{CRYPT}" + many, b"{SHA512-CRYPT.B64}" + base64.b64encode(many), many.replace(b"6", b"5")):
+            self.assertIn("takes 100001 rounds", expense(text))
+        for text in (SHA512, SHA512_ROUNDS, many.replace(b"100001", b"100000"), b"!" + many, b"{MD5}" + many):
+            self.assertEqual(expense(text), "", text)
+
+    def test_cost(self) -> None:
+        """So does a cost of bcrypt above 13."""
+        self.assertIn("has the cost 14", expense(BLOWFISH.replace(b"$05$", b"$14$")))
+        self.assertEqual(expense(BLOWFISH.replace(b"$05$", b"$13$")), "")
+
+    def test_others(self) -> None:
+        """Nothing else does."""
+        for text, _ in FAST + SLOW:
+            self.assertEqual(expense(text), "")
 
 
 class CommonestTests(PasswordTestCase):

@@ -22,8 +22,8 @@ from mailgate.test.integration.site import GatewayTestCase
 OWN = "tea-party"
 """The users' password at the gateway, which the backends do not know."""
 
-NEEDS = {"SHA256-CRYPT": "passlib", "SHA512-CRYPT": "passlib", "BLF-CRYPT": "bcrypt", "ARGON2ID": "argon2"}
-"""The modules without which a scheme cannot be used; they are an extra. (libpass brings the module passlib.)"""
+NEEDS = {"ARGON2ID": "argon2"}
+"""The modules without which a scheme cannot be used; they are an extra."""
 
 TEMPORARY = {"imap": b"NO [UNAVAILABLE]", "pop3": b"-ERR [SYS/TEMP]", "smtp": b"454 4.7.0"}
 
