@@ -12,9 +12,10 @@ from typing import Any
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.interfaces import IAddress
 
-__all__ = ["addressOf", "ask", "reset"]
+__all__ = ["addressOf", "ask", "reset", "unread"]
 
 _RESET = struct.pack("ii", 1, 0)
+_LOOK = socket.MSG_PEEK | socket.MSG_DONTWAIT
 
 
 def addressOf(family: int, raw: Any) -> IAddress:
@@ -38,6 +39,24 @@ def ask(fd: int, family: int, method: str, *arguments: Any) -> Any:
         return getattr(descriptor, method)(*arguments)
     finally:
         descriptor.detach()
+
+
+def unread(transport: Any) -> bytes | None:
+    """
+    The first byte that has come for C{transport}, ours or one of Twisted's, and has not been read: empty at the end of
+    the connection, L{None} where nothing has come, or there is no socket to look at. Under TLS it is the peer's byte,
+    not yet decrypted.
+    """
+    try:
+        if hasattr(transport, "fd"):
+            first: bytes = ask(transport.fd, transport.family, "recv", 1, _LOOK) if transport.connected else b""
+            return first
+        held = getattr(transport, "socket", None)
+        return None if held is None else held.recv(1, _LOOK)
+    except BlockingIOError:
+        return None
+    except OSError:
+        return b""
 
 
 def reset(fd: int, family: int) -> None:
