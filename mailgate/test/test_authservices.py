@@ -716,7 +716,7 @@ class StandardTests(ServiceCase):
     """Services that are written after nginx's documentation."""
 
     async def test_go(self) -> None:
-        """Those in Go read Client-Ip for Client-IP, let a client try again twice, and say 400 to what they do not know."""
+        """Those in Go read Client-Ip for Client-IP, let a client try again twice, and say 400 to the unknown."""
         self.assertEqual(await self.ask(goService), routed("10.5.0.1", 143))
         told = b"Invalid login or password"
         for attempt, denial in ((2, refused(told, wait=3)), (3, refused(told))):

@@ -35,7 +35,7 @@ from twisted.web.resource import Resource
 from zope.interface import alsoProvides, implementer
 from zope.interface.verify import verifyObject
 
-from mailgate.httpagent import COOLING, IDLE_TIMEOUT, MAX_IDLE, KeepAliveAgent
+from mailgate.httpagent import IDLE_TIMEOUT, MAX_IDLE, KeepAliveAgent
 from mailgate.httpconnection import BODY_PATIENCE, ExchangeCancelled, ExchangeFailed
 from mailgate.httpheaders import FieldHeaders, PreparedHeaders
 from mailgate.names import endpointFor
