@@ -91,8 +91,8 @@ class _NormalURL(URL):
 
 class _Service:
     """
-    One URL, asked through what C{shared} has, which C{timeout} seconds bound; before C{restsUntil} it is passed over
-    where there are others.
+    One URL, asked through what C{shared} has. An answer, the waiting for a place included, may take C{timeout} seconds.
+    Before C{restsUntil} it is passed over where there are others.
     """
 
     def __init__(self, shared: SharedService, timeout: float, clock: IReactorTime, acceptsMissing: bool) -> None:
@@ -104,7 +104,7 @@ class _Service:
         port = f":{url.port}" if url.port else ""
         text = f"{'https' if url.tls else 'http'}://{url.hostHeader}{port}{url.target}"
         self._normalURL = _NormalURL(URL.from_text(text))
-        self._timeout = timeout
+        self.timeout = timeout
         self._clock = clock
         self._acceptsMissing = acceptsMissing
 
@@ -113,7 +113,7 @@ class _Service:
 
     def take(self, asking: _Asking) -> Deferred[None] | None:
         """A place for C{asking}, as of L{mailgate.fairqueue.FairQueue.take}."""
-        return self.shared.queue.take(asking.client, max(0.0, self._timeout - asking.waitedFor))
+        return self.shared.queue.take(asking.client, max(0.0, self.timeout - asking.waitedFor))
 
     def leave(self, asking: _Asking) -> None:
         """Give that place back."""
@@ -139,7 +139,7 @@ class _Service:
         except BaseException:
             self.leave(asking)
             raise
-        deadline = self._clock.callLater(max(0.0, self._timeout - asking.waitedFor), answered.cancel)
+        deadline = self._clock.callLater(max(0.0, self.timeout - asking.waitedFor), answered.cancel)
         told = (deadline, asking)
         headers: Deferred[Headers] = answered.addCallbacks(self._answered, self._failed, told, {}, told)
         return headers
@@ -172,7 +172,7 @@ class _Service:
                 self.shared.isBusy()
                 raise _Unanswered(f"timed out, having waited for a connection to {self}")
             phase = failure.value.phase if isinstance(failure.value, ExchangeCancelled) else "asking"
-            raise ExchangeFailed(phase, f"timed out after {self._timeout:g} seconds")
+            raise ExchangeFailed(phase, f"timed out after {self.timeout:g} seconds")
         return failure
 
 
@@ -278,15 +278,21 @@ class HTTPAuthenticator:
                 service.leave(asking)
                 asking.services = chain((following,), asking.services)
                 return self._askNext(asking)
+        if asking.waitedFor >= service.timeout:
+            service.leave(asking)
+            return self._waitedInVain(service, asking)
         return self._put(service, asking)
 
     def _placeMissed(self, failure: Failure, service: _Service, asking: _Asking) -> Deferred[Judgement]:
         """Too many wait already, and there may be another service; or the time is over, for every service."""
-        reason = failure.trap(Overloaded, TimeoutError)
+        if failure.trap(Overloaded, TimeoutError) is TimeoutError:
+            return self._waitedInVain(service, asking)
         service.shared.isBusy()
-        if reason is Overloaded:
-            asking.reason = f"too many logins wait for a connection to {service}"
-            return self._askNext(asking)
+        asking.reason = f"too many logins wait for a connection to {service}"
+        return self._askNext(asking)
+
+    def _waitedInVain(self, service: _Service, asking: _Asking) -> Deferred[Judgement]:
+        service.shared.isBusy()
         why = f"timed out waiting for a connection to {service}"
         return succeed(self._judgement(Denial(Trouble.TEMPORARY, reason=why), asking))
 

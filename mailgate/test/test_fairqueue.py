@@ -47,6 +47,19 @@ class FairQueueTests(SynchronousTestCase):
         self.assertEqual(asker.started, ["a", "b", "c"])
         self.assertEqual(len(asker.queue), 0)
 
+    def test_endedAtOnce(self) -> None:
+        """A thousand questions that end as they begin are answered one after the other, not one within the other."""
+        asker = Asker(1)
+        asker.ask("first")
+        for number in range(1000):
+            client = str(number)
+            place = asker.ask(client)
+            assert place is not None
+            place.addCallback(lambda _, client=client: asker.queue.leave(client))
+        asker.queue.leave("first")
+        self.assertEqual(len(asker.started), 1001)
+        self.assertIsNone(asker.ask("last"))
+
     def test_owner(self) -> None:
         """Behind any number of one client's questions another's is the next to start, however many places there are."""
         for places in (1, 2, 3, 8):
