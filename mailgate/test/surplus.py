@@ -17,7 +17,7 @@ from typing import Any
 from attrs import Factory as Default
 from attrs import define
 from twisted.internet.defer import Deferred
-from twisted.internet.endpoints import TCP4ClientEndpoint
+from twisted.internet.endpoints import TCP4ClientEndpoint, connectProtocol
 from twisted.internet.protocol import Factory
 from twisted.internet.task import deferLater
 from twisted.logger import LogEvent, formatEvent, globalLogPublisher
@@ -125,6 +125,8 @@ class _Backend(LineReceiver):
 class _Client(LineReceiver):
     """One attempt to log in; C{done} fires when it has been answered."""
 
+    transport: Any
+
     def __init__(self, user: bytes, password: bytes) -> None:
         self._said = [b"a AUTHENTICATE PLAIN", b64encode(b"\0" + user + b"\0" + password)]
         self.done: Deferred[None] = Deferred()
@@ -133,7 +135,7 @@ class _Client(LineReceiver):
         if self._said and line[:1] in b"*+":
             self.sendLine(self._said.pop(0))
         elif line.startswith(b"a "):
-            self.transport.abortConnection()  # type: ignore[attr-defined]
+            self.transport.abortConnection()
 
     def connectionLost(self, reason: object = None) -> None:
         self.done.callback(None)
@@ -169,13 +171,13 @@ class Attack:
         ports = {"imap": freePort(), "backend": backend.getHost().port}
         ini = INI.format(use=self._use, url=self._service.url, keepalive=self._keepalive, **ports)
         gateway = Gateway(parse(ini), self._reactor)
-        globalLogPublisher.addObserver(self._observe)
+        globalLogPublisher.addObserver(self._observe)  # type: ignore[arg-type]
         try:
             gateway.privilegedStartService()
             gateway.startService()
             await self._play(ports, tries, patience)
         finally:
-            globalLogPublisher.removeObserver(self._observe)
+            globalLogPublisher.removeObserver(self._observe)  # type: ignore[arg-type]
             await gateway.stopService()
             await backend.stopListening()
 
@@ -215,8 +217,6 @@ class Attack:
         endpoint = TCP4ClientEndpoint(self._reactor, "127.0.0.1", port)
         while self._going:
             client = _Client(*next(logins))
-            factory = Factory.forProtocol(lambda client=client: client)
-            factory.noisy = False
-            await endpoint.connect(factory)
+            await connectProtocol(endpoint, client)
             await client.done
             counted[number] += 1

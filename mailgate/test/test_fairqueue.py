@@ -51,11 +51,14 @@ class FairQueueTests(SynchronousTestCase):
         """A thousand questions that end as they begin are answered one after the other, not one within the other."""
         asker = Asker(1)
         asker.ask("first")
+
+        def leave(_: object, client: str) -> None:
+            asker.queue.leave(client)
+
         for number in range(1000):
-            client = str(number)
-            place = asker.ask(client)
+            place = asker.ask(str(number))
             assert place is not None
-            place.addCallback(lambda _, client=client: asker.queue.leave(client))
+            place.addCallback(leave, str(number))
         asker.queue.leave("first")
         self.assertEqual(len(asker.started), 1001)
         self.assertIsNone(asker.ask("last"))
