@@ -88,10 +88,12 @@ class FairQueue:
             return
         known = self._clients[client]
         known.running -= 1
-        known.turn = next(self._turns)
-        self._drop(client, known)
         self._free += 1
-        if self._serving:
+        if known.running or known.waiting:
+            known.turn = next(self._turns)
+        else:
+            del self._clients[client]
+        if self._serving or not self._waiting:
             # The question that has just begun has ended at once. A thousand of these would be as many frames.
             return
         self._serving = True

@@ -133,7 +133,7 @@ class KeepAliveAgent:
         """A connection on which nothing is on its way, as far as can be seen."""
         kept = self._kept
         now = self._clock.seconds()
-        spoken = []
+        spoken: list[HTTPConnection] | None = None
         found = None
         while (connection := kept.take(now)) is not None:
             first = connection.peek()
@@ -145,8 +145,8 @@ class KeepAliveAgent:
                 self.distrust()
                 return None
             # It ends, or TLS has something to say, such as tickets: that will be read. The silence begins anew.
-            spoken.append(connection)
-        for connection in spoken:
+            spoken = [*(spoken or ()), connection]
+        for connection in spoken or ():
             kept.keep(connection, now)
         return found
 

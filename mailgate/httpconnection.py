@@ -35,7 +35,7 @@ from twisted.web.http_headers import Headers
 from twisted.web.iweb import IClientRequest, IResponse
 from zope.interface import implementer
 
-from mailgate.descriptors import unread
+from mailgate.descriptors import Peephole
 from mailgate.httpheaders import FieldHeaders
 from mailgate.httpresponse import NotHTTP, ProtocolError, ResponseHead, ResponseParser, Stage
 
@@ -194,6 +194,7 @@ class HTTPConnection(Protocol):
         self._patience: IDelayedCall | None = None
         self._proven = False
         self.isAborted = False
+        self._peephole: Peephole | None = None
         self._phase = "waiting for the response"
 
     def connectionMade(self) -> None:
@@ -221,8 +222,10 @@ class HTTPConnection(Protocol):
         self.transport.write(self._keeper.start + exchange.fields)
 
     def peek(self) -> bytes | None:
-        """The first byte that has come unasked, as of L{unread}. It stays where it is."""
-        return unread(self.transport)
+        """The first byte that has come unasked, as of L{Peephole.first}. It stays where it is."""
+        if self._peephole is None:
+            self._peephole = Peephole(self.transport)
+        return self._peephole.first()
 
     @property
     def isSpare(self) -> bool:

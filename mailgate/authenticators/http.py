@@ -113,7 +113,7 @@ class _Service:
 
     def take(self, asking: _Asking) -> Deferred[None] | None:
         """A place for C{asking}, as of L{mailgate.fairqueue.FairQueue.take}."""
-        return self.shared.queue.take(asking.client, max(0.0, self.timeout - asking.waitedFor))
+        return self.shared.queue.take(asking.client, asking.patience)
 
     def leave(self, asking: _Asking) -> None:
         """Give that place back."""
@@ -139,7 +139,7 @@ class _Service:
         except BaseException:
             self.leave(asking)
             raise
-        deadline = self._clock.callLater(max(0.0, self.timeout - asking.waitedFor), answered.cancel)
+        deadline = self._clock.callLater(asking.patience, answered.cancel)
         told = (deadline, asking)
         headers: Deferred[Headers] = answered.addCallbacks(self._answered, self._failed, told, {}, told)
         return headers
@@ -167,7 +167,7 @@ class _Service:
         if deadline.active():
             deadline.cancel()
         elif failure.check(CancelledError):
-            if asking.waitedFor:
+            if asking.patience < self.timeout:
                 # It has had no fair chance.
                 self.shared.isBusy()
                 raise _Unanswered(f"timed out, having waited for a connection to {self}")
@@ -178,20 +178,21 @@ class _Service:
 
 class _Asking:
     """
-    A login on its way: the question, the C{client} that it counts for, which services are left to put it to, for how
-    many seconds it C{waitedFor} places, whether one has said C{WAIT}, and the C{reason} why one could not be asked.
+    A login on its way: the question, the C{client} that it counts for, which services are left to put it to, how many
+    seconds of C{patience} its waiting for places has left for an answer, whether one has said C{WAIT}, and the
+    C{reason} why one could not be asked.
     """
 
-    __slots__ = ("asked", "client", "reason", "request", "services", "waited", "waitedFor")
+    __slots__ = ("asked", "client", "patience", "reason", "request", "services", "waited")
 
     services: Iterator[_Service]
+    patience: float
 
     def __init__(self, request: LoginRequest, asked: PreparedHeaders, client: str) -> None:
         self.request = request
         self.asked = asked
         self.client = client
         self.waited = False
-        self.waitedFor = 0.0
         self.reason = ""
 
 
@@ -218,6 +219,7 @@ class HTTPAuthenticator:
         self._clock = clock
         self._journal = journal
         self._clientOf = clientOf
+        self._timeout = settings.timeout
         self._services = [_Service(shared, settings.timeout, clock, dialect.acceptsMissing) for shared in services]
         self._closed = False
 
@@ -250,7 +252,7 @@ class HTTPAuthenticator:
             now = self._clock.seconds()
             services = [service for service in services if service.restsUntil <= now] or services
         asking.services = iter(services)
-        asking.waitedFor = 0.0
+        asking.patience = self._timeout
         return self._askNext(asking)
 
     def _askNext(self, asking: _Asking) -> Deferred[Judgement]:
@@ -270,7 +272,7 @@ class HTTPAuthenticator:
 
     def _placeGiven(self, _: None, service: _Service, asking: _Asking, since: float) -> Deferred[Judgement]:
         now = self._clock.seconds()
-        asking.waitedFor += max(0.0, now - since)
+        asking.patience = min(asking.patience, max(0.0, asking.patience - (now - since)))
         if service.restsUntil > now:
             following = next(asking.services, None)
             if following is not None:
@@ -278,7 +280,7 @@ class HTTPAuthenticator:
                 service.leave(asking)
                 asking.services = chain((following,), asking.services)
                 return self._askNext(asking)
-        if asking.waitedFor >= service.timeout:
+        if not asking.patience:
             service.leave(asking)
             return self._waitedInVain(service, asking)
         return self._put(service, asking)

@@ -28,6 +28,9 @@ class FakeSocket:
 
     waiting: bytes | None = None
 
+    def fileno(self) -> int:
+        return -1
+
     def recv(self, size: int, flags: int) -> bytes:
         if self.waiting is None:
             raise BlockingIOError
@@ -154,7 +157,7 @@ class PeekTests(DistrustCase):
     def test_error(self):
         """So is one that has been reset."""
 
-        class Reset:
+        class Reset(FakeSocket):
             def recv(self, size, flags):
                 raise ConnectionResetError
 
