@@ -239,10 +239,14 @@ class CachedAuthenticator:
         question = self._questions.get(name)
         return self._ask(request, name, key) if question is None else question.join()
 
-    def close(self) -> None:
-        """Forget what is stored, and close C{inner}."""
+    def forget(self) -> None:
+        """Forget what is stored."""
         self._acceptances.clear()
         self._refusals.clear()
+
+    def close(self) -> None:
+        """Forget what is stored, and close C{inner}."""
+        self.forget()
         self._inner.close()
 
     def _ask(self, request: LoginRequest, name: bytes, key: bytes) -> Deferred[Route | Denial]:

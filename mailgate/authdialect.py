@@ -44,7 +44,7 @@ _CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 
 
 class Untellable(Exception):
-    """A name or a password that the service cannot be told in the way in which it wants to be told."""
+    """The service cannot be told a name or a password in the way in which it wants to be told; the text says why."""
 
 
 # How Auth-User and Auth-Pass are written.
@@ -80,7 +80,7 @@ def _raw(raw: bytes) -> bytes:
         that escaped, the service would judge something else than the client has said.
     """
     if not fitForWire(raw) or raw.strip(b" \t") != raw:
-        raise Untellable
+        raise Untellable("no header can carry it unescaped")
     return raw
 
 

@@ -21,7 +21,7 @@ from attrs import frozen
 from twisted.internet.abstract import isIPv6Address
 from twisted.web.http_headers import Headers
 
-from mailgate.authdialect import NGINX, PLACEHOLDER, Dialect, headerText, nginxEscape
+from mailgate.authdialect import NGINX, PLACEHOLDER, Dialect, Untellable, headerText, nginxEscape
 from mailgate.directives import LONGEST_SOCKET_PATH, isHostName
 from mailgate.httpheaders import PreparedHeaders
 from mailgate.journal import printable
@@ -45,6 +45,12 @@ LONGEST_WAIT = 3600
 
 LEAST_PAUSE = 1
 """Seconds between two questions where C{WAIT} comes without C{Auth-Wait}; nginx asks again at once, and for ever."""
+
+LONGEST_CREDENTIAL = 1024
+"""
+Bytes that a name or a password may have as they are sent. Services bound the head of a request, most of them at 8 KiB,
+and say 400 or 431 to what is longer; nobody's password is. A token of OAuth is bounded by the client's buffer alone.
+"""
 
 _SECONDS = re.compile(rb"[0-9]{1,18}")
 _PORT = re.compile(rb"0{0,9}[0-9]{1,5}")
@@ -74,17 +80,23 @@ def question(request: LoginRequest, dialect: Dialect = NGINX, passesCertificate:
 
     The client's certificate is told whole if C{passesCertificate}.
 
-    @raise mailgate.authdialect.Untellable: C{dialect} has no way to say the login's name or password.
+    @raise Untellable: C{dialect} has no way to say the login's name or password, or it is too long.
     """
     credentials, client, envelope = request.credentials, request.client, request.envelope
     secret = PLACEHOLDER if not dialect.showsPassword and credentials.method in _PASSWORDS else credentials.secret
+    user, password = dialect.escapeUser(credentials.user), dialect.escapePassword(secret)
+    authzid = dialect.escapeUser(credentials.authzid) if credentials.authzid else b""
+    if len(user) > LONGEST_CREDENTIAL or len(authzid) > LONGEST_CREDENTIAL:
+        raise Untellable("the name is too long")
+    if len(password) > LONGEST_CREDENTIAL and not credentials.method.isOAuth:
+        raise Untellable("the password is too long")
     fields = [
         (b"Auth-Method", credentials.method.value.encode("ascii")),
-        (b"Auth-User", dialect.escapeUser(credentials.user)),
-        (b"Auth-Pass", dialect.escapePassword(secret)),
+        (b"Auth-User", user),
+        (b"Auth-Pass", password),
     ]
-    if credentials.authzid:
-        fields.append((b"Auth-Authzid", dialect.escapeUser(credentials.authzid)))
+    if authzid:
+        fields.append((b"Auth-Authzid", authzid))
     if credentials.method.isDigest:
         fields.append((b"Auth-Salt", headerText(credentials.salt)))
     fields.append((b"Auth-Protocol", dialect.protocolName(request)))

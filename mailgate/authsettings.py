@@ -144,7 +144,7 @@ class HTTPSettings:
     urls: tuple[ServiceURL, ...] = directive("auth_http", _urls, ())
     headers: tuple[tuple[bytes, bytes], ...] = directive("auth_http_header", _headers, (), secret=True)
     timeout: float = directive("auth_http_timeout", deadline, 60.0)
-    keepsConnections: bool = directive("auth_http_keepalive", flag, True)
+    keepalive: str = directive("auth_http_keepalive", oneOf("auto", "on", "off"), "auto")
     maxConnections: int = directive("auth_http_max_connections", number, 64)
     passesCertificate: bool = directive("auth_http_pass_client_cert", flag, False)
     trusted: str | None = directive("auth_http_ssl_trusted_certificate", path, None)

@@ -50,6 +50,7 @@ class FairQueue:
         self._clock = clock
         self._free = places
         self._waiting = 0
+        self._serving = False
         self._turns = count()
         self._clients: dict[str, _Client] = {}
 
@@ -87,11 +88,18 @@ class FairQueue:
             return
         known = self._clients[client]
         known.running -= 1
-        known.turn = next(self._turns)
-        self._drop(client, known)
         self._free += 1
+        if known.running or known.waiting:
+            known.turn = next(self._turns)
+        else:
+            del self._clients[client]
+        if self._serving or not self._waiting:
+            # The question that has just begun has ended at once. A thousand of these would be as many frames.
+            return
+        self._serving = True
         while self._free and self._waiting:
             self._serveNext()
+        self._serving = False
 
     def _serveNext(self) -> None:
         _, _, following = min((known.running, known.turn, known) for known in self._clients.values() if known.waiting)

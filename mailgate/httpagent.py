@@ -6,261 +6,45 @@ Services for nginx's C{auth_http} read what nginx writes, and some of them to th
 capitalises and reorders headers (C{Client-Ip}) and, with treq above it, adds to them; this one writes what was
 prepared. It talks to one address only, whatever URL it is asked for, so that no redirect can lead it elsewhere.
 
-Three parts: the framing, in L{mailgate.httpresponse}; L{HTTPConnection}, one request at a time over any Twisted
-transport; L{KeepAliveAgent}, which connects through the endpoint that it is given, and keeps connections for the next
-request (RFC 9112 section 9.3). An answer is complete with its head, as it is for nginx. The body is read and thrown
-away, for the connection's sake alone.
+Four parts: the framing, in L{mailgate.httpresponse}; L{mailgate.httpconnection}, one request at a time over any Twisted
+transport; which connection may be used again when, in L{mailgate.keptconnections}; and L{KeepAliveAgent}, which
+connects through the endpoint that it is given, and keeps connections for the next request (RFC 9112 section 9.3).
 """
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
+from functools import partial
 from typing import Any, cast
 
-from attrs import frozen
-from twisted.internet.defer import CancelledError, Deferred, fail
-from twisted.internet.interfaces import (
-    IAddress,
-    IDelayedCall,
-    IHandshakeListener,
-    IProtocol,
-    IPushProducer,
-    IReactorTime,
-    ISSLTransport,
-    IStreamClientEndpoint,
-    ITCPTransport,
-    ITransport,
-)
-from twisted.internet.protocol import Factory, Protocol, connectionDone
+from twisted.internet.defer import Deferred, fail
+from twisted.internet.interfaces import IAddress, IDelayedCall, IReactorTime, IStreamClientEndpoint
+from twisted.internet.protocol import Factory
 from twisted.python.failure import Failure
-from twisted.web.client import ResponseDone
 from twisted.web.http_headers import Headers
-from twisted.web.iweb import IAgent, IBodyProducer, IClientRequest, IResponse
+from twisted.web.iweb import IAgent, IBodyProducer, IResponse
 from zope.interface import implementer
 
-from mailgate.httpheaders import FieldHeaders, PreparedHeaders
-from mailgate.httpresponse import ProtocolError, ResponseHead, ResponseParser, Stage
+from mailgate.httpconnection import Exchange, HTTPConnection, Request
+from mailgate.httpheaders import PreparedHeaders
+from mailgate.keptconnections import KeptConnections
 
-__all__ = [
-    "ExchangeCancelled",
-    "ExchangeFailed",
-    "HTTPConnection",
-    "HTTPResponse",
-    "KeepAliveAgent",
-]
+__all__ = ["COOLING", "IDLE_TIMEOUT", "MAX_IDLE", "KeepAliveAgent"]
 
-_DONE = Failure(ResponseDone())
-
-BODY_PATIENCE = 1.0
+COOLING = 0.02
 """
-Seconds that the rest of a body, or the end of a connection that has no future, is waited for. The answer has been given
-by then; a server that serves one connection at a time must not be kept from its next.
+Seconds that a connection is silent after a response before it is used again. What a server sends too much it sends in
+its next call, or its next packet: within a round trip, or when a delayed acknowledgement has let it.
 """
 
-MAX_IDLE = 32
-"""Connections kept for later, the number that nginx's documentation gives for its own C{keepalive}."""
+MAX_IDLE = 64
+"""
+Connections kept for later where their number has no limit. With L{COOLING} that is enough for 3,000 logins a second.
+"""
 
 IDLE_TIMEOUT = 30.0
 """Seconds that a connection is kept for later. Most servers close theirs after 5 to 75; a dead one costs a retry."""
-
-
-class ExchangeFailed(Exception):
-    """A request was not answered, for C{reason}; C{phase} is what was being done, in words that follow "while"."""
-
-    def __init__(self, phase: str, reason: str) -> None:
-        super().__init__(f"while {phase}: {reason}")
-        self.phase = phase
-
-
-class ExchangeCancelled(CancelledError):
-    """A request was cancelled: C{phase} as in L{ExchangeFailed}."""
-
-    def __init__(self, phase: str) -> None:
-        super().__init__(f"while {phase}")
-        self.phase = phase
-
-
-@implementer(IClientRequest)
-@frozen
-class _Request:
-    """What was asked for, as responses remember it."""
-
-    method: bytes
-    absoluteURI: bytes | None
-    headers: Headers
-
-
-@implementer(IResponse, IPushProducer)
-class HTTPResponse:
-    """
-    A response whose body nobody reads: to whom it is delivered it is empty. Thus it is the producer of nothing, too.
-    """
-
-    length = 0
-    previousResponse: IResponse | None = None
-
-    def __init__(self, head: ResponseHead, request: IClientRequest) -> None:
-        self.version = (b"HTTP", 1, head.minor)
-        self.code = head.code
-        self.phrase = head.phrase
-        self.request = request
-        self.headers: Headers = FieldHeaders(head.fields)
-
-    def deliverBody(self, protocol: IProtocol) -> None:
-        """Tell C{protocol} that this was all."""
-        protocol.makeConnection(cast(ITransport, self))
-        protocol.connectionLost(_DONE)
-
-    def setPreviousResponse(self, response: IResponse) -> None:
-        """Remember the redirect that led here."""
-        self.previousResponse = response
-
-    def pauseProducing(self) -> None:
-        """There is nothing to pause."""
-
-    def resumeProducing(self) -> None:
-        """There is nothing to resume."""
-
-    def stopProducing(self) -> None:
-        """There is nothing to stop."""
-
-
-class _Exchange:
-    """A request on its way to its answer; C{abandon} stops what is being done for it, C{phase} names that."""
-
-    abandon: Callable[[], None]
-
-    def __init__(self, message: bytes, request: IClientRequest) -> None:
-        self.message = message
-        self.phase = "connecting"
-        self.answer: Deferred[IResponse] | None = Deferred(self._cancelled)
-        self._request = request
-
-    def _cancelled(self, answer: Deferred[IResponse]) -> None:
-        self.answer = None
-        self.abandon()
-        answer.errback(ExchangeCancelled(self.phase))
-
-    def answered(self, head: ResponseHead) -> None:
-        """The head of the response is complete."""
-        answer, self.answer = self.answer, None
-        if answer is not None:
-            answer.callback(HTTPResponse(head, self._request))
-
-    def failed(self, reason: Failure) -> None:
-        """There will be no answer. This comes too late, and means nothing, where the request has been cancelled."""
-        answer, self.answer = self.answer, None
-        if answer is not None:
-            answer.errback(ExchangeFailed(self.phase, reason.getErrorMessage() or type(reason.value).__name__))
-
-
-@implementer(IHandshakeListener)
-class HTTPConnection(Protocol):
-    """A connection of C{agent} to its server; C{idleSince} is the time when the last response was over."""
-
-    transport: Any
-
-    def __init__(self, agent: KeepAliveAgent, clock: IReactorTime) -> None:
-        self.idleSince = 0.0
-        self._agent = agent
-        self._clock = clock
-        self._exchange: _Exchange | None = None
-        self._parser: ResponseParser | None = None
-        self._patience: IDelayedCall | None = None
-        self._proven = False
-        self._phase = "waiting for the response"
-
-    def connectionMade(self) -> None:
-        """A request is one small write: it must not wait for an acknowledgement of the one before."""
-        if ITCPTransport.providedBy(self.transport):
-            self.transport.setTcpNoDelay(True)
-        if self._agent.tls is not None:
-            self.transport.startTLS(self._agent.tls)
-        if ISSLTransport.providedBy(self.transport):
-            self._phase = "shaking hands for TLS"
-
-    def handshakeCompleted(self) -> None:
-        """From now on it is the server itself that fails us."""
-        self._phase = "waiting for the response"
-        if self._exchange is not None:
-            self._exchange.phase = self._phase
-
-    def ask(self, exchange: _Exchange) -> None:
-        """Send the request of C{exchange}, and answer it."""
-        self._exchange = exchange
-        self._parser = ResponseParser()
-        exchange.phase = self._phase
-        exchange.abandon = self.abort
-        self.transport.write(exchange.message)
-
-    def dataReceived(self, data: bytes) -> None:
-        """Give the answer as soon as the head of the response is there, the connection's own fate being settled."""
-        parser = self._parser
-        if parser is None:
-            # The server has spoken unasked: whatever it means, the next response would not be what it seems.
-            self.abort()
-            return
-        if parser.stage is Stage.LAST:
-            return
-        exchange = self._exchange
-        try:
-            parser.feed(data)
-        except ProtocolError as error:
-            self.abort()
-            if exchange is not None:
-                exchange.failed(Failure(error))
-            return
-        if parser.head is None:
-            if exchange is not None:
-                exchange.phase = "reading the response"
-            return
-        self._exchange = None
-        self._settle(parser.stage)
-        if exchange is not None:
-            exchange.answered(parser.head)
-
-    def _settle(self, stage: Stage) -> None:
-        if stage is Stage.WHOLE:
-            self._stopWaiting()
-            self._parser = None
-            self._proven = True
-            self._agent.release(self)
-        elif stage is Stage.LAST:
-            self.leave()
-        elif self._patience is None:
-            self._patience = self._clock.callLater(BODY_PATIENCE, self.abort)
-
-    def connectionLost(self, reason: Failure = connectionDone) -> None:
-        """
-        A connection that has served before, and is lost before a byte came, was closed while it was idle. The request
-        may be repeated then: it is a GET.
-        """
-        self._stopWaiting()
-        self._agent.forget(self)
-        exchange, self._exchange = self._exchange, None
-        if exchange is None:
-            return
-        if self._proven and self._parser is not None and self._parser.untouched:
-            self._agent.connect(exchange)
-        else:
-            exchange.failed(reason)
-
-    def leave(self) -> None:
-        """Close the connection in good order; TLS may wait for its peer, but not for long."""
-        self._stopWaiting()
-        self._patience = self._clock.callLater(BODY_PATIENCE, self.abort)
-        self.transport.loseConnection()
-
-    def abort(self) -> None:
-        """Close the connection whatever is on its way; nobody waits for it any more."""
-        self._exchange = None
-        self._stopWaiting()
-        self.transport.abortConnection()
-
-    def _stopWaiting(self) -> None:
-        patience, self._patience = self._patience, None
-        if patience is not None and patience.active():
-            patience.cancel()
 
 
 class _Connections(Factory):
@@ -280,8 +64,14 @@ class _Connections(Factory):
 class KeepAliveAgent:
     """
     Asks the server behind C{endpoint} for C{target}, calling it C{host}: whatever the URL of a request may be. C{tls}
-    is what C{startTLS} takes, or L{None} for C{http:}. Unless it C{keeps} connections each request has its own, and is
-    one of HTTP/1.0, as nginx's mail proxy does it.
+    is what C{startTLS} takes, or L{None} for C{http:}.
+
+    A connection is used again after C{cooling} seconds of silence. With L{None} each request has its own, and is one of
+    HTTP/1.0, as nginx's mail proxy does it. So it is, too, once the server has sent a byte that nobody asked for, of
+    which C{whenDistrusted} is told.
+
+    There are never more than C{most} connections, if that is not 0, those included that are being made or closed. Who
+    asks sees to it that no more than so many requests are under way.
 
     A response is given when its head is complete; its body is empty. Failures are L{ExchangeFailed}, and
     L{ExchangeCancelled} after C{cancel}. There is no deadline but the endpoint's for connecting: add one.
@@ -294,16 +84,27 @@ class KeepAliveAgent:
         host: bytes,
         target: bytes,
         tls: Any = None,
-        keeps: bool = True,
+        cooling: float | None = COOLING,
+        most: int = 0,
     ) -> None:
         self.tls = tls
+        self.whenDistrusted: Callable[[], object] = lambda: None
         self._endpoint = endpoint
         self._clock = clock
-        self._start = b"GET %b HTTP/1.%d\r\nHost: %b\r\n" % (target, keeps, host)
+        self._place = (host, target)
         self._connections = _Connections(self, clock)
-        self._idle: list[HTTPConnection] = []
-        self._keeps = keeps
+        self._keeps = cooling is not None
+        self._kept: KeptConnections[HTTPConnection] = KeptConnections(cooling or 0.0)
+        self._most = most
+        self._open: set[HTTPConnection] = set()
+        self._attempts = 0
+        self._waiting: deque[Exchange] = deque()
         self._sweeping: IDelayedCall | None = None
+        self.start = self._startOf(1 if self._keeps else 0)
+
+    def _startOf(self, minor: int) -> bytes:
+        host, target = self._place
+        return b"GET %b HTTP/1.%d\r\nHost: %b\r\n" % (target, minor, host)
 
     def request(
         self,
@@ -318,37 +119,113 @@ class KeepAliveAgent:
         if not isinstance(headers, PreparedHeaders):
             given = headers.getAllRawHeaders() if headers is not None else ()
             headers = PreparedHeaders([(name, value) for name, values in given for value in values])
-        exchange = _Exchange(self._start + headers.block + b"\r\n", _Request(method, uri, headers))
+        exchange = Exchange(headers.block + b"\r\n", Request(method, uri, headers))
         answer = exchange.answer
         assert answer is not None
-        if self._idle:
-            self._idle.pop().ask(exchange)
+        connection = self._idle() if self._keeps else None
+        if connection is not None:
+            connection.ask(exchange)
         else:
             self.connect(exchange)
         return answer
 
-    def connect(self, exchange: _Exchange) -> None:
+    def _idle(self) -> HTTPConnection | None:
+        """A connection on which nothing is on its way, as far as can be seen."""
+        kept = self._kept
+        now = self._clock.seconds()
+        spoken: list[HTTPConnection] | None = None
+        found = None
+        while (connection := kept.take(now)) is not None:
+            first = connection.peek()
+            if first is None:
+                found = connection
+                break
+            if first and self.tls is None:
+                connection.abort()
+                self.distrust()
+                return None
+            # It ends, or TLS has something to say, such as tickets: that will be read. The silence begins anew.
+            spoken = [*(spoken or ()), connection]
+        for connection in spoken or ():
+            kept.keep(connection, now)
+        return found
+
+    def connect(self, exchange: Exchange) -> None:
         """Answer C{exchange} over a new connection."""
         exchange.phase = "connecting"
+        if self._isFull:
+            self._waiting.append(exchange)
+            exchange.abandon = partial(self._waiting.remove, exchange)
+            self._makeRoom()
+            return
+        self._attempts += 1
         connecting = cast("Deferred[HTTPConnection]", self._endpoint.connect(self._connections))
         exchange.abandon = connecting.cancel
-        connecting.addCallback(HTTPConnection.ask, exchange)
+        connecting.addCallbacks(self._connected, self._notConnected, (exchange,), {}, (exchange,))
         connecting.addErrback(exchange.failed)
+
+    def _connected(self, connection: HTTPConnection, exchange: Exchange) -> None:
+        self._attempts -= 1
+        connection.ask(exchange)
+
+    def _notConnected(self, failure: Failure, exchange: Exchange) -> None:
+        self._attempts -= 1
+        exchange.failed(failure)
+        self._serveWaiting()
+
+    @property
+    def _isFull(self) -> bool:
+        return 0 < self._most <= self._attempts + len(self._open)
+
+    def _makeRoom(self) -> None:
+        """
+        Close a connection that nobody waits for, for each who waits to be connected: one that is kept, or whose body or
+        end is still to come.
+        """
+        if sum(each.isAborted for each in self._open) >= len(self._waiting):
+            return
+        connection = self._kept.evict() or next((each for each in self._open if each.isSpare), None)
+        if connection is not None:
+            connection.abort()
+
+    def _serveWaiting(self) -> None:
+        while self._waiting and not self._isFull:
+            self.connect(self._waiting.popleft())
+
+    def opened(self, connection: HTTPConnection) -> None:
+        """C{connection} has been made."""
+        self._open.add(connection)
 
     def release(self, connection: HTTPConnection) -> None:
         """Keep C{connection}, whose response is over, for the next request, or have it end."""
-        if not self._keeps or len(self._idle) >= MAX_IDLE:
+        if self._waiting:
+            connection.abort()
+            return
+        if not self._keeps or len(self._kept) >= (self._most or MAX_IDLE):
             connection.leave()
             return
-        connection.idleSince = self._clock.seconds()
-        self._idle.append(connection)
+        self._kept.keep(connection, self._clock.seconds())
         if self._sweeping is None:
             self._sweeping = self._clock.callLater(IDLE_TIMEOUT, self._sweep)
 
-    def forget(self, connection: HTTPConnection) -> None:
-        """C{connection} is lost."""
-        if connection in self._idle:
-            self._idle.remove(connection)
+    def distrust(self) -> None:
+        """
+        The server has sent a byte that nobody asked for: keep no connection any more. Requests that are under way where
+        others have been answered before are sent again, as it may be for the second time that it has.
+        """
+        if not self._keeps:
+            return
+        self.close()
+        self.start = self._startOf(0)
+        for connection in list(self._open):
+            connection.doubt()
+        self.whenDistrusted()
+
+    def lost(self, connection: HTTPConnection) -> None:
+        """C{connection} is no more."""
+        self._kept.remove(connection)
+        self._open.discard(connection)
+        self._serveWaiting()
 
     def close(self) -> None:
         """Close the idle connections, and keep none any more."""
@@ -356,14 +233,15 @@ class KeepAliveAgent:
         if self._sweeping is not None:
             self._sweeping.cancel()
             self._sweeping = None
-        while self._idle:
-            self._idle.pop().abort()
+        for connection in self._kept.clear():
+            connection.abort()
 
     def _sweep(self) -> None:
-        # The last one in is the first one out: the list is in the order of idleSince.
         self._sweeping = None
-        limit = self._clock.seconds() - IDLE_TIMEOUT
-        while self._idle and self._idle[0].idleSince <= limit:
-            self._idle.pop(0).leave()
-        if self._idle:
-            self._sweeping = self._clock.callLater(self._idle[0].idleSince - limit, self._sweep)
+        now = self._clock.seconds()
+        limit = now - IDLE_TIMEOUT
+        for connection in self._kept.outdated(limit, now):
+            connection.leave()
+        oldest = self._kept.oldest
+        if oldest is not None:
+            self._sweeping = self._clock.callLater(max(0.0, oldest.idleSince - limit), self._sweep)

@@ -14,7 +14,7 @@ from enum import Enum
 
 from attrs import frozen
 
-__all__ = ["ProtocolError", "ResponseHead", "ResponseParser", "Stage"]
+__all__ = ["NotHTTP", "ProtocolError", "ResponseHead", "ResponseParser", "Stage"]
 
 MAX_LINE = 16384
 MAX_HEAD = 65536
@@ -26,6 +26,10 @@ MAX_BODY = 1024 * 1024
 
 class ProtocolError(Exception):
     """What arrived is not the head of an HTTP/1.x response, or more than is taken of one."""
+
+
+class NotHTTP(ProtocolError):
+    """What arrived does not begin as a response does."""
 
 
 class Stage(Enum):
@@ -128,11 +132,13 @@ class ResponseParser:
     Finds the head of a response to GET, and the end of its body, in what is fed to it, however that is cut.
 
     C{head} is L{None} until it is complete. A faulty or too large body is no error: it makes this response the last of
-    its connection. Responses of 1xx are passed over.
+    its connection. Responses of 1xx are passed over. C{surplus} says that bytes followed a response whose connection
+    could have been used again: they belong to no question.
     """
 
     def __init__(self) -> None:
         self.head: ResponseHead | None = None
+        self.surplus = False
         self.stage = Stage.HEAD
         self._buffer = bytearray()
         self._lineStart = 0
@@ -158,6 +164,7 @@ class ResponseParser:
         if self.stage is Stage.BODY:
             self._feedBody(data)
         elif self.stage is Stage.WHOLE:
+            self.surplus = True
             self.stage = Stage.LAST
 
     def _feedHead(self, data: bytes) -> bytes:
@@ -166,7 +173,7 @@ class ResponseParser:
         buffer += data
         while True:
             if not (buffer.startswith(_PREFIX) or _PREFIX.startswith(buffer)):
-                raise ProtocolError("the response is not HTTP/1.x")
+                raise NotHTTP("the response is not HTTP/1.x")
             match = _HEAD_END.search(buffer, max(0, scanned - 2))
             end = match.end() if match else len(buffer)
             self._bound(scanned, end)
@@ -234,10 +241,14 @@ class ResponseParser:
 
     def _feedBody(self, data: bytes) -> None:
         self._bodySize += len(data)
+        if self._bodySize > MAX_BODY:
+            self.stage = Stage.LAST
+            return
         try:
-            rest = self._body.skip(data) if self._bodySize <= MAX_BODY else b"too much"
+            rest = self._body.skip(data)
         except ProtocolError:
             self.stage = Stage.LAST
         else:
             if rest is not None:
+                self.surplus = bool(rest)
                 self.stage = Stage.LAST if rest else Stage.WHOLE

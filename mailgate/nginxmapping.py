@@ -46,7 +46,13 @@ NGINX_DEFAULTS = (
     Default(
         "auth_http_keepalive",
         "off",
-        "nginx asks by HTTP/1.0, each time over a new connection. With on those are kept that the service keeps open.",
+        "nginx asks by HTTP/1.0, each time over a new connection: what a service sends too much does no harm then. With"
+        " auto those are kept that the service keeps open.",
+    ),
+    Default(
+        "auth_http_max_connections",
+        "0",
+        "nginx asks about as many logins at once as there are. With 64 those beyond wait for their turn.",
     ),
     Default(
         "auth_http_missing_status",

@@ -10,8 +10,9 @@ in L{mailgate.authhttp}.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence, Set
+from collections.abc import Callable, Iterator, Sequence, Set
 from http.cookiejar import CookieJar
+from itertools import chain
 from operator import attrgetter
 from typing import Any
 
@@ -25,7 +26,7 @@ from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
 from twisted.web.client import ResponseFailed
 from twisted.web.http_headers import Headers
-from twisted.web.iweb import IAgent, IResponse
+from twisted.web.iweb import IResponse
 from zope.interface import implementer
 
 from mailgate.authcache import CachedAuthenticator, IJudge, Judgement
@@ -33,13 +34,14 @@ from mailgate.authdialect import Dialect, Untellable
 from mailgate.authhttp import Unusable, Wait, hasStatus, question, route, verdict
 from mailgate.authsettings import HTTPSettings, ServiceURL
 from mailgate.directives import ServerSettings
-from mailgate.httpagent import ExchangeCancelled, ExchangeFailed, KeepAliveAgent
+from mailgate.fairqueue import Overloaded
+from mailgate.httpconnection import ExchangeCancelled, ExchangeFailed
 from mailgate.httpheaders import PreparedHeaders
 from mailgate.interfaces import AuthenticatorKind, IAuthenticator, Refusals
 from mailgate.journal import Journal, printable
+from mailgate.limits import LimitSettings
 from mailgate.login import Backend, Denial, Fact, LoginRequest, Method, Route, Trouble
-from mailgate.names import endpointFor
-from mailgate.tls import backendTLS, loadTrust
+from mailgate.sharedservices import SharedService, sharedService
 
 __all__ = ["KIND", "HTTPAuthenticator", "HTTPSettings", "ServiceURL"]
 
@@ -52,8 +54,15 @@ for its time-out, short enough that it is back in use soon after it has been men
 _FAILURES = (ExchangeFailed, ResponseFailed, ConnectError, TimeoutError)
 """What agents fail with when it is the service, or the way to it, that has failed."""
 
+OF_THE_QUESTION = frozenset((400, 413, 414, 431))
+"""Statuses that say of a question that it is too long, or otherwise none: the next one may be answered."""
+
 _IGNORANT = Protocol()
 """Takes bodies, and does nothing with them."""
+
+
+class _Unanswered(Exception):
+    """A question has no answer, and the service has not failed; the text says why."""
 
 
 class _NoCookies(CookieJar):
@@ -81,79 +90,117 @@ class _NormalURL(URL):
 
 
 class _Service:
-    """One URL, asked through C{agent}; before C{restsUntil} it is passed over where there are others."""
+    """
+    One URL, asked through what C{shared} has. An answer, the waiting for a place included, may take C{timeout} seconds.
+    Before C{restsUntil} it is passed over where there are others.
+    """
 
-    def __init__(
-        self, url: ServiceURL, agent: IAgent, timeout: float, clock: IReactorTime, acceptsMissing: bool
-    ) -> None:
-        self.url = url
+    def __init__(self, shared: SharedService, timeout: float, clock: IReactorTime, acceptsMissing: bool) -> None:
+        self.shared = shared
         self.restsUntil = 0.0
         self._cookies = _NoCookies()
-        self._client = HTTPClient(agent, self._cookies)  # type: ignore[arg-type]
+        self._client = HTTPClient(shared.agent, self._cookies)  # type: ignore[arg-type]
+        url = shared.url
         port = f":{url.port}" if url.port else ""
         text = f"{'https' if url.tls else 'http'}://{url.hostHeader}{port}{url.target}"
         self._normalURL = _NormalURL(URL.from_text(text))
-        self._timeout = timeout
+        self.timeout = timeout
         self._clock = clock
         self._acceptsMissing = acceptsMissing
 
-    def ask(self, asked: PreparedHeaders) -> Deferred[Headers]:
-        """
-        The headers of the service's answer to C{asked}, an C{Auth-Status} among them, unless that may be missing. It
-        may never in a 5xx: that is a service that has failed.
+    def __str__(self) -> str:
+        return str(self.shared.url)
 
-        It fails with L{ExchangeFailed}, or anything else of L{_FAILURES}, if there is none.
+    def take(self, asking: _Asking) -> Deferred[None] | None:
+        """A place for C{asking}, as of L{mailgate.fairqueue.FairQueue.take}."""
+        return self.shared.queue.take(asking.client, asking.patience)
+
+    def leave(self, asking: _Asking) -> None:
+        """Give that place back."""
+        self.shared.queue.leave(asking.client)
+
+    def ask(self, asking: _Asking) -> Deferred[Headers]:
         """
-        answered = self._client.request(
-            "GET",
-            self._normalURL,
-            headers=asked,
-            allow_redirects=False,
-            unbuffered=True,
-            reactor=self._clock,  # type: ignore[arg-type]
-            cookies=self._cookies,
-        )
-        deadline = self._clock.callLater(self._timeout, answered.cancel)
-        headers: Deferred[Headers] = answered.addCallbacks(self._answered, self._failed, (deadline,), {}, (deadline,))
+        The headers of the service's answer to C{asking}, which has a place, and gives it back. An C{Auth-Status} is
+        among them, unless that may be missing. It may never in a 5xx: that is a service that has failed.
+
+        It fails with L{ExchangeFailed}, or anything else of L{_FAILURES}, if there is none, or with L{_Unanswered}.
+        """
+        try:
+            answered = self._client.request(
+                "GET",
+                self._normalURL,
+                headers=asking.asked,
+                allow_redirects=False,
+                unbuffered=True,
+                reactor=self._clock,  # type: ignore[arg-type]
+                cookies=self._cookies,
+            )
+        except BaseException:
+            self.leave(asking)
+            raise
+        deadline = self._clock.callLater(asking.patience, answered.cancel)
+        told = (deadline, asking)
+        headers: Deferred[Headers] = answered.addCallbacks(self._answered, self._failed, told, {}, told)
         return headers
 
-    def _answered(self, response: IResponse, deadline: IDelayedCall) -> Headers:
+    def _answered(self, response: IResponse, deadline: IDelayedCall, asking: _Asking) -> Headers:
+        self.leave(asking)
         if deadline.active():
             deadline.cancel()
         # For agents whose connection is held until the body has been read; ours has seen to that.
         response.deliverBody(_IGNORANT)
         headers: Headers = response.headers
-        if not hasStatus(headers) and (not self._acceptsMissing or response.code >= 500):
-            raise ExchangeFailed("reading the response", f"{response.code} without Auth-Status")
+        if not hasStatus(headers):
+            self._lacksStatus(response.code)
         return headers
 
-    def _failed(self, failure: Failure, deadline: IDelayedCall) -> Failure:
+    def _lacksStatus(self, code: int) -> None:
+        missing = f"{code} without Auth-Status"
+        if code in OF_THE_QUESTION:
+            raise _Unanswered(f"{self} answered {missing}")
+        if not self._acceptsMissing or code >= 500:
+            raise ExchangeFailed("reading the response", missing)
+
+    def _failed(self, failure: Failure, deadline: IDelayedCall, asking: _Asking) -> Failure:
+        self.leave(asking)
         if deadline.active():
             deadline.cancel()
         elif failure.check(CancelledError):
+            if asking.patience < self.timeout:
+                # It has had no fair chance.
+                self.shared.isBusy()
+                raise _Unanswered(f"timed out, having waited for a connection to {self}")
             phase = failure.value.phase if isinstance(failure.value, ExchangeCancelled) else "asking"
-            raise ExchangeFailed(phase, f"timed out after {self._timeout:g} seconds")
+            raise ExchangeFailed(phase, f"timed out after {self.timeout:g} seconds")
         return failure
 
 
 class _Asking:
-    """A login on its way: the question, which services are left to put it to, and whether one has said C{WAIT}."""
+    """
+    A login on its way: the question, the C{client} that it counts for, which services are left to put it to, how many
+    seconds of C{patience} its waiting for places has left for an answer, whether one has said C{WAIT}, and the
+    C{reason} why one could not be asked.
+    """
 
-    __slots__ = ("asked", "request", "services", "waited")
+    __slots__ = ("asked", "client", "patience", "reason", "request", "services", "waited")
 
     services: Iterator[_Service]
+    patience: float
 
-    def __init__(self, request: LoginRequest, asked: PreparedHeaders) -> None:
+    def __init__(self, request: LoginRequest, asked: PreparedHeaders, client: str) -> None:
         self.request = request
         self.asked = asked
+        self.client = client
         self.waited = False
+        self.reason = ""
 
 
 @implementer(IJudge)
 class HTTPAuthenticator:
     """
-    Asks the services of C{settings}, in their order, through the C{agents} that belong to them, until one answers. All
-    of them speak C{dialect}.
+    Asks C{services}, which are those of C{settings}, in their order, until one answers. All of them speak C{dialect}.
+    C{clientOf(request)} is whom a login counts for where it has to wait for its turn.
     """
 
     def __init__(
@@ -163,18 +210,18 @@ class HTTPAuthenticator:
         default: Backend | None,
         clock: IReactorTime,
         journal: Journal,
-        agents: Sequence[IAgent],
+        services: Sequence[SharedService],
+        clientOf: Callable[[LoginRequest], str],
     ) -> None:
         self._dialect = dialect
         self._passesCertificate = settings.passesCertificate
         self._default = default
         self._clock = clock
         self._journal = journal
-        self._agents = tuple(agents)
-        self._services = [
-            _Service(url, agent, settings.timeout, clock, dialect.acceptsMissing)
-            for url, agent in zip(settings.urls, agents, strict=True)
-        ]
+        self._clientOf = clientOf
+        self._timeout = settings.timeout
+        self._services = [_Service(shared, settings.timeout, clock, dialect.acceptsMissing) for shared in services]
+        self._closed = False
 
     def authenticate(self, request: LoginRequest) -> Deferred[Route | Denial]:
         """Ask, as often as the answer is C{WAIT}: whoever calls sets an end to that."""
@@ -184,17 +231,16 @@ class HTTPAuthenticator:
         """As C{authenticate}; what came after C{WAIT} is not to be given again."""
         try:
             asked = question(request, self._dialect, self._passesCertificate)
-        except Untellable:
-            host = request.client.host
-            self._journal.info("login of client {client} refused: no header can carry it unescaped", client=host)
-            return succeed(Judgement(Denial(Trouble.DENIED), storable=False))
-        return self._ask(_Asking(request, asked))
+        except Untellable as why:
+            return succeed(Judgement(Denial(Trouble.DENIED, reason=str(why)), storable=False))
+        return self._ask(_Asking(request, asked, self._clientOf(request)))
 
     def close(self) -> None:
-        """Close the connections that are kept for later, where the agents are ours."""
-        for agent in self._agents:
-            if isinstance(agent, KeepAliveAgent):
-                agent.close()
+        """Ask no more. What others do not ask either keeps no connections any longer."""
+        if not self._closed:
+            self._closed = True
+            for service in self._services:
+                service.shared.close()
 
     # Callbacks, where a coroutine would read more easily: between them the two switches that it takes, and the Deferred
     # it needs, cost every login as much as all else that is done here.
@@ -206,20 +252,59 @@ class HTTPAuthenticator:
             now = self._clock.seconds()
             services = [service for service in services if service.restsUntil <= now] or services
         asking.services = iter(services)
+        asking.patience = self._timeout
         return self._askNext(asking)
 
     def _askNext(self, asking: _Asking) -> Deferred[Judgement]:
         service = next(asking.services, None)
         if service is None:
-            return succeed(self._judgement(Denial(Trouble.TEMPORARY), asking))
+            return succeed(self._judgement(Denial(Trouble.TEMPORARY, reason=asking.reason), asking))
+        place = service.take(asking)
+        if place is None:
+            return self._put(service, asking)
         told = (service, asking)
-        return service.ask(asking.asked).addCallbacks(self._answered, self._failed, told, {}, told)
+        since = self._clock.seconds()
+        return place.addCallbacks(self._placeGiven, self._placeMissed, (*told, since), {}, told)
+
+    def _put(self, service: _Service, asking: _Asking) -> Deferred[Judgement]:
+        told = (service, asking)
+        return service.ask(asking).addCallbacks(self._answered, self._failed, told, {}, told)
+
+    def _placeGiven(self, _: None, service: _Service, asking: _Asking, since: float) -> Deferred[Judgement]:
+        now = self._clock.seconds()
+        asking.patience = min(asking.patience, max(0.0, asking.patience - (now - since)))
+        if service.restsUntil > now:
+            following = next(asking.services, None)
+            if following is not None:
+                # It has failed meanwhile, and there is another.
+                service.leave(asking)
+                asking.services = chain((following,), asking.services)
+                return self._askNext(asking)
+        if not asking.patience:
+            service.leave(asking)
+            return self._waitedInVain(service, asking)
+        return self._put(service, asking)
+
+    def _placeMissed(self, failure: Failure, service: _Service, asking: _Asking) -> Deferred[Judgement]:
+        """Too many wait already, and there may be another service; or the time is over, for every service."""
+        if failure.trap(Overloaded, TimeoutError) is TimeoutError:
+            return self._waitedInVain(service, asking)
+        service.shared.isBusy()
+        asking.reason = f"too many logins wait for a connection to {service}"
+        return self._askNext(asking)
+
+    def _waitedInVain(self, service: _Service, asking: _Asking) -> Deferred[Judgement]:
+        service.shared.isBusy()
+        why = f"timed out waiting for a connection to {service}"
+        return succeed(self._judgement(Denial(Trouble.TEMPORARY, reason=why), asking))
 
     def _failed(self, failure: Failure, service: _Service, asking: _Asking) -> Deferred[Judgement]:
-        failure.trap(*_FAILURES)
+        failure.trap(_Unanswered, *_FAILURES)
+        if failure.check(_Unanswered):
+            return succeed(self._judgement(Denial(Trouble.TEMPORARY, reason=str(failure.value)), asking))
         service.restsUntil = self._clock.seconds() + REST
         reason = printable(str(failure.value).encode("utf-8", "backslashreplace"))
-        self._journal.error("auth http server {url} failed {reason}", url=str(service.url), reason=reason)
+        self._journal.error("auth http server {url} failed {reason}", url=str(service), reason=reason)
         return self._askNext(asking)
 
     def _answered(self, headers: Headers, service: _Service, asking: _Asking) -> Judgement | Deferred[Judgement]:
@@ -227,7 +312,7 @@ class HTTPAuthenticator:
         answer: Route | Denial | Wait | None = verdict(asking.request, headers, self._dialect)
         if self._dialect.acceptsMissing and not hasStatus(headers):
             taken = "an acceptance" if answer is None else "a refusal"
-            self._journal.warn("auth http server {url} sent no Auth-Status: {taken}", url=str(service.url), taken=taken)
+            self._journal.warn("auth http server {url} sent no Auth-Status: {taken}", url=str(service), taken=taken)
         if isinstance(answer, Wait):
             asking.waited = True
             again: Deferred[None] = deferLater(self._clock, answer.seconds)
@@ -236,7 +321,7 @@ class HTTPAuthenticator:
             try:
                 answer = route(asking.request, headers, self._default, self._dialect)
             except Unusable as reason:
-                self._journal.error("auth http server {url} {reason}", url=str(service.url), reason=str(reason))
+                self._journal.error("auth http server {url} {reason}", url=str(service), reason=str(reason))
                 answer = Denial(Trouble.TEMPORARY)
         return self._judgement(answer, asking)
 
@@ -245,20 +330,15 @@ class HTTPAuthenticator:
 
 
 def _build(server: ServerSettings, default: Backend | None, reactor: Any, journal: Journal) -> IAuthenticator:
-    """An authenticator for C{server}, with an agent for each URL, and a cache before it where one is configured."""
+    """An authenticator for C{server}, and a cache before it where one is configured."""
     settings = server[HTTPSettings]
-    agents = []
-    trust = loadTrust(settings.trusted) if settings.trusted is not None else None
-    for url in settings.urls:
-        endpoint = endpointFor(reactor, url.host, url.port, settings.timeout)
-        tls = backendTLS(url.host, settings.verify, trust) if url.tls else None
-        host, target = url.hostHeader.encode("ascii"), url.target.encode("ascii")
-        agents.append(KeepAliveAgent(endpoint, reactor, host, target, tls, settings.keepsConnections))
+    services = [sharedService(url, settings, reactor, journal) for url in settings.urls]
     dialect = settings.dialect(server)
-    asking = HTTPAuthenticator(settings, dialect, default, reactor, journal, agents)
+    clientOf = server[LimitSettings].clientOf
+    asking = HTTPAuthenticator(settings, dialect, default, reactor, journal, services, clientOf)
     if not settings.cacheTTL:
         return asking
-    return CachedAuthenticator(
+    cached = CachedAuthenticator(
         asking,
         reactor,
         settings.cacheTTL,
@@ -267,6 +347,9 @@ def _build(server: ServerSettings, default: Backend | None, reactor: Any, journa
         os.urandom,
         dialect.told,
     )
+    for service in services:
+        service.whenDistrusted.append(cached.forget)
+    return cached
 
 
 def _facts(server: ServerSettings) -> Set[Fact]:

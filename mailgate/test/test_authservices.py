@@ -520,7 +520,8 @@ class KolabTests(ServiceCase):
     async def test_notAsked(self) -> None:
         """A password that no header can carry is a wrong one: Kolab never hears of it."""
         for secret in (b"sesame ", b"sesame\r\nAuth-User: root", b"sesame\0"):
-            self.assertEqual(await self.ask(kolab, self.preset, secret=secret), Denial(Trouble.DENIED))
+            denial = Denial(Trouble.DENIED, reason="no header can carry it unescaped")
+            self.assertEqual(await self.ask(kolab, self.preset, secret=secret), denial)
             self.assertEqual(self.factory.asked, [])
 
 
@@ -715,12 +716,14 @@ class StandardTests(ServiceCase):
     """Services that are written after nginx's documentation."""
 
     async def test_go(self) -> None:
-        """Those in Go read Client-Ip for Client-IP, and let a client try again twice."""
+        """Those in Go read Client-Ip for Client-IP, let a client try again twice, and say 400 to the unknown."""
         self.assertEqual(await self.ask(goService), routed("10.5.0.1", 143))
         told = b"Invalid login or password"
         for attempt, denial in ((2, refused(told, wait=3)), (3, refused(told))):
             self.assertEqual(await self.ask(goService, secret=b"no", attempts=attempt), denial)
-        self.assertFailed(await self.ask(goService, method=Method.EXTERNAL), "400 without Auth-Status")
+        unknown = await self.ask(goService, method=Method.EXTERNAL)
+        self.assertIs(unknown.trouble, Trouble.TEMPORARY)
+        self.assertIn("400 without Auth-Status", unknown.reason)
 
     async def test_php(self) -> None:
         """The sample of nginx's wiki, of which there are many copies: 200 for everything, pages and HTTP/1.0 too."""

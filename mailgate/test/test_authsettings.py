@@ -90,10 +90,13 @@ class SettingsTests(SynchronousTestCase):
     """The other directives."""
 
     def test_keepalive(self):
-        """Connections are kept unless that is off."""
-        for written, kept in (("", True), ("auth_http_keepalive = on", True), ("auth_http_keepalive = off", False)):
+        """Connections are kept with care, unless it says otherwise."""
+        for written, kept in (
+            ("", "auto"),
+            *((f"auth_http_keepalive = {word}", word) for word in ("auto", "on", "off")),
+        ):
             (made,) = parse(f"[server x]\nprotocol = imap\nlisten = 127.0.0.1:1\nauth_http = a\n{written}").servers
-            self.assertIs(made[HTTPSettings].keepsConnections, kept)
+            self.assertEqual(made[HTTPSettings].keepalive, kept)
 
     def test_defaults(self):
         """Without directives there is no service; the time-out is nginx's."""

@@ -12,7 +12,7 @@ from attrs import evolve
 from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.http_headers import Headers
 
-from mailgate.authdialect import NGINX
+from mailgate.authdialect import NGINX, Untellable
 from mailgate.authenticators.passthrough import PassThroughAuthenticator
 from mailgate.authhttp import question, route
 from mailgate.dialogue import DialogueSettings
@@ -130,6 +130,11 @@ class ServiceTests(SynchronousTestCase):
     def test_noInjection(self) -> None:
         hostile = evolve(ASKED, credentials=evolve(ASKED.credentials, authzid=b"x\r\nAuth-User: root\0"))
         self.assertIn(b"Auth-Authzid: x%0D%0AAuth-User:%20root%00\r\n", question(hostile).block)
+
+    def test_tooLong(self) -> None:
+        """It is bounded as names are."""
+        long = evolve(ASKED, credentials=evolve(ASKED.credentials, authzid=b"b" * 1025))
+        self.assertRaises(Untellable, question, long)
 
     def answer(self, *fields: tuple[bytes, bytes]) -> Route:
         """The route of a service that accepts with C{fields}."""

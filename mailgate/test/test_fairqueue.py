@@ -47,6 +47,22 @@ class FairQueueTests(SynchronousTestCase):
         self.assertEqual(asker.started, ["a", "b", "c"])
         self.assertEqual(len(asker.queue), 0)
 
+    def test_endedAtOnce(self) -> None:
+        """A thousand questions that end as they begin are answered one after the other, not one within the other."""
+        asker = Asker(1)
+        asker.ask("first")
+
+        def leave(_: object, client: str) -> None:
+            asker.queue.leave(client)
+
+        for number in range(1000):
+            place = asker.ask(str(number))
+            assert place is not None
+            place.addCallback(leave, str(number))
+        asker.queue.leave("first")
+        self.assertEqual(len(asker.started), 1001)
+        self.assertIsNone(asker.ask("last"))
+
     def test_owner(self) -> None:
         """Behind any number of one client's questions another's is the next to start, however many places there are."""
         for places in (1, 2, 3, 8):

@@ -30,11 +30,14 @@ from zope.interface.verify import verifyObject
 from mailgate.authcache import CachedAuthenticator, IJudge, Judgement
 from mailgate.authdialect import NGINX
 from mailgate.authenticators.http import KIND, REST, HTTPAuthenticator, HTTPSettings
-from mailgate.httpagent import HTTPResponse, KeepAliveAgent
+from mailgate.fairqueue import FairQueue
+from mailgate.httpagent import KeepAliveAgent
+from mailgate.httpconnection import HTTPResponse
 from mailgate.httpresponse import ResponseHead
 from mailgate.interfaces import IAuthenticator
 from mailgate.journal import Journal
 from mailgate.leanreactor import LeanReactor
+from mailgate.limits import LimitSettings
 from mailgate.login import (
     Backend,
     Client,
@@ -49,6 +52,7 @@ from mailgate.login import (
     TLSState,
     Trouble,
 )
+from mailgate.sharedservices import SharedService
 from mailgate.test.test_authsettings import server, settings
 from mailgate.test.test_httpagent import FakeEndpoint
 
@@ -96,11 +100,16 @@ class AuthenticatorTestCase(SynchronousTestCase):
         self.agents = [FakeAgent() for _ in self.urls.split("\n")]
         self.authenticator = self.make(self.agents)
 
-    def make(self, agents, default=None, **others):
-        """An authenticator over C{agents}."""
+    def make(self, agents, default=None, places=0, **others):
+        """An authenticator over C{agents}, each of which may be asked C{places} questions at once."""
         group = settings(self.urls, **others)
         dialect = group.dialect(server(group))
-        return HTTPAuthenticator(group, dialect, default, self.clock, self.journal, agents)
+        services = [
+            SharedService(url, agent, FairQueue(places, self.clock), self.clock, self.journal).join()
+            for url, agent in zip(group.urls, agents, strict=True)
+        ]
+        clientOf = LimitSettings().clientOf
+        return HTTPAuthenticator(group, dialect, default, self.clock, self.journal, services, clientOf)
 
     def log(self):
         """What has been logged; afterwards it is forgotten."""
@@ -219,9 +228,9 @@ class JudgementTests(AuthenticatorTestCase):
         """A login that the service cannot be told of is refused, and nobody is asked."""
         self.authenticator = self.make(self.agents, escape="none")
         judged = self.authenticator.judge(evolve(REQUEST, credentials=Credentials(Method.PLAIN, b"joe", b"a\r\nb")))
-        self.assertEqual(self.successResultOf(judged), Judgement(Denial(Trouble.DENIED), storable=False))
-        self.assertEqual(self.agent.asked, [])
-        self.assertEqual(self.log(), ["login of client 192.0.2.7 refused: no header can carry it unescaped"])
+        denial = Denial(Trouble.DENIED, reason="no header can carry it unescaped")
+        self.assertEqual(self.successResultOf(judged), Judgement(denial, storable=False))
+        self.assertEqual((self.agent.asked, self.log()), ([], []))
 
     def test_unusable(self):
         """An acceptance that leads nowhere is a temporary failure, and logged as nginx does."""
@@ -485,7 +494,11 @@ class WireTests(AuthenticatorTestCase):
     def setUp(self):
         super().setUp()
         self.endpoint = FakeEndpoint()
-        self.authenticator = self.make([KeepAliveAgent(self.endpoint, self.clock, b"127.0.0.1", b"/auth?key=hush")])
+        self.authenticator = self.make([self.agent()])
+
+    def agent(self, **others):
+        """Our agent."""
+        return KeepAliveAgent(self.endpoint, self.clock, b"127.0.0.1", b"/auth?key=hush", cooling=0.0, **others)
 
     def test_exact(self):
         """What is sent is the request that nginx sends, but for the version, and no header more."""
@@ -707,7 +720,7 @@ class BuildTests(SynchronousTestCase):
 
     def test_keepalive(self):
         """Unless auth_http_keepalive is off HTTP/1.1 is spoken."""
-        for changes, version in (({}, b"1.1"), ({"keepsConnections": False}, b"1.0")):
+        for changes, version in (({}, b"1.1"), ({"keepalive": "on"}, b"1.1"), ({"keepalive": "off"}, b"1.0")):
             reactor = MemoryReactorClock()
             authenticator = KIND.build(server(settings(**changes)), None, reactor, Journal())
             authenticator.authenticate(REQUEST)

@@ -35,14 +35,8 @@ from twisted.web.resource import Resource
 from zope.interface import alsoProvides, implementer
 from zope.interface.verify import verifyObject
 
-from mailgate.httpagent import (
-    BODY_PATIENCE,
-    IDLE_TIMEOUT,
-    MAX_IDLE,
-    ExchangeCancelled,
-    ExchangeFailed,
-    KeepAliveAgent,
-)
+from mailgate.httpagent import IDLE_TIMEOUT, MAX_IDLE, KeepAliveAgent
+from mailgate.httpconnection import BODY_PATIENCE, ExchangeCancelled, ExchangeFailed
 from mailgate.httpheaders import FieldHeaders, PreparedHeaders
 from mailgate.names import endpointFor
 
@@ -109,7 +103,7 @@ class AgentTestCase(SynchronousTestCase):
     def setUp(self):
         self.clock = Clock()
         self.endpoint = FakeEndpoint()
-        self.agent = KeepAliveAgent(self.endpoint, self.clock, b"127.0.0.1", b"/auth?x")
+        self.agent = KeepAliveAgent(self.endpoint, self.clock, b"127.0.0.1", b"/auth?x", cooling=0.0)
 
     def ask(self):
         """Ask once."""
@@ -193,7 +187,7 @@ class NotKeptTests(AgentTestCase):
 
     def setUp(self):
         super().setUp()
-        self.agent = KeepAliveAgent(self.endpoint, self.clock, b"127.0.0.1", b"/auth?x", keeps=False)
+        self.agent = KeepAliveAgent(self.endpoint, self.clock, b"127.0.0.1", b"/auth?x", cooling=None)
 
     def test_exact(self):
         """It speaks nginx's HTTP/1.0, and is else the same."""
@@ -477,7 +471,8 @@ class KeepAliveTests(AgentTestCase):
         self.agent.close()
         connection.dataReceived(RESPONSE[-2:])
         self.assertTrue(connection.transport.disconnecting)
-        self.assertEqual(self.agent._idle, [])
+        self.ask()
+        self.assertEqual(len(self.endpoint.connecting), 1)
 
     def test_twoAtOnce(self):
         """Two requests at once go over two connections, never over one."""
@@ -703,7 +698,7 @@ class SocketTests(TestCase):
     @inlineCallbacks
     def test_oneAtATime(self):
         """A server that serves one connection at a time answers everybody who keeps none."""
-        agents = self.agents(keeps=False)
+        agents = self.agents(cooling=None)
         for _ in range(3):
             answers = yield gatherResults([agent.request(b"GET", b"http://a/") for agent in agents for _ in range(3)])
             self.assertEqual({answer.code for answer in answers}, {200})
@@ -711,7 +706,7 @@ class SocketTests(TestCase):
     @inlineCallbacks
     def test_oneAtATimeKept(self):
         """Of those who keep connections the first has it for itself, as is documented."""
-        first, second = self.agents()
+        first, second = self.agents(cooling=0.0)
         yield first.request(b"GET", b"http://a/")
         asked = second.request(b"GET", b"http://a/")
         yield first.request(b"GET", b"http://a/")
@@ -730,7 +725,7 @@ class SocketTests(TestCase):
         port = yield server.listen(factory)
         self.addCleanup(port.stopListening)
         host, number = hostOf(port)
-        agent = KeepAliveAgent(endpointFor(reactor, host, number, 5.0), reactor, b"127.0.0.1", b"/auth?x")
+        agent = KeepAliveAgent(endpointFor(reactor, host, number, 5.0), reactor, b"127.0.0.1", b"/auth?x", cooling=0.0)
         for _ in range(2):
             response = yield agent.request(b"GET", b"http://a/", PreparedHeaders(FIELDS))
             self.assertEqual(response.code, 200)

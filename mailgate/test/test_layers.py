@@ -18,18 +18,19 @@ import mailgate
 LAYERS = (
     # what imports nothing: the release, the words of a login, the grammar of values, of HTTP and of mail
     "_version clienthello descriptors directives networks fairqueue login httpresponse httpheaders openssl poller"
-    " timers imapcommand crypt3 pipes shares distinguishedname verifyerrors reparenting sandbox.message"
+    " keptconnections timers imapcommand crypt3 pipes shares distinguishedname verifyerrors reparenting"
+    " sandbox.message"
     " sandbox.certificate",
     # where events may go
     "syslog notify activation",
     # hashes of passwords
     "slowhashes",
     # the package itself, and what only needs one of those
-    "mailgate names listen journal privileges pidfile dialogue sasl authdialect passwords httpagent proxyprotocol"
+    "mailgate names listen journal privileges pidfile dialogue sasl authdialect passwords httpconnection proxyprotocol"
     " tlsfiles clientcertificate ticketring resolver limits sandbox.settings sandbox.search sandbox.structure"
     " identity proxysettings",
     # TLS: a command at a time, a server's context, all that can be said of it; its engine
-    "sslconf ticketkeys tlsengine",
+    "sslconf ticketkeys tlsengine httpagent",
     "servertls",
     "tls",
     # the ledger, the extension points, what auth_http and auth_file say; TLS upon descriptors
@@ -39,8 +40,8 @@ LAYERS = (
     "relay draining authcache accountfile transport reversedns sandbox.account sandbox.imap4",
     # lines out of them; the backend's side; who makes such connections, and relays between them
     "framing client port connecting relayend authsettings sandbox.pop3 sandbox.smtp sandbox.authhttp",
-    # SASL on the client's side; all of those in one reactor
-    "saslserver leanreactor streamrelay sandbox.login",
+    # SASL on the client's side; all of those in one reactor; the services that auth_http asks
+    "saslserver leanreactor streamrelay sharedservices sandbox.login",
     # the client's side
     "server",
     # what comes before a dialogue
