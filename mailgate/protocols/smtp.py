@@ -8,31 +8,19 @@ from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from attrs import frozen
 from twisted.internet.defer import CancelledError
 from twisted.internet.task import deferLater
 
 from mailgate.client import BackendError, LoginRefused, ProxyClient, replyCode
-from mailgate.dialogue import Command, MailProtocol, acceptableText, splitArguments, tokenWarnings
-from mailgate.directives import (
-    Problem,
-    ServerSettings,
-    bufferSize,
-    capabilities,
-    directive,
-    flag,
-    oneOf,
-    seconds,
-    words,
-)
+from mailgate.dialogue import Command, MailProtocol, acceptableText, splitArguments
 from mailgate.journal import printable
 from mailgate.login import Credentials, Denial, Envelope, Method, Trouble
-from mailgate.sasl import loginMethods, mechanismNames
 from mailgate.server import ProxyServer
 from mailgate.session import Outcome, Phase
+from mailgate.smtpsettings import SMTPSettings
 
 if TYPE_CHECKING:
     from mailgate.reversedns import ReverseDNS
@@ -43,40 +31,8 @@ _MOST_ARGUMENTS = 11
 _NAME = re.compile(rb"[\x21-\x7e\x80-\xff]+")
 _CODE = re.compile(rb"[45][0-5][0-9](?: [45]\.[0-9]{1,3}\.[0-9]{1,3})?")
 _REPLY = re.compile(rb"([2-5][0-5][0-9])([ -]|\r?\n)")
-
-
-@frozen
-class SMTPSettings:
-    """nginx's C{smtp_…} directives, C{xclient} and C{proxy_smtp_auth}."""
-
-    auth: tuple[str, ...] = directive(
-        "smtp_auth",
-        words("plain", "login", "cram-md5", "external", "none", "xoauth2", "oauthbearer"),
-        ("plain", "login"),
-    )
-    capabilities: tuple[str, ...] = directive(
-        "smtp_capabilities",
-        capabilities("8BITMIME", "CHUNKING", "DSN", "ENHANCEDSTATUSCODES", "PIPELINING", "SMTPUTF8", "VRFY", "ETRN"),
-        (),
-    )
-    clientBuffer: int = directive("smtp_client_buffer", bufferSize, 4096)
-    greetingDelay: float = directive("smtp_greeting_delay", seconds, 0.0)
-    xclient: str = directive("xclient", oneOf("auto", "on", "off"), "auto")
-    proxyAuth: bool = directive("proxy_smtp_auth", flag, False)
-
-    @property
-    def mechanisms(self) -> tuple[bytes, ...]:
-        """SASL mechanisms."""
-        return mechanismNames(self.auth)
-
-    @property
-    def methods(self) -> frozenset[Method]:
-        """The login methods that are offered."""
-        return loginMethods(self.auth)
-
-    def warnings(self, server: ServerSettings) -> Iterator[Problem]:
-        """What of these settings will not do for every client."""
-        return tokenWarnings(server, self.methods, self.clientBuffer)
+_CHUNK = re.compile(rb"[ \t]*BDAT(?![!-~])", re.IGNORECASE)
+_CHUNK_SIZE = re.compile(rb"BDAT +([0-9]{1,20})( +LAST)? *", re.IGNORECASE)
 
 
 class SMTPServer(ProxyServer):
@@ -193,12 +149,18 @@ class SMTPServer(ProxyServer):
         self._extended = False
         self._mail = None
 
+    def garbled(self, line: bytes) -> None:
+        if _CHUNK.match(line):
+            self._chunkReceived(line)
+        else:
+            self.spoilt()
+
     def commandReceived(self, line: bytes) -> None:
         line = line.rstrip(b" ")
         word, *arguments = splitArguments(line) or [b""]
         command = self.commands.get(word.upper())
         if command is None or line.startswith(b" ") or len(arguments) > _MOST_ARGUMENTS:
-            self.spoilt()
+            self.garbled(line)
         elif not self.countCommand():
             return
         elif self.needsTLS and not command.inClear:
@@ -206,6 +168,29 @@ class SMTPServer(ProxyServer):
         else:
             self._line = line
             command.act(self, arguments)
+
+    def _chunkReceived(self, line: bytes) -> None:
+        """
+        BDAT (RFC 3030, section 2), which comes with a chunk of a message behind it: that is no command, whatever it
+        looks like, and is read and thrown away before the refusal. Where its end cannot be known the connection ends.
+        """
+        size = _CHUNK_SIZE.fullmatch(line)
+        if size is None:
+            self._journal.info("client {client} sent BDAT without a size", client=self.session.client)
+            self.end(Outcome.NO_SIZE, b"501 5.5.4 Invalid argument\r\n")
+        elif self.countCommand():
+            if size[2]:
+                # The message ends here, and with it what was said of its sender.
+                self._mail = None
+            self.discard(int(size[1]))
+
+    def discarded(self) -> None:
+        if self.needsTLS:
+            self._refuseInClear(b"BDAT")
+        elif "none" in self.settings.auth:
+            self.reply(b"503 5.5.1 Bad sequence of commands")
+        else:
+            self.reply(b"530 5.7.1 Authentication required")
 
     def _refuseInClear(self, word: bytes) -> None:
         if word == b"AUTH":

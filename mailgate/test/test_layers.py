@@ -36,7 +36,7 @@ LAYERS = (
     # lines out of them; the backend's side; who makes such connections, and relays between them
     "framing client port connecting relayend authsettings sandbox.pop3 sandbox.smtp sandbox.authhttp",
     # SASL on the client's side; all of those in one reactor
-    "saslserver leanreactor streamrelay sandbox.login",
+    "saslserver smtpsettings leanreactor streamrelay sandbox.login",
     # the client's side
     "server",
     # what comes before a dialogue
