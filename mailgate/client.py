@@ -101,11 +101,13 @@ class LoginRefused(BackendError):
 class ProxyClient(RelayedProtocol):
     """
     A connection to a backend, logged in by L{login}; then C{reply} is what the backend said to that, C{leftOver} what
-    it said beyond, and the connection is paused until a relay takes it over.
+    it said beyond, and the connection is paused until a relay takes it over. C{concerns} is what an operator should
+    know of the backend, though it was possible to log in: phrases for the log that begin with a verb.
     """
 
     reply = b""
     leftOver = b""
+    concerns: tuple[str, ...] = ()
 
     def __init__(
         self, settings: ServerSettings, serverName: str, backend: Backend, route: Route, request: LoginRequest
@@ -333,6 +335,7 @@ class Connector:
         self._journal = journal
         self._trust = trust
         self._places: dict[tuple[str, int], tuple[str, IStreamClientEndpoint]] = {}
+        self._told: set[tuple[str, str]] = set()
         self._passErrorMessage = settings[ProxySettings].passErrorMessage
 
     async def connect(self, route: Route, request: LoginRequest, session: Session) -> ProxyClient | Refusal | Denial:
@@ -373,7 +376,24 @@ class Connector:
         finally:
             if deadline.active():
                 deadline.cancel()
+        if client.concerns:
+            self._warn(client.concerns, session)
         return client
+
+    def _warn(self, concerns: tuple[str, ...], session: Session) -> None:
+        """Tell of each backend once that it is a cause for C{concerns}."""
+        for concern in concerns:
+            if (session.backend, concern) in self._told:
+                continue
+            if len(self._told) >= _MOST_PLACES:
+                self._told.clear()
+            self._told.add((session.backend, concern))
+            self._journal.warn(
+                "backend {backend} {concern}, client {client}",
+                backend=session.backend,
+                concern=concern,
+                client=session.client,
+            )
 
     def _place(self, backend: Backend) -> tuple[str, IStreamClientEndpoint]:
         """What C{backend} is called, and where it is. A site has some backends, and many sessions at each."""

@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING
 from twisted.internet.defer import CancelledError
 from twisted.internet.task import deferLater
 
-from mailgate.client import BackendError, LoginRefused, ProxyClient, replyCode
+from mailgate.client import BackendError, LoginRefused, ProxyClient, ProxySettings, replyCode
 from mailgate.dialogue import Command, MailProtocol, acceptableText, splitArguments
 from mailgate.journal import printable
 from mailgate.login import Credentials, Denial, Envelope, Method, Trouble
 from mailgate.server import ProxyServer
 from mailgate.session import Outcome, Phase
 from mailgate.smtpsettings import SMTPSettings
+from mailgate.smtptrust import XCLIENT_REFUSED, Introduction, concerns, introductionOf, whyNotHandedOver
 
 if TYPE_CHECKING:
     from mailgate.reversedns import ReverseDNS
@@ -33,6 +34,8 @@ _CODE = re.compile(rb"[45][0-5][0-9](?: [45]\.[0-9]{1,3}\.[0-9]{1,3})?")
 _REPLY = re.compile(rb"([2-5][0-5][0-9])([ -]|\r?\n)")
 _CHUNK = re.compile(rb"[ \t]*BDAT(?![!-~])", re.IGNORECASE)
 _CHUNK_SIZE = re.compile(rb"BDAT +([0-9]{1,20})( +LAST)? *", re.IGNORECASE)
+_NO_EHLO = (500, 502)
+"""Codes of a server that has no EHLO (RFC 5321, section 4.2.4). Any other speaks of this greeting alone."""
 
 
 class SMTPServer(ProxyServer):
@@ -350,18 +353,18 @@ class SMTPClient(ProxyClient):
 
     async def authenticate(self) -> None:
         settings = self.settings[SMTPSettings]
-        envelope = self.request.envelope
-        withoutLogin = self.request.credentials.method is Method.NONE
+        envelope, method = self.request.envelope, self.request.credentials.method
+        withoutLogin = method is Method.NONE
         authenticating = not withoutLogin and (settings.proxyAuth or not self.route.judged)
-        extended = envelope.extended or authenticating or settings.xclient == "on"
-        offers = await self._hello(self.serverName, extended, probing=settings.xclient == "auto")
-        if settings.xclient == "on" or (settings.xclient == "auto" and b"XCLIENT" in offers):
-            known = offers.get(b"XCLIENT", b"") if settings.xclient == "auto" else b""
-            await self._prepare(self._xclient(known, not authenticating), 220, 250)
-            # The backend has forgotten our greeting, and takes the next for the client's: where that has said none,
-            # ours would be judged in its place.
+        introduction = introductionOf(settings.xclient, self.settings[ProxySettings], self.request.client, method)
+        offers = await self._asOurselves(introduction, authenticating)
+        if introduction.isDone(offers):
+            # The backend knows the client, and takes a greeting for the client's: where that has said none, ours would
+            # be judged in its place. Of any before XCLIENT it knows nothing any more.
+            offers = {}
             if envelope.helo or authenticating:
                 offers = await self._hello(envelope.helo or self.serverName, envelope.extended or authenticating)
+        self.concerns = tuple(concerns(offers, settings.capabilities, envelope.extended))
         if withoutLogin:
             await self.command(envelope.mail, 250)
             self.send(envelope.recipient)
@@ -369,18 +372,49 @@ class SMTPClient(ProxyClient):
         elif authenticating:
             await self._authenticate(offers)
 
+    async def _asOurselves(self, introduction: Introduction, authenticating: bool) -> Mapping[bytes, bytes]:
+        """
+        Greet with our own name, and send XCLIENT, if that is how the backend is to learn who the client is. Gives what
+        it offers us.
+
+        @raise BackendError: it has not learned that, and the client cannot have the connection.
+        """
+        if introduction is Introduction.HEADER:
+            return {}
+        isUnasked = introduction is Introduction.UNASKED
+        extended = self.request.envelope.extended or authenticating or isUnasked
+        offers = await self._hello(self.serverName, extended, probing=True)
+        if introduction.isDone(offers):
+            known = b"" if isUnasked else offers.get(b"XCLIENT", b"")
+            await self._introduce(self._xclient(known, not authenticating))
+        elif reason := whyNotHandedOver(introduction, offers):
+            raise BackendError(reason)
+        return offers
+
     async def _hello(self, name: bytes, extended: bool, probing: bool = False) -> Mapping[bytes, bytes]:
-        """Greet; gives what EHLO offers. With C{probing} EHLO is tried even where HELO would do."""
+        """
+        Greet; gives what EHLO offers. With C{probing} EHLO is tried even where HELO would do: HELO is left for a
+        backend that has no EHLO.
+        """
         if extended or probing:
             self.send(b"EHLO " + name)
             code, said = await self.response()
             if code == 250:
-                lines = (line[4:].strip().upper().partition(b" ") for line in said.split(b"\n")[1:])
-                return {word: parameters for word, _, parameters in lines if word}
-            if extended:
+                lines = (line[4:].upper().split(None, 1) for line in said.split(b"\n")[1:])
+                return {word: b"".join(parameters).strip() for word, *parameters in filter(None, lines)}
+            if extended or code not in _NO_EHLO:
                 raise self._unprepared(b"EHLO", said)
         await self._prepare(b"HELO " + name, 250)
         return {}
+
+    async def _introduce(self, line: bytes) -> None:
+        """Send XCLIENT. What the backend says to that is no answer to a recipient, though it sound like one."""
+        try:
+            await self.command(line, 220, 250)
+        except LoginRefused as refused:
+            reason = f"{self._unprepared(line, refused.reply)}: {XCLIENT_REFUSED}"
+            isForRecipient = self.request.credentials.method is Method.NONE
+            raise BackendError(reason, b"" if isForRecipient else refused.reply) from None
 
     def _xclient(self, known: bytes, withLogin: bool) -> bytes:
         """nginx's XCLIENT; without LOGIN where the backend's EHLO tells the attributes C{known} to it, and not that."""

@@ -35,8 +35,8 @@ LAYERS = (
     "relay draining authcache transport reversedns sandbox.account sandbox.imap4",
     # lines out of them; the backend's side; who makes such connections, and relays between them
     "framing client port connecting relayend authsettings sandbox.pop3 sandbox.smtp sandbox.authhttp",
-    # SASL on the client's side; all of those in one reactor
-    "saslserver smtpsettings leanreactor streamrelay sandbox.login",
+    # SASL on the client's side; which rights clients get at backends; all of those in one reactor
+    "saslserver smtpsettings smtptrust leanreactor streamrelay sandbox.login",
     # the client's side
     "server",
     # what comes before a dialogue
