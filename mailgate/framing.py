@@ -27,6 +27,7 @@ class CommandReader(RelayedProtocol):
     def __init__(self) -> None:
         self._buffer = bytearray()
         self._octets: int | None = None
+        self._unwanted: int | None = None
         self._advancing = False
         self._outputFull = False
         self._paused = False
@@ -41,7 +42,7 @@ class CommandReader(RelayedProtocol):
         raise NotImplementedError
 
     def unitBegins(self) -> None:
-        """A whole line, or a whole literal, has come."""
+        """A whole line, a whole literal, or a part of what is discarded has come."""
 
     def lineReceived(self, line: bytes) -> None:
         """Obey C{line}, which has lost its line end."""
@@ -51,6 +52,10 @@ class CommandReader(RelayedProtocol):
         """Take the bytes asked for by L{expectLiteral}."""
         raise NotImplementedError
 
+    def discarded(self) -> None:
+        """All bytes that L{discard} was asked to take have come, and are gone."""
+        raise NotImplementedError
+
     def lineTooLong(self) -> None:
         """The next line is longer than L{lineLimit}. Nothing more will be read."""
         raise NotImplementedError
@@ -58,6 +63,10 @@ class CommandReader(RelayedProtocol):
     def expectLiteral(self, octets: int) -> None:
         """Take the next C{octets} bytes as they are, instead of a line."""
         self._octets = octets
+
+    def discard(self, octets: int) -> None:
+        """Take the next C{octets} bytes, however many, and keep none of them; then L{discarded} is called."""
+        self._unwanted = octets
 
     def advance(self) -> None:
         """Obey what has come, as far as that may be."""
@@ -104,6 +113,8 @@ class CommandReader(RelayedProtocol):
             self._octets = None
             self.literalReceived(octets)
             return True
+        if self._unwanted is not None:
+            return self._drop(self._unwanted)
         limit = self.lineLimit()
         newline = self._buffer.find(b"\n", 0, limit)
         if newline >= 0:
@@ -112,6 +123,19 @@ class CommandReader(RelayedProtocol):
         if len(self._buffer) >= limit:
             self.lineTooLong()
         return False
+
+    def _drop(self, octets: int) -> bool:
+        """Throw away as many of the C{octets} as have come; gives whether these were all."""
+        left = octets - len(self._buffer)
+        if self._buffer:
+            self.unitBegins()
+            del self._buffer[:octets]
+        self._unwanted = max(0, left)
+        if left > 0:
+            return False
+        self._unwanted = None
+        self.discarded()
+        return True
 
     def _cut(self, length: int) -> bytes:
         # Out of the buffer before it is obeyed: what is in there when the login ends is the backend's.

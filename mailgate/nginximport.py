@@ -28,6 +28,8 @@ DIFFERENCES = (
     "timeout: counts anew for each command, and ten times as much bounds all that comes before the login. nginx counts"
     " once, from the greeting, and says nothing at its end.",
     "proxy_timeout: bytes in either direction count. In nginx the client's alone do.",
+    "xclient: with off a backend that offers XCLIENT or XFORWARD is not used, and behind a PROXY header no XCLIENT is"
+    " sent. nginx lets clients have such a backend, and sends it.",
     "pop3_client_buffer: is 4k. nginx has 128 bytes, and no directive.",
     "proxy_buffer: is 4k unless given, as are imap_client_buffer and smtp_client_buffer. nginx's are a page of memory,"
     " which is larger on some hosts.",

@@ -37,7 +37,12 @@ NGINX_DEFAULTS = (
         "999999999999",
         "nginx has no limit, and no client reaches this one. With 1000, as in freenginx, nobody goes on for ever.",
     ),
-    Default("xclient", "on", "nginx sends XCLIENT unasked. With auto, backends that do not offer it are spared."),
+    Default(
+        "xclient",
+        "on",
+        "nginx sends XCLIENT unasked. With auto, backends that do not offer it are spared; under smtp_auth none they"
+        " are not used, so that no client sends as the gateway.",
+    ),
     Default(
         "proxy_identity",
         "off",
@@ -72,6 +77,12 @@ NGINX_DEFAULTS = (
 )
 """What is written into [mail], if nginx.conf does not say it there and mailgate knows it."""
 
+
+_HEADER_ALONE = (
+    "behind the PROXY header of proxy_protocol mailgate sends no XCLIENT, as backends judge the client's right to it"
+    " there, and refuse it; proxy_smtp_auth tells them who logs in"
+)
+"""Why C{xclient on} is not carried over beside C{proxy_protocol}."""
 
 _ACCUMULATED = ("imap_auth", "pop3_auth", "smtp_auth", "ssl_protocols")
 """Words that nginx adds to those before, in one line."""
@@ -188,6 +199,24 @@ class Mapping:
         self.mail.entries.extend(_defaults(self.mail))
         for statement in servers:
             self.servers.append(self._server(statement))
+        for section in self.servers:
+            self._spareXCLIENT(section)
+
+    def _spareXCLIENT(self, section: Section) -> None:
+        """Have C{section} start where nginx sends both a PROXY header and XCLIENT, and mailgate the header alone."""
+        protocol, own = section.entry("protocol"), section.entry("xclient")
+        xclient = own or self.mail.entry("xclient")
+        header = section.entry("proxy_protocol") or self.mail.entry("proxy_protocol")
+        if protocol is None or protocol.items[0] != "smtp" or xclient is None or xclient.items[0].lower() != "on":
+            return
+        if header is None or header.items[0].lower() == "off":
+            return
+        if own is None:
+            own = Entry("xclient", [])
+            section.entries.append(own)
+        own.items, own.comment = ["auto"], _HEADER_ALONE
+        if xclient.origin is not None:
+            self._tell(xclient.origin, f"carried over as auto: {_HEADER_ALONE}")
 
     def _outside(self, statement: Statement) -> None:
         """A directive of nginx's main or events context."""

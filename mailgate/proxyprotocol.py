@@ -19,7 +19,7 @@ from attrs import frozen
 
 from mailgate.login import Client, ProxiedAddresses, TLSDetails, TLSState, fitForWire
 
-__all__ = ["LONGEST_TEXT", "MOST_BYTES", "Header", "HeaderError", "HeaderParser", "crc32c", "headerFor"]
+__all__ = ["LONGEST_TEXT", "MOST_BYTES", "Header", "HeaderError", "HeaderParser", "crc32c", "headerFor", "namesClient"]
 
 LONGEST_TEXT = 107
 """Bytes of a header of version 1, line end included; so says the specification."""
@@ -234,6 +234,11 @@ def headerFor(client: Client, version: str) -> bytes:
     body = addresses + b"".join(_tlvs(client)) + _CHECKSUM_TLV
     header = _SIGNATURE + head + struct.pack("!H", len(body) + 4) + body
     return header + struct.pack("!I", crc32c(header + bytes(4)))
+
+
+def namesClient(client: Client) -> bool:
+    """Whether L{headerFor} tells a backend the address of C{client}, or leaves it with ours (C{UNKNOWN}, C{LOCAL})."""
+    return _commonFamily(client.host, client.local) is not None
 
 
 def _text(client: Client, ends: tuple[bytes, bytes] | None) -> bytes:

@@ -51,6 +51,7 @@ class Outcome(Enum):
     TIMEOUT = "client timed out"
     ERRORS = "too many invalid commands"
     TOO_LONG = "too long command"
+    NO_SIZE = "message chunk without a size"
     EARLY = "client spoke before the greeting"
     DENIED = "login refused"
     FAILURES = "too many failed logins"

@@ -8,31 +8,20 @@ from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from attrs import frozen
 from twisted.internet.defer import CancelledError
 from twisted.internet.task import deferLater
 
-from mailgate.client import BackendError, LoginRefused, ProxyClient, Unauthorizing, replyCode
-from mailgate.dialogue import Command, MailProtocol, acceptableText, splitArguments, tokenWarnings
-from mailgate.directives import (
-    Problem,
-    ServerSettings,
-    bufferSize,
-    capabilities,
-    directive,
-    flag,
-    oneOf,
-    seconds,
-    words,
-)
+from mailgate.client import BackendError, LoginRefused, ProxyClient, ProxySettings, Unauthorizing, replyCode
+from mailgate.dialogue import Command, MailProtocol, acceptableText, splitArguments
 from mailgate.journal import printable
 from mailgate.login import Credentials, Denial, Envelope, Method, Trouble
-from mailgate.sasl import loginMethods, mechanismNames
 from mailgate.server import ProxyServer
 from mailgate.session import Outcome, Phase
+from mailgate.smtpsettings import SMTPSettings
+from mailgate.smtptrust import XCLIENT_REFUSED, Introduction, concerns, introductionOf, whyNotHandedOver
 
 if TYPE_CHECKING:
     from mailgate.reversedns import ReverseDNS
@@ -43,40 +32,10 @@ _MOST_ARGUMENTS = 11
 _NAME = re.compile(rb"[\x21-\x7e\x80-\xff]+")
 _CODE = re.compile(rb"[45][0-5][0-9](?: [45]\.[0-9]{1,3}\.[0-9]{1,3})?")
 _REPLY = re.compile(rb"([2-5][0-5][0-9])([ -]|\r?\n)")
-
-
-@frozen
-class SMTPSettings:
-    """nginx's C{smtp_…} directives, C{xclient} and C{proxy_smtp_auth}."""
-
-    auth: tuple[str, ...] = directive(
-        "smtp_auth",
-        words("plain", "login", "cram-md5", "external", "none", "xoauth2", "oauthbearer"),
-        ("plain", "login"),
-    )
-    capabilities: tuple[str, ...] = directive(
-        "smtp_capabilities",
-        capabilities("8BITMIME", "CHUNKING", "DSN", "ENHANCEDSTATUSCODES", "PIPELINING", "SMTPUTF8", "VRFY", "ETRN"),
-        (),
-    )
-    clientBuffer: int = directive("smtp_client_buffer", bufferSize, 4096)
-    greetingDelay: float = directive("smtp_greeting_delay", seconds, 0.0)
-    xclient: str = directive("xclient", oneOf("auto", "on", "off"), "auto")
-    proxyAuth: bool = directive("proxy_smtp_auth", flag, False)
-
-    @property
-    def mechanisms(self) -> tuple[bytes, ...]:
-        """SASL mechanisms."""
-        return mechanismNames(self.auth)
-
-    @property
-    def methods(self) -> frozenset[Method]:
-        """The login methods that are offered."""
-        return loginMethods(self.auth)
-
-    def warnings(self, server: ServerSettings) -> Iterator[Problem]:
-        """What of these settings will not do for every client."""
-        return tokenWarnings(server, self.methods, self.clientBuffer)
+_CHUNK = re.compile(rb"[ \t]*BDAT(?![!-~])", re.IGNORECASE)
+_CHUNK_SIZE = re.compile(rb"BDAT +([0-9]{1,20})( +LAST)? *", re.IGNORECASE)
+_NO_EHLO = (500, 502)
+"""Codes of a server that has no EHLO (RFC 5321, section 4.2.4). Any other speaks of this greeting alone."""
 
 
 class SMTPServer(ProxyServer):
@@ -195,12 +154,18 @@ class SMTPServer(ProxyServer):
         self._extended = False
         self._mail = None
 
+    def garbled(self, line: bytes) -> None:
+        if _CHUNK.match(line):
+            self._chunkReceived(line)
+        else:
+            self.spoilt()
+
     def commandReceived(self, line: bytes) -> None:
         line = line.rstrip(b" ")
         word, *arguments = splitArguments(line) or [b""]
         command = self.commands.get(word.upper())
         if command is None or line.startswith(b" ") or len(arguments) > _MOST_ARGUMENTS:
-            self.spoilt()
+            self.garbled(line)
         elif not self.countCommand():
             return
         elif self.needsTLS and not command.inClear:
@@ -208,6 +173,29 @@ class SMTPServer(ProxyServer):
         else:
             self._line = line
             command.act(self, arguments)
+
+    def _chunkReceived(self, line: bytes) -> None:
+        """
+        BDAT (RFC 3030, section 2), which comes with a chunk of a message behind it: that is no command, whatever it
+        looks like, and is read and thrown away before the refusal. Where its end cannot be known the connection ends.
+        """
+        size = _CHUNK_SIZE.fullmatch(line)
+        if size is None:
+            self._journal.info("client {client} sent BDAT without a size", client=self.session.client)
+            self.end(Outcome.NO_SIZE, b"501 5.5.4 Invalid argument\r\n")
+        elif self.countCommand():
+            if size[2]:
+                # The message ends here, and with it what was said of its sender.
+                self._mail = None
+            self.discard(int(size[1]))
+
+    def discarded(self) -> None:
+        if self.needsTLS:
+            self._refuseInClear(b"BDAT")
+        elif "none" in self.settings.auth:
+            self.reply(b"503 5.5.1 Bad sequence of commands")
+        else:
+            self.reply(b"530 5.7.1 Authentication required")
 
     def _refuseInClear(self, word: bytes) -> None:
         if word == b"AUTH":
@@ -367,18 +355,18 @@ class SMTPClient(ProxyClient):
 
     async def authenticate(self) -> None:
         settings = self.settings[SMTPSettings]
-        envelope = self.request.envelope
-        withoutLogin = self.request.credentials.method is Method.NONE
+        envelope, method = self.request.envelope, self.request.credentials.method
+        withoutLogin = method is Method.NONE
         authenticating = not withoutLogin and (settings.proxyAuth or not self.route.judged)
-        extended = envelope.extended or authenticating or settings.xclient == "on"
-        offers = await self._hello(self.serverName, extended, probing=settings.xclient == "auto")
-        if settings.xclient == "on" or (settings.xclient == "auto" and b"XCLIENT" in offers):
-            known = offers.get(b"XCLIENT", b"") if settings.xclient == "auto" else b""
-            await self._prepare(self._xclient(known, not authenticating), 220, 250)
-            # The backend has forgotten our greeting, and takes the next for the client's: where that has said none,
-            # ours would be judged in its place.
+        introduction = introductionOf(settings.xclient, self.settings[ProxySettings], self.request.client, method)
+        offers = await self._asOurselves(introduction, authenticating)
+        if introduction.isDone(offers):
+            # The backend knows the client, and takes a greeting for the client's: where that has said none, ours would
+            # be judged in its place. Of any before XCLIENT it knows nothing any more.
+            offers = {}
             if envelope.helo or authenticating:
                 offers = await self._hello(envelope.helo or self.serverName, envelope.extended or authenticating)
+        self.concerns = tuple(concerns(offers, settings.capabilities, envelope.extended))
         if withoutLogin:
             await self.command(envelope.mail, 250)
             self.send(envelope.recipient)
@@ -386,18 +374,49 @@ class SMTPClient(ProxyClient):
         elif authenticating:
             await self._authenticate(offers)
 
+    async def _asOurselves(self, introduction: Introduction, authenticating: bool) -> Mapping[bytes, bytes]:
+        """
+        Greet with our own name, and send XCLIENT, if that is how the backend is to learn who the client is. Gives what
+        it offers us.
+
+        @raise BackendError: it has not learned that, and the client cannot have the connection.
+        """
+        if introduction is Introduction.HEADER:
+            return {}
+        isUnasked = introduction is Introduction.UNASKED
+        extended = self.request.envelope.extended or authenticating or isUnasked
+        offers = await self._hello(self.serverName, extended, probing=True)
+        if introduction.isDone(offers):
+            known = b"" if isUnasked else offers.get(b"XCLIENT", b"")
+            await self._introduce(self._xclient(known, not authenticating))
+        elif reason := whyNotHandedOver(introduction, offers):
+            raise BackendError(reason)
+        return offers
+
     async def _hello(self, name: bytes, extended: bool, probing: bool = False) -> Mapping[bytes, bytes]:
-        """Greet; gives what EHLO offers. With C{probing} EHLO is tried even where HELO would do."""
+        """
+        Greet; gives what EHLO offers. With C{probing} EHLO is tried even where HELO would do: HELO is left for a
+        backend that has no EHLO.
+        """
         if extended or probing:
             self.send(b"EHLO " + name)
             code, said = await self.response()
             if code == 250:
-                lines = (line[4:].strip().upper().partition(b" ") for line in said.split(b"\n")[1:])
-                return {word: parameters for word, _, parameters in lines if word}
-            if extended:
+                lines = (line[4:].upper().split(None, 1) for line in said.split(b"\n")[1:])
+                return {word: b"".join(parameters).strip() for word, *parameters in filter(None, lines)}
+            if extended or code not in _NO_EHLO:
                 raise self._unprepared(b"EHLO", said)
         await self._prepare(b"HELO " + name, 250)
         return {}
+
+    async def _introduce(self, line: bytes) -> None:
+        """Send XCLIENT. What the backend says to that is no answer to a recipient, though it sound like one."""
+        try:
+            await self.command(line, 220, 250)
+        except LoginRefused as refused:
+            reason = f"{self._unprepared(line, refused.reply)}: {XCLIENT_REFUSED}"
+            isForRecipient = self.request.credentials.method is Method.NONE
+            raise BackendError(reason, b"" if isForRecipient else refused.reply) from None
 
     def _xclient(self, known: bytes, withLogin: bool) -> bytes:
         """nginx's XCLIENT; without LOGIN where the backend's EHLO tells the attributes C{known} to it, and not that."""

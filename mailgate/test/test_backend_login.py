@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Callable, Iterator
+from itertools import product
 from typing import Any
 
 from attrs import frozen
@@ -122,6 +123,8 @@ SMTP_ANYBODY = Script(
     SMTP,
     (
         (b"220 ready\r\n", b"EHLO mx.test\r\n"),
+        (b"250-mx\r\n250 XCLIENT NAME ADDR\r\n", b"XCLIENT ADDR=192.0.2.7 NAME=[UNAVAILABLE]\r\n"),
+        (b"220 ready\r\n", b"EHLO laptop\r\n"),
         (b"250 mx\r\n", b"MAIL FROM:<a@example.com> SIZE=1\r\n"),
         (b"250 2.1.0 ok\r\n", b"RCPT TO:<b@example.com>\r\n"),
         (b"250-2.1.5 well\r\n250 2.1.5 ok\r\n", b""),
@@ -551,23 +554,25 @@ class SMTPClientTests(BackendTests):
         self.assertEqual(self.successResultOf(attempt.result).leftOver, b"")
 
     def test_helo(self) -> None:
-        """One that said HELO has HELO said for it, where nothing needs EHLO."""
-        attempt = Attempt(SMTP, SMTPSettings(xclient="off"), envelope=Envelope(b"laptop", False))
-        self.assertEqual(self.heard(attempt, *GREETED), [b"HELO mx.test\r\n", b""])
-        self.successResultOf(attempt.result)
+        """EHLO is said for one that said HELO, too; HELO where a backend has no EHLO, and nothing needs it."""
+        for xclient, code in product(("auto", "off"), (b"500", b"502")):
+            attempt = Attempt(SMTP, SMTPSettings(xclient=xclient), envelope=Envelope(b"laptop", False))
+            heard = self.heard(attempt, b"220 ready\r\n", code + b" what\r\n", b"250 mx\r\n")
+            self.assertEqual(heard, [b"EHLO mx.test\r\n", b"HELO mx.test\r\n", b""])
+            self.successResultOf(attempt.result)
+
+    def test_ehloNotNow(self) -> None:
+        """What a backend offers that has EHLO, and refuses this one, is not known: it is not used."""
+        for xclient, code in product(("auto", "off"), (b"421", b"450", b"501", b"504", b"550", b"554")):
+            attempt = Attempt(SMTP, SMTPSettings(xclient=xclient), envelope=Envelope(b"laptop", False))
+            self.assertEqual(self.heard(attempt, b"220 ready\r\n", code + b" no\r\n"), [b"EHLO mx.test\r\n", b""])
+            self.assertEqual(self.successResultOf(attempt.result), TEMPORARY)
 
     def test_authNeedsEhlo(self) -> None:
         """AUTH needs EHLO, whatever the client said."""
         settings = SMTPSettings(xclient="off", proxyAuth=True)
         attempt = Attempt(SMTP, settings, envelope=Envelope(b"laptop", False))
         self.assertEqual(self.heard(attempt, *GREETED)[0], b"EHLO mx.test\r\n")
-
-    def test_probing(self) -> None:
-        """With xclient auto EHLO is tried for a client that said HELO; a backend that knows only HELO is content."""
-        attempt = Attempt(SMTP, envelope=Envelope(b"laptop", False))
-        heard = self.heard(attempt, b"220 ready\r\n", b"502 what\r\n", b"250 mx\r\n")
-        self.assertEqual(heard, [b"EHLO mx.test\r\n", b"HELO mx.test\r\n", b""])
-        self.successResultOf(attempt.result)
 
     def test_ehloRefused(self) -> None:
         """Where EHLO is needed there is no second try, and the refusal says nothing of the password."""
@@ -595,7 +600,7 @@ class SMTPClientTests(BackendTests):
     def test_codeAlone(self) -> None:
         """A code without text is a reply."""
         attempt = Attempt(SMTP, SMTPSettings(xclient="off"))
-        self.assertEqual(self.heard(attempt, b"220\r\n", b"250\r\n"), [b"HELO mx.test\r\n", b""])
+        self.assertEqual(self.heard(attempt, b"220\r\n", b"250\r\n"), [b"EHLO mx.test\r\n", b""])
         self.successResultOf(attempt.result)
 
     def test_lastLineDecides(self) -> None:
@@ -740,7 +745,7 @@ class XCLIENTTests(BackendTests):
 
     def test_off(self) -> None:
         """With C{off} it is never sent."""
-        self.assertEqual(self.command(OFFERING_XCLIENT, SMTPSettings(xclient="off")), b"")
+        self.assertEqual(self.command(b"250-mx\r\n250 SIZE\r\n", SMTPSettings(xclient="off")), b"")
 
     def test_attributes(self) -> None:
         """LOGIN is left out where the backend does not say that it takes it, but kept where it says nothing."""
@@ -838,10 +843,11 @@ class WithoutLoginTests(BackendTests):
     """C{smtp_auth none}: the client's MAIL and RCPT are said again at the backend."""
 
     def begin(self, *groups: Any, **changes: Any) -> Attempt:
-        """An attempt whose backend has been greeted, and hears MAIL."""
+        """An attempt whose backend has been told of the client, and hears MAIL."""
         attempt = Attempt(SMTP, *groups, **{**ANYBODY, **changes})
         attempt.accept()
-        self.assertEqual(attempt.says(*GREETED), b"EHLO mx.test\r\nMAIL FROM:<a@example.com> SIZE=1\r\n")
+        attempt.says(b"220 ready\r\n", OFFERING_XCLIENT, b"220 ready\r\n")
+        self.assertEqual(attempt.says(b"250 mx\r\n"), b"MAIL FROM:<a@example.com> SIZE=1\r\n")
         return attempt
 
     def test_recipientRefused(self) -> None:
@@ -866,11 +872,3 @@ class WithoutLoginTests(BackendTests):
             attempt = self.begin(settings, route=route)
             attempt.says(b"250 ok\r\n")
             self.assertEqual(self.outcomeOf(attempt, b"250 ok\r\n").reply, b"250 ok\r\n")
-
-    def test_withXCLIENT(self) -> None:
-        """MAIL comes after XCLIENT and the client's own greeting."""
-        attempt = Attempt(SMTP, **ANYBODY)
-        attempt.accept()
-        attempt.says(b"220 ready\r\n", OFFERING_XCLIENT)
-        self.assertEqual(attempt.says(b"220 ready\r\n"), b"EHLO laptop\r\n")
-        self.assertEqual(attempt.says(b"250 mx\r\n"), b"MAIL FROM:<a@example.com> SIZE=1\r\n")

@@ -5,6 +5,7 @@ nginx's sequence but where AUTH follows HELO there: AUTH is an extension, and ha
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from itertools import product
 
 from twisted.trial.unittest import SynchronousTestCase
@@ -19,7 +20,10 @@ REPLIES = {
     b"XCLIENT": b"220 mx\r\n",
     b"AUTH": b"235 2.7.0 ok\r\n",
 }
-"""Of a backend that offers everything; it says 250 to everything else."""
+"""Of a backend that trusts us to name clients; it says 250 to everything else."""
+
+UNTOLD = {**REPLIES, b"EHLO": b"250-mx\r\n250 AUTH PLAIN\r\n"}
+"""Of one that does not."""
 
 MAIL, RECIPIENT = b"MAIL FROM:<a@c.test>", b"RCPT TO:<b@c.test>"
 AUTH = b"AUTH PLAIN AGpvZQBzZXNhbWU="
@@ -30,8 +34,10 @@ XCLIENT = {
 """With C{LOGIN}, unless AUTH is to follow or nobody logs in."""
 
 
-def sequence(settings: SMTPSettings, greeting: bytes, withoutLogin: bool) -> list[bytes]:
-    """The lines that reach the backend of a client that has begun with C{greeting}."""
+def sequence(
+    settings: SMTPSettings, greeting: bytes, withoutLogin: bool, replies: Mapping[bytes, bytes] = REPLIES
+) -> list[bytes]:
+    """The lines that reach the backend, with its C{replies}, of a client that has begun with C{greeting}."""
     _, _, name = greeting.partition(b" ")
     extended = greeting.startswith(b"EHLO")
     if withoutLogin:
@@ -50,7 +56,7 @@ def sequence(settings: SMTPSettings, greeting: bytes, withoutLogin: bool) -> lis
     line = attempt.says(b"220 mx\r\n")
     while line:
         lines.append(line.removesuffix(b"\r\n"))
-        line = attempt.says(REPLIES.get(line.split()[0], b"250 ok\r\n"))
+        line = attempt.says(replies.get(line.split()[0], b"250 ok\r\n"))
     return lines
 
 
@@ -60,13 +66,25 @@ class SequenceTests(SynchronousTestCase):
     greetings = (b"", b"HELO laptop", b"EHLO laptop")
 
     def test_withoutXCLIENT(self) -> None:
-        """Off: our own greeting, of the client's kind, and then what the client wants."""
+        """Off: our own EHLO, which tells what the client could do, and then what the client wants."""
         for proxyAuth, greeting, withoutLogin in product((False, True), self.greetings, (False, True)):
             settings = SMTPSettings(xclient="off", proxyAuth=proxyAuth)
             authenticates = proxyAuth and not withoutLogin
-            hello = b"EHLO mx.test" if authenticates or greeting.startswith(b"EHLO") else b"HELO mx.test"
-            expected = [hello, *([AUTH] if authenticates else []), *([MAIL, RECIPIENT] if withoutLogin else [])]
-            self.assertEqual(sequence(settings, greeting, withoutLogin), expected, (proxyAuth, greeting, withoutLogin))
+            tail = [*([AUTH] if authenticates else []), *([MAIL, RECIPIENT] if withoutLogin else [])]
+            heard = sequence(settings, greeting, withoutLogin, UNTOLD)
+            self.assertEqual(heard, [b"EHLO mx.test", *tail], (proxyAuth, greeting, withoutLogin))
+            # To one that trusts us to name clients not even a password is sent.
+            self.assertEqual(sequence(settings, greeting, withoutLogin), [b"EHLO mx.test"])
+
+    def test_auto(self) -> None:
+        """Auto: as with on where XCLIENT is offered; where not as with off, for those who log in alone."""
+        for proxyAuth, greeting, withoutLogin in product((False, True), self.greetings, (False, True)):
+            settings = [SMTPSettings(xclient=xclient, proxyAuth=proxyAuth) for xclient in ("auto", "on", "off")]
+            auto, on, off = (sequence(each, greeting, withoutLogin, UNTOLD) for each in settings)
+            self.assertEqual(auto, [b"EHLO mx.test"] if withoutLogin else off)
+            auto, on, off = (sequence(each, greeting, withoutLogin) for each in settings)
+            # LOGIN is an attribute that this backend does not list.
+            self.assertEqual(auto, [line.replace(b" LOGIN=joe", b"") for line in on])
 
     def test_withXCLIENT(self) -> None:
         """On: EHLO always, XCLIENT, and the client's own greeting, if it gave one."""
@@ -97,6 +115,6 @@ class SequenceTests(SynchronousTestCase):
         )
         attempt.accept()
         attempt.says(b"220 mx\r\n")
-        self.assertEqual(attempt.says(REPLIES[b"EHLO"]), AUTH + b"\r\n")
-        attempt.says(REPLIES[b"AUTH"])
+        self.assertEqual(attempt.says(UNTOLD[b"EHLO"]), AUTH + b"\r\n")
+        attempt.says(UNTOLD[b"AUTH"])
         self.assertIsInstance(self.successResultOf(attempt.result), ProxyClient)

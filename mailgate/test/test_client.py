@@ -48,6 +48,7 @@ from mailgate.login import (
     Client,
     Credentials,
     Denial,
+    Envelope,
     Fact,
     LoginRequest,
     Method,
@@ -798,7 +799,8 @@ class ProxyProtocolTests(SynchronousTestCase):
 
     def attempt(self, version: str, *backends: Backend, record: MailProtocol = POP3) -> Attempt:
         settings = ProxySettings(proxyProtocol=version)
-        return Attempt(record, settings, route=routeTo(*backends), client=BEHIND_BALANCER)
+        envelope = Envelope(b"laptop", True)
+        return Attempt(record, settings, route=routeTo(*backends), client=BEHIND_BALANCER, envelope=envelope)
 
     def test_values(self) -> None:
         """It is off, on or v2, in any case."""
@@ -813,7 +815,7 @@ class ProxyProtocolTests(SynchronousTestCase):
         for record, greeting, then in (
             (POP3, GREETING, b"USER joe\r\n"),
             (IMAP4, b"* OK ready\r\n", b"a1 LOGIN "),
-            (SMTP, b"220 mx ESMTP\r\n", b"EHLO mx.test\r\n"),
+            (SMTP, b"220 mx ESMTP\r\n", b"EHLO laptop\r\n"),
         ):
             attempt = self.attempt("on", record=record)
             attempt.accept()

@@ -9,7 +9,9 @@ from mailgate.test.fakes import FakeTransport
 
 
 class Recorder(CommandReader):
-    """Keeps what it is given; C{lit N} asks for a literal, C{stop} stops listening."""
+    """
+    Keeps what it is given; C{lit N} asks for a literal, C{drop N} for bytes to be thrown away, C{stop} stops listening.
+    """
 
     def __init__(self, limit: int = 32) -> None:
         super().__init__()
@@ -17,6 +19,7 @@ class Recorder(CommandReader):
         self.units: list[bytes] = []
         self.open = True
         self.tooLong = 0
+        self.begun = 0
 
     @property
     def listening(self) -> bool:
@@ -29,6 +32,8 @@ class Recorder(CommandReader):
         self.units.append(line)
         if line.startswith(b"lit "):
             self.expectLiteral(int(line[4:]))
+        if line.startswith(b"drop "):
+            self.discard(int(line[5:]))
         if line == b"stop":
             self.open = False
         if line == b"again":
@@ -36,6 +41,12 @@ class Recorder(CommandReader):
 
     def literalReceived(self, octets: bytes) -> None:
         self.units.append(b"<" + octets + b">")
+
+    def discarded(self) -> None:
+        self.units.append(b"dropped")
+
+    def unitBegins(self) -> None:
+        self.begun += 1
 
     def lineTooLong(self) -> None:
         self.tooLong += 1
@@ -54,8 +65,9 @@ class FramingTests(SynchronousTestCase):
 
     def test_everyCut(self) -> None:
         """Lines and literals are the same wherever they are cut."""
-        data = b"one\r\ntwo\n\r\nlit 5\r\na\r\nb\rrest\r\nlit 0\r\n\r\n"
+        data = b"one\r\ntwo\n\r\nlit 5\r\na\r\nb\rrest\r\nlit 0\r\n\r\ndrop 6\r\ndrop\r\ndrop 0\r\n\r\n"
         units = [b"one", b"two", b"", b"lit 5", b"<a\r\nb\r>", b"rest", b"lit 0", b"<>", b""]
+        units += [b"drop 6", b"dropped", b"drop 0", b"dropped", b""]
         for cut in range(len(data) + 1):
             recorder = self.connect()
             recorder.dataReceived(data[:cut])
@@ -121,6 +133,28 @@ class PressureTests(FramingTests):
                 self.assertEqual(recorder.transport.producerState, "producing")
             recorder.dataReceived(end)
             self.assertEqual(len(recorder.units[-1].strip(b"<>")), 100000)
+
+    def test_discarded(self) -> None:
+        """What is thrown away is not kept, however much it is, and each piece of it is a sign of life."""
+        recorder = self.connect()
+        recorder.dataReceived(b"drop %d\r\n" % 2**63)
+        for number in range(10):
+            recorder.dataReceived(b"stop\r\n" * READ_AHEAD)
+            self.assertEqual((recorder.units[1:], recorder._buffer, recorder.begun), ([], b"", number + 2))
+            self.assertEqual(recorder.transport.producerState, "producing")
+
+    def test_discardedLater(self) -> None:
+        """While nothing is obeyed nothing is thrown away either: the client is held back."""
+        recorder = self.connect()
+        recorder.dataReceived(b"drop 100000\r\n1")
+        recorder.open = False
+        recorder.dataReceived(b"x" * (READ_AHEAD + 1))
+        self.assertEqual(recorder.transport.producerState, "paused")
+        recorder.open = True
+        recorder.advance()
+        self.assertEqual(recorder.transport.producerState, "producing")
+        recorder.dataReceived(b"x" * (100000 - READ_AHEAD - 2) + b"one\r\n")
+        self.assertEqual(recorder.units[1:], [b"dropped", b"one"])
 
     def test_repliesNotTaken(self) -> None:
         """A client that does not take our replies is neither read from nor obeyed, until it does."""

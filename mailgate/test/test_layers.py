@@ -40,8 +40,9 @@ LAYERS = (
     "relay draining authcache accountfile transport reversedns sandbox.account sandbox.imap4",
     # lines out of them; the backend's side; who makes such connections, and relays between them
     "framing client port connecting relayend authsettings sandbox.pop3 sandbox.smtp sandbox.authhttp",
-    # SASL on the client's side; all of those in one reactor; the services that auth_http asks
-    "saslserver leanreactor streamrelay sharedservices sandbox.login",
+    # SASL on the client's side; which rights clients get at backends; all of those in one reactor; the services that
+    # auth_http asks
+    "saslserver smtpsettings smtptrust leanreactor streamrelay sharedservices sandbox.login",
     # the client's side
     "server",
     # what comes before a dialogue

@@ -203,6 +203,25 @@ class SectionTests(ImportCase):
         ini, _ = self.imported(MAIL.format("xclient off; server { listen 25; }"))
         self.assertEqual(self.lines(ini, "xclient = "), ["xclient = off"])
 
+    def test_headerAndXCLIENT(self):
+        """nginx sends XCLIENT behind a PROXY header; mailgate does not, and the gateway that comes of it starts."""
+        told = "carried over as auto: behind the PROXY header of proxy_protocol mailgate sends no XCLIENT"
+        for text, xclient, isTold in (
+            ("server { listen 25; proxy_protocol on; }", "auto", False),
+            ("proxy_protocol on; server { listen 25; }", "auto", False),
+            ("proxy_protocol on; xclient on; server { listen 25; }", "auto", True),
+            ("server { listen 25; proxy_protocol on; xclient on; }", "auto", True),
+            ("proxy_protocol on; server { listen 25; xclient off; }", "off", False),
+            ("proxy_protocol on; xclient off; server { listen 25; }", "off", False),
+            ("proxy_protocol on; server { listen 25; proxy_protocol off; }", "on", False),
+            ("proxy_protocol off; server { listen 25; xclient on; }", "on", False),
+            ("proxy_protocol on; server { listen 143; xclient on; }", "on", False),
+        ):
+            settings, remarks = self.settings(MAIL.format(text))
+            (server,) = settings.servers
+            self.assertEqual(server[SMTPSettings].xclient, xclient, text)
+            self.assertEqual([told in remark for remark in remarks], [True] * isTold, text)
+
     def test_inheritance(self):
         """A server's list replaces that of mail as a whole, as in nginx."""
         text = "imap_capabilities A B; server { listen 143; imap_capabilities C; } server { listen 993; }"

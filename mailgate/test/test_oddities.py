@@ -331,7 +331,7 @@ class SMTPTests(TableTests):
         self.assertEach(SMTP, self.OK, b"noop x", b"RSET x ", b"NOOP" + b" x" * 11, b"MAIL FROM:<a@b>", b"MAIL x y")
         self.assertEach(SMTP, self.ARGUMENT, b"EHLO", b"HELO ", b"EHLO a b", b"AUTH", b"MAIL", b"MAIL  ")
         self.assertEach(
-            SMTP, self.INVALID, b" NOOP", b"NOOP\tx", b"NOOP" + b" x" * 12, b"DATA", b"BDAT 3", b"XCLIENT x"
+            SMTP, self.INVALID, b" NOOP", b"NOOP\tx", b"NOOP" + b" x" * 12, b"DATA", b"BDATA 3", b"XCLIENT x"
         )
         self.assertEach(SMTP, self.INVALID, b"VRFY x", b"EXPN", b"HELP", b"STARTTLS", b"AUTH FOO", b"AUTH PLAIN x y")
         ehlo = b"250-mx.test\r\n250 AUTH PLAIN LOGIN CRAM-MD5 EXTERNAL\r\n"
@@ -395,7 +395,7 @@ class SMTPTests(TableTests):
 
     def test_errors(self) -> None:
         """What is no command counts as an error; what is one, and wrong, does not."""
-        counted = (b"", b" ", b" NOOP", b"DATA", b"BDAT 1", b"NOOP" + b" x" * 12, b"NOOP\rx", b"NOOP\0", b"NOOP\t")
+        counted = (b"", b" ", b" NOOP", b"DATA", b"BDATA 1", b"NOOP" + b" x" * 12, b"NOOP\rx", b"NOOP\0", b"NOOP\t")
         self.assertCounts(SMTP, counted, True)
         uncounted = (b"VRFY x", b"EXPN x", b"HELP x", b"STARTTLS", b"EHLO", b"EHLO \x01", b"AUTH", b"AUTH X", b"MAIL")
         self.assertCounts(SMTP, (*uncounted, b"AUTH PLAIN *", b"AUTH PLAIN " + PLAIN, b"RCPT x"), False)

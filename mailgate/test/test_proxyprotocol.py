@@ -23,6 +23,7 @@ from mailgate.proxyprotocol import (
     HeaderParser,
     crc32c,
     headerFor,
+    namesClient,
 )
 
 SIGNATURE = b"\x0d\x0a\x0d\x0a\x00\x0d\x0a\x51\x55\x49\x54\x0a"
@@ -329,6 +330,12 @@ class TextHeaderTests(SynchronousTestCase):
         """A unix socket at either end has no address to tell."""
         for client in (Client("unix:", local="unix:"), Client("192.0.2.7", 1, local="unix:"), Client("unix:")):
             self.assertEqual(headerFor(client, "on"), b"PROXY UNKNOWN\r\n")
+            self.assertFalse(namesClient(client))
+
+    def test_namesClient(self) -> None:
+        """All others have their addresses told."""
+        for client in (CLIENT, CLIENT6, *(client for client, _ in MIXED)):
+            self.assertTrue(namesClient(client))
 
     def test_longest(self) -> None:
         """The longest is no longer than it may be."""

@@ -26,6 +26,9 @@ LOGIN_ALONE = {
 }
 """A backend with nothing but the mechanism LOGIN."""
 
+UNTOLD = {"EHLO": "250-backend\n250 AUTH PLAIN LOGIN"}
+"""A backend that trusts nobody to name clients."""
+
 CONVERSATIONS = (
     # Greetings and capabilities, in each state of TLS.
     talk("smtp ehlo", "smtp", EHLO),
@@ -65,9 +68,11 @@ CONVERSATIONS = (
     talk("smtp configured headers", "smtp-headers", *LOGIN),
     talk("smtp ssl login", "smtp-ssl", *LOGIN),
     # XCLIENT, or not.
-    talk("smtp plainly", "smtp-plainly", *LOGIN),
-    talk("smtp plainly helo", "smtp-plainly", "HELO client.example", AUTH),
-    talk("smtp plainly without hello", "smtp-plainly", AUTH),
+    talk("smtp plainly", "smtp-plainly", *LOGIN, backend=UNTOLD),
+    talk("smtp plainly helo", "smtp-plainly", "HELO client.example", AUTH, backend=UNTOLD),
+    talk("smtp plainly without hello", "smtp-plainly", AUTH, backend=UNTOLD),
+    talk("smtp plainly trusted", "smtp-plainly", *LOGIN),
+    talk("smtp plainly trusted to forward", "smtp-plainly", *LOGIN, backend={"EHLO": "250-backend\n250 XFORWARD NAME"}),
     talk("smtp xclient not offered", "smtp", *LOGIN, backend={"EHLO": "250 backend"}),
     talk("smtp xclient refused", "smtp", *LOGIN, backend={"XCLIENT": "550 insufficient authorization"}),
     talk("smtp xclient 250", "smtp", *LOGIN, backend={"XCLIENT": "250 ok"}),
@@ -75,8 +80,8 @@ CONVERSATIONS = (
     talk("smtp proxied auth", "smtp-auth", *LOGIN),
     talk("smtp proxied auth helo", "smtp-auth", "HELO client.example", AUTH),
     talk("smtp proxied auth without hello", "smtp-auth", AUTH),
-    talk("smtp proxied auth plainly", "smtp-auth-plainly", *LOGIN),
-    talk("smtp proxied auth plainly helo", "smtp-auth-plainly", "HELO client.example", AUTH),
+    talk("smtp proxied auth plainly", "smtp-auth-plainly", *LOGIN, backend=UNTOLD),
+    talk("smtp proxied auth plainly helo", "smtp-auth-plainly", "HELO client.example", AUTH, backend=UNTOLD),
     talk("smtp proxied auth replaced", "smtp-auth", *LOGIN, auth=f"{FOUND}\nAuth-User: bob"),
     talk("smtp proxied auth odd", "smtp-auth", EHLO, "AUTH PLAIN " + b64("\0ren\xc3\xa9e b\0 100% ")),
     talk("smtp proxied auth digest", "smtp-auth", "AUTH CRAM-MD5", b64("alice " + "0" * 32), auth=FOUND),
@@ -89,7 +94,10 @@ CONVERSATIONS = (
     talk("smtp noop", "smtp", "NOOP", "noop some thing"),
     talk("smtp rset", "smtp", "RSET", "rset now"),
     talk("smtp vrfy", "smtp", "VRFY alice", "EXPN list", "HELP", "HELP me", "VRFY"),
-    talk("smtp unknown", "smtp", "XYZZY", "NOOPS", "DATA", "BDAT 1"),
+    talk("smtp unknown", "smtp", "XYZZY", "NOOPS", "DATA", "BDATA 1"),
+    talk("smtp chunk", "smtp", "BDAT 0"),
+    talk("smtp chunk without login", "smtp-none", "BDAT 0 LAST"),
+    talk("smtp chunk before tls only", "smtp-only", "bdat 0"),
     talk("smtp empty line", "smtp", "", Raw("\n")),
     talk("smtp leading blank", "smtp", " NOOP", "NOOP "),
     talk("smtp cr", "smtp", Raw("NOOP\r\r\n"), Raw("NO\rOP\r\n")),
@@ -110,8 +118,9 @@ CONVERSATIONS = (
     talk("smtp none", "smtp-none", EHLO, MAIL, RCPT, "DATA"),
     talk("smtp none helo", "smtp-none", "HELO client.example", MAIL, RCPT),
     talk("smtp none without hello", "smtp-none", MAIL, RCPT),
-    talk("smtp none plainly", "smtp-none-plainly", EHLO, MAIL, RCPT),
-    talk("smtp none plainly without hello", "smtp-none-plainly", MAIL, RCPT),
+    talk("smtp none plainly", "smtp-none-plainly", EHLO, MAIL, RCPT, backend=UNTOLD),
+    talk("smtp none plainly without hello", "smtp-none-plainly", MAIL, RCPT, backend=UNTOLD),
+    talk("smtp none plainly trusted", "smtp-none-plainly", EHLO, MAIL, RCPT),
     talk("smtp none mixed", "smtp-mixed", EHLO, MAIL, RCPT),
     talk("smtp none mixed login", "smtp-mixed", EHLO, AUTH, MAIL, RCPT),
     talk("smtp none login behind mail", "smtp-mixed", EHLO, MAIL, AUTH, RCPT),

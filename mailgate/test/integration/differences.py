@@ -85,6 +85,7 @@ PROTOCOLS = ("imap", "pop3", "smtp")
 NO_LINE = "what would break a line is on its way to no backend"
 UNTAGGED = "newer than 1.22: an untagged response may come before the tagged one; with mailgate any number may"
 IN_CLEAR = "starttls only is for mail without a login, too"
+LATER = "S: 451 4.3.0 Temporary failure, try again later"
 MUST_STARTTLS = "530 5.7.0 Must issue a STARTTLS command first"
 WRONG_CODE = (
     shown("S: hello Invalid login or password", "[closed]"),
@@ -373,6 +374,52 @@ DIFFERENCES: tuple[Difference, ...] = (
             ("backend", WHOLE, AT_THE_BACKEND["imap"]),
         )
     ),
+    *(
+        Difference(
+            "a backend that trusts the gateway to name clients, and is told of none, is no client's",
+            side,
+            (f"smtp {name}",),
+            old,
+            new,
+        )
+        for name, answer in (
+            ("plainly trusted", ("S: 235 2.0.0 OK", TEMPORARY["smtp"])),
+            ("plainly trusted to forward", ("S: 235 2.0.0 OK", TEMPORARY["smtp"])),
+            ("none plainly trusted", ("S: 250 2.0.0 backend", LATER)),
+        )
+        for side, old, new in (
+            (
+                "client",
+                then("smtp", answer[0], AT_BACKEND["smtp"]),
+                then("smtp", answer[1], AT_GATE["smtp"]),
+            ),
+            ("backend", WHOLE, shown("connection", "EHLO gate.example")),
+        )
+    ),
+    Difference(
+        "EHLO tells what a backend trusts us to do",
+        "backend",
+        ("smtp plainly helo", "smtp plainly without hello", "smtp none plainly without hello"),
+        "HELO gate.example",
+        "EHLO gate.example",
+    ),
+    Difference(
+        "behind a PROXY header that names the client no XCLIENT follows: backends judge the client's right to it there",
+        "backend",
+        ("smtp real*", "smtp proxy to the backend"),
+        re.compile(r"(?m)^EHLO gate\.example.*\nXCLIENT .*\n"),
+        "",
+    ),
+    *(
+        Difference(
+            "a chunk of a message is refused as what it is", "client", (f"smtp chunk{name}",), INVALID["smtp"], new
+        )
+        for name, new in (
+            ("", "S: 530 5.7.1 Authentication required"),
+            (" without login", "S: 503 5.5.1 Bad sequence of commands"),
+            (" before tls only", f"S: {MUST_STARTTLS}"),
+        )
+    ),
     Difference(
         "what is no refusal is not passed on as one",
         "client",
@@ -421,6 +468,6 @@ DIFFERENCES: tuple[Difference, ...] = (
     # All the rest that goes wrong.
     _staysOpen("imap", "imap *", TEMPORARY["imap"]),
     _staysOpen("pop3", "pop3 *", TEMPORARY["pop3"]),
-    _staysOpen("smtp", "smtp none *", "S: 451 4.3.0 Temporary failure, try again later"),
+    _staysOpen("smtp", "smtp none *", LATER),
     _staysOpen("smtp", "smtp *", TEMPORARY["smtp"]),
 )

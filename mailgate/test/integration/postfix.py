@@ -6,6 +6,10 @@ L{mailgate.test.integration.dovecot}, at example.com, goes into their maildirs.
 Its services: C{trusting} takes mail from 127.0.0.1 without a login and offers XCLIENT, as the backend of a gateway
 does; C{sasl} wants a login (PLAIN or LOGIN, judged by Dovecot) and offers no XCLIENT; C{login} is the same with LOGIN
 alone; C{smtps} is C{sasl} with implicit TLS.
+
+Others relay for 127.0.0.1 and for clients that have logged in: C{narrow} offers XCLIENT to 127.0.0.1 alone, C{untold}
+to none, C{forwarding} offers XFORWARD to 127.0.0.1, and C{proxied} takes a PROXY header and offers XCLIENT to 127.0.0.1
+and 127.0.0.8.
 """
 
 from __future__ import annotations
@@ -23,6 +27,8 @@ __all__ = ["UNKNOWN", "Postfix"]
 
 UNKNOWN = "nobody@example.com"
 """An address that does not exist."""
+
+_SERVICES = ("trusting", "sasl", "login", "smtps", "narrow", "untold", "forwarding", "proxied")
 
 _MAIN = """
 compatibility_level = 3.6
@@ -59,11 +65,21 @@ smtpd_client_connection_count_limit = 0
 
 _SASL = " -o smtpd_sasl_auth_enable=yes -o smtpd_relay_restrictions=permit_sasl_authenticated,reject"
 
+_RELAYING = (
+    " -o mynetworks=127.0.0.1/32"
+    " -o smtpd_relay_restrictions=permit_mynetworks,permit_sasl_authenticated,reject_unauth_destination"
+)
+
 _MASTER = """
 127.0.0.1:{trusting} inet n - n - - smtpd -o smtpd_authorized_xclient_hosts=127.0.0.0/8
 127.0.0.1:{sasl} inet n - n - - smtpd{options}
 127.0.0.1:{login} inet n - n - - smtpd{options} -o smtpd_sasl_mechanism_filter=login
 127.0.0.1:{smtps} inet n - n - - smtpd{options} -o smtpd_tls_wrappermode=yes
+127.0.0.1:{narrow} inet n - n - - smtpd{relaying} -o smtpd_authorized_xclient_hosts=127.0.0.1
+127.0.0.1:{untold} inet n - n - - smtpd{relaying}
+127.0.0.1:{forwarding} inet n - n - - smtpd{relaying} -o smtpd_authorized_xforward_hosts=127.0.0.1
+127.0.0.1:{proxied} inet n - n - - smtpd{relaying} -o smtpd_upstream_proxy_protocol=haproxy
+  -o smtpd_authorized_xclient_hosts=127.0.0.1,127.0.0.8
 cleanup unix n - n - 0 cleanup
 qmgr unix n - n 300 1 qmgr
 rewrite unix - - n - - trivial-rewrite
@@ -89,7 +105,7 @@ class Postfix:
     def __init__(self, authority: Authority, dovecot: Dovecot) -> None:
         self.folder = newFolder("postfix")
         os.chmod(self.folder, 0o755)
-        self.ports = {name: freePort() for name in ("trusting", "sasl", "login", "smtps")}
+        self.ports = {name: freePort() for name in _SERVICES}
         self._configure(authority, dovecot)
         ifKilled(*self._command("stop"))
         self._postfix("start")
@@ -101,7 +117,7 @@ class Postfix:
             folder=self.folder, mail=dovecot.mail, sasl=dovecot.sasl, pair=authority.sign("postfix"), uid=uid, gid=gid
         )
         self._write("main.cf", main)
-        self._write("master.cf", _MASTER.format(options=_SASL, **self.ports))
+        self._write("master.cf", _MASTER.format(options=_SASL, relaying=_RELAYING, **self.ports))
         self._write("mailboxes", "".join(f"{user}@example.com {user}/Maildir/\n" for user in USERS))
         os.mkdir(os.path.join(self.folder, "queue"))
         os.mkdir(os.path.join(self.folder, "data"))

@@ -32,7 +32,7 @@ class SMTPTestCase(GatewayTestCase):
             + site.server("imap")
             + site.server("smtp")
             + site.server("smtp", f"{behind} sasl", name="untrusted")
-            + site.server("smtp", "xclient = off", name="xclient-off")
+            + site.server("smtp", f"xclient = off\n{behind} untold", name="xclient-off")
             + site.server("smtp", f"xclient = on\n{behind} sasl", name="xclient-on")
             + site.server("smtp", f"proxy_smtp_auth = on\n{behind} sasl", name="login")
             + site.server("smtp", f"proxy_smtp_auth = on\n{behind} login", name="login-only")
@@ -144,6 +144,13 @@ class ProxySMTPAuthTests(SMTPTestCase):
         arrived(self.at("imap"), self.user, "by swaks")
 
 
+def notForUnknown(service, question):
+    """Yes to all recipients but one, who is refused a second later."""
+    if UNKNOWN not in question["Auth-SMTP-To"]:
+        return accept(service, question)
+    return Answer({"Auth-Status": "Not here", "Auth-Error-Code": "550 5.7.1", "Auth-Wait": "1"})
+
+
 class WithoutLoginTests(SMTPTestCase):
     """With smtp_auth none the recipient decides."""
 
@@ -191,16 +198,22 @@ class WithoutLoginTests(SMTPTestCase):
 
     def test_refused(self):
         """The service's refusal, with its code, is the answer to RCPT; another recipient may follow."""
-
-        def notForUnknown(service, question):
-            if UNKNOWN not in question["Auth-SMTP-To"]:
-                return accept(service, question)
-            return Answer({"Auth-Status": "Not here", "Auth-Error-Code": "550 5.7.1", "Auth-Wait": "1"})
-
         self.manner(notForUnknown)
         client = self.connect()
         self.assertEqual(self.rcpt(client, UNKNOWN), b"550 5.7.1 Not here\r\n")
         self.assertEqual(self.rcpt(client, f"{self.user}@example.com")[:3], b"250")
+
+    def test_chunk(self):
+        """A message that is pipelined behind a refused recipient is thrown away, though it holds other messages."""
+        self.manner(notForUnknown)
+        client = self.connect()
+        to = f"{self.user}@example.com"
+        smuggled = (
+            f"RSET\r\nMAIL FROM:<ceo@example.com>\r\nRCPT TO:<{to}>\r\nDATA\r\n\r\nsmuggled\r\n.\r\n".encode() * 99999
+        )
+        client.send(f"RCPT TO:<{UNKNOWN}>\r\nBDAT {len(smuggled)} LAST\r\n".encode() + smuggled + b"NOOP\r\n")
+        self.assertEqual([client.reply()[:9] for _ in range(3)], [b"550 5.7.1", b"503 5.5.1", b"250 2.0.0"])
+        self.assertEqual([one for one in self.site.auth.asked if to in one.get("Auth-SMTP-To", "")], [])
 
     def test_troubledService(self):
         """A service that cannot decide is a temporary failure of that recipient; the session lives on."""
