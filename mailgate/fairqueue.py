@@ -12,13 +12,20 @@ from itertools import count
 from twisted.internet.defer import Deferred, fail
 from twisted.internet.interfaces import IReactorTime
 
-__all__ = ["MOST_OF_ONE", "MOST_WAITING", "FairQueue", "Overloaded"]
+__all__ = ["MOST_OF_ONE", "MOST_WAITING", "PAUSE", "FairQueue", "Overloaded"]
 
 MOST_WAITING = 1024
 """Clients' questions that wait for a place; the next one is refused."""
 
 MOST_OF_ONE = 32
 """Of these, questions of one client."""
+
+
+PAUSE = 2.0
+"""
+Seconds after which a client should hear that there was no room for its question. Told at once it asks again at once:
+300 connections then keep the processor busy, and all other clients waiting.
+"""
 
 
 class Overloaded(Exception):

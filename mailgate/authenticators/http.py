@@ -34,7 +34,7 @@ from mailgate.authdialect import Dialect, Untellable
 from mailgate.authhttp import Unusable, Wait, hasStatus, question, route, verdict
 from mailgate.authsettings import HTTPSettings, ServiceURL
 from mailgate.directives import ServerSettings
-from mailgate.fairqueue import Overloaded
+from mailgate.fairqueue import PAUSE, Overloaded
 from mailgate.httpconnection import ExchangeCancelled, ExchangeFailed
 from mailgate.httpheaders import PreparedHeaders
 from mailgate.interfaces import AuthenticatorKind, IAuthenticator, Refusals
@@ -258,7 +258,8 @@ class HTTPAuthenticator:
     def _askNext(self, asking: _Asking) -> Deferred[Judgement]:
         service = next(asking.services, None)
         if service is None:
-            return succeed(self._judgement(Denial(Trouble.TEMPORARY, reason=asking.reason), asking))
+            wait = PAUSE if asking.reason else 0.0
+            return succeed(self._judgement(Denial(Trouble.TEMPORARY, wait=wait, reason=asking.reason), asking))
         place = service.take(asking)
         if place is None:
             return self._put(service, asking)

@@ -33,7 +33,7 @@ from mailgate.accountfile import AccountFile, numberedLines, readAccounts
 from mailgate.accounts import Account, BadLine, parseAccount
 from mailgate.crypt3 import HashFailed
 from mailgate.directives import Problem, ServerSettings, directive, path, seconds
-from mailgate.fairqueue import Overloaded
+from mailgate.fairqueue import PAUSE, Overloaded
 from mailgate.hashing import Hashing, Proof, RightPasswords
 from mailgate.interfaces import AuthenticatorKind, IAuthenticator
 from mailgate.journal import Journal, printable
@@ -146,9 +146,9 @@ class FileAuthenticator:
                 return _refused(found if isinstance(found, str) else "locked account")
             self._file.report(found.user, f"the password's hash could not be computed: {failure.value}")
             return Denial(Trouble.TEMPORARY, reason="the hash could not be computed")
-        failure.trap(Overloaded, TimeoutError)
+        wait = PAUSE if failure.trap(Overloaded, TimeoutError) is Overloaded else 0.0
         self._hashing.unserved(self._journal)
-        return Denial(Trouble.TEMPORARY, reason="too many passwords wait to be hashed")
+        return Denial(Trouble.TEMPORARY, wait=wait, reason="too many passwords wait to be hashed")
 
 
 def _refused(reason: str) -> Denial:

@@ -15,7 +15,7 @@ from twisted.logger import LogLevel
 from twisted.trial.unittest import TestCase
 
 from mailgate.authenticators.http import KIND, REST
-from mailgate.fairqueue import MOST_OF_ONE
+from mailgate.fairqueue import MOST_OF_ONE, PAUSE
 from mailgate.httpagent import KeepAliveAgent
 from mailgate.httpconnection import HTTPResponse
 from mailgate.httpresponse import ResponseHead
@@ -52,9 +52,9 @@ class QueueCase(AuthenticatorTestCase):
         pairs = tuple(tuple(field.encode().split(b": ", 1)) for field in fields or ACCEPTED)
         self.agent.asked[number][3].callback(HTTPResponse(ResponseHead(1, 200, b"", pairs), None))
 
-    def assertReason(self, judged, reason):
-        """The login has failed for now, which the client is told, and for C{reason}, which it is not."""
-        self.assertEqual(self.successResultOf(judged), Denial(Trouble.TEMPORARY, reason=reason))
+    def assertReason(self, judged, reason, wait=0.0):
+        """The login has failed for now, which the client is told after C{wait}, and for C{reason}, which it is not."""
+        self.assertEqual(self.successResultOf(judged), Denial(Trouble.TEMPORARY, wait=wait, reason=reason))
 
 
 class QueueTests(QueueCase):
@@ -161,9 +161,9 @@ class QueueTests(QueueCase):
         self.assertEqual(len(self.log()), 1)
 
     def test_overloaded(self):
-        """Who does not even find a place to wait is told so at once."""
+        """Who does not even find a place to wait is told so after a pause, as it would else ask again at once."""
         judged = [self.authenticate() for _ in range(2 + MOST_OF_ONE + 1)]
-        self.assertReason(judged.pop(), "too many logins wait for a connection to http://one:9000/auth")
+        self.assertReason(judged.pop(), "too many logins wait for a connection to http://one:9000/auth", PAUSE)
         for each in judged:
             self.assertNoResult(each)
         self.assertNoResult(self.authenticate(of("192.0.2.99")))
