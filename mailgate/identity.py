@@ -107,11 +107,20 @@ def _facts(client: Client, names: Sequence[bytes]) -> Iterator[tuple[bytes, byte
         # Dovecot refuses all of XCLIENT for a port 0, which a PROXY header may bring.
         if client.port:
             yield port, b"%d" % client.port
-        if client.localPort and (connected := _plain(client.local)):
+        there, therePort = _connectedTo(client)
+        if therePort and (connected := _plain(there)):
             yield local, connected
-            yield localPort, b"%d" % client.localPort
+            yield localPort, b"%d" % therePort
     if client.session and _SESSION.fullmatch(client.session):
         yield session, client.session.encode()
+
+
+def _connectedTo(client: Client) -> tuple[str, int]:
+    """The address and port that C{client} has connected to: a load balancer's, where that has said so."""
+    proxied = client.proxied
+    if proxied is not None and proxied.source == client.host:
+        return proxied.destination, proxied.destinationPort
+    return client.local, client.localPort
 
 
 @lru_cache(1024)

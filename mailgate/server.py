@@ -1,8 +1,8 @@
 # -*- test-case-name: mailgate.test.test_server -*-
 """
 The dialogue before login, as far as it is the same for every protocol: the command table, the error budget, deadlines,
-STARTTLS, the login, and the hand-over to the relay. What a line is L{mailgate.framing} knows, what SASL makes of one
-L{mailgate.saslserver}.
+STARTTLS. What a line is L{mailgate.framing} knows, what SASL makes of one L{mailgate.saslserver}, how a login goes on
+L{mailgate.loginflow}.
 
 Rules: the session's phase is the state; commands are taken from the buffer one at a time, and only in the phases
 COMMAND and CHALLENGE; whatever is left in the buffer at the end of the login belongs to the backend, and whatever is
@@ -14,30 +14,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from twisted.internet.address import IPv4Address, IPv6Address
-from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.interfaces import IDelayedCall, IHandshakeListener
-from twisted.internet.task import deferLater
+from twisted.internet.interfaces import IHandshakeListener
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from mailgate.client import ProxyClient
 from mailgate.dialogue import BUDGET, Command
-from mailgate.journal import printable
-from mailgate.login import (
-    Client,
-    Credentials,
-    Denial,
-    Envelope,
-    LoginRequest,
-    Method,
-    ProxiedAddresses,
-    Refusal,
-    Route,
-    Trouble,
-)
+from mailgate.login import ProxiedAddresses, Trouble
+from mailgate.loginflow import LoginServer, hostAndPort
 from mailgate.relay import makeNoDelay
-from mailgate.saslserver import SASLServer
 from mailgate.session import Outcome, Phase, Session
 from mailgate.tls import describeTLS
 
@@ -46,17 +30,9 @@ if TYPE_CHECKING:
 
 __all__ = ["ProxyServer", "hostAndPort"]
 
-_INET = (IPv4Address, IPv6Address)
-# Not a union: making one takes longer than all else that is found out of a connection.
-
-
-def hostAndPort(address: Any) -> tuple[str, int]:
-    """C{address} in the forms of L{Client}."""
-    return (address.host, address.port) if isinstance(address, _INET) else ("unix:", 0)
-
 
 @implementer(IHandshakeListener)
-class ProxyServer(SASLServer):
+class ProxyServer(LoginServer):
     """
     The server's side of a dialogue. A protocol overrides what is its own: C{commandReceived}, C{greet}, C{refuse},
     C{invalid}, the wording.
@@ -64,29 +40,14 @@ class ProxyServer(SASLServer):
 
     commands: ClassVar[Mapping[bytes, Command]]
     """All that can be said before login, and what of it in the clear."""
-    wording: ClassVar[Mapping[Trouble, bytes]]
-    """What is said of each trouble, without the line end; in IMAP without the tag."""
     settings: Any
     """The protocol's own."""
-    tag: bytes = b""
-
-    _failures = 0
-    _host = ""
-    _deadline: IDelayedCall
-    _budgetEnd: float
 
     def __init__(self, factory: ProxyServerFactory) -> None:
-        super().__init__()
-        self.factory = factory
-        self.clock = factory.clock
-        self._journal = factory.journal
-        self.settings = factory.protocolSettings
-        self.dialogue = factory.dialogue
+        super().__init__(factory)
         self.starttls = factory.starttls
         self._errors = 0
         self._commands = 0
-        self._clientName = "[UNAVAILABLE]"
-        self._pending: Deferred[Any] | None = None
 
     # What each protocol has of its own.
 
@@ -105,22 +66,6 @@ class ProxyServer(SASLServer):
     def overflowed(self) -> None:
         """Tell the client that its command is too long."""
         self.invalid()
-
-    def goodbye(self, trouble: Trouble) -> bytes:
-        """The line for a trouble that ends the connection."""
-        return self.wording[trouble] + b"\r\n"
-
-    def farewell(self, trouble: Trouble) -> bytes:
-        """The line that ends the connection behind a reply; empty in a protocol that has none."""
-        return self.goodbye(trouble)
-
-    def refuse(self, denial: Denial) -> None:
-        """Tell the client that its login failed."""
-        raise NotImplementedError
-
-    def accept(self, client: ProxyClient) -> bytes:
-        """What the client is told of its login, by the backend or by us."""
-        return client.reply
 
     def forget(self) -> None:
         """Drop what was said before TLS."""
@@ -321,158 +266,3 @@ class ProxyServer(SASLServer):
         self.invalid()
         self.end(Outcome.COMMANDS)
         return False
-
-    # The login.
-
-    def login(self, credentials: Credentials) -> None:
-        """Have C{credentials} judged, and the connection handed over or the client refused."""
-        session = self.session
-        session.attempts += 1
-        session.user = credentials.user
-        session.enter(Phase.AUTH)
-        now = self.clock.seconds()
-        self._deadline.reset(max(0.0, self._budgetEnd - now))
-        request = LoginRequest(
-            session.protocol, credentials, self._client(), session.attempts, self.tag, self.envelope(credentials.method)
-        )
-        pending = Deferred.fromCoroutine(self._login(request, now))
-        if not pending.called:
-            self._pending = pending
-        pending.addErrback(self._loginFailed)
-
-    def _client(self) -> Client:
-        """Who wants to log in, and of its connection what somebody wants to know."""
-        factory, session = self.factory, self.session
-        local, localPort = self._localAddress() if factory.tellsLocal else factory.local
-        if factory.tellsSession and not session.name:
-            session.name = next(factory.sessionNames)
-        details = None
-        if factory.tellsDetails and factory.tls is not None and session.tls is not None:
-            details = factory.tls.details(self.transport.getHandle())
-        return Client(
-            self._host,
-            self._port,
-            session.tls,
-            self._clientName,
-            self._proxied,
-            local,
-            localPort,
-            session.name,
-            details,
-        )
-
-    def _localAddress(self) -> tuple[str, int]:
-        """The address that the client has connected to, which of a wildcard is one of many."""
-        return hostAndPort(self.transport.getHost())
-
-    def envelope(self, method: Method) -> Envelope:
-        """What has been heard so far that matters to a login by C{method}."""
-        return Envelope()
-
-    async def _login(self, request: LoginRequest, began: float) -> None:
-        answer: Route | ProxyClient | Refusal | Denial = await self._judge(request)
-        if isinstance(answer, Route):
-            self.session.user = answer.user
-            answer = await self.factory.connector.connect(answer, request, self.session)
-        if isinstance(answer, Denial):
-            wait = self._wait(answer, request, began)
-            if wait > 0:
-                self.session.enter(Phase.AUTH)
-                await deferLater(self.clock, wait)
-        self._pending = None
-        if isinstance(answer, ProxyClient):
-            self._handOver(answer)
-        elif isinstance(answer, Refusal):
-            self.end(Outcome.BACKEND_REFUSED, answer.reply)
-        else:
-            self._loginDenied(request, answer)
-
-    def _wait(self, denial: Denial, request: LoginRequest, began: float) -> float:
-        """
-        The seconds until the client may hear C{denial} of the login that C{began}: of the service's wait and ours the
-        longer. A refused recipient is no guess, and a passing failure none either.
-        """
-        delay = self.dialogue.authDelay
-        if not delay or not denial.refusesCredentials or request.credentials.method is Method.NONE:
-            return denial.wait
-        rest: float = began + delay - self.clock.seconds()
-        return max(denial.wait, rest)
-
-    async def _judge(self, request: LoginRequest) -> Route | Denial:
-        authzid = request.credentials.authzid
-        if authzid and self.dialogue.authzid == "refuse":
-            return Denial(Trouble.UNAUTHORIZED, reason="another authorization identity")
-        try:
-            answer = await self.factory.authenticator.authenticate(request)
-            if authzid and isinstance(answer, Route) and answer.authzid is None:
-                return Denial(Trouble.UNAUTHORIZED, reason="the authorization identity was not answered for")
-            return answer
-        except Exception:
-            if self.session.phase is Phase.END:
-                # The client has left, and we have cancelled it.
-                raise
-            self._journal.failure(
-                "the login of client {client} could not be judged", Failure(), client=self.session.client
-            )
-            return Denial(Trouble.TEMPORARY)
-
-    def _loginFailed(self, failure: Failure) -> None:
-        if self.session.phase is Phase.END and failure.check(CancelledError):
-            return
-        self._pending = None
-        self._journal.failure("the login of client {client} failed", failure, client=self.session.client)
-        self.end(Outcome.INTERNAL, self.goodbye(Trouble.INTERNAL))
-
-    def _loginDenied(self, request: LoginRequest, denial: Denial) -> None:
-        journal = self._journal
-        if journal.wantsInfo:
-            # Our words before theirs: a name or a text must not be able to pass for what follows it.
-            journal.info(
-                "login failed: client {client}, {trouble}, protocol {protocol}, method {method}, session {session}"
-                '{reason}, user "{user}"{text}',
-                client=self.session.client,
-                trouble=denial.trouble.value,
-                protocol=self.session.protocol,
-                method=request.credentials.method.value,
-                session=self.session.name or "-",
-                reason=f", reason {denial.reason}" if denial.reason else "",
-                user=printable(self.session.user),
-                text=f', text "{printable(denial.text)}"' if denial.text else "",
-            )
-        if denial.refusesCredentials and request.credentials.method is not Method.NONE:
-            self._failures += 1
-        if self.explain(request.credentials.method, denial):
-            self._extend()
-            self.advance()
-        else:
-            self.deny(denial)
-
-    def deny(self, denial: Denial) -> None:
-        self.session.enter(Phase.COMMAND)
-        self.refuse(denial)
-        self.endAfter(denial)
-        self.resume()
-
-    def endAfter(self, denial: Denial) -> None:
-        if denial.close:
-            self.end(Outcome.DENIED)
-        elif 0 < (self.dialogue.maxAuthFailures or 0) <= self._failures:
-            self.end(Outcome.FAILURES, self.farewell(Trouble.FAILURES))
-
-    def _handOver(self, client: ProxyClient) -> None:
-        self._deadline.cancel()
-        self.session.enter(Phase.RELAY)
-        early = self.takeBuffer()
-        self.transport.unregisterProducer()
-        factory = self.factory
-        idle, linger = factory.relayTimeout, self.dialogue.timeout
-        relay = factory.relays.between(self, client, self.session, idle, linger, factory.relayEnded)
-        factory.connections.discard(self)
-        factory.connections.add(relay)
-        try:
-            relay.start(self.accept(client) + client.leftOver, early)
-        except Exception:
-            # It is the relay's to end: the dialogue has nothing left to say it with.
-            self._journal.failure("the relay of client {client} failed", Failure(), client=self.session.client)
-            self.session.conclude(Outcome.INTERNAL)
-            relay.abort()

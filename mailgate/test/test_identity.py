@@ -6,12 +6,13 @@ from __future__ import annotations
 
 from typing import Any
 
+from attrs import evolve
 from twisted.trial.unittest import SynchronousTestCase
 
 from mailgate.client import ProxySettings
 from mailgate.identity import fieldsOf, idCommand, xclientCommand
 from mailgate.imapcommand import Atom
-from mailgate.login import Client, Denial, Trouble
+from mailgate.login import Client, Denial, ProxiedAddresses, Trouble
 from mailgate.protocols.imap4 import IMAP4, CommandParser
 from mailgate.test.fakes import Conversation, FakeAuthenticator
 from mailgate.tls import TLSSettings
@@ -147,6 +148,15 @@ class IDCommandTests(SynchronousTestCase):
             b"t ID (" + OURS + b' "x-connected-ip" "198.51.100.1" "x-connected-port" "993")',
         )
         self.assertEqual(self.command(local="unix:"), b"t ID (" + OURS + b")")
+
+    def test_balancer(self) -> None:
+        """Behind a load balancer that is the balancer's; what an untrusted header says is not told."""
+        there = ProxiedAddresses("192.0.2.7", 40123, "203.0.113.1", 993)
+        here = evolve(CLIENT, local="127.0.0.1", localPort=143)
+        told = idCommand(b"t", evolve(here, proxied=there))
+        self.assertIn(b'"x-connected-ip" "203.0.113.1" "x-connected-port" "993"', told)
+        told = idCommand(b"t", evolve(here, proxied=evolve(there, source="198.51.100.99")))
+        self.assertIn(b'"x-connected-ip" "127.0.0.1" "x-connected-port" "143"', told)
 
     def test_noPort(self) -> None:
         """A port 0, as a PROXY header may bring, is none."""

@@ -44,6 +44,7 @@ LAYERS = (
     # auth_http asks
     "saslserver smtpsettings smtptrust leanreactor streamrelay sharedservices sandbox.login",
     # the client's side
+    "loginflow",
     "server",
     # what comes before a dialogue
     "realip",

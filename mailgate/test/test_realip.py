@@ -8,6 +8,7 @@ from __future__ import annotations
 import socket
 from typing import Any
 
+from attrs import evolve
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.logger import LogLevel
 from twisted.trial.unittest import SynchronousTestCase
@@ -30,6 +31,9 @@ LOGINS = {
     POP3: (b"+OK POP3 ready\r\n", (b"USER joe", b"PASS sesame")),
     SMTP: (b"220 mx.test ESMTP ready\r\n", (b"EHLO x", b"AUTH PLAIN AGpvZQBzZXNhbWU=")),
 }
+
+PLAIN = Client("192.0.2.7", 40123, local="127.0.0.1", localPort=143)
+"""Who logs in where there is no header, at the one address that the server of a conversation listens at."""
 
 
 def senders(value: str) -> Senders:
@@ -399,7 +403,7 @@ class ClientTests(SynchronousTestCase):
         for settings in ((), (TRUSTED,)):
             for header in (b"PROXY UNKNOWN\r\n", binary(b"", 0x20, 0), binary(bytes(216), 0x21, 0x31)):
                 client = self.clientOf(converse(*settings), header)
-                self.assertEqual(client, Client("192.0.2.7", 40123))
+                self.assertEqual(client, PLAIN)
 
     def test_notListed(self) -> None:
         """From anybody else no header is taken: the connection is closed before one is read, and that is logged."""
@@ -425,7 +429,7 @@ class ClientTests(SynchronousTestCase):
             (UNIXAddress(None), RealIPSettings(senders("unix:"))),
         ):
             client = self.clientOf(converse(settings, peer=peer), TEXT4)
-            self.assertEqual(client, Client("192.0.2.7", 40123, proxied=IPV4))
+            self.assertEqual(client, evolve(PLAIN, proxied=IPV4))
 
     def test_onlyOnce(self) -> None:
         """A client behind the sender cannot name itself by a second header."""
@@ -437,4 +441,4 @@ class ClientTests(SynchronousTestCase):
     def test_neverWithoutHeader(self) -> None:
         """A list alone does not make anybody's header count where none is asked for."""
         conversation = Conversation(POP3, TRUSTED)
-        self.assertEqual(self.clientOf(conversation, TEXT6), Client("192.0.2.7", 40123))
+        self.assertEqual(self.clientOf(conversation, TEXT6), PLAIN)
