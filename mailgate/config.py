@@ -49,6 +49,7 @@ from mailgate.registry import (
     SANDBOX_SETTINGS,
     SERVER_SETTINGS,
 )
+from mailgate.regularfiles import readRegularOrPipe
 from mailgate.sandbox.certificate import ensureCertificate, stateFolder
 from mailgate.sandbox.settings import SandboxSettings
 from mailgate.tls import TLSSettings, cacheConflicts, keysUnread, usesTLS
@@ -65,6 +66,12 @@ _EXCLUSIVE = tuple(kind.directive for kind in AUTHENTICATORS if kind.directive !
 
 _IMPLICIT_TLS = (993, 995, 465)
 """The ports on which clients speak TLS from the first byte (RFC 8314, section 7.3)."""
+
+_LONGEST = 16 * 1024 * 1024
+"""Bytes of a configuration; what is longer is something else."""
+
+_PATIENCE = 10.0
+"""Seconds in which it has to come, if it comes by a pipe."""
 
 _NGINX = re.compile(r"^\s*(?:events|mail|http|stream)\s*\{", re.MULTILINE)
 """What nginx.conf has, and no ini file."""
@@ -117,8 +124,8 @@ def read(filename: str) -> str:
     @raise ConfigurationError: it cannot be read.
     """
     try:
-        with open(filename, encoding="utf-8-sig") as opened:
-            return opened.read()
+        content = readRegularOrPipe(filename, _LONGEST, _PATIENCE)
+        return re.sub("\r\n?", "\n", content.decode("utf-8-sig"))
     except OSError as error:
         raise ConfigurationError([Problem(filename, f"cannot be read: {error.strerror}")]) from None
     except UnicodeDecodeError:

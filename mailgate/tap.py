@@ -246,6 +246,7 @@ def makeService(options: Options) -> IService:
         surroundings = Surroundings.of(os.environ)
         text = read(options["config"])
         settings = parse(text, options["config"])
+        logs.owner = settings.process.owner
         observer = ProcessLog(logs.observerFor(settings.log.errorLog, settings.file, "mailgate"))
         generations: Generations | Master
         if settings.workers.count == 1:

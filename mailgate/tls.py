@@ -41,6 +41,7 @@ from mailgate.directives import (
     words,
 )
 from mailgate.directives import size as parseSize
+from mailgate.regularfiles import readRegular
 from mailgate.servertls import NoApplicationProtocol, ServerTLS, checkTLS, describeTLS
 from mailgate.sslconf import VERSIONS, commands, curve
 from mailgate.tlsfiles import TLSError, openSSLReason, passPhrases, shown, sources, unreadable
@@ -239,8 +240,8 @@ def loadTrust(filename: str) -> Any:
     @raise OSError: it cannot be read.
     @raise ValueError: it holds no certificate.
     """
-    with open(filename, encoding="ascii", errors="replace") as opened:
-        blocks = re.findall(r"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----", opened.read(), re.DOTALL)
+    content = readRegular(filename).decode("ascii", "replace")
+    blocks = re.findall(r"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----", content, re.DOTALL)
     if not blocks:
         raise ValueError("it holds no certificate")
     try:

@@ -271,6 +271,7 @@ class Inheritance:
         self._sockets = ListeningSockets.adopted(begin.sockets)
         self._logs = ErrorLogs()
         self._settings = settings = parse(begin.text, begin.file)
+        self._logs.owner = settings.process.owner
         self._observer = self._logs.observerFor(settings.log.errorLog, settings.file, "mailgate")
         for server in settings.servers:
             own = server[ServerLogSettings].errorLog

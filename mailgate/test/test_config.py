@@ -220,6 +220,7 @@ class SectionTests(ConfigCase):
             set(knownDirectives(Level.MAILGATE)),
             {
                 "error_log",
+                "log_rate",
                 "pid",
                 "use",
                 "user",

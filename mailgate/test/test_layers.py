@@ -18,9 +18,10 @@ import mailgate
 LAYERS = (
     # what imports nothing: the release, the words of a login, the grammar of values, of HTTP and of mail
     "_version clienthello descriptors directives networks fairqueue login httpresponse httpheaders openssl poller"
+    " rootfiles regularfiles"
     " timers pipes shares distinguishedname verifyerrors reparenting sandbox.message sandbox.certificate",
     # where events may go
-    "syslog notify activation",
+    "syslog lograte logfile notify activation",
     # the package itself, and what only needs one of those
     "mailgate names listen journal privileges pidfile dialogue sasl authdialect passwords httpagent proxyprotocol"
     " tlsfiles clientcertificate ticketring resolver limits sandbox.settings sandbox.search sandbox.structure",
