@@ -49,9 +49,10 @@ from mailgate.registry import (
     SANDBOX_SETTINGS,
     SERVER_SETTINGS,
 )
-from mailgate.regularfiles import readRegularOrPipe
+from mailgate.regularfiles import isOpenToAll, readRegularOrPipe
 from mailgate.sandbox.certificate import ensureCertificate, stateFolder
 from mailgate.sandbox.settings import SandboxSettings
+from mailgate.secretvalues import isSecret, shownValue
 from mailgate.tls import TLSSettings, cacheConflicts, keysUnread, usesTLS
 from mailgate.workers import WorkerSettings
 
@@ -75,9 +76,6 @@ _PATIENCE = 10.0
 
 _NGINX = re.compile(r"^\s*(?:events|mail|http|stream)\s*\{", re.MULTILINE)
 """What nginx.conf has, and no ini file."""
-
-_SECRET_IN_URL = re.compile(r"(?<=//)[^/@\s]+(?=@)|(?<=\?)\S+")
-"""A password, or a query that may hold a key."""
 
 
 @frozen
@@ -191,6 +189,7 @@ class _Reading:
         self._folder = os.path.dirname(os.path.abspath(filename))
         self.problems: list[Problem] = []
         self.warnings: list[Problem] = []
+        self._isOpen = isOpenToAll(filename)
 
     def read(self, text: str) -> GatewaySettings:
         sections = [self.section(name, options) for name, options in self.options(text)]
@@ -288,13 +287,16 @@ class _Reading:
                 message = f"does not belong here, but in [{elsewhere[0]}{' NAME' if elsewhere[0] == 'server' else ''}]"
             self._problem(section.name, option, message)
             return
-        section.written[option] = "***" if declared.secret else _SECRET_IN_URL.sub("***", text)
+        section.written[option] = shownValue(declared, text)
         try:
             section.values[option] = declared.parse(text, self._folder)
         except ValueError as error:
             self._problem(section.name, option, str(error), section.written[option])
             return
         place = (section.name, option, section.written[option])
+        if self._isOpen and section.level is not Level.SANDBOX and isSecret(declared, text):
+            reason = f"is a secret, and everybody on this host may read it: chmod o-r {self._file}"
+            self.warnings.append(Problem(self._file, reason, *place))
         remarks = [f'duplicate value "{word}"' for word in repeatedWords(declared.parse, text)]
         if not declared.secret:
             remarks.extend(_strayed(text))

@@ -13,7 +13,7 @@ import stat
 import time
 from typing import BinaryIO
 
-__all__ = ["openRegular", "readRegular", "readRegularOrPipe"]
+__all__ = ["isOpenToAll", "openRegular", "readRegular", "readRegularOrPipe"]
 
 MOST = 64 * 1024 * 1024
 """Bytes that are read of one file; lists of revoked certificates come to tens of millions."""
@@ -94,3 +94,17 @@ def _readAll(descriptor: int, path: str, most: int, end: float) -> bytes:
         length += len(piece)
         if length > most:
             raise _tooLong(path, most)
+
+
+def isOpenToAll(path: str) -> bool:
+    """Whether every user of this host may read the file C{path}: by its own mode, and by those of the folders to it."""
+    try:
+        real = os.path.realpath(path)
+        found = os.stat(real)
+        isReadable = stat.S_ISREG(found.st_mode) and bool(found.st_mode & stat.S_IROTH)
+        while isReadable and real != "/":
+            real = os.path.dirname(real)
+            isReadable = bool(os.stat(real).st_mode & stat.S_IXOTH)
+    except OSError:
+        return False
+    return isReadable

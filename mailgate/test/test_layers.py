@@ -21,7 +21,7 @@ LAYERS = (
     " rootfiles regularfiles"
     " timers pipes shares distinguishedname verifyerrors reparenting sandbox.message sandbox.certificate",
     # where events may go
-    "syslog lograte logfile notify activation",
+    "syslog lograte secretvalues logfile notify activation",
     # the package itself, and what only needs one of those
     "mailgate names listen journal privileges pidfile dialogue sasl authdialect passwords httpagent proxyprotocol"
     " tlsfiles clientcertificate ticketring resolver limits sandbox.settings sandbox.search sandbox.structure",

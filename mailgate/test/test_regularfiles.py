@@ -5,12 +5,15 @@ Tests for L{mailgate.regularfiles}.
 from __future__ import annotations
 
 import os
+import shutil
+import tempfile
 import threading
+from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
 from mailgate import regularfiles
-from mailgate.regularfiles import openRegular, readRegular, readRegularOrPipe
+from mailgate.regularfiles import isOpenToAll, openRegular, readRegular, readRegularOrPipe
 
 
 class ReadingCase(SynchronousTestCase):
@@ -104,3 +107,45 @@ class PipeTests(ReadingCase):
             self.assertEqual(self.assertRaises(OSError, self.read, path).strerror, reason)
         self.write(bytes(1024 * 1024 + 1))
         self.assertEqual(self.assertRaises(OSError, self.read).strerror, "it is longer than 1 MB")
+
+
+class OpenToAllTests(ReadingCase):
+    """Tests for L{isOpenToAll}."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.folder = tempfile.mkdtemp()
+        self.addCleanup(shutil.rmtree, self.folder)
+        self.path = os.path.join(self.folder, "key.pem")
+        self.write(b"secret")
+        self.reachable = all(
+            os.stat(folder).st_mode & 0o001 for folder in map(str, Path(os.path.realpath(self.folder)).parents)
+        )
+
+    def test_modes(self) -> None:
+        """Both the file and the folders to it have to let everybody in; a group that may read it is not everybody."""
+        for folder, mode, isOpen in (
+            (0o755, 0o644, self.reachable),
+            (0o711, 0o604, self.reachable),
+            (0o755, 0o640, False),
+            (0o755, 0o600, False),
+            (0o750, 0o644, False),
+            (0o700, 0o666, False),
+        ):
+            os.chmod(self.folder, folder)
+            os.chmod(self.path, mode)
+            self.assertEqual(isOpenToAll(self.path), isOpen, (oct(folder), oct(mode)))
+
+    def test_link(self) -> None:
+        """By a link it is the file that counts, and the folders to that."""
+        os.chmod(self.path, 0o644)
+        link = os.path.abspath(self.mktemp())
+        os.symlink(self.path, link)
+        self.assertFalse(isOpenToAll(link))
+        os.chmod(self.folder, 0o755)
+        self.assertEqual(isOpenToAll(link), self.reachable)
+
+    def test_noFile(self) -> None:
+        """What is not there, or no file, is nobody's secret."""
+        for path in (f"{self.path}.none", "/dev/null", "/"):
+            self.assertFalse(isOpenToAll(path))

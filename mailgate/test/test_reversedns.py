@@ -350,9 +350,7 @@ class TroubleTests(ReverseDNSTestCase):
     def test_invalidNameLogged(self) -> None:
         """In the log it is escaped."""
         self.pointed(name=b'a"b\r\n[emerg].example')
-        self.assertEqual(
-            self.logged(), ['[info] 192.0.2.7 resolved to invalid host name "a\\"b\\r\\n[emerg].example"']
-        )
+        self.assertEqual(self.logged(), ['[info] 192.0.2.7 resolved to invalid host name "a\\"b\\r\\n[emerg].example"'])
 
     def test_longName(self) -> None:
         """A name that is too long for the DNS is no name, and does not fill the log."""

@@ -154,7 +154,7 @@ class OthersFolderTests(WritingCase):
         for exchange in (lambda: os.symlink(self.precious, self.path), lambda: os.mkfifo(self.path)):
             self.write(self.path)
 
-            def exchanging(name, flags, *arguments, exchange=exchange, **options):  # type: ignore[no-untyped-def]
+            def exchanging(name, flags, *arguments, exchange=exchange, **options):
                 if name == "x.log":
                     os.unlink(self.path)
                     exchange()
@@ -184,8 +184,8 @@ class RootsFolderTests(WritingCase):
 
     def setUp(self) -> None:
         super().setUp()
-        self.patch(rootfiles, "isRootsAlone", lambda folder: folder.st_ino != self.others)
         self.others = 0
+        self.patch(rootfiles, "isRootsAlone", lambda folder: folder.st_ino != self.others)
 
     def test_link(self) -> None:
         """A link is followed, relative ones as well, and links to links and through folders."""

@@ -386,10 +386,16 @@ class RightsTests(WorkersMixin, test_reload.ReloadTestCase):
         self.assertEqual((len(uids), len(gids)), (1, 1), "for good")
         return uids.pop(), gids.pop()
 
+    def gainsNothing(self, pid: int) -> bool:
+        with open(f"/proc/{pid}/status", encoding="ascii") as opened:
+            return re.search(r"^NoNewPrivs:\s*1$", opened.read(), re.MULTILINE) is not None
+
     def assertWorkersBecame(self) -> None:
         # A fork is there, with its sockets, a moment before it is that user.
         waitUntil(lambda: len(self.workers()) == WORKERS, "all workers are there")
         waitUntil(lambda: {self.owner(pid) for pid in self.workers()} == {self.ids}, "all are that user")
+        if self.isRoot:
+            waitUntil(lambda: all(map(self.gainsNothing, self.workers())), "none can gain rights")
 
     def test_user(self):
         """With C{user} workers become that user; master and zygote stay who they are, and read their key again."""
@@ -503,6 +509,8 @@ class RightsTests(WorkersMixin, test_reload.ReloadTestCase):
         self.start(command=[*TWISTD, "-n", "--pidfile=", *uid])
         everybody = [self.gateway.pid, *self.zygotes(), *self.workers()]
         self.assertEqual({self.owner(pid) for pid in everybody}, {self.ids})
+        if self.isRoot:
+            self.assertTrue(all(map(self.gainsNothing, everybody)))
         client = self.loggedIn("imap", "implicit")
         self.gateway.signal(signal.SIGHUP)
         if self.isRoot:
