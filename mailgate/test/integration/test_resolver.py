@@ -118,7 +118,7 @@ class NameTests(ResolverTestCase):
         self.assertTold("127.0.1.8", "[TEMPUNAVAIL]")
         self.assertEqual(self.site.auth.askedAbout(self.user)[-1]["Auth-User"], self.user)
         (line,) = (line for line in self.log().split("\n") if "invalid host name" in line)
-        self.assertIn("[error] 127.0.1.8 resolved to invalid host name", line)
+        self.assertIn("[info] 127.0.1.8 resolved to invalid host name", line)
         self.assertIn('x\\r\\nauth-user: admin\\r\\nrset\\r\\n2038-01-19 [emerg] \\"a"', line)
 
     def test_truncated(self):
