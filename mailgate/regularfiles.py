@@ -73,12 +73,13 @@ def readRegularOrPipe(path: str, most: int, patience: float) -> bytes:
     try:
         mode = os.fstat(descriptor).st_mode
         _check(descriptor, path, stat.S_ISREG(mode) or stat.S_ISFIFO(mode), "regular file, and no pipe")
-        return _readAll(descriptor, path, most, time.monotonic() + patience)
+        return _readAll(descriptor, path, most, patience)
     finally:
         os.close(descriptor)
 
 
-def _readAll(descriptor: int, path: str, most: int, end: float) -> bytes:
+def _readAll(descriptor: int, path: str, most: int, patience: float) -> bytes:
+    end = time.monotonic() + patience
     pieces: list[bytes] = []
     length = 0
     poll = select.poll()
@@ -86,7 +87,8 @@ def _readAll(descriptor: int, path: str, most: int, end: float) -> bytes:
     while True:
         # A regular file is always ready.
         if not poll.poll(max(0.0, end - time.monotonic()) * 1000):
-            raise TimeoutError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT), path)
+            reason = f"it is a pipe that has not come to its end within {patience:g} s"
+            raise TimeoutError(errno.ETIMEDOUT, reason, path)
         piece = os.read(descriptor, 1024 * 1024)
         if not piece:
             return b"".join(pieces)
