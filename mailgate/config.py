@@ -50,8 +50,10 @@ from mailgate.registry import (
     SANDBOX_SETTINGS,
     SERVER_SETTINGS,
 )
+from mailgate.regularfiles import isOpenToAll, readRegularOrPipe
 from mailgate.sandbox.certificate import ensureCertificate, stateFolder
 from mailgate.sandbox.settings import SandboxSettings
+from mailgate.secretvalues import isSecret, shownValue
 from mailgate.tls import TLSSettings, cacheConflicts, keysUnread, usesTLS
 from mailgate.workers import WorkerSettings
 
@@ -67,11 +69,14 @@ _EXCLUSIVE = tuple(kind.directive for kind in AUTHENTICATORS if kind.directive !
 _IMPLICIT_TLS = (993, 995, 465)
 """The ports on which clients speak TLS from the first byte (RFC 8314, section 7.3)."""
 
+_LONGEST = 16 * 1024 * 1024
+"""Bytes of a configuration; what is longer is something else."""
+
+_PATIENCE = 10.0
+"""Seconds in which it has to come, if it comes by a pipe."""
+
 _NGINX = re.compile(r"^\s*(?:events|mail|http|stream)\s*\{", re.MULTILINE)
 """What nginx.conf has, and no ini file."""
-
-_SECRET_IN_URL = re.compile(r"(?<=//)[^/@\s]+(?=@)|(?<=\?)\S+")
-"""A password, or a query that may hold a key."""
 
 
 @frozen
@@ -118,8 +123,8 @@ def read(filename: str) -> str:
     @raise ConfigurationError: it cannot be read.
     """
     try:
-        with open(filename, encoding="utf-8-sig") as opened:
-            return opened.read()
+        content = readRegularOrPipe(filename, _LONGEST, _PATIENCE)
+        return re.sub("\r\n?", "\n", content.decode("utf-8-sig"))
     except OSError as error:
         raise ConfigurationError([Problem(filename, f"cannot be read: {error.strerror}")]) from None
     except UnicodeDecodeError:
@@ -186,6 +191,7 @@ class _Reading:
         self.problems: list[Problem] = []
         self.warnings: list[Problem] = []
         self._workers = WorkerSettings()
+        self._isOpen = isOpenToAll(filename)
 
     def read(self, text: str) -> GatewaySettings:
         sections = [self.section(name, options) for name, options in self.options(text)]
@@ -285,13 +291,16 @@ class _Reading:
                 message = f"does not belong here, but in [{elsewhere[0]}{' NAME' if elsewhere[0] == 'server' else ''}]"
             self._problem(section.name, option, message)
             return
-        section.written[option] = "***" if declared.secret else _SECRET_IN_URL.sub("***", text)
+        section.written[option] = shownValue(declared, text)
         try:
             section.values[option] = declared.parse(text, self._folder)
         except ValueError as error:
             self._problem(section.name, option, str(error), section.written[option])
             return
         place = (section.name, option, section.written[option])
+        if self._isOpen and section.level is not Level.SANDBOX and isSecret(declared, text):
+            reason = f"is a secret, and everybody on this host may read it: chmod o-r {self._file}"
+            self.warnings.append(Problem(self._file, reason, *place))
         remarks = [f'duplicate value "{word}"' for word in repeatedWords(declared.parse, text)]
         if not declared.secret:
             remarks.extend(_strayed(text))

@@ -8,13 +8,9 @@ Texts from the network go into events through L{printable}; the observers escape
 
 from __future__ import annotations
 
-import errno
 import os
-import re
-import stat
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import suppress
 from typing import IO, Any
 
 from attrs import frozen
@@ -44,6 +40,8 @@ from mailgate.directives import (
     nearest,
     path,
 )
+from mailgate.logfile import LogFile
+from mailgate.lograte import LineLimit, Rate, logRate
 from mailgate.syslog import SyslogObserver, SyslogServer, forJournal, isJournal, syslogServer
 
 __all__ = [
@@ -72,17 +70,44 @@ nginx's levels, and the nearest of Twisted's: what nginx tells at C{notice}, of 
 info, and our defects are all critical.
 """
 
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+_LONGEST = 256
+"""Characters of a text from the network that a line shows; as UTF-8 no character has more than four bytes."""
 
-
-def _escape(match: re.Match[str]) -> str:
-    return match[0].encode("unicode_escape").decode("ascii")
+_CONTROLS = (
+    # What ends a line or speaks to a terminal, and what has the rest of a line shown from right to left (the marks,
+    # embeddings, overrides and isolates of Unicode's bidirectional algorithm, UAX 9).
+    *(*range(0x20), *range(0x7F, 0xA0), 0x2028, 0x2029),
+    *(0x061C, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A)),
+)
+_ESCAPES = {code: chr(code).encode("unicode_escape").decode("ascii") for code in _CONTROLS}
+_ESCAPES_OF_TEXTS = {
+    **_ESCAPES,
+    # Bytes that are no UTF-8 (PEP 383).
+    **{0xDC00 + byte: f"\\x{byte:02x}" for byte in range(0x80, 0x100)},
+    # The log puts texts into quotes, which nothing in them may seem to end.
+    ord('"'): '\\"',
+    ord("\\"): "\\\\",
+}
 
 
 def printable(raw: bytes) -> str:
-    """C{raw} as text for one line of a log: UTF-8 where it is that, everything that could break a line escaped."""
-    # The log puts such texts into quotes: one in them must not seem to end them.
-    return _CONTROL.sub(_escape, raw.decode("utf-8", "backslashreplace")).replace('"', '\\"')
+    """
+    C{raw} as text for one line of a log: UTF-8 where it is that, everything that could break a line escaped, as are
+    backslashes. What is longer than 256 characters is cut, and ends in C{...}.
+    """
+    # Cut first: an escape is dear, and nobody reads a name of kilobytes.
+    text = raw[: 4 * _LONGEST].decode("utf-8", "surrogateescape")
+    rest = ""
+    if len(text) > _LONGEST or len(raw) > 4 * _LONGEST:
+        text, rest = text[:_LONGEST], "..."
+    if '"' in text or "\\" in text or not text.isprintable():
+        text = text.translate(_ESCAPES_OF_TEXTS)
+    return text + rest
+
+
+def _oneLine(text: str) -> str:
+    """C{text} with everything escaped that could break a line. What came through L{printable} stays as it is."""
+    return text if text.isprintable() else text.translate(_ESCAPES)
 
 
 @frozen
@@ -144,9 +169,10 @@ def _missingSockets(logs: Sequence[ErrorLog]) -> Iterator[str]:
 
 @frozen
 class LogSettings:
-    """nginx's C{error_log} of the process: C{FILE|stderr|syslog:… [LEVEL]}, one a line."""
+    """nginx's C{error_log} of the process: C{FILE|stderr|syslog:… [LEVEL]}, one a line; and C{log_rate}."""
 
     errorLog: tuple[ErrorLog, ...] = directive("error_log", _errorLogs, (ErrorLog(),), Level.MAILGATE)
+    rate: Rate | None = directive("log_rate", logRate, Rate(100, 1.0), Level.MAILGATE)
 
     @property
     def level(self) -> LogLevel:
@@ -173,104 +199,78 @@ class ServerLogSettings:
 
 class Journal:
     """
-    A L{Logger} that builds no event below C{level}. Formats are twisted.logger's, with keyed fields; fields that hold
-    a text from the network have been through L{printable}.
+    A L{Logger} that builds no event below C{level}, nor above C{rate} of one format, by C{clock}, if one is given.
+    Formats are constants of twisted.logger's form, with keyed fields; fields that hold a text from the network have
+    been through L{printable}.
     """
 
-    def __init__(self, level: LogLevel = LogLevel.error, observer: ILogObserver | None = None) -> None:
+    def __init__(
+        self,
+        level: LogLevel = LogLevel.error,
+        observer: ILogObserver | None = None,
+        rate: Rate | None = None,
+        clock: Any = None,
+    ) -> None:
         self._logger = Logger("mailgate", observer=observer)
         self.wantsInfo = _rank(level) <= _rank(LogLevel.info)
         self._wantsWarn = _rank(level) <= _rank(LogLevel.warn)
         self._wantsError = _rank(level) <= _rank(LogLevel.error)
+        self._limit = None if rate is None else LineLimit(rate, clock, self._leftOut)
 
     def info(self, format: str, **fields: Any) -> None:
         """What happened, in the ordinary course of things."""
-        if self.wantsInfo:
+        if self.wantsInfo and (self._limit is None or self._limit.admits(format, LogLevel.info)):
             self._logger.info(format, **fields)
 
     def warn(self, format: str, **fields: Any) -> None:
         """What an operator may want to mend, though everybody was served."""
-        if self._wantsWarn:
+        if self._wantsWarn and (self._limit is None or self._limit.admits(format, LogLevel.warn)):
             self._logger.warn(format, **fields)
 
     def error(self, format: str, **fields: Any) -> None:
         """What kept somebody from being served, and lies with us, a backend or an authentication service."""
-        if self._wantsError:
+        if self._wantsError and (self._limit is None or self._limit.admits(format, LogLevel.error)):
             self._logger.error(format, **fields)
 
-    def failure(self, format: str, failure: Failure, **fields: Any) -> None:
-        """A defect: C{failure} is logged with its traceback."""
-        self._logger.failure(format, failure=failure, **fields)
+    def failure(self, format: str, failure: Failure | None = None, **fields: Any) -> None:
+        """A defect: C{failure}, or the exception that is being handled, is logged with its traceback."""
+        if self._limit is None or self._limit.admits(format, LogLevel.critical):
+            self._logger.failure(format, failure=failure or Failure(), **fields)
+
+    def _leftOut(self, level: LogLevel, count: int, beginning: str) -> None:
+        text = "{count} more lines like this were left out, by log_rate: {beginning}"
+        self._logger.emit(level, text, count=count, beginning=beginning)
+
+    def flush(self) -> None:
+        """Log now what was to be logged later: how many lines have been left out."""
+        if self._limit is not None:
+            self._limit.flush()
 
 
 def _formatLine(event: Any) -> str:
     moment = formatTime(event.get("log_time"))
     level = event.get("log_level", LogLevel.info).name
-    message = _CONTROL.sub(_escape, formatEvent(event))
+    message = _oneLine(formatEvent(event))
     if "log_failure" in event:
         traceback = eventAsText({"log_failure": event["log_failure"]}, includeTimestamp=False, includeSystem=False)
         # Indented: an exception may quote the network, and what it quotes is not to look like an event.
-        message += "".join(f"\n    {_CONTROL.sub(_escape, line)}" for line in traceback.strip("\n").split("\n"))
+        message += "".join(f"\n    {_oneLine(line)}" for line in traceback.strip("\n").split("\n"))
     return f"{moment} [{level}] {message}\n"
 
 
-class _LogFile:
-    """The file C{path}, opened for appending, as the stream of observers."""
-
-    def __init__(self, path: str) -> None:
-        self.path = path
-        self._stream = self._open()
-
-    def _open(self) -> IO[str]:
-        return open(self.path, "a", encoding="utf-8", errors="backslashreplace")
-
-    def reopen(self) -> None:
-        """
-        Let go of the file, and open the one that has its name now, if that is another.
-
-        @raise OSError: it cannot be opened. The old one stays.
-        """
-        with suppress(FileNotFoundError):
-            # Whoever has become another user since could not open it again.
-            if os.path.samestat(os.stat(self.path), os.fstat(self._stream.fileno())):
-                return
-        reopened = self._open()
-        self._stream, before = reopened, self._stream
-        before.close()
-
-    def give(self, uid: int, gid: int) -> None:
-        """
-        Make it that user's and group's, as root. What is no file, such as C{/dev/null}, stays whose it is.
-
-        @raise OSError: it cannot be, or its name is a link: whoever may write to the folder may lead it anywhere.
-        """
-        opened = os.fstat(self._stream.fileno())
-        if not stat.S_ISREG(opened.st_mode) or (opened.st_uid, opened.st_gid) == (uid, gid):
-            return
-        if not os.path.samestat(os.lstat(self.path), opened) or opened.st_nlink != 1:
-            raise OSError(errno.ELOOP, "it is a link")
-        os.fchown(self._stream.fileno(), uid, gid)
-
-    def write(self, text: str) -> None:
-        """Append C{text}."""
-        self._stream.write(text)
-
-    def flush(self) -> None:
-        """Hand on what has been written."""
-        self._stream.flush()
-
-    def close(self) -> None:
-        """Let go of it for good."""
-        self._stream.close()
-
-
 class ErrorLogs:
-    """What C{error_log}s write to, each file and each syslog server opened once, and kept open."""
+    """
+    What C{error_log}s write to, each file and each syslog server opened once, and kept open.
+
+    @ivar owner: the user and group whose the files are to be that root opens, if not root's: L{None}.
+    """
+
+    owner: tuple[int, int] | None = None
 
     def __init__(self, stderr: IO[str] | None = None) -> None:
         # That of now: once twistd logs, sys.stderr is the log itself.
         self._stderr = sys.stderr if stderr is None else stderr
-        self._files: dict[str, _LogFile] = {}
+        self._files: dict[str, LogFile] = {}
         self._syslogs: dict[SyslogServer, ILogObserver] = {}
 
     def observer(self, logs: Sequence[ErrorLog]) -> ILogObserver:
@@ -303,18 +303,23 @@ class ErrorLogs:
         if log.file is None:
             return FileLogObserver(self._stderr, forJournal(_formatLine) if isJournal(self._stderr) else _formatLine)
         if log.file not in self._files:
-            self._files[log.file] = _LogFile(log.file)
+            self._files[log.file] = LogFile(log.file, self._user)
         stream: Any = self._files[log.file]
         return FileLogObserver(stream, _formatLine)
 
+    @property
+    def _user(self) -> int | None:
+        return None if self.owner is None else self.owner[0]
+
     def reopen(self, owner: tuple[int, int] | None = None) -> Iterator[str]:
         """
-        Open all files again, by their names; as root, make them those of C{owner}, a user and a group. Gives a line for
-        each with which that cannot be done, which stays what it was.
+        Open all files again, by their names; as root, make them those of C{owner}, who is the L{owner} from now on.
+        Gives a line for each with which that cannot be done, which stays what it was.
         """
+        self.owner = owner or self.owner
         for file in self._files.values():
             try:
-                file.reopen()
+                file.reopen(self._user)
             except OSError as error:
                 yield f"{file.path} cannot be opened again, the old file stays: {error.strerror}"
         if owner is not None:

@@ -39,13 +39,18 @@ class EventSettings:
 
 @implementer(IReactorTime)
 class LeanReactor:
-    """C{reactor}, which may be any of Twisted's, with lean transports, C{batch} of them accepted at once."""
+    """
+    C{reactor}, which may be any of Twisted's, with lean transports, C{batch} of them accepted at once. Defects are
+    logged by C{log.failure}, if that is given.
+    """
 
-    def __init__(self, reactor: Any, batch: int = BATCH) -> None:
+    def __init__(self, reactor: Any, batch: int = BATCH, log: Any = None) -> None:
         self._reactor = reactor
         self._batch = batch
         self.poller = Poller(reactor)
         self.clock = CoarseClock(reactor)
+        if log is not None:
+            self.poller.log = self.clock.log = log
         self.seconds: Callable[[], float] = reactor.seconds
         self.callLater = self.clock.callLater
 

@@ -262,6 +262,8 @@ def _set(bound: socket.socket, options: SocketOptions) -> None:
 def _bindUNIX(address: ListenAddress) -> socket.socket:
     path = address.host.removeprefix("unix:")
     bound = socket.socket(socket.AF_UNIX)
+    # Everybody may connect. Not by chmod(2), which follows the link that others may put there in the meantime.
+    mask = os.umask(0o111)
     try:
         _set(bound, address.socket)
         try:
@@ -271,11 +273,12 @@ def _bindUNIX(address: ListenAddress) -> socket.socket:
                 raise
             os.unlink(path)
             bound.bind(path)
-        os.chmod(path, 0o666)
         bound.listen(address.socket.backlog)
     except BaseException:
         bound.close()
         raise
+    finally:
+        os.umask(mask)
     return bound
 
 

@@ -153,6 +153,7 @@ class Master(MultiService):
             settings = parse(text, self.settings.file)
             if settings.sandbox is not None:
                 raise ConfigurationError([Problem(settings.file, "takes a process without workers", "sandbox")])
+            self._logs.owner = settings.process.owner
             observer = self._logs.observerFor(settings.log.errorLog, settings.file, "mailgate")
             sockets = self.sockets.opened(settings)
         except ConfigurationError as error:

@@ -11,6 +11,8 @@ from contextlib import suppress
 from attrs import frozen
 
 from mailgate.directives import ConfigurationError, Level, Problem, directive, path
+from mailgate.regularfiles import openRegular
+from mailgate.rootfiles import openToWrite
 
 __all__ = ["PIDFile", "PIDSettings"]
 
@@ -36,7 +38,7 @@ class PIDFile:
 
         @raise ConfigurationError: it cannot.
         """
-        self._write(os.O_APPEND, "")
+        self._write("")
 
     def write(self) -> None:
         """
@@ -44,14 +46,19 @@ class PIDFile:
 
         @raise ConfigurationError: it cannot be written.
         """
-        self._write(os.O_TRUNC, f"{os.getpid()}\n")
+        self._write(f"{os.getpid()}\n")
 
-    def _write(self, how: int, text: str) -> None:
-        # In a folder where others may write a link would lead root to any file.
-        flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | how
+    def _write(self, text: str) -> None:
+        """Write C{text}, if there is any, in the place of what is there."""
         try:
-            with os.fdopen(os.open(self.path, flags, 0o644), "w", encoding="ascii") as opened:
-                opened.write(text)
+            # In a folder where others may write a link would lead root to any file, and a FIFO hold it up for ever.
+            descriptor, _ = openToWrite(self.path, os.O_NOFOLLOW | os.O_NONBLOCK, 0o644)
+            with os.fdopen(descriptor, "w", encoding="ascii") as opened:
+                if text:
+                    # Not as it is opened: it had not been looked at yet.
+                    with suppress(OSError):
+                        opened.truncate()
+                    opened.write(text)
         except OSError as error:
             reason = f"cannot be written: {error.strerror}"
             raise ConfigurationError([Problem(self._file, reason, "mailgate", "pid", self.path)]) from None
@@ -80,7 +87,7 @@ class PIDFile:
         """Remove it, if it still names this process: another may have taken over."""
         # Its folder may be root's, who we are no longer: then it stays, as one that names nobody.
         with suppress(OSError, ValueError):
-            with open(self.path, encoding="ascii") as opened:
+            with openRegular(self.path) as opened:
                 named = int(opened.read(32))
             if named == os.getpid():
                 os.unlink(self.path)

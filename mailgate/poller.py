@@ -52,7 +52,7 @@ class Poller:
     give its number to another connection, which would then be told of the events of the old one.
     """
 
-    _log = Logger()
+    log: Any = Logger()
 
     def __init__(self, reactor: Any) -> None:
         self._reactor = reactor
@@ -145,7 +145,7 @@ class Poller:
 
     def _surprised(self, owner: IOwner) -> None:
         failure = Failure()
-        self._log.failure("a connection has failed", failure)
+        self.log.failure("a connection has failed", failure)
         self._giveUp(owner, failure)
 
     def _giveUp(self, owner: IOwner, failure: Failure) -> None:
@@ -153,7 +153,7 @@ class Poller:
             owner.failed(failure)
         except Exception:
             # The reactor would drop the poller for it, and all connections with that.
-            self._log.failure("a connection has not ended well")
+            self.log.failure("a connection has not ended well")
 
     def _finish(self) -> None:
         """The end of a batch: first what was put off, then the descriptors nobody owns."""
@@ -164,7 +164,7 @@ class Poller:
                 try:
                     call()
                 except Exception:
-                    self._log.failure("a connection has not ended well")
+                    self.log.failure("a connection has not ended well")
         self._working = working
         closing, self._closing = self._closing, []
         for fd in closing:

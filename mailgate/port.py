@@ -98,7 +98,7 @@ class LeanPort:
             try:
                 self._begin(factory, transport, address)
             except Exception:
-                self._log.failure("a connection could not be begun", Failure())
+                poller.log.failure("a connection could not be begun", Failure())
             if not self._listening:
                 return
 

@@ -5,17 +5,21 @@ What the process may: the user that it becomes once it needs root no more, and h
 
 from __future__ import annotations
 
+import ctypes
 import grp
 import os
 import pwd
 import resource
 from collections.abc import Iterator
+from contextlib import suppress
 
 from attrs import frozen
 
 from mailgate.directives import Level, Problem, directive, number, text
 
-__all__ = ["ProcessSettings", "User", "becomeUser", "limitOpenFiles", "raiseOpenFiles"]
+__all__ = ["ProcessSettings", "User", "becomeUser", "gainNothing", "limitOpenFiles", "raiseOpenFiles"]
+
+_NO_NEW_PRIVS = 38  # PR_SET_NO_NEW_PRIVS of linux/prctl.h
 
 
 @frozen
@@ -78,6 +82,19 @@ def becomeUser(user: User) -> None:
     os.initgroups(user.name, user.gid)
     # The last: who is no longer root cannot change the groups.
     os.setuid(user.uid)
+    gainNothing()
+
+
+def gainNothing() -> None:
+    """
+    Where this process is not root's, have it, and all that it starts, never gain rights again by a set-user-ID program
+    or by capabilities of a file: Linux's C{PR_SET_NO_NEW_PRIVS} (prctl(2)). Other systems have nothing of the kind.
+    """
+    if os.getuid() == 0:
+        return
+    # An old kernel knows no such call, and then nothing is lost that was there before.
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(_NO_NEW_PRIVS, ctypes.c_ulong(1), *[ctypes.c_ulong(0)] * 3)
 
 
 def limitOpenFiles(limit: int) -> None:

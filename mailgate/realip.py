@@ -171,7 +171,8 @@ class HeaderReader(Protocol):
         self._end(Outcome.TIMEOUT)
 
     def _refuse(self, format: str, **fields: str) -> None:
-        self._factory.journal.error(format, client=self.session.client, **fields)
+        # Whoever connects can cause it; and an operator has to see whom set_real_ip_from forgets.
+        self._factory.journal.warn(format, client=self.session.client, **fields)
         self._end(Outcome.BAD_HEADER)
 
     def _end(self, outcome: Outcome) -> None:

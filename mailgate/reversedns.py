@@ -141,6 +141,8 @@ class ReverseDNS:
         self._lookups: dict[_Address, _Lookup] = {}
         self._outcomes = _Outcomes()
         self._types = [dns.A] * resolver.ipv4 + [dns.AAAA] * resolver.ipv6
+        self._answered = reactor.seconds()
+        self._isMissed = False
 
     @property
     def longest(self) -> float:
@@ -164,7 +166,7 @@ class ReverseDNS:
         if lookup is not None:
             return lookup.join()
         if len(self._lookups) >= MOST_LOOKUPS:
-            self._journal.error("{address} was not resolved: too many lookups are under way", address=str(address))
+            self._journal.warn("{address} was not resolved: too many lookups are under way", address=str(address))
             return succeed(TEMPORARILY_UNAVAILABLE)
         lookup = self._lookups[address] = _Lookup()
         joined = lookup.join()
@@ -185,7 +187,7 @@ class ReverseDNS:
         except _Unresolved as unresolved:
             name = self._without(unresolved)
         except _Garbled as garbled:
-            self._journal.error("{address} resolved to {error}", address=str(address), error=str(garbled))
+            self._journal.info("{address} resolved to {error}", address=str(address), error=str(garbled))
         except CannotListenError as error:
             self._journal.error("{address} could not be resolved: {error}", address=str(address), error=str(error))
         except CancelledError:
@@ -197,12 +199,35 @@ class ReverseDNS:
         lookup.finished(name)
 
     def _without(self, unresolved: _Unresolved) -> str:
-        # That somebody has no name is no failure of ours; nginx calls it an error all the same.
+        # An error for nginx. As a rule it lies with the client's name servers, so each client could write one.
+        self._journal.info("{error}", error=str(unresolved))
         if unresolved.isFinal:
-            self._journal.info("{error}", error=str(unresolved))
             return UNAVAILABLE
-        self._journal.error("{error}", error=str(unresolved))
+        self._miss(unresolved)
         return TEMPORARILY_UNAVAILABLE
+
+    def _miss(self, unresolved: _Unresolved) -> None:
+        """Log an error where it seems to lie with our own name servers, once until they answer again."""
+        silence = self._clock.seconds() - self._answered
+        if silence >= self._timeout and not self._isMissed:
+            self._isMissed = True
+            self._journal.error(
+                "resolver {servers}: no client could be looked up for {seconds:.0f} s, the last as {error}",
+                servers=self._shown,
+                seconds=silence,
+                error=str(unresolved),
+            )
+
+    def _hear(self) -> None:
+        """Our own name servers work."""
+        self._answered = self._clock.seconds()
+        if self._isMissed:
+            self._isMissed = False
+            self._journal.info("resolver {servers} answers again", servers=self._shown)
+
+    @property
+    def _shown(self) -> str:
+        return " ".join(host for host, _ in self._resolver.servers)
 
     async def _confirmed(self, address: _Address) -> str:
         name, ttl = await self._pointer(address)
@@ -271,6 +296,8 @@ class ReverseDNS:
             answer = await self._servers.ask(question, suits, timeout)
         except TimeoutError:
             raise _Unresolved(name, _TIMED_OUT) from None
+        if answer.rCode in (dns.OK, dns.ENAME):
+            self._hear()
         if answer.rCode != dns.OK:
             raise _Unresolved(name, answer.rCode)
         return answer

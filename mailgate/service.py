@@ -65,15 +65,17 @@ class Gateway(MultiService):
         self._hasShared = False
         self._contexts = {} if contexts is None else contexts
         self._logs = ErrorLogs() if logs is None else logs
+        self._clock = reactor
+        self._journal = Journal(settings.log.level, None, settings.log.rate, reactor)
+        self._journals = [self._journal]
         self._reactor: Any
         self._relays: Relays
         if settings.events.isLean:
-            self._reactor = LeanReactor(reactor, BATCH if share is None else 1)
+            self._reactor = LeanReactor(reactor, BATCH if share is None else 1, self._journal)
             self._relays = StreamRelays(self._reactor.poller, self._reactor.clock)
         else:
             self._reactor, self._relays = reactor, Relays(reactor)
         self._naming = NamingReactor(self._reactor)
-        self._journal = Journal(settings.log.level)
         self._sessionNames = sessionNameSource(os.urandom)
         self.listeners: list[Listener] = []
         self._authenticators: list[IAuthenticator] = []
@@ -102,7 +104,9 @@ class Gateway(MultiService):
         own = server[ServerLogSettings].errorLog
         if not own:
             return self._journal
-        return Journal(leastLevel(own), self._logs.observerFor(own, server.file, f"server {server.name}"))
+        observer = self._logs.observerFor(own, server.file, f"server {server.name}")
+        self._journals.append(Journal(leastLevel(own), observer, self.settings.log.rate, self._clock))
+        return self._journals[-1]
 
     def _factoriesOf(self, server: ServerSettings) -> Iterator[ProxyServerFactory]:
         record = PROTOCOLS[server.protocol]
@@ -207,7 +211,12 @@ class Gateway(MultiService):
         """
         closed = self.stopListening()
         drained = self._draining.begin(farewell, patience, pace)
-        return closed.addCallback(lambda _: drained)
+        return closed.addCallback(lambda _: drained).addBoth(self._flushJournals)
+
+    def _flushJournals(self, result: Any) -> Any:
+        for journal in self._journals:
+            journal.flush()
+        return result
 
     def stopService(self) -> Deferred[Any]:
         """Stop listening and end every connection; the Deferred fires when they are gone."""
@@ -222,4 +231,4 @@ class Gateway(MultiService):
         self._relays.close()
         if isinstance(self._reactor, LeanReactor):
             self._reactor.poller.close()
-        return result
+        return self._flushJournals(result)

@@ -7,6 +7,7 @@ public calls that do the same; and the words for curves and versions, which othe
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 from attrs import define
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -71,6 +72,14 @@ class Draft:
 
 # Curves.
 
+
+def _private() -> Any:
+    """pyOpenSSL's bindings to OpenSSL."""
+    from OpenSSL._util import lib
+
+    return lib
+
+
 _CURVES: dict[str, type[ec.EllipticCurve]] = {
     "prime256v1": ec.SECP256R1,
     "secp256r1": ec.SECP256R1,
@@ -96,10 +105,33 @@ def curve(value: str, folder: str) -> str:
     return word
 
 
+_FINITE_FIELDS = ":".join(f"-ffdhe{bits}" for bits in (2048, 3072, 4096, 6144, 8192))
+_AUTO = (f"DEFAULT:{_FINITE_FIELDS}".encode(), b"X25519:P-256:X448:P-521:P-384")
+"""Lists of the groups that the library knows: by OpenSSL 3.5 and later, and what earlier ones have."""
+
+
 def useCurve(context: SSL.Context, word: str) -> None:
-    """Have C{context} agree on keys by the curve C{word} alone, unless it is C{auto}."""
+    """Have C{context} agree on keys by the curve C{word} alone, or by all but finite fields where it is C{auto}."""
     if word != "auto":
         context.set_tmp_ecdh(_CURVES[word]())
+    else:
+        leaveOutFiniteFields(context)
+
+
+def leaveOutFiniteFields(context: SSL.Context, private: Callable[[], Any] = _private) -> bool:
+    """
+    Have C{context} agree on keys by curves alone: a client that asks for finite fields (RFC 7919) has us compute ten
+    times as long as it needs to ask (the D(HE)at attack, CVE-2002-20001). That takes a call in what is C{private} in
+    pyOpenSSL; where it is not there, everything stays as the library has it. Gives whether it was done.
+    """
+    try:
+        lib, pointer = private(), context._context
+        done = any(lib.SSL_CTX_set1_curves_list(pointer, groups) == 1 for groups in _AUTO)
+        lib.ERR_clear_error()
+    # Whatever goes wrong here, it is because something private is not what it was.
+    except Exception:
+        return False
+    return done
 
 
 # The commands: how a value is checked when the file is read, and how it is carried out.

@@ -26,7 +26,7 @@ from mailgate.generations import Generations
 from mailgate.journal import ErrorLogs, ProcessLog
 from mailgate.listensockets import ListenError
 from mailgate.master import Master
-from mailgate.privileges import becomeUser, limitOpenFiles, raiseOpenFiles
+from mailgate.privileges import becomeUser, gainNothing, limitOpenFiles, raiseOpenFiles
 from mailgate.process import Process, Surroundings
 from mailgate.sandbox.settings import SandboxSettings
 from mailgate.sandbox.welcome import welcome
@@ -163,6 +163,8 @@ class _TwistdService(MultiService):
 
     def _shedPrivileges(self) -> None:
         user = self._settings.process.user
+        if self._wasRoot and os.geteuid() != 0:
+            gainNothing()
         if user is None or not self._wasRoot:
             return
         if os.geteuid() != 0:
@@ -246,6 +248,7 @@ def makeService(options: Options) -> IService:
         surroundings = Surroundings.of(os.environ)
         text = read(options["config"])
         settings = parse(text, options["config"])
+        logs.owner = settings.process.owner
         observer = ProcessLog(logs.observerFor(settings.log.errorLog, settings.file, "mailgate"))
         generations: Generations | Master
         if settings.workers.count == 1:

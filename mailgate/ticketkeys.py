@@ -18,6 +18,7 @@ from typing import Any
 from cryptography.hazmat.bindings import _rust
 from OpenSSL import SSL
 
+from mailgate.regularfiles import openRegular
 from mailgate.ticketring import KEY_NAME, keyName
 from mailgate.tlsfiles import TLSError
 
@@ -40,7 +41,7 @@ def readTicketKey(filename: str) -> bytes:
     @raise TLSError: it cannot be read, or is no such key.
     """
     try:
-        with open(filename, "rb") as opened:
+        with openRegular(filename) as opened:
             key = opened.read(_SIZE + 1)
     except OSError as error:
         raise TLSError(OPTION, filename, f"cannot be read: {error.strerror}") from None

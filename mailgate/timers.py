@@ -91,7 +91,7 @@ class _Timer:
 class CoarseClock:
     """C{reactor}'s time, with timers that are exact to a second where they are longer than L{FINEST}."""
 
-    _log = Logger()
+    log: Any = Logger()
 
     def __init__(self, reactor: IReactorTime) -> None:
         self._reactor = reactor
@@ -188,5 +188,5 @@ class CoarseClock:
             try:
                 entry.expired()
             except Exception:
-                self._log.failure("a deadline has not ended well", Failure())
+                self.log.failure("a deadline has not ended well", Failure())
         self._ticks.pop(tick, None)

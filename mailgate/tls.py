@@ -12,8 +12,9 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from attrs import frozen
+from cryptography import x509
 from OpenSSL import SSL, crypto
-from service_identity.hazmat import DNS_ID, IPAddress_ID, verify_service_identity
+from service_identity.hazmat import DNS_ID, DNSPattern, IPAddress_ID, verify_service_identity
 from service_identity.pyopenssl import extract_patterns
 from twisted.internet.abstract import isIPAddress, isIPv6Address
 from twisted.internet.interfaces import IOpenSSLClientConnectionCreator
@@ -41,6 +42,7 @@ from mailgate.directives import (
     words,
 )
 from mailgate.directives import size as parseSize
+from mailgate.regularfiles import isOpenToAll, readRegular
 from mailgate.servertls import NoApplicationProtocol, ServerTLS, checkTLS, describeTLS
 from mailgate.sslconf import VERSIONS, commands, curve
 from mailgate.tlsfiles import TLSError, openSSLReason, passPhrases, shown, sources, unreadable
@@ -180,9 +182,25 @@ class TLSSettings:
         if gone:
             message = f"{' and '.join(gone)} cannot be spoken: the TLS library does not know it any more"
             yield server.problem("ssl_protocols", message, chosen)
+        for option, filename in self._secrets():
+            if isOpenToAll(filename):
+                yield server.problem(option, "everybody on this host may read it: chmod o-r it", filename)
         if self.certificateCompression:
             message = "is not supported by the TLS library's bindings, ignored"
             yield server.problem("ssl_certificate_compression", message, "on")
+
+    def _secrets(self) -> Iterator[tuple[str, str]]:
+        """The files that hold secrets, and what names them."""
+        for source in self.keys[: len(self.certificates)]:
+            if shown(source) == source:
+                yield "ssl_certificate_key", source
+        if self.passwordFile is not None:
+            yield "ssl_password_file", self.passwordFile
+        for filename in self.ticketKeys:
+            yield "ssl_session_ticket_key", filename
+        for name, value in self.commands:
+            if name == "PrivateKey":
+                yield "ssl_conf_command", value
 
 
 def cacheConflicts(servers: Sequence[ServerSettings], inMail: SessionCache | None = None) -> Iterator[Problem]:
@@ -239,8 +257,8 @@ def loadTrust(filename: str) -> Any:
     @raise OSError: it cannot be read.
     @raise ValueError: it holds no certificate.
     """
-    with open(filename, encoding="ascii", errors="replace") as opened:
-        blocks = re.findall(r"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----", opened.read(), re.DOTALL)
+    content = readRegular(filename).decode("ascii", "replace")
+    blocks = re.findall(r"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----", content, re.DOTALL)
     if not blocks:
         raise ValueError("it holds no certificate")
     try:
@@ -302,13 +320,28 @@ class _Judge:
             return bool(ok)
         fail, self._fail = self._fail, None
         try:
-            verify_service_identity(extract_patterns(certificate), [self._identity], [])
+            verify_service_identity(_names(certificate), [self._identity], [])
         # Of whatever went wrong OpenSSL would take no notice.
         except Exception:
             if ok and fail is not None:
                 fail(Failure())
             return False
         return bool(ok)
+
+
+def _names(certificate: crypto.X509) -> list[Any]:
+    """
+    What C{certificate} is good for. service_identity drops blanks and line ends around a name, which belong to it: a
+    name that has any is no host's.
+    """
+    patterns = extract_patterns(certificate)
+    named = [pattern for pattern in patterns if isinstance(pattern, DNSPattern)]
+    if not named:
+        return list(patterns)
+    extension = certificate.to_cryptography().extensions.get_extension_for_class(x509.SubjectAlternativeName)
+    written = extension.value.get_values_for_type(x509.DNSName)
+    hosts = [pattern if name == name.strip() else DNSPattern(b"") for pattern, name in zip(named, written, strict=True)]
+    return hosts + [pattern for pattern in patterns if not isinstance(pattern, DNSPattern)]
 
 
 def backendTLS(hostname: str, verify: bool, trust: Any) -> IOpenSSLClientConnectionCreator:

@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from OpenSSL import SSL, crypto
 
 from mailgate.directives import lines, path
+from mailgate.regularfiles import openRegular, readRegular
 
 __all__ = [
     "TLSError",
@@ -81,7 +82,7 @@ def unreadable(source: str) -> str | None:
     if source.startswith(_INLINE):
         return None
     try:
-        with open(source, "rb"):
+        with openRegular(source):
             return None
     except OSError as error:
         return error.strerror
@@ -89,8 +90,7 @@ def unreadable(source: str) -> str | None:
 
 def passPhrases(passwordFile: str) -> list[bytes]:
     """The lines of C{passwordFile}, without those that are empty."""
-    with open(passwordFile, "rb") as opened:
-        return [line.rstrip(b"\r") for line in opened.read().split(b"\n") if line.rstrip(b"\r")]
+    return [line.rstrip(b"\r") for line in readRegular(passwordFile).split(b"\n") if line.rstrip(b"\r")]
 
 
 def _fail(option: str, value: str, error: Exception) -> NoReturn:
@@ -119,8 +119,7 @@ def loadKey(option: str, source: str, phrases: Sequence[bytes]) -> Any:
 def _read(source: str) -> bytes:
     if source.startswith(_INLINE):
         return source.removeprefix(_INLINE).encode("utf-8", "surrogateescape")
-    with open(source, "rb") as opened:
-        return opened.read()
+    return readRegular(source)
 
 
 def _parseKey(option: str, source: str, pem: bytes, phrases: Sequence[bytes | None]) -> Any:
@@ -142,7 +141,8 @@ def useCertificate(context: SSL.Context, option: str, source: str) -> None:
     """
     try:
         if not source.startswith(_INLINE):
-            with open(source, "rb"):
+            # OpenSSL opens it itself, and would wait for the writer of a FIFO.
+            with openRegular(source):
                 context.use_certificate_chain_file(source)
             return
         # pyOpenSSL gives a certificate a chain of its own from a file alone. What else stands there, a key perhaps,
@@ -176,7 +176,7 @@ def useFile(use: Callable[..., Any], option: str, filename: str) -> None:
     @raise TLSError: it does not take it.
     """
     try:
-        with open(filename, "rb"):
+        with openRegular(filename):
             use(os.fsencode(filename))
     except (OSError, SSL.Error) as error:
         _fail(option, filename, error)

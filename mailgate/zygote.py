@@ -48,7 +48,7 @@ from mailgate.directives import ConfigurationError, ServerSettings
 from mailgate.exitstatus import CANNOT_SERVE
 from mailgate.journal import ErrorLogs, ServerLogSettings
 from mailgate.listensockets import ListeningSockets
-from mailgate.privileges import limitOpenFiles
+from mailgate.privileges import gainNothing, limitOpenFiles
 from mailgate.shares import Shares
 from mailgate.tap import BAD_CONFIGURATION
 from mailgate.tls import ServerTLS, TLSError, TLSSettings, usesTLS
@@ -166,6 +166,7 @@ class Zygote:
             os.setgroups(message.groups)
             os.setgid(message.gid)
             os.setuid(message.uid)
+            gainNothing()
         elif isinstance(message, Tell):
             self._tell(message.order)
         else:
@@ -271,6 +272,7 @@ class Inheritance:
         self._sockets = ListeningSockets.adopted(begin.sockets)
         self._logs = ErrorLogs()
         self._settings = settings = parse(begin.text, begin.file)
+        self._logs.owner = settings.process.owner
         self._observer = self._logs.observerFor(settings.log.errorLog, settings.file, "mailgate")
         for server in settings.servers:
             own = server[ServerLogSettings].errorLog

@@ -36,6 +36,8 @@ from mailgate.test.test_tls import makePair
 from mailgate.transport import StreamTransport
 
 GATEWAY = """
+[mailgate]
+error_log = stderr warn
 [mail]
 server_name = mx.test
 auth_file = {folder}/accounts

@@ -16,10 +16,11 @@ from twisted.logger import LogLevel
 from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
 import mailgate
+from mailgate import config
 from mailgate.authenticators.http import HTTPSettings
 from mailgate.authenticators.passwdfile import FileSettings
 from mailgate.client import ProxySettings
-from mailgate.config import GatewaySettings, authenticatorKind, knownDirectives, load, parse
+from mailgate.config import GatewaySettings, authenticatorKind, knownDirectives, load, parse, read
 from mailgate.dialogue import DialogueSettings
 from mailgate.directives import ConfigurationError, Level, ServerSettings
 from mailgate.journal import ErrorLog
@@ -220,6 +221,7 @@ class SectionTests(ConfigCase):
             set(knownDirectives(Level.MAILGATE)),
             {
                 "error_log",
+                "log_rate",
                 "pid",
                 "use",
                 "user",
@@ -228,6 +230,34 @@ class SectionTests(ConfigCase):
                 "worker_shutdown_timeout",
             },
         )
+
+
+class ReadTests(ConfigCase):
+    """Tests for L{read}."""
+
+    def test_text(self):
+        """The text is UTF-8, perhaps with the mark of a byte order, with line ends of any kind."""
+        path = self.mktemp()
+        with open(path, "wb") as opened:
+            opened.write(b"\xef\xbb\xbf[mail]\r\nserver_name = m\xc3\xbc\rx = y\n")
+        self.assertEqual(read(path), "[mail]\nserver_name = m\xfc\nx = y\n")
+
+    def test_pipe(self):
+        """It may come by a pipe, as a shell's <(COMMAND) has it."""
+        reading, writing = os.pipe()
+        self.addCleanup(os.close, reading)
+        with os.fdopen(writing, "w", encoding="utf-8") as opened:
+            opened.write("[mail]\n")
+        self.assertEqual(read(f"/dev/fd/{reading}"), "[mail]\n")
+
+    def test_refused(self):
+        """What never ends is not read, nor what is far too long."""
+        path = self.mktemp()
+        with open(path, "wb") as opened:
+            opened.truncate(1 << 40)
+        for name, reason in (("/dev/zero", "it is no regular file, and no pipe"), (path, "it is longer than 16 MB")):
+            error = self.assertRaises(ConfigurationError, read, name)
+            self.assertEqual(str(error), f"{name}: cannot be read: {reason}")
 
 
 class SyntaxTests(ConfigCase):
@@ -493,6 +523,43 @@ class SecretTests(ConfigCase):
         header = "auth_http_header = X-Key sesame\n"
         (fault,) = self.faults(MAIL + IMAP + header + header)
         self.assertNotIn("sesame", fault)
+
+    def test_openToAll(self):
+        """Of each secret in a file that everybody may read there is a warning, and of nothing else in it."""
+        text = """
+[mailgate]
+pid = /run/mailgate.pid
+[mail]
+auth_http = http://127.0.0.1/auth?key=sesame
+auth_http_header =
+    X-Client ${remote_addr}:$remote_port
+    X-Key sesame
+[server imap]
+listen = 127.0.0.1:143
+[server pop3]
+listen = 127.0.0.1:110
+auth_http = http://127.0.0.1/auth
+auth_http_header = X-Client $remote_addr
+ssl_certificate = data:PEM
+ssl_certificate_key = data:sesame
+[server smtp]
+listen = 127.0.0.1:25
+auth_http = http://127.0.0.1/auth
+ssl_certificate_key = /etc/key.pem
+[sandbox]
+users = alice wonderland
+"""
+        reason = "is a secret, and everybody on this host may read it: chmod o-r gateway.ini"
+        for isOpen in (True, False):
+            self.patch(config, "isOpenToAll", lambda path, isOpen=isOpen: isOpen)
+            told = [str(warning) for warning in parse(text).warnings]
+            self.assertNotIn("sesame", "".join(told))
+            expected = [
+                f"gateway.ini: [mail] auth_http = http://127.0.0.1/auth?***: {reason}",
+                f"gateway.ini: [mail] auth_http_header = ***: {reason}",
+                f"gateway.ini: [server pop3] ssl_certificate_key = ***: {reason}",
+            ]
+            self.assertEqual([line for line in told if "secret" in line], expected if isOpen else [])
 
     def test_inTheException(self):
         """Nor do the problems themselves have it."""

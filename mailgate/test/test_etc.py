@@ -120,6 +120,10 @@ class ServiceTests(SynchronousTestCase):
         self.assertEqual(self.commands("RestartPreventExitStatus"), [[str(BAD_CONFIGURATION)]])
         self.assertEqual(self.commands("ExecStartPre") + self.commands("ExecCondition"), [])
 
+    def test_core(self) -> None:
+        """Its memory, which holds passwords and keys, is written to no disk."""
+        self.assertEqual(self.commands("LimitCORE"), [["0"]])
+
     def test_signal(self) -> None:
         """It is told to end by a signal that drains, and only its main process is."""
         text = read("mailgate.service")

@@ -11,7 +11,8 @@ import sys
 import tempfile
 from typing import Any, cast
 
-from twisted.logger import ILogObserver, Logger, LogLevel, LogPublisher, globalLogPublisher
+from twisted.internet.task import Clock
+from twisted.logger import ILogObserver, Logger, LogLevel, LogPublisher, formatEvent, globalLogPublisher
 from twisted.python import log as legacyLog
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
@@ -29,6 +30,7 @@ from mailgate.journal import (
     leastLevel,
     printable,
 )
+from mailgate.lograte import Rate
 from mailgate.syslog import syslogServer
 
 NASTY = "joe\r\n2026-01-01T00:00:00+0000 [info] forged\0\x1b[2J\x7f\x85\u2028\u2029"
@@ -82,12 +84,53 @@ class PrintableTests(SynchronousTestCase):
             self.assertTrue(shown.isprintable(), byte)
             self.assertEqual(len(shown.splitlines()), 1)
 
+    def test_bidirectional(self):
+        """What would have the rest of the line shown from right to left is escaped, in observers' lines as well."""
+        marks = [0x061C, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A)]
+        stderr = io.StringIO()
+        journal = Journal(observer=ErrorLogs(stderr).observer([ErrorLog()]))
+        for mark in marks:
+            shown = f"a\\u{mark:04x}b"
+            self.assertEqual(printable(f"a{chr(mark)}b".encode()), shown)
+            journal.error("{text}", text=f"a{chr(mark)}b")
+            self.assertIn(f"[error] {shown}\n", stderr.getvalue())
+        # Letters that are written so are letters.
+        self.assertEqual(printable("שלום".encode()), "שלום")
+
+    def test_backslash(self):
+        """A backslash is escaped, so that none hides a quote, or passes for the escape of something else."""
+        self.assertEqual(printable(b"x\\"), "x\\\\")
+        self.assertEqual(printable(b'x\\"'), 'x\\\\\\"')
+        self.assertEqual(printable(rb"\xff\n"), r"\\xff\\n")
+        self.assertEqual(printable(b"\xff\n"), r"\xff\n")
+        stderr = io.StringIO()
+        Journal(observer=ErrorLogs(stderr).observer([ErrorLog()])).error('"{user}"', user=printable(b"x\\"))
+        self.assertTrue(stderr.getvalue().endswith('[error] "x\\\\"\n'), "observers do not escape it again")
+
+    def test_unambiguous(self):
+        """Two texts that are not the same are not shown as the same."""
+        texts = [bytes([byte]) for byte in range(256)]
+        texts += [b"\\x00", b"\\n", rb"\xff", b'\\"', "ÿ".encode(), "\u202e".encode(), rb"\u202e"]
+        self.assertEqual(len({printable(text) for text in texts}), len(texts))
+
+    def test_cut(self):
+        """What is longer than 256 characters is cut; what is just as long is not."""
+        for character in ("a", "ö", "€", "😀"):
+            whole = character * 256
+            self.assertEqual(printable(whole.encode()), whole)
+            self.assertEqual(printable((whole + "b").encode()), whole + "...")
+            self.assertEqual(printable((whole * 9).encode()), whole + "...")
+        self.assertEqual(printable(b"\xff" * 256), r"\xff" * 256)
+        self.assertEqual(printable(b"\x01" * 2000), r"\x01" * 256 + "...")
+        # A character that the cut falls into is not shown in part.
+        self.assertEqual(printable(b"abc" + "€".encode() * 2000), "abc" + "€" * 253 + "...")
+
 
 class SettingsTests(SynchronousTestCase):
     """Tests for L{LogSettings} and L{ServerLogSettings}."""
 
     def parse(self, value: str, group: type = LogSettings) -> tuple[ErrorLog, ...]:
-        (declared,) = directives(group)
+        (declared,) = (each for each in directives(group) if each.name == "error_log")
         logs: tuple[ErrorLog, ...] = declared.parse(value, "/etc/mailgate")
         return logs
 
@@ -212,6 +255,78 @@ class JournalTests(SynchronousTestCase):
         self.addCleanup(globalLogPublisher.removeObserver, observer)
         Journal(LogLevel.info).info("here")
         self.assertIn("here", [event.get("log_format") for event in events])
+
+
+class RateTests(SynchronousTestCase):
+    """A L{Journal} with C{log_rate}."""
+
+    def setUp(self):
+        self.clock = Clock()
+        self.events, observer = recorder()
+        self.journal = Journal(LogLevel.info, observer, Rate(2, 1.0), self.clock)
+
+    def told(self) -> list[str]:
+        told = [f"{event['log_level'].name} {formatEvent(event)}" for event in self.events]
+        del self.events[:]
+        return told
+
+    def test_levels(self):
+        """Lines of each level are left out above it, and counted at their own; what stands in them is not counted."""
+        for level in ("info", "warn", "error"):
+            for number in range(5):
+                getattr(self.journal, level)(f"{level} of {{number}}", number=number)
+            self.assertEqual(self.told(), [f"{level} {level} of 0", f"{level} {level} of 1"])
+            self.clock.advance(1)
+            counted = f"3 more lines like this were left out, by log_rate: {level} of {{number}}"
+            self.assertEqual(self.told(), [f"{level} {counted}"])
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_failures(self):
+        """So are tracebacks."""
+        for number in range(4):
+            self.journal.failure("defect of {client}", caught("boom"), client=number)
+        self.assertEqual(self.told(), ["critical defect of 0", "critical defect of 1"])
+        self.clock.advance(1)
+        self.assertEqual(
+            self.told(), ["critical 2 more lines like this were left out, by log_rate: defect of {client}"]
+        )
+
+    def test_kinds(self):
+        """A flood of one kind takes nothing from another."""
+        for number in range(1000):
+            self.journal.error("flood {number}", number=number)
+        self.told()
+        self.journal.error("the disk is full")
+        self.journal.info("somebody has left")
+        self.assertEqual(self.told(), ["error the disk is full", "info somebody has left"])
+
+    def test_unwanted(self):
+        """What no log wants is not counted."""
+        events, observer = recorder()
+        journal = Journal(LogLevel.error, observer, Rate(2, 1.0), self.clock)
+        for number in range(9):
+            journal.info("an info {number}", number=number)
+        self.assertEqual((events, self.clock.getDelayedCalls()), ([], []))
+
+    def test_flush(self):
+        """At the end what was left out is counted at once, and nothing is waited for."""
+        for number in range(5):
+            self.journal.info("an info {number}", number=number)
+        self.told()
+        self.journal.flush()
+        self.assertEqual(self.told(), ["info 3 more lines like this were left out, by log_rate: an info {number}"])
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+        self.journal.flush()
+        Journal().flush()
+        self.assertEqual(self.told(), [])
+
+    def test_off(self):
+        """Without a rate there is no limit."""
+        events, observer = recorder()
+        journal = Journal(LogLevel.info, observer)
+        for _ in range(1000):
+            journal.info("an info")
+        self.assertEqual(len(events), 1000)
 
 
 class ObserverTests(SynchronousTestCase):
@@ -399,7 +514,8 @@ class FileTests(SynchronousTestCase):
         logs = ErrorLogs(self.stderr)
         journal = Journal(observer=logs.observer([ErrorLog(self.path)]))
         opened: list[object] = []
-        self.patch(builtins, "open", lambda *arguments, **options: opened.append(arguments))
+        for module in (builtins, os):
+            self.patch(module, "open", lambda *arguments, **options: opened.append(arguments))
         self.assertEqual(list(logs.reopen()), [])
         self.assertEqual(opened, [])
         journal.error("told")
@@ -419,6 +535,57 @@ class FileTests(SynchronousTestCase):
         self.assertIn("told", self.read())
         self.path = os.path.join(f"{folder}.moved", "x.log")
         self.assertIn("told", self.read())
+
+    def test_reopenLink(self):
+        """
+        Where others than root may write to the folder, root does not follow a link that has taken the name of a log:
+        the old file goes on, and the line names it. Nor does a start.
+        """
+        if os.geteuid() != 0:
+            self.patch(os, "geteuid", lambda: 0)
+        folder = os.path.abspath(self.mktemp())
+        os.mkdir(folder)
+        path, precious = os.path.join(folder, "x.log"), os.path.abspath(self.mktemp())
+        with open(precious, "w", encoding="ascii") as opened:
+            opened.write("precious\n")
+        logs = ErrorLogs(self.stderr)
+        logs.owner = (4711, 4711)
+        journal = Journal(observer=logs.observer([ErrorLog(path)]))
+        if os.stat(folder).st_uid == 0:
+            os.chown(folder, 4711, 4711)
+        os.rename(path, f"{path}.1")
+        os.symlink(precious, path)
+        (line,) = logs.reopen()
+        reason = f"it is a link, which root does not write to where others may write to the folder {folder}"
+        self.assertIn(f"{path} cannot be opened again, the old file stays: {reason}: remove it, ", line)
+        journal.error("told")
+        error = self.assertRaises(
+            ConfigurationError, ErrorLogs().observerFor, [ErrorLog(path)], "gateway.ini", "mailgate"
+        )
+        self.assertIn(f"gateway.ini: [mailgate] error_log = {path}: cannot be opened: {reason}", str(error))
+        self.path = precious
+        self.assertEqual(self.read(), "precious\n")
+        self.path = f"{path}.1"
+        self.assertIn("told", self.read())
+
+    def test_giveAnothers(self):
+        """What is a third user's, in that user's folder, is not given to anybody."""
+        if os.geteuid() != 0:
+            self.patch(os, "geteuid", lambda: 0)
+        folder = self.mktemp()
+        os.mkdir(folder)
+        path = os.path.join(folder, "x.log")
+        with open(path, "w", encoding="ascii"):
+            pass
+        if os.stat(folder).st_uid == 0:
+            os.chown(folder, 4711, 4711)
+            os.chown(path, 4711, 4711)
+        given: list[object] = []
+        self.patch(os, "fchown", lambda *arguments: given.append(arguments))
+        logs = ErrorLogs(self.stderr)
+        logs.observer([ErrorLog(path)])
+        (line,) = logs.reopen((4712, 4712))
+        self.assertEqual((line, given), (f"{path} cannot be given to the workers' user: it is another user's", []))
 
     def test_give(self):
         """A file is given to a user; a link is not followed, whoever made it, and what is no file is left alone."""

@@ -19,10 +19,9 @@ LAYERS = (
     # what imports nothing: the release, the words of a login, the grammar of values, of HTTP and of mail
     "_version clienthello descriptors directives networks fairqueue login httpresponse httpheaders openssl poller"
     " keptconnections timers imapcommand crypt3 pipes shares distinguishedname verifyerrors reparenting"
-    " sandbox.message"
-    " sandbox.certificate",
+    " rootfiles regularfiles sandbox.message sandbox.certificate",
     # where events may go
-    "syslog notify activation",
+    "syslog lograte secretvalues logfile notify activation",
     # hashes of passwords
     "slowhashes",
     # the package itself, and what only needs one of those

@@ -66,6 +66,30 @@ class PIDFileTests(SynchronousTestCase):
         with open(target, encoding="ascii") as opened:
             self.assertEqual(opened.read(), "precious\n")
 
+    def test_hardLink(self) -> None:
+        """Where others than root may write to the folder, another name of a file is not written to by root."""
+        if os.geteuid() != 0:
+            self.patch(os, "geteuid", lambda: 0)
+        else:
+            os.chown(os.path.dirname(self.path), 4711, 4711)
+        target = f"{self.path}.precious"
+        with open(target, "w", encoding="ascii") as opened:
+            opened.write("precious\n")
+        os.link(target, self.path)
+        for attempt in (self.file.check, self.file.write):
+            error = self.assertRaises(ConfigurationError, attempt)
+            self.assertIn("cannot be written: it has several names (hard links)", str(error))
+        with open(target, encoding="ascii") as opened:
+            self.assertEqual(opened.read(), "precious\n")
+
+    def test_fifo(self) -> None:
+        """A FIFO, whose other end nobody may ever open, holds up neither the start nor the end."""
+        os.mkfifo(self.path)
+        self.assertRaises(ConfigurationError, self.file.check)
+        self.assertRaises(ConfigurationError, self.file.write)
+        self.file.remove()
+        self.assertTrue(os.path.exists(self.path))
+
     def test_unwritable(self) -> None:
         """Where it cannot be written, one line says so."""
         file = PIDFile("/nowhere/gateway.pid", "gateway.ini")

@@ -4,16 +4,20 @@ Tests for L{mailgate.privileges}. A process that really becomes another user: L{
 
 from __future__ import annotations
 
+import ctypes
 import grp
 import os
 import pwd
+import re
 import resource
+import subprocess
+import sys
 from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
 from mailgate.directives import directives
-from mailgate.privileges import ProcessSettings, User, becomeUser, limitOpenFiles, raiseOpenFiles
+from mailgate.privileges import ProcessSettings, User, becomeUser, gainNothing, limitOpenFiles, raiseOpenFiles
 
 
 def parse(name: str, value: str) -> Any:
@@ -82,6 +86,38 @@ class BecomeUserTests(SynchronousTestCase):
             self.patch(os, name, lambda *arguments, name=name: calls.append((name, *arguments)))
         becomeUser(User("joe", 1000, 2000))
         self.assertEqual(calls, [("setgid", 2000), ("initgroups", "joe", 2000), ("setuid", 1000)])
+
+    def test_gainsNothing(self):
+        """
+        Afterwards no program that it starts gives it rights that it has not: the kernel says so of a process that has
+        become another, and of one that has stayed root's the contrary.
+        """
+        program = "from mailgate.privileges import User, becomeUser, gainNothing\nimport os\n"
+        program += "if os.getuid(): gainNothing()\n"
+        program += "else: becomeUser(User('nobody', {uid}, 65534))\n"
+        program += "print(open('/proc/self/status').read())"
+        for uid, expected in ((65534, "1"), (0, "0")):
+            if uid or os.getuid() == 0:
+                told = subprocess.run(
+                    [sys.executable, "-c", program.format(uid=uid)],
+                    capture_output=True,
+                    text=True,
+                    check=True,
+                    env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+                ).stdout
+                self.assertEqual(re.findall(r"^NoNewPrivs:\s+(\d)", told, re.MULTILINE), [expected])
+
+    def test_elsewhere(self):
+        """Where the system has nothing of the kind, nothing happens."""
+        self.patch(os, "getuid", lambda: 4711)
+        self.patch(ctypes, "CDLL", lambda name: object())
+        gainNothing()
+
+        def fail(name: object) -> None:
+            raise OSError("there is no library")
+
+        self.patch(ctypes, "CDLL", fail)
+        gainNothing()
 
 
 class OpenFilesTests(SynchronousTestCase):

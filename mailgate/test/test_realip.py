@@ -258,7 +258,7 @@ class HeaderTests(SynchronousTestCase):
                 self.assertIn(f'client 192.0.2.7:40123 sent a broken PROXY header, it {reason}: "{shown}', told)
                 self.assertNotIn("sesame", told)
                 self.assertNotIn("\n", told)
-                self.assertIs(conversation.events[0]["log_level"], LogLevel.error)
+                self.assertIs(conversation.events[0]["log_level"], LogLevel.warn)
 
     def test_afterBroken(self) -> None:
         """What comes afterwards, before the connection is gone, is not read."""
@@ -415,7 +415,7 @@ class ClientTests(SynchronousTestCase):
                 conversation.logged(),
                 [f"client {name} may not send PROXY headers: set_real_ip_from does not list it"],
             )
-            self.assertIs(conversation.events[0]["log_level"], LogLevel.error)
+            self.assertIs(conversation.events[0]["log_level"], LogLevel.warn)
             self.assertIs(conversation.server.session.outcome, Outcome.BAD_HEADER)
             conversation.transport.lose()
             self.assertEqual(conversation.clock.getDelayedCalls(), [])

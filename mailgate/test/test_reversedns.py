@@ -228,7 +228,7 @@ class TroubleTests(ReverseDNSTestCase):
         self.assertNamed(named, UNAVAILABLE)
 
     def test_codes(self) -> None:
-        """Every other code of a name server is a temporary trouble, and an error, in nginx's words."""
+        """Every other code of a name server is a temporary trouble, and no error of ours, in nginx's words."""
         for code, words in (
             (1, "Format error"),
             (2, "Server failure"),
@@ -239,7 +239,7 @@ class TroubleTests(ReverseDNSTestCase):
             named = self.names.nameOf(HOST)
             self.reactor.answer(REVERSE, code=code)
             self.assertNamed(named, TEMPORARILY_UNAVAILABLE)
-            self.assertEqual(self.logged()[-1], f"[error] 192.0.2.7 could not be resolved ({code}: {words})")
+            self.assertEqual(self.logged()[-1], f"[info] 192.0.2.7 could not be resolved ({code}: {words})")
 
     def test_forwardCodes(self) -> None:
         """So it is of the name's addresses, of one family too."""
@@ -247,7 +247,7 @@ class TroubleTests(ReverseDNSTestCase):
         self.reactor.answer(NAME, dns.Record_A(HOST))
         self.reactor.answer(NAME, type=dns.AAAA, code=dns.ESERVER)
         self.assertNamed(named, TEMPORARILY_UNAVAILABLE)
-        self.assertEqual(self.logged(), ['[error] "client.example" could not be resolved (2: Server failure)'])
+        self.assertEqual(self.logged(), ['[info] "client.example" could not be resolved (2: Server failure)'])
 
     def test_forwardNotFound(self) -> None:
         """If one family says that there is no such name there is none, whatever the other says."""
@@ -266,7 +266,43 @@ class TroubleTests(ReverseDNSTestCase):
         self.assertNoResult(named)
         self.reactor.advance(1)
         self.assertNamed(named, TEMPORARILY_UNAVAILABLE)
-        self.assertEqual(self.logged(), ["[error] 192.0.2.7 could not be resolved (110: Operation timed out)"])
+        self.assertEqual(self.logged()[0], "[info] 192.0.2.7 could not be resolved (110: Operation timed out)")
+
+    def test_silent(self) -> None:
+        """
+        Where nobody has been looked up for resolver_timeout it seems to lie with our own name servers: that is an
+        error, once until they answer again.
+        """
+        for number in (1, 2):
+            named = self.names.nameOf(f"192.0.2.{number}")
+            self.reactor.advance(30)
+            self.assertNamed(named, TEMPORARILY_UNAVAILABLE)
+        failed = "192.0.2.1 could not be resolved (110: Operation timed out)"
+        told = f"resolver 192.0.2.53 192.0.2.54: no client could be looked up for 30 s, the last as {failed}"
+        lines = [f"[info] {failed}", f"[error] {told}", f"[info] {failed.replace('2.1 ', '2.2 ')}"]
+        self.assertEqual(self.logged(), lines)
+        del self.events[:]
+        named = self.names.nameOf(HOST)
+        self.reactor.answer(REVERSE, code=dns.ENAME)
+        self.assertNamed(named, UNAVAILABLE)
+        self.assertEqual(self.logged()[0], "[info] resolver 192.0.2.53 192.0.2.54 answers again")
+        del self.events[:]
+        named = self.names.nameOf(HOST)
+        self.reactor.advance(31)
+        self.assertNamed(named, TEMPORARILY_UNAVAILABLE)
+        self.assertEqual([line.split()[0] for line in self.logged()], ["[info]", "[error]"], "another outage")
+
+    def test_silentForOne(self) -> None:
+        """While others are looked up it lies with the name servers of the client."""
+        for number in range(1, 5):
+            named = self.names.nameOf(f"198.51.100.{number}")
+            self.reactor.advance(20)
+            other = self.names.nameOf(HOST)
+            self.reactor.answer(REVERSE, code=dns.ENAME)
+            self.successResultOf(other)
+            self.reactor.advance(10)
+            self.assertNamed(named, TEMPORARILY_UNAVAILABLE)
+        self.assertEqual({line.split()[0] for line in self.logged()}, {"[info]"})
 
     def test_secondTimeout(self) -> None:
         """The name has that time for itself."""
@@ -314,9 +350,7 @@ class TroubleTests(ReverseDNSTestCase):
     def test_invalidNameLogged(self) -> None:
         """In the log it is escaped."""
         self.pointed(name=b'a"b\r\n[emerg].example')
-        self.assertEqual(
-            self.logged(), ['[error] 192.0.2.7 resolved to invalid host name "a\\"b\\r\\n[emerg].example"']
-        )
+        self.assertEqual(self.logged(), ['[info] 192.0.2.7 resolved to invalid host name "a\\"b\\r\\n[emerg].example"'])
 
     def test_longName(self) -> None:
         """A name that is too long for the DNS is no name, and does not fill the log."""
@@ -454,7 +488,7 @@ class SharingTests(ReverseDNSTestCase):
         """Beyond so many lookups nobody is looked up, but who is being looked up already may be waited for."""
         first = [self.names.nameOf(f"192.0.2.{number}") for number in range(MOST_LOOKUPS)]
         self.assertEqual(self.successResultOf(self.names.nameOf("198.51.100.1")), TEMPORARILY_UNAVAILABLE)
-        self.assertEqual(self.logged(), ["[error] 198.51.100.1 was not resolved: too many lookups are under way"])
+        self.assertEqual(self.logged(), ["[warn] 198.51.100.1 was not resolved: too many lookups are under way"])
         self.assertNoResult(self.names.nameOf(HOST))
         self.reactor.answer(REVERSE, code=dns.ENAME)
         self.assertNamedOne(first[7])

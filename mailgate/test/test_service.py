@@ -4,9 +4,11 @@ Tests for L{mailgate.service}, over the loopback: that sockets are bound and clo
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import socket
+import sys
 import tempfile
 
 from twisted.application.service import Application, IService, MultiService
@@ -607,6 +609,38 @@ class ConstructionTests(SynchronousTestCase):
         }
         self.assertEqual(wanted, {"debug": True, "info": True, "warn": False, "error": False})
         self.assertIs(parse(TEXT.format(imap=1, other=2, pop3=3, auth=4)).log.level, LogLevel.info)
+
+    def test_rate(self):
+        """log_rate bounds each log, the process's and a server's own; the end counts what is still to be counted."""
+        text = TEXT.replace("[mailgate]", "[mailgate]\nlog_rate = 2r/s") + "error_log = stderr info\n"
+        stderr = io.StringIO()
+        self.patch(sys, "stderr", stderr)
+        with capturedLogs() as events:
+            gateway = self.gateway(text)
+            for factory in (listener.factory for listener in gateway.listeners):
+                for number in range(5):
+                    factory.journal.error("trouble {number}", number=number)
+            self.assertEqual(len(self.reactor.getDelayedCalls()), 2)
+            # Whatever else it waits for is not of interest here.
+            gateway.drain(farewell=True, patience=0, pace=0)
+        told = [formatEvent(event) for event in events if event["log_namespace"] == "mailgate"]
+        counted = "{} more lines like this were left out, by log_rate: trouble {{number}}"
+        # imap and other share the process's.
+        self.assertEqual(told, ["trouble 0", "trouble 1", counted.format(8)])
+        lines = [line.split("] ")[1] for line in stderr.getvalue().splitlines()]
+        self.assertEqual(lines, ["trouble 0", "trouble 1", counted.format(3)])
+        self.assertEqual(self.reactor.getDelayedCalls(), [])
+
+    def test_noRate(self):
+        """There may be no limit, and there is one where nothing is said."""
+        for words, expected in (("log_rate = off", 1000), ("", 100)):
+            with capturedLogs() as events:
+                gateway = self.gateway(TEXT.replace("[mailgate]", f"[mailgate]\n{words}"))
+                for number in range(1000):
+                    gateway.listeners[0].factory.journal.error("trouble {number}", number=number)
+            self.assertEqual(
+                len([event for event in events if event.get("log_format") == "trouble {number}"]), expected
+            )
 
     def test_levelOfServer(self):
         """A server's own error_log decides for it alone, whether it wants more than the process or less."""

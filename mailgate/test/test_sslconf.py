@@ -4,14 +4,16 @@ Tests for L{mailgate.sslconf}: the words of C{ssl_conf_command} and C{ssl_ecdh_c
 
 from __future__ import annotations
 
+import contextlib
 import os
 import ssl
 from typing import Any
 
 from OpenSSL import SSL
+from OpenSSL._util import lib
 from twisted.trial.unittest import SynchronousTestCase
 
-from mailgate.sslconf import VERSIONS, commands, curve
+from mailgate.sslconf import VERSIONS, commands, curve, leaveOutFiniteFields
 from mailgate.test.test_tls import clientContext, connect, makePair, settingsFor, write
 from mailgate.tls import ServerTLS, TLSError
 
@@ -173,6 +175,37 @@ class EffectTests(SynchronousTestCase):
                 server = self.server(*(() if changes else ("Groups P-384",)), **changes)
                 _, connection = connect(server, clientContext(version))
                 self.assertEqual(connection.get_group_name().lower(), "secp384r1")
+
+    def test_finiteFields(self) -> None:
+        """By itself it has no finite fields, whose keys cost us more than the client, and all curves."""
+        for groups in ("ffdhe2048", "ffdhe3072", "X25519", "P-256", "P-384", "P-521"):
+            client = SSL.Context(SSL.TLS_CLIENT_METHOD)
+            self.assertEqual(lib.SSL_CTX_set1_curves_list(client._context, groups.encode()), 1)
+            engine, server = SSL.Connection(client, None), self.server().newConnection()
+            engine.set_connect_state()
+            server.set_accept_state()
+            with contextlib.suppress(SSL.WantReadError):
+                engine.do_handshake()
+            server.bio_write(engine.bio_read(65536))
+            # Without a group in common it fails here.
+            error = self.assertRaises(SSL.Error, server.do_handshake)
+            self.assertEqual(isinstance(error, SSL.WantReadError), not groups.startswith("ffdhe"), groups)
+
+    def test_finiteFieldsStay(self) -> None:
+        """Where the call is missing, or does not take the list, everything stays as it was."""
+        context = SSL.Context(SSL.TLS_SERVER_METHOD)
+        self.assertTrue(leaveOutFiniteFields(context))
+
+        class Lib:
+            def SSL_CTX_set1_curves_list(self, pointer: object, groups: bytes) -> int:
+                return 0
+
+            def ERR_clear_error(self) -> None:
+                pass
+
+        self.assertFalse(leaveOutFiniteFields(context, Lib))
+        self.assertFalse(leaveOutFiniteFields(context, object))
+        self.assertFalse(leaveOutFiniteFields(context, lambda: __import__("no_such_module")))
 
     def test_noCommonGroup(self) -> None:
         """A client that does not have it is refused."""

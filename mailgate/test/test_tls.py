@@ -38,6 +38,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
+from mailgate import tls
 from mailgate.directives import ListenAddress, Problem, ServerSettings
 from mailgate.login import TLSState
 from mailgate.test.fakes import settingsOf
@@ -415,6 +416,29 @@ class BadSettingsTests(SynchronousTestCase):
         ):
             self.assertProblem(option, "cannot be read", self.folder, settingsFor(pair))
 
+    def test_fifo(self) -> None:
+        """Nor is a FIFO, which nobody may ever write to, and nothing else that is named beside them; it is not read."""
+        fifo = self.path("fifo")
+        os.mkfifo(fifo)
+        certificate, key = self.pair.certificate, self.pair.key
+        for option, settings in (
+            ("ssl_certificate", settingsFor(Pair(fifo, key))),
+            ("ssl_certificate_key", settingsFor(Pair(certificate, fifo))),
+            ("ssl_password_file", settingsFor(self.pair, passwordFile=fifo)),
+            ("ssl_dhparam", settingsFor(self.pair, dhParameters=fifo)),
+            ("ssl_client_certificate", settingsFor(self.pair, verifyClient="on", clientCertificate=fifo)),
+            ("ssl_trusted_certificate", settingsFor(self.pair, verifyClient="on", trustedCertificate=fifo)),
+            ("ssl_crl", settingsFor(self.pair, verifyClient="optional_no_ca", revoked=fifo)),
+            ("ssl_session_ticket_key", settingsFor(self.pair, ticketKeys=(fifo,))),
+            ("ssl_conf_command", settingsFor(self.pair, commands=(("Certificate", fifo),))),
+            ("ssl_conf_command", settingsFor(self.pair, commands=(("PrivateKey", fifo),))),
+            ("ssl_conf_command", settingsFor(self.pair, commands=(("DHParameters", fifo),))),
+            ("proxy_ssl_trusted_certificate", BackendTLSSettings(fifo)),
+        ):
+            (problem,) = self.problems(settings)
+            self.assertEqual((problem.option, problem.value), (option, fifo))
+            self.assertIn("it is no regular file", problem.message)
+
     def test_otherKey(self) -> None:
         """A key that belongs to another certificate is found out before a client is."""
         for kind in ("ec", "rsa"):
@@ -531,6 +555,24 @@ class BadSettingsTests(SynchronousTestCase):
         """The options that are warned of, and the words."""
         server = ServerSettings("imap", "imap", (ListenAddress("127.0.0.1", 993, ssl),), {TLSSettings: settings})
         return [(warning.option, warning.message) for warning in settings.warnings(server)]
+
+    def test_openToAllWarned(self) -> None:
+        """Keys that everybody may read are warned of, as are the other secrets; certificates are none."""
+        settings = settingsFor(
+            self.pair,
+            Pair("data:PEM", "data:sesame"),
+            passwordFile="/passwords",
+            ticketKeys=("/tickets",),
+            commands=(("PrivateKey", "/other.key"), ("Certificate", "/other.crt")),
+            dhParameters="/dh",
+        )
+        self.patch(tls, "isOpenToAll", lambda path: True)
+        options = ["ssl_certificate_key", "ssl_password_file", "ssl_session_ticket_key", "ssl_conf_command"]
+        message = "everybody on this host may read it: chmod o-r it"
+        self.assertEqual(self.warned(settings), [(option, message) for option in options])
+        self.assertEqual(self.warned(settings, ssl=False), [])
+        self.patch(tls, "isOpenToAll", lambda path: False)
+        self.assertEqual(self.warned(settings), [])
 
     def test_oldVersionsWarned(self) -> None:
         """Old versions are warned of that need weaker ciphers, and those that cannot be had, if TLS is spoken."""
@@ -688,6 +730,20 @@ class BackendTLSTests(SynchronousTestCase):
         for host in ("other.example.com", "example.com", "127.0.0.2", "::1"):
             reason = self.assertRefused(host, trust=trust)
             self.assertIsInstance(reason, VerificationError)
+
+    def test_blanks(self) -> None:
+        """Nor is one whose name has a blank or a line end around it, which is no part of a host's name."""
+        names = ["mail.example.com ", " mail.example.com", "mail.example.com\n", "\tmail.example.com"]
+        for name in (*names, "*.example.com ", " *.example.com"):
+            pair = makePair(self.folder, "blank", name)
+            self.backend = Backend(pair)
+            reason = self.assertRefused("mail.example.com", trust=loadTrust(pair.certificate))
+            self.assertIsInstance(reason, VerificationError)
+        pair = makePair(self.folder, "both", "other.example.com ", "mail.example.com")
+        self.backend = Backend(pair)
+        trust = loadTrust(pair.certificate)
+        self.assertTaken("mail.example.com", trust=trust)
+        self.assertRefused("other.example.com", trust=trust)
 
     def test_untrusted(self) -> None:
         """One whose issuer is not trusted is not, whether we have roots of our own or the platform's."""

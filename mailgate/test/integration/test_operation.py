@@ -205,13 +205,16 @@ class UserTests(OperationTestCase):
         """The user, the group and the groups of a process: real, effective, saved and for files."""
         with open(f"/proc/{pid}/status", encoding="ascii") as opened:
             fields = dict(line.split(":", 1) for line in opened.read().splitlines())
-        return {name: [int(number) for number in fields[name].split()] for name in ("Uid", "Gid", "Groups")}
+        names = ("Uid", "Gid", "Groups", "NoNewPrivs")
+        return {name: [int(number) for number in fields[name].split()] for name in names}
 
     def assertBecame(self, pid: int) -> None:
         """The process is the user's for good, and in no group that is not that user's."""
         status = self.status(pid)
         self.assertEqual((status["Uid"], status["Gid"]), ([self.ids[0]] * 4, [self.ids[1]] * 4))
         self.assertEqual(set(status["Groups"]), self.groups)
+        if self.isRoot:
+            self.assertEqual(status["NoNewPrivs"], [1], "and gains no rights by what it starts")
 
     def test_foreground(self):
         """

@@ -386,10 +386,16 @@ class RightsTests(WorkersMixin, test_reload.ReloadTestCase):
         self.assertEqual((len(uids), len(gids)), (1, 1), "for good")
         return uids.pop(), gids.pop()
 
+    def gainsNothing(self, pid: int) -> bool:
+        with open(f"/proc/{pid}/status", encoding="ascii") as opened:
+            return re.search(r"^NoNewPrivs:\s*1$", opened.read(), re.MULTILINE) is not None
+
     def assertWorkersBecame(self) -> None:
         # A fork is there, with its sockets, a moment before it is that user.
         waitUntil(lambda: len(self.workers()) == WORKERS, "all workers are there")
         waitUntil(lambda: {self.owner(pid) for pid in self.workers()} == {self.ids}, "all are that user")
+        if self.isRoot:
+            waitUntil(lambda: all(map(self.gainsNothing, self.workers())), "none can gain rights")
 
     def test_user(self):
         """With C{user} workers become that user; master and zygote stay who they are, and read their key again."""
@@ -453,6 +459,47 @@ class RightsTests(WorkersMixin, test_reload.ReloadTestCase):
         self.assertEqual(os.stat(log).st_uid, self.ids[0])
         self.assertNotIn("cannot be opened again", self.gateway.log())
 
+    def test_link(self):
+        """
+        Where the folder is the user's, a link that takes the name of a log leads root nowhere, at USR1 or at HUP: the
+        old file goes on. (Others than root go where the system lets them.)
+        """
+        if not self.isRoot:
+            return
+        own = os.path.join(self.folder, "own")
+        os.mkdir(own)
+        for folder in (own, self.folder):
+            os.chown(folder, *self.ids)
+        precious = os.path.join(newFolder("precious"), "precious")
+        self.addCleanup(shutil.rmtree, os.path.dirname(precious), ignore_errors=True)
+        with open(precious, "w", encoding="ascii") as opened:
+            opened.write("precious\n")
+        self.start(self.ini(f"user = {self.user}", more="error_log = own/own.log info\n"))
+        process, server = os.path.join(self.folder, "gateway.log"), os.path.join(own, "own.log")
+        for log in (process, server):
+            os.rename(log, f"{log}.1")
+            os.symlink(precious, log)
+        self.gateway.signal(signal.SIGUSR1)
+
+        def read() -> str:
+            with open(f"{process}.1", encoding="utf-8") as opened:
+                return opened.read()
+
+        reason = "it is a link, which root does not write to where others may write to the folder"
+        waitUntil(lambda: f"{process} cannot be opened again, the old file stays: {reason}" in read(), "it is told")
+        self.gateway.signal(signal.SIGHUP)
+        waitUntil(lambda: "the configuration is not reloaded: nothing changes" in read(), "nor at a reload")
+        self.assertIn(f"{process}: cannot be opened: {reason}", read())
+        self.leave(self.client("imap"))
+        self.leave(self.client(test_reload.PROTOCOLS[-1]))
+        with open(precious, encoding="utf-8") as opened:
+            self.assertEqual(opened.read(), "precious\n")
+        for log in (process, server):
+            os.unlink(log)
+            os.rename(f"{log}.1", log)
+        self.reload()
+        self.assertNoTraceback()
+
     def test_uid(self):
         """
         With twistd's C{--uid} all become that user, and the first zygote has read what root alone may read. A reload
@@ -462,6 +509,8 @@ class RightsTests(WorkersMixin, test_reload.ReloadTestCase):
         self.start(command=[*TWISTD, "-n", "--pidfile=", *uid])
         everybody = [self.gateway.pid, *self.zygotes(), *self.workers()]
         self.assertEqual({self.owner(pid) for pid in everybody}, {self.ids})
+        if self.isRoot:
+            self.assertTrue(all(map(self.gainsNothing, everybody)))
         client = self.loggedIn("imap", "implicit")
         self.gateway.signal(signal.SIGHUP)
         if self.isRoot:
