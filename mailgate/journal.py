@@ -222,6 +222,11 @@ class Journal:
         if self.wantsInfo and (self._limit is None or self._limit.admits(format, LogLevel.info)):
             self._logger.info(format, **fields)
 
+    def record(self, format: str, **fields: Any) -> None:
+        """As C{info}, however many there are: what only a user who has logged in can cause."""
+        if self.wantsInfo:
+            self._logger.info(format, **fields)
+
     def warn(self, format: str, **fields: Any) -> None:
         """What an operator may want to mend, though everybody was served."""
         if self._wantsWarn and (self._limit is None or self._limit.admits(format, LogLevel.warn)):

@@ -31,7 +31,7 @@ from mailgate.port import LeanPort
 from mailgate.realip import HeaderReader, RealIPSettings
 from mailgate.relay import Relays
 from mailgate.reversedns import ReverseDNS
-from mailgate.session import STORY
+from mailgate.session import STORY, Phase
 from mailgate.shares import PAUSE
 from mailgate.tls import ServerTLS, TLSSettings
 
@@ -109,8 +109,11 @@ class ProxyServerFactory(Factory):
     def ended(self, connection: Any) -> None:
         """Forget C{connection}, and tell its story."""
         self.connections.discard(connection)
-        if self.journal.wantsInfo:
-            self.journal.info(STORY, **connection.session.story(self.clock.seconds()))
+        journal, session = self.journal, connection.session
+        if journal.wantsInfo:
+            # Whose mailbox was open, and when, is never left out; what a stranger can cause may be.
+            tell = journal.record if session.reached is Phase.RELAY else journal.info
+            tell(STORY, **session.story(self.clock.seconds()))
         if self.emptied is not None and not self.connections:
             self.emptied()
 

@@ -6,16 +6,19 @@ from typing import Any
 
 from twisted.internet.address import IPv6Address, UNIXAddress
 from twisted.internet.defer import CancelledError
-from twisted.logger import LogLevel
+from twisted.internet.task import Clock
+from twisted.logger import LogLevel, LogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
 from mailgate.dialogue import BUDGET, DialogueSettings
 from mailgate.framing import READ_AHEAD
+from mailgate.journal import Journal
 from mailgate.login import Backend, Credentials, Denial, Method, Refusal, Route, TLSState, Trouble
+from mailgate.lograte import Rate
 from mailgate.protocols.imap4 import IMAP4
 from mailgate.protocols.pop3 import POP3, POP3Settings
 from mailgate.protocols.smtp import SMTP
-from mailgate.session import Outcome, Phase
+from mailgate.session import STORY, Outcome, Phase, Session
 from mailgate.test.fakes import ROUTE, Conversation, FakeAuthenticator, FakeClient, FakeConnector
 from mailgate.tls import TLSSettings
 
@@ -415,3 +418,31 @@ class LogTests(SynchronousTestCase):
         conversation = Conversation(POP3, DialogueSettings(serverName="mx.test", timeout=5))
         conversation.clock.advance(5)
         self.assertTrue(conversation.closed)
+
+
+class StoryTests(SynchronousTestCase):
+    """The line at the end of a connection, under C{log_rate}."""
+
+    def test_limit(self) -> None:
+        """Strangers cannot fill the log; that a mailbox was open is never left out."""
+        for lines, told in ((LOGIN, 9), ((b"QUIT",), 2)):
+            clock = Clock()
+            events: list[Any] = []
+            publisher = LogPublisher(events.append)  # type: ignore[arg-type]
+            journal = Journal(LogLevel.info, publisher, Rate(2, 1.0), clock)
+            for _ in range(9):
+                conversation = converse(connector=FakeConnector(FakeClient()))
+                conversation.factory.journal = journal
+                conversation.says(*lines)
+                session = conversation.server.session
+                conversation.factory.ended(conversation.server if session.phase is Phase.END else Ended(session))
+            stories = [event for event in events if event["log_format"] == STORY]
+            self.assertEqual(len(stories), told, lines)
+            journal.flush()
+
+
+class Ended:
+    """A relay that has ended, as far as its factory looks at it."""
+
+    def __init__(self, session: Session) -> None:
+        self.session = session
