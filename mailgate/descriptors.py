@@ -1,10 +1,12 @@
 # -*- test-case-name: mailgate.test.test_transport_contract -*-
 """
-Sockets of which there is no object, but a descriptor: what is asked of them, and where they lead.
+Sockets of which there is no object, but a descriptor: what is asked of them, and where they lead. And how many
+descriptors there may be.
 """
 
 from __future__ import annotations
 
+import resource
 import socket
 import struct
 from typing import Any
@@ -12,9 +14,12 @@ from typing import Any
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.interfaces import IAddress
 
-__all__ = ["addressOf", "ask", "reset"]
+__all__ = ["addressOf", "ask", "mostDescriptors", "reset"]
 
 _RESET = struct.pack("ii", 1, 0)
+
+_UNLIMITED = 1 << 30
+"""Descriptors where the system has no limit: more than any has."""
 
 
 def addressOf(family: int, raw: Any) -> IAddress:
@@ -43,3 +48,9 @@ def ask(fd: int, family: int, method: str, *arguments: Any) -> Any:
 def reset(fd: int, family: int) -> None:
     """Have the peer told, when C{fd} is closed, that the connection has broken off."""
     ask(fd, family, "setsockopt", socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+
+
+def mostDescriptors() -> int:
+    """How many descriptors this process may have open: the soft RLIMIT_NOFILE that is in force."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return _UNLIMITED if soft == resource.RLIM_INFINITY else soft

@@ -18,9 +18,9 @@ import mailgate
 LAYERS = (
     # what imports nothing: the release, the words of a login, the grammar of values, of HTTP and of mail
     "_version clienthello descriptors directives networks fairqueue login httpresponse httpheaders openssl poller"
-    " timers pipes shares distinguishedname verifyerrors reparenting sandbox.message sandbox.certificate",
+    " timers shares distinguishedname verifyerrors reparenting sandbox.message sandbox.certificate",
     # where events may go
-    "syslog notify activation",
+    "syslog notify activation pipes",
     # the package itself, and what only needs one of those
     "mailgate names listen journal privileges pidfile dialogue sasl authdialect passwords httpagent proxyprotocol"
     " tlsfiles clientcertificate ticketring resolver limits sandbox.settings sandbox.search sandbox.structure",
@@ -36,7 +36,7 @@ LAYERS = (
     # lines out of them; the backend's side; who makes such connections, and relays between them
     "framing client port connecting relayend authsettings sandbox.pop3 sandbox.smtp sandbox.authhttp",
     # SASL on the client's side; all of those in one reactor
-    "saslserver leanreactor streamrelay sandbox.login",
+    "saslserver leanreactor streamrelay connectionlimit sandbox.login",
     # the client's side
     "server",
     # what comes before a dialogue
