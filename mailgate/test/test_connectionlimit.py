@@ -10,6 +10,7 @@ import resource
 from typing import Any
 
 from twisted.internet.task import Clock
+from twisted.internet.testing import MemoryReactorClock
 from twisted.logger import LogLevel, LogPublisher, capturedLogs, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -32,7 +33,6 @@ from mailgate.service import Gateway
 from mailgate.shares import Shares
 from mailgate.test.fakes import FakeAuthenticator, FakeConnector, FakeTransport, settingsOf
 from mailgate.test.integration.daemon import freePort
-from mailgate.test.test_poller import Reactor
 
 SERVICE = "auth_http = a:1\n"
 INI = "[mail]\n{mail}\n[server x]\nprotocol = imap\nlisten = 127.0.0.1:143\n{server}"
@@ -327,7 +327,7 @@ class GatewayTests(SynchronousTestCase):
         text = f"[mailgate]\nerror_log = stderr warn\n{process}\n" + INI.format(mail=SERVICE, server="")
         settings = parse(text.replace(":143", f":{freePort()}"))
         share = None if slot is None else Shares(2).of(slot)
-        reactor = Reactor()
+        reactor = MemoryReactorClock()
         with capturedLogs() as events:
             gateway = Gateway(settings, reactor, share=share)
             gateway.startService()
@@ -359,6 +359,6 @@ class GatewayTests(SynchronousTestCase):
     def test_share(self) -> None:
         """What a worker tells the others is how many places are taken."""
         share = Shares(2).of(0)
-        gateway = Gateway(parse(INI.format(mail=SERVICE, server="")), Reactor(), share=share)
+        gateway = Gateway(parse(INI.format(mail=SERVICE, server="")), MemoryReactorClock(), share=share)
         gateway.places.taken = 7
         self.assertEqual(share.count(), 7)
