@@ -23,6 +23,7 @@ from typing import Any
 from attrs import define, evolve, field, frozen
 
 from mailgate.authenticators.passwdfile import hashConflicts
+from mailgate.connectionlimit import ConnectionSettings
 from mailgate.dialogue import BUDGET, DialogueSettings
 from mailgate.directives import (
     ConfigurationError,
@@ -95,6 +96,7 @@ class GatewaySettings:
     sandbox: SandboxSettings | None = None
     file: str = "gateway.ini"
     warnings: tuple[Problem, ...] = ()
+    connections: ConnectionSettings = ConnectionSettings()
 
 
 def knownDirectives(level: Level) -> dict[str, Directive]:
@@ -212,14 +214,16 @@ class _Reading:
         self._checkAddresses(servers)
         self.problems.extend(cacheConflicts(servers, mail.values.get("ssl_session_cache")))
         self.problems.extend(hashConflicts(servers))
-        log, events, rights, pid, draining, workers = (_make(group, process) for group in PROCESS_SETTINGS)
+        log, events, rights, pid, draining, workers, most = (_make(group, process) for group in PROCESS_SETTINGS)
         self.problems += workers.problems(self._file, servers, sandbox is not None)
         if not events.isLean:
             self.problems.extend(keysUnread(servers))
         warnings = [*self.warnings, *log.warnings(self._file), *rights.warnings(self._file)]
         warnings += [warning for server in servers for warning in (*_ports(server), *_remarks(server, "warnings"))]
         told = tuple(dict.fromkeys(warnings))
-        return GatewaySettings(tuple(servers), log, events, rights, pid, draining, workers, sandbox, self._file, told)
+        return GatewaySettings(
+            tuple(servers), log, events, rights, pid, draining, workers, sandbox, self._file, told, most
+        )
 
     def _problem(self, section: str, option: str, message: str, value: str | None = None) -> None:
         self.problems.append(Problem(self._file, message, section, option, value))

@@ -1,10 +1,12 @@
 # -*- test-case-name: mailgate.test.test_transport_contract -*-
 """
-Sockets of which there is no object, but a descriptor: what is asked of them, and where they lead.
+Sockets of which there is no object, but a descriptor: what is asked of them, and where they lead. And how many
+descriptors there may be.
 """
 
 from __future__ import annotations
 
+import resource
 import select
 import socket
 import struct
@@ -13,10 +15,19 @@ from typing import Any
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.interfaces import IAddress
 
-__all__ = ["Peephole", "addressOf", "ask", "reset"]
+__all__ = ["Peephole", "addressOf", "ask", "mostDescriptors", "reset", "sendingRoom"]
 
 _RESET = struct.pack("ii", 1, 0)
 _LOOK = socket.MSG_PEEK | socket.MSG_DONTWAIT
+
+_SO_MEMINFO = 55
+"""Linux's socket option (socket(7)), which Python has no name for: the memory that a socket uses and may use."""
+
+_MEMINFO = struct.Struct("=9I")
+_WMEM_ALLOC, _SNDBUF, _WMEM_QUEUED = 2, 3, 5
+
+_UNLIMITED = 1 << 30
+"""Descriptors where the system has no limit: more than any has."""
 
 
 def addressOf(family: int, raw: Any) -> IAddress:
@@ -81,3 +92,25 @@ def _peek(transport: Any) -> bytes | None:
 def reset(fd: int, family: int) -> None:
     """Have the peer told, when C{fd} is closed, that the connection has broken off."""
     ask(fd, family, "setsockopt", socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+
+
+def sendingRoom(fd: int) -> int:
+    """
+    About how many bytes the system takes at once for the peer of the socket C{fd}; 0 where it does not tell.
+
+    The queue of a TCP connection grows with its speed, so that the answer is good for this moment alone.
+    """
+    try:
+        told = _MEMINFO.unpack(ask(fd, socket.AF_INET, "getsockopt", socket.SOL_SOCKET, _SO_MEMINFO, _MEMINFO.size))
+    except (OSError, ValueError, struct.error):
+        # It is closed, or no socket, or the system is not that of which this is known.
+        return 0
+    # TCP counts what is queued, sockets of the unix family what is allocated.
+    room: int = told[_SNDBUF] - max(told[_WMEM_ALLOC], told[_WMEM_QUEUED])
+    return max(0, room)
+
+
+def mostDescriptors() -> int:
+    """How many descriptors this process may have open: the soft RLIMIT_NOFILE that is in force."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return _UNLIMITED if soft == resource.RLIM_INFINITY else soft

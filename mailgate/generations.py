@@ -18,6 +18,7 @@ from twisted.internet.defer import Deferred, gatherResults, maybeDeferred, succe
 from zope.interface import implementer
 
 from mailgate.config import GatewaySettings, load
+from mailgate.connectionlimit import Places
 from mailgate.directives import ConfigurationError
 from mailgate.interfaces import IGenerations
 from mailgate.journal import ErrorLog, ErrorLogs, Journal, ProcessLog, ServerLogSettings
@@ -85,7 +86,8 @@ class Generations(MultiService):
         self.cut = 0
         self.sockets = ListeningSockets() if sockets is None else sockets
         self._journal = Journal(settings.log.level)
-        self._gateways = [Gateway(evolve(settings, sandbox=None), reactor, logs)]
+        self._places = Places(reactor)
+        self._gateways = [Gateway(evolve(settings, sandbox=None), reactor, logs, places=self._places)]
         if settings.sandbox is not None:
             # It outlives generations: its mail begins and ends with it.
             # What it builds upon imports the reactor, which is too early for a process that is yet to fork.
@@ -147,7 +149,8 @@ class Generations(MultiService):
         sockets = self.sockets.opened(settings)
         gateway = None
         try:
-            gateway = Gateway(evolve(settings, sandbox=None), self._reactor, self._logs, sockets)
+            own = evolve(settings, sandbox=None)
+            gateway = Gateway(own, self._reactor, self._logs, sockets, places=self._places)
             gateway.setServiceParent(self)
         except BaseException:
             if gateway is not None:

@@ -20,6 +20,7 @@ from twisted.internet.unix import Port as UNIXPort
 from twisted.python.failure import Failure
 
 from mailgate.client import Connector, ProxySettings
+from mailgate.connectionlimit import Places
 from mailgate.dialogue import DialogueSettings, MailProtocol
 from mailgate.directives import ListenAddress, ServerSettings
 from mailgate.interfaces import IAuthenticator
@@ -96,6 +97,8 @@ class ProxyServerFactory(Factory):
         self.sessionNames = sessionNameSource(randomness) if sessionNames is None else sessionNames
         self.reverseDNS = reverseDNS
         self._senders = settings[RealIPSettings].senders
+        self.places = Places(clock)
+        """Those that the connections take, among all of the process."""
         self.connections: set[Any] = set()
         self.emptied: Callable[[], object] | None = None
         """Called, if there is one, when the last of them has ended."""
@@ -106,9 +109,20 @@ class ProxyServerFactory(Factory):
         server = self.record.server(self)
         return HeaderReader(server, self._senders) if self.address.proxyProtocol else server
 
+    def began(self, connection: Any) -> None:
+        """Count C{connection}, which L{ended} or L{handedOver} has to follow."""
+        self.connections.add(connection)
+        self.places.taken += 1
+
+    def handedOver(self, connection: Any) -> None:
+        """Forget C{connection}: what goes on with its client begins, and is counted, at once."""
+        self.connections.discard(connection)
+        self.places.taken -= 1
+
     def ended(self, connection: Any) -> None:
         """Forget C{connection}, and tell its story."""
         self.connections.discard(connection)
+        self.places.leave()
         journal, session = self.journal, connection.session
         if journal.wantsInfo:
             # Whose mailbox was open, and when, is never left out; what a stranger can cause may be.
@@ -187,12 +201,32 @@ def _makeCourteous(port: Any, reactor: Any, isLarge: Callable[[], bool]) -> None
     port.doRead = doRead
 
 
+def _makeBounded(port: Any, places: Places) -> None:
+    """Have C{port}, one of Twisted's, let in no more newcomers than there are C{places} for, as L{LeanPort} does."""
+    accept = port.doRead
+
+    def doRead() -> Any:
+        room = places.room(resume)
+        if not room:
+            port.stopReading()
+            return None
+        port.numberAccepts = min(port.numberAccepts, room)
+        return accept()
+
+    def resume() -> None:
+        if port.connected and not port.disconnecting:
+            port.startReading()
+
+    port.doRead = doRead
+
+
 class Listener(Service):
     """
     One listening socket, bound when the service starts with the right privileges. C{port} is Twisted's, once bound.
 
     Where there is a C{shared} socket before that, it is that one, which stays the caller's, and stays open. With
-    C{isLarge} other processes accept from the same one: newcomers are left to them while it says so.
+    C{isLarge} other processes accept from the same one: newcomers are left to them while it says so. Without one of
+    C{places}, if there are such, they have to wait.
 
     Connections are C{factory}'s; at a wildcard those to an address that has a factory in C{specific} are that one's:
     beside the wildcard the system would not let such an address be bound.
@@ -201,6 +235,7 @@ class Listener(Service):
     port: IListeningPort | None = None
     shared: socket.socket | None = None
     isLarge: Callable[[], bool] | None = None
+    places: Places | None = None
 
     def __init__(
         self,
@@ -226,16 +261,23 @@ class Listener(Service):
         bound = openSocket(self.factory.settings, self.address) if self.shared is None else self.shared
         try:
             self.port = self._adopt(bound, factory)
-            if self.isLarge is not None:
-                if isinstance(self.port, LeanPort):
-                    self.port.isLarge = self.isLarge
-                else:
-                    _makeCourteous(self.port, self._reactor, self.isLarge)
+            self._restrain(self.port)
             # Twisted's port sets a length of the queue of its own.
             bound.listen(self.address.socket.backlog)
         finally:
             if bound is not self.shared:
                 bound.close()
+
+    def _restrain(self, port: IListeningPort) -> None:
+        """Have C{port} leave newcomers to others, or let them wait, where that is wanted."""
+        if isinstance(port, LeanPort):
+            port.isLarge, port.places = self.isLarge, self.places
+            return
+        # A reactor of the application's may have ports of another kind, which it limits itself.
+        if self.places is not None and isinstance(port, TCPPort):
+            _makeBounded(port, self.places)
+        if self.isLarge is not None:
+            _makeCourteous(port, self._reactor, self.isLarge)
 
     def _adopt(self, bound: socket.socket, factory: Factory) -> IListeningPort:
         port: IListeningPort

@@ -39,7 +39,6 @@ DIFFERENCES = (
     " that it is started as.",
     "worker_rlimit_nofile: where nginx.conf has none, the soft limit of open files is raised to the hard one. nginx"
     " keeps it.",
-    "worker_connections: there is no such limit. nginx's is 512 unless given.",
     "pid: there is no such file unless one is named in [mailgate]. nginx writes one in any case.",
     "error_log: the tag of syslog: is mailgate unless given. nginx's is nginx.",
     "TCP_NODELAY: is set on connections in the clear and under TLS. nginx's mail never sets it.",

@@ -113,7 +113,6 @@ _ELSEWHERE = {
     "pid": "nginx writes that file; name another one in [mailgate]",
     "ssl_engine": "mailgate does not use OpenSSL's engines",
     "stream": "mailgate is a gateway for mail: leave it to nginx",
-    "worker_connections": "only the limit of open files bounds the number of connections",
     "worker_cpu_affinity": "CPUAffinity= of systemd binds that",
     "worker_priority": "Nice= of systemd says that",
     "worker_rlimit_core": "LimitCORE= of systemd says that",
@@ -190,6 +189,9 @@ class Mapping:
         if self.process.entry("error_log") is None:
             default = Entry("error_log", [f"{self._paths.errorLog} error"], comment="nginx's default.")
             self.process.entries.insert(0, default)
+        if self.process.entry("worker_connections") is None:
+            why = "nginx's default is 512, and counts the connections to backends as well."
+            self.process.entries.append(Entry("worker_connections", ["256"], comment=why))
 
     def _readMail(self, mail: Statement) -> None:
         servers = [statement for statement in mail.block if statement.name == "server" and not statement.complaint]

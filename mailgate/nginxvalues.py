@@ -107,6 +107,14 @@ def _errorLog(args: Sequence[str], paths: Paths) -> list[str]:
     return [f"{target} {levels[0] if levels else 'error'}"]
 
 
+def _halved(args: Sequence[str], paths: Paths) -> list[str]:
+    """Of connections: nginx counts those to backends as well, and each client has one."""
+    (value,) = args
+    if not re.fullmatch("[0-9]{1,12}", value):
+        raise ValueError("it is no number")
+    return [str(-(-int(value) // 2))]
+
+
 PATHS = {
     *("ssl_certificate", "ssl_certificate_key", "ssl_password_file", "ssl_dhparam", "ssl_client_certificate"),
     *("ssl_trusted_certificate", "ssl_crl"),
@@ -126,6 +134,7 @@ _WRITTEN: dict[str, Callable[[Sequence[str], Paths], list[str]]] = {
     "ssl_conf_command": _command,
     # Not one of PATHS: it is not for the file alone that it may have to be left out.
     "ssl_session_ticket_key": _file,
+    "worker_connections": _halved,
 }
 
 

@@ -26,6 +26,8 @@ _RECORD = 16384
 _READ_SIZE = 16 * _RECORD
 # Each record adds at most 256 bytes to its plaintext with TLS 1.3, and 2048 by the letter of TLS 1.2 (RFC 5246, 6.2.3).
 _OUTPUT_SIZE = 17 * _RECORD
+# Of so much at once a memory BIO does not become larger than what waits for a receiver that reads nothing.
+_PIECE = 4 * _RECORD
 # Below this a memory BIO that has grown costs less than a new one.
 _SMALL = 1024
 
@@ -126,6 +128,11 @@ class TLSEngine(ABC):
     @abstractmethod
     def output(self) -> memoryview | bytes:
         """All ciphertext that is to be sent now; it leaves the engine."""
+
+    def encrypt(self, data: Buffer) -> memoryview | bytes:
+        """What is to be sent now, C{data} at its end: L{write}, which it raises as, and L{output} at once."""
+        self.write(data)
+        return self.output()
 
     def closeNotify(self) -> None:
         """
@@ -306,6 +313,21 @@ class FastEngine(TLSEngine):
                 taken = bytes(binding.sealedView)
                 return taken + self.output()
         return binding.sealedView[:size]
+
+    def encrypt(self, data: Buffer) -> memoryview | bytes:
+        size = len(data)
+        if not _PIECE < size <= _READ_SIZE:
+            return super().encrypt(data)
+        binding, filled, source = self._binding, 0, self._binding.fromBuffer(data)
+        for at in range(0, size, _PIECE):
+            sent = binding.sslWrite(self._ssl, source + at, min(_PIECE, size - at))
+            if sent <= 0:
+                del source  # As in write.
+                raise binding.explain(self._ssl, sent) or SSL.WantReadError()
+            filled += max(0, binding.bioRead(self._fromSSL, binding.sealed + filled, _OUTPUT_SIZE - filled))
+        self._grown = True
+        # Both in this order: more than the buffer holds is put into the same one.
+        return binding.sealedView[:filled] if filled < _OUTPUT_SIZE else bytes(binding.sealedView) + self.output()
 
     def settle(self) -> None:
         if not self._grown:

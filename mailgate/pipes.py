@@ -12,6 +12,8 @@ from contextlib import ExitStack, suppress
 
 from attrs import frozen
 
+from mailgate.descriptors import mostDescriptors
+
 __all__ = ["Pipe", "PipePool"]
 
 PIPE_SIZE = 1048576
@@ -22,6 +24,13 @@ MOST_PIPES = 48
 
 MOST_KEPT = 16
 """Kept for later: a pipe is needed while bytes are on their way, or stuck, and hardly ever by so many at once."""
+
+
+SHARE = 16
+"""A pipe takes two descriptors: of so many that the process may have, one pipe is made."""
+
+SPARED = 128
+"""The last of the descriptors, or the last quarter of them where they are few: no pipe takes one of these."""
 
 
 @frozen
@@ -63,9 +72,17 @@ class PipePool:
             return self._kept.pop()
         if self._count >= MOST_PIPES or not self._splices:
             return None
+        descriptors = mostDescriptors()
+        if self._count >= descriptors // SHARE:
+            return None
         try:
             output, input = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         except OSError:
+            return None
+        # The system gives the lowest number that is free, so it tells how many are in use: of all pools there are.
+        if max(output, input) >= descriptors - min(SPARED, descriptors // 4):
+            os.close(output)
+            os.close(input)
             return None
         self._count += 1
         with suppress(OSError):

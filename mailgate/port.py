@@ -10,7 +10,8 @@ import os
 import socket
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any
+from math import inf
+from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IAddress, IListeningPort, IReactorTime
@@ -23,10 +24,16 @@ from mailgate.poller import READABLE, Poller
 from mailgate.shares import PAUSE
 from mailgate.transport import StreamTransport
 
+if TYPE_CHECKING:
+    from mailgate.connectionlimit import Places
+
 __all__ = ["LeanPort"]
 
 BATCH = 64
 """Connections accepted at once: those who are connected already have their turn after as many newcomers."""
+
+QUIET = 60.0
+"""Seconds after which the system's having none to give is worth another line in the log, if it had some meanwhile."""
 
 BREATH = 1.0
 """Seconds without a new connection after the system had none to give, for want of a descriptor, or of memory."""
@@ -57,7 +64,10 @@ class LeanPort:
         self._batch = batch
         self._listening = False
         self._resting: Any = None
-        self._complained = False
+        self._exhausted = -inf
+        self._full = False
+        self.places: Places | None = None
+        """Those that newcomers may take; L{None} is for no limit."""
         self.isLarge: Callable[[], bool] | None = None
         """Whether newcomers should be left to other processes for a moment, where there are others."""
         self._waited = False
@@ -76,12 +86,19 @@ class LeanPort:
 
     def ready(self, fd: int, events: int) -> None:
         """Somebody wants in."""
+        room = self._batch
+        if self.places is not None:
+            room = min(room, self.places.room(self._resume))
+            if not room:
+                self._full = True
+                self._poller.change(self._socket.fileno(), READABLE, 0)
+                return
         if self.isLarge is not None and self._isCourteous():
             return
         family, factory, poller, noDelay = self._family, self._factory, self._poller, self._noDelay
         # Private, and without a socket object for each.
         accept = getattr(self._socket, "_accept", self._accept)
-        for _ in range(self._batch):
+        for _ in range(room):
             try:
                 accepted, peer = accept()
             except BlockingIOError:
@@ -132,8 +149,9 @@ class LeanPort:
 
     def _rest(self, error: OSError) -> None:
         """Leave newcomers in the queue for a moment: to ask again at once would keep the processor busy."""
-        if not self._complained:
-            self._complained = True
+        now = self._reactor.seconds()
+        before, self._exhausted = self._exhausted, now
+        if now - before >= QUIET:
             self._log.error(
                 "no connection can be accepted: {reason}; trying again every {seconds:g} s",
                 reason=os.strerror(error.errno or 0),
@@ -149,6 +167,11 @@ class LeanPort:
         self._resting = None
         self._poller.change(self._socket.fileno(), 0, READABLE)
 
+    def _resume(self) -> None:
+        """There is a place for a newcomer again."""
+        self._full = False
+        self._poller.change(self._socket.fileno(), 0, READABLE)
+
     def failed(self, failure: Failure) -> None:
         """What went wrong with one connection is not the others' business."""
 
@@ -159,6 +182,9 @@ class LeanPort:
             if self._resting is not None:
                 self._resting.cancel()
                 self._resting = None
+            elif self._full and self.places is not None:
+                self.places.forget(self._resume)
+                self._full = False
             else:
                 # The descriptor of which this one is a duplicate may stay open, and the system would go on to tell.
                 self._poller.change(self._socket.fileno(), READABLE, 0)

@@ -124,7 +124,7 @@ class HeaderReader(Protocol):
         host, port = hostAndPort(self.transport.getPeer())
         self._server.arrive(host, port, factory.clock.seconds())
         self.session.enter(Phase.PROXY_HEADER)
-        factory.connections.add(self)
+        factory.began(self)
         if self._senders is not None and host not in self._senders:
             self._refuse("client {client} may not send PROXY headers: set_real_ip_from does not list it")
             return
@@ -154,7 +154,7 @@ class HeaderReader(Protocol):
             if self._senders is not None:
                 host, port = addresses.source, addresses.sourcePort
             server.arrive(host, port, started, addresses)
-        self._factory.connections.discard(self)
+        self._factory.handedOver(self)
         transport.protocol = server
         server.makeConnection(transport)
         if header.rest and transport.connected:

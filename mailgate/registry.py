@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from mailgate.authenticators import http, passthrough, passwdfile
 from mailgate.client import ProxySettings
+from mailgate.connectionlimit import ConnectionSettings
 from mailgate.dialogue import DialogueSettings, MailProtocol
 from mailgate.draining import DrainSettings
 from mailgate.interfaces import AuthenticatorKind
@@ -53,6 +54,7 @@ PROCESS_SETTINGS: tuple[type, ...] = (
     PIDSettings,
     DrainSettings,
     WorkerSettings,
+    ConnectionSettings,
 )
 """Those that [mailgate] is read into."""
 

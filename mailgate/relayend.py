@@ -17,7 +17,7 @@ from OpenSSL import SSL
 from twisted.internet.error import ConnectionLost
 from twisted.python.failure import Failure
 
-from mailgate.descriptors import ask, reset
+from mailgate.descriptors import ask, reset, sendingRoom
 from mailgate.pipes import Pipe
 from mailgate.poller import READABLE, WRITABLE
 from mailgate.session import Outcome
@@ -38,8 +38,15 @@ MUCH = 262144
 GROWTH = 16
 """From one size to the next. Small steps cost messages of 256 KiB a sixth more; who gets stuck begins anew."""
 
-MOST_WAITING = 4 * MUCH
-"""Bytes that may wait for a receiver who makes TLS itself add to them; what is relayed to him is a quarter of it."""
+SAFE = 65536
+"""Bytes read at once whatever the receiver does. More are read only if the system has room for them on their way to it:
+those that it does not take have to wait here, for as long as a receiver that reads nothing stays connected."""
+
+MOST_WAITING = 4 * SAFE
+"""Bytes that may wait for a receiver who makes TLS itself add to them; what is relayed to him is about a quarter."""
+
+MOST_MOVED = 2 * SAFE
+"""Bytes that are taken out of the pipe of a receiver that reads nothing."""
 
 SMALL = 1024
 """A flight of fewer bytes makes nothing grow that would have to be given back."""
@@ -142,7 +149,7 @@ class RelayEnd:
                 self._ended()
 
     def _readThroughBuffer(self) -> None:
-        target = self.relay.means.buffer[: self._size]
+        target = self.relay.means.buffer[: self._fitting(self._size)]
         count = os.readv(self.fd, (target,))
         if not count and self._engine is not None:
             # Without a goodbye this is a connection that broke off.
@@ -188,7 +195,7 @@ class RelayEnd:
         if pipe is None:
             self._readThroughBuffer()
             return
-        size = min(self._size, pipe.size)
+        size = self._fitting(min(self._size, pipe.size))
         try:
             count = os.splice(self.fd, pipe.input, size, flags=_SPLICE)
         except OSError:
@@ -205,6 +212,10 @@ class RelayEnd:
         self.moved += count
         self.relay.moved()
         self.peer._drain(pipe, count)
+
+    def _fitting(self, size: int) -> int:
+        """C{size}, or less: no more than the receiver can be given at once, as far as that can be known."""
+        return size if size <= SAFE else min(size, max(SAFE, sendingRoom(self.peer.fd)))
 
     def _grow(self, count: int, size: int) -> None:
         if count == size:
@@ -239,11 +250,10 @@ class RelayEnd:
             return
         if self._engine is not None:
             try:
-                self._engine.write(data)
+                data = self._engine.encrypt(data)
             except SSL.Error:
                 self.relay.lost(self)
                 return
-            data = self._engine.output()
         self._put(data)
 
     def _put(self, data: bytes | memoryview) -> None:
@@ -284,6 +294,24 @@ class RelayEnd:
         self.waiting = (pipe, count - sent)
         if not stuck:
             self._stick()
+            self.relay.means.piped(self)
+
+    def unpipe(self) -> bool:
+        """
+        Give back the pipe in which bytes wait, and keep these in memory; whether that is done. It takes too much where
+        they are more than L{MOST_MOVED}.
+        """
+        assert isinstance(self.waiting, tuple)
+        pipe, count = self.waiting
+        if count > MOST_MOVED:
+            return False
+        pieces = []
+        while count:
+            pieces.append(os.read(pipe.output, count))
+            count -= len(pieces[-1])
+        self.waiting = b"".join(pieces)
+        self.relay.means.pipes.give(pipe)
+        return True
 
     def _stick(self) -> None:
         """The connection does not take what it is given: wait until it does, and do not read what it would be given."""

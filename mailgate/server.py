@@ -99,7 +99,7 @@ class ProxyServer(LoginServer):
         now = self.clock.seconds()
         if not self._host:
             self.arrive(*hostAndPort(self.transport.getPeer()), now)
-        self.factory.connections.add(self)
+        self.factory.began(self)
         self._budgetEnd = now + BUDGET * self.dialogue.timeout
         self._deadline = self.clock.callLater(self.dialogue.timeout, self._expired)
         makeNoDelay(self.transport)

@@ -14,6 +14,8 @@ from twisted.internet.defer import Deferred, DeferredList, gatherResults
 
 from mailgate.client import Connector, ProxySettings
 from mailgate.config import GatewaySettings, authenticatorKind
+from mailgate.connectionlimit import ConnectionLimit, Places
+from mailgate.descriptors import mostDescriptors
 from mailgate.dialogue import DialogueSettings
 from mailgate.directives import ServerSettings
 from mailgate.draining import Draining
@@ -45,7 +47,8 @@ class Gateway(MultiService):
     the level that the process's C{error_log} names, and for servers with an C{error_log} of their own to that, opened
     at once among C{logs}. It listens on C{sockets}, which stay the caller's and may be given until it starts; without
     them it binds its own. C{contexts} are those of servers, by name, that have been made before. Other processes with
-    the same sockets are known by C{share}.
+    the same sockets are known by C{share}. Clients take C{places}, which are those of another gateway where both are of
+    one process, and are limited by the configuration of the one that started last.
 
     @raise ConfigurationError: a server's C{error_log} cannot be opened.
     """
@@ -58,9 +61,12 @@ class Gateway(MultiService):
         sockets: ListeningSockets | None = None,
         contexts: Mapping[str, ServerTLS] | None = None,
         share: Share | None = None,
+        places: Places | None = None,
     ) -> None:
         super().__init__()
         self.settings = settings
+        self.places = Places(reactor) if places is None else places
+        self._share = share
         self.sockets = sockets
         self._hasShared = False
         self._contexts = {} if contexts is None else contexts
@@ -89,12 +95,13 @@ class Gateway(MultiService):
         # Not the lean reactor, whose clock is coarse.
         self._draining = Draining(self._factories, reactor)
         if share is not None:
-            share.count = lambda: sum(len(factory.connections) for factory in self._factories)
+            share.count = lambda: self.places.taken
             self.addService(share.refreshing(reactor))
         byAddress = {factory.address: factory for factory in self._factories}
         for address, others in ownSockets(byAddress).items():
             specific = {other.host: byAddress[other] for other in others}
             listener = Listener(address, byAddress[address], self._reactor, specific)
+            listener.places = self.places
             if share is not None:
                 listener.isLarge = share.isLarge
             self.listeners.append(listener)
@@ -134,7 +141,7 @@ class Gateway(MultiService):
             facts.add(Fact.DETAILS)
         reverseDNS = self._clientNames(server)
         for address in server.listen:
-            yield ProxyServerFactory(
+            factory = ProxyServerFactory(
                 record,
                 server,
                 address,
@@ -148,6 +155,8 @@ class Gateway(MultiService):
                 sessionNames=self._sessionNames,
                 reverseDNS=reverseDNS,
             )
+            factory.places = self.places
+            yield factory
 
     def _clientNames(self, server: ServerSettings) -> ReverseDNS | None:
         """Who finds the names of C{server}'s clients: the same for all servers that name the same C{resolver}."""
@@ -160,7 +169,7 @@ class Gateway(MultiService):
             self._reverseDNS[settings] = made
         return self._reverseDNS[settings]
 
-    def _share(self) -> None:
+    def _takeSockets(self) -> None:
         if self.sockets is None or self._hasShared:
             return
         self._hasShared = True
@@ -168,27 +177,44 @@ class Gateway(MultiService):
             listener.shared = self.sockets.find(listener.address)
             for other in self.sockets.findAll(listener.address)[1:]:
                 beside = Listener(listener.address, listener.factory, self._reactor)
-                beside.shared = other
+                beside.shared, beside.places = other, self.places
                 self.listeners.append(beside)
                 self.addService(beside)
 
     def privilegedStartService(self) -> None:
-        self._share()
+        self._takeSockets()
         super().privilegedStartService()
 
     def startService(self) -> None:
-        self._share()
+        self._takeSockets()
         super().startService()
         for warning in self.settings.warnings:
             self._journal.warn("{reason}", reason=str(warning))
+        self._limitConnections()
         lean = self.settings.events.isLean and any(map(usesTLS, self.settings.servers))
         if lean and not fastEngineWorks():
             self._journal.warn("this pyOpenSSL has but its public interface for us: TLS takes more CPU and memory")
+
+    def _limitConnections(self) -> None:
+        # Not sooner: the process may have set its limit of open files since it has read the configuration.
+        settings = self.settings
+        limit = ConnectionLimit.of(settings.connections, settings.servers, mostDescriptors(), settings.file)
+        self.places.limit(limit, self._journal)
+        if limit.warning is not None and (self._share is None or self._share.isFirst):
+            self._journal.warn("{reason}", reason=str(limit.warning))
 
     def stopListening(self) -> Deferred[None]:
         """Accept no more; those who are connected go on. The Deferred fires when the ports are closed."""
         closed = gatherResults([listener.stopListening() for listener in self.listeners])
         return closed.addCallback(lambda _: None)
+
+    @property
+    def factories(self) -> tuple[ProxyServerFactory, ...]:
+        """
+        Those of all listening addresses of all servers, in the order of the configuration. An address beside a wildcard
+        of its port has one, but no listener of its own.
+        """
+        return tuple(self._factories)
 
     @property
     def connections(self) -> list[Any]:

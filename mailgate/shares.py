@@ -55,6 +55,11 @@ class Share:
         self._slot = slot
         self.count = lambda: 0
 
+    @property
+    def isFirst(self) -> bool:
+        """Whether this is the worker that tells, of all of them, what concerns all."""
+        return self._slot == 0
+
     def refresh(self) -> None:
         """Tell the others."""
         self._table[self._slot] = self.count()

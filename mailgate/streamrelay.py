@@ -40,6 +40,29 @@ class StreamRelays(Relays):
         self._flying: dict[StreamRelay, bool] = {}
         """Those with a row of flights that is not over, and whether the first of it is."""
         self._settling: IDelayedCall | None = None
+        self._piped: dict[RelayEnd, object] = {}
+        """Those for whom bytes wait in a pipe, and what waited for them when that was last looked at."""
+        self._emptying: IDelayedCall | None = None
+
+    def piped(self, end: RelayEnd) -> None:
+        """
+        Bytes wait for C{end} in a pipe. There are few of these: one that waits without progress is given to others, or
+        some receivers that read nothing would have all of them.
+        """
+        self._piped[end] = None
+        if self._emptying is None:
+            self._emptying = self.clock.callLater(SETTLING, self._empty)
+
+    def _empty(self) -> None:
+        self._emptying = None
+        for end, before in list(self._piped.items()):
+            waiting = end.waiting
+            if not isinstance(waiting, tuple) or (waiting is before and end.unpipe()):
+                del self._piped[end]
+            else:
+                self._piped[end] = waiting
+        if self._piped:
+            self._emptying = self.clock.callLater(SETTLING, self._empty)
 
     def flown(self, relay: StreamRelay, landed: bool) -> None:
         """
@@ -60,6 +83,12 @@ class StreamRelays(Relays):
             if not self._flying and self._settling is not None:
                 self._settling.cancel()
                 self._settling = None
+        if self._piped:
+            for end in relay.ends:
+                self._piped.pop(end, None)
+            if not self._piped and self._emptying is not None:
+                self._emptying.cancel()
+                self._emptying = None
 
     def close(self) -> None:
         self.pipes.close()
@@ -68,7 +97,8 @@ class StreamRelays(Relays):
         self._settling = None
         since = self.clock.seconds() - SETTLING
         for relay in list(self._flying):
-            if not relay.movedAfter(since):
+            # To one that reads nothing no flight comes, though the other side may have something to say.
+            if relay.isStuck or not relay.movedAfter(since):
                 relay.settle()
                 del self._flying[relay]
         if self._flying:
@@ -132,6 +162,16 @@ class StreamRelay:
     def movedAfter(self, moment: float) -> bool:
         """Whether a byte has."""
         return self._active > moment
+
+    @property
+    def ends(self) -> tuple[RelayEnd, RelayEnd]:
+        """Both connections."""
+        return self._client, self._backend
+
+    @property
+    def isStuck(self) -> bool:
+        """Whether one side does not take what it is given."""
+        return self._client.waiting is not None or self._backend.waiting is not None
 
     def settle(self) -> None:
         """Give back what is not needed between flights."""

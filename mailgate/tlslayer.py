@@ -22,23 +22,39 @@ if TYPE_CHECKING:
 __all__ = ["TLSLayer"]
 
 
+class _Unmade:
+    """Stands for a server's engine that is not made yet: its client has said nothing."""
+
+    connection = None
+    handshaken = False
+
+    def closeNotify(self) -> None:
+        """There is nobody to say it to."""
+
+    def output(self) -> bytes:
+        """There is nothing to say."""
+        return b""
+
+
+_UNMADE: Any = _Unmade()
+
+
 class TLSLayer:
     """
     C{transport}'s TLS, by C{engine}. What is written before the handshake is complete is kept until then; it is for the
     protocol not to write without end to a peer that does not answer.
 
-    C{creator} has made the connection of C{engine}. If it reads tickets (L{ITicketReader}) and has a reason to, the
-    handshake waits until the ClientHello is complete, and may go on with another engine then.
+    A server gives a C{creator} of connections instead, by which the engine is made when the client's first bytes come:
+    an engine takes forty times the memory of a connection, and a client that says nothing needs none. If C{creator}
+    reads tickets (L{ITicketReader}) and has a reason to, this waits until the ClientHello is complete.
     """
 
     _hello: ClientHello | None = None
     """What has come of a ClientHello whose tickets matter."""
 
-    def __init__(self, transport: StreamTransport, engine: TLSEngine, creator: Any = None) -> None:
-        self.engine = engine
-        if ITicketReader.providedBy(creator) and creator.readsTickets:
-            self._hello = ClientHello()
-            self._creator = creator
+    def __init__(self, transport: StreamTransport, engine: TLSEngine | None, creator: Any = None) -> None:
+        self.engine: TLSEngine = _UNMADE if engine is None else engine
+        self._creator = creator
         self._transport = transport
         self.early: list[bytes] = []
         """What the protocol has written before the handshake was complete."""
@@ -60,13 +76,14 @@ class TLSLayer:
 
     def start(self) -> None:
         """Shake hands. The side of the client speaks first."""
-        self._advance()
+        if self._creator is None:
+            self._advance()
 
     def received(self, data: bytes) -> None:
         """C{data} has come from the peer; nothing is the end of it."""
         if data:
-            if self._hello is not None:
-                self._greeted(self._hello, data)
+            if self._creator is not None:
+                self._greeted(data)
                 return
             self.engine.feed(data)
             self._advance()
@@ -74,15 +91,20 @@ class TLSLayer:
             # Without a goodbye: what came before may have been cut off by anybody.
             self._transport.connectionLost(Failure(ConnectionLost()))
 
-    def _greeted(self, hello: ClientHello, data: bytes) -> None:
-        """C{data}, more of C{hello}, has come: OpenSSL has it when it is complete, or never will be."""
-        if not hello.feed(data):
-            return
-        self._hello = None
-        creator = self._creator.creatorFor(hello.tickets)
-        if creator is not None:
-            self.engine = makeEngine(creator, True)
-        self.engine.feed(bytes(hello.received))
+    def _greeted(self, data: bytes) -> None:
+        """C{data}, the first or more of a ClientHello whose tickets matter, has come: begin if it is enough."""
+        creator, hello = self._creator, self._hello
+        if hello is None and ITicketReader.providedBy(creator) and creator.readsTickets:
+            hello = self._hello = ClientHello()
+        if hello is not None:
+            if not hello.feed(data):
+                return
+            self._hello = None
+            data = bytes(hello.received)
+            creator = creator.creatorFor(hello.tickets) or creator
+        self._creator = None
+        self.engine = makeEngine(creator, True)
+        self.engine.feed(data)
         self._advance()
 
     def resume(self) -> None:

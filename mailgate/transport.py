@@ -375,16 +375,20 @@ class StreamTransport:
     def startTLS(self, contextFactory: Any, normal: bool = True) -> None:
         if self.tls is None:
             isServer = normal is self.accepted
-            self.tls = TLSLayer(self, makeEngine(contextFactory, isServer), contextFactory if isServer else None)
+            if isServer:
+                self.tls = TLSLayer(self, None, contextFactory)
+            else:
+                self.tls = TLSLayer(self, makeEngine(contextFactory, False))
             directlyProvides(self, ISSLTransport)
             self.tls.start()
 
     def getHandle(self) -> Any:
-        """OpenSSL's connection, once there is one."""
+        """OpenSSL's connection, once there is one; on the side of a server that is when the client has begun."""
         return self.tls.connection if self.tls is not None else None
 
     def getPeerCertificate(self) -> Any:
-        return self.tls.connection.get_peer_certificate() if self.tls is not None else None
+        connection = self.getHandle()
+        return connection.get_peer_certificate() if connection is not None else None
 
     # The addresses, and TCP.
 

@@ -225,6 +225,7 @@ class SectionTests(ConfigCase):
                 "pid",
                 "use",
                 "user",
+                "worker_connections",
                 "worker_processes",
                 "worker_rlimit_nofile",
                 "worker_shutdown_timeout",

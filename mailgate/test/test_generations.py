@@ -140,6 +140,33 @@ class GenerationsTests(SynchronousTestCase):
             self.assertIsNone(gateways[number].parent)
             self.assertEqual(len([each for each in gateways if each.parent]), 2 - (1, 0, 2).index(number))
 
+    def test_connectionLimit(self) -> None:
+        """worker_connections is for the clients of all of them together, and that of the last reload."""
+        places = self.generations.gateway.places
+        for most in (3, 2):
+            self.session()
+            places.taken += 1
+            self.next = self.settings(f"worker_connections = {most}")
+            self.reload()
+            self.assertIs(self.generations.gateway.listeners[0].places, places)
+        self.assertIs(self.generations.gateway.factories[0].places, places)
+        with capturedLogs() as events:
+            self.assertEqual(places.room(lambda: None), 0)
+        (told,) = [formatEvent(event) or "" for event in events]
+        self.assertIn("worker_connections is reached: 2 client connections are open", told)
+
+    def test_connectionLimitRefused(self) -> None:
+        """A reload that fails leaves the limit as it was."""
+        places = self.generations.gateway.places
+        places.taken = 5
+        room = places.room(lambda: None)
+        other = freePort()
+        with socket.create_server(("127.0.0.1", other)):
+            self.next = self.settings("worker_connections = 1", port=other)
+            self.reload()
+        self.assertEqual(places.room(lambda: None), room)
+        places.taken = 0
+
     def test_faulty(self) -> None:
         """Each line of what is wrong is told of as an error, and the gateway is the one that it was."""
         before = self.generations.gateway

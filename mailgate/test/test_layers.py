@@ -18,10 +18,10 @@ import mailgate
 LAYERS = (
     # what imports nothing: the release, the words of a login, the grammar of values, of HTTP and of mail
     "_version clienthello descriptors directives networks fairqueue login httpresponse httpheaders openssl poller"
-    " keptconnections timers imapcommand crypt3 pipes shares distinguishedname verifyerrors reparenting"
+    " keptconnections timers imapcommand crypt3 shares distinguishedname verifyerrors reparenting"
     " rootfiles regularfiles sandbox.message sandbox.certificate",
     # where events may go
-    "syslog lograte secretvalues logfile notify activation",
+    "syslog lograte secretvalues logfile notify activation pipes",
     # hashes of passwords
     "slowhashes",
     # the package itself, and what only needs one of those
@@ -41,7 +41,7 @@ LAYERS = (
     "framing client port connecting relayend authsettings sandbox.pop3 sandbox.smtp sandbox.authhttp",
     # SASL on the client's side; which rights clients get at backends; all of those in one reactor; the services that
     # auth_http asks
-    "saslserver smtpsettings smtptrust leanreactor streamrelay sharedservices sandbox.login",
+    "saslserver smtpsettings smtptrust leanreactor streamrelay connectionlimit sharedservices sandbox.login",
     # the client's side
     "loginflow",
     "server",

@@ -274,7 +274,6 @@ class ProcessTests(ImportCase):
                 "nginx.conf:1: daemon: not needed",
                 "nginx.conf:2: load_module: not needed",
                 "nginx.conf:4: pid: not carried over",
-                "nginx.conf:6: worker_connections: not carried over",
                 "nginx.conf:7: multi_accept: not needed",
                 "nginx.conf:8: use: not needed",
                 "nginx.conf:9: http: not carried over",
@@ -283,6 +282,21 @@ class ProcessTests(ImportCase):
                 'nginx.conf:12: not carried over: "timeout" directive is not allowed here',
             ],
         )
+
+    def test_connections(self):
+        """Of nginx's connections half are clients; where it says nothing of them, or nonsense, it is half of 512."""
+        server = MAIL.format("server { listen 143; }")
+        for events, expected in (
+            ("", "256"),
+            ("events { }", "256"),
+            ("events { worker_connections 768; }", "384"),
+            ("events { worker_connections many; }", "256"),
+            ("events { worker_connections 0; }", "256"),
+        ):
+            ini, _ = self.imported(events + server.replace("events { }", ""))
+            (line,) = [line for line in self.lines(ini, "worker_connections") if line[0] != "#"]
+            self.assertEqual(line, f"worker_connections = {expected}")
+            self.assertEqual(parse(ini).connections.most, int(expected))
 
     def test_errorLog(self):
         """Where none of the logs named can be had, there is nginx's own, and not standard error."""

@@ -146,6 +146,9 @@ ROWS = (
     Row("worker_shutdown_timeout 1h;", "worker_shutdown_timeout = 60m", MAIN),
     Row("worker_rlimit_nofile 1024;", "worker_rlimit_nofile = 1024", MAIN),
     Row("events { use epoll; }", "use = epoll", MAIN),
+    Row("events { worker_connections 1024; }", "worker_connections = 512", MAIN),
+    Row("events { worker_connections 1023; }", "worker_connections = 512", MAIN),
+    Row("events { worker_connections 1; }", "worker_connections = 1", MAIN),
 )
 
 PORTS = {"imap": 143, "pop3": 110, "smtp": 25}
@@ -183,7 +186,7 @@ class MappingCase(SynchronousTestCase):
         """The settings of an ini file that says C{added} at C{level}."""
         defaults = {default.name: default.value for default in NGINX_DEFAULTS}
         sections = {
-            Level.MAILGATE: {"error_log": f"{self.prefix}/logs/error.log error"},
+            Level.MAILGATE: {"error_log": f"{self.prefix}/logs/error.log error", "worker_connections": "256"},
             Level.MAIL: {"auth_http": "127.0.0.1:9", **defaults},
             Level.SERVER: {"protocol": row.protocol, "listen": str(PORTS[row.protocol])},
         }
@@ -274,7 +277,7 @@ class TableTests(MappingCase):
         mask = NGX_MAIL_MAIN_CONF | NGX_MAIL_SRV_CONF
         nginx = {name for name, masks in DIRECTIVES.items() if any(single & mask for single in masks)} - {"include"}
         main = {"mail", "error_log", "pid", "user", "use", "worker_processes", "worker_rlimit_nofile"}
-        main.add("worker_shutdown_timeout")
+        main |= {"worker_shutdown_timeout", "worker_connections"}
         self.assertEqual(set(TABLE), nginx | set(NEWER) | main)
 
     def test_states(self) -> None:
@@ -306,8 +309,7 @@ class TableTests(MappingCase):
 
     def checkCarried(self, name: str) -> None:
         """C{name} is known by that name, at the levels that it has in nginx, and is what the ini file says."""
-        option = "events" if name == "use" else name
-        rows = [row for row in ROWS if re.search(rf"(?:^|; ){option} ", row.nginx)]
+        rows = [row for row in ROWS if re.search(rf"(?:^|; |{{ ){name} ", row.nginx)]
         self.assertTrue(rows)
         for row in rows:
             for level in row.levels:

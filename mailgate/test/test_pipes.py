@@ -13,7 +13,8 @@ import sys
 from twisted.trial.unittest import SynchronousTestCase
 
 import mailgate
-from mailgate.pipes import MOST_KEPT, MOST_PIPES, PIPE_SIZE, Pipe, PipePool
+from mailgate import pipes
+from mailgate.pipes import MOST_KEPT, MOST_PIPES, PIPE_SIZE, SPARED, Pipe, PipePool
 
 LACKING = """
 import fcntl, os
@@ -176,6 +177,39 @@ class PipePoolTests(SynchronousTestCase):
         self.assertEqual(set(refused), {None})
         self.assertEqual(self.descriptors(), self.before)
         self.take()
+
+    def limit(self, count: int) -> None:
+        """Have the system allow C{count} descriptors, as far as the pool knows."""
+        self.patch(pipes, "mostDescriptors", lambda: count)
+
+    def test_fewDescriptors(self) -> None:
+        """Where there are few descriptors there are few pipes: what connections need is not theirs."""
+        self.patch(pipes, "SPARED", 0)
+        for descriptors, most in ((200, 12), (256, 16), (700, 43), (65536, MOST_PIPES)):
+            self.limit(descriptors)
+            while (pipe := self.pool.take()) is not None:
+                self.taken.append(pipe)
+            self.assertEqual(len(self.taken), most)
+
+    def test_spared(self) -> None:
+        """The last descriptors are left to connections, though this pool has made no pipe."""
+        for descriptors, spared in ((10000, SPARED), (400, 100)):
+            self.patch(pipes, "mostDescriptors", lambda limit=descriptors: limit)
+            for highest, makes in ((descriptors - spared - 1, True), (descriptors - spared, False)):
+                made = iter(((highest - 1, highest),))
+                self.patch(os, "pipe2", lambda flags, made=made: self.movedTo(*next(made)))
+                pipe = self.pool.take()
+                self.assertEqual(pipe is not None, makes)
+                if pipe is not None:
+                    self.pool.drop(pipe)
+
+    def movedTo(self, output: int, input: int) -> tuple[int, int]:
+        """The ends of a new pipe, as if these numbers were the lowest that are free."""
+        ends = os.pipe()
+        for end, number in zip(ends, (output, input), strict=True):
+            os.dup2(end, number)
+            os.close(end)
+        return output, input
 
 
 class ElsewhereTests(SynchronousTestCase):

@@ -22,7 +22,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
 from mailgate.poller import MOST_ROUNDS, READABLE, Poller
-from mailgate.port import BATCH, BREATH, LeanPort
+from mailgate.port import BATCH, BREATH, QUIET, LeanPort
 from mailgate.shares import PAUSE
 from mailgate.test.test_poller import Owner, Reactor
 
@@ -291,6 +291,34 @@ class ExhaustedTests(Case):
             self.assertEqual(far.recv(10), b"+OK\r\n")
             self.assertLeavesNothing(port, factory)
         self.assertEqual(self.complaints(), [("error", os.strerror(code)) for code in codes])
+
+    def exhaust(self, accepting: Accepting, count: int = 1) -> None:
+        """Somebody wants in when the system has nothing left, C{count} times, and then it has."""
+        calls = accepting.calls
+        self.dial()
+        for _ in range(count):
+            self.poller.doRead()
+            self.reactor.advance(BREATH)
+        self.poller.doRead()
+        self.assertGreater(accepting.calls, calls + count)
+
+    def test_again(self) -> None:
+        """After a quiet minute it is said again, as often as that happens."""
+        _, _, accepting = self.scripted(errno.EMFILE, None, None, errno.EMFILE, None, None, errno.ENOMEM, None)
+        for seconds in (QUIET, QUIET * 1000, 0):
+            self.exhaust(accepting)
+            self.reactor.advance(seconds)
+        expected = (errno.EMFILE, errno.EMFILE, errno.ENOMEM)
+        self.assertEqual([reason for _, reason in self.complaints()], [os.strerror(code) for code in expected])
+
+    def test_siege(self) -> None:
+        """Where it goes on, or comes again sooner, it is said once."""
+        count = int(2 * QUIET)
+        _, _, accepting = self.scripted(*[errno.EMFILE] * count, None, None, errno.EMFILE)
+        self.exhaust(accepting, count)
+        self.reactor.advance(QUIET - 2 * BREATH)
+        self.exhaust(accepting)
+        self.assertEqual(len(self.complaints()), 1)
 
     def test_others(self) -> None:
         """Meanwhile those who are connected are served, and the poller asks the system in vain but once a turn."""

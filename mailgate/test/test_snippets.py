@@ -15,7 +15,7 @@ from attrs import evolve
 from twisted.application.service import IService
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
-from twisted.internet.endpoints import TCP4ClientEndpoint, connectProtocol
+from twisted.internet.endpoints import TCP4ClientEndpoint, UNIXClientEndpoint, connectProtocol
 from twisted.internet.protocol import Protocol
 from twisted.trial.unittest import TestCase
 from zope.interface.verify import verifyObject
@@ -60,13 +60,17 @@ class SnippetTests(TestCase):
             port: int = probe.getsockname()[1]
         return port
 
-    def embed(self, port: int) -> Any:
-        """What README's snippet makes of a configuration that listens on C{port}, started."""
+    def embed(self, port: int, servers: str = "") -> Any:
+        """
+        What README's snippet makes of a configuration that listens on C{port}, or of C{servers}, started in a folder of
+        its own.
+        """
         (snippet,) = codeBlocks(document("README.rst"), "python")
         folder = self.mktemp()
         os.mkdir(folder)
         with open(os.path.join(folder, "gateway.ini"), "w") as opened:
-            opened.write(f"[server imap]\nprotocol = imap\nlisten = 127.0.0.1:{port}\nproxy_pass = 127.0.0.1:1\n")
+            text = f"[server imap]\nprotocol = imap\nlisten = 127.0.0.1:{port}\nproxy_pass = 127.0.0.1:1\n"
+            opened.write(servers or text)
         self.addCleanup(os.chdir, os.getcwd())
         os.chdir(folder)
         namespace: dict[str, Any] = {}
@@ -77,10 +81,11 @@ class SnippetTests(TestCase):
         self.addCleanup(service.stopService)
         return namespace["gateway"]
 
-    async def talk(self, port: int, says: bytes) -> bytes:
-        """All that the server on C{port} tells a client that C{says} that."""
+    async def talk(self, port: int, says: bytes, host: str = "127.0.0.1") -> bytes:
+        """All that the server on C{port} of C{host}, or at the path C{host}, tells a client that C{says} that."""
         client = _Dialogue(says)
-        await connectProtocol(TCP4ClientEndpoint(reactor, "127.0.0.1", port), client)
+        endpoint: Any = TCP4ClientEndpoint(reactor, host, port) if port else UNIXClientEndpoint(reactor, host)
+        await connectProtocol(endpoint, client)
         return await client.ended
 
     async def test_readme(self) -> None:
@@ -99,6 +104,53 @@ class SnippetTests(TestCase):
         heard = await self.talk(port, b"a LOGIN joe@elsewhere.example secret\r\nb LOGOUT\r\n")
         self.assertIn(b"\r\na NO [AUTHENTICATIONFAILED] ", heard)
         self.assertTrue(heard.endswith(b"\r\nb OK completed\r\n"), heard)
+
+    async def test_everywhere(self) -> None:
+        """
+        It is put in at every address of every server, one beside its own wildcard included: there is no factory without
+        it, and it answers there. A configuration as the document has it needs no backend, and takes every method.
+        """
+        port, other = self.freePort(), self.freePort()
+        (placeholder,) = codeBlocks(document("docs", "embedding.rst"), "ini")
+        gateway = self.embed(
+            port,
+            f"""{placeholder}
+[server wild]
+protocol = imap
+imap_auth = plain cram-md5
+listen =
+    0.0.0.0:{port}
+    unix:{self.path}
+[server beside]
+protocol = imap
+listen =
+    127.0.0.1:{port}
+    127.0.0.2:{port}
+    127.0.0.1:{other}
+""",
+        )
+        self.assertEqual(len(gateway.factories), 5)
+        self.assertEqual(len(gateway.listeners), 3)
+        namespace = self.authenticator()
+        namespace["domains"](gateway)
+        self.assertEqual({type(factory.authenticator) for factory in gateway.factories}, {namespace["ByDomain"]})
+        says = b"a LOGIN joe@elsewhere.example secret\r\nb LOGOUT\r\n"
+        places = [("127.0.0.1", port), ("127.0.0.2", port), ("127.0.0.3", port), ("127.0.0.1", other), (self.path, 0)]
+        for host, number in places:
+            self.assertIn(b"\r\na NO [AUTHENTICATIONFAILED] ", await self.talk(number, says, host), host)
+
+    async def test_placeholder(self) -> None:
+        """Where nothing is put in its place, the configuration that the document has lets nobody in, nor out."""
+        port = self.freePort()
+        (placeholder,) = codeBlocks(document("docs", "embedding.rst"), "ini")
+        self.embed(port, f"{placeholder}\n[server imap]\nprotocol = imap\nlisten = 127.0.0.1:{port}\n")
+        heard = await self.talk(port, b"a LOGIN joe secret\r\nb LOGOUT\r\n")
+        self.assertIn(b"\r\na NO [UNAVAILABLE] ", heard)
+
+    @property
+    def path(self) -> str:
+        """That of a unix socket, which must be short."""
+        return f"/tmp/mailgate-snippet-{os.getpid()}"
 
     def authenticator(self) -> dict[str, Any]:
         """What docs/embedding.rst defines."""

@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, Any
 from OpenSSL import SSL
 from OpenSSL._util import ffi, lib
 from twisted.internet.address import UNIXAddress
-from twisted.internet.error import ConnectionDone
+from twisted.internet.error import ConnectionAborted, ConnectionDone, ConnectionLost
+from twisted.internet.interfaces import ISSLTransport
+from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from mailgate.openssl import FastEngine, PublicEngine
@@ -48,10 +50,14 @@ class Case(Mixin):
         self.creator = ServerTLS(settingsFor(makePair(folder, "ec")), "imap")
         self.reactor = Reactor()
         self.poller = Poller(self.reactor)
+        self.peer = self.newPeer()
+        self.addCleanup(self.assertNothingLeft)
+
+    def newPeer(self) -> Peer:
+        """A client that has said nothing."""
         connection = SSL.Connection(SSL.Context(SSL.TLS_CLIENT_METHOD), None)
         connection.set_connect_state()
-        self.peer = Peer(connection)
-        self.addCleanup(self.assertNothingLeft)
+        return Peer(connection)
 
     def assertNothingLeft(self) -> None:
         if self.near.transport is not None:
@@ -233,6 +239,141 @@ class FastLayerTests(Scenarios, SynchronousTestCase):
         self.peer.tls.send(b"a001 NOOP\r\n")
         self.exchange()
         self.assertEqual(self.buffers(engine), before)
+
+
+class LazyTests(Case, SynchronousTestCase):
+    """A server's TLS before its client has said anything."""
+
+    def start(self, near: Near) -> Any:
+        """As a dialogue starts TLS; gives the transport."""
+        transport = self.open(near)
+        transport.tls = None
+        transport.startTLS(self.creator)
+        return transport
+
+    def test_nothingMade(self) -> None:
+        """OpenSSL has nothing of it: there is no handle, nor a certificate, and nothing is said."""
+        transport = self.start(Near())
+        self.poller.doRead()
+        self.assertEqual((transport.getHandle(), transport.getPeerCertificate()), (None, None))
+        self.assertFalse(transport.tls.handshaken)
+        self.assertTrue(ISSLTransport.providedBy(transport))
+        self.assertEqual(self.hear(), b"")
+
+    def test_firstByte(self) -> None:
+        """It begins with the first byte, whatever comes with it, and is as any other."""
+        for at in (1, 5, 100):
+            near = Near()
+            transport = self.start(near)
+            self.peer = self.newPeer()
+            self.peer.handshake()
+            said = self.peer.output()
+            self.far.send(said[:at])
+            self.poller.doRead()
+            self.assertIsInstance(transport.getHandle(), SSL.Connection)
+            self.far.send(said[at:])
+            self.exchange()
+            self.assertEqual(near.told, ["made", "handshake"])
+            transport.write(b"* OK\r\n")
+            self.exchange()
+            self.assertEqual(self.peer.tls.recv(100), b"* OK\r\n")
+            self.assertNothingLeft()
+
+    def test_newContext(self) -> None:
+        """The connection is made by what its creator has at that moment: tickets are by the key that is in force."""
+        transport = self.start(Near())
+        made = []
+        connect = self.creator.newConnection
+
+        def noting() -> Any:
+            made.append(connect())
+            return made[-1]
+
+        self.patch(self.creator, "newConnection", noting)
+        self.peer.handshake()
+        self.exchange()
+        self.assertEqual(made, [transport.getHandle()])
+
+    def test_ends(self) -> None:
+        """It can end in every way before: by either side, with a goodbye or without."""
+        for end, reason in (
+            (lambda: self.far.shutdown(socket.SHUT_WR), ConnectionLost),
+            (lambda: self.far.close(), ConnectionLost),
+            (lambda: self.near.transport.loseConnection(), ConnectionAborted),
+            (lambda: self.near.transport.abortConnection(), ConnectionAborted),
+            (lambda: self.near.transport.failed(Failure(KeyError())), KeyError),
+        ):
+            near = Near()
+            self.start(near)
+            end()
+            if self.reactor.readers:
+                self.poller.doRead()
+            self.reactor.advance(0)
+            self.assertEqual(near.told, ["made", "lost"])
+            self.assertIsInstance(near.reason, reason)
+            self.assertNothingLeft()
+
+    def test_garbage(self) -> None:
+        """What is no TLS is answered by an alert, or by the end alone, and loses the connection."""
+        near = Near()
+        self.start(near)
+        self.far.send(b"a LOGIN joe sesame\r\n")
+        self.poller.doRead()
+        self.reactor.advance(0)
+        self.assertEqual(near.told, ["made", "lost"])
+        self.assertIsInstance(near.reason, SSL.Error)
+
+    def test_paused(self) -> None:
+        """While nobody wants to read no engine is made, and then it is."""
+        near = Near()
+        transport = self.start(near)
+        transport.pauseProducing()
+        self.peer.handshake()
+        self.far.send(self.peer.output())
+        self.poller.doRead()
+        self.assertIsNone(transport.getHandle())
+        transport.resumeProducing()
+        self.exchange()
+        self.assertEqual(near.told, ["made", "handshake"])
+
+    def test_unmakeable(self) -> None:
+        """A creator that fails then costs this connection, and is logged."""
+        near = Near()
+        transport = self.open(near)
+        transport.tls = None
+        transport.startTLS(object())
+        self.far.send(b"x")
+        self.poller.doRead()
+        self.reactor.advance(0)
+        self.assertEqual(near.told, ["made", "lost"])
+        self.assertEqual(len(self.flushLoggedErrors(TypeError)), 1)
+
+    def test_client(self) -> None:
+        """The side of the client, which speaks first, does so at once."""
+        transport = self.open(Near())
+        transport.tls = None
+        transport.startTLS(ClientCreator(), False)
+        self.assertIsInstance(transport.getHandle(), SSL.Connection)
+        self.assertEqual(self.hear()[:1], b"\x16")
+
+    def test_startTLS(self) -> None:
+        """What has been written in the clear before goes out before, and nothing after it until the client begins."""
+        near = Near()
+        transport = self.open(near)
+        transport.tls = None
+        transport.write(b"a OK begin\r\n")
+        transport.startTLS(self.creator)
+        self.assertEqual(self.hear(), b"a OK begin\r\n")
+        self.peer.handshake()
+        self.exchange()
+        self.assertEqual(near.told, ["made", "handshake"])
+
+
+class ClientCreator:
+    """Makes connections of clients that trust everybody."""
+
+    def getContext(self) -> SSL.Context:
+        return SSL.Context(SSL.TLS_CLIENT_METHOD)
 
 
 class PublicLayerTests(Scenarios, SynchronousTestCase):

@@ -25,7 +25,7 @@ from mailgate.test.integration.transcript import Normal, Transcript, lines
 __all__ = ["Pair"]
 
 
-ELSEWHERE = ("pid", "worker_connections")
+ELSEWHERE = ("pid",)
 """What stands around the block C{mail}, and is not mailgate's."""
 
 

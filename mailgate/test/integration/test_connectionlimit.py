@@ -1,0 +1,188 @@
+# -*- test-case-name: mailgate.test.integration.test_connectionlimit -*-
+"""
+Clients that keep connections and say nothing, and a process that has few descriptors: who has been greeted can log in,
+and new clients are served as soon as others leave.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import resource
+import shutil
+import socket
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from mailgate.test.integration.daemon import freePort, newFolder, waitUntil
+from mailgate.test.integration.gateway import GatewayProcess
+from mailgate.test.integration.scripted import ACCEPT, ScriptedAuth, ScriptedBackend
+
+PATIENCE = 20.0
+"""Seconds that a client waits for what must come."""
+
+GREETING = b"* OK IMAP4 ready\r\n"
+
+
+class LimitTestCase(SynchronousTestCase):
+    """A gateway for IMAP and POP3, its service and its backend."""
+
+    def setUp(self):
+        self.folder = newFolder("limit")
+        self.addCleanup(shutil.rmtree, self.folder, ignore_errors=True)
+        self.ports = {protocol: freePort() for protocol in ("imap", "pop3")}
+        self.auth, self.backend = ScriptedAuth(), ScriptedBackend("imap")
+        self.addCleanup(self.auth.stop)
+        self.addCleanup(self.backend.stop)
+        self.auth.ports = {"PORT": self.backend.port}
+        self.auth.script([ACCEPT])
+
+    def start(self, process: str, mail: str = "") -> None:
+        """Start the gateway; C{mail} says whom it asks, if not the service."""
+        mail = mail or f"auth_http = http://127.0.0.1:{self.auth.port}/auth"
+        text = f"[mailgate]\nerror_log = gateway.log info\n{process}\n[mail]\n{mail}\n"
+        for protocol, port in self.ports.items():
+            text += f"[server {protocol}]\nprotocol = {protocol}\nlisten = 127.0.0.1:{port}\n"
+        self.gateway = GatewayProcess(self.folder, text, list(self.ports.values()))
+        self.addCleanup(self.gateway.stop)
+
+    def dial(self, protocol: str = "imap") -> socket.socket:
+        client = socket.create_connection(("127.0.0.1", self.ports[protocol]), PATIENCE)
+        self.addCleanup(client.close)
+        return client
+
+    def hear(self, client: socket.socket, end: bytes) -> bytes:
+        """What C{client} hears up to a line that begins with C{end}."""
+        heard = b""
+        while not re.search(rb"(?m)^" + re.escape(end) + rb".*\r\n\Z", heard):
+            data = client.recv(4096)
+            self.assertTrue(data, f"the connection has ended after {heard!r}")
+            heard += data
+        return heard
+
+    def greeted(self) -> socket.socket:
+        client = self.dial()
+        self.hear(client, GREETING.strip())
+        return client
+
+    def login(self, client: socket.socket) -> bytes:
+        """The answer to a login."""
+        client.sendall(b"a LOGIN joe sesame\r\n")
+        return self.hear(client, b"a ")
+
+
+class SilentTests(LimitTestCase):
+    """More clients than there are descriptors."""
+
+    def test_silent(self):
+        """
+        With 200 descriptors, 400 clients that say nothing do not keep one that has been greeted from logging in, nor
+        new ones from being served once they have left. One line tells of it.
+        """
+        self.start("worker_rlimit_nofile = 200")
+        first = self.greeted()
+        silent = [self.dial(("imap", "pop3")[number % 2]) for number in range(400)]
+        waitUntil(lambda: "worker_connections is reached" in self.gateway.log(), "the limit is reached")
+        self.assertLess(len(self.gateway.descriptors()), 100)
+        self.assertTrue(self.login(first).endswith(b"a OK logged in\r\n"))
+        for client in silent:
+            client.close()
+        for _ in range(10):
+            client = self.greeted()
+            self.assertTrue(self.login(client).endswith(b"a OK logged in\r\n"))
+        self.assertEqual(len(re.findall("worker_connections is reached", self.gateway.log())), 1)
+        self.assertNotIn("no connection can be accepted", self.gateway.log())
+        # It goes on: what has been relayed before is so still.
+        first.sendall(b"b NOOP\r\n")
+        self.hear(first, b"b OK")
+
+    def test_loggedIn(self):
+        """As many as get in can all log in: there is a descriptor for the backend of each."""
+        self.start("worker_rlimit_nofile = 200")
+        clients = [self.dial() for _ in range(50)]
+        for client in clients:
+            self.hear(client, GREETING.strip())
+        waiting = self.dial()
+        for client in clients:
+            self.assertTrue(self.login(client).endswith(b"a OK logged in\r\n"))
+        waitUntil(lambda: "worker_connections is reached: 50 " in self.gateway.log(), "the limit is reached")
+        clients[7].close()
+        self.hear(waiting, GREETING.strip())
+        self.assertTrue(self.login(waiting).endswith(b"a OK logged in\r\n"))
+
+    def test_written(self):
+        """A number of one's own counts for all ports together; those who wait are served in their turn."""
+        self.start("worker_connections = 2")
+        clients = [self.greeted(), self.dial("pop3")]
+        clients[1].recv(100)
+        clients += [self.dial(), self.dial("pop3")]
+        waitUntil(lambda: "worker_connections is reached: 2 " in self.gateway.log(), "the limit is reached")
+        for client in clients[:2]:
+            client.close()
+        self.hear(clients[2], GREETING.strip())
+        self.hear(clients[3], b"+OK")
+
+    def test_tooMany(self):
+        """A number that the descriptors do not carry is told of at the start, and is not what is kept to."""
+        self.start("worker_rlimit_nofile = 200\nworker_connections = 1000")
+        self.assertRegex(self.gateway.log(), r"\[warn\] .*worker_connections = 1000: is more than 200 open files are")
+        clients = [self.dial() for _ in range(51)]
+        waitUntil(lambda: "worker_connections is reached: 50 " in self.gateway.log(), "the limit is reached")
+        clients[0].close()
+        self.hear(clients[-1], GREETING.strip())
+
+    def test_workers(self):
+        """Of several workers each has its own; one says what is wrong with the number."""
+        self.start("worker_processes = 2\nworker_rlimit_nofile = 200\nworker_connections = 1000")
+        clients = [self.dial() for _ in range(100)]
+        for client in clients:
+            self.hear(client, GREETING.strip())
+        waiting = self.dial()
+        waitUntil(lambda: self.gateway.log().count("worker_connections is reached: 50 ") == 2, "both are full")
+        clients[3].close()
+        self.hear(waiting, GREETING.strip())
+        self.assertEqual(self.gateway.log().count("worker_connections = 1000: is more than"), 1)
+
+
+class ExhaustedTests(LimitTestCase):
+    """A process that has no descriptor left all the same."""
+
+    def exhaust(self) -> None:
+        """Have the gateway find none, from now on."""
+        numbers = set(map(int, os.listdir(f"/proc/{self.gateway.pid}/fd")))
+        # A number that is free below those in use would be given away still.
+        free = next(number for number in range(1000) if number not in numbers)
+        self.limits = resource.prlimit(self.gateway.pid, resource.RLIMIT_NOFILE)
+        resource.prlimit(self.gateway.pid, resource.RLIMIT_NOFILE, (free, self.limits[1]))
+
+    def recover(self) -> None:
+        resource.prlimit(self.gateway.pid, resource.RLIMIT_NOFILE, self.limits)
+
+    def check(self, logged: str) -> None:
+        """A login fails for now, with the reason in the log, and succeeds on the same connection later."""
+        client = self.greeted()
+        for _ in range(5):
+            # Whoever has left before is forgotten by then, and its descriptor is free.
+            client.sendall(b"n NOOP\r\n")
+            self.hear(client, b"n OK")
+        self.exhaust()
+        answer = self.login(client)
+        self.assertTrue(answer.startswith(b"a NO [UNAVAILABLE] "), answer)
+        waitUntil(lambda: re.search(rf"\[error\] .*{logged}.*Too many open files", self.gateway.log()), "it is logged")
+        self.recover()
+        for other in (client, self.greeted()):
+            self.assertTrue(self.login(other).endswith(b"a OK logged in\r\n"))
+
+    def test_backend(self):
+        """No descriptor for a backend is a temporary failure."""
+        self.start("", f"proxy_pass = 127.0.0.1:{self.backend.port}")
+        self.check(f"backend 127.0.0.1:{self.backend.port}")
+
+    def test_service(self):
+        """So is none for the service."""
+        self.start("")
+        self.check("auth http server")
+
+
+if not hasattr(resource, "prlimit"):
+    ExhaustedTests.skip = "the limits of another process cannot be set"
