@@ -24,7 +24,7 @@ from attrs import define, evolve, field, frozen
 
 from mailgate.authenticators.passwdfile import hashConflicts
 from mailgate.connectionlimit import ConnectionSettings
-from mailgate.dialogue import BUDGET, DialogueSettings
+from mailgate.dialogue import DialogueSettings
 from mailgate.directives import (
     ConfigurationError,
     Directive,
@@ -38,7 +38,6 @@ from mailgate.directives import (
     repeatedWords,
 )
 from mailgate.draining import DrainSettings
-from mailgate.interfaces import AuthenticatorKind
 from mailgate.journal import LogSettings
 from mailgate.leanreactor import EventSettings
 from mailgate.listen import ListenSettings
@@ -55,6 +54,7 @@ from mailgate.regularfiles import isOpenToAll, readRegularOrPipe
 from mailgate.sandbox.certificate import ensureCertificate, stateFolder
 from mailgate.sandbox.settings import SandboxSettings
 from mailgate.secretvalues import isSecret, shownValue
+from mailgate.serverchecks import EXCLUSIVE, WHO, authenticatorKind, faults, portWarnings, remarks, withRefusals
 from mailgate.tls import TLSSettings, cacheConflicts, keysUnread, usesTLS
 from mailgate.workers import WorkerSettings
 
@@ -62,14 +62,6 @@ __all__ = ["GatewaySettings", "authenticatorKind", "knownDirectives", "load", "p
 
 _GROUPS: tuple[type, ...] = (ListenSettings, *SERVER_SETTINGS, *PROCESS_SETTINGS, SANDBOX_SETTINGS)
 _SECTIONS = {"mailgate": Level.MAILGATE, "mail": Level.MAIL, "sandbox": Level.SANDBOX}
-_WHO = "auth_http"
-"""The option that is named where nobody judges logins."""
-_EXCLUSIVE = tuple(kind.directive for kind in AUTHENTICATORS if kind.directive != "proxy_pass")
-"""Options of which a server has but one: its own hides whichever [mail] gives."""
-
-_IMPLICIT_TLS = (993, 995, 465)
-"""The ports on which clients speak TLS from the first byte (RFC 8314, section 7.3)."""
-
 _LONGEST = 16 * 1024 * 1024
 """Bytes of a configuration; what is longer is something else."""
 
@@ -102,11 +94,6 @@ class GatewaySettings:
 def knownDirectives(level: Level) -> dict[str, Directive]:
     """The options that may stand in sections of C{level}, by name."""
     return {known.name: known for group in _GROUPS for known in directives(group) if level in known.levels}
-
-
-def authenticatorKind(server: ServerSettings) -> AuthenticatorKind | None:
-    """Who judges C{server}'s logins."""
-    return next((kind for kind in AUTHENTICATORS if kind.directive in server.given), None)
 
 
 def load(filename: str) -> GatewaySettings:
@@ -219,7 +206,7 @@ class _Reading:
         if not events.isLean:
             self.problems.extend(keysUnread(servers))
         warnings = [*self.warnings, *log.warnings(self._file), *rights.warnings(self._file)]
-        warnings += [warning for server in servers for warning in (*_ports(server), *_remarks(server, "warnings"))]
+        warnings += [warning for server in servers for warning in (*portWarnings(server), *remarks(server, "warnings"))]
         told = tuple(dict.fromkeys(warnings))
         return GatewaySettings(
             tuple(servers), log, events, rights, pid, draining, workers, sandbox, self._file, told, most
@@ -332,22 +319,22 @@ class _Reading:
             self._file,
             frozenset(inherited).difference(section.written),
         )
-        server = _withRefusals(server)
+        server = withRefusals(server)
         if sandbox is not None and usesTLS(server) and not server[TLSSettings].certificates:
             server = self._withSandboxCertificate(server)
         # What could not be read has been told of; what that leads to is no news.
         spoilt = {name for name in {*section.written, *mail.written} if name not in values}
         missingKind = spoilt.intersection(kind.directive for kind in AUTHENTICATORS)
         told = []
-        for problem in _faults(server):
-            if problem.option not in spoilt and not (missingKind and problem.option == _WHO):
+        for problem in faults(server):
+            if problem.option not in spoilt and not (missingKind and problem.option == WHO):
                 told.append(problem)
         # What is wrong in [mail] is so for each server that has it from there.
         self.problems.extend(problem for problem in told if problem not in self.problems)
         return server
 
     def _hidden(self, option: str, section: _Section) -> bool:
-        return option in _EXCLUSIVE and any(other in section.written for other in _EXCLUSIVE)
+        return option in EXCLUSIVE and any(other in section.written for other in EXCLUSIVE)
 
     def _protocol(self, section: _Section, listening: ListenSettings) -> str | None:
         """The protocol that is given, or the one of the first well-known port."""
@@ -394,68 +381,9 @@ class _Reading:
                     self.problems.append(server.problem("listen", reason))
 
 
-def _withRefusals(server: ServerSettings) -> ServerSettings:
-    """C{server} with its authenticator's way to treat those who guess, as far as it does not say its own."""
-    kind = authenticatorKind(server)
-    dialogue = server[DialogueSettings]
-    if kind is None:
-        return server
-    usual = kind.refusals(server)
-    delay = min(usual.delay, BUDGET * dialogue.timeout / 2) if dialogue.authDelay is None else dialogue.authDelay
-    most = usual.most if dialogue.maxAuthFailures is None else dialogue.maxAuthFailures
-    filled = evolve(dialogue, authDelay=delay, maxAuthFailures=most)
-    return evolve(server, groups={**server.groups, DialogueSettings: filled})
-
-
 def _strayed(text: str) -> Iterator[str]:
     """What is part of a value C{text}, though whoever wrote it may think that it is not."""
     if re.search(r";\s*$", text, re.MULTILINE):
         yield 'the ";" at the end is part of the value'
     if re.search(r"\s#", text):
         yield 'the "#" is part of the value: a comment has a line of its own'
-
-
-def _ports(server: ServerSettings) -> Iterator[Problem]:
-    """The well-known ports of C{server} on which clients expect something else; a load balancer may know better."""
-    for address in server.listen:
-        if address.proxyProtocol:
-            continue
-        usual = next((known.name for known in PROTOCOLS.values() if address.port in known.ports), server.protocol)
-        if usual != server.protocol:
-            reason = f"port {address.port} is one of {usual}, and clients find {server.protocol} there"
-            yield server.problem("listen", reason, str(address))
-        elif address.port in _IMPLICIT_TLS and not address.ssl:
-            reason = f'clients speak TLS from the first byte on port {address.port}, which takes "ssl" behind it'
-            yield server.problem("listen", reason, str(address))
-
-
-def _faults(server: ServerSettings) -> Iterator[Problem]:
-    """What is wrong with C{server} that no single option can see."""
-    both = [option for option in _EXCLUSIVE if option in server.given]
-    kind = authenticatorKind(server)
-    if len(both) > 1:
-        yield server.problem(both[0], f"cannot stand together with {both[1]}")
-    elif kind is None:
-        yield server.problem(_WHO, "is missing: give auth_http, auth_file or proxy_pass")
-    else:
-        yield from _unjudged(server, kind)
-    yield from _remarks(server, "problems")
-
-
-def _remarks(server: ServerSettings, about: str) -> Iterator[Problem]:
-    """What the settings classes that matter to C{server} give as C{about}: C{problems}, or C{warnings}."""
-    kind = authenticatorKind(server)
-    relevant = [PROTOCOLS[server.protocol].settings, *(() if kind is None else (kind.settings,))]
-    special = {protocol.settings for protocol in PROTOCOLS.values()} | {kind.settings for kind in AUTHENTICATORS}
-    for group in dict.fromkeys((*(g for g in SERVER_SETTINGS if g not in special), *relevant)):
-        remarks = getattr(server[group], about, None)
-        if remarks is not None:
-            yield from remarks(server)
-
-
-def _unjudged(server: ServerSettings, kind: AuthenticatorKind) -> Iterator[Problem]:
-    offered = PROTOCOLS[server.protocol].methods(server)
-    if not offered <= kind.methods:
-        names = ", ".join(sorted(method.value for method in offered - kind.methods))
-        option = f"{server.protocol}_auth"
-        yield server.problem(option, f"offers {names}, which {kind.directive} cannot judge")

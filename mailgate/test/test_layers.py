@@ -53,7 +53,8 @@ LAYERS = (
     " listener sandbox sandbox.service",
     # the choice
     "registry",
-    # the ini file
+    # a server as a whole; the ini file
+    "serverchecks",
     "config",
     # what runs: in one process, or in several
     "service watching exitstatus supervision",

@@ -1,0 +1,89 @@
+# -*- test-case-name: mailgate.test.test_config -*-
+"""
+What is to be known of a server as a whole: which authenticator judges its logins, and what no single option can see.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from attrs import evolve
+
+from mailgate.dialogue import BUDGET, DialogueSettings
+from mailgate.directives import Problem, ServerSettings
+from mailgate.interfaces import AuthenticatorKind
+from mailgate.registry import AUTHENTICATORS, PROTOCOLS, SERVER_SETTINGS
+
+__all__ = ["EXCLUSIVE", "WHO", "authenticatorKind", "faults", "portWarnings", "remarks", "withRefusals"]
+
+WHO = "auth_http"
+"""The option that is named where nobody judges logins."""
+EXCLUSIVE = tuple(kind.directive for kind in AUTHENTICATORS if kind.directive != "proxy_pass")
+"""Options of which a server has but one: its own hides whichever [mail] gives."""
+
+_IMPLICIT_TLS = (993, 995, 465)
+"""The ports on which clients speak TLS from the first byte (RFC 8314, section 7.3)."""
+
+
+def authenticatorKind(server: ServerSettings) -> AuthenticatorKind | None:
+    """Who judges C{server}'s logins."""
+    return next((kind for kind in AUTHENTICATORS if kind.directive in server.given), None)
+
+
+def withRefusals(server: ServerSettings) -> ServerSettings:
+    """C{server} with its authenticator's way to treat those who guess, as far as it does not say its own."""
+    kind = authenticatorKind(server)
+    dialogue = server[DialogueSettings]
+    if kind is None:
+        return server
+    usual = kind.refusals(server)
+    delay = min(usual.delay, BUDGET * dialogue.timeout / 2) if dialogue.authDelay is None else dialogue.authDelay
+    most = usual.most if dialogue.maxAuthFailures is None else dialogue.maxAuthFailures
+    filled = evolve(dialogue, authDelay=delay, maxAuthFailures=most)
+    return evolve(server, groups={**server.groups, DialogueSettings: filled})
+
+
+def portWarnings(server: ServerSettings) -> Iterator[Problem]:
+    """The well-known ports of C{server} on which clients expect something else; a load balancer may know better."""
+    for address in server.listen:
+        if address.proxyProtocol:
+            continue
+        usual = next((known.name for known in PROTOCOLS.values() if address.port in known.ports), server.protocol)
+        if usual != server.protocol:
+            reason = f"port {address.port} is one of {usual}, and clients find {server.protocol} there"
+            yield server.problem("listen", reason, str(address))
+        elif address.port in _IMPLICIT_TLS and not address.ssl:
+            reason = f'clients speak TLS from the first byte on port {address.port}, which takes "ssl" behind it'
+            yield server.problem("listen", reason, str(address))
+
+
+def faults(server: ServerSettings) -> Iterator[Problem]:
+    """What is wrong with C{server} that no single option can see."""
+    both = [option for option in EXCLUSIVE if option in server.given]
+    kind = authenticatorKind(server)
+    if len(both) > 1:
+        yield server.problem(both[0], f"cannot stand together with {both[1]}")
+    elif kind is None:
+        yield server.problem(WHO, "is missing: give auth_http, auth_file or proxy_pass")
+    else:
+        yield from _unjudged(server, kind)
+    yield from remarks(server, "problems")
+
+
+def remarks(server: ServerSettings, about: str) -> Iterator[Problem]:
+    """What the settings classes that matter to C{server} give as C{about}: C{problems}, or C{warnings}."""
+    kind = authenticatorKind(server)
+    relevant = [PROTOCOLS[server.protocol].settings, *(() if kind is None else (kind.settings,))]
+    special = {protocol.settings for protocol in PROTOCOLS.values()} | {kind.settings for kind in AUTHENTICATORS}
+    for group in dict.fromkeys((*(g for g in SERVER_SETTINGS if g not in special), *relevant)):
+        found = getattr(server[group], about, None)
+        if found is not None:
+            yield from found(server)
+
+
+def _unjudged(server: ServerSettings, kind: AuthenticatorKind) -> Iterator[Problem]:
+    offered = PROTOCOLS[server.protocol].methods(server)
+    if not offered <= kind.methods:
+        names = ", ".join(sorted(method.value for method in offered - kind.methods))
+        option = f"{server.protocol}_auth"
+        yield server.problem(option, f"offers {names}, which {kind.directive} cannot judge")
