@@ -26,6 +26,11 @@ def isRootsAlone(folder: os.stat_result) -> bool:
     return folder.st_uid == 0 and not folder.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
 
 
+def _keepsRootsNames(folder: os.stat_result) -> bool:
+    """Whether nobody but root can exchange what is root's in C{folder}, such as a sticky C{/tmp}."""
+    return isRootsAlone(folder) or (folder.st_uid == 0 and bool(folder.st_mode & stat.S_ISVTX))
+
+
 def openToWrite(path: str, flags: int, mode: int = 0o666, user: int | None = None) -> tuple[int, bool]:
     """
     Open C{path} by C{flags} for writing; it is made, with C{mode}, if it is not there. C{user} is the uid whose files
@@ -49,7 +54,7 @@ class _Walk:
     The way to C{path}, one folder after the other, each opened from the one before, so that nothing that is looked at
     can be exchanged before it is used.
 
-    @ivar isRoots: whether all folders so far are root's alone.
+    @ivar isRoots: whether the folder is root's alone, and nobody else can put another into its place.
     """
 
     def __init__(self, path: str, user: int | None) -> None:
@@ -62,8 +67,14 @@ class _Walk:
     def _top(self) -> int:
         self._shown = ""
         folder = os.open("/", _FOLDER)
-        self.isRoots = isRootsAlone(os.fstat(folder))
+        self._isKept = True
+        self._look(folder)
         return folder
+
+    def _look(self, folder: int) -> None:
+        status = os.fstat(folder)
+        self.isRoots = self._isKept and isRootsAlone(status)
+        self._isKept = self._isKept and _keepsRootsNames(status)
 
     def open(self, flags: int, mode: int) -> int:
         """Open the file at the end of it."""
@@ -97,7 +108,7 @@ class _Walk:
         os.close(self.folder)
         self.folder = entered
         self._shown += f"/{name}"
-        self.isRoots = self.isRoots and isRootsAlone(os.fstat(entered))
+        self._look(entered)
 
     def _isMagic(self) -> bool:
         """Whether links are what the system says of descriptors, such as C{/dev/stdout} leads to: no paths."""

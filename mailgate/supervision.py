@@ -257,7 +257,10 @@ class Generation(ProcessProtocol):
         return self._slots[number]
 
     def _send(self, message: Message) -> None:
-        if self.transport is not None and self.stage is not Stage.ENDED:
+        if self.transport is None or self.stage is Stage.ENDED:
+            return
+        # It may have closed the pipe already: that it has ended is heard of a moment later.
+        with suppress(KeyError):
             self.transport.writeToChild(3, encode(message))
 
     def processEnded(self, reason: Failure) -> None:

@@ -261,3 +261,48 @@ class RootsFolderTests(WritingCase):
         for path in (self.folder, os.path.join(self.folder, "none", "x"), os.path.join(self.path, "x")):
             self.assertRaises(OSError, self.append, path)
         self.assertEqual(len(descriptors()), before)
+
+
+class StickyTests(WritingCase):
+    """Below a sticky folder, such as C{/tmp}, where everybody may write and nobody may exchange what is root's."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.below = os.path.join(self.folder, "below")
+        os.mkdir(self.below)
+        self.path = os.path.join(self.below, "x.log")
+        self.sticky, self.owner = os.stat(self.folder).st_ino, 0
+        self.folders = {0: 0o40755, self.sticky: 0o41777}
+        true = os.fstat
+
+        def fstat(fd: int) -> os.stat_result:
+            status = true(fd)
+            if not stat.S_ISDIR(status.st_mode):
+                return status
+            mode = self.folders.get(status.st_ino, self.folders[0])
+            uid = self.owner if status.st_ino == os.stat(self.below).st_ino else 0
+            return os.stat_result((mode, *status[1:4], uid, *status[5:10]))
+
+        self.patch(os, "fstat", fstat)
+
+    def test_roots(self) -> None:
+        """A folder there that is root's alone is as good as any."""
+        os.symlink(self.precious, self.path)
+        self.assertTrue(self.append())
+        self.assertEqual(self.read(self.precious), "precious\nline\n")
+
+    def test_others(self) -> None:
+        """One that is another user's, or lies where there is no sticky bit, is not."""
+        os.symlink(self.precious, self.path)
+        self.owner = OTHER
+        self.assertRaises(OSError, self.append)
+        self.owner = 0
+        self.folders[self.sticky] = 0o40777
+        self.assertRaises(OSError, self.append)
+        self.assertEqual(self.read(self.precious), "precious\n")
+
+    def test_inIt(self) -> None:
+        """What lies in the sticky folder itself is where others may write."""
+        os.symlink(self.precious, os.path.join(self.folder, "y.log"))
+        self.assertRaises(OSError, self.append, os.path.join(self.folder, "y.log"))
+        self.assertEqual(self.read(self.precious), "precious\n")

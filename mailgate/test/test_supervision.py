@@ -64,8 +64,14 @@ class FakeProcess(StringTransport):
         self.workers: set[int] = set()
         self._lines = Lines()
 
+    pipes = True
+    """Whether it has not closed its pipes."""
+
     def writeToChild(self, childFD: int, data: bytes) -> None:
         assert childFD == 3
+        if not self.pipes:
+            # As Twisted's.
+            raise KeyError(childFD)
         messages = self._lines.feed(data)
         self.heard += messages
         if self.retires and Tell(Order.RETIRE) in messages:
@@ -234,6 +240,15 @@ class StartTests(GenerationCase):
         self.zygote.says(Ready(1))
         self.successResultOf(self.generation.ready)
         self.assertEqual(self.generation.workers, [11, 12])
+        self.assertEqual(self.reactor.getDelayedCalls(), [])
+
+    def test_gone(self):
+        """One that has closed its pipe, and whose end has not been heard of, is told to end without a fault."""
+        self.reactor.comesUp(2)
+        self.zygote.pipes = False
+        for order in (Order.REOPEN, Order.STOP):
+            self.generation.tell(order)
+        self.zygote.exits()
         self.assertEqual(self.reactor.getDelayedCalls(), [])
 
     def test_forkFirst(self):

@@ -18,8 +18,15 @@ GONE = (FileNotFoundError, ProcessLookupError)
 
 
 def children(pid: int) -> list[int]:
-    """The processes that C{pid} has started, and that have not been waited for."""
-    return sorted(int(name) for name in filter(str.isdigit, os.listdir("/proc")) if parent(int(name)) == pid)
+    """The processes that C{pid} has started, and that have not been waited for, the oldest first."""
+    found = [int(name) for name in filter(str.isdigit, os.listdir("/proc")) if parent(int(name)) == pid]
+    # Numbers begin anew at the system's largest.
+    return sorted(found, key=lambda child: (started(child), child))
+
+
+def started(pid: int) -> int:
+    """When C{pid} was started, in ticks since the system was; or 0."""
+    return int(dict(enumerate(_stat(pid))).get(19, "0"))
 
 
 def parent(pid: int) -> int:
