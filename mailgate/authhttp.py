@@ -278,14 +278,14 @@ def route(request: LoginRequest, headers: Headers, default: Backend | None, dial
 def _authzid(credentials: Credentials, givenUser: bytes | None, headers: Headers, dialect: Dialect) -> bytes | None:
     """
     What the service answers for of the authorization identity, as L{Route} has it. A service that has not heard of any
-    lets the user in as itself, and not as another one.
+    lets the user in as itself, which it may well name, and not as another one.
     """
     asked = credentials.authzid
     if not asked:
         return None
-    if givenUser is not None:
-        return b""
-    return asked if _last(headers, b"Auth-Authzid") in (asked, dialect.escapeUser(asked)) else None
+    if givenUser != asked and _last(headers, b"Auth-Authzid") in (asked, dialect.escapeUser(asked)):
+        return asked
+    return None if givenUser in (None, credentials.user) else b""
 
 
 def _password(credentials: Credentials, given: bytes | None, dialect: Dialect) -> tuple[bytes | None, bool]:

@@ -195,6 +195,7 @@ class HTTPConnection(Protocol):
         self._proven = False
         self.isAborted = False
         self._peephole: Peephole | None = None
+        self._isReading = False
         self._phase = "waiting for the response"
 
     def connectionMade(self) -> None:
@@ -222,7 +223,13 @@ class HTTPConnection(Protocol):
         self.transport.write(self._keeper.start + exchange.fields)
 
     def peek(self) -> bytes | None:
-        """The first byte that has come unasked, as of L{Peephole.first}. It stays where it is."""
+        """
+        The first byte that has come unasked, as of L{Peephole.first}. It stays where it is. Empty, too, where it cannot
+        be known yet.
+        """
+        if self._isReading and self._keeper.tls is not None and not hasattr(self.transport, "fd"):
+            # Twisted's TLS gives one record at a time of what it has read; ours gives all.
+            return b""
         if self._peephole is None:
             self._peephole = Peephole(self.transport)
         return self._peephole.first()
@@ -236,6 +243,11 @@ class HTTPConnection(Protocol):
         """Give the answer as soon as the head of the response is there, the connection's own fate being settled."""
         if self.isAborted:
             return
+        self._isReading = True
+        self._read(data)
+        self._isReading = False
+
+    def _read(self, data: bytes) -> None:
         parser = self._parser
         if parser is None:
             # The server has spoken unasked: whatever it means, the next response would not be what it seems.

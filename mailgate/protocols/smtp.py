@@ -366,6 +366,8 @@ class SMTPClient(ProxyClient):
             offers = {}
             if envelope.helo or authenticating:
                 offers = await self._hello(envelope.helo or self.serverName, envelope.extended or authenticating)
+            elif introduction is Introduction.HEADER and not withoutLogin:
+                await self._prepare(b"NOOP", 250)  # Or did it refuse the header as a command, and go by our address?
         self.concerns = tuple(concerns(offers, settings.capabilities, envelope.extended))
         if withoutLogin:
             await self.command(envelope.mail, 250)
@@ -414,18 +416,16 @@ class SMTPClient(ProxyClient):
         try:
             await self.command(line, 220, 250)
         except LoginRefused as refused:
-            reason = f"{self._unprepared(line, refused.reply)}: {XCLIENT_REFUSED}"
-            isForRecipient = self.request.credentials.method is Method.NONE
-            raise BackendError(reason, b"" if isForRecipient else refused.reply) from None
+            shown = b"" if self.request.credentials.method is Method.NONE else refused.reply
+            raise BackendError(f"{self._unprepared(line, refused.reply)}: {XCLIENT_REFUSED}", shown) from None
 
     def _xclient(self, known: bytes, withLogin: bool) -> bytes:
         """nginx's XCLIENT; without LOGIN where the backend's EHLO tells the attributes C{known} to it, and not that."""
         client = self.request.client
         address = "[UNAVAILABLE]" if client.host == "unix:" else client.host
         command = b"XCLIENT ADDR=" + ("IPV6:" if ":" in address else "").encode() + address.encode()
-        takes = known.split()
         login = self.route.authzid or self.route.user
-        if withLogin and login and (not takes or b"LOGIN" in takes):
+        if withLogin and login and (not known or b"LOGIN" in known.split()):
             command += b" LOGIN=" + xtext(login)
         return command + b" NAME=" + client.name.encode()
 

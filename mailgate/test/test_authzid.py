@@ -160,6 +160,18 @@ class ServiceTests(SynchronousTestCase):
         """One that names the user to log in as has settled it."""
         found = self.answer((b"Auth-User", b"bob*alice"))
         self.assertEqual((found.user, found.authzid), (b"bob*alice", b""))
+        found = self.answer((b"Auth-User", b"b b"), (b"Auth-Authzid", b"b%20b"))
+        self.assertEqual((found.user, found.authzid), (b"b b", b""))
+
+    def test_ownUser(self) -> None:
+        """Services name the user in each acceptance who have heard of no other: that opens nobody else's mailbox."""
+        self.assertIsNone(self.answer((b"Auth-User", b"alice")).authzid)
+
+    def test_both(self) -> None:
+        """Where that user is another the one that was asked for is not forgotten."""
+        for user in (b"alice", b"alice@example.com"):
+            found = self.answer((b"Auth-User", user), (b"Auth-Authzid", b"b b"))
+            self.assertEqual((found.user, found.authzid), (user, b"b b"))
 
     def test_backendAlone(self) -> None:
         """With proxy_pass alone the backend decides."""

@@ -203,6 +203,35 @@ class TLSPeekTests(DistrustCase):
         self.assertNothingKept()
 
 
+class RecordTests(DistrustCase):
+    """Over Twisted's TLS, which has read more than the record that it gives."""
+
+    def setUp(self):
+        super().setUp()
+        self.endpoint._interfaces = (ISSLTransport,)
+        self.agent.tls = "a context"
+        self.patch(HTTPConnection, "connectionMade", lambda connection: self.agent.opened(connection))
+
+    def test_askedWhileRead(self):
+        """What is asked because of an answer goes elsewhere: the surplus may be the next record."""
+        first, last = self.ask(), []
+        first.addCallback(lambda _: last.append(self.ask()))
+        connection = self.endpoint.accept()
+        connection.dataReceived(RESPONSE)
+        self.assertEqual(connection.transport.value(), REQUEST)
+        connection.dataReceived(SMUGGLED)
+        self.assertNoResult(last[0])
+        self.endpoint.accept().dataReceived(RESPONSE)
+        self.assertIsNone(self.status(last[0]))
+        self.assertEqual(self.distrusted, 1)
+
+    def test_askedLater(self):
+        """All that has been read has been given by then: the connection is used again."""
+        (first,) = self.idle()
+        self.ask()
+        self.assertEqual(first.transport.value(), REQUEST)
+
+
 class DistrustTests(DistrustCase):
     """A server that has sent what nobody asked for."""
 

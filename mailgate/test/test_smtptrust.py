@@ -174,8 +174,8 @@ class TrustTests(TrustCase):
                 self.byHeader(xclient, version, {"envelope": Envelope(b"laptop", False)}), b"HELO laptop\r\n"
             )
             self.assertDone(b"250 mx\r\n")
-            self.assertEqual(self.byHeader(xclient, version, {}), b"")
-            self.assertDone()
+            self.assertEqual(self.byHeader(xclient, version, {}), b"NOOP\r\n")
+            self.assertDone(b"250 ok\r\n")
             self.assertEqual(self.byHeader(xclient, version, {}, proxyAuth=True), b"EHLO mx.test\r\n")
             self.assertTrue(self.attempt.says(offering(b"SIZE")).startswith(b"AUTH PLAIN "))
             self.assertEqual(self.byHeader(xclient, version, RECIPIENT), b"EHLO laptop\r\n")
@@ -184,6 +184,25 @@ class TrustTests(TrustCase):
             ungreeted = {**RECIPIENT, "envelope": Envelope(b"", False, b"MAIL FROM:<>", b"RCPT TO:<b>")}
             self.assertEqual(self.byHeader(xclient, version, ungreeted), b"MAIL FROM:<>\r\n")
             self.assertEqual(self.attempt.log, [])
+
+    def test_headerRefused(self) -> None:
+        """
+        A backend that takes the header for a command goes by our own address, whatever it offers to that: nobody is
+        handed over, be its refusal there before our own command or not.
+        """
+        refusal = b"502 5.5.2 Error: command not recognized\r\n"
+        ungreeted = {**RECIPIENT, "envelope": Envelope(b"", False, b"MAIL FROM:<>", b"RCPT TO:<b>")}
+        byHELO = {"envelope": Envelope(b"laptop", False)}
+        for xclient, request in product(("auto", "off"), (LOGIN, byHELO, {}, RECIPIENT, ungreeted)):
+            self.byHeader(xclient, "on", request)
+            self.attempt.says(refusal)
+            self.assertEqual(self.successResultOf(self.attempt.result), TEMPORARY, (xclient, request))
+            self.attempt = Attempt(
+                SMTP, SMTPSettings(xclient=xclient), ProxySettings(proxyProtocol="on"), **request, client=NAMED
+            )
+            self.attempt.accept()
+            self.attempt.says(b"220 ready\r\n" + refusal)
+            self.assertEqual(self.successResultOf(self.attempt.result), TEMPORARY, (xclient, request))
 
     def test_headerTrusted(self) -> None:
         """A backend that offers XCLIENT to a client that it knows by the header trusts that one: it is told of."""

@@ -7,6 +7,7 @@ to name clients: no client may get any of that.
 from __future__ import annotations
 
 import socket
+from base64 import b64encode
 
 from mailgate.test.integration.clients import PATIENCE
 from mailgate.test.integration.daemon import waitUntil
@@ -47,6 +48,8 @@ class TrustTests(GatewayTestCase):
                 directives = f"smtp_auth = {auth}\nxclient = {xclient}\nproxy_protocol = on"
                 directives += "\nauth_http_header = X-Backend proxied"
                 sections.append(site.server("smtp", directives, name=f"{auth}-{xclient}-proxied"))
+        directives = "smtp_auth = plain\nproxy_protocol = on\nauth_http_header = X-Backend narrow"
+        sections.append(site.server("smtp", directives, name="plain-auto-unread"))
         return "".join(sections)
 
     def connect(self, name, source=CLIENT):
@@ -166,3 +169,14 @@ class TrustTests(GatewayTestCase):
         self.ask(client, b"RSET\r\n")
         self.assertEqual(self.ask(client, ATTACK)[:3], b"220")
         waitUntil(lambda: "[warn] backend " in self.log(), "a warning is logged")
+
+    def test_headerUnread(self):
+        """One that takes the header for a command goes by the gateway's address: a client gets no connection to it."""
+        address = self.at("plain-auto-unread")
+        connected = socket.create_connection(("127.0.0.1", address.port), PATIENCE, (CLIENT, 0))
+        self.addCleanup(connected.close)
+        lines = connected.makefile("rwb", buffering=0)
+        self.addCleanup(lines.close)
+        self.assertEqual(lines.readline()[:3], b"220")
+        lines.write(b"AUTH PLAIN " + b64encode(f"\0{self.user}\0{PASSWORD}".encode()) + b"\r\n")
+        self.assertEqual(lines.readline()[:9], TEMPORARY["plain"])
