@@ -15,7 +15,10 @@ from twisted.internet.interfaces import IReactorTime
 __all__ = ["MOST_OF_ONE", "MOST_WAITING", "PAUSE", "FairQueue", "Overloaded"]
 
 MOST_WAITING = 1024
-"""Clients' questions that wait for a place; the next one is refused."""
+"""
+Clients' questions that wait for a place. The next one is refused, or takes the place of another of the client that has
+the most of them.
+"""
 
 MOST_OF_ONE = 32
 """Of these, questions of one client."""
@@ -41,6 +44,10 @@ class _Client:
         self.running = 0
         self.turn = turn
         self.waiting: deque[Deferred[None]] = deque()
+
+    def waits(self) -> int:
+        """How many wait."""
+        return len(self.waiting)
 
 
 class FairQueue:
@@ -68,8 +75,9 @@ class FairQueue:
     def take(self, client: str, patience: float) -> Deferred[None] | None:
         """
         A place for a question of C{client}: L{None} where it has one now, else a Deferred that fires when it has. That
-        fails with L{Overloaded} where too many wait, and with C{twisted.internet.defer.TimeoutError} after C{patience}
-        seconds. Whoever cancels it, or lets it fail, has no place to leave.
+        fails with L{Overloaded} where too many wait, which may be later: when one of another client comes that has
+        fewer; and with C{twisted.internet.defer.TimeoutError} after C{patience} seconds. Whoever cancels it, or lets it
+        fail, has no place to leave.
         """
         if not self._places:
             return None
@@ -80,14 +88,25 @@ class FairQueue:
             self._free -= 1
             known.running += 1
             return None
-        if self._waiting >= MOST_WAITING or (known is not None and len(known.waiting) >= MOST_OF_ONE):
+        own = 0 if known is None else len(known.waiting)
+        if own >= MOST_OF_ONE:
             return fail(Overloaded())
+        displaced = None
+        if self._waiting >= MOST_WAITING:
+            greediest = max(self._clients.values(), key=_Client.waits)
+            if greediest.waits() <= own + 1:
+                return fail(Overloaded())
+            displaced = greediest.waiting.pop()
+            self._waiting -= 1
         if known is None:
             known = self._clients[client] = _Client(next(self._turns))
         place: Deferred[None] = Deferred(lambda given: self._forsake(client, given))
         known.waiting.append(place)
         self._waiting += 1
-        return place.addTimeout(patience, self._clock)
+        place.addTimeout(patience, self._clock)
+        if displaced is not None:
+            displaced.errback(Overloaded())
+        return place
 
     def leave(self, client: str) -> None:
         """Give back a place that C{client} has: its question has been answered, or given up."""

@@ -13,7 +13,7 @@ from hashlib import blake2b
 from typing import Any
 
 from attrs import field, frozen
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, fail
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.threads import deferToThreadPool
 from twisted.python.failure import Failure
@@ -80,7 +80,12 @@ class Hashing:
 
         # A thread cannot be stopped: were its own Deferred the caller's, cancelling would free the place too early.
         answer: Deferred[bool] = Deferred()
-        work = deferToThreadPool(self._reactor, self._pool(), check)
+        try:
+            work = deferToThreadPool(self._reactor, self._pool(), check)
+        except Exception:
+            # The system has no thread left for us (RuntimeError): the next hash may get one.
+            self._queue.leave(client)
+            return fail()
         work.addBoth(finished).chainDeferred(answer)
         return answer
 

@@ -28,8 +28,8 @@ class LogFile:
         self.path = path
         self._stream = self._open(user)
 
-    def _open(self, user: int | None) -> IO[str]:
-        descriptor, self._isExposed = openToWrite(self.path, os.O_APPEND, user=user)
+    def _open(self, user: int | None, flags: int = 0) -> IO[str]:
+        descriptor, self._isExposed = openToWrite(self.path, os.O_APPEND | flags, user=user)
         return os.fdopen(descriptor, "a", encoding="utf-8", errors="backslashreplace")
 
     def reopen(self, user: int | None = None) -> None:
@@ -42,7 +42,9 @@ class LogFile:
             # Whoever has become another user since could not open it again.
             if os.path.samestat(os.stat(self.path), os.fstat(self._stream.fileno())):
                 return
-        reopened = self._open(user)
+        # A FIFO without a reader fails: to wait for one would keep everybody waiting.
+        reopened = self._open(user, os.O_NONBLOCK)
+        os.set_blocking(reopened.fileno(), True)
         self._stream, before = reopened, self._stream
         before.close()
 

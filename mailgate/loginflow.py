@@ -150,6 +150,8 @@ class LoginServer(SASLServer):
             self.session.user = answer.user
             answer = await self.factory.connector.connect(answer, request, self.session)
         if isinstance(answer, Denial):
+            # Before it waits: a client that leaves meanwhile has guessed, and been told by the silence.
+            self._logDenied(request, answer)
             wait = self._wait(answer, request, began)
             if wait > 0:
                 self.session.enter(Phase.AUTH)
@@ -198,7 +200,7 @@ class LoginServer(SASLServer):
         self._journal.failure("the login of client {client} failed", failure, client=self.session.client)
         self.end(Outcome.INTERNAL, self.goodbye(Trouble.INTERNAL))
 
-    def _loginDenied(self, request: LoginRequest, denial: Denial) -> None:
+    def _logDenied(self, request: LoginRequest, denial: Denial) -> None:
         journal = self._journal
         if journal.wantsInfo:
             # Our words before theirs: a name or a text must not be able to pass for what follows it.
@@ -214,6 +216,8 @@ class LoginServer(SASLServer):
                 user=printable(self.session.user),
                 text=f', text "{printable(denial.text)}"' if denial.text else "",
             )
+
+    def _loginDenied(self, request: LoginRequest, denial: Denial) -> None:
         if denial.refusesCredentials and request.credentials.method is not Method.NONE:
             self._failures += 1
         if self.explain(request.credentials.method, denial):

@@ -96,7 +96,11 @@ class SharedLookups:
         resolutionReceiver.resolutionBegan(lookup)
         if begins:
             answer = _Answer(self._lookups, key)
-            self._resolver.resolveHostName(answer, hostName, portNumber, addressTypes, transportSemantics)
+            try:
+                self._resolver.resolveHostName(answer, hostName, portNumber, addressTypes, transportSemantics)
+            except RuntimeError:
+                # The system has no thread left for it. The next lookup may get one.
+                answer.resolutionComplete()
         return lookup
 
 

@@ -45,6 +45,10 @@ def openToWrite(path: str, flags: int, mode: int = 0o666, user: int | None = Non
     walk = _Walk(path, user)
     try:
         return walk.open(flags, mode), not walk.isRoots
+    except OSError as error:
+        # Not the last of its names alone, by which it has been opened.
+        error.filename = path
+        raise
     finally:
         os.close(walk.folder)
 
@@ -61,7 +65,8 @@ class _Walk:
         self._path = path
         self._user = user
         self._links = 0
-        self._names = os.path.join(os.getcwd(), path).split("/")
+        # The folder we are in may be gone, which is no matter for a whole path.
+        self._names = (path if path.startswith("/") else os.path.join(os.getcwd(), path)).split("/")
         self.folder = self._top()
 
     def _top(self) -> int:

@@ -163,17 +163,22 @@ class _Service:
             raise ExchangeFailed("reading the response", missing)
 
     def _failed(self, failure: Failure, deadline: IDelayedCall, asking: _Asking) -> Failure:
+        isLate = not deadline.active() and failure.check(CancelledError) is not None
+        # Behind a flood every login has waited a little.
+        hadItsChance = asking.patience >= self.timeout / 2
+        if failure.check(*_FAILURES) or (isLate and hadItsChance):
+            # Before the place goes to a login that could be asked about elsewhere.
+            self.restsUntil = self._clock.seconds() + REST
         self.leave(asking)
         if deadline.active():
             deadline.cancel()
-        elif failure.check(CancelledError):
-            if asking.patience < self.timeout:
-                # It has had no fair chance.
-                self.shared.isBusy()
-                raise _Unanswered(f"timed out, having waited for a connection to {self}")
-            phase = failure.value.phase if isinstance(failure.value, ExchangeCancelled) else "asking"
-            raise ExchangeFailed(phase, f"timed out after {self.timeout:g} seconds")
-        return failure
+        if not isLate:
+            return failure
+        if not hadItsChance:
+            self.shared.isBusy()
+            raise _Unanswered(f"timed out, having waited for a connection to {self}")
+        phase = failure.value.phase if isinstance(failure.value, ExchangeCancelled) else "asking"
+        raise ExchangeFailed(phase, f"timed out after {self.timeout:g} seconds")
 
 
 class _Asking:

@@ -150,6 +150,27 @@ class FairQueueTests(SynchronousTestCase):
         assert last is not None
         self.failureResultOf(last, Overloaded)
 
+    def test_fullOfFew(self) -> None:
+        """Some clients that fill the queue keep nobody out: the last question of who has the most makes room."""
+        asker = Asker(1)
+        asker.ask("a0")
+        many = MOST_WAITING // MOST_OF_ONE
+        waiting = [[asker.ask(f"a{number}") for _ in range(MOST_OF_ONE)] for number in range(many)]
+        newcomers = [asker.ask("owner"), asker.ask("owner"), asker.ask("other")]
+        self.assertEqual(len(asker.queue), MOST_WAITING)
+        told = [place for places in waiting for place in places if place is not None and place.called]
+        self.assertEqual(told, [places[-1] for places in waiting[:3]])
+        for place in told:
+            assert place is not None
+            self.failureResultOf(place, Overloaded)
+        refused = asker.ask("a0")
+        assert refused is not None
+        self.failureResultOf(refused, Overloaded)
+        for _ in range(2 * many + 4):
+            asker.queue.leave(asker.started[-1])
+        self.assertEqual([place is not None and place.called for place in newcomers], [True] * 3)
+        self.assertEqual(len(asker.clock.getDelayedCalls()), len(asker.queue))
+
     def test_unlimited(self) -> None:
         """0 places are no limit."""
         asker = Asker(0)

@@ -99,6 +99,30 @@ class HashingTests(SynchronousTestCase):
         self.reactor.work()
         self.assertEqual(self.reactor.getDelayedCalls(), [])
 
+    def test_noThread(self) -> None:
+        """Where the system has no thread left, those whose turn it is fail, and their places come back."""
+
+        def refuse(*_: object) -> None:
+            raise RuntimeError("can't start new thread")
+
+        for number in range(PLACES):
+            self.hash(lambda: True, f"192.0.2.{number}")
+        waiting = [self.hash(lambda: True) for _ in range(3)]
+        start = self.reactor.callInThreadWithCallback
+        self.patch(self.reactor, "callInThreadWithCallback", refuse)
+        self.reactor.workOnce()
+        for answer in waiting:
+            self.failureResultOf(answer, RuntimeError)
+        for _ in range(PLACES):
+            self.failureResultOf(self.hash(lambda: True), RuntimeError)
+        self.patch(self.reactor, "callInThreadWithCallback", start)
+        self.reactor.work()
+        answers = [self.hash(lambda: True) for _ in range(PLACES)]
+        self.assertEqual(len(self.reactor.held), PLACES)
+        self.reactor.work()
+        self.assertEqual([self.successResultOf(answer) for answer in answers], [True] * PLACES)
+        self.assertEqual(self.reactor.getDelayedCalls(), [])
+
     def test_defect(self) -> None:
         """What a library raises comes out as a failure, which is not taken for a refusal."""
         answer = self.hash(lambda: 1 // 0 == 0)

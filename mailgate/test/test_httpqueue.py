@@ -219,14 +219,30 @@ class SeveralTests(QueueCase):
         self.clock.advance(30)
         judged = self.authenticate(of("192.0.2.1"))
         self.clock.advance(30)
-        # The one who waited is asked about first: his place at the first has been given to him by its failure.
-        self.assertEqual([len(agent.asked) for agent in self.agents], [2, 1])
-        self.agents[0].answer("X: y")
-        self.assertEqual([len(agent.asked) for agent in self.agents], [2, 1])
-        self.agents[1].answer(*ACCEPTED)
-        self.assertEqual([len(agent.asked) for agent in self.agents], [2, 2])
+        # The one who waited is asked about before the one whose question failed; neither at the first again.
+        self.assertEqual([len(agent.asked) for agent in self.agents], [1, 1])
         self.agents[1].answer(*ACCEPTED)
         self.assertEqual(self.successResultOf(judged), ROUTE)
+        self.assertEqual([len(agent.asked) for agent in self.agents], [1, 2])
+
+    def test_hangsBehindFlood(self):
+        """A first that hangs is passed over although every login has waited a little before it was asked about."""
+        self.authenticate(of("192.0.2.1"))
+        for _ in range(MOST_OF_ONE):
+            self.authenticate(of("192.0.2.1"))
+        owner = self.authenticate(of("192.0.2.2"))
+        self.clock.advance(1)
+        # It has been fast so far. From now on it hangs.
+        self.answer(0)
+        self.clock.advance(1)
+        self.authenticate(of("192.0.2.3"))
+        self.assertEqual([len(agent.asked) for agent in self.agents], [2, 0])
+        self.clock.advance(58)
+        self.assertIn("timed out after 60 seconds", self.log()[-1])
+        self.assertEqual([len(agent.asked) for agent in self.agents], [2, 1])
+        self.agents[1].answer(*ACCEPTED)
+        self.agents[1].answer(*ACCEPTED)
+        self.assertEqual(self.successResultOf(owner), ROUTE)
 
 
 class QuestionTests(AuthenticatorTestCase):

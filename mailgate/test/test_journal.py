@@ -536,6 +536,24 @@ class FileTests(SynchronousTestCase):
         self.path = os.path.join(f"{folder}.moved", "x.log")
         self.assertIn("told", self.read())
 
+    def test_reopenFIFO(self):
+        """A FIFO that has taken the name of a log, and has no reader, keeps nobody waiting for one."""
+        for uid in {os.geteuid(), 4711}:
+            self.patch(os, "geteuid", lambda uid=uid: uid)
+            path = os.path.abspath(self.mktemp())
+            logs = ErrorLogs(self.stderr)
+            journal = Journal(observer=logs.observer([ErrorLog(path)]))
+            os.rename(path, f"{path}.1")
+            os.mkfifo(path)
+            (line,) = logs.reopen()
+            self.assertEqual(line, f"{path} cannot be opened again, the old file stays: No such device or address")
+            reading = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+            self.addCleanup(os.close, reading)
+            self.assertEqual(list(logs.reopen()), [])
+            journal.error("told")
+            self.assertIn(b"told", os.read(reading, 1000))
+            self.assertTrue(os.get_blocking(next(iter(logs._files.values()))._stream.fileno()))
+
     def test_reopenLink(self):
         """
         Where others than root may write to the folder, root does not follow a link that has taken the name of a log:

@@ -73,6 +73,21 @@ class SharedLookupsTests(SynchronousTestCase):
         self.shared.resolveHostName(receiver, name, 143)
         return receiver
 
+    def test_noThread(self) -> None:
+        """Where the system has no thread left a name has no address, and is looked up the next time."""
+
+        def refuse(*_: Any) -> Any:
+            raise RuntimeError("can't start new thread")
+
+        self.patch(self.resolver, "resolveHostName", refuse)
+        for _ in range(MOST_LOOKUPS + 1):
+            receiver = self.ask("a.test")
+            self.assertEqual((receiver.hosts, receiver.complete), ([], 1))
+        self.patch(self.resolver, "resolveHostName", FakeResolver.resolveHostName.__get__(self.resolver))
+        receiver = self.ask("a.test")
+        self.resolver.answer("192.0.2.1")
+        self.assertEqual((receiver.hosts, receiver.complete), (["192.0.2.1"], 1))
+
     def test_interfaces(self) -> None:
         """Everything is what it stands for."""
         self.assertTrue(verifyObject(IHostnameResolver, self.shared))

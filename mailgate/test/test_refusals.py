@@ -76,6 +76,22 @@ class DelayTests(SynchronousTestCase):
                 conversation.clock.advance(0.011)
                 self.assertEqual(conversation.hear(), wording.refusal)
 
+    def test_logged(self) -> None:
+        """A refusal is logged once, as soon as it is known: a client that leaves before it hears of it has guessed."""
+        for wording in WORDINGS:
+            for answers, connector in (((evolve(DENIED, wait=9.0),), None), ((), FakeConnector(DENIED))):
+                conversation = converse(wording, *answers, connector=connector)
+                conversation.says(wording.auth + GUESS)
+                conversation.server.dialogueEnded()
+                self.assertIs(conversation.server.session.outcome, Outcome.CLIENT_LEFT)
+                conversation.clock.advance(DELAY * 9)
+                told = [line for line in conversation.logged() if line.startswith("login failed")]
+                self.assertEqual(len(told), 1, told)
+            conversation = converse(wording, DENIED)
+            conversation.says(wording.auth + GUESS)
+            conversation.clock.advance(DELAY)
+            self.assertEqual("".join(conversation.logged()).count("login failed"), 1)
+
     def test_backend(self) -> None:
         """A backend's no to a password that was not judged before is a refusal like any other."""
         for wording in WORDINGS:

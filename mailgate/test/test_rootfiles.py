@@ -250,6 +250,26 @@ class RootsFolderTests(WritingCase):
         self.assertTrue(self.append(name))
         self.assertEqual(self.read(), "line\n")
 
+    def test_folderGone(self) -> None:
+        """For a whole path it does not matter that the current folder is there no more."""
+        before = os.getcwd()
+        gone = os.path.join(self.roots, "gone")
+        os.mkdir(gone)
+        os.chdir(gone)
+        try:
+            os.rmdir(gone)
+            self.assertTrue(self.append())
+        finally:
+            os.chdir(before)
+
+    def test_named(self) -> None:
+        """An error names the whole path, as it was given."""
+        os.symlink("loop", os.path.join(self.folder, "loop"))
+        long = "x" * 300
+        for path in (self.folder, *(os.path.join(self.folder, name) for name in ("none/x", "loop", long, long + "/x"))):
+            error = self.assertRaises(OSError, self.append, path)
+            self.assertEqual(error.filename, path)
+
     def test_closed(self) -> None:
         """Whatever comes of it, no descriptor is left open."""
 
