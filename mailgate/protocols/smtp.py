@@ -35,7 +35,7 @@ _REPLY = re.compile(rb"([2-5][0-5][0-9])([ -]|\r?\n)")
 _CHUNK = re.compile(rb"[ \t]*BDAT(?![!-~])", re.IGNORECASE)
 _CHUNK_SIZE = re.compile(rb"BDAT +([0-9]{1,20})( +LAST)? *", re.IGNORECASE)
 _NO_EHLO = (500, 502)
-"""Codes of a server that has no EHLO (RFC 5321, section 4.2.4). Any other speaks of this greeting alone."""
+"""Codes of a server that has no EHLO (RFC 5321, 4.2.4), or no PROXY header. Any other speaks of this greeting alone."""
 
 
 class SMTPServer(ProxyServer):
@@ -406,7 +406,7 @@ class SMTPClient(ProxyClient):
             if code == 250:
                 lines = (line[4:].upper().split(None, 1) for line in said.split(b"\n")[1:])
                 return {word: b"".join(parameters).strip() for word, *parameters in filter(None, lines)}
-            if extended or code not in _NO_EHLO:
+            if extended or self._proxyProtocol != "off" or code not in _NO_EHLO:
                 raise self._unprepared(b"EHLO", said)
         await self._prepare(b"HELO " + name, 250)
         return {}

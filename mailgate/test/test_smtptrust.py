@@ -204,6 +204,14 @@ class TrustTests(TrustCase):
             self.attempt.says(b"220 ready\r\n" + refusal)
             self.assertEqual(self.successResultOf(self.attempt.result), TEMPORARY, (xclient, request))
 
+    def test_namelessHeaderRefused(self) -> None:
+        """That refusal is not taken for a server's that has no EHLO, and whose offers need not be looked at."""
+        for client, xclient in product(NAMELESS, ("auto", "off")):
+            request = {"envelope": Envelope(b"laptop", False), "client": client}
+            proxy = ProxySettings(proxyProtocol="on")
+            self.begin(xclient, b"502 5.5.2 Error: command not recognized\r\n", request, proxy)
+            self.assertRefused("refuses EHLO")
+
     def test_headerTrusted(self) -> None:
         """A backend that offers XCLIENT to a client that it knows by the header trusts that one: it is told of."""
         for xclient in ("auto", "off"):
