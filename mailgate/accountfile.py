@@ -23,11 +23,12 @@ LOOK_AGAIN = 1.0  # seconds between two looks at whether the file has changed
 SAMPLE = 200  # lines that are asked for the commonest scheme
 
 
-def _stamp(status: os.stat_result) -> tuple[int, int, int]:
-    return status.st_mtime_ns, status.st_size, status.st_ino
+def _stamp(status: os.stat_result) -> tuple[int, int, int, int]:
+    # Of the times one can be set, and comes with a copy.
+    return status.st_mtime_ns, status.st_ctime_ns, status.st_size, status.st_ino
 
 
-def readAccounts(path: str) -> tuple[bytes, tuple[int, int, int] | None]:
+def readAccounts(path: str) -> tuple[bytes, tuple[int, int, int, int] | None]:
     """
     The content of the file C{path}, and its L{_stamp}, or L{None} where it was written to meanwhile.
 
@@ -66,7 +67,7 @@ class AccountFile:
         self._clock = clock
         self._journal = journal
         self._lines: dict[bytes, bytes] | None = None
-        self._stamp: tuple[int, int, int] | None = None
+        self._stamp: tuple[int, int, int, int] | None = None
         self._failing = False
         self._reported: dict[bytes, bytes] = {}
         self._look()

@@ -290,7 +290,7 @@ class _Reading:
             return
         place = (section.name, option, section.written[option])
         if self._isOpen and section.level is not Level.SANDBOX and isSecret(declared, text):
-            reason = f"is a secret, and everybody on this host may read it: chmod o-r {self._file}"
+            reason = f"may be a secret, and everybody on this host may read it: chmod o-r {self._file}"
             self.warnings.append(Problem(self._file, reason, *place))
         remarks = [f'duplicate value "{word}"' for word in repeatedWords(declared.parse, text)]
         if not declared.secret:

@@ -41,9 +41,15 @@ DIFFERENCES = (
     " keeps it.",
     "pid: there is no such file unless one is named in [mailgate]. nginx writes one in any case.",
     "error_log: the tag of syslog: is mailgate unless given. nginx's is nginx.",
+    "error_log: root follows no link to a log in a folder where others may write. nginx does.",
+    "log_rate: of one kind of line a log gets 100 in a second, and a line that counts the others. nginx has no limit,"
+    " as with off.",
     "TCP_NODELAY: is set on connections in the clear and under TLS. nginx's mail never sets it.",
 )
-"""Where mailgate differs from nginx and nothing is written: no directive does as nginx does, or it is the host's."""
+"""
+Where mailgate differs from nginx and nothing is written: no directive does as nginx does, or it is a matter of the host
+or of its logs.
+"""
 
 
 @frozen

@@ -75,7 +75,8 @@ class SharedService:
         now = self._clock.seconds()
         if self._remindAt is None or not self._remindAt - REMIND <= now < self._remindAt:
             self._remindAt = now + REMIND
-            self._journal.error(
+            # One client alone may have asked that often.
+            self._journal.warn(
                 "auth http server {url} is asked auth_http_max_connections questions already, and {waiting} logins"
                 " wait: some are refused for now (said once in {seconds:g} seconds)",
                 url=str(self.url),

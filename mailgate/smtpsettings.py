@@ -73,6 +73,11 @@ class SMTPSettings:
         """What of these settings cannot stand together."""
         if self.xclient == "on" and server[ProxySettings].proxyProtocol != "off":
             reason = "cannot stand together with proxy_protocol, behind which no XCLIENT is sent: leave it out"
+            if "xclient" in server.inherited and "proxy_protocol" not in server.inherited:
+                reason = (
+                    f"cannot stand together with proxy_protocol of server {server.name}, behind which no XCLIENT is"
+                    " sent: set xclient = auto there"
+                )
             yield server.problem("xclient", reason, self.xclient)
 
     def warnings(self, server: ServerSettings) -> Iterator[Problem]:

@@ -51,6 +51,16 @@ class FileTests(AuthenticatorTestCase):
         self.reactor.advance(1)
         self.assertIsInstance(self.login(b"ann", b"secret"), Route)
 
+    def test_samePlaceSizeAndTime(self) -> None:
+        """One that was written over, and got the time of before as C{cp -p} gives it, is noticed."""
+        self.build(b"joe:{PLAIN}secret")
+        status = os.stat(self.path)
+        with open(self.path, "r+b") as opened:
+            opened.write(b"ann")
+        os.utime(self.path, ns=(status.st_atime_ns, status.st_mtime_ns))
+        self.reactor.advance(1)
+        self.assertIsInstance(self.login(b"ann", b"secret"), Route)
+
     def test_unchangedIsNotRead(self) -> None:
         """A file that has not changed is not read again, and within a second not even looked at."""
         self.build(b"joe:{PLAIN}secret")

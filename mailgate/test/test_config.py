@@ -550,7 +550,7 @@ ssl_certificate_key = /etc/key.pem
 [sandbox]
 users = alice wonderland
 """
-        reason = "is a secret, and everybody on this host may read it: chmod o-r gateway.ini"
+        reason = "may be a secret, and everybody on this host may read it: chmod o-r gateway.ini"
         for isOpen in (True, False):
             self.patch(config, "isOpenToAll", lambda path, isOpen=isOpen: isOpen)
             told = [str(warning) for warning in parse(text).warnings]

@@ -145,6 +145,8 @@ class QueueTests(QueueCase):
         self.clock.advance(60)
         for judged in waiting:
             self.assertReason(judged, "timed out waiting for a connection to http://one:9000/auth")
+        # Clients alone can bring that about.
+        self.assertEqual([event["log_level"] for event in self.events], [LogLevel.warn])
         (logged,) = self.log()
         self.assertIn("auth http server http://one:9000/auth is asked auth_http_max_connections questions", logged)
         self.assertEqual(len(self.agent.asked), 2)

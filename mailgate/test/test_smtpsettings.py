@@ -93,6 +93,11 @@ class ProblemTests(SynchronousTestCase):
             mail = f"{HTTP}\nproxy_protocol = {version}\nxclient = on"
             (problem,) = self.assertRaises(ConfigurationError, read, mail=mail).problems
             self.assertEqual((problem.section, problem.option), ("mail", "xclient"))
+            self.assertNotIn("mx", problem.message)
+            mail = f"{HTTP}\nxclient = on"
+            (problem,) = self.assertRaises(ConfigurationError, read, f"proxy_protocol = {version}", mail=mail).problems
+            self.assertEqual((problem.section, problem.option), ("mail", "xclient"))
+            self.assertIn("proxy_protocol of server mx", problem.message)
             for xclient in ("auto", "off"):
                 settings = read(f"xclient = {xclient}", f"proxy_protocol = {version}")
                 self.assertEqual(settings.servers[0][SMTPSettings].xclient, xclient)
