@@ -100,7 +100,7 @@ def curve(value: str, folder: str) -> str:
     if word != "auto" and word not in _CURVES:
         raise ValueError(
             f"cannot be set by the TLS library's bindings, unless it is {known};"
-            " auto has all that the library knows, X25519 and hybrids as well"
+            " auto has all curves that the library knows, X25519 and hybrids as well"
         )
     return word
 
