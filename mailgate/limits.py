@@ -25,9 +25,9 @@ class LimitSettings:
     def clientOf(self, request: LoginRequest) -> str:
         """
         Whom C{request} is counted for, as the C{client} of a L{mailgate.fairqueue.FairQueue}: the client's address, or
-        the user where that address is exempt.
+        the user where that address is exempt; the recipient where it is that who is judged (C{smtp_auth none}).
         """
         host = request.client.host
         if self.exempt and isWithin(host, self.exempt):
-            return f"user {request.credentials.user.lower()!r}"
+            return f"user {(request.credentials.user or request.envelope.recipient).lower()!r}"
         return sourceOf(host)

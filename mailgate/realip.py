@@ -17,6 +17,7 @@ from twisted.python.failure import Failure
 
 from mailgate.directives import Problem, ServerSettings, directive, isHostName, lines
 from mailgate.journal import printable
+from mailgate.limits import LimitSettings
 from mailgate.networks import Network, isWithin, parseNetwork
 from mailgate.proxyprotocol import Header, HeaderError, HeaderParser
 from mailgate.server import ProxyServer, hostAndPort
@@ -80,13 +81,24 @@ class RealIPSettings:
     senders: Senders | None = directive("set_real_ip_from", _senders, None)
 
     def warnings(self, server: ServerSettings) -> Iterator[Problem]:
-        """Bits that say nothing, and senders whose headers nobody reads."""
+        """Bits that say nothing, senders whose headers nobody reads, and headers that tell no client from another."""
         if self.senders is None:
+            yield from self._indistinct(server)
             return
         for item in self.senders.careless:
             yield server.problem("set_real_ip_from", f"low address bits of {item} are meaningless")
         if not any(address.proxyProtocol for address in server.listen):
             yield server.problem("set_real_ip_from", 'has no meaning: no "listen" of this server has proxy_protocol')
+
+    def _indistinct(self, server: ServerSettings) -> Iterator[Problem]:
+        isQueued = not _QUEUED.isdisjoint(server.given) and not server[LimitSettings].exempt
+        if isQueued and any(address.proxyProtocol for address in server.listen):
+            message = "is missing, and so all clients of the load balancer wait for their logins as if they were one"
+            yield server.problem("set_real_ip_from", f"{message}: list it here, or in limit_exempt")
+
+
+_QUEUED = frozenset(("auth_http", "auth_file"))
+"""The directives under which logins may wait for their turn, by client address."""
 
 
 def _deliver(transport: Any, data: bytes) -> None:

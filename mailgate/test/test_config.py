@@ -668,7 +668,8 @@ class ListenTests(ConfigCase):
     def test_portsBehindABalancer(self):
         """A load balancer may end TLS, and may have ports of its own: nothing is said then, nor of any other port."""
         balanced = "listen =\n  993 proxy_protocol\n  995 proxy_protocol\n  9993\n  unix:/s\n"
-        self.assertEqual(parse(MAIL + "[server a]\nprotocol = imap\n" + balanced).warnings, ())
+        server = "[server a]\nprotocol = imap\nset_real_ip_from = 10.0.0.1\n"
+        self.assertEqual(parse(MAIL + server + balanced).warnings, ())
 
     def test_duplicate(self):
         """An address and port is listened on once, in one server or in two, with or without TLS."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 from twisted.trial.unittest import SynchronousTestCase
 
 from mailgate.limits import LimitSettings
-from mailgate.login import Client, Credentials, LoginRequest, Method
+from mailgate.login import Client, Credentials, Envelope, LoginRequest, Method
 from mailgate.networks import parseNetworks
 
 
@@ -32,3 +32,17 @@ class ClientTests(SynchronousTestCase):
         self.assertNotEqual(settings.clientOf(request("192.0.2.7")), settings.clientOf(request("192.0.2.7", b"ann")))
         self.assertEqual(settings.clientOf(request("198.51.100.7")), "198.51.100.7")
         self.assertNotEqual(settings.clientOf(request("192.0.2.7", b"198.51.100.7")), "198.51.100.7")
+
+    def test_exemptRecipients(self) -> None:
+        """A recipient has no user: what another gateway brings for many of them is not one client's either."""
+        settings = LimitSettings(parseNetworks("192.0.2.0/24", "/"))
+
+        def of(host: str, recipient: bytes) -> str:
+            envelope = Envelope(b"mx.test", True, b"MAIL FROM:<a@example.org>", b"RCPT TO:<%b@example.com>" % recipient)
+            return settings.clientOf(
+                LoginRequest("smtp", Credentials(Method.NONE), Client(host, 40123), envelope=envelope)
+            )
+
+        self.assertNotEqual(of("192.0.2.7", b"joe"), of("192.0.2.7", b"ann"))
+        self.assertEqual(of("192.0.2.7", b"joe"), of("192.0.2.8", b"Joe"))
+        self.assertEqual(of("198.51.100.7", b"joe"), of("198.51.100.7", b"ann"))

@@ -159,6 +159,19 @@ class SettingsTests(SynchronousTestCase):
         self.assertIn('set_real_ip_from: has no meaning: no "listen" of this server has proxy_protocol', str(warning))
         self.assertEqual(parse(CONFIGURATION.replace("10.0.0.1/8", "unix:")).warnings, ())
 
+    def test_indistinct(self) -> None:
+        """Without the directive clients of a load balancer cannot be told apart where their logins wait in turns."""
+        server = "[server pop3]\nlisten = 127.0.0.1:110 proxy_protocol\nauth_http = http://127.0.0.1:9000/auth\n"
+        (warning,) = parse(server).warnings
+        self.assertIn("set_real_ip_from: is missing, and so all clients of the load balancer wait", str(warning))
+        for harmless in (
+            server.replace("auth_http = http://127.0.0.1:9000/auth", "proxy_pass = 127.0.0.1:143"),
+            server.replace(" proxy_protocol", ""),
+            f"{server}limit_exempt = 10.0.0.0/8\n",
+            f"{server}set_real_ip_from = 10.0.0.0/8\n",
+        ):
+            self.assertEqual(parse(harmless).warnings, (), harmless)
+
     def test_serversOwn(self) -> None:
         """A server's own list hides the one for all."""
         settings = parse(f"{CONFIGURATION}set_real_ip_from = unix:\n").servers[0][RealIPSettings]
