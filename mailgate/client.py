@@ -88,6 +88,8 @@ class ProxyClient(RelayedProtocol):
     leftOver = b""
     concerns: tuple[str, ...] = ()
 
+    isIntroducing = False
+    """Whether the reply to C{introduction} has not been read."""
     introduction = b""
     """The command, its line end included, that tells the backend who the client is, where it wants to know."""
 
@@ -189,16 +191,28 @@ class ProxyClient(RelayedProtocol):
 
         @raise BackendError: it is too long, or the connection is gone.
         """
-        while True:
-            end = self._buffer.find(b"\n")
-            if end < 0 and len(self._buffer) < self.limit:
-                await self._wait()
-                continue
-            if not 0 <= end < self.limit:
-                raise BackendError("sent a too long reply")
-            line = bytes(self._buffer[: end + 1])
-            del self._buffer[: end + 1]
-            return line
+        while (line := self.takeLine()) is None:
+            if self._loss is not None:
+                raise self._loss
+            self._more = Deferred()
+            await self._more
+        return line
+
+    def takeLine(self) -> bytes | None:
+        """
+        The next line, line end included, if it has come: what L{line} gives, for a third of its time.
+
+        @raise BackendError: it is too long.
+        """
+        buffer = self._buffer
+        end = buffer.find(b"\n")
+        if end < 0 and len(buffer) < self.limit:
+            return None
+        if not 0 <= end < self.limit:
+            raise BackendError("sent a too long reply")
+        line = bytes(buffer[: end + 1])
+        del buffer[: end + 1]
+        return line
 
     def send(self, line: bytes) -> None:
         """
@@ -210,18 +224,16 @@ class ProxyClient(RelayedProtocol):
             raise BackendError("speaks out of turn")
         self.transport.write(line + b"\r\n")
 
-    async def sendLogin(self, line: bytes) -> None:
+    def sendLogin(self, line: bytes) -> None:
         """
         L{send} a C{line} of the login. C{introduction} goes before the first, in the same segment: nothing is waited
-        for any longer.
+        for any longer. The reply to it is then the first to be read (L{introduced}).
 
-        @raise BackendError: as from L{send} and L{introduced}.
+        @raise BackendError: as from L{send}.
         """
-        introduction = self.introduction
-        self.send(introduction + line)
-        if introduction:
-            self.introduction = b""
-            await self.introduced()
+        self.send(self.introduction + line)
+        self.isIntroducing = self.introduction != b""
+        self.introduction = b""
 
     def answersEarly(self, ahead: bytearray) -> bool:
         """Whether what has come C{ahead} of our next command may be a reply to it."""

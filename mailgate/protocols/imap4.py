@@ -32,6 +32,9 @@ _AUTH_WORDS = ("plain", "login", "cram-md5", "external", "xoauth2", "oauthbearer
 _OFFERS_ID = re.compile(rb"\* OK \[CAPABILITY (?:[^]]* )?ID(?: [^]]*)?\]", re.IGNORECASE)
 """A greeting whose response code, not its text, lists ID among the capabilities."""
 
+_ID_TAG = b"mailgate"
+_IDENTIFIED = re.compile(rb"\* ID [^\r\n{]{1,1000}\r\n" + _ID_TAG + rb" OK[^\r\n]{0,1000}\r\n")
+
 
 @frozen
 class IMAP4Settings:
@@ -256,7 +259,19 @@ class IMAP4Client(ProxyClient):
     _passing = (b"[UNAVAILABLE]", b"[INUSE]", b"[LIMIT]", b"[SERVERBUG]", b"[CONTACTADMIN]", b"[PRIVACYREQUIRED]")
     """Response codes (RFC 5530) that say nothing of the password."""
 
-    _idTag = b"mailgate"
+    _idTag = _ID_TAG
+
+    def dialogueReceived(self, data: bytes) -> None:
+        if self.isIntroducing and not self._buffer and self._idTag == _ID_TAG:
+            # The reply of nearly all servers, which comes long before that to the login: to wake the login for it would
+            # take as much as all else that ID costs.
+            reply = _IDENTIFIED.match(data)
+            if reply is not None:
+                self.isIntroducing = False
+                data = data[reply.end() :]
+                if not data:
+                    return
+        super().dialogueReceived(data)
 
     def answersEarly(self, ahead: bytearray) -> bool:
         # Untagged responses may come at any time.
@@ -290,10 +305,10 @@ class IMAP4Client(ProxyClient):
             if _QUOTABLE.fullmatch(argument):
                 command += b' "' + _SPECIAL.sub(rb"\\\g<0>", argument) + b'"'
                 continue
-            await self.sendLogin(command + b" {%d}" % len(argument))
+            self.sendLogin(command + b" {%d}" % len(argument))
             self._expect(b"+", tag, await self._response(tag))
             command = argument
-        await self.sendLogin(command)
+        self.sendLogin(command)
         completion = await self._response(tag)
         self._expect(tag + b" OK", tag, completion)
         self.reply += completion
@@ -301,7 +316,7 @@ class IMAP4Client(ProxyClient):
     async def _authorize(self) -> None:
         """AUTHENTICATE PLAIN: LOGIN has no place for an authorization identity."""
         tag, message = self.request.tag, self.plainMessage
-        await self.sendLogin(tag + b" AUTHENTICATE PLAIN")
+        self.sendLogin(tag + b" AUTHENTICATE PLAIN")
         response = await self._response(tag)
         if not response.startswith(b"+"):
             raise Unauthorizing(f"answers AUTHENTICATE PLAIN with {replyCode(response)}", self.reply + response)
@@ -320,10 +335,11 @@ class IMAP4Client(ProxyClient):
         raise BackendError(f"answers the login with {replyCode(response)}", self.reply + response)
 
     async def introduced(self) -> None:
+        self.isIntroducing = False
         tag, heard = self._idTag + b" ", 0
         octets: int | None = None
         while True:
-            line = await self.line()
+            line = self.takeLine() or await self.line()
             if octets is None and line.startswith(tag):
                 break
             heard += len(line)
@@ -339,9 +355,16 @@ class IMAP4Client(ProxyClient):
             self.concerns = (f"answers ID with {replyCode(line)}: it does not know who its clients are",)
 
     async def _response(self, tag: bytes) -> bytes:
-        """The next tagged response or continuation request; untagged responses before it go to C{reply}."""
+        """
+        The next tagged response or continuation request, but for that to ID; untagged responses before it go to
+        C{reply}.
+        """
+        if self.isIntroducing:
+            await self._wait()
+            if self.isIntroducing:
+                await self.introduced()
         while True:
-            line = await self.line()
+            line = self.takeLine() or await self.line()
             if line.startswith((tag + b" ", b"+")):
                 return line
             self.reply += line

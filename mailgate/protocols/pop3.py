@@ -225,18 +225,24 @@ class POP3Client(ProxyClient):
             return
         password = self.password
         for command in (b"USER " + self.route.user, b"PASS " + password):
-            await self.sendLogin(command)
-            self._accepted(await self.line())
+            self.sendLogin(command)
+            self._accepted(await self._answer())
 
     async def _authorize(self) -> None:
         """AUTH PLAIN (RFC 5034): USER and PASS have no place for an authorization identity."""
         message = self.plainMessage
-        await self.sendLogin(b"AUTH PLAIN")
-        reply = await self.line()
+        self.sendLogin(b"AUTH PLAIN")
+        reply = await self._answer()
         if not reply.startswith(b"+") or reply.startswith(b"+OK"):
             raise Unauthorizing(f"answers AUTH PLAIN with {replyCode(reply)}", reply)
         self.send(message)
         self._accepted(await self.line())
+
+    async def _answer(self) -> bytes:
+        """The next reply, but for that to XCLIENT."""
+        if self.isIntroducing:
+            await self.introduced()
+        return self.takeLine() or await self.line()
 
     def _accepted(self, reply: bytes) -> None:
         if reply.startswith(b"-ERR"):
@@ -246,6 +252,7 @@ class POP3Client(ProxyClient):
         self.reply = reply
 
     async def introduced(self) -> None:
+        self.isIntroducing = False
         reply = await self.line()
         if reply.startswith(b"-ERR"):
             self.concerns = (f"answers XCLIENT with {replyCode(reply)}: it does not know who its clients are",)
