@@ -1,0 +1,50 @@
+# -*- test-case-name: mailgate.test.test_client -*-
+"""
+Why a backend cannot be used, in words for the log.
+"""
+
+from __future__ import annotations
+
+import re
+
+__all__ = ["BackendError", "LoginRefused", "Unauthorizing", "replyCode"]
+
+_BRACKETED = rb"(?: \[[A-Z][A-Z/-]{0,40}\])?"
+_CODE = re.compile(
+    rb"(?:[^ ]+ )??((?:OK|NO|BAD|BYE|PREAUTH)\b"
+    + _BRACKETED
+    + rb"|(?:\+OK|-ERR)\b"
+    + _BRACKETED
+    + rb"|[2-5][0-9]{2}\b(?:[ -][245]\.[0-9]{1,3}\.[0-9]{1,3}\b)?)"
+)
+
+
+def replyCode(reply: bytes) -> str:
+    """
+    The code of a backend's reply, for the log: C{NO [UNAVAILABLE]}, C{-ERR [AUTH]}, C{535 5.7.8}.
+
+    Not its text: there are servers that repeat what they did not understand, a password too, and in more forms than
+    could be found again.
+    """
+    code = _CODE.match(reply.strip().rpartition(b"\n")[2])
+    return code[1].decode("ascii") if code else "something that is no reply"
+
+
+class BackendError(Exception):
+    """A backend cannot be used; C{str} says why, C{reply} is what it said, if that was why."""
+
+    def __init__(self, message: str, reply: bytes = b"") -> None:
+        super().__init__(message)
+        self.reply = reply
+
+
+class LoginRefused(BackendError):
+    """The backend has said no to the login itself. Another backend would not be asked."""
+
+    def __init__(self, reply: bytes, temporary: bool) -> None:
+        super().__init__(f"refused the login with {replyCode(reply)}", reply)
+        self.temporary = temporary
+
+
+class Unauthorizing(BackendError):
+    """The backend has no way to log in as another user, which C{route.authzid} asks for."""
