@@ -49,7 +49,7 @@ LEAST_PAUSE = 1
 LONGEST_CREDENTIAL = 1024
 """
 Bytes that a name or a password may have as they are sent. Services bound the head of a request, most of them at 8 KiB,
-and say 400 or 431 to what is longer; nobody's password is. A token of OAuth is bounded by the client's buffer alone.
+and say 400 or 431 to what is longer; no password is. A token of OAuth is bounded by the client's buffer alone.
 """
 
 _SECONDS = re.compile(rb"[0-9]{1,18}")

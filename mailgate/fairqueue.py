@@ -76,8 +76,8 @@ class FairQueue:
         """
         A place for a question of C{client}: L{None} where it has one now, else a Deferred that fires when it has. That
         fails with L{Overloaded} where too many wait, which may be later: when one of another client comes that has
-        fewer; and with C{twisted.internet.defer.TimeoutError} after C{patience} seconds. Whoever cancels it, or lets it
-        fail, has no place to leave.
+        fewer; and with C{twisted.internet.defer.TimeoutError} after C{patience} seconds. After a cancellation, or a
+        failure, there is no place to leave.
         """
         if not self._places:
             return None

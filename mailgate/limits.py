@@ -24,8 +24,8 @@ class LimitSettings:
 
     def clientOf(self, request: LoginRequest) -> str:
         """
-        Whom C{request} is counted for, as the C{client} of a L{mailgate.fairqueue.FairQueue}: the client's address, or
-        the user where that address is exempt; the recipient where it is that who is judged (C{smtp_auth none}).
+        The client that C{request} is counted for, as a L{mailgate.fairqueue.FairQueue} takes it: the address; where
+        that is exempt, the user, or the recipient under C{smtp_auth none}.
         """
         host = request.client.host
         if self.exempt and isWithin(host, self.exempt):

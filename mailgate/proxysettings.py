@@ -43,7 +43,7 @@ class ProxySettings:
     @property
     def tellsByCommand(self) -> bool:
         """
-        Whether IMAP and POP3 backends are told of the client by ID or XCLIENT. Never beside a PROXY header: then they
+        Whether ID or XCLIENT tells IMAP and POP3 backends who the client is. Never beside a PROXY header: then they
         judge by the client's address whether to believe such a command.
         """
         return self.identity == "auto" and self.proxyProtocol == "off"

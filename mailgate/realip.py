@@ -183,7 +183,7 @@ class HeaderReader(Protocol):
         self._end(Outcome.TIMEOUT)
 
     def _refuse(self, format: str, **fields: str) -> None:
-        # Whoever connects can cause it; and an operator has to see whom set_real_ip_from forgets.
+        # Any client can cause it; but an operator has to see which sender set_real_ip_from lacks.
         self._factory.journal.warn(format, client=self.session.client, **fields)
         self._end(Outcome.BAD_HEADER)
 

@@ -41,7 +41,7 @@ class StreamRelays(Relays):
         """Those with a row of flights that is not over, and whether the first of it is."""
         self._settling: IDelayedCall | None = None
         self._piped: dict[RelayEnd, object] = {}
-        """Those for whom bytes wait in a pipe, and what waited for them when that was last looked at."""
+        """Receivers with bytes waiting in a pipe, and what waited for them at the last look."""
         self._emptying: IDelayedCall | None = None
 
     def piped(self, end: RelayEnd) -> None:

@@ -205,7 +205,7 @@ class _Asking:
 class HTTPAuthenticator:
     """
     Asks C{services}, which are those of C{settings}, in their order, until one answers. All of them speak C{dialect}.
-    C{clientOf(request)} is whom a login counts for where it has to wait for its turn.
+    C{clientOf(request)} names the client that a login counts for where it has to wait for its turn.
     """
 
     def __init__(
