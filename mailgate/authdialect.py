@@ -150,7 +150,7 @@ VARIABLES: dict[str, Variable] = {
     "server_addr": Variable(lambda request: request.client.local, Fact.LOCAL, counts=True),
     "server_port": Variable(lambda request: _port(request.client.localPort), Fact.LOCAL, counts=True),
     "ssl_server_name": Variable(_serverName, Fact.DETAILS, counts=True),
-    "session_id": Variable(lambda request: request.client.session, Fact.SESSION),
+    "session_id": Variable(lambda request: request.client.session),
     "protocol": Variable(lambda request: request.protocol),
 }
 """Those that the value of an C{auth_http_header} can hold. A port is empty where there is none: at a unix socket."""

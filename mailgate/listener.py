@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Callable, Iterator, Mapping, Set
-from itertools import count
 from typing import Any
 
 from twisted.application.service import Service
@@ -33,16 +32,11 @@ from mailgate.realip import HeaderReader, RealIPSettings
 from mailgate.relay import Relays
 from mailgate.reversedns import ReverseDNS
 from mailgate.session import STORY, Phase
+from mailgate.session import sessionIds as makeSessionIds
 from mailgate.shares import PAUSE
 from mailgate.tls import ServerTLS, TLSSettings
 
-__all__ = ["ByLocalAddress", "ListenError", "Listener", "ProxyServerFactory", "SharedUNIXPort", "sessionNameSource"]
-
-
-def sessionNameSource(randomness: Callable[[int], bytes]) -> Iterator[str]:
-    """Names for connections, no two the same: eight random digits, the same for all of them, and a number."""
-    start = randomness(4).hex()
-    return (f"{start}-{number}" for number in count(1))
+__all__ = ["ByLocalAddress", "ListenError", "Listener", "ProxyServerFactory", "SharedUNIXPort"]
 
 
 class ProxyServerFactory(Factory):
@@ -51,7 +45,7 @@ class ProxyServerFactory(Factory):
 
     C{randomness(n)} gives n random bytes, C{relays} is for those who have logged in. C{connections} are those that have
     not ended: dialogues and relays. C{facts} are those that somebody wants to know of each connection, and
-    C{sessionNames} the names for L{Fact.SESSION}. C{reverseDNS} finds the names of clients, if that is wanted.
+    C{sessionIds} the ids for their sessions. C{reverseDNS} finds the names of clients, if that is wanted.
     """
 
     noisy = False
@@ -69,7 +63,7 @@ class ProxyServerFactory(Factory):
         randomness: Callable[[int], bytes] = os.urandom,
         relays: Relays | None = None,
         facts: Set[Fact] = frozenset(),
-        sessionNames: Iterator[str] | None = None,
+        sessionIds: Iterator[str] | None = None,
         reverseDNS: ReverseDNS | None = None,
     ) -> None:
         self.record = record
@@ -93,8 +87,7 @@ class ProxyServerFactory(Factory):
         self.local = (address.host, address.port) if address.isOneAddress else ("", 0)
         """What is known of L{Fact.LOCAL} without asking the system for each connection."""
         self.tellsDetails = Fact.DETAILS in facts
-        self.tellsSession = Fact.SESSION in facts
-        self.sessionNames = sessionNameSource(randomness) if sessionNames is None else sessionNames
+        self.sessionIds = makeSessionIds(randomness) if sessionIds is None else sessionIds
         self.reverseDNS = reverseDNS
         self._senders = settings[RealIPSettings].senders
         self.places = Places(clock)

@@ -143,7 +143,6 @@ class Fact(Enum):
 
     LOCAL = "the address that the client has connected to"
     DETAILS = "what TLSDetails hold"
-    SESSION = "a name for the connection"
 
 
 @frozen
@@ -156,8 +155,8 @@ class Client:
     addresses.
 
     Where the L{Fact} is asked for: C{local} and C{localPort} are the address that it has connected to, in the forms of
-    C{host} and C{port} (also where C{listen} names that address); C{session} names the connection; C{details} are those
-    of its TLS.
+    C{host} and C{port} (also where C{listen} names that address); C{details} are those of its TLS. C{session} is
+    the id of the connection (L{mailgate.session.Session}).
     """
 
     host: str

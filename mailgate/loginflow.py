@@ -119,8 +119,6 @@ class LoginServer(SASLServer):
         """Who wants to log in, and of its connection what somebody wants to know."""
         factory, session = self.factory, self.session
         local, localPort = self._localAddress() if factory.tellsLocal else factory.local
-        if factory.tellsSession and not session.name:
-            session.name = next(factory.sessionNames)
         details = None
         if factory.tellsDetails and factory.tls is not None and session.tls is not None:
             details = factory.tls.details(self.transport.getHandle())
@@ -132,7 +130,7 @@ class LoginServer(SASLServer):
             self._proxied,
             local,
             localPort,
-            session.name,
+            session.id,
             details,
         )
 
@@ -211,7 +209,7 @@ class LoginServer(SASLServer):
                 trouble=denial.trouble.value,
                 protocol=self.session.protocol,
                 method=request.credentials.method.value,
-                session=self.session.name or "-",
+                session=self.session.id,
                 reason=f", reason {denial.reason}" if denial.reason else "",
                 user=printable(self.session.user),
                 text=f', text "{printable(denial.text)}"' if denial.text else "",

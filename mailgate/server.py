@@ -42,6 +42,7 @@ class ProxyServer(LoginServer):
     """All that can be said before login, and what of it in the clear."""
     settings: Any
     """The protocol's own."""
+    _hasArrived = False
 
     def __init__(self, factory: ProxyServerFactory) -> None:
         super().__init__(factory)
@@ -93,7 +94,11 @@ class ProxyServer(LoginServer):
         where a PROXY header comes first, which may have told of it that it is C{proxied}.
         """
         self._host, self._port, self._proxied = host, port, proxied
-        self.session = Session(self.factory.record.name, self.factory.name, self._peerName(), started)
+        factory = self.factory
+        # A PROXY header does not make another connection of this one.
+        name = self.session.id if self._hasArrived else next(factory.sessionIds)
+        self._hasArrived = True
+        self.session = Session(factory.record.name, factory.name, self._peerName(), started, id=name)
 
     def connectionMade(self) -> None:
         now = self.clock.seconds()

@@ -22,7 +22,7 @@ from mailgate.draining import Draining
 from mailgate.interfaces import IAuthenticator
 from mailgate.journal import ErrorLogs, Journal, ServerLogSettings, leastLevel
 from mailgate.leanreactor import LeanReactor
-from mailgate.listener import Listener, ProxyServerFactory, sessionNameSource
+from mailgate.listener import Listener, ProxyServerFactory
 from mailgate.listensockets import ListeningSockets, ownSockets
 from mailgate.login import Fact
 from mailgate.names import NamingReactor
@@ -31,6 +31,7 @@ from mailgate.registry import PROTOCOLS
 from mailgate.relay import Relays
 from mailgate.resolver import ResolverSettings
 from mailgate.reversedns import ReverseDNS
+from mailgate.session import sessionIds
 from mailgate.shares import Share
 from mailgate.streamrelay import StreamRelays
 from mailgate.tls import BackendTLSSettings, ServerTLS, TLSSettings, loadTrust, usesTLS
@@ -82,7 +83,7 @@ class Gateway(MultiService):
         else:
             self._reactor, self._relays = reactor, Relays(reactor)
         self._naming = NamingReactor(self._reactor)
-        self._sessionNames = sessionNameSource(os.urandom)
+        self._sessionIds = sessionIds(os.urandom)
         self.listeners: list[Listener] = []
         self._authenticators: list[IAuthenticator] = []
         self._reverseDNS: dict[ResolverSettings, ReverseDNS] = {}
@@ -152,7 +153,7 @@ class Gateway(MultiService):
                 tls,
                 relays=self._relays,
                 facts=facts,
-                sessionNames=self._sessionNames,
+                sessionIds=self._sessionIds,
                 reverseDNS=reverseDNS,
             )
             factory.places = self.places

@@ -5,7 +5,9 @@ The ledger of one connection, from its first byte to the one event that tells it
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from enum import Enum
+from itertools import count
 from typing import Any
 
 from attrs import define
@@ -13,15 +15,40 @@ from attrs import define
 from mailgate.journal import printable
 from mailgate.login import TLSState
 
-__all__ = ["STORY", "Outcome", "Phase", "Session"]
+__all__ = ["STORY", "Outcome", "Phase", "Session", "sessionIds"]
 
 
 STORY = (
     "connection ended: client {client}, server {server}, protocol {protocol}, tls {tls}, user {user},"
-    " backend {backend}, reached {reached}, outcome {outcome}, {seconds:.3f} s, received {received}, sent {sent},"
-    " session {name}"
+    " backend {backend}, reached {reached}, outcome {outcome}{reason}, {seconds:.3f} s, received {received},"
+    " sent {sent}, session {id}"
 )
 """The event at the end of a connection, in twisted.logger's format; L{Session.story} gives its fields."""
+
+
+_DIGITS = "0123456789abcdefghijklmnopqrstuv"
+_LOW = tuple(high + low for high in _DIGITS for low in _DIGITS)
+"""Numbers below 1,024 in base 32."""
+
+
+def _inBase32(number: int) -> str:
+    text = ""
+    while number:
+        number, digit = divmod(number, 32)
+        text = _DIGITS[digit] + text
+    return text
+
+
+def sessionIds(randomness: Callable[[int], bytes]) -> Iterator[str]:
+    """
+    Ids for connections, no two the same, such as C{5g0qa.7k}: five random digits of base 32, the same for all of them,
+    and a number in base 32. C{randomness(n)} gives n random bytes.
+    """
+    start = "".join(_DIGITS[byte % 32] for byte in randomness(5))
+    for thousands in count():
+        beginning = f"{start}.{_inBase32(thousands)}"
+        for low in _LOW:
+            yield beginning + low
 
 
 class Phase(Enum):
@@ -68,7 +95,8 @@ class Outcome(Enum):
 class Session:
     """
     What is known of a connection. C{started} is the clock's time in seconds; C{received} and C{sent} count the bytes
-    relayed from and to the client; C{name} is empty unless somebody asks for it (L{mailgate.login.Fact}).
+    relayed from and to the client; C{id} is one of L{sessionIds}. C{reason} says more of the C{outcome}, in our words,
+    where there is more to say.
     """
 
     protocol: str
@@ -84,7 +112,8 @@ class Session:
     received: int = 0
     sent: int = 0
     outcome: Outcome | None = None
-    name: str = ""
+    reason: str = ""
+    id: str = "-"
 
     def enter(self, phase: Phase) -> None:
         """Go over to C{phase}; C{reached} keeps the one before the end."""
@@ -92,10 +121,11 @@ class Session:
         if phase is not Phase.END:
             self.reached = phase
 
-    def conclude(self, outcome: Outcome) -> None:
-        """Name the reason of the end, unless an earlier one has been named."""
+    def conclude(self, outcome: Outcome, reason: str = "") -> None:
+        """Name how the connection ends, and why, unless an earlier end has been named."""
         if self.outcome is None:
             self.outcome = outcome
+            self.reason = reason
 
     def story(self, now: float) -> dict[str, Any]:
         """What one log event tells of the connection that ended at C{now}."""
@@ -108,8 +138,9 @@ class Session:
             "backend": self.backend or "-",
             "reached": self.reached.value,
             "outcome": self.outcome.value if self.outcome else "-",
+            "reason": f" ({self.reason})" if self.reason else "",
             "seconds": now - self.started,
             "received": self.received,
             "sent": self.sent,
-            "name": self.name or "-",
+            "id": self.id,
         }

@@ -165,8 +165,8 @@ class VariableTests(SynchronousTestCase):
             ("$server_addr", {Fact.LOCAL}),
             ("$server_port", {Fact.LOCAL}),
             ("$ssl_server_name", {Fact.DETAILS}),
-            ("x${session_id}", {Fact.SESSION}),
-            ("$session_id $server_addr", {Fact.SESSION, Fact.LOCAL}),
+            ("x${session_id}", set()),
+            ("$session_id $server_addr", {Fact.LOCAL}),
         ):
             self.assertEqual(Dialect(((b"A", b""), (b"B", text.encode()))).facts, facts)
 

@@ -40,9 +40,9 @@ class PresetTests(SynchronousTestCase):
     def test_facts(self) -> None:
         """Each preset asks for what its headers tell."""
         facts = {name: dialect(name).facts for name in PRESETS}
-        local, session = {Fact.LOCAL}, {Fact.LOCAL, Fact.SESSION}
+        local = {Fact.LOCAL}
         self.assertEqual(
-            facts, {"mailu": local, "zimbra": local, "kolab": set(), "bluemind": set(), "nauthilus": session}
+            facts, {"mailu": local, "zimbra": local, "kolab": set(), "bluemind": set(), "nauthilus": local}
         )
 
     def test_headersWin(self) -> None:

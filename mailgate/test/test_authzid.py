@@ -112,7 +112,7 @@ class DialogueTests(SynchronousTestCase):
         self.assertEqual(
             conversation.logged(),
             [
-                "login failed: client 192.0.2.7:40123, not authorized, protocol imap, method plain, session -,"
+                "login failed: client 192.0.2.7:40123, not authorized, protocol imap, method plain, session 00007.00,"
                 ' reason another authorization identity, user "alice"'
             ],
         )

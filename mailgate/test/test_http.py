@@ -692,7 +692,7 @@ class BuildTests(SynchronousTestCase):
         """What the headers tell of a connection is asked for, a preset's headers too."""
         self.assertEqual(KIND.facts(server(settings())), set())
         headers = ((b"A", b"$ssl_server_name"), (b"B", b"$session_id"))
-        self.assertEqual(KIND.facts(server(settings(headers=headers))), {Fact.DETAILS, Fact.SESSION})
+        self.assertEqual(KIND.facts(server(settings(headers=headers))), {Fact.DETAILS})
         self.assertEqual(KIND.facts(server(settings(preset="mailu"))), {Fact.LOCAL})
 
     def test_cachedHeaders(self):

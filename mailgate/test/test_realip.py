@@ -32,7 +32,7 @@ LOGINS = {
     SMTP: (b"220 mx.test ESMTP ready\r\n", (b"EHLO x", b"AUTH PLAIN AGpvZQBzZXNhbWU=")),
 }
 
-PLAIN = Client("192.0.2.7", 40123, local="127.0.0.1", localPort=143)
+PLAIN = Client("192.0.2.7", 40123, local="127.0.0.1", localPort=143, session="00007.00")
 """Who logs in where there is no header, at the one address that the server of a conversation listens at."""
 
 

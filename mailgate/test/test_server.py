@@ -374,7 +374,7 @@ class LogTests(SynchronousTestCase):
             conversation.logged(),
             [
                 "connection ended: client 192.0.2.7:40123, server 127.0.0.1:143, protocol pop3, tls no,"
-                ' user "joe", backend -, reached relay, outcome relayed, 2.500 s, received 6, sent 5, session -'
+                ' user "joe", backend -, reached relay, outcome relayed, 2.500 s, received 6, sent 5, session 00007.00'
             ],
         )
 

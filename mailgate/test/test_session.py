@@ -4,11 +4,14 @@ Tests for L{mailgate.session}.
 
 from __future__ import annotations
 
+import os
+from itertools import islice
+
 from twisted.logger import formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 
 from mailgate.login import TLSState
-from mailgate.session import STORY, Outcome, Phase, Session
+from mailgate.session import STORY, Outcome, Phase, Session, sessionIds
 
 
 def session(**known: object) -> Session:
@@ -17,6 +20,22 @@ def session(**known: object) -> Session:
     for name, value in known.items():
         setattr(ledger, name, value)
     return ledger
+
+
+class IdTests(SynchronousTestCase):
+    """Tests for L{sessionIds}."""
+
+    def test_form(self) -> None:
+        """Five random digits of base 32 and a number, which counts on without an end."""
+        ids = sessionIds(lambda octets: bytes(range(28, 28 + octets)))
+        self.assertEqual([next(ids), next(ids)], ["stuv0.00", "stuv0.01"])
+        later = list(islice(ids, 3000))
+        self.assertEqual((later[1021], later[1022], later[-1]), ("stuv0.vv", "stuv0.100", "stuv0.2tp"))
+        self.assertEqual(len(set(later)), 3000)
+
+    def test_processes(self) -> None:
+        """Those of another process begin otherwise."""
+        self.assertNotEqual(next(sessionIds(os.urandom)), next(sessionIds(os.urandom)))
 
 
 class PhaseTests(SynchronousTestCase):
