@@ -43,7 +43,7 @@ LAYERS = (
     # auth_http asks
     "saslserver smtpsettings smtptrust leanreactor streamrelay connectionlimit sharedservices sandbox.login",
     # the client's side
-    "loginflow",
+    "loginflow smtpclient",
     "server",
     # what comes before a dialogue
     "realip",
