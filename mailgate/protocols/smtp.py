@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from twisted.internet.defer import CancelledError
 from twisted.internet.task import deferLater
 
+from mailgate.capabilities import announced
 from mailgate.client import ProxyClient
 from mailgate.dialogue import Command, MailProtocol, acceptableText, splitArguments
 from mailgate.journal import printable
@@ -214,7 +215,7 @@ class SMTPServer(ProxyServer):
         if not self._hello(arguments):
             return
         self._extended = True
-        lines = [self._name, *(word.encode() for word in self.settings.capabilities)]
+        lines = [self._name, *announced("smtp", self.settings.capabilities)]
         if self.mechanisms and not self.needsTLS:
             lines.append(b" ".join((b"AUTH", *self.mechanisms)))
         if self.offersTLS:

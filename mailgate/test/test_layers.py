@@ -19,7 +19,7 @@ LAYERS = (
     # what imports nothing: the release, the words of a login, the grammar of values, of HTTP and of mail
     "_version clienthello descriptors directives networks fairqueue login httpresponse httpheaders openssl poller"
     " keptconnections timers imapcommand crypt3 shares distinguishedname verifyerrors reparenting"
-    " rootfiles regularfiles backenderrors sandbox.message sandbox.certificate",
+    " rootfiles regularfiles backenderrors capabilities sandbox.message sandbox.certificate",
     # where events may go
     "syslog lograte secretvalues logfile notify activation pipes",
     # hashes of passwords
