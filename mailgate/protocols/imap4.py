@@ -1,20 +1,16 @@
 # -*- test-case-name: mailgate.test.test_imap4 -*-
 """
 IMAP4 (RFC 3501, 9051; ID of RFC 2971, LITERAL+ of RFC 7888, response codes of RFC 5530): the dialogue before login,
-and the login at a backend. The replies are nginx's.
+and the login at a backend. The replies are nginx's, but for those that docs/differences.rst lists.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-
-from attrs import frozen
 
 from mailgate.capabilities import announced
 from mailgate.client import BackendError, LoginRefused, ProxyClient, Unauthorizing, replyCode
-from mailgate.dialogue import Command, MailProtocol, acceptableText, tokenWarnings
-from mailgate.directives import Problem, ServerSettings, bufferSize, capabilities, directive, words
+from mailgate.dialogue import Command, MailProtocol, acceptableText
 from mailgate.identity import fieldsOf, idCommand
 from mailgate.imapcommand import (
     LATER,
@@ -26,10 +22,11 @@ from mailgate.imapcommand import (
     literalAtEnd,
     tagOf,
 )
+from mailgate.imapsettings import IMAP4Settings
 from mailgate.journal import printable
 from mailgate.login import Credentials, Denial, Envelope, Method, Trouble
 from mailgate.proxysettings import ProxySettings
-from mailgate.sasl import Cancelled, InitialResponse, InvalidResponse, NotBase64, loginMethods, mechanismNames
+from mailgate.sasl import Cancelled, InitialResponse, InvalidResponse, NotBase64
 from mailgate.server import ProxyServer
 from mailgate.session import Outcome, Phase
 
@@ -38,39 +35,11 @@ __all__ = ["IMAP4", "CommandParser", "IMAP4Client", "IMAP4Server", "IMAP4Setting
 _QUOTABLE = re.compile(rb"[ -~]{0,256}")
 _SPECIAL = re.compile(rb'["\\]')
 _LITERAL_AT_END = re.compile(rb"\{(\d{1,10})\}\r?\n\Z")
-_AUTH_WORDS = ("plain", "login", "cram-md5", "external", "xoauth2", "oauthbearer")
 _OFFERS_ID = re.compile(rb"\* OK \[CAPABILITY (?:[^]]* )?ID(?: [^]]*)?\]", re.IGNORECASE)
 """A greeting whose response code, not its text, lists ID among the capabilities."""
 
 _ID_TAG = b"mailgate"
 _IDENTIFIED = re.compile(rb"\* ID [^\r\n{]{1,1000}\r\n" + _ID_TAG + rb" OK[^\r\n]{0,1000}\r\n")
-
-
-@frozen
-class IMAP4Settings:
-    """nginx's C{imap_…} directives."""
-
-    auth: tuple[str, ...] = directive("imap_auth", words(*_AUTH_WORDS), ("plain",))
-    capabilities: tuple[str, ...] = directive(
-        "imap_capabilities",
-        capabilities(),
-        ("IMAP4", "IMAP4rev1", "SASL-IR", "LITERAL+", "ID", "UIDPLUS"),
-    )
-    clientBuffer: int = directive("imap_client_buffer", bufferSize, 4096)
-
-    @property
-    def mechanisms(self) -> tuple[bytes, ...]:
-        """SASL mechanisms."""
-        return mechanismNames(self.auth)
-
-    @property
-    def methods(self) -> frozenset[Method]:
-        """The login methods that are offered."""
-        return loginMethods(self.auth)
-
-    def warnings(self, server: ServerSettings) -> Iterator[Problem]:
-        """What of these settings will not do for every client."""
-        return tokenWarnings(server, self.methods, self.clientBuffer)
 
 
 class IMAP4Server(ProxyServer):

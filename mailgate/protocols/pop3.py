@@ -1,7 +1,7 @@
 # -*- test-case-name: mailgate.test.test_pop3 -*-
 """
 POP3 (RFC 1939, 2449, 5034; STLS of RFC 2595): the dialogue before login, and the login at a backend. The replies are
-nginx's.
+nginx's, but for those that docs/differences.rst lists.
 """
 
 from __future__ import annotations

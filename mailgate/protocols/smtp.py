@@ -1,7 +1,8 @@
 # -*- test-case-name: mailgate.test.test_smtp -*-
 """
 SMTP (RFC 5321; STARTTLS of RFC 3207, AUTH of RFC 4954, XCLIENT of Postfix): the dialogue before the login, or before
-the first recipient where there is none. The replies are nginx's.
+the first recipient where there is none. The replies are nginx's, but for those that docs/differences.rst
+lists.
 """
 
 from __future__ import annotations
