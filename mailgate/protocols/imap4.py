@@ -240,8 +240,10 @@ class IMAP4Server(ProxyServer):
     def _doSTARTTLS(self, arguments: list[bytes]) -> None:
         if self.offersTLS:
             self.startTLS(self.tag + b" OK completed\r\n")
+        elif self.inClear:
+            self.reply(b"BAD STARTTLS is not offered here")
         else:
-            self.invalid()
+            self.reply(b"BAD TLS is active already")
 
     def _doLOGIN(self, arguments: list[bytes]) -> None:
         if len(arguments) != 2 or not arguments[0]:

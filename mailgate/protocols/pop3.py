@@ -217,8 +217,10 @@ class POP3Server(ProxyServer):
     def _doSTLS(self, rest: bytes) -> None:
         if self.offersTLS:
             self.startTLS(self.ok)
+        elif self.inClear:
+            self.reply(b"-ERR STLS is not offered here")
         else:
-            self.invalid()
+            self.reply(b"-ERR TLS is active already")
 
     commands = {
         b"CAPA": Command(_doCAPA),

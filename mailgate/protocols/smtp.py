@@ -248,8 +248,10 @@ class SMTPServer(ProxyServer):
     def _doSTARTTLS(self, arguments: list[bytes]) -> None:
         if self.offersTLS:
             self.startTLS(b"220 2.0.0 Start TLS\r\n")
+        elif self.inClear:
+            self.reply(b"502 5.5.1 STARTTLS is not offered here")
         else:
-            self.invalid()
+            self.reply(b"503 5.5.1 TLS is active already")
 
     def _doMAIL(self, arguments: list[bytes]) -> None:
         if "none" not in self.settings.auth:

@@ -135,7 +135,7 @@ class GreetingTests(SynchronousTestCase):
         self.assertEqual(conversation.says(b"b STARTTLS"), ok(b"b"))
         conversation.transport.shakeHands()
         self.assertIn(b"UIDPLUS AUTH=PLAIN\r\n", conversation.says(b"a CAPABILITY"))
-        self.assertEqual(conversation.says(b"c STARTTLS"), bad(b"c"))
+        self.assertEqual(conversation.says(b"c STARTTLS"), b"c BAD TLS is active already\r\n")
 
     def test_starttlsOnly(self) -> None:
         """Where TLS is demanded, no mechanism is offered in the clear, and LOGIN is disabled."""
@@ -224,7 +224,9 @@ class CommandTests(SynchronousTestCase):
             b"a STARTTLS",
             b"a AUTHENTICATE X",
         )
-        self.assertEqual(conversation.says(*lines), bad(b"a") * 5 + UNSUPPORTED)
+        self.assertEqual(
+            conversation.says(*lines), bad(b"a") * 4 + b"a BAD STARTTLS is not offered here\r\n" + UNSUPPORTED
+        )
         self.assertFalse(conversation.closed)
 
     def test_tooLong(self) -> None:

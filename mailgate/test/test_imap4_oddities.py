@@ -34,9 +34,8 @@ class IMAPTests(TableTests):
             b"\x80 NOOP",
             b'"a" NOOP',
         )
-        self.assertEach(
-            IMAP4, bad(b"a"), b"a ", b"a NOOP1", b"a NOO", b"a NOOP\tx", b"a SELEKT x", b"a NOOP x y z w", b"a STARTTLS"
-        )
+        self.assertEach(IMAP4, bad(b"a"), b"a ", b"a NOOP1", b"a NOO", b"a NOOP\tx", b"a SELEKT x", b"a NOOP x y z w")
+        self.assertEach(IMAP4, b"a BAD STARTTLS is not offered here\r\n", b"a STARTTLS", b"a starttls x")
 
     def test_tags(self) -> None:
         """Tags are RFC 3501's, up to 126 bytes long (nginx: letters, digits, C{-._}, and up to 32)."""

@@ -247,10 +247,10 @@ class POP3Tests(TableTests):
             b"NOOP\tx",
             b"NOOP x y z w",
             b"STATE",
-            b"STLS",
             b"USER",
             b"USER  ",
         )
+        self.assertEach(POP3, b"-ERR STLS is not offered here\r\n", b"STLS", b"stls x")
         self.assertEach(POP3, self.LATER, b"STAT", b"list 1", b"RETR 1 2 3 4 5", b"UIDL", b"TOP 1 0", b"RSET")
         self.assertEach(POP3, self.USER_FIRST, b"PASS x", b"pass")
         self.assertEach(
@@ -346,7 +346,7 @@ class SMTPTests(TableTests):
         self.assertEach(
             SMTP, self.INVALID, b" NOOP", b"NOOP\tx", b"NOOP" + b" x" * 12, b"DATUM", b"BDATA 3", b"XCLIENT x"
         )
-        self.assertEach(SMTP, self.INVALID, b"STARTTLS")
+        self.assertEach(SMTP, b"502 5.5.1 STARTTLS is not offered here\r\n", b"STARTTLS")
         missing = b"502 5.5.1 Command not implemented\r\n"
         self.assertEach(SMTP, missing, b"EXPN", b"HELP", b"ETRN x", b"TURN", b"ATRN x", b"SEND FROM:<a>")
         self.assertEach(SMTP, b"252 2.5.2 Cannot verify the user, try RCPT\r\n", b"VRFY x")

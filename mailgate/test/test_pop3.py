@@ -125,7 +125,7 @@ class CommandTests(SynchronousTestCase):
 
     def test_stlsNotOffered(self) -> None:
         """STLS is refused where it is not offered."""
-        self.assertEqual(converse().says(b"STLS"), INVALID)
+        self.assertEqual(converse().says(b"STLS"), b"-ERR STLS is not offered here\r\n")
 
     def test_tooManyErrors(self) -> None:
         """Five unknown commands are answered, the fifth with the end."""

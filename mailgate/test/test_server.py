@@ -136,7 +136,7 @@ class TLSTests(SynchronousTestCase):
         conversation = Conversation(POP3, TLSSettings(starttls="on"), ssl=True)
         conversation.transport.shakeHands()
         conversation.hear()
-        self.assertEqual(conversation.says(b"STLS"), b"-ERR invalid command\r\n")
+        self.assertEqual(conversation.says(b"STLS"), b"-ERR TLS is active already\r\n")
         self.assertEqual(len(conversation.transport.tls), 1)
 
     def test_failure(self) -> None:

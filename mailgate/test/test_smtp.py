@@ -19,6 +19,7 @@ OK = b"250 2.0.0 OK\r\n"
 INVALID = b"500 5.5.1 Invalid command\r\n"
 ARGUMENT = b"501 5.5.4 Invalid argument\r\n"
 SEQUENCE = b"503 5.5.1 Bad sequence of commands\r\n"
+NO_STARTTLS = b"502 5.5.1 STARTTLS is not offered here\r\n"
 LOGIN_FIRST = b"530 5.7.1 Authentication required\r\n"
 CANCELLED = b"501 5.7.0 Authentication cancelled\r\n"
 NOT_BASE64 = b"501 5.5.2 Invalid base64 data\r\n"
@@ -292,7 +293,7 @@ class CommandTests(SynchronousTestCase):
         conversation = converse()
         useless = (b"VRFY x", b"EXPN x", b"DATA", b"HELP", b"STARTTLS")
         missing = b"502 5.5.1 Command not implemented\r\n"
-        self.assertEqual(conversation.says(*useless * 3), (LOGIN_FIRST * 3 + missing + INVALID) * 3)
+        self.assertEqual(conversation.says(*useless * 3), (LOGIN_FIRST * 3 + missing + NO_STARTTLS) * 3)
         self.assertFalse(conversation.closed)
         self.assertEqual(
             conversation.says(b"DATUM", b"", b" NOOP", b"NOOP\0", b"NOOP" + b" x" * 12, b"NOOP"), INVALID * 5
@@ -315,7 +316,7 @@ class CommandTests(SynchronousTestCase):
         self.assertEqual(conversation.hear(), b"")
         self.assertEqual(conversation.says(b"RCPT TO:<b@c.test>"), SEQUENCE)
         self.assertEqual(conversation.says(b"EHLO c.test"), b"250-mx.test\r\n250 AUTH PLAIN\r\n")
-        self.assertEqual(conversation.says(b"STARTTLS"), INVALID)
+        self.assertEqual(conversation.says(b"STARTTLS"), b"503 5.5.1 TLS is active already\r\n")
 
     def test_extendedIsForgotten(self) -> None:
         """A client that said EHLO in the clear and says HELO under TLS is one that has said HELO."""

@@ -38,6 +38,7 @@ CANCELLED = "a client that cancels hears that it has done so"
 NOT_BASE64 = "what is no base64 is called that"
 MALFORMED = "a response that is not of its mechanism's form is called that"
 INITIAL = "a mechanism in which the server speaks first takes no initial response"
+STARTTLS = "a client hears why TLS cannot begin"
 UNSUPPORTED = "AUTHENTICATE is a command, though it names no mechanism that is offered"
 LATER = "a command of another state is known, and not held against the client"
 USER_FIRST = "PASS is a command, which USER has to come before"
@@ -75,6 +76,20 @@ _EXCHANGES = {
 }
 
 
+def _starttls(protocol: str, word: str, active: str, missing: str) -> Iterator[Difference]:
+    """STARTTLS under TLS, and where it is not offered."""
+    name = f"{protocol} {word.lower()}"
+    yield _says(STARTTLS, active, r"(?:\w+ )?" + word, f"{name} ssl")
+    yield Difference(
+        STARTTLS,
+        "client",
+        (f"{name} twice",),
+        re.compile(rf"(?s)(\[TLS\]\nC: (?:\w+ )?{word}\\r\\n\n){_INVALID[protocol]}"),
+        lambda match: f"{match[1]}S: {'a ' if protocol == 'imap' else ''}{active}",
+    )
+    yield _says(STARTTLS, missing, r"(?:\w+ )?" + word, f"{name} not offered", f"{protocol} wrong is no error")
+
+
 def _exchanges(protocol: str) -> Iterator[Difference]:
     """What every protocol has of SASL."""
     cancelled, notBase64, malformed, initial, unsupported, inClear = _EXCHANGES[protocol]
@@ -90,6 +105,9 @@ def _exchanges(protocol: str) -> Iterator[Difference]:
 
 WORDS: tuple[Difference, ...] = (
     *(difference for protocol in _EXCHANGES for difference in _exchanges(protocol)),
+    *_starttls("imap", "STARTTLS", "BAD TLS is active already", "BAD STARTTLS is not offered here"),
+    *_starttls("pop3", "STLS", "-ERR TLS is active already", "-ERR STLS is not offered here"),
+    *_starttls("smtp", "STARTTLS", "503 5.5.1 TLS is active already", "502 5.5.1 STARTTLS is not offered here"),
     # IMAP.
     Difference(
         "a goodbye has a text (RFC 3501, section 9)",
