@@ -16,7 +16,7 @@ __all__ = [
     "CommandParser",
     "IMAP4SyntaxError",
     "Literal",
-    "isID",
+    "beginsID",
     "literalAtEnd",
     "tagOf",
 ]
@@ -60,7 +60,7 @@ def tagOf(line: bytes) -> bytes:
     return tag[0] if tag else b""
 
 
-def isID(start: bytes | bytearray) -> bool:
+def beginsID(start: bytes | bytearray) -> bool:
     """Whether a command with this C{start} is ID."""
     return _ID.match(start) is not None
 

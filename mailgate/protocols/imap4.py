@@ -18,7 +18,7 @@ from mailgate.imapcommand import (
     CommandParser,
     IMAP4SyntaxError,
     Literal,
-    isID,
+    beginsID,
     literalAtEnd,
     tagOf,
 )
@@ -84,7 +84,7 @@ class IMAP4Server(ProxyServer):
         """Whether the line that begins the buffer is one of ID."""
         if self._parser is not None:
             return self._parser.word == b"ID"
-        return not self._isPassedOver and self.session.phase is Phase.COMMAND and isID(self._buffer)
+        return not self._isPassedOver and self.session.phase is Phase.COMMAND and beginsID(self._buffer)
 
     def greet(self) -> None:
         self.transport.write(b"* OK IMAP4 ready\r\n")
