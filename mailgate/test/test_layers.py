@@ -19,7 +19,7 @@ LAYERS = (
     # what imports nothing: the release, the words of a login, the grammar of values, of HTTP and of mail
     "_version clienthello descriptors directives networks fairqueue login httpresponse httpheaders openssl poller"
     " keptconnections timers imapcommand crypt3 shares distinguishedname verifyerrors reparenting"
-    " rootfiles regularfiles backenderrors sandbox.message sandbox.certificate",
+    " rootfiles regularfiles backenderrors capabilities sandbox.message sandbox.certificate",
     # where events may go
     "syslog lograte secretvalues logfile notify activation pipes",
     # hashes of passwords
@@ -41,9 +41,10 @@ LAYERS = (
     "framing client port connecting relayend authsettings sandbox.pop3 sandbox.smtp sandbox.authhttp",
     # SASL on the client's side; which rights clients get at backends; all of those in one reactor; the services that
     # auth_http asks
-    "saslserver smtpsettings smtptrust leanreactor streamrelay connectionlimit sharedservices sandbox.login",
+    "saslserver imapsettings smtpsettings smtptrust leanreactor streamrelay connectionlimit sharedservices"
+    " sandbox.login",
     # the client's side
-    "loginflow",
+    "loginflow smtpclient",
     "server",
     # what comes before a dialogue
     "realip",
