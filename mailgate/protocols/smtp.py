@@ -14,14 +14,16 @@ from typing import TYPE_CHECKING
 from twisted.internet.defer import CancelledError
 from twisted.internet.task import deferLater
 
+from mailgate.backendreply import smtpDenial, transactionDenial
 from mailgate.client import BackendError, LoginRefused, ProxyClient, ProxySettings, Unauthorizing, replyCode
 from mailgate.dialogue import Command, MailProtocol, acceptableText, splitArguments
+from mailgate.goodbyes import goodbyes
 from mailgate.journal import printable
 from mailgate.login import Credentials, Denial, Envelope, Method, Trouble
 from mailgate.server import ProxyServer
 from mailgate.session import Outcome, Phase
 from mailgate.smtpsettings import SMTPSettings
-from mailgate.smtptrust import XCLIENT_REFUSED, Introduction, concerns, introductionOf, whyNotHandedOver
+from mailgate.smtptrust import XCLIENT_REFUSED, Introduction, concerns, introductionOf, whyNotHandedOver, xtext
 
 if TYPE_CHECKING:
     from mailgate.reversedns import ReverseDNS
@@ -46,13 +48,9 @@ class SMTPServer(ProxyServer):
     wording = {
         Trouble.DENIED: b"535 5.7.8 Authentication failed",
         Trouble.UNAUTHORIZED: b"535 5.7.8 Not authorized to log in as another user",
-        Trouble.FAILURES: b"421 4.7.0 Too many failed logins, closing connection",
         Trouble.TEMPORARY: b"454 4.7.0 Temporary authentication failure",
-        Trouble.INTERNAL: b"451 4.3.2 Internal server error",
-        Trouble.TIMEOUT: b"421 4.4.2 Timeout, closing connection",
-        Trouble.CERTIFICATE: b"421 4.7.1 SSL certificate error",
-        Trouble.NO_CERTIFICATE: b"421 4.7.1 No required SSL certificate",
-        Trouble.STOPPING: b"421 4.3.2 Gateway is shutting down, closing connection",
+        Trouble.PERMANENT: b"525 5.7.13 The server refuses this login, contact its administrator",
+        **goodbyes(b"421 %(status)b %(text)b"),
     }
     wordingWithoutLogin = {
         Trouble.DENIED: b"550 5.7.1 Recipient refused",
@@ -122,11 +120,12 @@ class SMTPServer(ProxyServer):
         if self._unnamedSince is not None:
             return
         self._journal.info("client {client} was rejected before the greeting", client=self.session.client)
-        self.end(Outcome.EARLY, b"503 5.5.0 Improper use of SMTP command pipelining\r\n")
+        goodbye = self.farewell(Trouble.EARLY)
+        self.end(Outcome.EARLY, b"503 5.5.0 Improper use of SMTP command pipelining\r\n" + goodbye)
 
     def reply(self, text: bytes) -> None:
-        """Answer with a single line."""
-        self.transport.write(text + b"\r\n")
+        """Answer with C{text}, which has no line end."""
+        self.transport.write(text + b"\r\n" + self.takeParting())
 
     def invalid(self) -> None:
         self.reply(b"500 5.5.1 Invalid command")
@@ -136,7 +135,9 @@ class SMTPServer(ProxyServer):
         self._recipient = b""
         code = denial.code if denial.code and _CODE.fullmatch(denial.code) else None
         text = acceptableText(denial)
-        if denial.trouble is not Trouble.DENIED or (text is None and code is None):
+        if denial.answer:
+            self.reply(denial.answer)
+        elif denial.trouble is not Trouble.DENIED or (text is None and code is None):
             self.reply(wording[denial.trouble])
         else:
             self.reply((code or b"535 5.7.0") + b" " + (text or b"Authentication failed"))
@@ -182,7 +183,7 @@ class SMTPServer(ProxyServer):
         size = _CHUNK_SIZE.fullmatch(line)
         if size is None:
             self._journal.info("client {client} sent BDAT without a size", client=self.session.client)
-            self.end(Outcome.NO_SIZE, b"501 5.5.4 Invalid argument\r\n")
+            self.end(Outcome.NO_SIZE, b"501 5.5.4 Invalid argument\r\n" + self.farewell(Trouble.ENDLESS))
         elif self.countCommand():
             if size[2]:
                 # The message ends here, and with it what was said of its sender.
@@ -293,17 +294,12 @@ class SMTPServer(ProxyServer):
     }
 
 
-def xtext(value: bytes) -> bytes:
-    """RFC 3461's xtext, with the bytes from 0x7F up encoded too, as nginx and Postfix do."""
-    return re.sub(rb"[\x00-\x20+=\x7f-\xff]", lambda match: b"+%02X" % match[0][0], value)
-
-
 class SMTPClient(ProxyClient):
     """
     The client's side at a backend: EHLO, XCLIENT, and AUTH or the client's MAIL and RCPT.
 
     A backend that refuses what comes before AUTH, or before MAIL, has failed, and another may do better. A refusal of
-    MAIL says nothing of the password, and so is temporary.
+    MAIL is the client's: it is the answer to the recipient.
     """
 
     async def response(self) -> tuple[int, bytes]:
@@ -331,7 +327,7 @@ class SMTPClient(ProxyClient):
         self.send(line)
         code, said = await self.response()
         if code not in wanted:
-            raise LoginRefused(said, temporary=True)
+            raise LoginRefused(said, smtpDenial(said, self.route))
         return said
 
     async def _prepare(self, line: bytes, *wanted: int) -> bytes:
@@ -370,7 +366,12 @@ class SMTPClient(ProxyClient):
                 await self._prepare(b"NOOP", 250)  # Or did it refuse the header as a command, and go by our address?
         self.concerns = tuple(concerns(offers, settings.capabilities, envelope.extended))
         if withoutLogin:
-            await self.command(envelope.mail, 250)
+            self.send(envelope.mail)
+            code, said = await self.response()
+            if code != 250 and introduction is Introduction.HEADER and not envelope.helo:
+                raise self._unprepared(envelope.mail, said)  # Or did it refuse the header?
+            if code != 250:
+                raise LoginRefused(said, transactionDenial(said))
             self.send(envelope.recipient)
             self.reply = (await self.response())[1]
         elif authenticating:
@@ -432,19 +433,14 @@ class SMTPClient(ProxyClient):
     async def _authenticate(self, offers: Mapping[bytes, bytes]) -> None:
         message = self.plainMessage
         mechanisms = offers.get(b"AUTH", b"").split()
-        try:
-            if b"LOGIN" in mechanisms and b"PLAIN" not in mechanisms:
-                if self.route.authzid:
-                    raise Unauthorizing("offers AUTH LOGIN, which has no place for an authorization identity")
-                await self.command(b"AUTH LOGIN", 334)
-                await self.command(base64.b64encode(self.route.user), 334)
-                await self.command(base64.b64encode(self.password), 235)
-            else:
-                await self.command(b"AUTH PLAIN " + message, 235)
-        except LoginRefused as refused:
-            # 5yz but for those that speak of our command, or of the connection (RFC 4954).
-            passing = (b"4", b"50", b"530", b"538")
-            raise LoginRefused(refused.reply, refused.reply.startswith(passing)) from None
+        if b"LOGIN" in mechanisms and b"PLAIN" not in mechanisms:
+            if self.route.authzid:
+                raise Unauthorizing("offers AUTH LOGIN, which has no place for an authorization identity")
+            await self.command(b"AUTH LOGIN", 334)
+            await self.command(base64.b64encode(self.route.user), 334)
+            await self.command(base64.b64encode(self.password), 235)
+        else:
+            await self.command(b"AUTH PLAIN " + message, 235)
 
 
 SMTP = MailProtocol("smtp", (25, 465, 587), SMTPServer, SMTPClient, SMTPSettings)
