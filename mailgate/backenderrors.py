@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import re
 
+from mailgate.login import Denial, Trouble
+
 __all__ = ["BackendError", "LoginRefused", "Unauthorizing", "replyCode"]
 
 _BRACKETED = rb"(?: \[[A-Z][A-Z/-]{0,40}\])?"
@@ -39,11 +41,19 @@ class BackendError(Exception):
 
 
 class LoginRefused(BackendError):
-    """The backend has said no to the login itself. Another backend would not be asked."""
+    """
+    The backend has said no to the login itself, or to the sender of mail without a login. Another backend would not be
+    asked. C{denial} is what the client is told where nobody else has judged the login.
+    """
 
-    def __init__(self, reply: bytes, temporary: bool) -> None:
+    def __init__(self, reply: bytes, denial: Denial) -> None:
         super().__init__(f"refused the login with {replyCode(reply)}", reply)
-        self.temporary = temporary
+        self.denial = denial
+
+    @property
+    def temporary(self) -> bool:
+        """Whether the backend calls it a passing trouble, or speaks of our command."""
+        return self.denial.trouble is Trouble.TEMPORARY
 
 
 class Unauthorizing(BackendError):

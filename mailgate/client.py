@@ -18,9 +18,10 @@ from twisted.python.failure import Failure
 from zope.interface import alsoProvides, implementer
 
 from mailgate.backenderrors import BackendError, LoginRefused, Unauthorizing, replyCode
+from mailgate.backendreply import transactionDenial
 from mailgate.directives import ServerSettings
 from mailgate.journal import Journal, printable
-from mailgate.login import Backend, BackendTLS, Denial, LoginRequest, Refusal, Route, Trouble, fitForWire
+from mailgate.login import Backend, BackendTLS, Denial, LoginRequest, Method, Refusal, Route, Trouble, fitForWire
 from mailgate.names import endpointFor
 from mailgate.proxyprotocol import headerFor
 from mailgate.proxysettings import ProxySettings
@@ -320,7 +321,7 @@ class Connector:
     async def connect(self, route: Route, request: LoginRequest, session: Session) -> ProxyClient | Refusal | Denial:
         """
         Log in at the first backend of C{route} that can be used. A L{Refusal} is to be passed on to the client as it
-        is, before its connection ends.
+        is, before its connection ends. A L{Denial} with an C{answer} is the backend's own word.
         """
         if not fitForWire(route.user, route.password, route.authzid):
             self._journal.info("client {client} logs in with a line end or NUL", client=session.client)
@@ -331,7 +332,7 @@ class Connector:
             try:
                 return await self._attempt(backend, route, request, session)
             except LoginRefused as refused:
-                return self._refused(refused, route, session)
+                return self._refused(refused, route, request, session)
             except Unauthorizing as error:
                 self._report(error, session)
                 return Denial(Trouble.UNAUTHORIZED, reason="the backend takes no authorization identity")
@@ -339,6 +340,9 @@ class Connector:
                 reply = getattr(error, "reply", b"")
                 self._report(error, session)
         if self._passErrorMessage and replyCode(reply).startswith(_REFUSALS):
+            if request.credentials.method is Method.NONE:
+                # Of all recipients of a connection this one alone is refused.
+                return transactionDenial(reply)
             return Refusal(reply, True)
         return Denial(Trouble.TEMPORARY)
 
@@ -387,16 +391,23 @@ class Connector:
             self._places[backend.host, backend.port] = place
         return place
 
-    def _refused(self, refused: LoginRefused, route: Route, session: Session) -> Refusal | Denial:
-        if not route.judged:
-            if refused.temporary:
+    def _refused(
+        self, refused: LoginRefused, route: Route, request: LoginRequest, session: Session
+    ) -> Refusal | Denial:
+        denial = refused.denial
+        if request.credentials.method is Method.NONE:
+            # A refused sender is no trouble of ours, unless the client is not told the backend's words.
+            if not denial.answer:
                 self._report(refused, session)
-                return Denial(Trouble.TEMPORARY)
-            return Denial(Trouble.DENIED)
+            return denial
+        if not route.judged:
+            if not denial.refusesCredentials:
+                self._report(refused, session)
+            return denial
         self._report(refused, session)
         if self._passErrorMessage:
             return Refusal(refused.reply, refused.temporary)
-        return Denial(Trouble.TEMPORARY)
+        return Denial(Trouble.PERMANENT if denial.trouble is Trouble.PERMANENT else Trouble.TEMPORARY)
 
     def _report(self, error: Exception, session: Session) -> None:
         reason = str(error) if isinstance(error, BackendError) else printable(str(error).encode())

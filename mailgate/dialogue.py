@@ -20,7 +20,16 @@ if TYPE_CHECKING:
     from mailgate.client import ProxyClient
     from mailgate.server import ProxyServer
 
-__all__ = ["BUDGET", "Command", "DialogueSettings", "MailProtocol", "acceptableText", "splitArguments", "tokenWarnings"]
+__all__ = [
+    "BUDGET",
+    "Command",
+    "DialogueSettings",
+    "MailProtocol",
+    "acceptableText",
+    "fitText",
+    "splitArguments",
+    "tokenWarnings",
+]
 
 BUDGET = 10
 """How many times C{timeout} all that comes before the login may take together."""
@@ -103,14 +112,21 @@ def splitArguments(rest: bytes) -> list[bytes]:
 
 
 def acceptableText(denial: Denial) -> bytes | None:
+    """The authentication service's text of a refusal, unless it is not L{fitText}."""
+    if denial.trouble is not Trouble.DENIED or not denial.text:
+        return None
+    return fitText(denial.text)
+
+
+def fitText(text: bytes) -> bytes | None:
     """
-    The authentication service's text of a refusal, unless it holds what no line of a mail protocol may. It is UTF-8
-    (RFC 9051, 6531, 6856); what is not is taken for Latin-1.
+    C{text} for a line of a mail protocol; L{None} if it holds what no such line may. It is UTF-8 (RFC 9051, 6531,
+    6856); what is not is taken for Latin-1.
     """
-    if denial.trouble is not Trouble.DENIED or not denial.text or _UNFIT.search(denial.text):
+    if _UNFIT.search(text):
         return None
     try:
-        denial.text.decode("utf-8")
+        text.decode("utf-8")
     except UnicodeDecodeError:
-        return denial.text.decode("latin-1").encode("utf-8")
-    return denial.text
+        return text.decode("latin-1").encode("utf-8")
+    return text

@@ -258,6 +258,17 @@ class Trouble(Enum):
     """So many logins were refused that the connection ends."""
     TEMPORARY = "temporary"
     """It could not be found out whether they are right, or the backend did not answer: try again later."""
+    PERMANENT = "permanent"
+    """The backend refuses the login for a reason that is not the credentials, and that will not pass by itself."""
+    REFUSED = "refused"
+    """What was asked for was refused, and the connection ends with it."""
+    ERRORS = "too many invalid commands"
+    """The connection ends with it, as with each of the following."""
+    COMMANDS = "too many commands"
+    TOO_LONG = "too long command"
+    ENDLESS = "no end of data"
+    """A refused command came with data behind it whose end cannot be known."""
+    EARLY = "client spoke before the greeting"
     INTERNAL = "internal"
     """A defect of ours. The connection ends with it."""
     TIMEOUT = "timeout"
@@ -278,7 +289,8 @@ class Denial:
     C{text} and C{code} are the authentication service's words for the client, used where they fit its protocol
     (C{code} by SMTP alone). C{wait} seconds pass before the client is told; with C{close} the connection then ends.
     C{challenge}, in base64, is what a client that tried OAuth is sent first, and has to answer. C{reason} is for the
-    log alone: which of the things that the client is not told it was.
+    log alone: which of the things that the client is not told it was. C{answer} is the backend's refusal, made fit for
+    the client's protocol (L{mailgate.backendreply}), without tag and line end; it goes before all other words.
     """
 
     trouble: Trouble
@@ -288,6 +300,7 @@ class Denial:
     close: bool = False
     challenge: bytes | None = None
     reason: str = ""
+    answer: bytes = b""
 
     @property
     def refusesCredentials(self) -> bool:

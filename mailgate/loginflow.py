@@ -6,6 +6,7 @@ logged in at, a refusal is held back, told and counted, and the relay takes the 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -37,6 +38,9 @@ if TYPE_CHECKING:
 
 __all__ = ["LoginServer", "hostAndPort"]
 
+_SAYS_GOODBYE = re.compile(rb"(?mi)^(?:\* BYE|421)\b")
+"""A backend's reply that has the goodbye in it."""
+
 _INET = (IPv4Address, IPv6Address)
 # Not a union: making one takes longer than all else that is found out of a connection.
 
@@ -56,6 +60,8 @@ class LoginServer(SASLServer):
     tag: bytes = b""
 
     _failures = 0
+    _parting = b""
+    """The goodbye that the next reply is to take with it."""
     _host = ""
     _port: int
     _proxied: ProxiedAddresses | None
@@ -90,6 +96,18 @@ class LoginServer(SASLServer):
     def farewell(self, trouble: Trouble) -> bytes:
         """The line that ends the connection behind a reply; empty in a protocol that has none."""
         return self.goodbye(trouble)
+
+    def lastReply(self, trouble: Trouble) -> None:
+        """
+        Have the next reply, or else L{end}, say goodbye for C{trouble}: in one segment, as a client that sees the end
+        of the connection first forgets what it was told before.
+        """
+        self._parting = self.farewell(trouble)
+
+    def takeParting(self) -> bytes:
+        """What a reply has to end with: nothing, or the goodbye of L{lastReply}."""
+        parting, self._parting = self._parting, b""
+        return parting
 
     def refuse(self, denial: Denial) -> None:
         """Tell the client that its login failed."""
@@ -158,7 +176,8 @@ class LoginServer(SASLServer):
         if isinstance(answer, ProxyClient):
             self._handOver(answer)
         elif isinstance(answer, Refusal):
-            self.end(Outcome.BACKEND_REFUSED, answer.reply)
+            said = _SAYS_GOODBYE.search(answer.reply)
+            self.end(Outcome.BACKEND_REFUSED, answer.reply + (b"" if said else self.farewell(Trouble.REFUSED)))
         else:
             self._loginDenied(request, answer)
 
@@ -203,6 +222,7 @@ class LoginServer(SASLServer):
     def _logDenied(self, request: LoginRequest, denial: Denial) -> None:
         journal = self._journal
         if journal.wantsInfo:
+            text = denial.answer or denial.text
             # Our words before theirs: a name or a text must not be able to pass for what follows it.
             journal.info(
                 "login failed: client {client}, {trouble}, protocol {protocol}, method {method}, session {session}"
@@ -214,7 +234,7 @@ class LoginServer(SASLServer):
                 session=self.session.id,
                 reason=f", reason {denial.reason}" if denial.reason else "",
                 user=printable(self.session.user),
-                text=f', text "{printable(denial.text)}"' if denial.text else "",
+                text=f', text "{printable(text)}"' if text else "",
             )
 
     def _loginDenied(self, request: LoginRequest, denial: Denial) -> None:
@@ -228,15 +248,27 @@ class LoginServer(SASLServer):
 
     def deny(self, denial: Denial) -> None:
         self.session.enter(Phase.COMMAND)
+        ending = self._ending(denial)
+        if ending is not None:
+            self.lastReply(ending[1])
         self.refuse(denial)
-        self.endAfter(denial)
+        if ending is not None:
+            self.end(ending[0])
         self.resume()
 
     def endAfter(self, denial: Denial) -> None:
+        ending = self._ending(denial)
+        if ending is not None:
+            self.lastReply(ending[1])
+            self.end(ending[0])
+
+    def _ending(self, denial: Denial) -> tuple[Outcome, Trouble] | None:
+        """How the connection ends behind C{denial}, if it does."""
         if denial.close:
-            self.end(Outcome.DENIED)
-        elif 0 < (self.dialogue.maxAuthFailures or 0) <= self._failures:
-            self.end(Outcome.FAILURES, self.farewell(Trouble.FAILURES))
+            return Outcome.DENIED, Trouble.REFUSED
+        if 0 < (self.dialogue.maxAuthFailures or 0) <= self._failures:
+            return Outcome.FAILURES, Trouble.FAILURES
+        return None
 
     def _handOver(self, client: ProxyClient) -> None:
         self._deadline.cancel()

@@ -182,6 +182,7 @@ class ProxyServer(LoginServer):
         if handshaking:
             self.transport.abortConnection()
             return
+        goodbye = goodbye or self.takeParting()
         if goodbye:
             self.transport.write(goodbye)
         self.transport.unregisterProducer()
@@ -255,14 +256,18 @@ class ProxyServer(LoginServer):
 
     def lineTooLong(self) -> None:
         self._journal.info("client {client} sent a too long command", client=self.session.client)
+        self.lastReply(Trouble.TOO_LONG)
         self.overflowed()
         self.end(Outcome.TOO_LONG)
 
     def spoilt(self) -> None:
         """What came is no command at all: refuse it, and too many of its kind."""
         self._errors += 1
+        isLast = self._errors >= self.dialogue.maxErrors
+        if isLast:
+            self.lastReply(Trouble.ERRORS)
         self.invalid()
-        if self._errors >= self.dialogue.maxErrors:
+        if isLast:
             self._journal.info("client {client} sent too many invalid commands", client=self.session.client)
             self.end(Outcome.ERRORS)
 
@@ -272,6 +277,7 @@ class ProxyServer(LoginServer):
         if self._commands <= self.dialogue.maxCommands:
             return True
         self._journal.info("client {client} sent too many commands", client=self.session.client)
+        self.lastReply(Trouble.COMMANDS)
         self.invalid()
         self.end(Outcome.COMMANDS)
         return False

@@ -9,22 +9,18 @@ import base64
 import re
 from collections.abc import Mapping
 
+from mailgate.backendreply import smtpDenial, transactionDenial
 from mailgate.client import BackendError, LoginRefused, ProxyClient, ProxySettings, Unauthorizing, replyCode
 from mailgate.journal import printable
 from mailgate.login import Method
 from mailgate.smtpsettings import SMTPSettings
-from mailgate.smtptrust import XCLIENT_REFUSED, Introduction, concerns, introductionOf, whyNotHandedOver
+from mailgate.smtptrust import XCLIENT_REFUSED, Introduction, concerns, introductionOf, whyNotHandedOver, xtext
 
-__all__ = ["SMTPClient", "xtext"]
+__all__ = ["SMTPClient"]
 
 _REPLY = re.compile(rb"([2-5][0-5][0-9])([ -]|\r?\n)")
 _NO_EHLO = (500, 502)
 """Codes of a server that has no EHLO (RFC 5321, 4.2.4), or no PROXY header. Any other speaks of this greeting alone."""
-
-
-def xtext(value: bytes) -> bytes:
-    """RFC 3461's xtext, with the bytes from 0x7F up encoded too, as nginx and Postfix do."""
-    return re.sub(rb"[\x00-\x20+=\x7f-\xff]", lambda match: b"+%02X" % match[0][0], value)
 
 
 class SMTPClient(ProxyClient):
@@ -32,7 +28,7 @@ class SMTPClient(ProxyClient):
     The client's side at a backend: EHLO, XCLIENT, and AUTH or the client's MAIL and RCPT.
 
     A backend that refuses what comes before AUTH, or before MAIL, has failed, and another may do better. A refusal of
-    MAIL says nothing of the password, and so is temporary.
+    MAIL is the client's: it is the answer to the recipient.
     """
 
     async def response(self) -> tuple[int, bytes]:
@@ -60,7 +56,7 @@ class SMTPClient(ProxyClient):
         self.send(line)
         code, said = await self.response()
         if code not in wanted:
-            raise LoginRefused(said, temporary=True)
+            raise LoginRefused(said, smtpDenial(said, self.route))
         return said
 
     async def _prepare(self, line: bytes, *wanted: int) -> bytes:
@@ -99,7 +95,12 @@ class SMTPClient(ProxyClient):
                 await self._prepare(b"NOOP", 250)  # Or did it refuse the header as a command, and go by our address?
         self.concerns = tuple(concerns(offers, settings.capabilities, envelope.extended))
         if withoutLogin:
-            await self.command(envelope.mail, 250)
+            self.send(envelope.mail)
+            code, said = await self.response()
+            if code != 250 and introduction is Introduction.HEADER and not envelope.helo:
+                raise self._unprepared(envelope.mail, said)  # Or did it refuse the header?
+            if code != 250:
+                raise LoginRefused(said, transactionDenial(said))
             self.send(envelope.recipient)
             self.reply = (await self.response())[1]
         elif authenticating:
@@ -161,16 +162,11 @@ class SMTPClient(ProxyClient):
     async def _authenticate(self, offers: Mapping[bytes, bytes]) -> None:
         message = self.plainMessage
         mechanisms = offers.get(b"AUTH", b"").split()
-        try:
-            if b"LOGIN" in mechanisms and b"PLAIN" not in mechanisms:
-                if self.route.authzid:
-                    raise Unauthorizing("offers AUTH LOGIN, which has no place for an authorization identity")
-                await self.command(b"AUTH LOGIN", 334)
-                await self.command(base64.b64encode(self.route.user), 334)
-                await self.command(base64.b64encode(self.password), 235)
-            else:
-                await self.command(b"AUTH PLAIN " + message, 235)
-        except LoginRefused as refused:
-            # 5yz but for those that speak of our command, or of the connection (RFC 4954).
-            passing = (b"4", b"50", b"530", b"538")
-            raise LoginRefused(refused.reply, refused.reply.startswith(passing)) from None
+        if b"LOGIN" in mechanisms and b"PLAIN" not in mechanisms:
+            if self.route.authzid:
+                raise Unauthorizing("offers AUTH LOGIN, which has no place for an authorization identity")
+            await self.command(b"AUTH LOGIN", 334)
+            await self.command(base64.b64encode(self.route.user), 334)
+            await self.command(base64.b64encode(self.password), 235)
+        else:
+            await self.command(b"AUTH PLAIN " + message, 235)

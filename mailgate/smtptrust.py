@@ -10,6 +10,7 @@ a PROXY header, or by our own XCLIENT, after which Postfix judges the address th
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterator
 from enum import Enum
 
@@ -17,7 +18,7 @@ from mailgate.client import ProxySettings
 from mailgate.login import Client, Method
 from mailgate.proxyprotocol import namesClient
 
-__all__ = ["XCLIENT_REFUSED", "Introduction", "concerns", "introductionOf", "whyNotHandedOver"]
+__all__ = ["XCLIENT_REFUSED", "Introduction", "concerns", "introductionOf", "whyNotHandedOver", "xtext"]
 
 _XCLIENT, _XFORWARD = "smtpd_authorized_xclient_hosts", "smtpd_authorized_xforward_hosts"
 
@@ -96,3 +97,8 @@ def concerns(offers: Collection[bytes], announced: Collection[str], extended: bo
             "offers no CHUNKING, which smtp_capabilities announces, and may take messages for commands:"
             " take CHUNKING out of smtp_capabilities"
         )
+
+
+def xtext(value: bytes) -> bytes:
+    """RFC 3461's xtext, with the bytes from 0x7F up encoded too, as nginx and Postfix do."""
+    return re.sub(rb"[\x00-\x20+=\x7f-\xff]", lambda match: b"+%02X" % match[0][0], value)

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import re
 
+from mailgate.backendreply import imapDenial
 from mailgate.capabilities import announced
 from mailgate.client import BackendError, LoginRefused, ProxyClient, Unauthorizing, replyCode
 from mailgate.dialogue import Command, MailProtocol, acceptableText
+from mailgate.goodbyes import goodbyes
 from mailgate.identity import fieldsOf, idCommand
 from mailgate.imapcommand import (
     LATER,
@@ -49,13 +51,9 @@ class IMAP4Server(ProxyServer):
     wording = {
         Trouble.DENIED: b"NO [AUTHENTICATIONFAILED] Authentication failed",
         Trouble.UNAUTHORIZED: b"NO [AUTHORIZATIONFAILED] Not authorized to log in as another user",
-        Trouble.FAILURES: b"* BYE Too many failed logins, closing connection",
         Trouble.TEMPORARY: b"NO [UNAVAILABLE] Temporary authentication failure, try again later",
-        Trouble.INTERNAL: b"* BAD internal server error",
-        Trouble.TIMEOUT: b"* BYE Timeout, closing connection",
-        Trouble.CERTIFICATE: b"* BYE SSL certificate error",
-        Trouble.NO_CERTIFICATE: b"* BYE No required SSL certificate",
-        Trouble.STOPPING: b"* BYE Gateway is shutting down, closing connection",
+        Trouble.PERMANENT: b"NO [CONTACTADMIN] The server refuses this login, contact its administrator",
+        **goodbyes(b"* BYE %(text)b"),
     }
 
     unsupported = b"NO [CANNOT] Unsupported authentication mechanism"
@@ -92,12 +90,15 @@ class IMAP4Server(ProxyServer):
 
     def reply(self, text: bytes) -> None:
         """Answer the command; untagged, where it has no tag."""
-        self.transport.write((self.tag or b"*") + b" " + text + b"\r\n")
+        self.transport.write((self.tag or b"*") + b" " + text + b"\r\n" + self.takeParting())
 
     def invalid(self) -> None:
         self.reply(b"BAD invalid command")
 
     def refuse(self, denial: Denial) -> None:
+        if denial.answer:
+            self.reply(denial.answer)
+            return
         text = acceptableText(denial)
         self.reply(self.wording[denial.trouble] if text is None else b"NO " + text)
 
@@ -202,9 +203,12 @@ class IMAP4Server(ProxyServer):
         self._used = 0
 
     def _spoilt(self, line: bytes) -> None:
-        self.spoilt()
-        if line.endswith(b"+}"):
+        isEndless = line.endswith(b"+}")
+        if isEndless:
             # The client sends the literal without waiting, and it must not be taken for commands.
+            self.lastReply(Trouble.ENDLESS)
+        self.spoilt()
+        if isEndless:
             self.end(Outcome.ERRORS)
 
     def _takesPasswords(self) -> bool:
@@ -288,9 +292,6 @@ class IMAP4Client(ProxyClient):
     over TLS alone; all that he can bring about is that it is not sent, or is sent to a server that refuses it.
     """
 
-    _passing = (b"[UNAVAILABLE]", b"[INUSE]", b"[LIMIT]", b"[SERVERBUG]", b"[CONTACTADMIN]", b"[PRIVACYREQUIRED]")
-    """Response codes (RFC 5530) that say nothing of the password."""
-
     _idTag = _ID_TAG
 
     def dialogueReceived(self, data: bytes) -> None:
@@ -360,10 +361,10 @@ class IMAP4Client(ProxyClient):
     def _expect(self, start: bytes, tag: bytes, response: bytes) -> None:
         if response.upper().startswith(start.upper()):
             return
-        status, _, text = response[len(tag) + 1 :].strip().upper().partition(b" ")
+        status, _, text = response[len(tag) + 1 :].strip().partition(b" ")
+        status = status.upper()
         if response.startswith(tag) and status in (b"NO", b"BAD"):
-            # BAD is about our command, not about the password.
-            raise LoginRefused(self.reply + response, status == b"BAD" or text.startswith(self._passing))
+            raise LoginRefused(self.reply + response, imapDenial(status, text, self.route))
         raise BackendError(f"answers the login with {replyCode(response)}", self.reply + response)
 
     async def introduced(self) -> None:

@@ -10,10 +10,12 @@ from collections.abc import Iterator
 
 from attrs import frozen
 
+from mailgate.backendreply import pop3Denial
 from mailgate.capabilities import announced
 from mailgate.client import BackendError, LoginRefused, ProxyClient, Unauthorizing, replyCode
 from mailgate.dialogue import Command, MailProtocol, acceptableText, splitArguments, tokenWarnings
 from mailgate.directives import Problem, ServerSettings, bufferSize, capabilities, directive, words
+from mailgate.goodbyes import goodbyes
 from mailgate.identity import xclientCommand
 from mailgate.journal import printable
 from mailgate.login import Credentials, Denial, Method, Trouble
@@ -68,12 +70,10 @@ class POP3Server(ProxyServer):
     wording = {
         Trouble.DENIED: b"-ERR [AUTH] Authentication failed",
         Trouble.UNAUTHORIZED: b"-ERR [AUTH] Not authorized to log in as another user",
-        Trouble.FAILURES: b"-ERR [AUTH] Too many failed logins, closing connection",
         Trouble.TEMPORARY: b"-ERR [SYS/TEMP] Temporary authentication failure, try again later",
-        Trouble.INTERNAL: b"-ERR [SYS/TEMP] internal server error",
-        Trouble.TIMEOUT: b"-ERR Timeout, closing connection",
-        Trouble.CERTIFICATE: b"-ERR SSL certificate error",
-        Trouble.NO_CERTIFICATE: b"-ERR No required SSL certificate",
+        Trouble.PERMANENT: b"-ERR [SYS/PERM] The server refuses this login, contact its administrator",
+        **goodbyes(b"-ERR %(text)b"),
+        Trouble.INTERNAL: b"-ERR [SYS/TEMP] Internal server error, closing connection",
         Trouble.STOPPING: b"-ERR [SYS/TEMP] Gateway is shutting down, closing connection",
     }
 
@@ -114,12 +114,10 @@ class POP3Server(ProxyServer):
 
     def refuse(self, denial: Denial) -> None:
         text = acceptableText(denial)
-        if text is None:
-            self.reply(self.wording[denial.trouble])
-        elif self._tellsCodes and not text.startswith(b"["):
-            self.reply(b"-ERR [AUTH] " + text)
-        else:
-            self.reply(b"-ERR " + text)
+        line = denial.answer or (self.wording[denial.trouble] if text is None else b"-ERR " + text)
+        if denial.refusesCredentials and not line.startswith(b"-ERR [") and self._tellsCodes:
+            line = line.replace(b"-ERR", b"-ERR [AUTH]", 1)
+        self.reply(line)
 
     @property
     def _tellsCodes(self) -> bool:
@@ -245,9 +243,6 @@ class POP3Client(ProxyClient):
     Dovecot's does, XCLIENT. With STLS that greeting came in the clear, but XCLIENT is sent over TLS alone.
     """
 
-    _passing = (b"[SYS/", b"[IN-USE]", b"[LOGIN-DELAY]")
-    """Response codes (RFC 2449, 3206) that say nothing of the password."""
-
     async def greeted(self) -> None:
         greeting = await self.line()
         if not greeting.startswith(b"+OK"):
@@ -288,7 +283,7 @@ class POP3Client(ProxyClient):
 
     def _accepted(self, reply: bytes) -> None:
         if reply.startswith(b"-ERR"):
-            raise LoginRefused(reply, reply[5:].upper().startswith(self._passing))
+            raise LoginRefused(reply, pop3Denial(reply, self.route))
         if not reply.startswith(b"+OK"):
             raise BackendError(f"answers the login with {replyCode(reply)}", reply)
         self.reply = reply

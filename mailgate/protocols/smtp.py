@@ -16,13 +16,15 @@ from twisted.internet.task import deferLater
 from mailgate.capabilities import announced
 from mailgate.client import ProxyClient
 from mailgate.dialogue import Command, MailProtocol, acceptableText, splitArguments
+from mailgate.goodbyes import goodbyes
 from mailgate.journal import printable
 from mailgate.login import Credentials, Denial, Envelope, Method, Trouble
 from mailgate.sasl import Cancelled, InitialResponse, InvalidResponse, NotBase64
 from mailgate.server import ProxyServer
 from mailgate.session import Outcome, Phase
-from mailgate.smtpclient import SMTPClient, xtext
+from mailgate.smtpclient import SMTPClient
 from mailgate.smtpsettings import SMTPSettings
+from mailgate.smtptrust import xtext
 
 if TYPE_CHECKING:
     from mailgate.reversedns import ReverseDNS
@@ -45,13 +47,9 @@ class SMTPServer(ProxyServer):
     wording = {
         Trouble.DENIED: b"535 5.7.8 Authentication failed",
         Trouble.UNAUTHORIZED: b"535 5.7.8 Not authorized to log in as another user",
-        Trouble.FAILURES: b"421 4.7.0 Too many failed logins, closing connection",
         Trouble.TEMPORARY: b"454 4.7.0 Temporary authentication failure",
-        Trouble.INTERNAL: b"451 4.3.2 Internal server error",
-        Trouble.TIMEOUT: b"421 4.4.2 Timeout, closing connection",
-        Trouble.CERTIFICATE: b"421 4.7.1 SSL certificate error",
-        Trouble.NO_CERTIFICATE: b"421 4.7.1 No required SSL certificate",
-        Trouble.STOPPING: b"421 4.3.2 Gateway is shutting down, closing connection",
+        Trouble.PERMANENT: b"525 5.7.13 The server refuses this login, contact its administrator",
+        **goodbyes(b"421 %(status)b %(text)b"),
     }
     wordingWithoutLogin = {
         Trouble.DENIED: b"550 5.7.1 Recipient refused",
@@ -129,11 +127,12 @@ class SMTPServer(ProxyServer):
         if self._unnamedSince is not None:
             return
         self._journal.info("client {client} was rejected before the greeting", client=self.session.client)
-        self.end(Outcome.EARLY, b"503 5.5.0 Improper use of SMTP command pipelining\r\n")
+        goodbye = self.farewell(Trouble.EARLY)
+        self.end(Outcome.EARLY, b"503 5.5.0 Improper use of SMTP command pipelining\r\n" + goodbye)
 
     def reply(self, text: bytes) -> None:
-        """Answer with a single line."""
-        self.transport.write(text + b"\r\n")
+        """Answer with C{text}, which has no line end."""
+        self.transport.write(text + b"\r\n" + self.takeParting())
 
     def invalid(self) -> None:
         self.reply(b"500 5.5.1 Invalid command")
@@ -149,7 +148,9 @@ class SMTPServer(ProxyServer):
         self._recipient = b""
         code = denial.code if denial.code and _CODE.fullmatch(denial.code) else None
         text = acceptableText(denial)
-        if denial.trouble is not Trouble.DENIED or (text is None and code is None):
+        if denial.answer:
+            self.reply(denial.answer)
+        elif denial.trouble is not Trouble.DENIED or (text is None and code is None):
             self.reply(wording[denial.trouble])
         else:
             self.reply((code or b"535 5.7.0") + b" " + (text or b"Authentication failed"))
@@ -195,7 +196,7 @@ class SMTPServer(ProxyServer):
         size = _CHUNK_SIZE.fullmatch(line)
         if size is None:
             self._journal.info("client {client} sent BDAT without a size", client=self.session.client)
-            self.end(Outcome.NO_SIZE, b"501 5.5.4 Invalid argument\r\n")
+            self.end(Outcome.NO_SIZE, b"501 5.5.4 Invalid argument\r\n" + self.farewell(Trouble.ENDLESS))
         elif self.countCommand():
             if size[2]:
                 # The message ends here, and with it what was said of its sender.

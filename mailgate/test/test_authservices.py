@@ -345,7 +345,8 @@ class MailuGatewayTests(ServiceCase):
         ports = (str(imap), str(client.transport.getHost().port))
         heard = await client.asks(b"a LOGIN joe@example.com no", b"\r\na ")
         await client.lost
-        self.assertTrue(heard.endswith(b"\r\na NO [AUTHENTICATIONFAILED] Authentication credentials invalid\r\n"))
+        refusal = b"\r\na NO [AUTHENTICATIONFAILED] Authentication credentials invalid\r\n"
+        self.assertTrue(heard.endswith(refusal + b"* BYE Refused, closing connection\r\n"), heard)
         self.assertEqual((self.asked["Auth-Port"], self.asked["Client-Port"]), ports)
         self.assertRegex(self.asked["X-At"], r"\A127\.0\.0\.1 \S+\Z")
 

@@ -223,7 +223,8 @@ class BackendTests(SynchronousTestCase):
         attempt.says(b"* OK ready\r\n")
         attempt.says(b"+ \r\n")
         attempt.says(b"a1 NO [AUTHORIZATIONFAILED] no\r\n")
-        self.assertEqual(self.successResultOf(attempt.result), Denial(Trouble.DENIED))
+        refusal = Denial(Trouble.DENIED, answer=b"NO [AUTHORIZATIONFAILED] no")
+        self.assertEqual(self.successResultOf(attempt.result), refusal)
 
     def test_impossible(self) -> None:
         """Where only LOGIN or USER is possible nobody is let in, and no password is sent that would open the own."""

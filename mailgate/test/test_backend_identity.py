@@ -13,11 +13,11 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from mailgate.client import ProxySettings
 from mailgate.dialogue import MailProtocol
-from mailgate.login import Backend, BackendTLS, Client, Envelope, Refusal
+from mailgate.login import Backend, BackendTLS, Client, Denial, Envelope, Refusal, Trouble
 from mailgate.protocols.imap4 import IMAP4
 from mailgate.protocols.pop3 import POP3
 from mailgate.proxyprotocol import headerFor
-from mailgate.test.test_backend_login import DENIED, TEMPORARY, Script
+from mailgate.test.test_backend_login import TEMPORARY, Script
 from mailgate.test.test_client import FIRST, PASS_ON, SECOND, Attempt, routeTo
 
 OFF = ProxySettings(identity="off")
@@ -28,6 +28,8 @@ IDENTIFIED = b'* ID ("name" "Dovecot")\r\nmailgate OK ID completed.\r\n'
 XCLIENT = b"XCLIENT ADDR=192.0.2.7 PORT=40123\r\n"
 OFFERING_XCLIENT = b"+OK [XCLIENT] Dovecot ready.\r\n"
 UNIX = Client("unix:")
+WRONG = Denial(Trouble.DENIED, answer=b"NO wrong")
+NO = Denial(Trouble.DENIED, answer=b"-ERR [AUTH] no")
 
 IMAP_ID = Script(IMAP4, ((OFFERING_ID, ID + LOGIN), (IDENTIFIED + b"* NO disk is full\r\na1 OK done\r\n", b"")))
 IMAP_ID_LITERALS = Script(
@@ -205,7 +207,7 @@ class IMAP4Tests(IdentityTests):
             self.assertEqual((client.reply, attempt.levels), (b"a1 OK done\r\n", ["warn"]))
             self.assertIn("backend 192.0.2.99:110 answers ID with ", attempt.log[0])
             attempt = Attempt(IMAP4, route=routeTo(judged=False))
-            self.assertEqual(self.outcome(attempt, OFFERING_ID, answer + b"a1 NO wrong\r\n"), DENIED)
+            self.assertEqual(self.outcome(attempt, OFFERING_ID, answer + b"a1 NO wrong\r\n"), WRONG)
 
     def test_refusedAgain(self) -> None:
         """Once for each backend."""
@@ -346,7 +348,7 @@ class POP3Tests(IdentityTests):
     def test_loginRefused(self) -> None:
         """The answer to the login is the one behind that to XCLIENT."""
         replies = (OFFERING_XCLIENT, b"+OK Updated\r\n-ERR [AUTH] no\r\n")
-        self.assertEqual(self.outcome(Attempt(POP3, route=routeTo(judged=False)), *replies), DENIED)
+        self.assertEqual(self.outcome(Attempt(POP3, route=routeTo(judged=False)), *replies), NO)
         outcome = self.outcome(Attempt(POP3, PASS_ON), *replies)
         self.assertEqual(outcome, Refusal(b"-ERR [AUTH] no\r\n", False))
 

@@ -23,7 +23,6 @@ from mailgate.protocols.smtp import SMTP, SMTPSettings, xtext
 from mailgate.test.test_client import FIRST, PASS_ON, SECOND, Attempt, routeTo
 
 TEMPORARY = Denial(Trouble.TEMPORARY)
-DENIED = Denial(Trouble.DENIED)
 INITIAL_RESPONSE = base64.b64encode(b"\0joe\0sesame")
 STARTTLS = Backend("192.0.2.99", 143, BackendTLS.STARTTLS)
 
@@ -270,11 +269,15 @@ class ScriptTests(SynchronousTestCase):
                 self.assertTemporary(attempt)
 
     def test_greetedWithRefusal(self) -> None:
-        """With proxy_pass_error_message on a refusal instead of the greeting goes to the client; nonsense does not."""
+        """
+        With proxy_pass_error_message on a refusal instead of the greeting goes to the client; nonsense does not, and
+        neither do the backend's words about the connection in answer to a recipient.
+        """
         refusals = {IMAP4: b"* BYE too busy\r\n", POP3: b"-ERR too busy\r\n", SMTP: b"421 too busy\r\n"}
         for script in SCRIPTS:
             refusal = refusals[script.record]
-            for greeting, expected in ((refusal, Refusal(refusal, True)), (b"too busy\r\n", TEMPORARY)):
+            passed = TEMPORARY if script is SMTP_ANYBODY else Refusal(refusal, True)
+            for greeting, expected in ((refusal, passed), (b"too busy\r\n", TEMPORARY)):
                 attempt = Attempt(script.record, *script.groups, PASS_ON, **script.changes)
                 attempt.accept()
                 attempt.says(greeting)
@@ -421,18 +424,18 @@ class IMAP4ClientTests(BackendTests):
         """NO is a refusal of the credentials."""
         for text in (b"", b" wrong", b" [AUTHENTICATIONFAILED] wrong", b" [AUTHORIZATIONFAILED] no", b" [EXPIRED] old"):
             reply = b"a1 NO" + text + b"\r\n"
+            denied = Denial(Trouble.DENIED, answer=b"NO" + text if text else b"")
             self.assertEqual(self.outcomeOf(Attempt(IMAP4, PASS_ON), b"* OK\r\n", reply), Refusal(reply, False))
-            self.assertEqual(self.outcomeOf(Attempt(IMAP4, route=routeTo(judged=False)), b"* OK\r\n", reply), DENIED)
+            self.assertEqual(self.outcomeOf(Attempt(IMAP4, route=routeTo(judged=False)), b"* OK\r\n", reply), denied)
 
     def test_temporaryRefusal(self) -> None:
         """But not with a response code that says nothing of the password; nor is BAD."""
-        texts = [
-            b"NO [%s] later" % code for code in (b"UNAVAILABLE", b"inuse", b"Limit", b"SERVERBUG", b"CONTACTADMIN")
-        ]
+        texts = [b"NO [%s] later" % code for code in (b"UNAVAILABLE", b"inuse", b"Limit", b"SERVERBUG")]
         for text in (*texts, b"NO [PRIVACYREQUIRED] use TLS", b"BAD what", b"bad what"):
             reply = b"a1 " + text + b"\r\n"
             self.assertEqual(self.outcomeOf(Attempt(IMAP4, PASS_ON), b"* OK\r\n", reply), Refusal(reply, True))
-            self.assertEqual(self.outcomeOf(Attempt(IMAP4, route=routeTo(judged=False)), b"* OK\r\n", reply), TEMPORARY)
+            answer = Denial(Trouble.TEMPORARY, answer=text if text in texts else b"")
+            self.assertEqual(self.outcomeOf(Attempt(IMAP4, route=routeTo(judged=False)), b"* OK\r\n", reply), answer)
 
     def test_refusalWithUntagged(self) -> None:
         """What a refusal was preceded by is passed on with it."""
@@ -509,15 +512,17 @@ class POP3ClientTests(BackendTests):
             for before in ((), (b"+OK\r\n",)):
                 replies = (b"+OK\r\n", *before, reply)
                 self.assertEqual(self.outcomeOf(Attempt(POP3, PASS_ON), *replies), Refusal(reply, False))
-                self.assertEqual(self.outcomeOf(Attempt(POP3, route=routeTo(judged=False)), *replies), DENIED)
+                denied = Denial(Trouble.DENIED, answer=b"" if reply == b"-ERR\r\n" else reply.strip())
+                self.assertEqual(self.outcomeOf(Attempt(POP3, route=routeTo(judged=False)), *replies), denied)
 
     def test_temporaryRefusal(self) -> None:
         """But not with a response code that says nothing of the password."""
-        for code in (b"SYS/TEMP", b"sys/perm", b"IN-USE", b"LOGIN-DELAY"):
+        for code in (b"SYS/TEMP", b"sys/odd", b"IN-USE", b"LOGIN-DELAY"):
             reply = b"-ERR [" + code + b"] later\r\n"
             replies = (b"+OK\r\n", b"+OK\r\n", reply)
             self.assertEqual(self.outcomeOf(Attempt(POP3, PASS_ON), *replies), Refusal(reply, True))
-            self.assertEqual(self.outcomeOf(Attempt(POP3, route=routeTo(judged=False)), *replies), TEMPORARY)
+            answer = Denial(Trouble.TEMPORARY, answer=reply.strip())
+            self.assertEqual(self.outcomeOf(Attempt(POP3, route=routeTo(judged=False)), *replies), answer)
 
     def test_userRefused(self) -> None:
         """A backend that does not know the user never hears the password."""
@@ -626,7 +631,7 @@ class SMTPClientTests(BackendTests):
         attempt = Attempt(SMTP, SMTPSettings(xclient="off"), route=routeTo(judged=False))
         heard = self.heard(attempt, *GREETED, b"535 no\r\n")
         self.assertEqual(heard[1], b"AUTH PLAIN " + INITIAL_RESPONSE + b"\r\n")
-        self.assertEqual(self.successResultOf(attempt.result), DENIED)
+        self.assertEqual(self.successResultOf(attempt.result), Denial(Trouble.DENIED, answer=b"535 no"))
 
     def test_mechanism(self) -> None:
         """AUTH is PLAIN, but LOGIN with a backend that offers that without PLAIN."""
@@ -858,12 +863,20 @@ class WithoutLoginTests(BackendTests):
         self.assertEqual(client.reply, b"550-no such\r\n550 user\r\n")
 
     def test_mailRefused(self) -> None:
-        """A sender that the backend refuses is a temporary failure, or the backend's own words; RCPT is not said."""
-        for groups, expected in (((), TEMPORARY), ((PASS_ON,), Refusal(b"550 no\r\n", True))):
-            attempt = self.begin(*groups, route=routeTo(FIRST, SECOND, user=b"", password=b""))
-            self.assertEqual(attempt.says(b"550 no\r\n"), b"")
-            self.assertEqual(self.successResultOf(attempt.result), expected)
+        """
+        The backend's words about the sender are the answer to the recipient, and no trouble of ours, whoever has
+        judged, and whatever proxy_pass_error_message says; RCPT is not said.
+        """
+        refusals = (
+            (Trouble.DENIED, b"552-5.3.4 too\r\n552 5.3.4 large\r\n"),
+            (Trouble.TEMPORARY, b"452 4.3.1 full\r\n"),
+        )
+        for groups, judged, (trouble, said) in product(((), (PASS_ON,)), (True, False), refusals):
+            attempt = self.begin(*groups, route=routeTo(FIRST, SECOND, user=b"", password=b"", judged=judged))
+            self.assertEqual(attempt.says(said), b"")
+            self.assertEqual(self.successResultOf(attempt.result), Denial(trouble, answer=said.strip()))
             self.assertEqual(len(attempt.tried), 1)
+            self.assertEqual(attempt.log, [])
 
     def test_neverAuthenticates(self) -> None:
         """There is nobody to authenticate, whatever proxy_smtp_auth says and whoever has judged."""

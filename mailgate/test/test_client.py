@@ -358,7 +358,7 @@ class ProxyClientTests(SynchronousTestCase):
 
     def test_refusalIsEscaped(self) -> None:
         """A refusal tells the backend's code, and keeps the whole reply."""
-        error = LoginRefused(b"-ERR [AUTH] a\x1b[2J\r\n", False)
+        error = LoginRefused(b"-ERR [AUTH] a\x1b[2J\r\n", Denial(Trouble.DENIED))
         self.assertEqual(str(error), "refused the login with -ERR [AUTH]")
         self.assertEqual(error.reply, b"-ERR [AUTH] a\x1b[2J\r\n")
 
@@ -621,13 +621,13 @@ class RefusalTests(SynchronousTestCase):
         """Where nobody has judged the password the backend's refusal is the answer, and no error of anybody's."""
         for groups in ((), (PASS_ON,)):
             result, attempt = self.answer(self.NO, *groups, judged=False)
-            self.assertEqual(result, Denial(Trouble.DENIED))
+            self.assertEqual(result, Denial(Trouble.DENIED, answer=self.NO.strip()))
             self.assertNotIn("error", attempt.levels)
 
     def test_unjudgedTemporary(self) -> None:
         """But not where the backend says that its trouble will pass."""
         result, attempt = self.answer(self.BUSY, judged=False)
-        self.assertEqual(result, Denial(Trouble.TEMPORARY))
+        self.assertEqual(result, Denial(Trouble.TEMPORARY, answer=self.BUSY.strip()))
         self.assertEqual(attempt.levels, ["error"])
 
     def test_greetingPassedOn(self) -> None:

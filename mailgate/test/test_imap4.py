@@ -35,6 +35,14 @@ def private(tag: bytes) -> bytes:
     return tag + b" NO [PRIVACYREQUIRED] Use STARTTLS first\r\n"
 
 
+def bye(reason: bytes) -> bytes:
+    """The goodbye behind the last reply."""
+    return b"* BYE " + reason + b", closing connection\r\n"
+
+
+ENDLESS = bye(b"Data of a refused command cannot be skipped")
+
+
 def bad(tag: bytes) -> bytes:
     """The refusal of the command C{tag}."""
     return tag + b" BAD invalid command\r\n"
@@ -185,7 +193,7 @@ class CommandTests(SynchronousTestCase):
         """Refusals have the tag, where there is one; the fifth is the end."""
         conversation = converse()
         heard = conversation.says(b"a SELEKT INBOX", b"", b" x NOOP", b"b", b"(c NOOP", b"d NOOP")
-        self.assertEqual(heard, bad(b"a") + bad(b"*") * 4)
+        self.assertEqual(heard, bad(b"a") + bad(b"*") * 4 + bye(b"Too many invalid commands"))
         self.assertTrue(conversation.closed)
         self.assertIs(conversation.server.session.outcome, Outcome.ERRORS)
 
@@ -205,7 +213,7 @@ class CommandTests(SynchronousTestCase):
         conversation = Conversation(IMAP4, IMAP4Settings(clientBuffer=128))
         conversation.hear()
         conversation.says(b"a AUTHENTICATE PLAIN")
-        self.assertEqual(conversation.says(b"QUFB" * 50), bad(b"a"))
+        self.assertEqual(conversation.says(b"QUFB" * 50), bad(b"a") + bye(b"Command too long"))
         self.assertTrue(conversation.closed)
 
     def test_garbledBehindLiteral(self) -> None:
@@ -233,13 +241,13 @@ class CommandTests(SynchronousTestCase):
         """A line that does not fit the buffer gets its tag back, and the end."""
         conversation = Conversation(IMAP4, IMAP4Settings(clientBuffer=64))
         conversation.hear()
-        self.assertEqual(conversation.says(b"a1 LOGIN " + b"x" * 64), bad(b"a1"))
+        self.assertEqual(conversation.says(b"a1 LOGIN " + b"x" * 64), bad(b"a1") + bye(b"Command too long"))
         self.assertTrue(conversation.closed)
 
     def test_nonSynchronizingLiteralOfInvalidCommand(self) -> None:
         """A literal that is on its way behind a refused command is not taken for commands: the connection ends."""
         conversation = converse()
-        self.assertEqual(conversation.send(b"a FOO {8+}\r\nb LOGOUT\r\n"), bad(b"a"))
+        self.assertEqual(conversation.send(b"a FOO {8+}\r\nb LOGOUT\r\n"), bad(b"a") + ENDLESS)
         self.assertTrue(conversation.closed)
 
     def test_synchronizingLiteralOfInvalidCommand(self) -> None:
@@ -279,7 +287,7 @@ class LiteralTests(SynchronousTestCase):
         conversation, heard = self.asked(b"a LOGIN {5000}\r\nb NOOP\r\n")
         self.assertEqual(heard, bad(b"a") + ok(b"b"))
         conversation, heard = self.asked(b"a LOGIN {5000+}\r\n")
-        self.assertEqual(heard, bad(b"a"))
+        self.assertEqual(heard, bad(b"a") + ENDLESS)
         self.assertTrue(conversation.closed)
 
     def test_bounded(self) -> None:
@@ -291,7 +299,7 @@ class LiteralTests(SynchronousTestCase):
     def test_tooLongBehind(self) -> None:
         """What follows a literal counts as well."""
         conversation, heard = self.asked(b"a LOGIN {3000}\r\n", b"x" * 3000, b" " + b"y" * 2000)
-        self.assertEqual(heard, GO_AHEAD + bad(b"a"))
+        self.assertEqual(heard, GO_AHEAD + bad(b"a") + bye(b"Command too long"))
         self.assertTrue(conversation.closed)
 
     def test_inClear(self) -> None:

@@ -42,6 +42,11 @@ def converse(record: MailProtocol, *groups: Any, errors: int = 5, **settings: An
     return Conversation(record, *GROUPS, limits, *groups, **{"authenticator": refusing, **settings})
 
 
+TOO_LONG = {
+    IMAP4: b"* BYE Command too long, closing connection\r\n",
+    POP3: b"",
+    SMTP: b"421 4.5.2 Command too long, closing connection\r\n",
+}
 NOOP = {
     IMAP4: (b"z NOOP", b"z OK completed\r\n"),
     POP3: (b"NOOP", b"+OK\r\n"),
@@ -127,12 +132,12 @@ class StringTests(SynchronousTestCase):
         self.assertSays((b"", b"", b""), (bad(b"*"), *heard))
 
     def test_internal(self) -> None:
-        """A defect of ours, untagged in IMAP, is the end."""
+        """A defect of ours is the end."""
         login = (b"a LOGIN joe x", b"AUTH PLAIN " + PLAIN, b"AUTH PLAIN " + PLAIN)
         internal = (
-            b"* BAD internal server error\r\n",
-            b"-ERR [SYS/TEMP] internal server error\r\n",
-            b"451 4.3.2 Internal server error\r\n",
+            b"* BYE Internal server error, closing connection\r\n",
+            b"-ERR [SYS/TEMP] Internal server error, closing connection\r\n",
+            b"421 4.3.0 Internal server error, closing connection\r\n",
         )
         for record, line, heard in zip(self.records, login, internal, strict=True):
             broken = FakeConnector(ZeroDivisionError())
@@ -193,12 +198,12 @@ class LineTests(TableTests):
             fitting = noop + b" " + b"x" * (limit - len(noop) - 3)
             self.assertEqual(self.heard(record, fitting + b"\r\n"), done)
             self.assertEqual(self.heard(record, fitting + b"x\n"), done)
-            invalid = self.heard(record, noop + b"X\r\n")
+            invalid, goodbye = self.heard(record, noop + b"X\r\n"), TOO_LONG[record]
             for sent in (fitting + b"x\r\n", fitting + b"xx", fitting + b"xx\n" + noop + b"\n", b"x" * 5000):
                 conversation = converse(record)
                 conversation.hear()
                 heard = conversation.send(sent)
-                self.assertIn(heard, (invalid, invalid.replace(b"z", b"*")))
+                self.assertIn(heard, (invalid + goodbye, invalid.replace(b"z", b"*") + goodbye))
                 self.assertTrue(conversation.closed)
                 self.assertIn("sent a too long command", "".join(conversation.logged()))
 

@@ -116,16 +116,20 @@ class MappingTests(SynchronousTestCase):
             self.assertIsInstance(self.attempt(record, *steps, accepted), record.client)
 
     def test_refused(self) -> None:
-        """A refusal is the answer to the login, in our own words whatever proxy_pass_error_message says."""
+        """A refusal is the answer to the login, whatever proxy_pass_error_message says."""
         for record, steps, _, refused, _ in self.SERVERS:
             for groups in ((), (PASS_ON,)):
-                self.assertEqual(self.attempt(record, *steps, refused, groups=groups), Denial(Trouble.DENIED))
+                answer = refused.strip().removeprefix(b"a1 ")
+                denial = Denial(Trouble.DENIED, answer=answer)
+                self.assertEqual(self.attempt(record, *steps, refused, groups=groups), denial)
 
     def test_busy(self) -> None:
         """One that says it will pass is a temporary failure."""
         for record, steps, _, _, busy in self.SERVERS:
             for groups in ((), (PASS_ON,)):
-                self.assertEqual(self.attempt(record, *steps, busy, groups=groups), Denial(Trouble.TEMPORARY))
+                answer = busy.strip().removeprefix(b"a1 ")
+                denial = Denial(Trouble.TEMPORARY, answer=answer)
+                self.assertEqual(self.attempt(record, *steps, busy, groups=groups), denial)
 
     def test_failure(self) -> None:
         """What is no answer to the login at all is a failure like everywhere."""

@@ -201,11 +201,11 @@ class FailuresTests(SynchronousTestCase):
                     self.assertEqual(len(conversation.requests), 5)
 
     def test_servicesOwn(self) -> None:
-        """Where the service ends the connection that goes before, and without our goodbye."""
+        """Where the service ends the connection that goes before."""
         for wording in WORDINGS:
             one = evolve(self.IMPATIENT, maxAuthFailures=1)
             conversation = converse(wording, evolve(DENIED, close=True), dialogue=one)
-            self.assertEqual(conversation.says(wording.auth + GUESS), wording.refusal)
+            self.assertEqual(conversation.says(wording.auth + GUESS), wording.refusal + wording.goodbye)
             self.assertIs(conversation.server.session.outcome, Outcome.DENIED)
 
     def test_unlimited(self) -> None:

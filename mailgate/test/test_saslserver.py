@@ -48,7 +48,10 @@ MECHANISMS = (
 
 @frozen
 class Wording:
-    """How a protocol says what all of them say; C{challenge} stands before a challenge."""
+    """
+    How a protocol says what all of them say; C{challenge} stands before a challenge, C{goodbye} behind a refusal that
+    ends the connection.
+    """
 
     record: MailProtocol
     settings: type
@@ -61,6 +64,7 @@ class Wording:
     refusal: bytes
     capabilities: bytes
     accepted: bytes
+    goodbye: bytes = b""
 
     def converse(self, *auth: str, **settings: Any) -> Conversation:
         """A conversation past its greeting, with the methods C{auth} or passwords and tokens."""
@@ -85,6 +89,7 @@ WORDINGS = (
         b"a NO no\r\n",
         b"a CAPABILITY",
         b"a OK hi\r\n",
+        b"* BYE Refused, closing connection\r\n",
     ),
     Wording(
         POP3,
@@ -111,6 +116,7 @@ WORDINGS = (
         b"535 5.7.0 no\r\n",
         b"EHLO c.test",
         b"235 2.0.0 OK\r\n",
+        b"421 4.7.0 Refused, closing connection\r\n",
     ),
 )
 
@@ -196,7 +202,7 @@ class OAuthTests(SynchronousTestCase):
         for wording, mechanism in self.each():
             conversation = self.refused(wording, mechanism, CLOSING)
             self.assertFalse(conversation.closed)
-            self.assertEqual(conversation.says(mechanism.answer), wording.refusal)
+            self.assertEqual(conversation.says(mechanism.answer), wording.refusal + wording.goodbye)
             self.assertTrue(conversation.closed)
             self.assertIs(conversation.server.session.outcome, Outcome.DENIED)
 
@@ -210,7 +216,7 @@ class OAuthTests(SynchronousTestCase):
                 self.assertIs(conversation.server.session.phase, Phase.COMMAND)
                 self.assertFalse(conversation.closed)
                 conversation = self.refused(wording, mechanism, CLOSING)
-                self.assertEqual(conversation.says(answer), wording.refusal)
+                self.assertEqual(conversation.says(answer), wording.refusal + wording.goodbye)
                 self.assertTrue(conversation.closed)
                 self.assertIs(conversation.server.session.outcome, Outcome.DENIED)
 
@@ -227,7 +233,7 @@ class OAuthTests(SynchronousTestCase):
         """A client that has sent a password gets no such challenge."""
         for wording in WORDINGS:
             conversation = wording.converse(authenticator=FakeAuthenticator(CLOSING))
-            self.assertEqual(conversation.says(wording.auth + b"PLAIN AGpvZQB4"), wording.refusal)
+            self.assertEqual(conversation.says(wording.auth + b"PLAIN AGpvZQB4"), wording.refusal + wording.goodbye)
             self.assertTrue(conversation.closed)
 
     def test_silence(self) -> None:

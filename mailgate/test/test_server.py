@@ -22,6 +22,7 @@ from mailgate.session import STORY, Outcome, Phase, Session
 from mailgate.test.fakes import ROUTE, Conversation, FakeAuthenticator, FakeClient, FakeConnector
 from mailgate.tls import TLSSettings
 
+INTERNAL = b"-ERR [SYS/TEMP] Internal server error, closing connection\r\n"
 TEMPORARY = b"-ERR [SYS/TEMP] Temporary authentication failure, try again later\r\n"
 LOGIN = (b"USER joe", b"PASS sesame")
 
@@ -233,7 +234,7 @@ class LoginTests(SynchronousTestCase):
     def test_defect(self) -> None:
         """A defect of ours is logged with its traceback, and the client learns nothing of it."""
         conversation = converse(connector=FakeConnector(ZeroDivisionError("secret detail")))
-        self.assertEqual(conversation.says(*LOGIN), b"+OK\r\n-ERR [SYS/TEMP] internal server error\r\n")
+        self.assertEqual(conversation.says(*LOGIN), b"+OK\r\n" + INTERNAL)
         self.assertTrue(conversation.closed)
         [event] = [event for event in conversation.events if "log_failure" in event]
         self.assertTrue(event["log_failure"].check(ZeroDivisionError))

@@ -217,14 +217,14 @@ class ServingTests(GatewayCase):
         self.assertIn(b" EXISTS\r\n", heard)
 
     async def test_refused(self):
-        """A wrong password is refused, and the connection lives on: the right one is taken."""
+        """A wrong password is refused by the backend, and the connection lives on: the right one is taken."""
         text = TEXT.replace("auth_http = http://127.0.0.1:{auth}/auth", "proxy_pass = 127.0.0.1:{auth}")
         sandbox = SANDBOX.replace("{auth}", "0").replace("imap = 127.0.0.1:0", "imap = 127.0.0.1:{auth}")
         self.make(text + sandbox)
         self.start()
         client = await self.client()
         heard = await client.asks(b"a LOGIN alice queen", b"\r\na NO")
-        self.assertIn(b"a NO [AUTHENTICATIONFAILED]", heard)
+        self.assertIn(b"a NO LOGIN failed\r\n", heard)
         await client.asks(b"b LOGIN alice wonderland", b"\r\nb OK")
 
     async def test_everyAddress(self):

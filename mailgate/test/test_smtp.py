@@ -16,6 +16,10 @@ from mailgate.test.fakes import CLIENT, Conversation, FakeAuthenticator, FakeCli
 from mailgate.tls import TLSSettings
 
 OK = b"250 2.0.0 OK\r\n"
+EARLY = (
+    b"503 5.5.0 Improper use of SMTP command pipelining\r\n"
+    b"421 4.5.0 Client spoke before the greeting, closing connection\r\n"
+)
 INVALID = b"500 5.5.1 Invalid command\r\n"
 ARGUMENT = b"501 5.5.4 Invalid argument\r\n"
 SEQUENCE = b"503 5.5.1 Bad sequence of commands\r\n"
@@ -54,9 +58,7 @@ class GreetingTests(SynchronousTestCase):
     def test_early(self) -> None:
         """Who speaks before it is sent away."""
         conversation = Conversation(SMTP, SMTPSettings(greetingDelay=5))
-        self.assertEqual(
-            conversation.says(b"EHLO x", b"NOOP"), b"503 5.5.0 Improper use of SMTP command pipelining\r\n"
-        )
+        self.assertEqual(conversation.says(b"EHLO x", b"NOOP"), EARLY)
         self.assertTrue(conversation.closed)
         self.assertIs(conversation.server.session.outcome, Outcome.EARLY)
         conversation.clock.advance(5)
@@ -171,7 +173,7 @@ class ClientNameTests(SynchronousTestCase):
 
     def test_earlyInDelay(self) -> None:
         """Who speaks during the delay is sent away, and who has spoken before it when it begins."""
-        refusal = b"503 5.5.0 Improper use of SMTP command pipelining\r\n"
+        refusal = EARLY
         conversation = self.converse(greetingDelay=5)
         self.names.pending[0].callback("client.example")
         self.assertEqual(conversation.says(b"EHLO x"), refusal)
@@ -295,15 +297,17 @@ class CommandTests(SynchronousTestCase):
         missing = b"502 5.5.1 Command not implemented\r\n"
         self.assertEqual(conversation.says(*useless * 3), (LOGIN_FIRST * 3 + missing + NO_STARTTLS) * 3)
         self.assertFalse(conversation.closed)
-        self.assertEqual(
-            conversation.says(b"DATUM", b"", b" NOOP", b"NOOP\0", b"NOOP" + b" x" * 12, b"NOOP"), INVALID * 5
-        )
+        goodbye = b"421 4.7.0 Too many invalid commands, closing connection\r\n"
+        errors = (b"DATUM", b"", b" NOOP", b"NOOP\0", b"NOOP" + b" x" * 12)
+        self.assertEqual(conversation.says(*errors, b"NOOP"), INVALID * 5 + goodbye)
         self.assertTrue(conversation.closed)
 
     def test_tooLong(self) -> None:
         """A line that does not fit the buffer is the end."""
         conversation = converse()
-        self.assertEqual(conversation.says(b"NOOP " + b"x" * 5000), INVALID)
+        self.assertEqual(
+            conversation.says(b"NOOP " + b"x" * 5000), INVALID + b"421 4.5.2 Command too long, closing connection\r\n"
+        )
         self.assertIs(conversation.server.session.outcome, Outcome.TOO_LONG)
 
     def test_starttls(self) -> None:

@@ -23,6 +23,7 @@ OK = b"250 2.0.0 OK\r\n"
 SEQUENCE = b"503 5.5.1 Bad sequence of commands\r\n"
 LOGIN_NEEDED = b"530 5.7.1 Authentication required\r\n"
 TLS_NEEDED = b"530 5.7.0 Must issue a STARTTLS command first\r\n"
+ENDLESS = b"421 4.5.4 Data of a refused command cannot be skipped, closing connection\r\n"
 ARGUMENT = b"501 5.5.4 Invalid argument\r\n"
 BYE = b"221 2.0.0 Bye\r\n"
 REFUSED = Denial(Trouble.DENIED, b"No such user", b"550 5.1.1")
@@ -149,7 +150,7 @@ class ChunkTests(SynchronousTestCase):
             *(b"BDAT 1\tLAST", b" BDAT 1", b"BDAT 1\0", b"BDAT 1\r LAST", b"BDAT" + b" x" * 20, b"BDAT \xb2"),
         ):
             conversation = converse()
-            self.assertEqual(conversation.send(line + b"\r\nMAIL FROM:<a>\r\nNOOP\r\n"), ARGUMENT, line)
+            self.assertEqual(conversation.send(line + b"\r\nMAIL FROM:<a>\r\nNOOP\r\n"), ARGUMENT + ENDLESS, line)
             self.assertTrue(conversation.closed)
             self.assertIs(conversation.server.session.outcome, Outcome.NO_SIZE)
             self.assertIn("BDAT without a size", "".join(conversation.logged()))
@@ -212,7 +213,8 @@ class BoundTests(SynchronousTestCase):
         conversation = converse(groups=(DialogueSettings(serverName="mx.test", maxErrors=1, maxCommands=3),))
         self.assertEqual(conversation.send(chunk(b"FOO\r\n") * 3), SEQUENCE * 3)
         self.assertFalse(conversation.closed)
-        self.assertEqual(conversation.send(chunk(b"NOOP\r\n")), b"500 5.5.1 Invalid command\r\n")
+        goodbye = b"421 4.7.0 Too many commands, closing connection\r\n"
+        self.assertEqual(conversation.send(chunk(b"NOOP\r\n")), b"500 5.5.1 Invalid command\r\n" + goodbye)
         self.assertTrue(conversation.closed)
         self.assertIs(conversation.server.session.outcome, Outcome.COMMANDS)
 
@@ -220,7 +222,8 @@ class BoundTests(SynchronousTestCase):
         """Where an error before it ends the connection nothing of it is obeyed."""
         conversation = converse(groups=(DialogueSettings(serverName="mx.test", maxErrors=1),))
         heard = conversation.send(b"FOO\r\n" + chunk(b"NOOP\r\n"))
-        self.assertEqual(heard, b"500 5.5.1 Invalid command\r\n")
+        goodbye = b"421 4.7.0 Too many invalid commands, closing connection\r\n"
+        self.assertEqual(heard, b"500 5.5.1 Invalid command\r\n" + goodbye)
 
     def test_repliesNotTaken(self) -> None:
         """A client that does not take replies is not read from in the middle either."""

@@ -7,9 +7,9 @@ documentation we follow.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
-from mailgate.smtpclient import xtext
+from mailgate.smtptrust import xtext
 from mailgate.test.integration.comparison import WHOLE, Difference
 from mailgate.test.integration.conversation import b64
 from mailgate.test.integration.conversations_sasl import DIGEST
@@ -146,6 +146,41 @@ def _mechanisms(protocol: str) -> Iterator[Difference]:
         "Auth-User: alice",
         "Auth-Pass: secret",
     )
+
+
+_AT_THE_END = re.compile(r"\[closed\]\Z")
+_REFUSED = ("auth *refused*", "auth tab before ok")
+_GOODBYES: dict[str, Mapping[str, tuple[str, ...]]] = {
+    "imap": {
+        "* BYE Refused": (*_REFUSED, "backend refuses aloud", "backend says bad aloud"),
+        "* BYE Too many invalid commands": ("errors", "two errors", "errors pipelined"),
+        "* BYE Command too long": ("login literal too long", "too long*"),
+        "* BYE Data of a refused command cannot be skipped": ("unknown non-synchronizing",),
+    },
+    "smtp": {
+        "421 4.7.0 Refused": (
+            *_REFUSED,
+            *("none refused", "none refused with code", "proxied auth refused aloud", "backend greets badly aloud"),
+            *("backend refuses * aloud", "backend mixes codes"),
+        ),
+        "421 4.7.0 Too many invalid commands": ("errors", "two errors", "errors pipelined"),
+        "421 4.5.2 Command too long": ("too long*",),
+        "421 4.5.0 Client spoke before the greeting": ("before the greeting",),
+    },
+}
+"""What clients are told before the connection is closed, and in which conversations."""
+
+
+def _saysGoodbye(protocol: str, goodbye: str, names: tuple[str, ...]) -> Iterator[Difference]:
+    """nginx closes, mailgate says C{goodbye} before. An untagged response ends no reply that the client waits for."""
+    reason = "no connection is closed without a goodbye (RFC 3501, 3.4; RFC 5321, 3.8)"
+    for name in names:
+        told = [f"S: {goodbye}, closing connection"]
+        if protocol == "imap":
+            told.append("[closed]")
+        elif name == "errors pipelined":
+            told += ["C: NOOP", "[closed]"]
+        yield Difference(reason, "client", (f"{protocol} {name}",), _AT_THE_END, shown(*told))
 
 
 DIFFERENCES: tuple[Difference, ...] = (
@@ -511,9 +546,30 @@ DIFFERENCES: tuple[Difference, ...] = (
         re.compile("(?m)^AUTH PLAIN .*$"),
         shown("AUTH LOGIN", b64("alice"), b64("secret"), "NOOP"),
     ),
+    Difference(
+        "the backend's words about a sender are the answer to the recipient",
+        "client",
+        ("smtp none backend refuses mail",),
+        then("smtp", INTERNAL["smtp"], "[closed]"),
+        then("smtp", "S: 552 5.3.4 too big", AT_GATE["smtp"]),
+    ),
+    Difference(
+        "a sender that the backend refuses does not end the connection",
+        "client",
+        ("smtp none refused mail aloud",),
+        _AT_THE_END,
+        shown(AT_GATE["smtp"]),
+    ),
     # All the rest that goes wrong.
     _staysOpen("imap", "imap *", TEMPORARY["imap"]),
     _staysOpen("pop3", "pop3 *", TEMPORARY["pop3"]),
     _staysOpen("smtp", "smtp none *", LATER),
     _staysOpen("smtp", "smtp *", TEMPORARY["smtp"]),
+    # What ends with nginx, too.
+    *(
+        difference
+        for protocol, goodbyes in _GOODBYES.items()
+        for goodbye, names in goodbyes.items()
+        for difference in _saysGoodbye(protocol, goodbye, names)
+    ),
 )
