@@ -73,7 +73,7 @@ class LineWriter(ABC):
         except OSError as error:
             self._losses.add(text.count("\n"), error)
 
-    def flush(self) -> None:
+    def flush(self) -> None:  # noqa: B027
         """Nothing is held back."""
 
     @abstractmethod
@@ -128,6 +128,6 @@ class StreamWriter(DescriptorWriter):
         try:
             self._stream.write(text)
             self._stream.flush()
-        except ValueError as error:
-            # It is closed.
+        except (AttributeError, ValueError) as error:
+            # It is closed, or was when the process began.
             raise OSError(str(error)) from None

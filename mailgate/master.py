@@ -251,7 +251,7 @@ class Master(MultiService):
 
     def reopen(self) -> None:
         """See L{IGenerations.reopen}."""
-        if self._reopenQuietly():
+        if self._reopenQuietly() and self._logs.hasFiles:
             self._log.info("the logs are open again")
         for generation in self._generations:
             generation.tell(Order.REOPEN)

@@ -152,8 +152,8 @@ def _resolve(server: str) -> tuple[socket.AddressFamily, Any]:
 @implementer(ILogObserver)
 class SyslogObserver:
     """
-    Sends each event to C{server}. C{formatEvent(event)} gives its text; a line of that is a datagram. C{alarm(event)} is
-    called when the first one cannot be sent.
+    Sends each event to C{server}. C{formatEvent(event)} gives its text; a line of that is a datagram. C{alarm(event)}
+    is called when the first one cannot be sent.
 
     @raise OSError: there are no descriptors left.
     """

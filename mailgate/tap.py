@@ -288,7 +288,8 @@ def makeService(options: Options) -> IService:
         try:
             surroundings = evolve(surroundings, launch=twistd.detach(reactor))
         except OSError as error:
-            _giveUp(error, CANNOT_LISTEN)
+            problem = Problem(settings.file, f"cannot go into the background: {error.strerror}")
+            _giveUp(ConfigurationError([problem]), CANNOT_LISTEN)
     service = _TwistdService(generations, observer, reactor, surroundings, twistd)
     service.setOpenFiles()
     return service

@@ -11,10 +11,12 @@ import imaplib
 import os
 import poplib
 import re
+import shutil
 import smtplib
 import socket
 import ssl
 import sys
+import tempfile
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -393,17 +395,23 @@ class LifeTests(ProcessCase):
         In the background it ends with 0 once its workers serve, goes on where commands find it, and warns that what it
         logs to standard error is lost.
         """
-        demo = self.demo()
-        pid = os.path.join(self.folder, "gateway.pid")
-        text = demo[: demo.index("[sandbox]")].replace("[mailgate]", f"[mailgate]\nworker_processes = 2\npid = {pid}")
+        # Its path is short enough for a unix socket.
+        folder = tempfile.mkdtemp()
+        self.addCleanup(shutil.rmtree, folder)
+        port, pid = freePort(), os.path.join(folder, "gateway.pid")
+        text = (
+            f"[mailgate]\nworker_processes = 2\npid = {pid}\n[server pop3]\nprotocol = pop3\n"
+            f"listen = 127.0.0.1:{port}\nauth_http = http://127.0.0.1:9/\n"
+        )
         process = self.spawn(text, foreground=False)
         status = await self.gone(process)
-        (warning,) = process.stderr.decode().splitlines()
-        self.assertEqual(status, 0, warning)
+        told = process.stderr.decode()
+        self.assertEqual(status, 0, told)
+        (warning,) = told.splitlines()
         self.assertIn("[mailgate] error_log = stderr: leads nowhere in the background", warning)
 
         def greet():
-            with contextlib.closing(poplib.POP3("localhost", self.ports[1110], timeout=PATIENCE)) as client:
+            with contextlib.closing(poplib.POP3("localhost", port, timeout=PATIENCE)) as client:
                 return client.getwelcome()
 
         try:
