@@ -237,10 +237,15 @@ class Generations(MultiService):
 
     def reopen(self) -> None:
         """See L{IGenerations}."""
-        self._reopenQuietly()
-        self._journal.info("the logs are open again")
+        if not self._logs.hasFiles:
+            self._journal.info("no error_log is a file: there is nothing to open again")
+        elif self._reopenQuietly():
+            self._journal.info("the logs are open again")
 
-    def _reopenQuietly(self) -> None:
+    def _reopenQuietly(self) -> bool:
+        """Whether all are open again; an error tells of each that is not."""
         # All of them, before the first line is written to one.
-        for line in list(self._logs.reopen()):
+        troubles = list(self._logs.reopen())
+        for line in troubles:
             self._journal.error("{line}", line=line)
+        return not troubles

@@ -42,6 +42,7 @@ from mailgate.directives import (
 )
 from mailgate.logfile import LogFile
 from mailgate.lograte import LineLimit, Rate, logRate
+from mailgate.lostlines import StreamWriter
 from mailgate.syslog import SyslogObserver, SyslogServer, forJournal, isJournal, syslogServer
 
 __all__ = [
@@ -52,6 +53,7 @@ __all__ = [
     "ProcessLog",
     "ServerLogSettings",
     "leastLevel",
+    "needsStandardError",
     "printable",
 ]
 
@@ -155,6 +157,12 @@ def _rank(level: LogLevel) -> int:
 def leastLevel(logs: Sequence[ErrorLog]) -> LogLevel:
     """The least level that any of C{logs} wants."""
     return min((log.level for log in logs), default=LogLevel.error, key=_rank)
+
+
+def needsStandardError(logs: Sequence[ErrorLog]) -> bool:
+    """Whether a line that one of C{logs} wants reaches none of them but standard error."""
+    others = [log for log in logs if not log.isStandardError]
+    return len(others) < len(logs) and (not others or _rank(leastLevel(logs)) < _rank(leastLevel(others)))
 
 
 _NOBODY = "nobody is there yet; what is sent there is lost"
@@ -275,6 +283,8 @@ class ErrorLogs:
     def __init__(self, stderr: IO[str] | None = None) -> None:
         # That of now: once twistd logs, sys.stderr is the log itself.
         self._stderr = sys.stderr if stderr is None else stderr
+        self._formatError = forJournal(_formatLine) if isJournal(self._stderr) else _formatLine
+        self._errors: Any = StreamWriter(self._stderr, self._formatError, lambda event: None)
         self._files: dict[str, LogFile] = {}
         self._syslogs: dict[SyslogServer, ILogObserver] = {}
 
@@ -303,14 +313,23 @@ class ErrorLogs:
     def _target(self, log: ErrorLog) -> ILogObserver:
         if log.syslog is not None:
             if log.syslog not in self._syslogs:
-                self._syslogs[log.syslog] = SyslogObserver(log.syslog, _formatLine)
+                self._syslogs[log.syslog] = SyslogObserver(log.syslog, _formatLine, self._alarm)
             return self._syslogs[log.syslog]
         if log.file is None:
-            return FileLogObserver(self._stderr, forJournal(_formatLine) if isJournal(self._stderr) else _formatLine)
+            return FileLogObserver(self._errors, self._formatError)
         if log.file not in self._files:
-            self._files[log.file] = LogFile(log.file, self._user)
+            self._files[log.file] = LogFile(log.file, _formatLine, self._alarm, self._user)
         stream: Any = self._files[log.file]
         return FileLogObserver(stream, _formatLine)
+
+    def _alarm(self, event: LogEvent) -> None:
+        """A log has lost its first line: say so where a process tells of its faults anyhow."""
+        self._errors.write(self._formatError(event))
+
+    @property
+    def hasFiles(self) -> bool:
+        """Whether there is anything to open again."""
+        return bool(self._files)
 
     @property
     def _user(self) -> int | None:
@@ -319,14 +338,18 @@ class ErrorLogs:
     def reopen(self, owner: tuple[int, int] | None = None) -> Iterator[str]:
         """
         Open all files again, by their names; as root, make them those of C{owner}, who is the L{owner} from now on.
-        Gives a line for each with which that cannot be done, which stays what it was.
+        Gives a line for each with which that cannot be done, which stays what it was, and for each that has lost lines
+        by it.
         """
         self.owner = owner or self.owner
         for file in self._files.values():
             try:
-                file.reopen(self._user)
+                lost = file.reopen(self._user)
             except OSError as error:
                 yield f"{file.path} cannot be opened again, the old file stays: {error.strerror}"
+            else:
+                if lost is not None:
+                    yield f"{file.path} is open again, but the last lines of the old file are lost: {lost.strerror}"
         if owner is not None:
             yield from self._give(*owner)
 

@@ -251,15 +251,18 @@ class Master(MultiService):
 
     def reopen(self) -> None:
         """See L{IGenerations.reopen}."""
-        self._reopenQuietly()
-        self._log.info("the logs are open again")
+        if self._reopenQuietly() and self._logs.hasFiles:
+            self._log.info("the logs are open again")
         for generation in self._generations:
             generation.tell(Order.REOPEN)
 
-    def _reopenQuietly(self) -> None:
+    def _reopenQuietly(self) -> bool:
+        """Whether all are open again; an error tells of each that is not."""
         # All of them, before the first line is written to one.
-        for line in list(self._logs.reopen(self.settings.process.owner)):
+        troubles = list(self._logs.reopen(self.settings.process.owner))
+        for line in troubles:
             self._log.error("{line}", line=line)
+        return not troubles
 
     # Generations.
 

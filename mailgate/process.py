@@ -7,6 +7,7 @@ and to whoever looks for it by its pid file.
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import MutableMapping
 from typing import Any
 
@@ -16,9 +17,11 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from mailgate.activation import passedSockets
+from mailgate.background import Launch
 from mailgate.commandsocket import CommandSocket
 from mailgate.config import GatewaySettings
 from mailgate.directives import ConfigurationError, Problem
+from mailgate.exitstatus import CANNOT_SERVE
 from mailgate.listensockets import ListeningSockets
 from mailgate.notify import Notifier, NotifySettings
 from mailgate.operation import Operation
@@ -33,7 +36,7 @@ __all__ = ["Process", "Surroundings"]
 class Surroundings:
     """
     How the process was started, by whom, and the C{sockets} that it was given. C{parent} stays until it is to be the
-    main process of systemd.
+    main process of systemd. C{launch} is told the result of a start in the background.
     """
 
     command: Command
@@ -41,6 +44,7 @@ class Surroundings:
     inheritance: Inheritance | None
     sockets: ListeningSockets
     parent: Parent | None = None
+    launch: Launch | None = None
 
     @classmethod
     def of(cls, environ: MutableMapping[str, str]) -> Surroundings:
@@ -63,10 +67,17 @@ class Surroundings:
         parent = None if notify.place is None else Parent.fork()
         return cls(Command.ofThisProcess(environ), notify, inheritance, inheritance.sockets, parent)
 
-    def fail(self, reason: str) -> None:
-        """The gateway does not come up."""
+    def fail(self, reason: str, status: int) -> None:
+        """The gateway does not come up, for C{reason}, and ends with the exit C{status}."""
         if self.inheritance is not None:
             self.inheritance.fail(reason)
+        if self.launch is not None:
+            self.launch.fail(reason, status)
+
+    def succeed(self) -> None:
+        """The gateway serves."""
+        if self.launch is not None:
+            self.launch.succeed()
 
 
 class Process:
@@ -125,7 +136,11 @@ class Process:
             self._inheritance.report(self._reactor, self._settled)
 
     def _neverReady(self, failure: Failure) -> None:
-        self._surroundings.fail(str(failure.value))
+        reason = f"{self._settings.file}: the workers do not come up: {failure.value}"
+        self._surroundings.fail(reason, CANNOT_SERVE)
+        if not any(log.isStandardError for log in self._settings.log.errorLog):
+            # Not sys.stderr: once twistd logs, that is the log.
+            print(reason, file=sys.__stderr__, flush=True)
 
     def _settled(self, goOn: bool) -> None:
         """The process before has heard that this one is ready."""
@@ -135,6 +150,8 @@ class Process:
             self._serve()
         else:
             self._log.error("the process before has ended the upgrade")
+            if self._surroundings.launch is not None:
+                self._surroundings.launch.fail("the process before has ended the upgrade", CANNOT_SERVE)
             self.operation.stop()
 
     def _serve(self) -> None:
@@ -142,10 +159,14 @@ class Process:
         self.operation.begun()
         if self._commands is not None:
             self._commands.start(self.operation, self._reactor)
+        self._surroundings.succeed()
 
     def stopped(self) -> None:
         """Everything has ended."""
         self._hasStopped = True
+        if self._surroundings.launch is not None:
+            # Of no effect where it served.
+            self._surroundings.launch.fail("the gateway was stopped before it served", CANNOT_SERVE)
         self._notifier.close()
         if self._pidFile is not None:
             self._pidFile.remove()

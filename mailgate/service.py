@@ -194,7 +194,8 @@ class Gateway(MultiService):
         self._limitConnections()
         lean = self.settings.events.isLean and any(map(usesTLS, self.settings.servers))
         if lean and not fastEngineWorks():
-            self._journal.warn("this pyOpenSSL has but its public interface for us: TLS takes more CPU and memory")
+            text = "using pyOpenSSL's public API only (private API differs): TLS costs more CPU and memory; {remedy}"
+            self._journal.warn(text, remedy="pyOpenSSL 26.2 to 26.4 are known to have what is needed")
 
     def _limitConnections(self) -> None:
         # Not sooner: the process may have set its limit of open files since it has read the configuration.

@@ -3,8 +3,8 @@
 nginx's C{syslog:} logs: events as datagrams in the form of BSD syslog (RFC 3164, section 4.1) to a UDP port or a unix
 socket.
 
-What cannot be sent at once is dropped: a receiver that is slow, or gone, holds nobody up. There is no connection that
-could break, so that one that comes back is heard again at once.
+What cannot be sent at once is dropped, and counted as far as the system tells: a receiver that is slow, or gone, holds
+nobody up. There is no connection that could break, so that one that comes back is heard again at once.
 
 Besides, the same severities on standard error, for systemd's journal.
 """
@@ -23,6 +23,7 @@ from twisted.logger import ILogObserver, LogEvent, LogLevel
 from zope.interface import implementer
 
 from mailgate.directives import hostPort, nearest
+from mailgate.lostlines import LostLines
 
 __all__ = ["FACILITIES", "LONGEST_LINE", "SyslogObserver", "SyslogServer", "forJournal", "isJournal", "syslogServer"]
 
@@ -69,6 +70,14 @@ class SyslogServer:
     def isUNIX(self) -> bool:
         """Whether it listens at a unix socket."""
         return self.family == socket.AF_UNIX
+
+    @property
+    def place(self) -> str:
+        """How a line names it."""
+        if self.isUNIX:
+            return f"syslog:server=unix:{self.address}"
+        host, port = self.address[:2]
+        return f"syslog:server=[{host}]:{port}" if ":" in host else f"syslog:server={host}:{port}"
 
 
 def syslogServer(parameters: str) -> SyslogServer:
@@ -143,28 +152,48 @@ def _resolve(server: str) -> tuple[socket.AddressFamily, Any]:
 @implementer(ILogObserver)
 class SyslogObserver:
     """
-    Sends each event to C{server}. C{formatEvent(event)} gives its text; a line of that is a datagram.
+    Sends each event to C{server}. C{formatEvent(event)} gives its text; a line of that is a datagram. C{alarm(event)}
+    is called when the first one cannot be sent.
 
     @raise OSError: there are no descriptors left.
     """
 
-    def __init__(self, server: SyslogServer, formatEvent: Callable[[LogEvent], str]) -> None:
+    def __init__(
+        self,
+        server: SyslogServer,
+        formatEvent: Callable[[LogEvent], str],
+        alarm: Callable[[LogEvent], object] = lambda event: None,
+    ) -> None:
         self._server = server
         self._formatEvent = formatEvent
+        self._losses = LostLines(server.place, alarm)
         self._socket = socket.socket(server.family, socket.SOCK_DGRAM)
         self._socket.setblocking(False)
 
     def __call__(self, event: LogEvent) -> None:
+        lines = self._lines(event)
+        try:
+            if self._losses.count:
+                for line in self._lines(self._losses.event()):
+                    self._socket.sendto(line, self._server.address)
+                self._losses.clear()
+            while lines:
+                self._socket.sendto(lines[0], self._server.address)
+                del lines[0]
+        except OSError as error:
+            # Nobody is there, or too slow.
+            self._losses.add(len(lines), error)
+
+    def _lines(self, event: LogEvent) -> list[bytes]:
+        """The datagrams of C{event}."""
         header = self._header(event).encode("ascii", "backslashreplace")
+        found = []
         for line in self._formatEvent(event).rstrip("\n").split("\n"):
             message = line.encode("utf-8", "backslashreplace")
             if len(message) > LONGEST_LINE:
                 message = message[:LONGEST_LINE].decode("utf-8", "ignore").encode()
-            try:
-                self._socket.sendto(header + message, self._server.address)
-            except OSError:
-                # Nobody is there, or too slow. Telling of it would lead here again.
-                return
+            found.append(header + message)
+        return found
 
     def _header(self, event: LogEvent) -> str:
         priority = self._server.facility * 8 + _SEVERITY[event.get("log_level", LogLevel.info)]

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Iterator
 from typing import Any, NoReturn
 
+from attrs import evolve
 from twisted.application.service import IService, MultiService
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.error import CannotListenError
@@ -19,11 +20,12 @@ from twisted.python import usage
 from twisted.python.components import Componentized
 
 from mailgate.authenticators.passwdfile import FileSettings
+from mailgate.background import Twistd
 from mailgate.config import GatewaySettings, parse, read
 from mailgate.directives import ConfigurationError, Problem
 from mailgate.exitstatus import CUT, endWith
 from mailgate.generations import Generations
-from mailgate.journal import ErrorLogs, ProcessLog
+from mailgate.journal import ErrorLogs, ProcessLog, ServerLogSettings, needsStandardError
 from mailgate.listensockets import ListenError
 from mailgate.master import Master
 from mailgate.privileges import becomeUser, gainNothing, limitOpenFiles, raiseOpenFiles
@@ -92,13 +94,19 @@ class _TwistdService(MultiService):
     """C{generations}, and C{error_log} in the place of twistd's own log."""
 
     def __init__(
-        self, generations: Generations | Master, observer: ProcessLog, reactor: Any, surroundings: Surroundings
+        self,
+        generations: Generations | Master,
+        observer: ProcessLog,
+        reactor: Any,
+        surroundings: Surroundings,
+        twistd: Twistd,
     ) -> None:
         super().__init__()
         self._generations = generations
         self._settings = settings = generations.settings
         generations.setServiceParent(self)
         self._surroundings = surroundings
+        self._twistd = twistd
         self._process = Process(surroundings, settings, generations, reactor)
         self._signals = Signals(self._process.operation, reactor)
         self._isBound = False
@@ -107,7 +115,6 @@ class _TwistdService(MultiService):
         self._reactor = reactor
         self._observer = observer
         self._observing = False
-        self._pid = os.getpid()
 
     def setOpenFiles(self) -> None:
         """Set the limit of open files. As nginx, it starts all the same where the system refuses it."""
@@ -154,6 +161,7 @@ class _TwistdService(MultiService):
             super().startService()
         except (ConfigurationError, CannotListenError) as error:
             self._cannotStart(error)
+        self._twistd.started()
         # When it starts, the reactor installs handlers of its own.
         self._reactor.callWhenRunning(self._signals.install)
         # Before the reactor runs nobody is served yet, and a Control-C is lost.
@@ -184,12 +192,10 @@ class _TwistdService(MultiService):
     def _cannotStart(self, error: Exception) -> NoReturn:
         if isinstance(error, CannotListenError):
             error = self._sandboxProblem(error)
-        self._surroundings.fail(str(error))
         if not all(log.isStandardError for log in self._settings.log.errorLog):
             self._log.error("{reason}", reason=str(error))
-        if os.getpid() != self._pid:
-            # Gone into the background: twistd's parent waits to be told, and tells the operator, of exceptions alone.
-            raise error
+        self._surroundings.fail(str(error), CANNOT_LISTEN)
+        self._twistd.removePIDFile()
         _giveUp(error, CANNOT_LISTEN)
 
     def _sandboxProblem(self, error: CannotListenError) -> ListenError:
@@ -235,10 +241,25 @@ def _giveUp(error: Exception, status: int) -> NoReturn:
     raise SystemExit(status) from None
 
 
+def _logRemarks(twistd: Twistd, settings: GatewaySettings) -> Iterator[Problem]:
+    """What an operator may expect to be logged, and what is not logged there, or nowhere."""
+    for option in twistd.ignored():
+        reason = f"takes the place of twistd's {option}, which is ignored"
+        yield Problem(settings.file, reason, "mailgate", "error_log")
+    if not twistd.isBackground:
+        return
+    reason = "leads nowhere in the background: these lines are lost; the remedy is error_log = FILE"
+    if needsStandardError(settings.log.errorLog) and not twistd.hasLogger:
+        yield Problem(settings.file, reason, "mailgate", "error_log", "stderr")
+    for server in settings.servers:
+        if needsStandardError(server[ServerLogSettings].errorLog):
+            yield server.problem("error_log", reason, "stderr")
+
+
 def makeService(options: Options) -> IService:
     """
-    The gateway that C{options["config"]} describes. A bad configuration is told of on standard error, and ends the
-    process with L{BAD_CONFIGURATION}.
+    The gateway that C{options["config"]} describes; where twistd is to go into the background, it is there by then. A
+    bad configuration is told of on standard error, and ends the process with L{BAD_CONFIGURATION}.
     """
     from twisted.internet import reactor
 
@@ -257,8 +278,18 @@ def makeService(options: Options) -> IService:
             generations = Master(settings, text, reactor, logs, observer, surroundings.sockets)
     except ConfigurationError as error:
         if surroundings is not None:
-            surroundings.fail(str(error))
+            surroundings.fail(str(error), BAD_CONFIGURATION)
         _giveUp(error, BAD_CONFIGURATION)
-    service = _TwistdService(generations, observer, reactor, surroundings)
+    twistd = Twistd(options.parent)
+    # One line each, though servers may have an option from [mail].
+    for remark in dict.fromkeys(map(str, _logRemarks(twistd, settings))):
+        print(remark, file=sys.__stderr__, flush=True)
+    if twistd.isBackground:
+        try:
+            surroundings = evolve(surroundings, launch=twistd.detach(reactor))
+        except OSError as error:
+            problem = Problem(settings.file, f"cannot go into the background: {error.strerror}")
+            _giveUp(ConfigurationError([problem]), CANNOT_LISTEN)
+    service = _TwistdService(generations, observer, reactor, surroundings, twistd)
     service.setOpenFiles()
     return service

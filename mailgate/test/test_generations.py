@@ -224,6 +224,29 @@ class GenerationsTests(SynchronousTestCase):
         self.generations.reopen()
         self.assertFalse(os.path.exists(self.log))
 
+    def reopening(self) -> list[str]:
+        """What is logged when the logs are opened again."""
+        with capturedLogs() as events:
+            self.generations.reopen()
+        return [formatEvent(event) for event in events]
+
+    def test_reopen(self) -> None:
+        """The log says that its files are open again, or which is not and nothing else, or that there are none."""
+        self.assertEqual(self.reopening(), ["the logs are open again"])
+        folder = f"{self.log}.folder"
+        self.next = self.settings(log=os.path.join(folder, "x.log"))
+        os.mkdir(folder)
+        self.reload()
+        os.rename(folder, f"{folder}.1")
+        told = f"{folder}/x.log cannot be opened again, the old file stays: No such file or directory"
+        self.assertIn(told, self.reopening())
+        self.assertNotIn("the logs are open again", self.reopening())
+
+    def test_reopenNothing(self) -> None:
+        """Where no log is a file there is nothing to open, and the log says so."""
+        self.generations._logs.retain(())
+        self.assertEqual(self.reopening(), ["no error_log is a file: there is nothing to open again"])
+
     def event(self, text: str) -> Any:
         with capturedLogs() as events:
             self.generations._journal.info(text)

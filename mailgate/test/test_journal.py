@@ -552,7 +552,7 @@ class FileTests(SynchronousTestCase):
             self.assertEqual(list(logs.reopen()), [])
             journal.error("told")
             self.assertIn(b"told", os.read(reading, 1000))
-            self.assertTrue(os.get_blocking(next(iter(logs._files.values()))._stream.fileno()))
+            self.assertTrue(os.get_blocking(next(iter(logs._files.values())).descriptor))
 
     def test_reopenLink(self):
         """

@@ -18,7 +18,7 @@ import mailgate
 LAYERS = (
     # what imports nothing: the release, the words of a login, the grammar of values, of HTTP and of mail
     "_version clienthello descriptors directives networks fairqueue login httpresponse httpheaders openssl poller"
-    " keptconnections timers imapcommand crypt3 shares distinguishedname verifyerrors reparenting"
+    " keptconnections timers imapcommand crypt3 shares distinguishedname verifyerrors reparenting background lostlines"
     " rootfiles regularfiles capabilities sandbox.message sandbox.certificate",
     # where events may go
     "backenderrors goodbyes syslog lograte secretvalues logfile notify activation pipes",

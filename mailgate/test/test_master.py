@@ -17,7 +17,7 @@ from mailgate.control import Ended, Failed, Fork, Order, Retired, Tell
 from mailgate.directives import ConfigurationError
 from mailgate.exitstatus import CANNOT_SERVE, CUT
 from mailgate.interfaces import IGenerations
-from mailgate.journal import ErrorLogs, ProcessLog
+from mailgate.journal import ErrorLog, ErrorLogs, ProcessLog
 from mailgate.listensockets import ListenError
 from mailgate.master import Master
 from mailgate.test.integration.daemon import accepts, freePort
@@ -336,3 +336,22 @@ class EndTests(MasterCase):
         zygote = self.start()
         self.master.reopen()
         self.assertEqual(zygote.takeHeard(), [Tell(Order.REOPEN)])
+
+    def test_reopenRefused(self):
+        """A log that cannot be opened is told of, and nothing says that all are open again; workers try as well."""
+        zygote = self.start()
+        self.assertEqual(self.reopening(), [])
+        self.master._logs.observer([ErrorLog(os.path.abspath(self.mktemp()))])
+        self.assertIn("the logs are open again", self.reopening())
+        self.patch(self.master._logs, "reopen", lambda owner: iter(["x.log cannot be opened again"]))
+        zygote.takeHeard()
+        told = self.reopening()
+        self.assertIn("x.log cannot be opened again", told)
+        self.assertNotIn("the logs are open again", told)
+        self.assertEqual(zygote.takeHeard(), [Tell(Order.REOPEN)])
+
+    def reopening(self):
+        """What is logged when the logs are opened again."""
+        with capturedLogs() as events:
+            self.master.reopen()
+        return [formatEvent(event) for event in events]

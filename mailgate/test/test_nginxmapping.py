@@ -136,6 +136,10 @@ ROWS = (
     # main and events
     Row("error_log /log/a; error_log b debug_mail;", "error_log =\n /log/a error\n PREFIX/b debug", MAIN),
     Row("error_log stderr crit;", "error_log = stderr crit", MAIN),
+    # The life of the process, without logins, with both; logins are logged at info, with both.
+    Row("error_log /log/a notice;", "error_log = /log/a notice", MAIN),
+    Row("error_log /log/a notice;", "error_log = /log/a notice"),
+    Row("error_log /log/a info;", "error_log = /log/a info", MAIN),
     Row(
         "error_log syslog:server=127.0.0.1,tag=mail info;",
         "error_log = syslog:server=127.0.0.1,tag=mail info",

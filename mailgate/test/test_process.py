@@ -11,16 +11,19 @@ import imaplib
 import os
 import poplib
 import re
+import shutil
 import smtplib
 import socket
 import ssl
 import sys
+import tempfile
 from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ProcessExitedAlready
 from twisted.internet.protocol import ProcessProtocol
 from twisted.internet.threads import deferToThread
+from twisted.internet.utils import getProcessOutputAndValue
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SkipTest, TestCase
 
@@ -373,16 +376,52 @@ class LifeTests(ProcessCase):
         self.assertEqual(process.stdout, b"")
 
     async def test_portInUseInBackground(self):
-        """One that was to go into the background ends as well, says that it did not come up, and logs why."""
+        """In the background it ends with 71 as well, its standard error and its log have the reason in one line."""
         text = self.demo().replace("error_log = stderr info", "error_log = gateway.log info")
         with socket.create_server(("127.0.0.1", self.ports[1110])):
             process = self.spawn(text, foreground=False)
-            self.assertEqual(await self.gone(process), 1)
-        # twistd shows no more than the first hundred characters.
-        told = (process.stdout + process.stderr).decode()
-        self.assertIn("An error has occurred: b'mailgate.listensockets.ListenError", told)
+            self.assertEqual(await self.gone(process), 71)
+        reason = f"{self.ini}: [server pop3] listen = 127.0.0.1:{self.ports[1110]}: cannot be bound: Address already"
+        (line,) = process.stderr.decode().splitlines()
+        self.assertTrue(line.startswith(reason), line)
+        self.assertEqual(process.stdout, b"")
         with open(os.path.join(self.folder, "gateway.log"), encoding="utf-8") as log:
-            self.assertIn(f"listen = 127.0.0.1:{self.ports[1110]}: cannot be bound: Address already in use", log.read())
+            written = log.read()
+        self.assertEqual(written.count(reason), 1)
+        self.assertNotIn("Traceback", written)
+
+    async def test_background(self):
+        """
+        In the background it ends with 0 once its workers serve, goes on where commands find it, and warns that what it
+        logs to standard error is lost.
+        """
+        # Its path is short enough for a unix socket.
+        folder = tempfile.mkdtemp()
+        self.addCleanup(shutil.rmtree, folder)
+        port, pid = freePort(), os.path.join(folder, "gateway.pid")
+        text = (
+            f"[mailgate]\nworker_processes = 2\npid = {pid}\n[server pop3]\nprotocol = pop3\n"
+            f"listen = 127.0.0.1:{port}\nauth_http = http://127.0.0.1:9/\n"
+        )
+        process = self.spawn(text, foreground=False)
+        status = await self.gone(process)
+        told = process.stderr.decode()
+        self.assertEqual(status, 0, told)
+        (warning,) = told.splitlines()
+        self.assertIn("[mailgate] error_log = stderr: leads nowhere in the background", warning)
+
+        def greet():
+            with contextlib.closing(poplib.POP3("localhost", port, timeout=PATIENCE)) as client:
+                return client.getwelcome()
+
+        try:
+            self.assertTrue((await deferToThread(greet)).startswith(b"+OK"))
+        finally:
+            command = ["-c", "import sys; from mailgate.console import main; sys.exit(main())", "stop", "--pid", pid]
+            environ = {**os.environ, "PYTHONPATH": ROOT}
+            out, _, status = await getProcessOutputAndValue(sys.executable, command, environ, self.folder)
+        self.assertEqual(status, 0, out)
+        self.assertFalse(os.path.exists(pid))
 
     async def test_portInUse(self):
         """A port that is taken ends it with 71 and one line that says which."""

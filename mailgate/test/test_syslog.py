@@ -227,7 +227,10 @@ class ObserverTests(SyslogCase):
         self.assertFalse(os.path.exists(self.path))
 
     def test_back(self):
-        """A unix socket that goes and comes back is heard from with the next line, in its old place or a new one."""
+        """
+        A unix socket that goes and comes back is heard from with the next line, in its old place or a new one, and
+        before that line how many were lost.
+        """
         receiver = self.receiver(socket.AF_UNIX)
         observer = self.observer(self.parameters(receiver))
         observer(self.event("one"))
@@ -238,8 +241,25 @@ class ObserverTests(SyslogCase):
         observer(self.event("three"))
         again = self.receiver(socket.AF_UNIX)
         observer(self.event("four"))
-        (heard,) = self.heard(again)
+        observer(self.event("five"))
+        lost, heard, last = self.heard(again)
+        told = f" mailgate: 2 lines were lost, as syslog:server=unix:{self.path} could not be written: No such file"
+        self.assertIn(told.encode(), lost)
         self.assertTrue(heard.endswith(b"four"), heard)
+        self.assertTrue(last.endswith(b"five"), last)
+
+    def test_alarm(self):
+        """The first line that is lost is a case for those who hear alarms, those behind it are not."""
+        alarms: list[Any] = []
+        observer = SyslogObserver(syslogServer(f"server=unix:{self.path}"), textOf, alarms.append)
+        for _ in range(3):
+            observer(self.event("one\ntwo"))
+        (alarm,) = alarms
+        place = f"syslog:server=unix:{self.path}"
+        self.assertEqual(textOf(alarm), f"{place} cannot be written, and lines are lost: No such file or directory")
+        receiver = self.receiver(socket.AF_UNIX)
+        observer(self.event("three"))
+        self.assertIn(b" 6 lines were lost, ", self.heard(receiver)[0])
 
     def test_backOverUDP(self):
         """So is a UDP port: that it was shut costs no line after."""
@@ -266,7 +286,9 @@ class ObserverTests(SyslogCase):
         for number, line in enumerate(heard):
             self.assertTrue(line.endswith(f" line {number}".encode()), line)
         observer(self.event("afterwards"))
-        self.assertTrue(self.heard(receiver)[0].endswith(b"afterwards"))
+        lost, after = self.heard(receiver)
+        self.assertIn(f" {5000 - len(heard)} lines were lost, ".encode(), lost)
+        self.assertTrue(after.endswith(b"afterwards"))
 
 
 class ErrorLogTests(SyslogCase):

@@ -21,6 +21,7 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 from zope.interface.verify import verifyObject
 
 from mailgate import tap
+from mailgate.background import Launch
 from mailgate.exitstatus import CUT
 from mailgate.interfaces import IGenerations
 from mailgate.tap import BAD_CONFIGURATION, CANNOT_LISTEN, Options, makeService, tuneCollector
@@ -97,13 +98,14 @@ class TapCase(TestCase):
         self.log = os.path.join(self.folder, "mailgate.log")
         self.port = freePort()
 
-    def make(self, text=GOOD):
-        """The service that twistd would get."""
+    def make(self, text=GOOD, config=None):
+        """The service that twistd, with C{config} from its own command line, would get."""
         path = os.path.join(self.folder, "gateway.ini")
         with open(path, "w", encoding="utf-8") as opened:
             opened.write(text.format(log=self.log, port=self.port))
         options = Options()
         options.parseOptions(["--config", path])
+        options.parent = config
         return makeService(options)
 
     def assertExits(self, status, run, *arguments):
@@ -200,6 +202,139 @@ class MakeServiceTests(TapCase):
             self.assertExits(BAD_CONFIGURATION, self.make),
             [f"{path}: [mailgate] error_log = /nowhere/mailgate.log: cannot be opened: No such file or directory"],
         )
+
+
+class FakeLaunch:
+    """Hears the results of starts."""
+
+    def __init__(self):
+        self.results = []
+
+    def succeed(self):
+        self.results.append(0)
+
+    def fail(self, reason, status):
+        self.results.append((reason, status))
+
+
+class BackgroundTests(TapCase):
+    """twistd on its way into the background; that it gets there is for L{mailgate.test.test_process} to say."""
+
+    def setUp(self):
+        super().setUp()
+        self.launch = FakeLaunch()
+        self.patch(Launch, "intoBackground", lambda reactor: self.launch)
+        self.config = {"nodaemon": 0, "logfile": None, "syslog": 0, "prefix": "twisted", "logger": None, "umask": None}
+        self.path = os.path.join(self.folder, "gateway.ini")
+
+    def remarks(self, text=GOOD, **config):
+        """What is on standard error before it goes."""
+        self.stderr.truncate(0)
+        self.stderr.seek(0)
+        self.make(text, {**self.config, **config})
+        return self.stderr.getvalue().splitlines()
+
+    async def test_serves(self):
+        """The one who waits hears of success once the reactor runs and the gateway serves; twistd does not fork."""
+        from twisted.internet import reactor
+
+        service = self.make(config=self.config)
+        self.assertTrue(self.config["nodaemon"])
+        self.assertEqual(self.config["umask"], 0o077)
+        service.privilegedStartService()
+        service.startService()
+        self.addCleanup(service.stopService)
+        self.assertEqual(self.launch.results, [])
+        running = Deferred()
+        reactor.callWhenRunning(running.callback, None)
+        await running
+        self.assertEqual(self.launch.results, [0])
+
+    def test_foreground(self):
+        """In the foreground nobody waits, and the umask is nobody's business."""
+        self.config["nodaemon"] = 1
+        self.patch(Launch, "intoBackground", lambda reactor: self.fail("it went into the background"))
+        self.make(config=self.config)
+        self.assertIsNone(self.config["umask"])
+
+    def test_umask(self):
+        """C{--umask} is obeyed."""
+        self.config["umask"] = 0o027
+        self.make(config=self.config)
+        self.assertEqual(self.config["umask"], 0o027)
+
+    def test_noFork(self):
+        """Where the system does not fork, it ends with 71."""
+
+        def refuse(reactor):
+            raise OSError(11, "Resource temporarily unavailable")
+
+        self.patch(Launch, "intoBackground", refuse)
+        lines = self.assertExits(CANNOT_LISTEN, lambda: self.make(config=self.config))
+        self.assertEqual(lines, [f"{self.path}: cannot go into the background: Resource temporarily unavailable"])
+
+    def test_taken(self):
+        """A port that is taken is heard of in full, with the status; twistd's pid file is gone."""
+        pid = os.path.join(self.folder, "twistd.pid")
+        with open(pid, "w", encoding="ascii") as opened:
+            opened.write(str(os.getpid()))
+        service = self.make(config={**self.config, "pidfile": pid})
+        self.addCleanup(service.stopService)
+        with socket.create_server(("127.0.0.1", self.port)):
+            (line,) = self.assertExits(CANNOT_LISTEN, service.privilegedStartService)
+        self.assertEqual(self.launch.results, [(line, CANNOT_LISTEN)])
+        self.assertFalse(os.path.exists(pid))
+
+    async def test_stopped(self):
+        """One that is stopped before it serves has not come up."""
+        service = self.make(config=self.config)
+        service.privilegedStartService()
+        await service.stopService()
+        self.assertEqual(self.launch.results, [("the gateway was stopped before it served", CANNOT_LISTEN)])
+
+    def test_badConfiguration(self):
+        """A bad configuration is told of before anything forks."""
+        self.assertExits(BAD_CONFIGURATION, lambda: self.make(GOOD + "timeuot = 5\n", self.config))
+        self.assertFalse(self.config["nodaemon"])
+
+    def test_nowhere(self):
+        """A log that is standard error is warned of, each option once, as nothing is seen of it in the background."""
+        self.assertEqual(self.remarks(), [])
+        reason = "leads nowhere in the background: these lines are lost; the remedy is error_log = FILE"
+        silent = GOOD.replace("error_log = {log} info\n", "")
+        second = "[server other]\nprotocol = imap\nlisten = 127.0.0.1:1\n"
+        for text, places in (
+            (silent, ["mailgate"]),
+            (GOOD.replace("{log}", "stderr"), ["mailgate"]),
+            (GOOD.replace("[mail]", "[mail]\nerror_log = stderr") + second, ["mail"]),
+            (GOOD + "error_log = stderr\n", ["server imap"]),
+            # The file gets everything that standard error would.
+            (GOOD.replace("{log} info", "stderr\n    {log}"), []),
+            # Or not all of it.
+            (GOOD.replace("{log} info", "stderr info\n    {log}"), ["mailgate"]),
+        ):
+            expected = [f"{self.path}: [{place}] error_log = stderr: {reason}" for place in places]
+            self.assertEqual(self.remarks(text), expected, text)
+
+    def test_logger(self):
+        """With C{--logger} twistd has another log, besides."""
+        silent = GOOD.replace("error_log = {log} info\n", "")
+        self.assertEqual(self.remarks(silent, logger=print), [])
+
+    def test_ignored(self):
+        """Options of twistd's own log, which there is none of, are named in the foreground, too."""
+        for foreground in (0, 1):
+            self.assertEqual(
+                self.remarks(nodaemon=foreground, logfile="x.log", syslog=1),
+                [
+                    f"{self.path}: [mailgate] error_log: takes the place of twistd's {option}, which is ignored"
+                    for option in ("--logfile", "--syslog")
+                ],
+            )
+
+    def test_inForeground(self):
+        """In the foreground standard error is as good a log as any."""
+        self.assertEqual(self.remarks(GOOD.replace("{log}", "stderr"), nodaemon=1), [])
 
 
 class LogTests(TapCase):

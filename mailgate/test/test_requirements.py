@@ -1,0 +1,75 @@
+"""
+The versions that setup.cfg declares are those that .ci/run tests: the lowest of each stands in .ci/lowest.txt as well.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from configparser import ConfigParser
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from mailgate.test.test_documentation import MISSING, document
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+
+UNBOUNDED = {"matplotlib", "coverage", "mypy", "mypy-zope", "ruff"}
+"""What no gateway runs with: the newest will do."""
+
+
+def declared() -> dict[str, str]:
+    """The lowest versions by setup.cfg; what has none has an empty one."""
+    parser = ConfigParser(interpolation=None)
+    parser.read_string(document("setup.cfg"))
+    texts = [parser["options"]["install_requires"], *parser["options.extras_require"].values()]
+    found: dict[str, str] = {}
+    for line in "\n".join(texts).splitlines():
+        requirement = line.partition(";")[0].strip()
+        if not requirement or requirement.startswith(("#", "%(")):
+            continue
+        match = re.fullmatch(r"([\w.-]+)(?:\[\w+\])?(?: >= ([\d.]+))?", requirement)
+        assert match is not None, f"neither a name nor NAME >= VERSION: {requirement}"
+        name, version = match[1], match[2] or ""
+        assert found.get(name, version) == version, f"two versions of {name}"
+        found[name] = version
+    return found
+
+
+def pinned() -> dict[str, str]:
+    """The exact versions of .ci/lowest.txt."""
+    lines = [line for line in document(".ci", "lowest.txt").splitlines() if line and not line.startswith("#")]
+    return dict(line.split(" == ") for line in lines)
+
+
+def numbers(version: str) -> list[int]:
+    """C{version} without the zeros at its end, which say nothing."""
+    return [int(number) for number in re.sub(r"(\.0)+$", "", version).split(".")]
+
+
+class VersionsTests(SynchronousTestCase):
+    """setup.cfg and .ci/lowest.txt."""
+
+    skip = MISSING
+
+    def test_bounded(self) -> None:
+        """Whatever mailgate runs with has a lowest version."""
+        self.assertEqual({name for name, version in declared().items() if not version}, UNBOUNDED)
+
+    def test_same(self) -> None:
+        """That is the version which is tested."""
+        bounded = {name: numbers(version) for name, version in declared().items() if version}
+        self.assertEqual({name: numbers(version) for name, version in pinned().items()}, bounded)
+
+    def test_modules(self) -> None:
+        """The modules that .ci/run tests with them are there."""
+        (listed,) = re.findall(r"^modules=\(([^)]+)\)$", document(".ci", "run"), re.MULTILINE)
+        missing = [name for name in listed.split() if not os.path.exists(os.path.join(HERE, f"test_{name}.py"))]
+        self.assertEqual(missing, [])
+
+    def test_integration(self) -> None:
+        """So are those that it leaves out where gateways have the other transports."""
+        (left,) = re.findall(r"^same='/test_\(([a-z|]+)\)", document(".ci", "run"), re.MULTILINE)
+        folder = os.path.join(HERE, "integration")
+        missing = [name for name in left.split("|") if not os.path.exists(os.path.join(folder, f"test_{name}.py"))]
+        self.assertEqual(missing, [])
