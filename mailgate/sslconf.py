@@ -14,7 +14,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from OpenSSL import SSL
 
 from mailgate.directives import lines, nearest, path
-from mailgate.tlsfiles import TLSError, loadKey, openSSLReason, useCertificate, useFile
+from mailgate.tlserrors import openSSLReason
+from mailgate.tlsfiles import TLSError, loadKey, useCertificate, useFile
 
 __all__ = ["VERSIONS", "Draft", "applyCommand", "commands", "curve", "useCurve"]
 

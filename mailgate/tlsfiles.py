@@ -14,16 +14,16 @@ from typing import Any, NoReturn
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
-from OpenSSL import SSL, crypto
+from OpenSSL import SSL
 
 from mailgate.directives import lines, path
 from mailgate.regularfiles import openRegular, readRegular
+from mailgate.tlserrors import openSSLReason
 
 __all__ = [
     "TLSError",
     "loadCRLs",
     "loadKey",
-    "openSSLReason",
     "passPhrases",
     "shown",
     "sources",
@@ -45,13 +45,6 @@ class TLSError(Exception):
         super().__init__(message)
         self.option = option
         self.value = value
-
-
-def openSSLReason(error: Exception) -> str:
-    """What OpenSSL says, in the words of its innermost complaint."""
-    if isinstance(error, SSL.Error | crypto.Error) and error.args and error.args[0]:
-        return str(error.args[0][-1][-1] or error.args[0][-1][0])
-    return str(error) or type(error).__name__
 
 
 def sources(value: str, folder: str) -> tuple[str, ...]:

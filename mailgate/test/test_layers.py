@@ -18,7 +18,7 @@ import mailgate
 LAYERS = (
     # what imports nothing: the release, the words of a login, the grammar of values, of HTTP and of mail
     "_version clienthello descriptors directives networks fairqueue login httpresponse httpheaders openssl poller"
-    " keptconnections timers imapcommand crypt3 shares distinguishedname verifyerrors reparenting"
+    " keptconnections timers imapcommand crypt3 shares distinguishedname verifyerrors tlserrors reparenting"
     " rootfiles regularfiles backenderrors sandbox.message sandbox.certificate",
     # where events may go
     "syslog lograte secretvalues logfile notify activation pipes",
@@ -29,7 +29,7 @@ LAYERS = (
     " tlsfiles clientcertificate ticketring resolver limits sandbox.settings sandbox.search sandbox.structure"
     " identity proxysettings",
     # TLS: a command at a time, a server's context, all that can be said of it; its engine
-    "sslconf ticketkeys tlsengine httpagent",
+    "sslconf ticketkeys tlsengine httpagent backendtls",
     "servertls",
     "tls",
     # the ledger, the extension points, what auth_http and auth_file say; TLS upon descriptors
