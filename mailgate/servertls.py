@@ -27,11 +27,13 @@ from mailgate.clientcertificate import (
     verification,
 )
 from mailgate.login import TLSDetails, TLSState
+from mailgate.reachability import whyUnreachable
 from mailgate.sslconf import VERSIONS, Draft, applyCommand, useCurve
 from mailgate.ticketkeys import useTicketKey
 from mailgate.ticketring import SIZE, FixedKeys, ITicketReader, PatientConnection, TicketRing, issuesTickets
 from mailgate.tlserrors import openSSLReason
 from mailgate.tlsfiles import (
+    PARAMETERS,
     TLSError,
     loadCRLs,
     loadKey,
@@ -179,6 +181,25 @@ def checkTLS(settings: TLSSettings, protocol: str) -> None:
     issues = issuesTickets(context)
     for filename in settings.ticketKeys:
         useTicketKey(context, filename, issues)
+    _checkReach(settings, context)
+
+
+def _checkReach(settings: TLSSettings, context: SSL.Context) -> None:
+    """
+    Look whether any client can shake hands with a server with C{context}, which nothing can be changed of any more.
+
+    @raise TLSError: none can.
+    """
+    reason = whyUnreachable(context, settings.protocols)
+    if reason is None:
+        return
+    option = "ssl_protocols" if "protocol" in reason else "ssl_ciphers"
+    value = " ".join(settings.protocols) if option == "ssl_protocols" else settings.ciphers
+    message = f"no client can connect by TLS, whatever it speaks: {reason}"
+    old = [version for version in settings.protocols if version in ("TLSv1", "TLSv1.1")]
+    if option == "ssl_protocols" and old and "@SECLEVEL=0" not in settings.ciphers:
+        message += f"; {' and '.join(old)} take @SECLEVEL=0 in ssl_ciphers"
+    raise TLSError(option, value, message)
 
 
 def _makeContext(settings: TLSSettings, protocol: str, loaded: _Loaded) -> SSL.Context:
@@ -195,7 +216,7 @@ def _makeContext(settings: TLSSettings, protocol: str, loaded: _Loaded) -> SSL.C
     if settings.verifiesClients:
         _verifyClients(context, settings)
     if settings.dhParameters is not None:
-        useFile(context.load_tmp_dh, "ssl_dhparam", settings.dhParameters)
+        useFile(context.load_tmp_dh, "ssl_dhparam", settings.dhParameters, PARAMETERS)
     useCurve(context, settings.curve)
     _allowResumption(context, settings)
     _applyCommands(draft, settings)

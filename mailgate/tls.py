@@ -9,6 +9,8 @@ from __future__ import annotations
 import re
 import ssl as standardSSL
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from datetime import datetime, timezone
 from typing import Any
 
 from attrs import frozen
@@ -19,6 +21,7 @@ from twisted.internet.ssl import (
 )
 
 from mailgate.backendtls import backendTLS
+from mailgate.certificatechecks import certificateWarnings, listWarnings, writableWarnings
 from mailgate.directives import (
     Problem,
     ServerSettings,
@@ -37,7 +40,7 @@ from mailgate.regularfiles import isOpenToAll, readRegular
 from mailgate.servertls import NoApplicationProtocol, ServerTLS, checkTLS, describeTLS
 from mailgate.sslconf import VERSIONS, commands, curve
 from mailgate.tlserrors import openSSLReason
-from mailgate.tlsfiles import TLSError, passPhrases, shown, sources, unreadable
+from mailgate.tlsfiles import TLSError, passPhrases, shown, sources, unreadable, withoutWanted
 
 __all__ = [
     "BackendTLSSettings",
@@ -174,12 +177,37 @@ class TLSSettings:
         if gone:
             message = f"{' and '.join(gone)} cannot be spoken: the TLS library does not know it any more"
             yield server.problem("ssl_protocols", message, chosen)
+        now = datetime.now(timezone.utc)
+        for option, source in self.shownCertificates():
+            yield from certificateWarnings(server, option, source, now)
+        if self.verifiesClients and self.revoked is not None:
+            with suppress(TLSError):
+                yield from listWarnings(server, "ssl_crl", self.revoked, now)
+        yield from writableWarnings(server, self._files())
         for option, filename in self._secrets():
             if isOpenToAll(filename):
                 yield server.problem(option, "everybody on this host may read it: chmod o-r it", filename)
         if self.certificateCompression:
             message = "is not supported by the TLS library's bindings, ignored"
             yield server.problem("ssl_certificate_compression", message, "on")
+
+    def shownCertificates(self) -> Iterator[tuple[str, str]]:
+        """The certificates that clients are shown, as files or C{data:}, and what names them."""
+        for source in self.certificates:
+            yield "ssl_certificate", source
+        for name, value in self.commands:
+            if name == "Certificate":
+                yield "ssl_conf_command", value
+
+    def _files(self) -> Iterator[tuple[str, str | None]]:
+        """Whatever is read for TLS, if it is given, and what names it."""
+        yield from self.shownCertificates()
+        yield from self._secrets()
+        yield "ssl_dhparam", self.dhParameters
+        if self.verifiesClients:
+            yield "ssl_client_certificate", self.clientCertificate
+            yield "ssl_trusted_certificate", self.trustedCertificate
+            yield "ssl_crl", self.revoked
 
     def _secrets(self) -> Iterator[tuple[str, str]]:
         """The files that hold secrets, and what names them."""
@@ -232,6 +260,10 @@ class BackendTLSSettings:
     def problems(self, server: ServerSettings) -> Iterator[Problem]:
         yield from trustProblems(server, "proxy_ssl_trusted_certificate", self.trusted)
 
+    def warnings(self, server: ServerSettings) -> Iterator[Problem]:
+        """Roots that others may add to."""
+        yield from writableWarnings(server, [("proxy_ssl_trusted_certificate", self.trusted)])
+
 
 def trustProblems(server: ServerSettings, option: str, filename: str | None) -> Iterator[Problem]:
     """What keeps the file that C{server}'s C{option} names, if it names one, from being loaded by L{loadTrust}."""
@@ -252,7 +284,7 @@ def loadTrust(filename: str) -> Any:
     content = readRegular(filename).decode("ascii", "replace")
     blocks = re.findall(r"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----", content, re.DOTALL)
     if not blocks:
-        raise ValueError("it holds no certificate")
+        raise ValueError(withoutWanted(content.encode("ascii", "replace"), "a certificate") or "it is cut off")
     try:
         return trustRootFromCertificates([Certificate.loadPEM(block) for block in blocks])
     except (crypto.Error, standardSSL.SSLError) as error:

@@ -29,8 +29,8 @@ LAYERS = (
     " tlsfiles clientcertificate ticketring resolver limits sandbox.settings sandbox.search sandbox.structure"
     " identity proxysettings",
     # TLS: a command at a time, a server's context, all that can be said of it; its engine
-    "sslconf ticketkeys tlsengine httpagent backendtls",
-    "servertls",
+    "sslconf reachability ticketkeys tlsengine httpagent backendtls",
+    "servertls certificatechecks",
     "tls",
     # the ledger, the extension points, what auth_http and auth_file say; TLS upon descriptors
     "listensockets workers control session interfaces authhttp authpresets accounts hashing tlslayer nameservers"
@@ -57,7 +57,7 @@ LAYERS = (
     "serverchecks",
     "config",
     # what runs: in one process, or in several
-    "service watching exitstatus supervision",
+    "service watching renewal exitstatus supervision",
     "generations orphan",
     "master upgrade",
     # what is asked of the process, by whom, and what it is to those around it
