@@ -37,8 +37,8 @@ def strictContext(version: str = "TLSv1_3") -> ssl.SSLContext:
     return context
 
 
-class OutcomeTests(Case):
-    """The outcome of a connection whose handshake comes to nothing."""
+class OutcomeCase(Case):
+    """A gateway whose connections end."""
 
     async def outcome(self) -> str:
         """The outcome of the one connection that has ended since this was asked last."""
@@ -77,6 +77,10 @@ class OutcomeTests(Case):
         self.assertIsNotNone(client.failed)
         client.transport.loseConnection()  # type: ignore[union-attr]
         return await self.outcome()
+
+
+class OutcomeTests(OutcomeCase):
+    """The outcome of a connection whose handshake comes to nothing."""
 
     async def test_noTLS(self) -> None:
         """A client that speaks no TLS is told from one that speaks HTTP, with STARTTLS and without."""
