@@ -24,6 +24,7 @@ from mailgate.regularfiles import writers
 from mailgate.tlsfiles import certificatesIn, loadCRLs, shown
 
 __all__ = [
+    "LEAST",
     "SOON",
     "certificateWarnings",
     "dateTrouble",
@@ -37,9 +38,12 @@ __all__ = [
 
 SOON = timedelta(days=14)
 """
-Before the end of a certificate it is warned of: what renews them by itself does so a month before, or, where they last
-for less than eight weeks, when a third or half of their time is left. Hence no sooner than in the last quarter of it.
+Before the end of a certificate it is warned of: what renews them by itself does so a month before. Where they last for
+less than eight weeks it is when a third or half of their time is left: hence in the last quarter of it.
 """
+
+LEAST = timedelta(days=3)
+"""Before the end it is warned of in any case: certificates for six days are renewed sooner, too."""
 
 _MOST_SHOWN = 3
 _TIMESTAMPS = x509.ObjectIdentifier("1.3.6.1.4.1.11129.2.4.2")
@@ -114,7 +118,7 @@ def _dates(chain: list[x509.Certificate], now: datetime) -> Iterator[str]:
     end = leaf.not_valid_after_utc
     if trouble is not None:
         yield f"{trouble}: clients refuse it"
-    elif end - now < min(SOON, (end - leaf.not_valid_before_utc) / 4):
+    elif end - now < max(LEAST, min(SOON, (end - leaf.not_valid_before_utc) / 4)):
         yield f"ends on {moment(end)}, in {_days(end - now)}: it has to be renewed"
     for issuer in chain[1:]:
         trouble = dateTrouble(issuer, now)

@@ -42,7 +42,7 @@ class Authority:
         key: Any,
         names: tuple[str, ...] = (),
         since: datetime = NOW - DAY,
-        until: datetime = NOW + DAY,
+        until: datetime = NOW + 30 * DAY,
         authority: bool = False,
     ) -> x509.Certificate:
         """A certificate of C{subject} for C{key}, good for C{names}."""

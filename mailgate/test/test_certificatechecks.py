@@ -91,17 +91,18 @@ class DateTests(Case):
         )
 
     def test_ending(self) -> None:
-        """One that is about to end: two weeks before, or in the last quarter of a short time."""
+        """One that is about to end: two weeks before, or in the last quarter of a short time, or three days."""
         for life, left, told in (
             (90, 15, None),
             (90, 13, "13 days"),
             (365, 2.2, "2 days"),
             (365, 1.1, "1 day"),
             (365, 0.5, "less than a day"),
-            (6, 3, None),
-            (6, 1.6, None),
-            (6, 1.4, "1 day"),
-            (1, 0.9, None),
+            (40, 11, None),
+            (40, 9.9, "10 days"),
+            (6, 3.3, None),
+            (6, 2.9, "3 days"),
+            (2, 1.9, "2 days"),
         ):
             until = NOW + left * DAY
             warned = self.warnedOf(self.issue(since=until - life * DAY, until=until))

@@ -68,7 +68,7 @@ class Pair:
 
 def makePair(folder: str, name: str, *hosts: str, kind: str = "ec", passPhrase: bytes | None = None) -> Pair:
     """
-    A pair of files in C{folder}, good for C{hosts} for a day; C{kind} is C{ec} or C{rsa}. The certificate's subject
+    A pair of files in C{folder}, good for C{hosts} for a month; C{kind} is C{ec} or C{rsa}. The certificate's subject
     is C{name}; its key is encrypted where there is a C{passPhrase}.
     """
     key: Any = ec.generate_private_key(ec.SECP256R1()) if kind == "ec" else rsa.generate_private_key(65537, 2048)
@@ -80,7 +80,7 @@ def makePair(folder: str, name: str, *hosts: str, kind: str = "ec", passPhrase: 
     certificate = (
         x509.CertificateBuilder(subject, subject, key.public_key(), x509.random_serial_number())
         .not_valid_before(now - timedelta(hours=1))
-        .not_valid_after(now + timedelta(days=1))
+        .not_valid_after(now + timedelta(days=30))
         .add_extension(x509.SubjectAlternativeName(alternatives), False)
         .add_extension(x509.BasicConstraints(ca=True, path_length=None), True)
         .sign(key, hashes.SHA256())
