@@ -53,7 +53,8 @@ def checkRenewal(before: InForce, servers: Sequence[ServerSettings], isAsked: bo
         for problem in namesLost(before, servers):
             log.warn("{reason}", reason=str(problem))
     elif faults := list(dict.fromkeys(renewalFaults(before, servers))):
-        raise ConfigurationError(faults)
+        kept = "and the one before is kept; mailgate reload takes it all the same"
+        raise ConfigurationError([evolve(each, message=f"{each.message}, {kept}") for each in faults])
 
 
 def untouchable(now: GatewaySettings, wanted: GatewaySettings) -> Iterator[str]:

@@ -27,7 +27,7 @@ from mailgate.interfaces import IGenerations
 from mailgate.journal import ErrorLogs, ProcessLog
 from mailgate.listensockets import ListeningSockets
 from mailgate.orphan import Orphan
-from mailgate.renewal import certificatesOf
+from mailgate.renewal import certificatesOf, renewalFaults
 from mailgate.supervision import BackOff, Generation, GenerationError, environmentOf
 from mailgate.watching import FileWatch, watchedFiles
 
@@ -311,6 +311,9 @@ class Master(MultiService):
         if lost is not self._current or self._ending:
             return
         self._backOff.begun()
+        for problem in renewalFaults(self._certificates, self.settings.servers):
+            # With the zygote the one before is gone, too.
+            self._log.error("{reason}", reason=f"{problem}, and is used: no other is left")
         try:
             await self._replace(self.settings, self._text, self.sockets)
         except GenerationError as error:

@@ -75,8 +75,7 @@ def renewalFaults(before: InForce, servers: Iterable[ServerSettings], now: datet
     for server, option, source, certificate, old in _changed(before, servers):
         trouble = dateTrouble(certificate, when) or _lack(certificate, old)
         if trouble is not None:
-            reason = f"the new certificate {trouble}, and the one before is kept; mailgate reload takes it all the same"
-            yield server.problem(option, reason, shown(source))
+            yield server.problem(option, f"the new certificate {trouble}", shown(source))
 
 
 def namesLost(before: InForce, servers: Iterable[ServerSettings]) -> Iterator[Problem]:

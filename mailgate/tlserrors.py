@@ -26,6 +26,8 @@ _NOT_ACCEPTED = "the client does not accept our certificate: for its name, its d
 _GARBLED = "the client does not keep to TLS, or something on the way changes its bytes"
 _NOT_UNDERSTOOD = "the client did not understand us, or something on the way changes bytes"
 
+_NO_TLS_HERE = "the client speaks no TLS"
+
 _OF_CLIENTS = {
     # what they say, by alerts (RFC 8446, 6.2)
     "alert unknown ca": _NOT_TRUSTED,
@@ -46,7 +48,9 @@ _OF_CLIENTS = {
     "alert illegal parameter": _NOT_UNDERSTOOD,
     "alert bad record mac": _NOT_UNDERSTOOD,
     # what we find
-    "wrong version number": "the client speaks no TLS",
+    "wrong version number": _NO_TLS_HERE,
+    # So OpenSSL 3 says of most texts: the two letters where a length is expected are a large one.
+    "packet length too long": _NO_TLS_HERE,
     "http request": "the client speaks HTTP, and no TLS",
     "https proxy request": "the client takes this port for an HTTP proxy",
     "no shared cipher": "the client offers no cipher that ssl_ciphers has and that fits our certificate's key",
@@ -61,7 +65,7 @@ _OF_CLIENTS = {
     "length too short": _GARBLED,
     "length too long": _GARBLED,
     "data length too long": _GARBLED,
-    "packet length too long": _GARBLED,
+    "encrypted length too long": _GARBLED,
     "excessive message size": _GARBLED,
     "bad extension": _GARBLED,
     "bad packet": _GARBLED,

@@ -107,7 +107,7 @@ class RenewalTests(Case):
         before = certificatesOf(settings.servers)
         self.renew("mx.mail.test")
         self.assertEqual(
-            self.faults(before, settings), [f'the new certificate lacks names of the one before: "*.mail.test", {KEPT}']
+            self.faults(before, settings), ['the new certificate lacks names of the one before: "*.mail.test"']
         )
 
     def test_dates(self) -> None:
@@ -116,11 +116,11 @@ class RenewalTests(Case):
         before = certificatesOf(settings.servers)
         until = datetime(2024, 2, 29, 12, 30, tzinfo=timezone.utc)
         self.renew(since=until - DAY, until=until)
-        told = f"the new certificate expired on 2024-02-29 12:30 UTC, {KEPT}"
+        told = "the new certificate expired on 2024-02-29 12:30 UTC"
         self.assertEqual(self.faults(before, settings), [told])
         since = datetime(2049, 1, 2, 3, 4, tzinfo=timezone.utc)
         self.renew(since=since, until=since + DAY)
-        told = f"the new certificate is not valid before 2049-01-02 03:04 UTC, {KEPT}"
+        told = "the new certificate is not valid before 2049-01-02 03:04 UTC"
         self.assertEqual(self.faults(before, settings), [told])
 
     def test_same(self) -> None:
@@ -141,7 +141,7 @@ class RenewalTests(Case):
         ):
             self.renew(*names)
             told = f"the new certificate lacks names of the one before: {lost}"
-            self.assertEqual(self.faults(before, settings), [f"{told}, {KEPT}"])
+            self.assertEqual(self.faults(before, settings), [f"{told}"])
             self.assertEqual([each.message for each in namesLost(before, settings.servers)], [told])
 
     def test_commonName(self) -> None:
@@ -179,7 +179,10 @@ class ProcessTests(Case):
 
     def setUp(self) -> None:
         super().setUp()
-        self.reactor = MemoryReactorClock()
+        self.reactor: Any = MemoryReactorClock()
+        if not hasattr(self.reactor, "nameResolver"):
+            # Twisted's has one since 24.
+            vars(self.reactor)["nameResolver"] = None
         logs = ErrorLogs()
         settings = load(self.file)
         process = ProcessLog(logs.observerFor(settings.log.errorLog, self.file, "mailgate"))
@@ -240,7 +243,7 @@ class ProcessTests(Case):
             self.assertEqual(self.successResultOf(self.generations.reload()), ())
             self.reactor.advance(0)
         self.assertIsNot(self.generations.gateway, before)
-        warned = [line for level, line in self.lines(events) if level == "warn"]
+        warned = [line for level, line in self.lines(events) if level == "warn" and line.startswith(self.file)]
         lost = self.told("ssl_certificate", 'the new certificate lacks names of the one before: "imap.test"')
         expired = self.told("ssl_certificate", "expired on 2024-02-29 12:30 UTC: clients refuse it")
         self.assertEqual(sorted(warned), sorted([lost, expired]))
@@ -282,3 +285,16 @@ class MasterTests(Case):
         self.renew("other.test", "more.test")
         self.look()
         self.assertEqual(len(self.reactor.processes), 3)
+
+    def test_lost(self) -> None:
+        """When the zygote dies there is only the one that was refused: the log says that it is used."""
+        self.renew("other.test")
+        self.look()
+        (zygote,) = self.reactor.processes
+        with capturedLogs() as events:
+            zygote.exits()
+            self.reactor.pump([1] * 5)
+        self.assertEqual(len(self.reactor.processes), 2)
+        lost = 'the new certificate lacks names of the one before: "mx.test", "imap.test"'
+        told = self.told("ssl_certificate", f"{lost}, and is used: no other is left")
+        self.assertIn(("error", told), [(each["log_level"].name, formatEvent(each)) for each in events])
