@@ -17,6 +17,7 @@ from twisted.internet.abstract import isIPAddress, isIPv6Address
 from mailgate.authcache import cacheSize
 from mailgate.authdialect import ESCAPES, PROTOCOL_NAMES, VARIABLES, Dialect, literal
 from mailgate.authpresets import PRESETS, Preset, dialectOf
+from mailgate.certificatechecks import writableWarnings
 from mailgate.directives import (
     LONGEST_SOCKET_PATH,
     Problem,
@@ -187,6 +188,7 @@ class HTTPSettings:
         if self.preset is not None and server.protocol not in PRESETS[self.preset].protocols:
             message = f"this service is known to answer for {' and '.join(PRESETS[self.preset].protocols)} only"
             yield server.problem("auth_http_preset", message, self.preset)
+        yield from writableWarnings(server, [("auth_http_ssl_trusted_certificate", self.trusted)])
         for header, value in self.headers:
             for hint in filter(None, (nearest(name, list(VARIABLES)) for name in literal(value))):
                 # The value itself may be a secret.

@@ -28,8 +28,15 @@ from mailgate.proxysettings import ProxySettings
 from mailgate.relay import RelayedProtocol, makeNoDelay
 from mailgate.session import Phase, Session
 from mailgate.tls import backendTLS
+from mailgate.tlserrors import hasReason, serverTrouble
 
 __all__ = ["BackendError", "Connector", "LoginRefused", "ProxyClient", "ProxySettings", "Unauthorizing", "replyCode"]
+
+_NO_TLS = {
+    BackendTLS.IMPLICIT: "this port speaks no TLS from the first byte on; perhaps it takes starttls, and not ssl",
+    BackendTLS.STARTTLS: "it agreed to speak TLS, and does not",
+}
+"""What it means that a backend's answer to the beginning of TLS is none."""
 
 _REFUSALS = ("NO", "BAD", "BYE", "-ERR", "4", "5")
 """How the codes of replies begin that say no: what is garbled is not passed on to a client."""
@@ -46,6 +53,8 @@ class ProxyClient(RelayedProtocol):
     reply = b""
     leftOver = b""
     concerns: tuple[str, ...] = ()
+
+    _isShakingHands = False
 
     isIntroducing = False
     """Whether the reply to C{introduction} has not been read."""
@@ -208,6 +217,7 @@ class ProxyClient(RelayedProtocol):
         except ValueError:
             # Of a unix socket, say.
             raise BackendError("has no name that a certificate could be good for") from None
+        self._isShakingHands = True
         self.transport.startTLS(tls)
         await more
         if self._loss is not None:
@@ -220,6 +230,7 @@ class ProxyClient(RelayedProtocol):
         await self._more
 
     def handshakeCompleted(self) -> None:
+        self._isShakingHands = False
         self._wake()
 
     def connectionMade(self) -> None:
@@ -240,7 +251,12 @@ class ProxyClient(RelayedProtocol):
         self.fail(BackendError("closed the connection"))
 
     def dialogueLost(self, reason: Failure) -> None:
-        self.fail(BackendError(f"connection lost: {reason.getErrorMessage()}"))
+        error: Any = reason.value
+        if self._isShakingHands:
+            self.fail(BackendError(f"failed in the TLS handshake: {serverTrouble(error, _NO_TLS[self.backend.tls])}"))
+        else:
+            said = serverTrouble(error) if hasReason(error) else reason.getErrorMessage()
+            self.fail(BackendError(f"connection lost: {said}"))
 
     def fail(self, reason: Exception) -> None:
         """Have L{login} raise C{reason}, unless it is over."""

@@ -33,6 +33,8 @@ class NotingConnection(SSL.Connection):
     """
 
     verifyCode = 0
+    heard = True
+    """Whether a byte has come for it; as a rule it is made when one has."""
 
 
 def noteVerdict(connection: Any, certificate: object, error: int, depth: int, good: int) -> bool:

@@ -19,14 +19,15 @@ from zope.interface import implementer
 
 from mailgate.config import GatewaySettings, load
 from mailgate.connectionlimit import Places
-from mailgate.directives import ConfigurationError
+from mailgate.directives import ConfigurationError, ServerSettings
 from mailgate.interfaces import IGenerations
 from mailgate.journal import ErrorLog, ErrorLogs, Journal, ProcessLog, ServerLogSettings
 from mailgate.listensockets import ListeningSockets
+from mailgate.renewal import InForce, certificatesOf, namesLost, renewalFaults
 from mailgate.service import Gateway
 from mailgate.watching import FileWatch, watchedFiles
 
-__all__ = ["Generations", "refused", "untouchable"]
+__all__ = ["Generations", "checkRenewal", "refused", "untouchable"]
 
 _PACE = 5.0
 """Seconds over which those are ended for whom worker_shutdown_timeout is over."""
@@ -39,6 +40,21 @@ def refused(log: Any, error: Exception) -> Sequence[str]:
         log.error("{line}", line=line)
     log.error("the configuration is not reloaded: nothing changes")
     return reasons
+
+
+def checkRenewal(before: InForce, servers: Sequence[ServerSettings], isAsked: bool, log: Any) -> None:
+    """
+    Look at those certificates of C{servers} that are not the ones C{before}. If an operator has C{isAsked} for them,
+    C{log} is told of what they lack.
+
+    @raise ConfigurationError: they must not be put into force by themselves.
+    """
+    if isAsked:
+        for problem in namesLost(before, servers):
+            log.warn("{reason}", reason=str(problem))
+    elif faults := list(dict.fromkeys(renewalFaults(before, servers))):
+        kept = "and the one before is kept; mailgate reload takes it all the same"
+        raise ConfigurationError([evolve(each, message=f"{each.message}, {kept}") for each in faults])
 
 
 def untouchable(now: GatewaySettings, wanted: GatewaySettings) -> Iterator[str]:
@@ -97,6 +113,7 @@ class Generations(MultiService):
         self.gateway.setServiceParent(self)
         self._watch = FileWatch(reactor, self._filesChanged)
         self._watch.watch(watchedFiles(settings.servers))
+        self._certificates = certificatesOf(settings.servers)
         self.addService(self._watch)
 
     @property
@@ -132,13 +149,18 @@ class Generations(MultiService):
         """See L{IGenerations}."""
         return succeed(None)
 
-    def reload(self) -> Deferred[Sequence[str]]:
-        """See L{IGenerations}. The new gateway serves before the old one stops to listen."""
+    def reload(self, isAsked: bool = True) -> Deferred[Sequence[str]]:
+        """
+        See L{IGenerations}. The new gateway serves before the old one stops to listen. Unless it C{isAsked} for, new
+        certificates have to be as good as those before (L{renewalFaults}).
+        """
         if self._ending:
             self._journal.warn("nothing is reloaded: the gateway is going down")
             return succeed(["the gateway is going down"])
         try:
-            self._succeed(self._read(self.settings.file))
+            settings = self._read(self.settings.file)
+            checkRenewal(self._certificates, settings.servers, isAsked, self._journal)
+            self._succeed(settings)
         except ConfigurationError as error:
             return succeed(refused(self._journal, error))
         return succeed(())
@@ -179,6 +201,7 @@ class Generations(MultiService):
         self.sockets.close(but=sockets)
         self.sockets = sockets
         self._watch.watch(watchedFiles(settings.servers))
+        self._certificates = certificatesOf(settings.servers)
         self._reloads += 1
         self._journal.info(
             "reload {number}: the configuration is in force; sessions of before: {sessions}",
@@ -206,7 +229,7 @@ class Generations(MultiService):
 
     def _filesChanged(self, names: list[str]) -> None:
         self._journal.info("reloading, as these have changed: {names}", names=", ".join(names))
-        reloaded = maybeDeferred(self.reload)
+        reloaded = maybeDeferred(self.reload, isAsked=False)
         reloaded.addErrback(lambda failure: self._journal.failure("the reload has failed", failure))
 
     def drain(self) -> Deferred[int]:

@@ -38,6 +38,7 @@ from zope.interface import implementer
 from mailgate.descriptors import Peephole
 from mailgate.httpheaders import FieldHeaders
 from mailgate.httpresponse import NotHTTP, ProtocolError, ResponseHead, ResponseParser, Stage
+from mailgate.tlserrors import hasReason, serverTrouble
 
 __all__ = [
     "BODY_PATIENCE",
@@ -52,6 +53,8 @@ __all__ = [
 
 _DONE = Failure(ResponseDone())
 
+SHAKING_HANDS = "shaking hands for TLS"
+
 BODY_PATIENCE = 1.0
 """
 Seconds that the rest of a body, or the end of a connection that has no future, is waited for. The answer has been given
@@ -60,11 +63,15 @@ by then; a server that serves one connection at a time must not be kept from its
 
 
 class ExchangeFailed(Exception):
-    """A request was not answered, for C{reason}; C{phase} is what was being done, in words that follow "while"."""
+    """
+    A request was not answered, for C{reason}; C{phase} is what was being done, in words that follow "while". C{cause}
+    is the exception that was the reason, if one was.
+    """
 
-    def __init__(self, phase: str, reason: str) -> None:
+    def __init__(self, phase: str, reason: str, cause: BaseException | None = None) -> None:
         super().__init__(f"while {phase}: {reason}")
         self.phase = phase
+        self.cause = cause
 
 
 class ExchangeCancelled(CancelledError):
@@ -149,7 +156,13 @@ class Exchange:
         """There will be no answer. This comes too late, and means nothing, where the request has been cancelled."""
         answer, self.answer = self.answer, None
         if answer is not None:
-            answer.errback(ExchangeFailed(self.phase, reason.getErrorMessage() or type(reason.value).__name__))
+            answer.errback(ExchangeFailed(self.phase, self._explain(reason), reason.value))
+
+    def _explain(self, reason: Failure) -> str:
+        error: Any = reason.value
+        if self.phase == SHAKING_HANDS or hasReason(error):
+            return serverTrouble(error, "this port speaks no TLS; perhaps it takes http:, and not https:")
+        return reason.getErrorMessage() or type(error).__name__
 
 
 class Keeper(typing.Protocol):
@@ -206,7 +219,7 @@ class HTTPConnection(Protocol):
         if self._keeper.tls is not None:
             self.transport.startTLS(self._keeper.tls)
         if ISSLTransport.providedBy(self.transport):
-            self._phase = "shaking hands for TLS"
+            self._phase = SHAKING_HANDS
 
     def handshakeCompleted(self) -> None:
         """From now on it is the server itself that fails us."""

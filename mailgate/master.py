@@ -22,11 +22,12 @@ from mailgate.config import GatewaySettings, parse, read
 from mailgate.control import Order
 from mailgate.directives import ConfigurationError, Problem
 from mailgate.exitstatus import CANNOT_SERVE, endWith
-from mailgate.generations import refused
+from mailgate.generations import checkRenewal, refused
 from mailgate.interfaces import IGenerations
 from mailgate.journal import ErrorLogs, ProcessLog
 from mailgate.listensockets import ListeningSockets
 from mailgate.orphan import Orphan
+from mailgate.renewal import certificatesOf, renewalFaults
 from mailgate.supervision import BackOff, Generation, GenerationError, environmentOf
 from mailgate.watching import FileWatch, watchedFiles
 
@@ -73,6 +74,7 @@ class Master(MultiService):
         self.cut = 0
         self._watch = FileWatch(reactor, self._filesChanged)
         self._watch.watch(watchedFiles(settings.servers))
+        self._certificates = certificatesOf(settings.servers)
         self.addService(self._watch)
 
     # As a service.
@@ -140,11 +142,14 @@ class Master(MultiService):
         self._waiting.append(Deferred())
         return self._waiting[-1]
 
-    def reload(self) -> Deferred[Sequence[str]]:
-        """See L{IGenerations.reload}; one after the other."""
-        return self._lock.run(lambda: ensureDeferred(self._reload()))
+    def reload(self, isAsked: bool = True) -> Deferred[Sequence[str]]:
+        """
+        See L{IGenerations.reload}; one after the other. Unless it C{isAsked} for, new certificates have to be as good
+        as those before.
+        """
+        return self._lock.run(lambda: ensureDeferred(self._reload(isAsked)))
 
-    async def _reload(self) -> Sequence[str]:
+    async def _reload(self, isAsked: bool) -> Sequence[str]:
         if self._ending:
             self._log.warn("nothing is reloaded: the gateway is going down")
             return ["the gateway is going down"]
@@ -153,6 +158,7 @@ class Master(MultiService):
             settings = parse(text, self.settings.file)
             if settings.sandbox is not None:
                 raise ConfigurationError([Problem(settings.file, "takes a process without workers", "sandbox")])
+            checkRenewal(self._certificates, settings.servers, isAsked, self._log)
             self._logs.owner = settings.process.owner
             observer = self._logs.observerFor(settings.log.errorLog, settings.file, "mailgate")
             sockets = self.sockets.opened(settings)
@@ -195,13 +201,14 @@ class Master(MultiService):
         retired = succeed(None) if before is None else before.retire()
         gone.close(but=sockets)
         self._watch.watch(watchedFiles(settings.servers))
+        self._certificates = certificatesOf(settings.servers)
         await retired
         # Cycles hold what a generation and its configuration were made of, and those who look for such seldom look.
         gc.collect()
 
     def _filesChanged(self, names: list[str]) -> None:
         self._log.info("reloading, as these have changed: {names}", names=", ".join(names))
-        self.reload().addErrback(lambda failure: self._log.failure("the reload has failed", failure))
+        self.reload(isAsked=False).addErrback(lambda failure: self._log.failure("the reload has failed", failure))
 
     def drain(self) -> Deferred[int]:
         """See L{IGenerations.drain}."""
@@ -307,6 +314,9 @@ class Master(MultiService):
         if lost is not self._current or self._ending:
             return
         self._backOff.begun()
+        for problem in renewalFaults(self._certificates, self.settings.servers):
+            # With the zygote the one before is gone, too.
+            self._log.error("{reason}", reason=f"{problem}, and is used: no other is left")
         try:
             await self._replace(self.settings, self._text, self.sockets)
         except GenerationError as error:

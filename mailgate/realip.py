@@ -174,7 +174,7 @@ class HeaderReader(Protocol):
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self._stopWaiting()
-        self.session.conclude(Outcome.CLIENT_LEFT)
+        self.session.conclude(Outcome.CLIENT_LEFT if self._parser.shown else Outcome.SILENT)
         self.session.enter(Phase.END)
         self._factory.ended(self)
 

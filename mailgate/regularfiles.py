@@ -7,13 +7,15 @@ never ends: neither is read.
 from __future__ import annotations
 
 import errno
+import grp
 import os
+import pwd
 import select
 import stat
 import time
 from typing import BinaryIO
 
-__all__ = ["isOpenToAll", "openRegular", "readRegular", "readRegularOrPipe"]
+__all__ = ["isOpenToAll", "openRegular", "readRegular", "readRegularOrPipe", "writers"]
 
 MOST = 64 * 1024 * 1024
 """Bytes that are read of one file; lists of revoked certificates come to tens of millions."""
@@ -110,3 +112,52 @@ def isOpenToAll(path: str) -> bool:
     except OSError:
         return False
     return isReadable
+
+
+def writers(path: str) -> str | None:
+    """
+    Who may change the file C{path}, or put another in its place in its folder, besides its owner and root, and how to
+    end that, as what follows the file's name in a message: every user of this host, or a group that is not the owner's
+    own. L{None} where nobody else may, or where that cannot be found out.
+    """
+    try:
+        real = os.path.realpath(path)
+        found, folder = os.stat(real), os.path.dirname(real)
+        above = os.stat(folder)
+        isReachable = _lets(folder, None)
+        if isReachable:
+            if found.st_mode & stat.S_IWOTH:
+                return f"everybody on this host may write to it: chmod o-w {real}"
+            if above.st_mode & stat.S_IWOTH and not above.st_mode & stat.S_ISVTX:
+                return f"everybody on this host may put another file in its place: chmod o-w {folder}"
+        if found.st_mode & stat.S_IWGRP and not _isOwn(found) and _lets(folder, found.st_gid):
+            return f"the group {_groupName(found.st_gid)} may write to it: chmod g-w {real}"
+    except OSError:
+        pass
+    return None
+
+
+def _lets(folder: str, group: int | None) -> bool:
+    """Whether C{folder} and those to it let everybody through, or else C{group}."""
+    while True:
+        found = os.stat(folder)
+        if not found.st_mode & stat.S_IXOTH and not (found.st_gid == group and found.st_mode & stat.S_IXGRP):
+            return False
+        if folder == "/":
+            return True
+        folder = os.path.dirname(folder)
+
+
+def _isOwn(found: os.stat_result) -> bool:
+    """Whether the group of a file is root's, or the one that its owner has by itself."""
+    try:
+        return found.st_gid in (0, pwd.getpwuid(found.st_uid).pw_gid)
+    except KeyError:
+        return False
+
+
+def _groupName(number: int) -> str:
+    try:
+        return grp.getgrgid(number).gr_name
+    except KeyError:
+        return str(number)

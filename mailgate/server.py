@@ -23,7 +23,8 @@ from mailgate.login import ProxiedAddresses, Trouble
 from mailgate.loginflow import LoginServer, hostAndPort
 from mailgate.relay import makeNoDelay
 from mailgate.session import Outcome, Phase, Session
-from mailgate.tls import describeTLS
+from mailgate.tls import TLSSettings, describeTLS
+from mailgate.tlserrors import clientTrouble, hasReason
 
 if TYPE_CHECKING:
     from mailgate.listener import ProxyServerFactory
@@ -43,6 +44,8 @@ class ProxyServer(LoginServer):
     settings: Any
     """The protocol's own."""
     _hasArrived = False
+    _hasSpoken = False
+    """Whether a whole line has come."""
 
     def __init__(self, factory: ProxyServerFactory) -> None:
         super().__init__(factory)
@@ -163,14 +166,39 @@ class ProxyServer(LoginServer):
     def dialogueEnded(self) -> None:
         # A client that has closed and one that has only said its last word look alike here; nearly all have closed.
         if self.session.phase is not Phase.END:
-            self.end(Outcome.CLIENT_LEFT)
+            self.end(Outcome.SILENT if self._isSilent else Outcome.CLIENT_LEFT)
 
     def dialogueLost(self, reason: Failure) -> None:
-        if self.session.phase is Phase.TLS:
-            self.session.conclude(Outcome.TLS_FAILED)
-        self.session.conclude(Outcome.CLIENT_LEFT)
+        if self.session.outcome is None:
+            self._concludeLost(reason)
         self._leave()
         self.factory.ended(self)
+
+    @property
+    def _isSilent(self) -> bool:
+        """Whether the client has sent no byte since it arrived: so do those who only look whether a port is open."""
+        if self.session.phase is Phase.TLS:
+            return self.factory.address.ssl and not self._speaksInTLS
+        return self.inClear and not (self._hasSpoken or self._buffer)
+
+    @property
+    def _speaksInTLS(self) -> bool:
+        """Whether a byte of the handshake has come."""
+        connection = self.transport.getHandle()
+        return connection is not None and bool(getattr(connection, "heard", True))
+
+    def _concludeLost(self, reason: Failure) -> None:
+        """Say why the client has gone, of which C{reason} is what the transport knows."""
+        error: Any = reason.value
+        isOfTLS = hasReason(error)
+        if self._isSilent and not isOfTLS:
+            self.session.conclude(Outcome.SILENT)
+        elif self.session.phase is Phase.TLS:
+            spoken = self.factory.settings[TLSSettings].protocols
+            self.session.conclude(Outcome.TLS_FAILED, clientTrouble(error, self.transport.getHandle(), spoken))
+        else:
+            # By TLS 1.3 some clients look at our certificate when hands have been shaken.
+            self.session.conclude(Outcome.CLIENT_LEFT, clientTrouble(error) if isOfTLS else "")
 
     def end(self, outcome: Outcome, goodbye: bytes = b"") -> None:
         """Say C{goodbye} and close, whatever is under way."""
@@ -216,6 +244,9 @@ class ProxyServer(LoginServer):
         self._deadline.reset(max(0.0, min(self.dialogue.timeout, self._budgetEnd - now)))
 
     def _expired(self) -> None:
+        if self.session.phase is Phase.TLS:
+            said = "did not end the handshake" if self._speaksInTLS else "sent nothing, where TLS was expected"
+            self.session.conclude(Outcome.TIMEOUT, f"the client {said}")
         self.end(Outcome.TIMEOUT, self.goodbye(Trouble.TIMEOUT))
 
     # Commands.
@@ -235,6 +266,7 @@ class ProxyServer(LoginServer):
         """The client speaks first. It is listened to later."""
 
     def unitBegins(self) -> None:
+        self._hasSpoken = True
         self._extend()
 
     def resume(self) -> None:

@@ -6,6 +6,7 @@ connection of it.
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Iterable, Sequence
 from functools import cache, partial
@@ -26,14 +27,16 @@ from mailgate.clientcertificate import (
     verification,
 )
 from mailgate.login import TLSDetails, TLSState
+from mailgate.reachability import whyUnreachable
 from mailgate.sslconf import VERSIONS, Draft, applyCommand, useCurve
 from mailgate.ticketkeys import useTicketKey
 from mailgate.ticketring import SIZE, FixedKeys, ITicketReader, PatientConnection, TicketRing, issuesTickets
+from mailgate.tlserrors import openSSLReason
 from mailgate.tlsfiles import (
+    PARAMETERS,
     TLSError,
     loadCRLs,
     loadKey,
-    openSSLReason,
     passPhrases,
     useCertificate,
     useFile,
@@ -47,15 +50,37 @@ __all__ = ["NoApplicationProtocol", "ServerTLS", "checkTLS", "describeTLS"]
 
 # OpenSSL takes an int, and no chain that it reads is nearly as long.
 _DEEPEST = 10000
+# A name of ALPN that says something to an operator, and how many of them do.
+_PROTOCOL = re.compile(rb"[A-Za-z][A-Za-z0-9./-]{0,23}")
+_MOST_SHOWN = 4
 _ALWAYS = SSL.OP_NO_COMPRESSION | SSL.OP_NO_RENEGOTIATION | SSL.OP_SINGLE_DH_USE | SSL.OP_SINGLE_ECDH_USE
 
 
 class NoApplicationProtocol(SSL.Error):
-    """A client offers protocols by ALPN (RFC 7301), and ours is not among them. OpenSSL sends it the alert."""
+    """
+    A client has C{offered} protocols by ALPN (RFC 7301), and the C{wanted} one, ours, is not among them. OpenSSL sends
+    it the alert.
 
-    def __init__(self) -> None:
+    @ivar hint: that, for a log.
+    """
+
+    def __init__(self, offered: Sequence[bytes], wanted: bytes) -> None:
         # In the form of pyOpenSSL's: a list of library, function and reason.
         super().__init__([("SSL routines", "", "no application protocol")])
+        shown = [f'"{name.decode()}"' for name in offered if _PROTOCOL.fullmatch(name)][:_MOST_SHOWN]
+        others = [] if len(shown) == len(offered) else ["others"]
+        self.hint = f'the client offers {", ".join(shown + others)} by ALPN, and not "{wanted.decode()}"'
+
+
+class _EarlyConnection(NotingConnection):
+    """A connection that is made before a byte has come for it."""
+
+    heard = False
+
+    def bio_write(self, buf: Any) -> int:
+        """See L{SSL.Connection.bio_write}."""
+        self.heard = True
+        return super().bio_write(buf)
 
 
 @implementer(ITicketReader)
@@ -90,7 +115,7 @@ class ServerTLS:
 
     def serverConnectionForTLS(self, tlsProtocol: object) -> Any:
         """A connection to shake hands over, which resumes whatever can be resumed."""
-        return PatientConnection(self) if self.readsTickets else self.newConnection()
+        return PatientConnection(self) if self.readsTickets else _EarlyConnection(self._contexts.issuing, None)
 
     def newConnection(self) -> SSL.Connection:
         """See L{ITicketReader.newConnection}."""
@@ -156,6 +181,25 @@ def checkTLS(settings: TLSSettings, protocol: str) -> None:
     issues = issuesTickets(context)
     for filename in settings.ticketKeys:
         useTicketKey(context, filename, issues)
+    _checkReach(settings, context)
+
+
+def _checkReach(settings: TLSSettings, context: SSL.Context) -> None:
+    """
+    Look whether any client can shake hands with a server with C{context}, which nothing can be changed of any more.
+
+    @raise TLSError: none can.
+    """
+    reason = whyUnreachable(context, settings.protocols)
+    if reason is None:
+        return
+    option = "ssl_protocols" if "protocol" in reason else "ssl_ciphers"
+    value = " ".join(settings.protocols) if option == "ssl_protocols" else settings.ciphers
+    message = f"no client can connect by TLS, whatever it speaks: {reason}"
+    old = [version for version in settings.protocols if version in ("TLSv1", "TLSv1.1")]
+    if option == "ssl_protocols" and old and "@SECLEVEL=0" not in settings.ciphers:
+        message += f"; {' and '.join(old)} take @SECLEVEL=0 in ssl_ciphers"
+    raise TLSError(option, value, message)
 
 
 def _makeContext(settings: TLSSettings, protocol: str, loaded: _Loaded) -> SSL.Context:
@@ -172,7 +216,7 @@ def _makeContext(settings: TLSSettings, protocol: str, loaded: _Loaded) -> SSL.C
     if settings.verifiesClients:
         _verifyClients(context, settings)
     if settings.dhParameters is not None:
-        useFile(context.load_tmp_dh, "ssl_dhparam", settings.dhParameters)
+        useFile(context.load_tmp_dh, "ssl_dhparam", settings.dhParameters, PARAMETERS)
     useCurve(context, settings.curve)
     _allowResumption(context, settings)
     _applyCommands(draft, settings)
@@ -185,7 +229,7 @@ def _makeContext(settings: TLSSettings, protocol: str, loaded: _Loaded) -> SSL.C
 
 def _selectProtocol(protocol: bytes, connection: SSL.Connection, offered: list[bytes]) -> bytes:
     if protocol not in offered:
-        raise NoApplicationProtocol()
+        raise NoApplicationProtocol(offered, protocol)
     return protocol
 
 

@@ -75,6 +75,7 @@ class Outcome(Enum):
     IDLE = "idle for proxy_timeout"
     QUIT = "client quit"
     CLIENT_LEFT = "client left"
+    SILENT = "client left without a word"
     TIMEOUT = "client timed out"
     ERRORS = "too many invalid commands"
     TOO_LONG = "too long command"

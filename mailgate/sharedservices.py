@@ -107,7 +107,7 @@ def sharedService(url: ServiceURL, settings: HTTPSettings, reactor: Any, journal
             reactor,
             url.hostHeader.encode("ascii"),
             url.target.encode("ascii"),
-            backendTLS(url.host, settings.verify, trust) if url.tls else None,
+            backendTLS(url.host, settings.verify, trust, "auth_http_ssl_trusted_certificate") if url.tls else None,
             _COOLING[settings.keepalive],
             settings.maxConnections,
         )

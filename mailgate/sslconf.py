@@ -14,7 +14,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from OpenSSL import SSL
 
 from mailgate.directives import lines, nearest, path
-from mailgate.tlsfiles import TLSError, loadKey, openSSLReason, useCertificate, useFile
+from mailgate.tlserrors import openSSLReason
+from mailgate.tlsfiles import PARAMETERS, TLSError, loadKey, useCertificate, useFile
 
 __all__ = ["VERSIONS", "Draft", "applyCommand", "commands", "curve", "useCurve"]
 
@@ -208,7 +209,7 @@ _APPLIED: dict[str, tuple[str, Callable[[str, str], str], Callable[[Draft, str],
         ("MaxProtocol", _bound, lambda draft, value: draft.context.set_max_proto_version(_BOUNDS[value])),
         ("Protocol", _protocols, _applyProtocols),
         ("Options", _options, _applyOptions),
-        ("DHParameters", path, lambda draft, value: useFile(draft.context.load_tmp_dh, OPTION, value)),
+        ("DHParameters", path, lambda draft, value: useFile(draft.context.load_tmp_dh, OPTION, value, PARAMETERS)),
         ("Groups", _oneCurve, lambda draft, value: useCurve(draft.context, value)),
         ("Curves", _oneCurve, lambda draft, value: useCurve(draft.context, value)),
         ("ECDHParameters", _oneCurve, lambda draft, value: useCurve(draft.context, value)),

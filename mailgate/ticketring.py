@@ -66,6 +66,9 @@ class PatientConnection:
     the ClientHello is complete, and only then it is settled which connection this is. All else is that connection's.
     """
 
+    heard = False
+    """Whether a byte has come."""
+
     def __init__(self, reader: Any) -> None:
         self._reader = reader
         self._hello: ClientHello | None = ClientHello()
@@ -76,6 +79,7 @@ class PatientConnection:
 
     def bio_write(self, data: bytes) -> int:
         """C{data} has come; see L{SSL.Connection.bio_write}."""
+        self.heard = True
         hello = self._hello
         if hello is None:
             return self._connection.bio_write(data)

@@ -1,38 +1,32 @@
 # -*- test-case-name: mailgate.test.test_tls -*-
 """
-TLS through pyOpenSSL contexts: nginx's C{ssl_…} directives towards clients, which L{mailgate.servertls} obeys, and
-verified TLS towards backends.
+The directives of TLS: nginx's C{ssl_…} towards clients, which L{mailgate.servertls} obeys, and the roots for backends,
+whose certificates L{mailgate.backendtls} looks at.
 """
 
 from __future__ import annotations
 
 import re
 import ssl as standardSSL
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from datetime import datetime, timezone
 from typing import Any
 
 from attrs import frozen
-from cryptography import x509
-from OpenSSL import SSL, crypto
-from service_identity.hazmat import DNS_ID, DNSPattern, IPAddress_ID, verify_service_identity
-from service_identity.pyopenssl import extract_patterns
-from twisted.internet.abstract import isIPAddress, isIPv6Address
-from twisted.internet.interfaces import IOpenSSLClientConnectionCreator
+from OpenSSL import crypto
 from twisted.internet.ssl import (
     Certificate,
-    CertificateOptions,
-    platformTrust,
     trustRootFromCertificates,
 )
-from twisted.python.failure import Failure
-from zope.interface import implementer
 
+from mailgate.backendtls import backendTLS
+from mailgate.certificatechecks import certificateWarnings, listWarnings, writableWarnings
 from mailgate.directives import (
     Problem,
     ServerSettings,
     directive,
     flag,
-    isHostName,
     longSeconds,
     number,
     oneOf,
@@ -45,7 +39,8 @@ from mailgate.directives import size as parseSize
 from mailgate.regularfiles import isOpenToAll, readRegular
 from mailgate.servertls import NoApplicationProtocol, ServerTLS, checkTLS, describeTLS
 from mailgate.sslconf import VERSIONS, commands, curve
-from mailgate.tlsfiles import TLSError, openSSLReason, passPhrases, shown, sources, unreadable
+from mailgate.tlserrors import openSSLReason
+from mailgate.tlsfiles import TLSError, passPhrases, shown, sources, unreadable, withoutWanted
 
 __all__ = [
     "BackendTLSSettings",
@@ -182,12 +177,37 @@ class TLSSettings:
         if gone:
             message = f"{' and '.join(gone)} cannot be spoken: the TLS library does not know it any more"
             yield server.problem("ssl_protocols", message, chosen)
+        now = datetime.now(timezone.utc)
+        for option, source in self.shownCertificates():
+            yield from certificateWarnings(server, option, source, now)
+        if self.verifiesClients and self.revoked is not None:
+            with suppress(TLSError):
+                yield from listWarnings(server, "ssl_crl", self.revoked, now)
+        yield from writableWarnings(server, self._files())
         for option, filename in self._secrets():
             if isOpenToAll(filename):
                 yield server.problem(option, "everybody on this host may read it: chmod o-r it", filename)
         if self.certificateCompression:
             message = "is not supported by the TLS library's bindings, ignored"
             yield server.problem("ssl_certificate_compression", message, "on")
+
+    def shownCertificates(self) -> Iterator[tuple[str, str]]:
+        """The certificates that clients are shown, as files or C{data:}, and what names them."""
+        for source in self.certificates:
+            yield "ssl_certificate", source
+        for name, value in self.commands:
+            if name == "Certificate":
+                yield "ssl_conf_command", value
+
+    def _files(self) -> Iterator[tuple[str, str | None]]:
+        """Whatever is read for TLS, if it is given, and what names it."""
+        yield from self.shownCertificates()
+        yield from self._secrets()
+        yield "ssl_dhparam", self.dhParameters
+        if self.verifiesClients:
+            yield "ssl_client_certificate", self.clientCertificate
+            yield "ssl_trusted_certificate", self.trustedCertificate
+            yield "ssl_crl", self.revoked
 
     def _secrets(self) -> Iterator[tuple[str, str]]:
         """The files that hold secrets, and what names them."""
@@ -240,6 +260,10 @@ class BackendTLSSettings:
     def problems(self, server: ServerSettings) -> Iterator[Problem]:
         yield from trustProblems(server, "proxy_ssl_trusted_certificate", self.trusted)
 
+    def warnings(self, server: ServerSettings) -> Iterator[Problem]:
+        """Roots that others may add to."""
+        yield from writableWarnings(server, [("proxy_ssl_trusted_certificate", self.trusted)])
+
 
 def trustProblems(server: ServerSettings, option: str, filename: str | None) -> Iterator[Problem]:
     """What keeps the file that C{server}'s C{option} names, if it names one, from being loaded by L{loadTrust}."""
@@ -260,97 +284,8 @@ def loadTrust(filename: str) -> Any:
     content = readRegular(filename).decode("ascii", "replace")
     blocks = re.findall(r"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----", content, re.DOTALL)
     if not blocks:
-        raise ValueError("it holds no certificate")
+        raise ValueError(withoutWanted(content.encode("ascii", "replace"), "a certificate") or "it is cut off")
     try:
         return trustRootFromCertificates([Certificate.loadPEM(block) for block in blocks])
     except (crypto.Error, standardSSL.SSLError) as error:
         raise ValueError(openSSLReason(error)) from None
-
-
-@implementer(IOpenSSLClientConnectionCreator)
-class _UnverifiedTLS:
-    """TLS towards a backend whose certificate the operator has said not to look at."""
-
-    def __init__(self, hostname: str) -> None:
-        self._hostname = hostname
-        self._context = SSL.Context(SSL.TLS_CLIENT_METHOD)
-        self._context.set_mode(SSL.MODE_RELEASE_BUFFERS)
-
-    def clientConnectionForTLS(self, tlsProtocol: object) -> SSL.Connection:
-        connection = SSL.Connection(self._context, None)
-        if re.search("[a-zA-Z]", self._hostname) and ":" not in self._hostname:
-            connection.set_tlsext_host_name(self._hostname.encode("idna"))
-        return connection
-
-
-@implementer(IOpenSSLClientConnectionCreator)
-class _VerifiedTLS:
-    """
-    TLS towards C{hostname}, for which the certificate must be good (RFC 9525). Twisted's own knows no names with
-    underscores, and takes a certificate whose names it cannot make out for one that has the name.
-
-    @raise ValueError: C{hostname} is nothing that a certificate could be good for.
-    """
-
-    def __init__(self, hostname: str, roots: Any) -> None:
-        isAddress = isIPAddress(hostname) or isIPv6Address(hostname)
-        name = hostname if isAddress or isHostName(hostname) else hostname.encode("idna").decode("ascii")
-        self._identity = IPAddress_ID(name) if isAddress else DNS_ID(name.removesuffix("."))
-        self._context = CertificateOptions(trustRoot=roots).getContext()
-
-    def clientConnectionForTLS(self, tlsProtocol: Any) -> SSL.Connection:
-        connection = SSL.Connection(self._context, None)
-        if isinstance(self._identity, DNS_ID):
-            connection.set_tlsext_host_name(self._identity.hostname)
-        mode = SSL.VERIFY_PEER | SSL.VERIFY_FAIL_IF_NO_PEER_CERT
-        connection.set_verify(mode, _Judge(self._identity, tlsProtocol.failVerification))
-        return connection
-
-
-class _Judge:
-    """For C{Connection.set_verify}: whether a certificate is C{identity}'s; C{fail} is told why it is not."""
-
-    def __init__(self, identity: DNS_ID | IPAddress_ID, fail: Callable[[Failure], object]) -> None:
-        self._identity = identity
-        self._fail: Callable[[Failure], object] | None = fail
-
-    def __call__(self, connection: SSL.Connection, certificate: crypto.X509, error: int, depth: int, ok: int) -> bool:
-        if depth:
-            # It is an issuer's.
-            return bool(ok)
-        fail, self._fail = self._fail, None
-        try:
-            verify_service_identity(_names(certificate), [self._identity], [])
-        # Of whatever went wrong OpenSSL would take no notice.
-        except Exception:
-            if ok and fail is not None:
-                fail(Failure())
-            return False
-        return bool(ok)
-
-
-def _names(certificate: crypto.X509) -> list[Any]:
-    """
-    What C{certificate} is good for. service_identity drops blanks and line ends around a name, which belong to it: a
-    name that has any is no host's.
-    """
-    patterns = extract_patterns(certificate)
-    named = [pattern for pattern in patterns if isinstance(pattern, DNSPattern)]
-    if not named:
-        return list(patterns)
-    extension = certificate.to_cryptography().extensions.get_extension_for_class(x509.SubjectAlternativeName)
-    written = extension.value.get_values_for_type(x509.DNSName)
-    hosts = [pattern if name == name.strip() else DNSPattern(b"") for pattern, name in zip(named, written, strict=True)]
-    return hosts + [pattern for pattern in patterns if not isinstance(pattern, DNSPattern)]
-
-
-def backendTLS(hostname: str, verify: bool, trust: Any) -> IOpenSSLClientConnectionCreator:
-    """
-    What C{startTLS} wants for a connection to C{hostname}, a name or an address: its certificate must be good for
-    that, by C{trust} or else the platform's roots, unless C{verify} is false.
-
-    @raise ValueError: C{hostname} is nothing that a certificate could be good for.
-    """
-    if not verify:
-        return _UnverifiedTLS(hostname)
-    return _VerifiedTLS(hostname, platformTrust() if trust is None else trust)

@@ -8,22 +8,25 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from tempfile import NamedTemporaryFile
 from typing import Any, NoReturn
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
-from OpenSSL import SSL, crypto
+from OpenSSL import SSL
 
 from mailgate.directives import lines, path
 from mailgate.regularfiles import openRegular, readRegular
+from mailgate.tlserrors import openSSLReason
 
 __all__ = [
+    "PARAMETERS",
     "TLSError",
+    "certificatesIn",
     "loadCRLs",
     "loadKey",
-    "openSSLReason",
     "passPhrases",
     "shown",
     "sources",
@@ -31,10 +34,26 @@ __all__ = [
     "useCertificate",
     "useFile",
     "useKey",
+    "withoutWanted",
 ]
 
 _INLINE = "data:"
+_KEY = "a private key"
+PARAMETERS = "Diffie-Hellman parameters"
+"""What C{ssl_dhparam} names, as of L{withoutWanted}."""
+
 _CERTIFICATE = re.compile(r"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----", re.DOTALL)
+_LABEL = re.compile(rb"-----BEGIN ([A-Z0-9 ]{1,40})-----")
+_KINDS = (
+    ("PRIVATE KEY", "a private key"),
+    ("CERTIFICATE REQUEST", "a request for a certificate"),
+    ("CERTIFICATE", "a certificate"),
+    ("X509 CRL", "a list of revoked certificates"),
+    ("DH PARAMETERS", "Diffie-Hellman parameters"),
+    ("EC PARAMETERS", "parameters of a curve"),
+    ("PUBLIC KEY", "a public key"),
+)
+"""How PEM's labels end (RFC 7468), and what that is."""
 _CRL = re.compile(rb"-----BEGIN X509 CRL-----.+?-----END X509 CRL-----", re.DOTALL)
 
 
@@ -45,13 +64,6 @@ class TLSError(Exception):
         super().__init__(message)
         self.option = option
         self.value = value
-
-
-def openSSLReason(error: Exception) -> str:
-    """What OpenSSL says, in the words of its innermost complaint."""
-    if isinstance(error, SSL.Error | crypto.Error) and error.args and error.args[0]:
-        return str(error.args[0][-1][-1] or error.args[0][-1][0])
-    return str(error) or type(error).__name__
 
 
 def sources(value: str, folder: str) -> tuple[str, ...]:
@@ -93,10 +105,32 @@ def passPhrases(passwordFile: str) -> list[bytes]:
     return [line.rstrip(b"\r") for line in readRegular(passwordFile).split(b"\n") if line.rstrip(b"\r")]
 
 
-def _fail(option: str, value: str, error: Exception) -> NoReturn:
+def withoutWanted(content: bytes, wanted: str) -> str | None:
+    """
+    What C{content}, that of a file, is in the place of something C{wanted} in PEM format, such as "a certificate", in
+    words that follow "cannot be loaded: "; L{None} if something of the kind is there.
+    """
+    labels = [label.decode("ascii") for label in _LABEL.findall(content)]
+    kinds = [next((kind for end, kind in _KINDS if label.endswith(end)), f"a {label}") for label in labels]
+    if wanted in kinds:
+        return None
+    if kinds:
+        return f"it holds {' and '.join(dict.fromkeys(kinds))}, and not {wanted}"
+    if not content.strip():
+        return "it is empty"
+    if content[:1] == b"0" and b"\0" in content[:1024]:
+        return "it is binary (DER), and has to be in PEM format: openssl converts it by -inform DER"
+    return f"it holds nothing in PEM format, and not {wanted}"
+
+
+def _fail(option: str, value: str, error: Exception, wanted: str = "") -> NoReturn:
     if isinstance(error, OSError):
         raise TLSError(option, shown(value), f"cannot be read: {error.strerror}") from None
-    raise TLSError(option, shown(value), f"cannot be loaded: {openSSLReason(error)}") from None
+    reason = None
+    if wanted:
+        with suppress(OSError):
+            reason = withoutWanted(_read(value), wanted)
+    raise TLSError(option, shown(value), f"cannot be loaded: {reason or openSSLReason(error)}") from None
 
 
 def loadKey(option: str, source: str, phrases: Sequence[bytes]) -> Any:
@@ -130,7 +164,7 @@ def _parseKey(option: str, source: str, pem: bytes, phrases: Sequence[bytes | No
         except (ValueError, TypeError, UnsupportedAlgorithm) as error:
             failure = error
     # Nothing of the key is in these messages, which name what was looked for.
-    raise TLSError(option, shown(source), f"cannot be loaded: {failure}")
+    raise TLSError(option, shown(source), f"cannot be loaded: {withoutWanted(pem, _KEY) or failure}")
 
 
 def useCertificate(context: SSL.Context, option: str, source: str) -> None:
@@ -152,7 +186,18 @@ def useCertificate(context: SSL.Context, option: str, source: str) -> None:
             chain.flush()
             context.use_certificate_chain_file(chain.name)
     except (OSError, SSL.Error, UnicodeError) as error:
-        _fail(option, source, error)
+        _fail(option, source, error, "a certificate")
+
+
+def certificatesIn(source: str) -> list[x509.Certificate]:
+    """
+    The certificates in C{source}, a file or C{data:}: a server's own, and then its chain.
+
+    @raise OSError: it cannot be read.
+    @raise ValueError: one of them cannot.
+    """
+    blocks = _CERTIFICATE.findall(_read(source).decode("ascii", "replace"))
+    return [x509.load_pem_x509_certificate(block.encode("ascii", "replace")) for block in blocks]
 
 
 def useKey(context: SSL.Context, option: str, source: str, key: Any, certificate: str) -> None:
@@ -169,9 +214,10 @@ def useKey(context: SSL.Context, option: str, source: str, key: Any, certificate
         raise TLSError(option, shown(source), message) from None
 
 
-def useFile(use: Callable[..., Any], option: str, filename: str) -> None:
+def useFile(use: Callable[..., Any], option: str, filename: str, wanted: str = "a certificate") -> None:
     """
-    Give the name of a file to C{use}, which is pyOpenSSL's.
+    Give the name of a file to C{use}, which is pyOpenSSL's, and reads what is C{wanted} from it, a phrase of
+    L{withoutWanted}.
 
     @raise TLSError: it does not take it.
     """
@@ -179,7 +225,7 @@ def useFile(use: Callable[..., Any], option: str, filename: str) -> None:
         with openRegular(filename):
             use(os.fsencode(filename))
     except (OSError, SSL.Error) as error:
-        _fail(option, filename, error)
+        _fail(option, filename, error, wanted)
 
 
 def loadCRLs(option: str, filename: str) -> list[x509.CertificateRevocationList]:
@@ -193,5 +239,6 @@ def loadCRLs(option: str, filename: str) -> list[x509.CertificateRevocationList]
     except (OSError, ValueError) as error:
         _fail(option, filename, error)
     if not found:
-        raise TLSError(option, filename, "holds no certificate revocation list in PEM format")
+        reason = withoutWanted(_read(filename), "a list of revoked certificates")
+        raise TLSError(option, filename, f"cannot be loaded: {reason}")
     return found

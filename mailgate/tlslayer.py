@@ -88,6 +88,11 @@ class TLSLayer:
             self.engine.feed(data)
             self._advance()
         else:
+            if self._hello is not None:
+                # It is never complete: let OpenSSL look at what there is.
+                self._begin(self._creator, bytes(self._hello.received))
+                if self.closed:
+                    return
             # Without a goodbye: what came before may have been cut off by anybody.
             self._transport.connectionLost(Failure(ConnectionLost()))
 
@@ -102,6 +107,10 @@ class TLSLayer:
             self._hello = None
             data = bytes(hello.received)
             creator = creator.creatorFor(hello.tickets) or creator
+        self._begin(creator, data)
+
+    def _begin(self, creator: Any, data: bytes) -> None:
+        """Shake hands by C{creator}, with a client that has sent C{data}."""
         self._creator = None
         self.engine = makeEngine(creator, True)
         self.engine.feed(data)

@@ -13,7 +13,9 @@ from attrs import astuple
 from twisted.application.service import Service
 from twisted.internet.task import LoopingCall
 
+from mailgate.authsettings import HTTPSettings
 from mailgate.directives import ServerSettings
+from mailgate.serverchecks import authenticatorKind
 from mailgate.tls import BackendTLSSettings, TLSSettings, usesTLS
 
 __all__ = ["LOOK", "FileWatch", "watchedFiles"]
@@ -28,14 +30,24 @@ def watchedFiles(servers: Iterable[ServerSettings]) -> Iterator[str]:
     are read again by whoever judges by them.
     """
     for server in servers:
-        groups: list[Any] = [server[BackendTLSSettings]]
+        yield from _paths(astuple(server[BackendTLSSettings], recurse=False))
         if usesTLS(server):
-            groups.append(server[TLSSettings])
-        for value in (value for group in groups for value in astuple(group, recurse=False)):
-            for each in value if isinstance(value, tuple) else (value,):
-                # Paths are absolute once they have been read, and nothing else in these settings begins as they do.
-                if isinstance(each, str) and os.path.isabs(each):
-                    yield each
+            yield from _paths(astuple(server[TLSSettings], recurse=False))
+        kind = authenticatorKind(server)
+        if kind is not None and kind.settings is HTTPSettings:
+            yield from _paths((server[HTTPSettings].trusted,))
+
+
+def _paths(values: Iterable[Any]) -> Iterator[str]:
+    """
+    The paths among C{values}, and in tuples among them. Paths are absolute once they have been read, and nothing else
+    in settings of TLS begins as they do.
+    """
+    for value in values:
+        if isinstance(value, tuple):
+            yield from _paths(value)
+        elif isinstance(value, str) and os.path.isabs(value):
+            yield value
 
 
 def _state(name: str) -> tuple[int, ...] | None:

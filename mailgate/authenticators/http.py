@@ -42,6 +42,7 @@ from mailgate.journal import Journal, printable
 from mailgate.limits import LimitSettings
 from mailgate.login import Backend, Denial, Fact, LoginRequest, Method, Route, Trouble
 from mailgate.sharedservices import SharedService, sharedService
+from mailgate.tlserrors import CertificateError
 
 __all__ = ["KIND", "HTTPAuthenticator", "HTTPSettings", "ServiceURL"]
 
@@ -309,7 +310,10 @@ class HTTPAuthenticator:
         if failure.check(_Unanswered):
             return succeed(self._judgement(Denial(Trouble.TEMPORARY, reason=str(failure.value)), asking))
         service.restsUntil = self._clock.seconds() + REST
-        reason = printable(str(failure.value).encode("utf-8", "backslashreplace"))
+        reason = str(failure.value)
+        if not isinstance(getattr(failure.value, "cause", None), CertificateError):
+            # That has escaped what is not ours.
+            reason = printable(reason.encode("utf-8", "backslashreplace"))
         self._journal.error("auth http server {url} failed {reason}", url=str(service), reason=reason)
         return self._askNext(asking)
 

@@ -28,7 +28,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 __all__ = ["ensureCertificate", "stateFolder"]
 
 _LIFETIME = timedelta(days=365)
-_MARGIN = timedelta(days=7)  # a demo started today is still to be trusted at the end of the week
+_MARGIN = timedelta(days=21)  # a demo started today is still to be trusted at the end of the week, without a warning
 _ALWAYS = ("localhost", "127.0.0.1", "::1")
 
 

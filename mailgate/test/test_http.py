@@ -761,6 +761,14 @@ class RecordingServer(Protocol):
         self.factory.ended.callback(None)
 
 
+class PlainServer(Protocol):
+    """A server that answers TLS in the clear, as web servers do."""
+
+    def dataReceived(self, data):
+        self.transport.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+        self.transport.loseConnection()
+
+
 class TLSTests(TestCase):
     """The authenticator over real TLS."""
 
@@ -813,13 +821,34 @@ class TLSTests(TestCase):
         self.assertIn("/auth failed while shaking hands for TLS: ", formatEvent(event))
         self.assertNotIn("sesame", formatEvent(event))
 
+    @inlineCallbacks
     def test_wrongName(self):
-        """A certificate for another name is not accepted."""
-        return self.assertNotAsked([x509.DNSName("other.example")], trusted=self.trusted)
+        """A certificate for another name is not accepted, and the log says which it has."""
+        yield self.assertNotAsked([x509.DNSName("other.example")], trusted=self.trusted)
+        told = 'its certificate is for another name: it is good for "other.example", and we asked for "127.0.0.1": '
+        self.assertIn(f"while shaking hands for TLS: {told}", formatEvent(self.events[0]))
 
+    @inlineCallbacks
     def test_unknownAuthority(self):
-        """Nor is one of a CA that is not trusted."""
-        return self.assertNotAsked([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))])
+        """Nor is one of a CA that is not trusted; the log says which, and where to name it."""
+        yield self.assertNotAsked([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))])
+        told = r'its certificate is issued by "CN=[^"]+", which is not trusted: name that in auth_http_ssl_trusted_cert'
+        self.assertRegex(formatEvent(self.events[0]), f"while shaking hands for TLS: {told}")
+
+    @inlineCallbacks
+    def test_noTLS(self):
+        """A service that speaks no TLS is told from one whose certificate is not good."""
+        from twisted.internet import reactor
+
+        port = reactor.listenTCP(0, Factory.forProtocol(PlainServer), interface="127.0.0.1")
+        self.addCleanup(port.stopListening)
+        group = settings(f"https://127.0.0.1:{port.getHost().port}/auth", timeout=10.0)
+        journal = Journal(LogLevel.error, self.events.append)
+        authenticator = KIND.build(server(group), None, self.connecting(reactor), journal)
+        self.assertEqual((yield authenticator.authenticate(REQUEST)), UNDECIDED)
+        authenticator.close()
+        told = "wrong version number: this port speaks no TLS; perhaps it takes http:, and not https:"
+        self.assertIn(f"while shaking hands for TLS: {told}", formatEvent(self.events[0]))
 
     @inlineCallbacks
     def test_unverified(self):

@@ -18,8 +18,8 @@ import mailgate
 LAYERS = (
     # what imports nothing: the release, the words of a login, the grammar of values, of HTTP and of mail
     "_version clienthello descriptors directives networks fairqueue login httpresponse httpheaders openssl poller"
-    " keptconnections timers imapcommand crypt3 shares distinguishedname verifyerrors reparenting background lostlines"
-    " rootfiles regularfiles capabilities sandbox.message sandbox.certificate",
+    " keptconnections timers imapcommand crypt3 shares distinguishedname verifyerrors tlserrors reparenting background"
+    " lostlines rootfiles regularfiles capabilities sandbox.message sandbox.certificate",
     # where events may go
     "backenderrors goodbyes syslog lograte secretvalues logfile notify activation pipes",
     # hashes of passwords
@@ -29,8 +29,8 @@ LAYERS = (
     " tlsfiles clientcertificate ticketring resolver limits sandbox.settings sandbox.search sandbox.structure"
     " identity proxysettings",
     # TLS: a command at a time, a server's context, all that can be said of it; its engine
-    "sslconf ticketkeys tlsengine httpagent backendreply",
-    "servertls",
+    "sslconf reachability ticketkeys tlsengine httpagent backendtls backendreply",
+    "servertls certificatechecks",
     "tls",
     # the ledger, the extension points, what auth_http and auth_file say; TLS upon descriptors
     "listensockets workers control session interfaces authhttp authpresets accounts hashing tlslayer nameservers"
@@ -58,7 +58,7 @@ LAYERS = (
     "serverchecks",
     "config",
     # what runs: in one process, or in several
-    "service watching exitstatus supervision",
+    "service watching renewal exitstatus supervision",
     "generations orphan",
     "master upgrade",
     # what is asked of the process, by whom, and what it is to those around it

@@ -311,7 +311,7 @@ class HeaderTests(SynchronousTestCase):
         conversation.transport.lose()
         (told,) = conversation.logged()
         self.assertIn("client 192.0.2.7:40123,", told)
-        self.assertIn("reached proxy-header, outcome client left, 2.000 s", told)
+        self.assertIn("reached proxy-header, outcome client left without a word, 2.000 s", told)
         self.assertEqual(conversation.factory.connections, set())
         self.assertEqual(conversation.clock.getDelayedCalls(), [])
 

@@ -4,6 +4,7 @@ Tests for L{mailgate.regularfiles}.
 
 from __future__ import annotations
 
+import grp
 import os
 import shutil
 import tempfile
@@ -13,7 +14,7 @@ from pathlib import Path
 from twisted.trial.unittest import SynchronousTestCase
 
 from mailgate import regularfiles
-from mailgate.regularfiles import isOpenToAll, openRegular, readRegular, readRegularOrPipe
+from mailgate.regularfiles import isOpenToAll, openRegular, readRegular, readRegularOrPipe, writers
 
 
 class ReadingCase(SynchronousTestCase):
@@ -149,3 +150,52 @@ class OpenToAllTests(ReadingCase):
         """What is not there, or no file, is nobody's secret."""
         for path in (f"{self.path}.none", "/dev/null", "/"):
             self.assertFalse(isOpenToAll(path))
+
+
+class WritersTests(ReadingCase):
+    """Tests for L{writers}."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.folder = tempfile.mkdtemp()
+        self.addCleanup(shutil.rmtree, self.folder)
+        self.path = os.path.join(self.folder, "key.pem")
+        self.write(b"secret")
+
+    def told(self, folder: int, mode: int) -> str | None:
+        """What is said of the file with this C{mode} in a C{folder} of that one."""
+        os.chmod(self.folder, folder)
+        os.chmod(self.path, mode)
+        return writers(self.path)
+
+    def test_everybody(self) -> None:
+        """Who may write to the file, or exchange it, if the folder lets them through."""
+        if not all(os.stat(each).st_mode & 0o001 for each in map(str, Path(self.folder).parents)):
+            raise AssertionError("the folder for temporary files is everybody's")
+        writing = f"everybody on this host may write to it: chmod o-w {os.path.realpath(self.path)}"
+        exchanging = f"everybody on this host may put another file in its place: chmod o-w {self.folder}"
+        for folder, mode, told in (
+            (0o755, 0o666, writing),
+            (0o755, 0o602, writing),
+            (0o777, 0o600, exchanging),
+            (0o1777, 0o644, None),
+            (0o755, 0o644, None),
+            (0o700, 0o666, None),
+            (0o702, 0o600, None),
+        ):
+            self.assertEqual(self.told(folder, mode), told, (oct(folder), oct(mode)))
+
+    def test_group(self) -> None:
+        """A group that is root's, or its owner's own, is no stranger; the mode alone is no reason."""
+        self.assertIsNone(self.told(0o755, 0o660))
+        self.patch(regularfiles, "_isOwn", lambda found: False)
+        name = grp.getgrgid(os.stat(self.path).st_gid).gr_name
+        told = f"the group {name} may write to it: chmod g-w {os.path.realpath(self.path)}"
+        self.assertEqual(self.told(0o755, 0o660), told)
+        self.assertEqual(self.told(0o710, 0o660), told)
+        self.assertIsNone(self.told(0o700, 0o660))
+        self.assertIsNone(self.told(0o755, 0o640))
+
+    def test_noFile(self) -> None:
+        """What is not there nobody can change."""
+        self.assertIsNone(writers(f"{self.path}.none"))

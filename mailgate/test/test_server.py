@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from OpenSSL import SSL
 from twisted.internet.address import IPv6Address, UNIXAddress
 from twisted.internet.defer import CancelledError
 from twisted.internet.task import Clock
@@ -19,7 +20,7 @@ from mailgate.protocols.imap4 import IMAP4
 from mailgate.protocols.pop3 import POP3, POP3Settings
 from mailgate.protocols.smtp import SMTP
 from mailgate.session import STORY, Outcome, Phase, Session
-from mailgate.test.fakes import ROUTE, Conversation, FakeAuthenticator, FakeClient, FakeConnector
+from mailgate.test.fakes import ROUTE, Conversation, FakeAuthenticator, FakeClient, FakeConnector, FakeHandle
 from mailgate.tls import TLSSettings
 
 INTERNAL = b"-ERR [SYS/TEMP] Internal server error, closing connection\r\n"
@@ -143,8 +144,23 @@ class TLSTests(SynchronousTestCase):
     def test_failure(self) -> None:
         """A handshake that fails is told of in the ledger."""
         conversation = Conversation(POP3, ssl=True)
-        conversation.transport.lose(ValueError("wrong version number"))
-        self.assertIs(conversation.server.session.outcome, Outcome.TLS_FAILED)
+        conversation.transport.lose(SSL.Error([("SSL routines", "", "wrong version number")]))
+        session = conversation.server.session
+        self.assertIs(session.outcome, Outcome.TLS_FAILED)
+        self.assertEqual(session.reason, "wrong version number: the client speaks no TLS")
+
+    def test_timeout(self) -> None:
+        """At the end of its time the ledger tells a client that said nothing from one that did not come to an end."""
+        for handle, reason in (
+            (None, "the client sent nothing, where TLS was expected"),
+            (FakeHandle(), "the client did not end the handshake"),
+        ):
+            conversation = Conversation(POP3, ssl=True)
+            self.patch(conversation.transport, "getHandle", lambda handle=handle: handle)
+            conversation.clock.advance(60)
+            self.assertTrue(conversation.transport.aborted)
+            session = conversation.server.session
+            self.assertEqual((session.outcome, session.reason), (Outcome.TIMEOUT, reason))
 
 
 class ClientTests(SynchronousTestCase):

@@ -165,7 +165,7 @@ class Case(TestCase):
         """Start the gateway, C{ssl_verify_client} being C{mode}; unless C{judged} logins go to a sandbox."""
         names = [f"{protocol}{kind}" for protocol in STARTTLS for kind in ("", "s")]
         self.ports = {name: freePort() for name in (*names, "backend")}
-        pair = makePair(self.folder, "server")
+        pair = makePair(self.folder, "server", "localhost", "127.0.0.1", "mx.test")
         directives = f"ssl_verify_client = {mode}\nssl_client_certificate = {self.authority.certificate}\n{more}"
         text = TEXT.format(certificate=pair.certificate, key=pair.key, more=directives, **self.ports)
         self.gateway = gateway = Gateway(parse(withTransports(text, self.use)), self.reactor)

@@ -188,7 +188,7 @@ class ClientNameTests(SynchronousTestCase):
         conversation = self.converse()
         conversation.transport.lose()
         self.assertEqual(self.names.left, self.names.pending)
-        self.assertIs(conversation.server.session.outcome, Outcome.CLIENT_LEFT)
+        self.assertIs(conversation.server.session.outcome, Outcome.SILENT)
         self.assertEqual(conversation.clock.getDelayedCalls(), [])
         self.assertEqual(conversation.hear(), b"")
 

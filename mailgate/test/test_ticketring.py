@@ -348,13 +348,13 @@ class ResumptionTests(Case):
     def test_patienceInTime(self) -> None:
         """There is no waiting where no ticket matters, or where somebody else does it."""
         server = self.server()
-        self.assertIs(type(server.serverConnectionForTLS(None)), NotingConnection)
+        self.assertIsInstance(server.serverConnectionForTLS(None), NotingConnection)
         self.clock.advance(PERIOD)
         self.assertIs(type(server.serverConnectionForTLS(None)), PatientConnection)
         self.assertIs(type(server.newConnection()), NotingConnection)
 
     def test_check(self) -> None:
-        """To check a configuration takes no ring."""
+        """To check a configuration takes no ring: one context, and one of a client that tries it."""
         made = []
 
         class Noted(SSL.Context):
@@ -364,7 +364,7 @@ class ResumptionTests(Case):
 
         self.patch(SSL, "Context", Noted)
         checkTLS(settingsFor(self.pair), "imap")
-        self.assertEqual(len(made), 1)
+        self.assertEqual(len(made), 2)
 
 
 class ForkTests(Case):

@@ -24,7 +24,6 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from cryptography.x509.oid import NameOID
 from OpenSSL import SSL
-from service_identity import VerificationError
 from twisted.internet.interfaces import (
     IHandshakeListener,
     IOpenSSLClientConnectionCreator,
@@ -53,6 +52,7 @@ from mailgate.tls import (
     loadTrust,
     usesTLS,
 )
+from mailgate.tlserrors import CertificateError
 from mailgate.tlsfiles import sources
 
 NAMES = ("localhost", "127.0.0.1")
@@ -68,7 +68,7 @@ class Pair:
 
 def makePair(folder: str, name: str, *hosts: str, kind: str = "ec", passPhrase: bytes | None = None) -> Pair:
     """
-    A pair of files in C{folder}, good for C{hosts} for a day; C{kind} is C{ec} or C{rsa}. The certificate's subject
+    A pair of files in C{folder}, good for C{hosts} for a month; C{kind} is C{ec} or C{rsa}. The certificate's subject
     is C{name}; its key is encrypted where there is a C{passPhrase}.
     """
     key: Any = ec.generate_private_key(ec.SECP256R1()) if kind == "ec" else rsa.generate_private_key(65537, 2048)
@@ -80,7 +80,7 @@ def makePair(folder: str, name: str, *hosts: str, kind: str = "ec", passPhrase: 
     certificate = (
         x509.CertificateBuilder(subject, subject, key.public_key(), x509.random_serial_number())
         .not_valid_before(now - timedelta(hours=1))
-        .not_valid_after(now + timedelta(days=1))
+        .not_valid_after(now + timedelta(days=30))
         .add_extension(x509.SubjectAlternativeName(alternatives), False)
         .add_extension(x509.BasicConstraints(ca=True, path_length=None), True)
         .sign(key, hashes.SHA256())
@@ -729,7 +729,7 @@ class BackendTLSTests(SynchronousTestCase):
         trust = loadTrust(self.pair.certificate)
         for host in ("other.example.com", "example.com", "127.0.0.2", "::1"):
             reason = self.assertRefused(host, trust=trust)
-            self.assertIsInstance(reason, VerificationError)
+            self.assertIsInstance(reason, CertificateError)
 
     def test_blanks(self) -> None:
         """Nor is one whose name has a blank or a line end around it, which is no part of a host's name."""
@@ -738,7 +738,7 @@ class BackendTLSTests(SynchronousTestCase):
             pair = makePair(self.folder, "blank", name)
             self.backend = Backend(pair)
             reason = self.assertRefused("mail.example.com", trust=loadTrust(pair.certificate))
-            self.assertIsInstance(reason, VerificationError)
+            self.assertIsInstance(reason, CertificateError)
         pair = makePair(self.folder, "both", "other.example.com ", "mail.example.com")
         self.backend = Backend(pair)
         trust = loadTrust(pair.certificate)
@@ -750,7 +750,7 @@ class BackendTLSTests(SynchronousTestCase):
         other = makePair(self.folder, "other", "mail.example.com")
         for trust in (loadTrust(other.certificate), None):
             reason = self.assertRefused("mail.example.com", trust=trust)
-            self.assertIn("certificate verify failed", str(reason))
+            self.assertIn("its certificate is self-signed, and not among the trusted ones", str(reason))
 
     def test_unverified(self) -> None:
         """With verification off any certificate is, and a name is sent as SNI all the same; an address is not."""
@@ -767,7 +767,7 @@ class BackendTLSTests(SynchronousTestCase):
         for host in good:
             self.assertTaken(host, trust=trust)
         for host in ("mail_other", "my_net.example", "a.b.my_net.example", "r3---b.example"):
-            self.assertIn("DNSMismatch", str(self.assertRefused(host, trust=trust)))
+            self.assertIn("its certificate is for another name", str(self.assertRefused(host, trust=trust)))
         self.assertEqual(self.backend.names[: len(good)], [each.lower().encode() for each in good])
 
     def test_underscoreUntrusted(self) -> None:
@@ -775,7 +775,7 @@ class BackendTLSTests(SynchronousTestCase):
         pair = makePair(self.folder, "compose", "mail_backend")
         self.backend = Backend(pair)
         for trust in (loadTrust(self.pair.certificate), None):
-            self.assertIn("certificate verify failed", str(self.assertRefused("mail_backend", trust=trust)))
+            self.assertIn("is self-signed", str(self.assertRefused("mail_backend", trust=trust)))
         self.assertTaken("mail_backend", verify=False)
 
     def test_unreadableNames(self) -> None:

@@ -13,7 +13,6 @@ from collections.abc import Callable
 from typing import Any
 
 from OpenSSL import SSL
-from service_identity import VerificationError
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.defer import ensureDeferred, maybeDeferred
 from twisted.internet.error import (
@@ -35,6 +34,7 @@ from mailgate.test.test_listener import speaksIPv6
 from mailgate.test.test_tls import clientContext, makePair, settingsFor
 from mailgate.test.transportcontract import CONTENT, MiB, NearFactory, Peer, Source
 from mailgate.tls import ServerTLS, backendTLS, loadTrust
+from mailgate.tlserrors import CertificateError
 
 SOME = CONTENT[: 4 * MiB]
 
@@ -534,7 +534,7 @@ class Verifying(contract.Bench):
             await peer.shakeHands()
             await peer.rest()
         self.assertEqual(peer.received, b"")
-        await self.assertLost(near, VerificationError)
+        await self.assertLost(near, CertificateError)
         self.assertEqual(near.told, ["made", "lost"])
 
 

@@ -5,12 +5,16 @@ Tests for L{mailgate.watching}.
 from __future__ import annotations
 
 import os
+from typing import Any
 
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from mailgate.directives import ListenAddress, ServerSettings
+from mailgate.config import parse
+from mailgate.directives import ListenAddress, ServerSettings, directives, path, paths
+from mailgate.test.test_tls import makePair
 from mailgate.tls import BackendTLSSettings, TLSSettings
+from mailgate.tlsfiles import sources
 from mailgate.watching import LOOK, FileWatch, watchedFiles
 
 
@@ -30,6 +34,45 @@ class WatchedFilesTests(SynchronousTestCase):
         server = serverWith(self.tls, backend=BackendTLSSettings(trusted="/roots.pem"))
         expected = ["/a.crt", "/a.key", "/b.crt", "/b.key", "/pass", "/roots.pem"]
         self.assertEqual(sorted(watchedFiles([server])), expected)
+
+    def test_commands(self) -> None:
+        """So do those of ssl_conf_command, whose other values are no paths."""
+        commands = (("Certificate", "/c.crt"), ("PrivateKey", "/c.key"), ("CipherString", "HIGH"))
+        tls = TLSSettings(commands=commands, dhParameters="/dh", ticketKeys=("/t",), revoked="/crl")
+        expected = ["/c.crt", "/c.key", "/crl", "/dh", "/t"]
+        self.assertEqual(sorted(watchedFiles([serverWith(tls)])), expected)
+
+    def test_services(self) -> None:
+        """The roots of auth_http are among them, where it judges, and whatever a server reads of accounts is not."""
+        text = (
+            "[server one]\nprotocol = imap\nlisten = 127.0.0.1:143\nauth_http = https://127.0.0.1/\n"
+            "auth_http_ssl_trusted_certificate = {}\n"
+        )
+        folder = self.mktemp()
+        os.mkdir(folder)
+        roots = os.path.abspath(makePair(folder, "roots").certificate)
+        self.assertEqual(list(watchedFiles(parse(text.format(roots)).servers)), [roots])
+        accounts = os.path.join(os.path.abspath(folder), "accounts")
+        with open(accounts, "w", encoding="ascii"):
+            pass
+        os.chmod(accounts, 0o600)
+        judged = text.format(roots).replace("auth_http = https://127.0.0.1/", f"auth_file = {accounts}")
+        self.assertEqual(list(watchedFiles(parse(judged).servers)), [])
+
+    def test_everyPath(self) -> None:
+        """Every directive of TLS that takes a path, or paths, is among them: there is none that is forgotten."""
+        groups: dict[type, Any] = {}
+        expected = []
+        for group in (TLSSettings, BackendTLSSettings):
+            values: dict[str, Any] = {}
+            for declared in directives(group):
+                if declared.parse in (path, paths, sources):
+                    expected.append(f"/{declared.name}")
+                    values[declared.field] = expected[-1] if declared.parse is path else (expected[-1],)
+            groups[group] = group(**values)
+        self.assertGreater(len(expected), 8)
+        server = serverWith(groups[TLSSettings], backend=groups[BackendTLSSettings])
+        self.assertEqual(sorted(watchedFiles([server])), sorted(expected))
 
     def test_plain(self) -> None:
         """A server without TLS has read none of its own."""

@@ -52,7 +52,7 @@ def _unsigned(subject: str, issuer: str, key: ec.EllipticCurvePrivateKey) -> x50
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
         .not_valid_before(now - datetime.timedelta(hours=1))
-        .not_valid_after(now + datetime.timedelta(days=1))
+        .not_valid_after(now + datetime.timedelta(days=30))
     )
 
 
@@ -60,7 +60,7 @@ class Authority:
     """
     An authority called C{name}, whose certificate is written to the file C{path} in C{folder}.
 
-    Its certificates are for localhost and 127.0.0.1, and good for a day.
+    Its certificates are for localhost and 127.0.0.1, and good for a month.
     """
 
     def __init__(self, folder: str, name: str) -> None:

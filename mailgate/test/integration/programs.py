@@ -51,6 +51,7 @@ PROGRAMS = {
     "curl": Program("curl", "curl"),
     "swaks": Program("swaks", "swaks"),
     "mbsync": Program("mbsync", "isync"),
+    "openssl": Program("openssl", "openssl"),
     "nginx": Program("nginx", "nginx"),
     "nginx-mail": Program("ngx_mail_module.so", "libnginx-mod-mail", isModule=True),
     "systemd-analyze": Program("systemd-analyze", "systemd"),
