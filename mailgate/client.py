@@ -18,6 +18,8 @@ from twisted.python.failure import Failure
 from zope.interface import alsoProvides, implementer
 
 from mailgate.backenderrors import BackendError, LoginRefused, Unauthorizing, replyCode
+from mailgate.connectionerrors import inWords
+from mailgate.connectionlog import BACKEND_FAILED, BACKEND_NOTED, about
 from mailgate.directives import ServerSettings
 from mailgate.journal import Journal, printable
 from mailgate.login import Backend, BackendTLS, Denial, LoginRequest, Refusal, Route, Trouble, fitForWire
@@ -239,7 +241,8 @@ class ProxyClient(RelayedProtocol):
         self.fail(BackendError("closed the connection"))
 
     def dialogueLost(self, reason: Failure) -> None:
-        self.fail(BackendError(f"connection lost: {reason.getErrorMessage()}"))
+        shown = printable(reason.getErrorMessage().encode("utf-8", "backslashreplace"))
+        self.fail(BackendError(inWords(reason.value) or f"lost the connection: {shown}"))
 
     def fail(self, reason: Exception) -> None:
         """Have L{login} raise C{reason}, unless it is over."""
@@ -321,23 +324,35 @@ class Connector:
         """
         Log in at the first backend of C{route} that can be used. A L{Refusal} is to be passed on to the client as it
         is, before its connection ends.
+
+        Each backend that failed is a line of the log: a warning where another served the client, or else an error.
         """
         if not fitForWire(route.user, route.password, route.authzid):
-            self._journal.info("client {client} logs in with a line end or NUL", client=session.client)
-            return Denial(Trouble.DENIED)
+            return Denial(Trouble.DENIED, reason="a line end or NUL in the name or the password")
         reply = b""
-        for backend in route.backends:
-            session.backend = self._place(backend)[0]
-            try:
-                return await self._attempt(backend, route, request, session)
-            except LoginRefused as refused:
-                return self._refused(refused, route, session)
-            except Unauthorizing as error:
-                self._report(error, session)
-                return Denial(Trouble.UNAUTHORIZED, reason="the backend takes no authorization identity")
-            except (BackendError, ConnectError, TimeoutError, OSError) as error:
-                reply = getattr(error, "reply", b"")
-                self._report(error, session)
+        failures: list[dict[str, Any]] = []
+        isServed = False
+        try:
+            for backend in route.backends:
+                session.backend = self._place(backend)[0]
+                try:
+                    client = await self._attempt(backend, route, request, session)
+                    isServed = True
+                    return client
+                except LoginRefused as refused:
+                    isServed = not route.judged and not refused.temporary
+                    return self._refused(refused, route, session, failures)
+                except Unauthorizing as error:
+                    failures.append(self._failure(error, session))
+                    return Denial(Trouble.UNAUTHORIZED, reason="the backend takes no authorization identity")
+                except (BackendError, ConnectError, TimeoutError, OSError) as error:
+                    reply = getattr(error, "reply", b"")
+                    failures.append(self._failure(error, session))
+        finally:
+            # Not sooner: it is an error only where no other backend has served the client.
+            tell = self._journal.warn if isServed else self._journal.error
+            for failure in failures:
+                tell(BACKEND_FAILED, **failure)
         if self._passErrorMessage and replyCode(reply).startswith(_REFUSALS):
             return Refusal(reply, True)
         return Denial(Trouble.TEMPORARY)
@@ -371,10 +386,10 @@ class Connector:
                 self._told.clear()
             self._told.add((session.backend, concern))
             self._journal.warn(
-                "backend {backend} {concern}, client {client}",
+                BACKEND_NOTED,
+                **about(session),
                 backend=session.backend,
                 concern=concern,
-                client=session.client,
             )
 
     def _place(self, backend: Backend) -> tuple[str, IStreamClientEndpoint]:
@@ -387,26 +402,29 @@ class Connector:
             self._places[backend.host, backend.port] = place
         return place
 
-    def _refused(self, refused: LoginRefused, route: Route, session: Session) -> Refusal | Denial:
-        if not route.judged:
-            if refused.temporary:
-                self._report(refused, session)
-                return Denial(Trouble.TEMPORARY)
+    def _refused(
+        self, refused: LoginRefused, route: Route, session: Session, failures: list[dict[str, Any]]
+    ) -> Refusal | Denial:
+        if not route.judged and not refused.temporary:
             return Denial(Trouble.DENIED)
-        self._report(refused, session)
-        if self._passErrorMessage:
+        failures.append(self._failure(refused, session))
+        if route.judged and self._passErrorMessage:
             return Refusal(refused.reply, refused.temporary)
         return Denial(Trouble.TEMPORARY)
 
-    def _report(self, error: Exception, session: Session) -> None:
-        reason = str(error) if isinstance(error, BackendError) else printable(str(error).encode())
-        if isinstance(error, TimeoutError | ConnectTimeout):
-            reason = f"no answer within {self._timeout:g} s"
-        self._journal.error(
-            "backend {backend} {reason}, in phase {phase}, client {client}, user {user}",
-            backend=session.backend,
-            reason=reason,
-            phase=session.phase.value,
-            client=session.client,
-            user=f'"{printable(session.user)}"',
-        )
+    def _failure(self, error: Exception, session: Session) -> dict[str, Any]:
+        """The fields of the line about the backend of C{session}, which cannot be used because of C{error}."""
+        if isinstance(error, BackendError):
+            reason = str(error)
+        elif isinstance(error, TimeoutError | ConnectTimeout):
+            reason = f"gave no answer within {self._timeout:g} s"
+        else:
+            reason = inWords(error) or f"failed: {printable(str(error).encode())}"
+        return {
+            **about(session),
+            "backend": session.backend,
+            "reason": reason,
+            "phase": session.phase.value,
+            "user": printable(session.user),
+            "text": f', text "{printable(error.reply.strip())}"' if getattr(error, "isQuoted", False) else "",
+        }

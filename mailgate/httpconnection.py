@@ -35,6 +35,7 @@ from twisted.web.http_headers import Headers
 from twisted.web.iweb import IClientRequest, IResponse
 from zope.interface import implementer
 
+from mailgate.connectionerrors import inWords
 from mailgate.descriptors import Peephole
 from mailgate.httpheaders import FieldHeaders
 from mailgate.httpresponse import NotHTTP, ProtocolError, ResponseHead, ResponseParser, Stage
@@ -149,7 +150,9 @@ class Exchange:
         """There will be no answer. This comes too late, and means nothing, where the request has been cancelled."""
         answer, self.answer = self.answer, None
         if answer is not None:
-            answer.errback(ExchangeFailed(self.phase, reason.getErrorMessage() or type(reason.value).__name__))
+            words = inWords(reason.value)
+            why = f"it {words}" if words else reason.getErrorMessage() or type(reason.value).__name__
+            answer.errback(ExchangeFailed(self.phase, why))
 
 
 class Keeper(typing.Protocol):

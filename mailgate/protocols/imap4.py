@@ -16,7 +16,6 @@ from mailgate.dialogue import Command, MailProtocol, acceptableText, tokenWarnin
 from mailgate.directives import Problem, ServerSettings, bufferSize, capabilities, directive, words
 from mailgate.identity import fieldsOf, idCommand
 from mailgate.imapcommand import CommandParser, IMAP4SyntaxError, Literal, tagOf
-from mailgate.journal import printable
 from mailgate.login import Credentials, Denial, Envelope, Method, Trouble
 from mailgate.proxysettings import ProxySettings
 from mailgate.sasl import loginMethods, mechanismNames
@@ -280,7 +279,7 @@ class IMAP4Client(ProxyClient):
     async def greeted(self) -> None:
         greeting = await self.line()
         if not greeting.upper().startswith(b"* OK"):
-            raise BackendError(f'greets with "{printable(greeting.strip())}"', greeting)
+            raise BackendError(f"greets with {replyCode(greeting)}", greeting, isQuoted=True)
         if self.tellsByCommand and _OFFERS_ID.match(greeting):
             request = self.request
             if request.tag == self._idTag:
@@ -291,7 +290,7 @@ class IMAP4Client(ProxyClient):
         self.send(b"mailgate STARTTLS")
         response = await self._response(b"mailgate")
         if not response.upper().startswith(b"MAILGATE OK"):
-            raise BackendError(f'refuses STARTTLS: "{printable(response.strip())}"', response)
+            raise BackendError(f"refuses STARTTLS with {replyCode(response)}", response, isQuoted=True)
         self.reply = b""
 
     async def authenticate(self) -> None:

@@ -15,6 +15,7 @@ from twisted.internet.defer import CancelledError
 from twisted.internet.task import deferLater
 
 from mailgate.client import BackendError, LoginRefused, ProxyClient, ProxySettings, Unauthorizing, replyCode
+from mailgate.connectionlog import COMMAND_REFUSED, about
 from mailgate.dialogue import Command, MailProtocol, acceptableText, splitArguments
 from mailgate.journal import printable
 from mailgate.login import Credentials, Denial, Envelope, Method, Trouble
@@ -121,7 +122,6 @@ class SMTPServer(ProxyServer):
     def receivedBeforeGreeting(self) -> None:
         if self._unnamedSince is not None:
             return
-        self._journal.info("client {client} was rejected before the greeting", client=self.session.client)
         self.end(Outcome.EARLY, b"503 5.5.0 Improper use of SMTP command pipelining\r\n")
 
     def reply(self, text: bytes) -> None:
@@ -181,7 +181,6 @@ class SMTPServer(ProxyServer):
         """
         size = _CHUNK_SIZE.fullmatch(line)
         if size is None:
-            self._journal.info("client {client} sent BDAT without a size", client=self.session.client)
             self.end(Outcome.NO_SIZE, b"501 5.5.4 Invalid argument\r\n")
         elif self.countCommand():
             if size[2]:
@@ -244,8 +243,10 @@ class SMTPServer(ProxyServer):
     def _doMAIL(self, arguments: list[bytes]) -> None:
         if "none" not in self.settings.auth:
             if self._journal.wantsInfo:
-                line = printable(self._line)
-                self._journal.info('client {client} was rejected: "{line}"', client=self.session.client, line=line)
+                fields = about(self.session)
+                self._journal.info(
+                    COMMAND_REFUSED, **fields, reason="MAIL before a login", command=printable(self._line)
+                )
             self.reply(b"530 5.7.1 Authentication required")
         elif self._mail is not None:
             self.reply(b"503 5.5.1 Bad sequence of commands")
@@ -342,12 +343,12 @@ class SMTPClient(ProxyClient):
             raise self._unprepared(line, refused.reply) from None
 
     def _unprepared(self, line: bytes, said: bytes) -> BackendError:
-        return BackendError(f'refuses {line.split()[0].decode()}: "{printable(said.strip())}"', said)
+        return BackendError(f"refuses {line.split()[0].decode()} with {replyCode(said)}", said, isQuoted=True)
 
     async def greeted(self) -> None:
         code, said = await self.response()
         if code != 220:
-            raise BackendError(f'greets with "{printable(said.strip())}"', said)
+            raise BackendError(f"greets with {replyCode(said)}", said, isQuoted=True)
 
     async def requestTLS(self) -> None:
         await self._prepare(b"EHLO " + self.serverName, 250)

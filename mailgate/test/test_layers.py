@@ -19,7 +19,7 @@ LAYERS = (
     # what imports nothing: the release, the words of a login, the grammar of values, of HTTP and of mail
     "_version clienthello descriptors directives networks fairqueue login httpresponse httpheaders openssl poller"
     " keptconnections timers imapcommand crypt3 shares distinguishedname verifyerrors reparenting"
-    " rootfiles regularfiles backenderrors sandbox.message sandbox.certificate",
+    " rootfiles regularfiles backenderrors connectionerrors sandbox.message sandbox.certificate",
     # where events may go
     "syslog lograte secretvalues logfile notify activation pipes",
     # hashes of passwords
@@ -28,8 +28,8 @@ LAYERS = (
     "mailgate names listen journal privileges pidfile dialogue sasl authdialect passwords httpconnection proxyprotocol"
     " tlsfiles clientcertificate ticketring resolver limits sandbox.settings sandbox.search sandbox.structure"
     " identity proxysettings",
-    # TLS: a command at a time, a server's context, all that can be said of it; its engine
-    "sslconf ticketkeys tlsengine httpagent",
+    # TLS: a command at a time, a server's context, all that can be said of it; its engine; lines about a connection
+    "sslconf ticketkeys tlsengine httpagent connectionlog",
     "servertls",
     "tls",
     # the ledger, the extension points, what auth_http and auth_file say; TLS upon descriptors

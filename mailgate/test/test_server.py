@@ -10,6 +10,7 @@ from twisted.internet.task import Clock
 from twisted.logger import LogLevel, LogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
+from mailgate.connectionlog import STORY
 from mailgate.dialogue import BUDGET, DialogueSettings
 from mailgate.framing import READ_AHEAD
 from mailgate.journal import Journal
@@ -18,7 +19,7 @@ from mailgate.lograte import Rate
 from mailgate.protocols.imap4 import IMAP4
 from mailgate.protocols.pop3 import POP3, POP3Settings
 from mailgate.protocols.smtp import SMTP
-from mailgate.session import STORY, Outcome, Phase, Session
+from mailgate.session import Outcome, Phase, Session
 from mailgate.test.fakes import ROUTE, Conversation, FakeAuthenticator, FakeClient, FakeConnector
 from mailgate.tls import TLSSettings
 

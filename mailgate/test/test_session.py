@@ -10,8 +10,9 @@ from itertools import islice
 from twisted.logger import formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 
+from mailgate.connectionlog import STORY
 from mailgate.login import TLSState
-from mailgate.session import STORY, Outcome, Phase, Session, sessionIds
+from mailgate.session import Outcome, Phase, Session, sessionIds
 
 
 def session(**known: object) -> Session:

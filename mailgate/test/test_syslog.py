@@ -15,7 +15,7 @@ from twisted.logger import ILogObserver, LogLevel
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
-from mailgate.journal import LEVELS, ErrorLog, ErrorLogs, Journal
+from mailgate.journal import LEVELS, ErrorLog, ErrorLogs, Journal, levelName
 from mailgate.syslog import FACILITIES, LONGEST_LINE, SyslogObserver, SyslogServer, syslogServer
 from mailgate.test.test_journal import NASTY, caught
 
@@ -131,7 +131,7 @@ class SyslogCase(SynchronousTestCase):
         return f"server=127.0.0.1:{receiver.getsockname()[1]}"
 
     def observer(self, parameters: str) -> SyslogObserver:
-        return SyslogObserver(syslogServer(parameters), textOf)
+        return SyslogObserver(syslogServer(parameters), textOf, levelName)
 
     def event(self, text: str, moment: float = 1763842383.0, level: Any = LogLevel.error) -> Any:
         return {"text": text, "log_time": moment, "log_level": level}
