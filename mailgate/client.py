@@ -414,8 +414,10 @@ class Connector:
 
     def _failure(self, error: Exception, session: Session) -> dict[str, Any]:
         """The fields of the line about the backend of C{session}, which cannot be used because of C{error}."""
+        text = ""
         if isinstance(error, BackendError):
             reason = str(error)
+            text = f', text "{printable(error.reply.strip())}"' if error.isQuoted else ""
         elif isinstance(error, TimeoutError | ConnectTimeout):
             reason = f"gave no answer within {self._timeout:g} s"
         else:
@@ -426,5 +428,5 @@ class Connector:
             "reason": reason,
             "phase": session.phase.value,
             "user": printable(session.user),
-            "text": f', text "{printable(error.reply.strip())}"' if getattr(error, "isQuoted", False) else "",
+            "text": text,
         }

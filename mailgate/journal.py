@@ -164,8 +164,8 @@ def leastLevel(logs: Sequence[ErrorLog]) -> Any:
     return min((log.level for log in logs), default=LogLevel.error, key=_RANKS.__getitem__)
 
 
-_CONNECTIONS = "mailgate.connections"
-"""The namespace of what is logged of connections at info and debug."""
+_CONNECTIONS = "connections"
+"""The C{log_source} of what is logged of connections at info and debug."""
 
 _LIFE = ("twisted.scripts.", "twisted.application.", "twisted.internet.base")
 _LIFE_LEGACY = ("Main loop terminated.", "Server Shut Down.", "Received SIG")
@@ -177,7 +177,9 @@ def isOfLife(event: LogEvent) -> bool:
     connections, or Twisted's of the start and the end.
     """
     namespace = str(event.get("log_namespace"))
-    if namespace == "mailgate" or namespace.startswith(_LIFE):
+    if namespace == "mailgate":
+        return event.get("log_source") != _CONNECTIONS
+    if namespace.startswith(_LIFE):
         return True
     return namespace == "log_legacy" and event.get("log_text", "").startswith(_LIFE_LEGACY)
 
@@ -259,7 +261,7 @@ class Journal:
         clock: Any = None,
     ) -> None:
         self._logger = Logger("mailgate", observer=observer)
-        self._connections = Logger(_CONNECTIONS, observer=observer)
+        self._connections = Logger("mailgate", source=_CONNECTIONS, observer=observer)
         rank = _RANKS[level]
         self.wantsDebug = rank <= _RANKS[LogLevel.debug]
         self.wantsInfo = rank <= _RANKS[LogLevel.info]

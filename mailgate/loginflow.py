@@ -231,7 +231,7 @@ class LoginServer(SASLServer):
             **about(session),
             tls=tlsName(session.tls),
             method=session.method.value if session.method else "-",
-            backend=session.backend,
+            backend=session.backend or "-",
             times=session.times,
             user=printable(session.user),
         )

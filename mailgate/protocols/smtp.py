@@ -243,9 +243,9 @@ class SMTPServer(ProxyServer):
     def _doMAIL(self, arguments: list[bytes]) -> None:
         if "none" not in self.settings.auth:
             if self._journal.wantsInfo:
-                fields = about(self.session)
+                command = printable(self._line)
                 self._journal.info(
-                    COMMAND_REFUSED, **fields, reason="MAIL before a login", command=printable(self._line)
+                    COMMAND_REFUSED, **about(self.session), reason="MAIL before a login", command=command
                 )
             self.reply(b"530 5.7.1 Authentication required")
         elif self._mail is not None:

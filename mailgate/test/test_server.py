@@ -363,9 +363,10 @@ class LogTests(SynchronousTestCase):
     """One event tells the story."""
 
     def test_story(self) -> None:
-        """At info, the end of a connection says who, how, where to, how far, why, how long, how much."""
+        """At info a login is a line, and the end of a connection says who, how, where to, how far, why, how much."""
         backend = FakeClient(b"+OK\r\n")
         conversation = converse(connector=FakeConnector(backend))
+        conversation.clock.advance(0.25)
         conversation.says(*LOGIN)
         conversation.send(b"STAT\r\n")
         conversation.clock.advance(2.5)
@@ -374,8 +375,13 @@ class LogTests(SynchronousTestCase):
         self.assertEqual(
             conversation.logged(),
             [
-                "connection ended: client 192.0.2.7:40123, server 127.0.0.1:143, protocol pop3, tls no,"
-                ' user "joe", backend -, reached relay, outcome relayed, 2.500 s, received 6, sent 5, session 00007.00'
+                "logged in: client 192.0.2.7:40123, protocol pop3, tls no, method plain, backend -, times proxy=0 tls=0"
+                " greeting=0 command=250 auth=0 connect=0 backend-tls=0 backend-login=0, server 127.0.0.1:143,"
+                ' session 00007.00, user "joe"',
+                "connection ended: client 192.0.2.7:40123, protocol pop3, tls no, method plain, attempts 1, backend -,"
+                " reached relay, outcome relayed, seconds 2.750, received 6, sent 5, times proxy=0 tls=0 greeting=0"
+                " command=250 auth=0 connect=0 backend-tls=0 backend-login=0, server 127.0.0.1:143, session 00007.00,"
+                ' user "joe"',
             ],
         )
 
