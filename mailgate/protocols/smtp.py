@@ -243,10 +243,8 @@ class SMTPServer(ProxyServer):
     def _doMAIL(self, arguments: list[bytes]) -> None:
         if "none" not in self.settings.auth:
             if self._journal.wantsInfo:
-                command = printable(self._line)
-                self._journal.info(
-                    COMMAND_REFUSED, **about(self.session), reason="MAIL before a login", command=command
-                )
+                fields = {**about(self.session), "command": printable(self._line)}
+                self._journal.info(COMMAND_REFUSED, reason="MAIL before a login", **fields)
             self.reply(b"530 5.7.1 Authentication required")
         elif self._mail is not None:
             self.reply(b"503 5.5.1 Bad sequence of commands")

@@ -22,7 +22,7 @@ from mailgate.test.fakes import Conversation, FakeAuthenticator, FakeClient, Fak
 FORMATS = {
     name: value
     for name, value in vars(connectionlog).items()
-    if name.replace("_", "").isupper() and not name.startswith("_") and isinstance(value, str)
+    if re.fullmatch("[A-Z][A-Z_]+", name) and isinstance(value, str)
 }
 
 HOSTILE = (

@@ -53,6 +53,7 @@ PROGRAMS = {
     "mbsync": Program("mbsync", "isync"),
     "nginx": Program("nginx", "nginx"),
     "nginx-mail": Program("ngx_mail_module.so", "libnginx-mod-mail", isModule=True),
+    "fail2ban-regex": Program("fail2ban-regex", "fail2ban"),
     "systemd-analyze": Program("systemd-analyze", "systemd"),
 }
 
