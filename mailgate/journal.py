@@ -177,7 +177,8 @@ def isOfLife(event: LogEvent) -> bool:
     connections, or Twisted's of the start and the end.
     """
     namespace = str(event.get("log_namespace"))
-    if namespace == "mailgate":
+    # A logger that is a class's attribute has the class's name for its namespace, whatever it was given.
+    if namespace == "mailgate" or namespace.startswith("mailgate."):
         return event.get("log_source") != _CONNECTIONS
     if namespace.startswith(_LIFE):
         return True

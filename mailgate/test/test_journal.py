@@ -275,6 +275,7 @@ class LevelTests(SynchronousTestCase):
             journal.record("a session")
             journal.notice("a reload")
             Logger("mailgate", observer=observer).info("a start")
+            Logger("mailgate.signals.Signals", observer=observer).info("a signal")
             Logger("twisted.scripts._twistd_unix.UnixAppLogger", observer=observer).info("a twistd")
             Logger("twisted.internet.base", observer=observer).info("a main loop")
             legacy = legacyLog.LogPublisher(publishPublisher=LogPublisher(observer))
@@ -293,7 +294,13 @@ class LevelTests(SynchronousTestCase):
         """Notice is the life of the process alone, info has the connections besides, debug their steps as well."""
         self.logEverything()
         troubles = ["[warn] a warning", "[error] an error", "[critical] a defect"]
-        starts = ["[notice] a reload", "[notice] a start", "[notice] a twistd", "[notice] a main loop"]
+        starts = [
+            "[notice] a reload",
+            "[notice] a start",
+            "[notice] a signal",
+            "[notice] a twistd",
+            "[notice] a main loop",
+        ]
         life = [*starts, "[notice] Server Shut Down."]
         connections = ["[info] a login", "[info] a session"]
         self.assertEqual(self.texts("notice"), life + troubles)

@@ -355,6 +355,16 @@ class LifeTests(ProcessCase):
         self.assertNotIn(PASSWORD, log)
         self.assertNotIn("Traceback", log)
 
+    async def test_notice(self):
+        """At notice the log has the life of the process, and nothing of its sessions."""
+        process = await self.start(self.demo().replace("error_log = stderr info", "error_log = stderr notice"))
+        await deferToThread(self.retrieve)
+        await self.end(process)
+        lines = process.stderr.decode().splitlines()
+        self.assertEqual([line for line in lines if not re.search(r" \[notice\] \d+: ", line) or "client" in line], [])
+        for expected in ("starting up", "received SIGTERM", "Main loop terminated", "Server Shut Down"):
+            self.assertEqual(len([line for line in lines if expected in line]), 1, (expected, lines))
+
     async def test_logFile(self):
         """A file that error_log names gets the log, and twistd makes none of its own."""
         process = await self.start(self.demo().replace("error_log = stderr info", "error_log = gateway.log info"))
