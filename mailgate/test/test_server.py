@@ -10,7 +10,7 @@ from twisted.internet.task import Clock
 from twisted.logger import LogLevel, LogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
-from mailgate.connectionlog import STORY
+from mailgate.connectionlog import LOGGED_IN, STORY
 from mailgate.dialogue import BUDGET, DialogueSettings
 from mailgate.framing import READ_AHEAD
 from mailgate.journal import Journal
@@ -439,12 +439,14 @@ class StoryTests(SynchronousTestCase):
             journal = Journal(LogLevel.info, publisher, Rate(2, 1.0), clock)
             for _ in range(9):
                 conversation = converse(connector=FakeConnector(FakeClient()))
-                conversation.factory.journal = journal
+                conversation.factory.journal = conversation.server._journal = journal
                 conversation.says(*lines)
                 session = conversation.server.session
                 conversation.factory.ended(conversation.server if session.phase is Phase.END else Ended(session))
             stories = [event for event in events if event["log_format"] == STORY]
             self.assertEqual(len(stories), told, lines)
+            logins = [event for event in events if event["log_format"] == LOGGED_IN]
+            self.assertEqual(len(logins), 9 if lines is LOGIN else 0)
             journal.flush()
 
 
