@@ -65,17 +65,10 @@ for _place, _phase in enumerate(Phase):
     # Faster to look up than the place of a member in a dict, whose hash is Python code.
     _phase.place = _place
 
-_TIMED = (
-    ("proxy", (Phase.PROXY_HEADER,)),
-    ("tls", (Phase.TLS,)),
-    ("greeting", (Phase.GREETING,)),
-    ("command", (Phase.COMMAND, Phase.CHALLENGE)),
-    ("auth", (Phase.AUTH,)),
-    ("connect", (Phase.CONNECT,)),
-    ("backend-tls", (Phase.BACKEND_TLS,)),
-    ("backend-login", (Phase.BACKEND_LOGIN,)),
+_TIMES = (
+    "proxy=%.12g tls=%.12g greeting=%.12g command=%.12g auth=%.12g connect=%.12g backend-tls=%.12g backend-login=%.12g"
 )
-"""The words by which the log tells how long a connection was in which phases."""
+"""How the log tells how long a connection was in each phase, from PROXY_HEADER to BACKEND_LOGIN, CHALLENGE left out."""
 
 
 class Outcome(Enum):
@@ -121,9 +114,10 @@ class Stopwatch:
         self._since = now
 
     def __str__(self) -> str:
+        _, proxy, tls, greeting, command, challenge, *others = self._seconds
+        spent = (proxy, tls, greeting, command + challenge, *others[:4])
         # The system's clock may have been set back.
-        spent = ((word, max(0.0, sum(self._seconds[phase.place] for phase in phases))) for word, phases in _TIMED)
-        return " ".join(f"{word}={f'{1000 * seconds:.1f}'.removesuffix('.0')}" for word, seconds in spent)
+        return _TIMES % tuple([round(1000 * seconds, 1) if seconds > 0 else 0 for seconds in spent])
 
 
 @define(weakref_slot=False)
