@@ -149,6 +149,18 @@ class ConversationTests(SynchronousTestCase):
             ],
         )
 
+    def test_handshake(self) -> None:
+        """So is a TLS handshake."""
+        conversation = Conversation(imap4.IMAP4, ssl=True, level=LogLevel.debug)
+        conversation.transport.shakeHands()
+        self.assertEqual(
+            conversation.logged()[1:],
+            [
+                "TLS established: client 192.0.2.7:40123, protocol imap, tls TLSv1.3 TLS_AES_256_GCM_SHA384,"
+                " server 127.0.0.1:143, session 00007.00"
+            ],
+        )
+
     def test_unwanted(self) -> None:
         """Below info nothing is measured, and nothing logged."""
         record, lines = LOGINS["imap"]
