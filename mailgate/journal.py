@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from typing import IO, Any
 
 from attrs import frozen
@@ -325,10 +326,19 @@ def _formatWithPid(event: Any) -> str:
     return _line(event, f"{os.getpid()}: ")
 
 
+def _textOf(event: LogEvent) -> str:
+    if event.get("log_source") == _CONNECTIONS:
+        # Each login and each connection is a line, and formatEvent, which can do more, takes twenty times as long.
+        with suppress(Exception):
+            text: str = event["log_format"].format_map(event)
+            return text
+    return formatEvent(event)
+
+
 def _line(event: Any, pid: str) -> str:
     moment = formatTime(event.get("log_time"))
     level = levelName(event)
-    message = _oneLine(formatEvent(event))
+    message = _oneLine(_textOf(event))
     if "log_failure" in event:
         traceback = eventAsText({"log_failure": event["log_failure"]}, includeTimestamp=False, includeSystem=False)
         # Indented: an exception may quote the network, and what it quotes is not to look like an event.
