@@ -13,7 +13,9 @@ from itertools import islice
 from typing import Any
 
 from mailgate.accounts import Account, parseAccount
+from mailgate.connectionlog import ACCOUNT_UNUSABLE, aboutRequest
 from mailgate.journal import Journal, printable
+from mailgate.login import LoginRequest
 from mailgate.passwords import Password, commonest
 
 __all__ = ["LARGEST", "AccountFile", "numberedLines", "readAccounts"]
@@ -87,14 +89,14 @@ class AccountFile:
         line = (self._lines or {}).get(user.lower())
         return None if line is None else parseAccount(line, protocol)
 
-    def report(self, user: bytes, reason: str) -> None:
-        """Log as an error why C{user} cannot log in, once for the line that the user has now."""
+    def report(self, request: LoginRequest, user: bytes, reason: str) -> None:
+        """Log as an error why C{user}, of C{request}, cannot log in, once for the line that the user has now."""
         key = user.lower()
         line = (self._lines or {}).get(key, b"")
         if self._reported.get(key) != line:
             self._reported[key] = line
-            message = 'auth_file {path}: an account cannot log in: {reason}, user "{user}"'
-            self._journal.error(message, path=self._path, reason=reason, user=printable(user))
+            fields = {**aboutRequest(request), "path": self._path, "reason": reason, "user": printable(user)}
+            self._journal.error(ACCOUNT_UNUSABLE, **fields)
 
     def _look(self) -> None:
         self._looked = self._clock.seconds()

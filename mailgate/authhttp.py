@@ -24,7 +24,6 @@ from twisted.web.http_headers import Headers
 from mailgate.authdialect import NGINX, PLACEHOLDER, Dialect, Untellable, headerText, nginxEscape
 from mailgate.directives import LONGEST_SOCKET_PATH, isHostName
 from mailgate.httpheaders import PreparedHeaders
-from mailgate.journal import printable
 from mailgate.login import (
     Backend,
     Credentials,
@@ -145,7 +144,14 @@ class Wait:
 
 
 class Unusable(Exception):
-    """An answer that nobody can be let in with; its text says what the service did, and is fit for a log."""
+    """
+    An answer that nobody can be let in with; its text says what the service did, and is fit for a log. C{quoted} is
+    what it sent, where that is of use.
+    """
+
+    def __init__(self, message: str, quoted: bytes = b"") -> None:
+        super().__init__(message)
+        self.quoted = quoted
 
 
 def _last(headers: Headers, name: bytes) -> bytes | None:
@@ -230,9 +236,9 @@ def _backend(address: bytes, port: bytes) -> Backend:
         return Backend(f"unix:{socket[1].decode('ascii')}", 0)
     host = _host(address)
     if host is None:
-        raise Unusable(f'sent invalid server address:"{printable(address)}"')
+        raise Unusable("sent an invalid server address", address)
     if not _PORT.fullmatch(port) or not 0 < int(port) < 65536:
-        raise Unusable(f'sent invalid server port:"{printable(port)}"')
+        raise Unusable("sent an invalid server port", port)
     return Backend(host, int(port))
 
 

@@ -33,11 +33,15 @@ def replyCode(reply: bytes) -> str:
 
 
 class BackendError(Exception):
-    """A backend cannot be used; C{str} says why, C{reply} is what it said, if that was why."""
+    """
+    A backend cannot be used; C{str} says why, C{reply} is what it said, if that was why. The log quotes that where it
+    C{isQuoted}: where no password has been sent that it could repeat.
+    """
 
-    def __init__(self, message: str, reply: bytes = b"") -> None:
+    def __init__(self, message: str, reply: bytes = b"", *, isQuoted: bool = False) -> None:
         super().__init__(message)
         self.reply = reply
+        self.isQuoted = isQuoted
 
 
 class LoginRefused(BackendError):

@@ -1,7 +1,6 @@
 # -*- test-case-name: mailgate.test.test_client -*-
 """
-The backend's side of a session: the base of the protocols that log in there, and the L{Connector} that turns a route
-into a client that is logged in.
+The backend's side of a session: the base of the protocols that log in there. L{mailgate.connector} makes them.
 """
 
 from __future__ import annotations
@@ -9,20 +8,16 @@ from __future__ import annotations
 import base64
 from typing import Any
 
-from twisted.internet.defer import Deferred, TimeoutError
-from twisted.internet.error import ConnectError
-from twisted.internet.error import TimeoutError as ConnectTimeout
-from twisted.internet.interfaces import IHalfCloseableProtocol, IHandshakeListener, ISSLTransport, IStreamClientEndpoint
-from twisted.internet.protocol import Factory
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IHandshakeListener
 from twisted.python.failure import Failure
-from zope.interface import alsoProvides, implementer
+from zope.interface import implementer
 
 from mailgate.backenderrors import BackendError, LoginRefused, Unauthorizing, replyCode
-from mailgate.backendreply import transactionDenial
+from mailgate.connectionerrors import inWords
 from mailgate.directives import ServerSettings
-from mailgate.journal import Journal, printable
-from mailgate.login import Backend, BackendTLS, Denial, LoginRequest, Method, Refusal, Route, Trouble, fitForWire
-from mailgate.names import endpointFor
+from mailgate.journal import printable
+from mailgate.login import Backend, BackendTLS, LoginRequest, Route
 from mailgate.proxyprotocol import headerFor
 from mailgate.proxysettings import ProxySettings
 from mailgate.relay import RelayedProtocol, makeNoDelay
@@ -30,16 +25,13 @@ from mailgate.session import Phase, Session
 from mailgate.tls import backendTLS
 from mailgate.tlserrors import hasReason, serverTrouble
 
-__all__ = ["BackendError", "Connector", "LoginRefused", "ProxyClient", "ProxySettings", "Unauthorizing", "replyCode"]
+__all__ = ["BackendError", "LoginRefused", "ProxyClient", "ProxySettings", "Unauthorizing", "replyCode"]
 
 _NO_TLS = {
     BackendTLS.IMPLICIT: "this port speaks no TLS from the first byte on; perhaps it takes starttls, and not ssl",
     BackendTLS.STARTTLS: "it agreed to speak TLS, and does not",
 }
 """What it means that a backend's answer to the beginning of TLS is none."""
-
-_REFUSALS = ("NO", "BAD", "BYE", "-ERR", "4", "5")
-"""How the codes of replies begin that say no: what is garbled is not passed on to a client."""
 
 
 @implementer(IHandshakeListener)
@@ -253,10 +245,13 @@ class ProxyClient(RelayedProtocol):
     def dialogueLost(self, reason: Failure) -> None:
         error: Any = reason.value
         if self._isShakingHands:
-            self.fail(BackendError(f"failed in the TLS handshake: {serverTrouble(error, _NO_TLS[self.backend.tls])}"))
+            said = serverTrouble(error, _NO_TLS[self.backend.tls])
+            self.fail(BackendError(f"failed in the TLS handshake: {said}"))
+        elif hasReason(error):
+            self.fail(BackendError(f"lost the connection: {serverTrouble(error)}"))
         else:
-            said = serverTrouble(error) if hasReason(error) else reason.getErrorMessage()
-            self.fail(BackendError(f"connection lost: {said}"))
+            shown = printable(reason.getErrorMessage().encode("utf-8", "backslashreplace"))
+            self.fail(BackendError(inWords(error) or f"lost the connection: {shown}"))
 
     def fail(self, reason: Exception) -> None:
         """Have L{login} raise C{reason}, unless it is over."""
@@ -274,166 +269,3 @@ class ProxyClient(RelayedProtocol):
         more, self._more = self._more, None
         if more is not None and not more.called:
             more.callback(None)
-
-
-_MOST_PLACES = 1024
-"""Backends whose places are kept: an authentication service may name any number."""
-
-
-class _Once(Factory):
-    """Gives C{client} to one connection."""
-
-    noisy = False
-
-    def __init__(self, client: ProxyClient) -> None:
-        self._client = client
-
-    def buildProtocol(self, addr: Any) -> ProxyClient:
-        return self._client
-
-
-def _passHalfCloses(client: ProxyClient) -> None:
-    """Endpoints' wrappers pass on the last of a protocol's interfaces alone: half-closes, which TLS lacks, are lost."""
-    if client.transport.protocol is not client and not ISSLTransport.providedBy(client.transport):
-        alsoProvides(client.transport.protocol, IHalfCloseableProtocol)
-
-
-def _connectError(failure: Failure) -> Exception:
-    if failure.check(ValueError):
-        # HostnameEndpoint's way to say it.
-        return BackendError("is no host name")
-    assert isinstance(failure.value, Exception)
-    return failure.value
-
-
-class Connector:
-    """
-    Makes logged-in clients of class C{client} for a server's sessions. C{timeout} seconds are given to each backend,
-    from the connection to the end of the login (nginx's C{timeout}); C{trust} are the roots that backends'
-    certificates are judged by, or L{None} for the platform's.
-    """
-
-    def __init__(
-        self,
-        client: type[ProxyClient],
-        settings: ServerSettings,
-        serverName: str,
-        timeout: float,
-        reactor: Any,
-        journal: Journal,
-        trust: Any = None,
-    ) -> None:
-        self._client = client
-        self._settings = settings
-        self._serverName = serverName
-        self._timeout = timeout
-        self._reactor = reactor
-        self._journal = journal
-        self._trust = trust
-        self._places: dict[tuple[str, int], tuple[str, IStreamClientEndpoint]] = {}
-        self._told: set[tuple[str, str]] = set()
-        self._passErrorMessage = settings[ProxySettings].passErrorMessage
-
-    async def connect(self, route: Route, request: LoginRequest, session: Session) -> ProxyClient | Refusal | Denial:
-        """
-        Log in at the first backend of C{route} that can be used. A L{Refusal} is to be passed on to the client as it
-        is, before its connection ends. A L{Denial} with an C{answer} is the backend's own word.
-        """
-        if not fitForWire(route.user, route.password, route.authzid):
-            self._journal.info("client {client} logs in with a line end or NUL", client=session.client)
-            return Denial(Trouble.DENIED)
-        reply = b""
-        for backend in route.backends:
-            session.backend = self._place(backend)[0]
-            try:
-                return await self._attempt(backend, route, request, session)
-            except LoginRefused as refused:
-                return self._refused(refused, route, request, session)
-            except Unauthorizing as error:
-                self._report(error, session)
-                return Denial(Trouble.UNAUTHORIZED, reason="the backend takes no authorization identity")
-            except (BackendError, ConnectError, TimeoutError, OSError) as error:
-                reply = getattr(error, "reply", b"")
-                self._report(error, session)
-        if self._passErrorMessage and replyCode(reply).startswith(_REFUSALS):
-            if request.credentials.method is Method.NONE:
-                # Of all recipients of a connection this one alone is refused.
-                return transactionDenial(reply)
-            return Refusal(reply, True)
-        return Denial(Trouble.TEMPORARY)
-
-    async def _attempt(self, backend: Backend, route: Route, request: LoginRequest, session: Session) -> ProxyClient:
-        session.enter(Phase.CONNECT)
-        client = self._client(self._settings, self._serverName, backend, route, request)
-        connecting = self._place(backend)[1].connect(_Once(client))
-        connecting.addCallbacks(_passHalfCloses, lambda failure: client.fail(_connectError(failure)))
-        deadline = self._reactor.callLater(self._timeout, client.fail, TimeoutError())
-        try:
-            await client.login(session, self._trust)
-        except BaseException:
-            client.abandon()
-            if client.transport is None:
-                connecting.cancel()
-            raise
-        finally:
-            if deadline.active():
-                deadline.cancel()
-        if client.concerns:
-            self._warn(client.concerns, session)
-        return client
-
-    def _warn(self, concerns: tuple[str, ...], session: Session) -> None:
-        """Tell of each backend once that it is a cause for C{concerns}."""
-        for concern in concerns:
-            if (session.backend, concern) in self._told:
-                continue
-            if len(self._told) >= _MOST_PLACES:
-                self._told.clear()
-            self._told.add((session.backend, concern))
-            self._journal.warn(
-                "backend {backend} {concern}, client {client}",
-                backend=session.backend,
-                concern=concern,
-                client=session.client,
-            )
-
-    def _place(self, backend: Backend) -> tuple[str, IStreamClientEndpoint]:
-        """What C{backend} is called, and where it is. A site has some backends, and many sessions at each."""
-        place = self._places.get((backend.host, backend.port))
-        if place is None:
-            if len(self._places) >= _MOST_PLACES:
-                self._places.clear()
-            place = str(backend), endpointFor(self._reactor, backend.host, backend.port, None)
-            self._places[backend.host, backend.port] = place
-        return place
-
-    def _refused(
-        self, refused: LoginRefused, route: Route, request: LoginRequest, session: Session
-    ) -> Refusal | Denial:
-        denial = refused.denial
-        if request.credentials.method is Method.NONE:
-            # A refused sender is no trouble of ours, unless the client is not told the backend's words.
-            if not denial.answer:
-                self._report(refused, session)
-            return denial
-        if not route.judged:
-            if not denial.refusesCredentials:
-                self._report(refused, session)
-            return denial
-        self._report(refused, session)
-        if self._passErrorMessage:
-            return Refusal(refused.reply, refused.temporary)
-        return Denial(Trouble.PERMANENT if denial.trouble is Trouble.PERMANENT else Trouble.TEMPORARY)
-
-    def _report(self, error: Exception, session: Session) -> None:
-        reason = str(error) if isinstance(error, BackendError) else printable(str(error).encode())
-        if isinstance(error, TimeoutError | ConnectTimeout):
-            reason = f"no answer within {self._timeout:g} s"
-        self._journal.error(
-            "backend {backend} {reason}, in phase {phase}, client {client}, user {user}",
-            backend=session.backend,
-            reason=reason,
-            phase=session.phase.value,
-            client=session.client,
-            user=f'"{printable(session.user)}"',
-        )

@@ -203,7 +203,7 @@ class Generations(MultiService):
         self._watch.watch(watchedFiles(settings.servers))
         self._certificates = certificatesOf(settings.servers)
         self._reloads += 1
-        self._journal.info(
+        self._journal.notice(
             "reload {number}: the configuration is in force; sessions of before: {sessions}",
             number=self._reloads,
             sessions=sum(len(each.connections) for each in self._gateways[:-1]),
@@ -228,13 +228,13 @@ class Generations(MultiService):
                 yield from server[ServerLogSettings].errorLog
 
     def _filesChanged(self, names: list[str]) -> None:
-        self._journal.info("reloading, as these have changed: {names}", names=", ".join(names))
+        self._journal.notice("reloading, as these have changed: {names}", names=", ".join(names))
         reloaded = maybeDeferred(self.reload, isAsked=False)
         reloaded.addErrback(lambda failure: self._journal.failure("the reload has failed", failure))
 
     def drain(self) -> Deferred[int]:
         """See L{IGenerations}."""
-        self._journal.info("draining: nobody is let in any more")
+        self._journal.notice("draining: nobody is let in any more")
         return self._end(lambda gateway: gateway.drain(True, gateway.settings.draining.patience, _PACE))
 
     def stop(self) -> Deferred[int]:
@@ -261,9 +261,9 @@ class Generations(MultiService):
     def reopen(self) -> None:
         """See L{IGenerations}."""
         if not self._logs.hasFiles:
-            self._journal.info("no error_log is a file: there is nothing to open again")
+            self._journal.notice("no error_log is a file: there is nothing to open again")
         elif self._reopenQuietly():
-            self._journal.info("the logs are open again")
+            self._journal.notice("the logs are open again")
 
     def _reopenQuietly(self) -> bool:
         """Whether all are open again; an error tells of each that is not."""

@@ -35,6 +35,7 @@ from twisted.web.http_headers import Headers
 from twisted.web.iweb import IClientRequest, IResponse
 from zope.interface import implementer
 
+from mailgate.connectionerrors import inWords
 from mailgate.descriptors import Peephole
 from mailgate.httpheaders import FieldHeaders
 from mailgate.httpresponse import NotHTTP, ProtocolError, ResponseHead, ResponseParser, Stage
@@ -162,7 +163,8 @@ class Exchange:
         error: Any = reason.value
         if self.phase == SHAKING_HANDS or hasReason(error):
             return serverTrouble(error, "this port speaks no TLS; perhaps it takes http:, and not https:")
-        return reason.getErrorMessage() or type(error).__name__
+        words = inWords(error)
+        return f"it {words}" if words else reason.getErrorMessage() or type(error).__name__
 
 
 class Keeper(typing.Protocol):

@@ -11,17 +11,16 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from typing import IO, Any
 
 from attrs import frozen
 from twisted.logger import (
     FileLogObserver,
-    FilteringLogObserver,
     ILogObserver,
     LogEvent,
     Logger,
     LogLevel,
-    LogLevelFilterPredicate,
     LogPublisher,
     eventAsText,
     formatEvent,
@@ -46,21 +45,35 @@ from mailgate.lostlines import StreamWriter
 from mailgate.syslog import SyslogObserver, SyslogServer, forJournal, isJournal, syslogServer
 
 __all__ = [
+    "NOTICE",
     "ErrorLog",
     "ErrorLogs",
     "Journal",
     "LogSettings",
     "ProcessLog",
     "ServerLogSettings",
+    "isOfLife",
     "leastLevel",
+    "levelName",
     "needsStandardError",
     "printable",
 ]
 
-LEVELS = {
+
+class _Notice:
+    name = "notice"
+
+
+NOTICE = _Notice()
+"""
+The level between info and warn, which Twisted lacks: the life of the process. Its events have Twisted's level info, and
+L{isOfLife} tells them from those of connections.
+"""
+
+LEVELS: dict[str, Any] = {
     "debug": LogLevel.debug,
     "info": LogLevel.info,
-    "notice": LogLevel.info,
+    "notice": NOTICE,
     "warn": LogLevel.warn,
     "error": LogLevel.error,
     "crit": LogLevel.critical,
@@ -68,8 +81,7 @@ LEVELS = {
     "emerg": LogLevel.critical,
 }
 """
-nginx's levels, and the nearest of Twisted's: what nginx tells at C{notice}, of the start and the end, Twisted tells at
-info, and our defects are all critical.
+nginx's levels, and the nearest of Twisted's; our defects are all critical.
 """
 
 _LONGEST = 256
@@ -120,7 +132,7 @@ class ErrorLog:
     """
 
     file: str | None = None
-    level: LogLevel = LogLevel.error
+    level: Any = LogLevel.error
     syslog: SyslogServer | None = None
 
     @property
@@ -147,22 +159,60 @@ def _errorLogs(value: str, folder: str) -> tuple[ErrorLog, ...]:
     return tuple(logs)
 
 
-_ORDER = list(LogLevel.iterconstants())
+_RANKS = {level: rank for rank, level in enumerate(dict.fromkeys(LEVELS.values()))}
 
 
-def _rank(level: LogLevel) -> int:
-    return _ORDER.index(level)
+def leastLevel(logs: Sequence[ErrorLog]) -> Any:
+    """The least level that any of C{logs} wants: one of L{LEVELS}."""
+    return min((log.level for log in logs), default=LogLevel.error, key=_RANKS.__getitem__)
 
 
-def leastLevel(logs: Sequence[ErrorLog]) -> LogLevel:
-    """The least level that any of C{logs} wants."""
-    return min((log.level for log in logs), default=LogLevel.error, key=_rank)
+_CONNECTIONS = "connections"
+"""The C{log_source} of what is logged of connections at info and debug."""
+
+_LIFE = ("twisted.scripts.", "twisted.application.", "twisted.internet.base")
+_LIFE_LEGACY = ("Main loop terminated.", "Server Shut Down.", "Received SIG")
+
+
+def isOfLife(event: LogEvent) -> bool:
+    """
+    Whether an C{event} at info tells of the life of the process, and of no connection: it is mailgate's own, but for
+    connections, or Twisted's of the start and the end.
+    """
+    namespace = str(event.get("log_namespace"))
+    # A logger that is a class's attribute has the class's name for its namespace, whatever it was given.
+    if namespace == "mailgate" or namespace.startswith("mailgate."):
+        return event.get("log_source") != _CONNECTIONS
+    if namespace.startswith(_LIFE):
+        return True
+    return namespace == "log_legacy" and event.get("log_text", "").startswith(_LIFE_LEGACY)
+
+
+def levelName(event: LogEvent) -> str:
+    """The word for the level of C{event}: Twisted's, or C{notice}."""
+    level = event.get("log_level", LogLevel.info)
+    return NOTICE.name if level is LogLevel.info and isOfLife(event) else str(level.name)
+
+
+@implementer(ILogObserver)
+class _Log:
+    """Hands to C{target} what is of the C{least} level, one of L{LEVELS}, or above."""
+
+    def __init__(self, target: ILogObserver, least: Any) -> None:
+        self._target = target
+        self._least = least
+        self._rank = _RANKS[least]
+
+    def __call__(self, event: LogEvent) -> None:
+        level = event.get("log_level", LogLevel.info)
+        if _RANKS[level] >= self._rank or (self._least is NOTICE and level is LogLevel.info and isOfLife(event)):
+            self._target(event)
 
 
 def needsStandardError(logs: Sequence[ErrorLog]) -> bool:
     """Whether a line that one of C{logs} wants reaches none of them but standard error."""
     others = [log for log in logs if not log.isStandardError]
-    return len(others) < len(logs) and (not others or _rank(leastLevel(logs)) < _rank(leastLevel(others)))
+    return len(others) < len(logs) and (not others or _RANKS[leastLevel(logs)] < _RANKS[leastLevel(others)])
 
 
 _NOBODY = "nobody is there yet; what is sent there is lost"
@@ -183,7 +233,7 @@ class LogSettings:
     rate: Rate | None = directive("log_rate", logRate, Rate(100, 1.0), Level.MAILGATE)
 
     @property
-    def level(self) -> LogLevel:
+    def level(self) -> Any:
         """The least level that any of them wants."""
         return leastLevel(self.errorLog)
 
@@ -207,32 +257,47 @@ class ServerLogSettings:
 
 class Journal:
     """
-    A L{Logger} that builds no event below C{level}, nor above C{rate} of one format, by C{clock}, if one is given.
+    A L{Logger} that builds no event below C{level}, one of L{LEVELS}, nor above C{rate} of one format, by C{clock}, if
+    one is given.
     Formats are constants of twisted.logger's form, with keyed fields; fields that hold a text from the network have
     been through L{printable}.
     """
 
     def __init__(
         self,
-        level: LogLevel = LogLevel.error,
+        level: Any = LogLevel.error,
         observer: ILogObserver | None = None,
         rate: Rate | None = None,
         clock: Any = None,
     ) -> None:
         self._logger = Logger("mailgate", observer=observer)
-        self.wantsInfo = _rank(level) <= _rank(LogLevel.info)
-        self._wantsWarn = _rank(level) <= _rank(LogLevel.warn)
-        self._wantsError = _rank(level) <= _rank(LogLevel.error)
+        self._connections = Logger("mailgate", source=_CONNECTIONS, observer=observer)
+        rank = _RANKS[level]
+        self.wantsDebug = rank <= _RANKS[LogLevel.debug]
+        self.wantsInfo = rank <= _RANKS[LogLevel.info]
+        self._wantsNotice = rank <= _RANKS[NOTICE]
+        self._wantsWarn = rank <= _RANKS[LogLevel.warn]
+        self._wantsError = rank <= _RANKS[LogLevel.error]
         self._limit = None if rate is None else LineLimit(rate, clock, self._leftOut)
 
+    def debug(self, format: str, **fields: Any) -> None:
+        """A step of a connection. Credentials are in no line of any level."""
+        if self.wantsDebug and (self._limit is None or self._limit.admits(format, LogLevel.debug)):
+            self._connections.debug(format, **fields)
+
     def info(self, format: str, **fields: Any) -> None:
-        """What happened, in the ordinary course of things."""
+        """What happened to a connection, in the ordinary course of things."""
         if self.wantsInfo and (self._limit is None or self._limit.admits(format, LogLevel.info)):
-            self._logger.info(format, **fields)
+            self._connections.info(format, **fields)
 
     def record(self, format: str, **fields: Any) -> None:
         """As C{info}, however many there are: what only a user who has logged in can cause."""
         if self.wantsInfo:
+            self._connections.info(format, **fields)
+
+    def notice(self, format: str, **fields: Any) -> None:
+        """A step in the life of the process, which is logged however many there are."""
+        if self._wantsNotice:
             self._logger.info(format, **fields)
 
     def warn(self, format: str, **fields: Any) -> None:
@@ -252,7 +317,7 @@ class Journal:
 
     def _leftOut(self, level: LogLevel, count: int, beginning: str) -> None:
         text = "{count} more lines like this were left out, by log_rate: {beginning}"
-        self._logger.emit(level, text, count=count, beginning=beginning)
+        self._connections.emit(level, text, count=count, beginning=beginning)
 
     def flush(self) -> None:
         """Log now what was to be logged later: how many lines have been left out."""
@@ -261,14 +326,32 @@ class Journal:
 
 
 def _formatLine(event: Any) -> str:
+    return _line(event, "")
+
+
+def _formatWithPid(event: Any) -> str:
+    # Asked for each time: processes fork.
+    return _line(event, f"{os.getpid()}: ")
+
+
+def _textOf(event: LogEvent) -> str:
+    if event.get("log_source") == _CONNECTIONS:
+        # Each login and each connection is a line, and formatEvent, which can do more, takes twenty times as long.
+        with suppress(Exception):
+            text: str = event["log_format"].format_map(event)
+            return text
+    return formatEvent(event)
+
+
+def _line(event: Any, pid: str) -> str:
     moment = formatTime(event.get("log_time"))
-    level = event.get("log_level", LogLevel.info).name
-    message = _oneLine(formatEvent(event))
+    level = levelName(event)
+    message = _oneLine(_textOf(event))
     if "log_failure" in event:
         traceback = eventAsText({"log_failure": event["log_failure"]}, includeTimestamp=False, includeSystem=False)
         # Indented: an exception may quote the network, and what it quotes is not to look like an event.
         message += "".join(f"\n    {_oneLine(line)}" for line in traceback.strip("\n").split("\n"))
-    return f"{moment} [{level}] {message}\n"
+    return f"{moment} [{level}] {pid}{message}\n"
 
 
 class ErrorLogs:
@@ -283,7 +366,9 @@ class ErrorLogs:
     def __init__(self, stderr: IO[str] | None = None) -> None:
         # That of now: once twistd logs, sys.stderr is the log itself.
         self._stderr = sys.stderr if stderr is None else stderr
-        self._formatError = forJournal(_formatLine) if isJournal(self._stderr) else _formatLine
+        # The journal knows the process itself.
+        isOfJournal = isJournal(self._stderr)
+        self._formatError = forJournal(_formatLine, levelName) if isOfJournal else _formatWithPid
         self._errors: Any = StreamWriter(self._stderr, self._formatError, lambda event: None)
         self._files: dict[str, LogFile] = {}
         self._syslogs: dict[SyslogServer, ILogObserver] = {}
@@ -294,9 +379,7 @@ class ErrorLogs:
 
         @raise OSError: a file cannot be opened.
         """
-        return LogPublisher(
-            *(FilteringLogObserver(self._target(log), [LogLevelFilterPredicate(log.level)]) for log in logs)
-        )
+        return LogPublisher(*(_Log(self._target(log), log.level) for log in logs))
 
     def observerFor(self, logs: Sequence[ErrorLog], file: str, section: str) -> ILogObserver:
         """
@@ -313,14 +396,14 @@ class ErrorLogs:
     def _target(self, log: ErrorLog) -> ILogObserver:
         if log.syslog is not None:
             if log.syslog not in self._syslogs:
-                self._syslogs[log.syslog] = SyslogObserver(log.syslog, _formatLine, self._alarm)
+                self._syslogs[log.syslog] = SyslogObserver(log.syslog, _formatLine, levelName, self._alarm)
             return self._syslogs[log.syslog]
         if log.file is None:
             return FileLogObserver(self._errors, self._formatError)
         if log.file not in self._files:
-            self._files[log.file] = LogFile(log.file, _formatLine, self._alarm, self._user)
+            self._files[log.file] = LogFile(log.file, _formatWithPid, self._alarm, self._user)
         stream: Any = self._files[log.file]
-        return FileLogObserver(stream, _formatLine)
+        return FileLogObserver(stream, _formatWithPid)
 
     def _alarm(self, event: LogEvent) -> None:
         """A log has lost its first line: say so where a process tells of its faults anyhow."""

@@ -18,8 +18,9 @@ from twisted.internet.tcp import Port as TCPPort
 from twisted.internet.unix import Port as UNIXPort
 from twisted.python.failure import Failure
 
-from mailgate.client import Connector, ProxySettings
 from mailgate.connectionlimit import Places
+from mailgate.connectionlog import BEGUN, STORY, about
+from mailgate.connector import Connector
 from mailgate.dialogue import DialogueSettings, MailProtocol
 from mailgate.directives import ListenAddress, ServerSettings
 from mailgate.interfaces import IAuthenticator
@@ -28,10 +29,11 @@ from mailgate.leanreactor import LeanReactor
 from mailgate.listensockets import ListenError, openSocket
 from mailgate.login import Fact
 from mailgate.port import LeanPort
+from mailgate.proxysettings import ProxySettings
 from mailgate.realip import HeaderReader, RealIPSettings
 from mailgate.relay import Relays
 from mailgate.reversedns import ReverseDNS
-from mailgate.session import STORY, Phase
+from mailgate.session import Phase
 from mailgate.session import sessionIds as makeSessionIds
 from mailgate.shares import PAUSE
 from mailgate.tls import ServerTLS, TLSSettings
@@ -95,6 +97,8 @@ class ProxyServerFactory(Factory):
         self.connections: set[Any] = set()
         self.emptied: Callable[[], object] | None = None
         """Called, if there is one, when the last of them has ended."""
+        self.phaseClock: Callable[[], float] | None = clock.seconds if journal.wantsInfo else None
+        """What sessions measure their phases by, where the log tells of that."""
         self.relayEnded: Callable[[Any], None] = self.ended
         """L{ended}, once and for all: each look at a method makes an object, and each relay would keep one."""
 
@@ -106,6 +110,8 @@ class ProxyServerFactory(Factory):
         """Count C{connection}, which L{ended} or L{handedOver} has to follow."""
         self.connections.add(connection)
         self.places.taken += 1
+        if self.journal.wantsDebug:
+            self.journal.debug(BEGUN, **about(connection.session))
 
     def handedOver(self, connection: Any) -> None:
         """Forget C{connection}: what goes on with its client begins, and is counted, at once."""

@@ -156,7 +156,7 @@ class Client:
 
     Where the L{Fact} is asked for: C{local} and C{localPort} are the address that it has connected to, in the forms of
     C{host} and C{port} (also where C{listen} names that address); C{details} are those of its TLS. C{session} is
-    the id of the connection (L{mailgate.session.Session}).
+    the id of the connection, and C{server} where it came in (L{mailgate.session.Session}).
     """
 
     host: str
@@ -168,6 +168,7 @@ class Client:
     localPort: int = 0
     session: str = ""
     details: TLSDetails | None = None
+    server: str = ""
 
 
 @frozen

@@ -17,6 +17,7 @@ from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
 
 from mailgate.client import ProxyClient
+from mailgate.connectionlog import JUDGED, LOGGED_IN, LOGIN_FAILED, about, defect, tlsName
 from mailgate.journal import printable
 from mailgate.login import (
     Client,
@@ -122,6 +123,7 @@ class LoginServer(SASLServer):
         session = self.session
         session.attempts += 1
         session.user = credentials.user
+        session.method = credentials.method
         session.enter(Phase.AUTH)
         now = self.clock.seconds()
         self._deadline.reset(max(0.0, self._budgetEnd - now))
@@ -150,6 +152,7 @@ class LoginServer(SASLServer):
             localPort,
             session.id,
             details,
+            session.server,
         )
 
     def _localAddress(self) -> tuple[str, int]:
@@ -164,6 +167,8 @@ class LoginServer(SASLServer):
         answer: Route | ProxyClient | Refusal | Denial = await self._judge(request)
         if isinstance(answer, Route):
             self.session.user = answer.user
+            if self._journal.wantsDebug:
+                self._logJudged(request, answer)
             answer = await self.factory.connector.connect(answer, request, self.session)
         if isinstance(answer, Denial):
             # Before it waits: a client that leaves meanwhile has guessed, and been told by the silence.
@@ -207,35 +212,51 @@ class LoginServer(SASLServer):
             if self.session.phase is Phase.END:
                 # The client has left, and we have cancelled it.
                 raise
-            self._journal.failure(
-                "the login of client {client} could not be judged", Failure(), client=self.session.client
-            )
+            defect(self._journal, self.session, "the login could not be judged", Failure())
             return Denial(Trouble.TEMPORARY)
 
     def _loginFailed(self, failure: Failure) -> None:
         if self.session.phase is Phase.END and failure.check(CancelledError):
             return
         self._pending = None
-        self._journal.failure("the login of client {client} failed", failure, client=self.session.client)
+        defect(self._journal, self.session, "the login failed", failure)
         self.end(Outcome.INTERNAL, self.goodbye(Trouble.INTERNAL))
 
     def _logDenied(self, request: LoginRequest, denial: Denial) -> None:
         journal = self._journal
         if journal.wantsInfo:
             text = denial.answer or denial.text
-            # Our words before theirs: a name or a text must not be able to pass for what follows it.
             journal.info(
-                "login failed: client {client}, {trouble}, protocol {protocol}, method {method}, session {session}"
-                '{reason}, user "{user}"{text}',
-                client=self.session.client,
+                LOGIN_FAILED,
+                **about(self.session),
                 trouble=denial.trouble.value,
-                protocol=self.session.protocol,
                 method=request.credentials.method.value,
-                session=self.session.id,
                 reason=f", reason {denial.reason}" if denial.reason else "",
                 user=printable(self.session.user),
                 text=f', text "{printable(text)}"' if text else "",
             )
+
+    def _logJudged(self, request: LoginRequest, route: Route) -> None:
+        self._journal.debug(
+            JUDGED,
+            **about(self.session),
+            method=request.credentials.method.value,
+            attempt=request.attempt,
+            backends=" ".join(map(str, route.backends)),
+            user=printable(route.user),
+        )
+
+    def _logLoggedIn(self) -> None:
+        session = self.session
+        self._journal.record(
+            LOGGED_IN,
+            **about(session),
+            tls=tlsName(session.tls),
+            method=session.method.value if session.method else "-",
+            backend=session.backend or "-",
+            times=session.times,
+            user=printable(session.user),
+        )
 
     def _loginDenied(self, request: LoginRequest, denial: Denial) -> None:
         if denial.refusesCredentials and request.credentials.method is not Method.NONE:
@@ -273,6 +294,9 @@ class LoginServer(SASLServer):
     def _handOver(self, client: ProxyClient) -> None:
         self._deadline.cancel()
         self.session.enter(Phase.RELAY)
+        self.session.settleTimes()
+        if self._journal.wantsInfo:
+            self._logLoggedIn()
         early = self.takeBuffer()
         self.transport.unregisterProducer()
         factory = self.factory
@@ -284,6 +308,6 @@ class LoginServer(SASLServer):
             relay.start(self.accept(client) + client.leftOver, early)
         except Exception:
             # It is the relay's to end: the dialogue has nothing left to say it with.
-            self._journal.failure("the relay of client {client} failed", Failure(), client=self.session.client)
+            defect(self._journal, self.session, "the relay failed", Failure())
             self.session.conclude(Outcome.INTERNAL)
             relay.abort()

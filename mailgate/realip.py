@@ -15,6 +15,7 @@ from attrs import field, frozen
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 
+from mailgate.connectionlog import BAD_HEADER, UNTOLD_HEADER, about
 from mailgate.directives import Problem, ServerSettings, directive, isHostName, lines
 from mailgate.journal import printable
 from mailgate.limits import LimitSettings
@@ -138,7 +139,7 @@ class HeaderReader(Protocol):
         self.session.enter(Phase.PROXY_HEADER)
         factory.began(self)
         if self._senders is not None and host not in self._senders:
-            self._refuse("client {client} may not send PROXY headers: set_real_ip_from does not list it")
+            self._refuse(UNTOLD_HEADER)
             return
         self._deadline = factory.clock.callLater(factory.dialogue.timeout, self._expired)
 
@@ -149,9 +150,7 @@ class HeaderReader(Protocol):
             header = self._parser.feed(data)
         except HeaderError as error:
             shown = printable(self._parser.shown)
-            self._refuse(
-                'client {client} sent a broken PROXY header, it {reason}: "{shown}"', reason=str(error), shown=shown
-            )
+            self._refuse(BAD_HEADER, reason=str(error), header=shown)
             return
         if header is not None:
             self._handOver(header)
@@ -179,12 +178,11 @@ class HeaderReader(Protocol):
         self._factory.ended(self)
 
     def _expired(self) -> None:
-        self._factory.journal.info("client {client} sent no PROXY header in time", client=self.session.client)
         self._end(Outcome.TIMEOUT)
 
     def _refuse(self, format: str, **fields: str) -> None:
         # Any client can cause it; but an operator has to see which sender set_real_ip_from lacks.
-        self._factory.journal.warn(format, client=self.session.client, **fields)
+        self._factory.journal.warn(format, **about(self.session), **fields)
         self._end(Outcome.BAD_HEADER)
 
     def _end(self, outcome: Outcome) -> None:

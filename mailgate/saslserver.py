@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from attrs import evolve
 
+from mailgate.connectionlog import RESPONSE_REFUSED, about
 from mailgate.dialogue import DialogueSettings
 from mailgate.framing import CommandReader
 from mailgate.journal import Journal
@@ -137,11 +138,7 @@ class SASLServer(CommandReader):
 
     def _spoiltExchange(self, error: InvalidResponse) -> None:
         self._mechanism = None
-        self._journal.info(
-            "client {client} sent {error} in AUTH {mechanism} command",
-            client=self.session.client,
-            error=str(error),
-            mechanism=self._mechanismName,
-        )
+        journal = self._journal
+        journal.info(RESPONSE_REFUSED, **about(self.session), reason=str(error), mechanism=self._mechanismName)
         self.session.enter(Phase.COMMAND)
         self.reply(self.exchangeWording[type(error)])

@@ -18,11 +18,12 @@ from twisted.internet.interfaces import IHandshakeListener
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from mailgate.connectionlog import TLS_ESTABLISHED, about, peerName, tlsName
 from mailgate.dialogue import BUDGET, Command
 from mailgate.login import ProxiedAddresses, Trouble
 from mailgate.loginflow import LoginServer, hostAndPort
 from mailgate.relay import makeNoDelay
-from mailgate.session import Outcome, Phase, Session
+from mailgate.session import Outcome, Phase, Session, Stopwatch
 from mailgate.tls import TLSSettings, describeTLS
 from mailgate.tlserrors import clientTrouble, hasReason
 
@@ -103,9 +104,18 @@ class ProxyServer(LoginServer):
         self._host, self._port, self._proxied = host, port, proxied
         factory = self.factory
         # A PROXY header does not make another connection of this one.
-        name = self.session.id if self._hasArrived else next(factory.sessionIds)
+        before = self.session if self._hasArrived else None
         self._hasArrived = True
-        self.session = Session(factory.record.name, factory.name, self._peerName(), started, id=name)
+        self.session = Session(
+            factory.record.name,
+            factory.name,
+            peerName(host, port),
+            started,
+            id=next(factory.sessionIds) if before is None else before.id,
+            spent=None if factory.phaseClock is None else Stopwatch(factory.phaseClock, started),
+        )
+        if before is not None:
+            self.session.goOnFrom(before)
 
     def connectionMade(self) -> None:
         now = self.clock.seconds()
@@ -120,11 +130,6 @@ class ProxyServer(LoginServer):
             self._shakeHands()
         else:
             self._greet()
-
-    def _peerName(self) -> str:
-        if not self._port:
-            return self._host
-        return f"[{self._host}]:{self._port}" if ":" in self._host else f"{self._host}:{self._port}"
 
     def _greet(self) -> None:
         self.session.enter(Phase.GREETING)
@@ -145,6 +150,8 @@ class ProxyServer(LoginServer):
     def handshakeCompleted(self) -> None:
         greeted = not self.factory.address.ssl
         self.session.tls = describeTLS(self.transport.getHandle())
+        if self._journal.wantsDebug:
+            self._journal.debug(TLS_ESTABLISHED, **about(self.session), tls=tlsName(self.session.tls))
         if self.session.phase is not Phase.TLS or (self.factory.verifiesClients and self._certificateRefused()):
             return
         if greeted:
@@ -159,7 +166,7 @@ class ProxyServer(LoginServer):
         refusal = self.factory.tls.refusal(self.transport.getHandle())
         if refusal is None:
             return False
-        self._journal.info("client {client} {reason}", client=self.session.client, reason=refusal.reason)
+        self.session.conclude(Outcome.CERTIFICATE, refusal.reason)
         self.end(Outcome.CERTIFICATE, self.goodbye(refusal.trouble))
         return True
 
@@ -287,7 +294,6 @@ class ProxyServer(LoginServer):
             self.commandReceived(line)
 
     def lineTooLong(self) -> None:
-        self._journal.info("client {client} sent a too long command", client=self.session.client)
         self.lastReply(Trouble.TOO_LONG)
         self.overflowed()
         self.end(Outcome.TOO_LONG)
@@ -300,7 +306,6 @@ class ProxyServer(LoginServer):
             self.lastReply(Trouble.ERRORS)
         self.invalid()
         if isLast:
-            self._journal.info("client {client} sent too many invalid commands", client=self.session.client)
             self.end(Outcome.ERRORS)
 
     def countCommand(self) -> bool:
@@ -308,7 +313,6 @@ class ProxyServer(LoginServer):
         self._commands += 1
         if self._commands <= self.dialogue.maxCommands:
             return True
-        self._journal.info("client {client} sent too many commands", client=self.session.client)
         self.lastReply(Trouble.COMMANDS)
         self.invalid()
         self.end(Outcome.COMMANDS)

@@ -12,9 +12,9 @@ from typing import Any
 from twisted.application.service import MultiService
 from twisted.internet.defer import Deferred, DeferredList, gatherResults
 
-from mailgate.client import Connector, ProxySettings
 from mailgate.config import GatewaySettings, authenticatorKind
 from mailgate.connectionlimit import ConnectionLimit, Places
+from mailgate.connector import Connector
 from mailgate.descriptors import mostDescriptors
 from mailgate.dialogue import DialogueSettings
 from mailgate.directives import ServerSettings
@@ -27,6 +27,7 @@ from mailgate.listensockets import ListeningSockets, ownSockets
 from mailgate.login import Fact
 from mailgate.names import NamingReactor
 from mailgate.port import BATCH
+from mailgate.proxysettings import ProxySettings
 from mailgate.registry import PROTOCOLS
 from mailgate.relay import Relays
 from mailgate.resolver import ResolverSettings

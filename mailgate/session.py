@@ -10,21 +10,13 @@ from enum import Enum
 from itertools import count
 from typing import Any
 
-from attrs import define
+from attrs import define, field
 
+from mailgate.connectionlog import about, tlsName
 from mailgate.journal import printable
-from mailgate.login import TLSState
+from mailgate.login import Method, TLSState
 
-__all__ = ["STORY", "Outcome", "Phase", "Session", "sessionIds"]
-
-
-STORY = (
-    "connection ended: client {client}, server {server}, protocol {protocol}, tls {tls}, user {user},"
-    " backend {backend}, reached {reached}, outcome {outcome}{reason}, {seconds:.3f} s, received {received},"
-    " sent {sent}, session {id}"
-)
-"""The event at the end of a connection, in twisted.logger's format; L{Session.story} gives its fields."""
-
+__all__ = ["Outcome", "Phase", "Session", "Stopwatch", "sessionIds"]
 
 _DIGITS = "0123456789abcdefghijklmnopqrstuv"
 _LOW = tuple(high + low for high in _DIGITS for low in _DIGITS)
@@ -52,8 +44,9 @@ def sessionIds(randomness: Callable[[int], bytes]) -> Iterator[str]:
 
 
 class Phase(Enum):
-    """Where a connection stands: every log line names it by its value."""
+    """Where a connection stands: log lines name it by its value. C{place} numbers them from 0."""
 
+    place: int
     ACCEPT = "accept"
     PROXY_HEADER = "proxy-header"
     TLS = "tls"
@@ -66,6 +59,16 @@ class Phase(Enum):
     BACKEND_LOGIN = "backend-login"
     RELAY = "relay"
     END = "end"
+
+
+for _place, _phase in enumerate(Phase):
+    # Faster to look up than the place of a member in a dict, whose hash is Python code.
+    _phase.place = _place
+
+_TIMES = (
+    "proxy=%.12g tls=%.12g greeting=%.12g command=%.12g auth=%.12g connect=%.12g backend-tls=%.12g backend-login=%.12g"
+)
+"""How the log tells how long a connection was in each phase, from PROXY_HEADER to BACKEND_LOGIN, CHALLENGE left out."""
 
 
 class Outcome(Enum):
@@ -92,12 +95,41 @@ class Outcome(Enum):
     INTERNAL = "internal error"
 
 
+class Stopwatch:
+    """
+    The seconds that a connection is in each phase. C{clock} gives the time in seconds, and the first phase began at
+    C{since}.
+    """
+
+    __slots__ = ("_clock", "_seconds", "_since")
+
+    def __init__(self, clock: Callable[[], float], since: float) -> None:
+        self._clock = clock
+        self._since = since
+        self._seconds = [0.0] * len(Phase)
+
+    def lap(self, place: int) -> None:
+        """The phase of that C{place} ends now, and another begins."""
+        now = self._clock()
+        self._seconds[place] += now - self._since
+        self._since = now
+
+    def __str__(self) -> str:
+        _, proxy, tls, greeting, command, challenge, *others = self._seconds
+        spent = (proxy, tls, greeting, command + challenge, *others[:4])
+        # The system's clock may have been set back.
+        return _TIMES % tuple([round(1000 * seconds, 1) if seconds > 0 else 0 for seconds in spent])
+
+
 @define(weakref_slot=False)
 class Session:
     """
     What is known of a connection. C{started} is the clock's time in seconds; C{received} and C{sent} count the bytes
     relayed from and to the client; C{id} is one of L{sessionIds}. C{reason} says more of the C{outcome}, in our words,
-    where there is more to say.
+    where there is more to say. C{method} is that of the last login.
+
+    C{spent} is how long it was in which phase, where the log wants to know: a stopwatch before the login, a text after
+    it.
     """
 
     protocol: str
@@ -115,12 +147,33 @@ class Session:
     outcome: Outcome | None = None
     reason: str = ""
     id: str = "-"
+    method: Method | None = None
+    spent: Stopwatch | str | None = field(default=None, repr=False, eq=False)
 
     def enter(self, phase: Phase) -> None:
         """Go over to C{phase}; C{reached} keeps the one before the end."""
+        if isinstance(self.spent, Stopwatch):
+            self.spent.lap(self.phase.place)
         self.phase = phase
         if phase is not Phase.END:
             self.reached = phase
+
+    def goOnFrom(self, before: Session) -> None:
+        """This is the ledger of the connection that C{before} was of, once more is known of the client."""
+        self.phase, self.reached, self.spent = before.phase, before.reached, before.spent
+
+    def settleTimes(self) -> None:
+        """No phase takes time any more: what they took is kept as a short text, for as long as the session lasts."""
+        if self.spent is not None:
+            self.spent = str(self.spent)
+
+    @property
+    def times(self) -> str:
+        """
+        The milliseconds that the connection was in each phase, all its stays there together: C{proxy=0.1 tls=3.2 …};
+        C{-} where that is not measured.
+        """
+        return "-" if self.spent is None else str(self.spent)
 
     def conclude(self, outcome: Outcome, reason: str = "") -> None:
         """Name how the connection ends, and why, unless an earlier end has been named."""
@@ -131,11 +184,10 @@ class Session:
     def story(self, now: float) -> dict[str, Any]:
         """What one log event tells of the connection that ended at C{now}."""
         return {
-            "client": self.client,
-            "server": self.server,
-            "protocol": self.protocol,
-            "tls": f"{self.tls.protocol} {self.tls.cipher}" if self.tls else "no",
-            "user": f'"{printable(self.user)}"',
+            **about(self),
+            "tls": tlsName(self.tls),
+            "method": self.method.value if self.method else "-",
+            "attempts": self.attempts,
             "backend": self.backend or "-",
             "reached": self.reached.value,
             "outcome": self.outcome.value if self.outcome else "-",
@@ -143,5 +195,6 @@ class Session:
             "seconds": now - self.started,
             "received": self.received,
             "sent": self.sent,
-            "id": self.id,
+            "times": self.times,
+            "user": printable(self.user),
         }

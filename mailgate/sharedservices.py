@@ -43,6 +43,8 @@ class SharedService:
         self.whenUnused: Callable[[], object] = lambda: None
         self._clock = clock
         self._journal = journal
+        self.isFailing = False
+        """Whether it has not answered since it failed: L{answersAgain} says so."""
         self._users = 0
         self._remindAt: float | None = None
         if isinstance(agent, KeepAliveAgent):
@@ -69,6 +71,11 @@ class SharedService:
         )
         for call in self.whenDistrusted:
             call()
+
+    def answersAgain(self) -> None:
+        """It has answered, for the first time since it failed."""
+        self.isFailing = False
+        self._journal.info("auth http server {url} answers again", url=str(self.url))
 
     def isBusy(self) -> None:
         """A login could not be asked about in time: say so, but not of each."""

@@ -11,7 +11,6 @@ from collections.abc import Mapping
 
 from mailgate.backendreply import smtpDenial, transactionDenial
 from mailgate.client import BackendError, LoginRefused, ProxyClient, ProxySettings, Unauthorizing, replyCode
-from mailgate.journal import printable
 from mailgate.login import Method
 from mailgate.smtpsettings import SMTPSettings
 from mailgate.smtptrust import XCLIENT_REFUSED, Introduction, concerns, introductionOf, whyNotHandedOver, xtext
@@ -67,12 +66,12 @@ class SMTPClient(ProxyClient):
             raise self._unprepared(line, refused.reply) from None
 
     def _unprepared(self, line: bytes, said: bytes) -> BackendError:
-        return BackendError(f'refuses {line.split()[0].decode()}: "{printable(said.strip())}"', said)
+        return BackendError(f"refuses {line.split()[0].decode()} with {replyCode(said)}", said, isQuoted=True)
 
     async def greeted(self) -> None:
         code, said = await self.response()
         if code != 220:
-            raise BackendError(f'greets with "{printable(said.strip())}"', said)
+            raise BackendError(f"greets with {replyCode(said)}", said, isQuoted=True)
 
     async def requestTLS(self) -> None:
         await self._prepare(b"EHLO " + self.serverName, 250)

@@ -19,7 +19,7 @@ from time import localtime
 from typing import Any
 
 from attrs import frozen
-from twisted.logger import ILogObserver, LogEvent, LogLevel
+from twisted.logger import ILogObserver, LogEvent
 from zope.interface import implementer
 
 from mailgate.directives import hostPort, nearest
@@ -35,16 +35,8 @@ FACILITIES = (
 """nginx's names of facilities, in the order of their numbers. Those of logging.handlers are others from 9 on."""
 
 _SEVERITIES = ("emerg", "alert", "crit", "error", "warn", "notice", "info", "debug")
-_SEVERITY = {
-    level: _SEVERITIES.index(word)
-    for level, word in (
-        (LogLevel.debug, "debug"),
-        (LogLevel.info, "info"),
-        (LogLevel.warn, "warn"),
-        (LogLevel.error, "error"),
-        (LogLevel.critical, "crit"),
-    )
-}
+_SEVERITY = {word: _SEVERITIES.index(word) for word in _SEVERITIES} | {"critical": _SEVERITIES.index("crit")}
+"""By the names of levels in the log, of which one differs."""
 
 _PORT = 514
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
@@ -152,8 +144,9 @@ def _resolve(server: str) -> tuple[socket.AddressFamily, Any]:
 @implementer(ILogObserver)
 class SyslogObserver:
     """
-    Sends each event to C{server}. C{formatEvent(event)} gives its text; a line of that is a datagram. C{alarm(event)}
-    is called when the first one cannot be sent.
+    Sends each event to C{server}. C{formatEvent(event)} gives its text; a line of that is a datagram. The pid stands
+    behind the tag. C{levelName(event)} gives the word for its level. C{alarm(event)} is called when the first one
+    cannot be sent.
 
     @raise OSError: there are no descriptors left.
     """
@@ -162,10 +155,12 @@ class SyslogObserver:
         self,
         server: SyslogServer,
         formatEvent: Callable[[LogEvent], str],
+        levelName: Callable[[LogEvent], str],
         alarm: Callable[[LogEvent], object] = lambda event: None,
     ) -> None:
         self._server = server
         self._formatEvent = formatEvent
+        self._levelName = levelName
         self._losses = LostLines(server.place, alarm)
         self._socket = socket.socket(server.family, socket.SOCK_DGRAM)
         self._socket.setblocking(False)
@@ -196,11 +191,12 @@ class SyslogObserver:
         return found
 
     def _header(self, event: LogEvent) -> str:
-        priority = self._server.facility * 8 + _SEVERITY[event.get("log_level", LogLevel.info)]
+        priority = self._server.facility * 8 + _SEVERITY[self._levelName(event)]
         moment = localtime(event.get("log_time"))
         host = "" if self._server.host is None else f"{self._server.host} "
         clock = f"{moment.tm_hour:02}:{moment.tm_min:02}:{moment.tm_sec:02}"
-        return f"<{priority}>{_MONTHS[moment.tm_mon - 1]} {moment.tm_mday:2} {clock} {host}{self._server.tag}: "
+        tag = f"{self._server.tag}[{os.getpid()}]"
+        return f"<{priority}>{_MONTHS[moment.tm_mon - 1]} {moment.tm_mday:2} {clock} {host}{tag}: "
 
 
 def isJournal(stream: Any) -> bool:
@@ -212,11 +208,16 @@ def isJournal(stream: Any) -> bool:
     return os.environ.get("JOURNAL_STREAM") == f"{opened.st_dev}:{opened.st_ino}"
 
 
-def forJournal(formatEvent: Callable[[LogEvent], str]) -> Callable[[LogEvent], str]:
-    """The lines of C{formatEvent} as the journal takes them: each has its severity before it (sd-daemon(3))."""
+def forJournal(
+    formatEvent: Callable[[LogEvent], str], levelName: Callable[[LogEvent], str]
+) -> Callable[[LogEvent], str]:
+    """
+    The lines of C{formatEvent} as the journal takes them: each has its severity before it (sd-daemon(3)), by the level
+    that C{levelName} gives.
+    """
 
     def formatted(event: LogEvent) -> str:
-        severity = _SEVERITY[event.get("log_level", LogLevel.info)]
+        severity = _SEVERITY[levelName(event)]
         return "".join(f"<{severity}>{line}\n" for line in formatEvent(event).rstrip("\n").split("\n"))
 
     return formatted

@@ -33,6 +33,8 @@ from mailgate.authcache import CachedAuthenticator, IJudge, Judgement
 from mailgate.authdialect import Dialect, Untellable
 from mailgate.authhttp import Unusable, Wait, hasStatus, question, route, verdict
 from mailgate.authsettings import HTTPSettings, ServiceURL
+from mailgate.connectionerrors import inWords
+from mailgate.connectionlog import SERVICE_FAILED, SERVICE_NOTED, aboutRequest
 from mailgate.directives import ServerSettings
 from mailgate.fairqueue import PAUSE, Overloaded
 from mailgate.httpconnection import ExchangeCancelled, ExchangeFailed
@@ -186,10 +188,10 @@ class _Asking:
     """
     A login on its way: the question, the C{client} that it counts for, which services are left to put it to, how many
     seconds of C{patience} its waiting for places has left for an answer, whether one has said C{WAIT}, and the
-    C{reason} why one could not be asked.
+    C{reason} why one could not be asked. C{failures} are the fields of the lines about services that failed.
     """
 
-    __slots__ = ("asked", "client", "patience", "reason", "request", "services", "waited")
+    __slots__ = ("asked", "client", "failures", "patience", "reason", "request", "services", "waited")
 
     services: Iterator[_Service]
     patience: float
@@ -200,6 +202,18 @@ class _Asking:
         self.client = client
         self.waited = False
         self.reason = ""
+        self.failures: list[dict[str, Any]] | None = None
+
+
+def _inLog(error: BaseException | None) -> str:
+    """What C{error} says of a service, as a phrase for the log that begins with a verb."""
+    said = str(error)
+    if not isinstance(getattr(error, "cause", None), CertificateError):
+        # That has escaped what is not ours.
+        said = printable(said.encode("utf-8", "backslashreplace"))
+    if isinstance(error, ExchangeFailed | ResponseFailed):
+        return f"failed {said}"
+    return inWords(error) or f"failed: {said}"
 
 
 @implementer(IJudge)
@@ -305,24 +319,38 @@ class HTTPAuthenticator:
         why = f"timed out waiting for a connection to {service}"
         return succeed(self._judgement(Denial(Trouble.TEMPORARY, reason=why), asking))
 
-    def _failed(self, failure: Failure, service: _Service, asking: _Asking) -> Deferred[Judgement]:
-        failure.trap(_Unanswered, *_FAILURES)
+    def _failed(self, failure: Failure, service: _Service, asking: _Asking) -> Deferred[Judgement] | Failure:
+        if not failure.check(_Unanswered, *_FAILURES):
+            # The client has left, as a rule.
+            self._tellFailures(asking, isServed=False)
+            return failure
         if failure.check(_Unanswered):
             return succeed(self._judgement(Denial(Trouble.TEMPORARY, reason=str(failure.value)), asking))
         service.restsUntil = self._clock.seconds() + REST
-        reason = str(failure.value)
-        if not isinstance(getattr(failure.value, "cause", None), CertificateError):
-            # That has escaped what is not ours.
-            reason = printable(reason.encode("utf-8", "backslashreplace"))
-        self._journal.error("auth http server {url} failed {reason}", url=str(service), reason=reason)
+        service.shared.isFailing = True
+        reason = _inLog(failure.value)
+        rest = f", it is passed over for {REST:g} s" if len(self._services) > 1 else ""
+        told = {**aboutRequest(asking.request), "url": str(service), "reason": reason, "rest": rest, "text": ""}
+        asking.failures = [*(asking.failures or ()), told]
         return self._askNext(asking)
+
+    def _tellFailures(self, asking: _Asking, isServed: bool) -> None:
+        """Log each service that failed: it is an error only where no other has answered."""
+        failures, asking.failures = asking.failures, None
+        tell = self._journal.warn if isServed else self._journal.error
+        for failure in failures or ():
+            tell(SERVICE_FAILED, **failure)
 
     def _answered(self, headers: Headers, service: _Service, asking: _Asking) -> Judgement | Deferred[Judgement]:
         service.restsUntil = 0.0
+        if service.shared.isFailing:
+            service.shared.answersAgain()
+        if asking.failures is not None:
+            self._tellFailures(asking, isServed=True)
         answer: Route | Denial | Wait | None = verdict(asking.request, headers, self._dialect)
         if self._dialect.acceptsMissing and not hasStatus(headers):
             taken = "an acceptance" if answer is None else "a refusal"
-            self._journal.warn("auth http server {url} sent no Auth-Status: {taken}", url=str(service), taken=taken)
+            self._noted(self._journal.warn, SERVICE_NOTED, service, asking, concern=f"sent no Auth-Status: {taken}")
         if isinstance(answer, Wait):
             asking.waited = True
             again: Deferred[None] = deferLater(self._clock, answer.seconds)
@@ -331,11 +359,18 @@ class HTTPAuthenticator:
             try:
                 answer = route(asking.request, headers, self._default, self._dialect)
             except Unusable as reason:
-                self._journal.error("auth http server {url} {reason}", url=str(service), reason=str(reason))
+                text = f', text "{printable(reason.quoted)}"' if reason.quoted else ""
+                said = {"reason": str(reason), "rest": "", "text": text}
+                self._noted(self._journal.error, SERVICE_FAILED, service, asking, **said)
                 answer = Denial(Trouble.TEMPORARY)
         return self._judgement(answer, asking)
 
+    def _noted(self, tell: Callable[..., None], format: str, service: _Service, asking: _Asking, **fields: str) -> None:
+        tell(format, **aboutRequest(asking.request), url=str(service), **fields)
+
     def _judgement(self, answer: Route | Denial, asking: _Asking) -> Judgement:
+        if asking.failures is not None:
+            self._tellFailures(asking, isServed=False)
         return Judgement(answer, storable=not asking.waited)
 
 

@@ -84,7 +84,7 @@ class FileAuthenticator:
             return succeed(_refused("CR, LF or NUL in the credentials"))
         found = self._find(request)
         right = self._compare(request, found)
-        return right.addCallbacks(partial(self._decide, request, found), partial(self._undecided, found))
+        return right.addCallbacks(partial(self._decide, request, found), partial(self._undecided, request, found))
 
     def close(self) -> None:
         """Forget which passwords were right."""
@@ -97,7 +97,7 @@ class FileAuthenticator:
         try:
             return self._file.find(user, request.protocol) or "unknown user"
         except BadLine as error:
-            self._file.report(user, str(error))
+            self._file.report(request, user, str(error))
             return "unusable line"
 
     def _compare(self, request: LoginRequest, found: Account | str) -> Deferred[bool]:
@@ -132,19 +132,19 @@ class FileAuthenticator:
             return _refused(against)
         backend = found.backend or self._default
         if backend is None:
-            self._file.report(found.user, "it has no host, and the server has no proxy_pass")
+            self._file.report(request, found.user, "it has no host, and the server has no proxy_pass")
             return Denial(Trouble.TEMPORARY, reason="neither host nor proxy_pass")
         given = request.credentials
         plain = found.password.plain if given.method.isDigest and found.password else given.secret
         backendPassword = plain if found.backendPassword is None else found.backendPassword
         return Route((backend,), found.destUser or found.user, backendPassword)
 
-    def _undecided(self, found: Account | str, failure: Failure) -> Denial:
+    def _undecided(self, request: LoginRequest, found: Account | str, failure: Failure) -> Denial:
         if failure.check(HashFailed):
             if isinstance(found, str) or found.password is None:
                 # It was another user's hash, who will be told of it.
                 return _refused(found if isinstance(found, str) else "locked account")
-            self._file.report(found.user, f"the password's hash could not be computed: {failure.value}")
+            self._file.report(request, found.user, f"the password's hash could not be computed: {failure.value}")
             return Denial(Trouble.TEMPORARY, reason="the hash could not be computed")
         wait = PAUSE if failure.trap(Overloaded, TimeoutError) is Overloaded else 0.0
         self._hashing.unserved(self._journal)

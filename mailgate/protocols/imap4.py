@@ -25,7 +25,6 @@ from mailgate.imapcommand import (
     tagOf,
 )
 from mailgate.imapsettings import IMAP4Settings
-from mailgate.journal import printable
 from mailgate.login import Credentials, Denial, Envelope, Method, Trouble
 from mailgate.proxysettings import ProxySettings
 from mailgate.sasl import Cancelled, InitialResponse, InvalidResponse, NotBase64
@@ -313,7 +312,7 @@ class IMAP4Client(ProxyClient):
     async def greeted(self) -> None:
         greeting = await self.line()
         if not greeting.upper().startswith(b"* OK"):
-            raise BackendError(f'greets with "{printable(greeting.strip())}"', greeting)
+            raise BackendError(f"greets with {replyCode(greeting)}", greeting, isQuoted=True)
         if self.tellsByCommand and _OFFERS_ID.match(greeting):
             request = self.request
             if request.tag == self._idTag:
@@ -324,7 +323,7 @@ class IMAP4Client(ProxyClient):
         self.send(b"mailgate STARTTLS")
         response = await self._response(b"mailgate")
         if not response.upper().startswith(b"MAILGATE OK"):
-            raise BackendError(f'refuses STARTTLS: "{printable(response.strip())}"', response)
+            raise BackendError(f"refuses STARTTLS with {replyCode(response)}", response, isQuoted=True)
         self.reply = b""
 
     async def authenticate(self) -> None:

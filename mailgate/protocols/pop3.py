@@ -17,7 +17,6 @@ from mailgate.dialogue import Command, MailProtocol, acceptableText, splitArgume
 from mailgate.directives import Problem, ServerSettings, bufferSize, capabilities, directive, words
 from mailgate.goodbyes import goodbyes
 from mailgate.identity import xclientCommand
-from mailgate.journal import printable
 from mailgate.login import Credentials, Denial, Method, Trouble
 from mailgate.sasl import Cancelled, InitialResponse, InvalidResponse, NotBase64, loginMethods, mechanismNames
 from mailgate.server import ProxyServer
@@ -246,7 +245,7 @@ class POP3Client(ProxyClient):
     async def greeted(self) -> None:
         greeting = await self.line()
         if not greeting.startswith(b"+OK"):
-            raise BackendError(f'greets with "{printable(greeting.strip())}"', greeting)
+            raise BackendError(f"greets with {replyCode(greeting)}", greeting, isQuoted=True)
         if self.tellsByCommand and greeting[:13].upper() == b"+OK [XCLIENT]":
             self.introduction = xclientCommand(self.request.client)
 
@@ -254,7 +253,7 @@ class POP3Client(ProxyClient):
         self.send(b"STLS")
         reply = await self.line()
         if not reply.startswith(b"+OK"):
-            raise BackendError(f'refuses STLS: "{printable(reply.strip())}"', reply)
+            raise BackendError(f"refuses STLS with {replyCode(reply)}", reply, isQuoted=True)
 
     async def authenticate(self) -> None:
         if self.route.authzid:

@@ -15,6 +15,7 @@ from twisted.internet.task import deferLater
 
 from mailgate.capabilities import announced
 from mailgate.client import ProxyClient
+from mailgate.connectionlog import COMMAND_REFUSED, about
 from mailgate.dialogue import Command, MailProtocol, acceptableText, splitArguments
 from mailgate.goodbyes import goodbyes
 from mailgate.journal import printable
@@ -126,7 +127,6 @@ class SMTPServer(ProxyServer):
     def receivedBeforeGreeting(self) -> None:
         if self._unnamedSince is not None:
             return
-        self._journal.info("client {client} was rejected before the greeting", client=self.session.client)
         goodbye = self.farewell(Trouble.EARLY)
         self.end(Outcome.EARLY, b"503 5.5.0 Improper use of SMTP command pipelining\r\n" + goodbye)
 
@@ -195,7 +195,6 @@ class SMTPServer(ProxyServer):
         """
         size = _CHUNK_SIZE.fullmatch(line)
         if size is None:
-            self._journal.info("client {client} sent BDAT without a size", client=self.session.client)
             self.end(Outcome.NO_SIZE, b"501 5.5.4 Invalid argument\r\n" + self.farewell(Trouble.ENDLESS))
         elif self.countCommand():
             if size[2]:
@@ -257,8 +256,8 @@ class SMTPServer(ProxyServer):
     def _doMAIL(self, arguments: list[bytes]) -> None:
         if "none" not in self.settings.auth:
             if self._journal.wantsInfo:
-                line = printable(self._line)
-                self._journal.info('client {client} was rejected: "{line}"', client=self.session.client, line=line)
+                fields = {**about(self.session), "command": printable(self._line)}
+                self._journal.info(COMMAND_REFUSED, reason="MAIL before a login", **fields)
             self.reply(_LOGIN_FIRST)
         elif self._mail is not None:
             self.reply(b"503 5.5.1 Bad sequence of commands")

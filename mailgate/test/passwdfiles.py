@@ -134,6 +134,11 @@ class AuthenticatorTestCase(SynchronousTestCase):
         reason: str = answer.reason
         return reason
 
+    def unusable(self, reason: str) -> str:
+        """The line of the log for joe, whose account cannot be used for C{reason}."""
+        about = f"client 192.0.2.1:4711, auth_file {self.path}: {reason}, protocol imap"
+        return f'account unusable: {about}, server -, session -, user "joe"'
+
     def logged(self) -> list[str]:
         """The messages logged since the last time."""
         messages = [formatEvent(event) for event in self.events]

@@ -74,6 +74,7 @@ NOT_TOLD = {
     "Client.local",
     "Client.localPort",
     "Client.session",
+    "Client.server",
     *(f"Envelope.{a.name}" for a in attrs.fields(Envelope)),
 }
 """What the service is not told of a password: it does not matter to what is stored."""

@@ -112,8 +112,9 @@ class DialogueTests(SynchronousTestCase):
         self.assertEqual(
             conversation.logged(),
             [
-                "login failed: client 192.0.2.7:40123, not authorized, protocol imap, method plain, session 00007.00,"
-                ' reason another authorization identity, user "alice"'
+                "login failed: client 192.0.2.7:40123, not authorized, protocol imap, method plain,"
+                " reason another authorization identity, server 127.0.0.1:143, session 00007.00"
+                ', user "alice"'
             ],
         )
 

@@ -293,7 +293,7 @@ class IncomingTests(BalancerCase):
         told = [formatEvent(event) for event in events if event["log_namespace"] == "mailgate"]
         self.assertEqual(len(told), 2)
         for each in told:
-            self.assertIn("sent a broken PROXY header, it begins like no PROXY header: ", each)
+            self.assertIn("it begins like no PROXY header, ", each)
             self.assertIn(r'"\x16\x03\x01', each)
 
     async def test_notListed(self):
@@ -305,7 +305,7 @@ class IncomingTests(BalancerCase):
             await client.lost
         self.assertEqual(client.heard, b"")
         (told,) = [formatEvent(event) for event in events if event["log_namespace"] == "mailgate"]
-        self.assertIn("may not send PROXY headers", told)
+        self.assertIn("set_real_ip_from does not list the client", told)
 
     async def test_unix(self):
         """A load balancer may come by a unix socket."""

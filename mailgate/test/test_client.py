@@ -34,12 +34,12 @@ from zope.interface.verify import verifyObject
 
 from mailgate.client import (
     BackendError,
-    Connector,
     LoginRefused,
     ProxyClient,
     ProxySettings,
     replyCode,
 )
+from mailgate.connector import Connector
 from mailgate.dialogue import MailProtocol
 from mailgate.directives import directives
 from mailgate.journal import Journal
@@ -320,7 +320,7 @@ class ProxyClientTests(SynchronousTestCase):
         self.assertEqual(self.successResultOf(self.read(client)), b"+OK one\r\n")
         for _ in range(2):
             failure = self.failureResultOf(self.read(client), BackendError)
-            self.assertIn("connection lost", str(failure.value))
+            self.assertEqual(str(failure.value), "broke off the connection")
 
     def test_endOfFile(self) -> None:
         """A backend that will say no more before the login is done has its connection closed."""
@@ -538,9 +538,9 @@ class ConnectorTests(SynchronousTestCase):
         """A backend whose name cannot be one is a temporary failure like any other."""
         attempt = Attempt(POP3, route=routeTo(Backend("bad..name", 110), SECOND))
         self.assertEqual(attempt.tried, [("192.0.2.100", 110)])
-        self.assertIn("backend bad..name:110 is no host name", attempt.log[0])
         attempt.refuse()
         self.assertTemporary(attempt)
+        self.assertIn("backend bad..name:110 is no host name", attempt.log[0])
 
     def test_unknownHostName(self) -> None:
         """So is a name without an address."""
@@ -573,13 +573,14 @@ class ConnectorTests(SynchronousTestCase):
 
     def test_forbiddenBytes(self) -> None:
         """Credentials with CR, LF or NUL are wrong ones; no backend is even connected to."""
+        why = "a line end or NUL in the name or the password"
         for bad in (b"\r", b"\n", b"\0"):
             for route in (routeTo(user=b"joe" + bad + b"DELE 1"), routeTo(password=b"x" + bad + b"DELE 1")):
                 attempt = Attempt(POP3, route=route)
-                self.assertEqual(self.successResultOf(attempt.result), Denial(Trouble.DENIED))
+                self.assertEqual(self.successResultOf(attempt.result), Denial(Trouble.DENIED, reason=why))
                 self.assertEqual(attempt.tried, [])
-                self.assertEqual(attempt.levels, ["info"])
-                self.assertNotIn("DELE", attempt.log[0])
+                # The line about the login has the reason.
+                self.assertEqual(attempt.levels, [])
 
     def test_noPassword(self) -> None:
         """A route without a password fails before anything is said that a password should follow."""
@@ -755,9 +756,10 @@ class TLSTests(SynchronousTestCase):
         self.assertEqual(attempt.says(b"-ERR not here\r\n"), b"")
         self.assertEqual(first.tls, [])
         self.assertEqual(len(attempt.tried), 2)
-        self.assertIn('refuses STLS: "-ERR not here"', attempt.log[0])
         attempt.refuse()
         self.assertEqual(self.successResultOf(attempt.result), Denial(Trouble.TEMPORARY))
+        self.assertIn("refuses STLS with -ERR, in phase backend-login, ", attempt.log[0])
+        self.assertTrue(attempt.log[0].endswith(', text "-ERR not here"'), attempt.log[0])
 
     def test_handshakeFails(self) -> None:
         """A handshake that fails is a temporary failure, and the log says in which phase."""

@@ -121,7 +121,7 @@ class ThreadTests(AuthenticatorTestCase):
                 answer = self.login(b"joe", b"secret")
                 self.assertEqual(answer, Denial(Trouble.TEMPORARY, reason="the hash could not be computed"))
             reason = "an account cannot log in: the password's hash could not be computed: there is not enough memory"
-            self.assertEqual(self.logged(), [f'auth_file {self.path}: {reason}, user "joe"'])
+            self.assertEqual(self.logged(), [self.unusable(reason)])
             self.assertEqual(self.refusal(self.login(b"nobody", b"secret")), "unknown user")
             self.assertEqual(self.refusal(self.login(b"off", b"secret")), "locked account")
             self.assertEqual(self.logged(), [])

@@ -52,7 +52,7 @@ class OutcomeCase(Case):
         (story,) = [line for line in self.logged() if "connection ended" in line]
         self.assertEqual([event for event in self.events if event["log_level"].name in ("error", "critical")], [])
         self.events.clear()
-        found = re.search(r"outcome (.*), \d+\.\d{3} s, received", story)
+        found = re.search(r"outcome (.*), seconds \d+\.\d{3}, received", story)
         assert found is not None, story
         return found[1]
 

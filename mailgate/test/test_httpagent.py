@@ -378,14 +378,14 @@ class ResponseTests(AgentTestCase):
         connection = self.endpoint.connections[0]
         connection.dataReceived(RESPONSE[:30])
         self.lose(connection)
-        self.assertEqual(self.failureOf(asked), "while reading the response: Connection was closed cleanly.")
+        self.assertEqual(self.failureOf(asked), "while reading the response: it closed the connection")
         self.assertEqual(self.endpoint.connecting, [])
 
     def test_refused(self):
         """A connection that cannot be made is a failure."""
         asked = self.ask()
         self.endpoint.refuse()
-        self.assertIn("while connecting: Connection was refused", self.failureOf(asked))
+        self.assertIn("while connecting: it refused the connection", self.failureOf(asked))
 
     def test_refusedAtOnce(self):
         """So it is where the endpoint knows at once, and where the reason has no words."""

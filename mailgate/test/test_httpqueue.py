@@ -240,11 +240,11 @@ class SeveralTests(QueueCase):
         self.authenticate(of("192.0.2.3"))
         self.assertEqual([len(agent.asked) for agent in self.agents], [2, 0])
         self.clock.advance(58)
-        self.assertIn("timed out after 60 seconds", self.log()[-1])
         self.assertEqual([len(agent.asked) for agent in self.agents], [2, 1])
         self.agents[1].answer(*ACCEPTED)
         self.agents[1].answer(*ACCEPTED)
         self.assertEqual(self.successResultOf(owner), ROUTE)
+        self.assertTrue([line for line in self.log() if "timed out after 60 seconds" in line])
 
 
 class QuestionTests(AuthenticatorTestCase):
@@ -280,8 +280,9 @@ class QuestionTests(AuthenticatorTestCase):
             two.asked.clear()
             self.authenticate()
             one.answer(code=code)
-            self.assertEqual((len(two.asked), len(self.log())), (1, 1))
+            self.assertEqual(len(two.asked), 1)
             two.answer(*ACCEPTED)
+            self.assertEqual(len([line for line in self.log() if "without Auth-Status" in line]), 1)
             self.clock.advance(REST)
 
     def test_tooLong(self):

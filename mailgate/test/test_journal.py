@@ -21,6 +21,7 @@ from zope.interface.verify import verifyObject
 from mailgate.directives import ConfigurationError, directives
 from mailgate.journal import (
     LEVELS,
+    NOTICE,
     ErrorLog,
     ErrorLogs,
     Journal,
@@ -93,7 +94,7 @@ class PrintableTests(SynchronousTestCase):
             shown = f"a\\u{mark:04x}b"
             self.assertEqual(printable(f"a{chr(mark)}b".encode()), shown)
             journal.error("{text}", text=f"a{chr(mark)}b")
-            self.assertIn(f"[error] {shown}\n", stderr.getvalue())
+            self.assertIn(f"[error] {os.getpid()}: {shown}\n", stderr.getvalue())
         # Letters that are written so are letters.
         self.assertEqual(printable("שלום".encode()), "שלום")
 
@@ -105,7 +106,7 @@ class PrintableTests(SynchronousTestCase):
         self.assertEqual(printable(b"\xff\n"), r"\xff\n")
         stderr = io.StringIO()
         Journal(observer=ErrorLogs(stderr).observer([ErrorLog()])).error('"{user}"', user=printable(b"x\\"))
-        self.assertTrue(stderr.getvalue().endswith('[error] "x\\\\"\n'), "observers do not escape it again")
+        self.assertTrue(stderr.getvalue().endswith(': "x\\\\"\n'), "observers do not escape it again")
 
     def test_unambiguous(self):
         """Two texts that are not the same are not shown as the same."""
@@ -149,9 +150,10 @@ class SettingsTests(SynchronousTestCase):
     def test_levels(self):
         """nginx's eight levels are known, and come in nginx's order."""
         self.assertEqual(list(LEVELS), ["debug", "info", "notice", "warn", "error", "crit", "alert", "emerg"])
-        order = list(LogLevel.iterconstants())
+        order = [LogLevel.debug, LogLevel.info, NOTICE, LogLevel.warn, LogLevel.error, LogLevel.critical]
         ranks = [order.index(level) for level in LEVELS.values()]
         self.assertEqual(ranks, sorted(ranks))
+        self.assertEqual(sorted(set(ranks)), [0, 1, 2, 3, 4, 5])
         for word, level in LEVELS.items():
             self.assertEqual(self.parse(f"stderr {word}"), (ErrorLog(None, level),))
 
@@ -257,6 +259,72 @@ class JournalTests(SynchronousTestCase):
         self.assertIn("here", [event.get("log_format") for event in events])
 
 
+class LevelTests(SynchronousTestCase):
+    """What the log of each level has, of a process and its connections."""
+
+    def setUp(self) -> None:
+        self.logs = {word: io.StringIO() for word in LEVELS}
+
+    def logEverything(self) -> None:
+        for word, stream in self.logs.items():
+            log = ErrorLog(None, LEVELS[word])
+            observer = ErrorLogs(stream).observer([log])
+            journal = Journal(leastLevel([log]), observer)
+            journal.debug("a step")
+            journal.info("a login")
+            journal.record("a session")
+            journal.notice("a reload")
+            Logger("mailgate", observer=observer).info("a start")
+            Logger("mailgate.signals.Signals", observer=observer).info("a signal")
+            Logger("twisted.scripts._twistd_unix.UnixAppLogger", observer=observer).info("a twistd")
+            Logger("twisted.internet.base", observer=observer).info("a main loop")
+            legacy = legacyLog.LogPublisher(publishPublisher=LogPublisher(observer))
+            legacy.msg("Server Shut Down.")
+            legacy.msg("a port of a resolver")
+            journal.warn("a warning")
+            journal.error("an error")
+            journal.failure("a defect", caught("boom"))
+
+    def texts(self, word: str) -> list[str]:
+        """What the log of that level has, without its tracebacks and moments."""
+        lines = [line for line in self.logs[word].getvalue().splitlines() if not line.startswith("    ")]
+        return [line.split(" ", 1)[1].replace(f"{os.getpid()}: ", "") for line in lines]
+
+    def test_each(self) -> None:
+        """Notice is the life of the process alone, info has the connections besides, debug their steps as well."""
+        self.logEverything()
+        troubles = ["[warn] a warning", "[error] an error", "[critical] a defect"]
+        starts = [
+            "[notice] a reload",
+            "[notice] a start",
+            "[notice] a signal",
+            "[notice] a twistd",
+            "[notice] a main loop",
+        ]
+        life = [*starts, "[notice] Server Shut Down."]
+        connections = ["[info] a login", "[info] a session"]
+        self.assertEqual(self.texts("notice"), life + troubles)
+        self.assertEqual(self.texts("info"), [*connections, *life, "[info] a port of a resolver", *troubles])
+        self.assertEqual(self.texts("debug"), ["[debug] a step", *self.texts("info")])
+        self.assertEqual(self.texts("warn"), troubles)
+        self.assertEqual(self.texts("error"), troubles[1:])
+        for word in ("crit", "alert", "emerg"):
+            self.assertEqual(self.texts(word), troubles[2:])
+
+    def test_unbuilt(self) -> None:
+        """At notice the lines of connections are not even built."""
+        events, observer = recorder()
+        journal = Journal(NOTICE, observer)
+        journal.info("a login")
+        journal.record("a session")
+        journal.debug("a step")
+        self.assertEqual((events, journal.wantsInfo, journal.wantsDebug), ([], False, False))
+        journal.notice("a reload")
+        self.assertEqual(len(events), 1)
+        self.assertEqual(leastLevel([ErrorLog(None, NOTICE), ErrorLog(None, LogLevel.warn)]), NOTICE)
+        self.assertEqual(leastLevel([ErrorLog(None, NOTICE), ErrorLog(None, LogLevel.info)]), LogLevel.info)
+
+
 class RateTests(SynchronousTestCase):
     """A L{Journal} with C{log_rate}."""
 
@@ -350,8 +418,14 @@ class ObserverTests(SynchronousTestCase):
         """An event is one line: the moment, the level, the text."""
         self.assertRegex(
             self.write("client {client} left", client="192.0.2.7"),
-            r"\A\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d[+-]\d{4} \[info\] client 192\.0\.2\.7 left\n\Z",
+            r"\A\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d[+-]\d{4} \[info\] \d+: client 192\.0\.2\.7 left\n\Z",
         )
+
+    def test_pid(self):
+        """The process is in each line, as several may write one file."""
+        self.assertIn(f" [info] {os.getpid()}: here\n", self.write("here"))
+        self.patch(os, "getpid", lambda: 4711)
+        self.assertIn(" [info] 4711: here\n", self.write("here"))
 
     def test_unwanted(self):
         """An event that no log wants is not even made into text."""
@@ -380,7 +454,7 @@ class ObserverTests(SynchronousTestCase):
         observer = ErrorLogs(self.stderr).observer([ErrorLog()])
         Journal(observer=observer).failure("login of {user} failed", caught("boom"), user="joe")
         first, *rest = self.stderr.getvalue().splitlines()
-        self.assertTrue(first.endswith("[critical] login of joe failed"), first)
+        self.assertTrue(first.endswith(f"[critical] {os.getpid()}: login of joe failed"), first)
         self.assertEqual(rest[0], "    Traceback (most recent call last):")
         self.assertIn("RuntimeError: boom", rest[-1])
         self.assertEqual([line for line in rest if not line.startswith("    ")], [])
@@ -408,11 +482,11 @@ class ObserverTests(SynchronousTestCase):
         self.patch(sys, "stderr", self.stderr)
         logs = ErrorLogs()
         Journal(observer=logs.observer([ErrorLog()])).error("here")
-        self.assertIn("[error] here\n", self.stderr.getvalue())
+        self.assertIn(f"[error] {os.getpid()}: here\n", self.stderr.getvalue())
         # As twistd does, whose sys.stderr makes a log event of what is written to it.
         self.patch(sys, "stderr", io.StringIO())
         Journal(observer=logs.observer([ErrorLog()])).error("later")
-        self.assertIn("[error] later\n", self.stderr.getvalue())
+        self.assertIn(f"[error] {os.getpid()}: later\n", self.stderr.getvalue())
 
 
 class SystemdTests(SynchronousTestCase):
@@ -434,6 +508,7 @@ class SystemdTests(SynchronousTestCase):
         """Each line has its severity before it, those of a traceback as well."""
         trouble, talk, *defect = self.write("{device}:{inode}")
         self.assertRegex(trouble, r"^<3>\d{4}.*\[error\] trouble$")
+        # The journal knows the process.
         self.assertRegex(talk, r"^<6>\d{4}.*\[info\] small talk$")
         self.assertGreater(len(defect), 2)
         self.assertEqual([line for line in defect if not line.startswith("<2>")], [])
@@ -461,8 +536,8 @@ class FileTests(SynchronousTestCase):
         journal = Journal(LogLevel.info, ErrorLogs(self.stderr).observer(logs))
         journal.info("small talk")
         journal.error("trouble")
-        self.assertEqual([line.split("] ")[1] for line in self.read().splitlines()], ["small talk", "trouble"])
-        self.assertEqual([line.split("] ")[1] for line in self.stderr.getvalue().splitlines()], ["trouble"])
+        self.assertEqual([line.split(": ", 1)[1] for line in self.read().splitlines()], ["small talk", "trouble"])
+        self.assertEqual([line.split(": ", 1)[1] for line in self.stderr.getvalue().splitlines()], ["trouble"])
 
     def test_appended(self):
         """A log that is there is added to."""
@@ -470,7 +545,7 @@ class FileTests(SynchronousTestCase):
             opened.write("before\n")
         Journal(observer=ErrorLogs().observer([ErrorLog(self.path)])).error("after")
         self.assertTrue(self.read().startswith("before\n"))
-        self.assertTrue(self.read().endswith("[error] after\n"))
+        self.assertTrue(self.read().endswith(f"[error] {os.getpid()}: after\n"))
 
     def test_atOnce(self):
         """An event is in the file when it has been logged, not when a buffer is full."""
@@ -494,7 +569,7 @@ class FileTests(SynchronousTestCase):
         Journal(LogLevel.info, second).info("unwanted")
         Journal(LogLevel.info, second).error("two")
         self.path += ".moved"
-        self.assertEqual([line.split("] ")[1] for line in self.read().splitlines()], ["one", "two"])
+        self.assertEqual([line.split(": ", 1)[1] for line in self.read().splitlines()], ["one", "two"])
 
     def test_reopen(self):
         """A file that has been renamed keeps what it has; what comes then is in a new one of its name."""
@@ -505,9 +580,9 @@ class FileTests(SynchronousTestCase):
         journal.info("two")
         self.assertEqual(list(logs.reopen()), [])
         journal.info("three")
-        self.assertEqual([line.split("] ")[1] for line in self.read().splitlines()], ["three"])
+        self.assertEqual([line.split(": ", 1)[1] for line in self.read().splitlines()], ["three"])
         self.path += ".1"
-        self.assertEqual([line.split("] ")[1] for line in self.read().splitlines()], ["one", "two"])
+        self.assertEqual([line.split(": ", 1)[1] for line in self.read().splitlines()], ["one", "two"])
 
     def test_reopenSame(self):
         """A file that still has its name is not opened: one who may not any more goes on with it all the same."""

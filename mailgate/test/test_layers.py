@@ -19,7 +19,7 @@ LAYERS = (
     # what imports nothing: the release, the words of a login, the grammar of values, of HTTP and of mail
     "_version clienthello descriptors directives networks fairqueue login httpresponse httpheaders openssl poller"
     " keptconnections timers imapcommand crypt3 shares distinguishedname verifyerrors tlserrors reparenting background"
-    " lostlines rootfiles regularfiles capabilities sandbox.message sandbox.certificate",
+    " lostlines rootfiles regularfiles capabilities connectionerrors sandbox.message sandbox.certificate",
     # where events may go
     "backenderrors goodbyes syslog lograte secretvalues logfile notify activation pipes",
     # hashes of passwords
@@ -28,8 +28,8 @@ LAYERS = (
     "mailgate names listen journal privileges pidfile dialogue sasl authdialect passwords httpconnection proxyprotocol"
     " tlsfiles clientcertificate ticketring resolver limits sandbox.settings sandbox.search sandbox.structure"
     " identity proxysettings",
-    # TLS: a command at a time, a server's context, all that can be said of it; its engine
-    "sslconf reachability ticketkeys tlsengine httpagent backendtls backendreply",
+    # TLS: a command at a time, a server's context, all that can be said of it; its engine; lines about a connection
+    "sslconf reachability ticketkeys tlsengine httpagent backendtls backendreply connectionlog",
     "servertls certificatechecks",
     "tls",
     # the ledger, the extension points, what auth_http and auth_file say; TLS upon descriptors
@@ -42,7 +42,7 @@ LAYERS = (
     # SASL on the client's side; which rights clients get at backends; all of those in one reactor; the services that
     # auth_http asks
     "saslserver imapsettings smtpsettings smtptrust leanreactor streamrelay connectionlimit sharedservices"
-    " sandbox.login",
+    " connector sandbox.login",
     # the client's side
     "loginflow smtpclient",
     "server",

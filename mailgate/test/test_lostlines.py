@@ -69,8 +69,8 @@ class FileTests(SynchronousTestCase):
         return Journal(observer=self.logs.observer([ErrorLog(self.path if path is None else path)]))
 
     def texts(self, text):
-        """The lines of C{text} without their moments."""
-        return [line.split("] ", 1)[-1] for line in text.splitlines()]
+        """The lines of C{text} without their moments and the process."""
+        return [line.split("] ", 1)[-1].removeprefix(f"{os.getpid()}: ") for line in text.splitlines()]
 
     def written(self):
         with open(self.path, encoding="utf-8") as opened:
@@ -199,7 +199,7 @@ class StandardErrorTests(SynchronousTestCase):
             journal.error("two")
             logs.retain(())
         with open(path, encoding="utf-8") as opened:
-            self.assertEqual([line.split("] ")[1] for line in opened.read().splitlines()], ["one", "two"])
+            self.assertEqual([line.rsplit(": ", 1)[1] for line in opened.read().splitlines()], ["one", "two"])
 
     def test_closed(self):
         """So is one that is closed."""

@@ -80,7 +80,7 @@ class PasswordLoginTests(AuthenticatorTestCase):
             answer = self.login(b"joe", b"secret")
             self.assertEqual(answer, Denial(Trouble.TEMPORARY, reason="neither host nor proxy_pass"))
         reason = "an account cannot log in: it has no host, and the server has no proxy_pass"
-        self.assertEqual(self.logged(), [f'auth_file {self.path}: {reason}, user "joe"'])
+        self.assertEqual(self.logged(), [self.unusable(reason)])
 
     def test_case(self) -> None:
         """User names compare without regard to ASCII case; the backend gets the file's spelling. Passwords do not."""
@@ -152,7 +152,7 @@ class PasswordLoginTests(AuthenticatorTestCase):
         self.build(b"joe:{PLAIN}secret::::::port=x")
         self.assertEqual(self.refusal(self.login(b"joe", b"secret")), "unusable line")
         reason = "an account cannot log in: port is no number from 1 to 65535"
-        self.assertEqual(self.logged(), [f'auth_file {self.path}: {reason}, user "joe"'])
+        self.assertEqual(self.logged(), [self.unusable(reason)])
 
     def test_badLineIsLoggedOnce(self) -> None:
         """A bad line is logged when its user logs in, not at each login, and again once it has changed."""

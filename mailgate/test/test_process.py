@@ -351,10 +351,22 @@ class LifeTests(ProcessCase):
         for story, protocol, tls, backend in zip(
             stories, ("smtp", "imap", "pop3"), ("TLSv1.3", "TLSv1.3", "no"), (10025, 10143, 10110), strict=True
         ):
-            self.assertRegex(story, rf"\[info\] .*protocol {protocol}, tls {tls}\b.*, user \"alice\", ")
+            self.assertRegex(story, rf"\[info\] .*protocol {protocol}, tls {tls}\b.*, user \"alice\"$")
             self.assertIn(f"backend 127.0.0.1:{self.ports[backend]}, reached relay, outcome relayed", story)
+        logins = [line for line in log.splitlines() if re.search(r" \[info\] \d+: logged in: ", line)]
+        self.assertEqual(len(logins), 3, log)
         self.assertNotIn(PASSWORD, log)
         self.assertNotIn("Traceback", log)
+
+    async def test_notice(self):
+        """At notice the log has the life of the process, and nothing of its sessions."""
+        process = await self.start(self.demo().replace("error_log = stderr info", "error_log = stderr notice"))
+        await deferToThread(self.retrieve)
+        await self.end(process)
+        lines = process.stderr.decode().splitlines()
+        self.assertEqual([line for line in lines if not re.search(r" \[notice\] \d+: ", line) or "client" in line], [])
+        for expected in ("starting up", "received SIGTERM", "Main loop terminated", "Server Shut Down"):
+            self.assertEqual(len([line for line in lines if expected in line]), 1, (expected, lines))
 
     async def test_logFile(self):
         """A file that error_log names gets the log, and twistd makes none of its own."""
@@ -429,7 +441,7 @@ class LifeTests(ProcessCase):
         with socket.create_server(("127.0.0.1", self.ports[1110])):
             process = self.spawn(text)
             self.assertEqual(await self.gone(process), 71)
-        told = [line for line in process.stderr.decode().splitlines() if " [info] " not in line]
+        told = [line for line in process.stderr.decode().splitlines() if not re.search(r" \[(info|notice)\] ", line)]
         (line,) = told
         self.assertIn(f"[server pop3] listen = 127.0.0.1:{self.ports[1110]}: cannot be bound: Address already", line)
         self.assertEqual(process.stdout, b"")

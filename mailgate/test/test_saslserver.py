@@ -273,7 +273,7 @@ class OAuthTests(SynchronousTestCase):
             conversation.says(wording.auth + mechanism.name + b" c2VjcmV0")
             log = "".join(conversation.logged())
             self.assertIn("login failed: client 192.0.2.7:40123, denied,", log)
-            self.assertIn(f"sent invalid login or token in AUTH {mechanism.name.decode()} command", log)
+            self.assertIn(f", invalid login or token in AUTH {mechanism.name.decode()} command", log)
             for secret in ("token ", "secret", "c2VjcmV0", mechanism.initial.decode()):
                 self.assertNotIn(secret, log.replace("login or token", "").replace("token in", ""))
 
@@ -372,5 +372,8 @@ class ExchangeTests(SynchronousTestCase):
         ):
             conversation = WORDINGS[1].converse("plain", "cram-md5")
             conversation.says(b"AUTH " + name, response)
-            line = f"client 192.0.2.7:40123 sent {wrong} in AUTH {name.decode()} command"
+            line = (
+                f"command refused: client 192.0.2.7:40123, {wrong} in AUTH {name.decode()} command, protocol pop3,"
+                " server 127.0.0.1:143, session 00007.00"
+            )
             self.assertEqual(conversation.logged(), [line])

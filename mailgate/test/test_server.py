@@ -11,6 +11,7 @@ from twisted.internet.task import Clock
 from twisted.logger import LogLevel, LogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
+from mailgate.connectionlog import LOGGED_IN, STORY
 from mailgate.dialogue import BUDGET, DialogueSettings
 from mailgate.framing import READ_AHEAD
 from mailgate.journal import Journal
@@ -19,7 +20,7 @@ from mailgate.lograte import Rate
 from mailgate.protocols.imap4 import IMAP4
 from mailgate.protocols.pop3 import POP3, POP3Settings
 from mailgate.protocols.smtp import SMTP
-from mailgate.session import STORY, Outcome, Phase, Session
+from mailgate.session import Outcome, Phase, Session
 from mailgate.test.fakes import ROUTE, Conversation, FakeAuthenticator, FakeClient, FakeConnector, FakeHandle
 from mailgate.tls import TLSSettings
 
@@ -379,9 +380,10 @@ class LogTests(SynchronousTestCase):
     """One event tells the story."""
 
     def test_story(self) -> None:
-        """At info, the end of a connection says who, how, where to, how far, why, how long, how much."""
+        """At info a login is a line, and the end of a connection says who, how, where to, how far, why, how much."""
         backend = FakeClient(b"+OK\r\n")
         conversation = converse(connector=FakeConnector(backend))
+        conversation.clock.advance(0.25)
         conversation.says(*LOGIN)
         conversation.send(b"STAT\r\n")
         conversation.clock.advance(2.5)
@@ -390,8 +392,13 @@ class LogTests(SynchronousTestCase):
         self.assertEqual(
             conversation.logged(),
             [
-                "connection ended: client 192.0.2.7:40123, server 127.0.0.1:143, protocol pop3, tls no,"
-                ' user "joe", backend -, reached relay, outcome relayed, 2.500 s, received 6, sent 5, session 00007.00'
+                "logged in: client 192.0.2.7:40123, protocol pop3, tls no, method plain, backend -, times proxy=0 tls=0"
+                " greeting=0 command=250 auth=0 connect=0 backend-tls=0 backend-login=0, server 127.0.0.1:143,"
+                ' session 00007.00, user "joe"',
+                "connection ended: client 192.0.2.7:40123, protocol pop3, tls no, method plain, attempts 1, backend -,"
+                " reached relay, outcome relayed, seconds 2.750, received 6, sent 5, times proxy=0 tls=0 greeting=0"
+                " command=250 auth=0 connect=0 backend-tls=0 backend-login=0, server 127.0.0.1:143, session 00007.00,"
+                ' user "joe"',
             ],
         )
 
@@ -449,12 +456,14 @@ class StoryTests(SynchronousTestCase):
             journal = Journal(LogLevel.info, publisher, Rate(2, 1.0), clock)
             for _ in range(9):
                 conversation = converse(connector=FakeConnector(FakeClient()))
-                conversation.factory.journal = journal
+                conversation.factory.journal = conversation.server._journal = journal
                 conversation.says(*lines)
                 session = conversation.server.session
                 conversation.factory.ended(conversation.server if session.phase is Phase.END else Ended(session))
             stories = [event for event in events if event["log_format"] == STORY]
             self.assertEqual(len(stories), told, lines)
+            logins = [event for event in events if event["log_format"] == LOGGED_IN]
+            self.assertEqual(len(logins), 9 if lines is LOGIN else 0)
             journal.flush()
 
 

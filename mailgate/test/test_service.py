@@ -630,7 +630,7 @@ class ConstructionTests(SynchronousTestCase):
         counted = "{} more lines like this were left out, by log_rate: trouble {{number}}"
         # imap and other share the process's.
         self.assertEqual(told, ["trouble 0", "trouble 1", counted.format(8)])
-        lines = [line.split("] ")[1] for line in stderr.getvalue().splitlines()]
+        lines = [line.split(": ", 1)[1] for line in stderr.getvalue().splitlines()]
         self.assertEqual(lines, ["trouble 0", "trouble 1", counted.format(3)])
         self.assertEqual(self.reactor.getDelayedCalls(), [])
 

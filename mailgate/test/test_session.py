@@ -7,11 +7,13 @@ from __future__ import annotations
 import os
 from itertools import islice
 
+from twisted.internet.task import Clock
 from twisted.logger import formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 
-from mailgate.login import TLSState
-from mailgate.session import STORY, Outcome, Phase, Session, sessionIds
+from mailgate.connectionlog import STORY
+from mailgate.login import Method, TLSState
+from mailgate.session import Outcome, Phase, Session, Stopwatch, sessionIds
 
 
 def session(**known: object) -> Session:
@@ -98,6 +100,72 @@ class OutcomeTests(SynchronousTestCase):
         self.assertEqual([value for value in told if "," in value], [])
 
 
+class TimesTests(SynchronousTestCase):
+    """How long each phase takes."""
+
+    def setUp(self):
+        self.clock = Clock()
+        self.ledger = session(spent=Stopwatch(self.clock.seconds, 0.0))
+
+    def spend(self, milliseconds: float, then: Phase) -> None:
+        self.clock.advance(milliseconds / 1000)
+        self.ledger.enter(then)
+
+    def test_sums(self):
+        """All stays in a phase count, and a challenge as a command."""
+        for milliseconds, then in (
+            (0, Phase.PROXY_HEADER),
+            (0.1, Phase.TLS),
+            (3.2, Phase.GREETING),
+            (1, Phase.COMMAND),
+            (20, Phase.CHALLENGE),
+            (1, Phase.AUTH),
+            (2, Phase.COMMAND),
+            (20, Phase.AUTH),
+            (8.3, Phase.CONNECT),
+            (0.44, Phase.BACKEND_LOGIN),
+            (2.06, Phase.RELAY),
+        ):
+            self.spend(milliseconds, then)
+        times = "proxy=0.1 tls=3.2 greeting=1 command=41 auth=10.3 connect=0.4 backend-tls=0 backend-login=2.1"
+        self.assertEqual(self.ledger.times, times)
+        self.ledger.settleTimes()
+        self.spend(1000, Phase.END)
+        self.assertEqual(self.ledger.times, times)
+        self.assertEqual(self.ledger.spent, times)
+
+    def test_open(self):
+        """At the end before a login they are told as well."""
+        self.spend(0, Phase.COMMAND)
+        self.spend(5, Phase.END)
+        self.assertIn(" command=5 auth=0 ", self.ledger.times)
+
+    def test_setBack(self):
+        """A clock that was set back makes nothing negative."""
+        moments = iter((100.0, 40.0))
+        ledger = session(spent=Stopwatch(lambda: next(moments), 100.0))
+        ledger.enter(Phase.COMMAND)
+        ledger.enter(Phase.END)
+        self.assertIn(" command=0 ", ledger.times)
+
+    def test_goesOn(self):
+        """A ledger that takes the place of one before knows what that measured."""
+        self.spend(0, Phase.PROXY_HEADER)
+        after = session()
+        after.goOnFrom(self.ledger)
+        self.assertIs(after.phase, Phase.PROXY_HEADER)
+        self.clock.advance(0.007)
+        after.enter(Phase.GREETING)
+        self.assertIn("proxy=7 ", after.times)
+
+    def test_unwanted(self):
+        """Where nobody wants to know nothing is measured."""
+        ledger = session()
+        ledger.enter(Phase.COMMAND)
+        ledger.settleTimes()
+        self.assertEqual((ledger.times, ledger.spent), ("-", None))
+
+
 class StoryTests(SynchronousTestCase):
     """Tests for L{Session.story} and L{STORY}."""
 
@@ -112,21 +180,31 @@ class StoryTests(SynchronousTestCase):
             backend="192.0.2.99:143",
             received=12,
             sent=3456,
+            attempts=2,
+            method=Method.PLAIN,
+            id="5g0qa.7k",
         )
         ledger.enter(Phase.RELAY)
         ledger.conclude(Outcome.RELAYED)
         ledger.enter(Phase.END)
         self.assertEqual(
             self.tell(ledger),
-            "connection ended: client 192.0.2.7:40123, server 127.0.0.1:143, protocol imap,"
-            ' tls TLSv1.3 TLS_AES_256_GCM_SHA384, user "joe", backend 192.0.2.99:143, reached relay,'
-            " outcome relayed, 1.500 s, received 12, sent 3456, session -",
+            "connection ended: client 192.0.2.7:40123, protocol imap, tls TLSv1.3 TLS_AES_256_GCM_SHA384,"
+            " method plain, attempts 2, backend 192.0.2.99:143, reached relay, outcome relayed, seconds 1.500,"
+            ' received 12, sent 3456, times -, server 127.0.0.1:143, session 5g0qa.7k, user "joe"',
         )
 
     def test_empty(self):
         """What never came about is told as that."""
         told = self.tell(session(), 100.0)
-        self.assertIn(', tls no, user "", backend -, reached accept, outcome -, 0.000 s, received 0, sent 0', told)
+        self.assertIn(", tls no, method -, attempts 0, backend -, reached accept, outcome -, seconds 0.000,", told)
+        self.assertTrue(told.endswith(', server 127.0.0.1:143, session -, user ""'), told)
+
+    def test_reason(self):
+        """What more there is to say of the outcome stands behind it."""
+        ledger = session()
+        ledger.conclude(Outcome.TLS_FAILED, "the client speaks no TLS")
+        self.assertIn(", outcome TLS handshake failed (the client speaks no TLS), seconds ", self.tell(ledger))
 
     def test_complete(self):
         """Every field that the story's format names is given, and no other."""

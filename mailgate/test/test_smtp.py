@@ -400,7 +400,7 @@ class WithoutLoginTests(SynchronousTestCase):
         conversation = converse()
         self.assertEqual(conversation.says(b"MAIL FROM:<a@c.test>"), b"530 5.7.1 Authentication required\r\n")
         self.assertEqual(conversation.says(b"RCPT TO:<a@c.test>"), SEQUENCE)
-        self.assertIn('was rejected: "MAIL FROM:<a@c.test>"', "".join(conversation.logged()))
+        self.assertIn(', session 00007.00, command "MAIL FROM:<a@c.test>"', "".join(conversation.logged()))
 
     def test_recipient(self) -> None:
         """The first RCPT asks, with both lines as they came, and the backend's reply is the client's."""

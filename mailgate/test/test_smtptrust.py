@@ -263,7 +263,7 @@ class ConcernTests(TrustCase):
             self.attempt.accept()
             self.attempt.says(b"220 ready\r\n", offering(XCLIENT))
             self.assertDone(b"220 ready\r\n", offering(b"XCLIENT"))
-        self.assertEqual([line.split()[1] for line in self.attempt.log], ["192.0.2.99:110", "192.0.2.100:110"])
+        self.assertEqual([line.split()[5] for line in self.attempt.log], ["192.0.2.99:110", "192.0.2.100:110"])
 
     def test_bounded(self) -> None:
         """An authentication service may name any number of backends: no more than so many are kept in mind."""

@@ -15,7 +15,7 @@ from twisted.logger import ILogObserver, LogLevel
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
-from mailgate.journal import LEVELS, ErrorLog, ErrorLogs, Journal
+from mailgate.journal import LEVELS, ErrorLog, ErrorLogs, Journal, levelName
 from mailgate.syslog import FACILITIES, LONGEST_LINE, SyslogObserver, SyslogServer, syslogServer
 from mailgate.test.test_journal import NASTY, caught
 
@@ -131,7 +131,7 @@ class SyslogCase(SynchronousTestCase):
         return f"server=127.0.0.1:{receiver.getsockname()[1]}"
 
     def observer(self, parameters: str) -> SyslogObserver:
-        return SyslogObserver(syslogServer(parameters), textOf)
+        return SyslogObserver(syslogServer(parameters), textOf, levelName)
 
     def event(self, text: str, moment: float = 1763842383.0, level: Any = LogLevel.error) -> Any:
         return {"text": text, "log_time": moment, "log_level": level}
@@ -162,14 +162,14 @@ class ObserverTests(SyslogCase):
         """A line reaches a UDP port as nginx would send it."""
         receiver = self.receiver()
         self.observer(self.parameters(receiver))(self.event("backend lost"))
-        moment = self.at(1763842383.0)
-        self.assertEqual(receiver.recv(65536), b"<187>%s %s mailgate: backend lost" % (moment, HOST.encode()))
+        told = (self.at(1763842383.0), HOST.encode(), os.getpid())
+        self.assertEqual(receiver.recv(65536), b"<187>%s %s mailgate[%d]: backend lost" % told)
 
     def test_unix(self):
         """So it does a unix socket."""
         receiver = self.receiver(socket.AF_UNIX)
         self.observer(self.parameters(receiver) + ",tag=mx,facility=mail,nohostname")(self.event("backend lost\n"))
-        self.assertEqual(receiver.recv(65536), b"<19>%s mx: backend lost" % self.at(1763842383.0))
+        self.assertEqual(receiver.recv(65536), b"<19>%s mx[%d]: backend lost" % (self.at(1763842383.0), os.getpid()))
 
     def test_moment(self):
         """The moment is the event's, local, the day with a blank where it has one digit."""
@@ -179,8 +179,8 @@ class ObserverTests(SyslogCase):
         for moment in (first, tenth):
             observer(self.event("x", moment))
         one, ten = self.heard(receiver)
-        self.assertRegex(one, rb"\A<187>Jan  [12] \d\d:\d\d:\d\d mailgate: x\Z")
-        self.assertRegex(ten, rb"\A<187>Jan 1[56] \d\d:\d\d:\d\d mailgate: x\Z")
+        self.assertRegex(one, rb"\A<187>Jan  [12] \d\d:\d\d:\d\d mailgate\[\d+\]: x\Z")
+        self.assertRegex(ten, rb"\A<187>Jan 1[56] \d\d:\d\d:\d\d mailgate\[\d+\]: x\Z")
         self.assertEqual([one[5:20], ten[5:20]], [self.at(first), self.at(tenth)])
 
     def test_severity(self):
@@ -190,12 +190,14 @@ class ObserverTests(SyslogCase):
         for level in LogLevel.iterconstants():
             observer(self.event("x", level=level))
         self.assertEqual([line[:3] for line in self.heard(receiver)], [b"<7>", b"<6>", b"<4>", b"<3>", b"<2>"])
+        observer({**self.event("x", level=LogLevel.info), "log_namespace": "mailgate"})
+        self.assertEqual([line[:3] for line in self.heard(receiver)], [b"<5>"], "the life of the process is a notice")
 
     def test_lines(self):
         """Each line of a text is a datagram."""
         receiver = self.receiver()
         self.observer(self.parameters(receiver) + ",nohostname")(self.event("one\n  two\n"))
-        one, two = (line.partition(b" mailgate: ")[2] for line in self.heard(receiver))
+        one, two = (line.partition(b"]: ")[2] for line in self.heard(receiver))
         self.assertEqual((one, two), (b"one", b"  two"))
 
     def test_long(self):
@@ -204,7 +206,7 @@ class ObserverTests(SyslogCase):
         observer = self.observer(self.parameters(receiver) + ",nohostname")
         for text in ("x" * LONGEST_LINE, "x" * 100000, "x" + "ö" * 100000):
             observer(self.event(text))
-        whole, long, wide = (line.partition(b" mailgate: ")[2] for line in self.heard(receiver))
+        whole, long, wide = (line.partition(b"]: ")[2] for line in self.heard(receiver))
         self.assertEqual(whole, b"x" * LONGEST_LINE)
         self.assertEqual(long, b"x" * LONGEST_LINE)
         self.assertEqual(wide.decode(), "x" + "ö" * (LONGEST_LINE // 2 - 1))
@@ -243,7 +245,7 @@ class ObserverTests(SyslogCase):
         observer(self.event("four"))
         observer(self.event("five"))
         lost, heard, last = self.heard(again)
-        told = f" mailgate: 2 lines were lost, as syslog:server=unix:{self.path} could not be written: No such file"
+        told = f" mailgate[{os.getpid()}]: 2 lines were lost, as syslog:server=unix:{self.path} could not be written: No such file"
         self.assertIn(told.encode(), lost)
         self.assertTrue(heard.endswith(b"four"), heard)
         self.assertTrue(last.endswith(b"five"), last)
@@ -251,7 +253,7 @@ class ObserverTests(SyslogCase):
     def test_alarm(self):
         """The first line that is lost is a case for those who hear alarms, those behind it are not."""
         alarms: list[Any] = []
-        observer = SyslogObserver(syslogServer(f"server=unix:{self.path}"), textOf, alarms.append)
+        observer = SyslogObserver(syslogServer(f"server=unix:{self.path}"), textOf, levelName, alarms.append)
         for _ in range(3):
             observer(self.event("one\ntwo"))
         (alarm,) = alarms
@@ -304,7 +306,7 @@ class ErrorLogTests(SyslogCase):
         self.journal(receiver, "info").info("client {client} left", client="192.0.2.7")
         self.assertRegex(
             receiver.recv(65536),
-            rb"\A<190>[A-Z][a-z]{2} [ 0-9]\d \d\d:\d\d:\d\d mailgate:"
+            rb"\A<190>[A-Z][a-z]{2} [ 0-9]\d \d\d:\d\d:\d\d mailgate\[\d+\]:"
             rb" \d{4}-\d\d-\d\dT\d\d:\d\d:\d\d[+-]\d{4} \[info\] client 192\.0\.2\.7 left\Z",
         )
 
@@ -331,7 +333,7 @@ class ErrorLogTests(SyslogCase):
         self.journal(receiver, "error").failure("login failed", caught(NASTY))
         first, *rest = self.heard(receiver)
         self.assertTrue(first.endswith(b"[critical] login failed"), first)
-        self.assertIn(b" mailgate:     Traceback", rest[0])
+        self.assertIn(b" mailgate[%d]:     Traceback" % os.getpid(), rest[0])
         self.assertEqual([line for line in [first, *rest] if not line.decode().isprintable()], [])
         self.assertEqual({line[:5] for line in [first, *rest]}, {b"<186>"})
 

@@ -346,7 +346,7 @@ class LogTests(TapCase):
         self.make().setServiceParent(application)
         observer = application.getComponent(ILogObserver)
         Logger("test", observer=observer).info("told")
-        self.assertIn("[info] told\n", self.logged())
+        self.assertIn(f"[info] {os.getpid()}: told\n", self.logged())
 
     def test_twistdOnce(self):
         """There it is not added a second time: each event is one line."""

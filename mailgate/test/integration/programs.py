@@ -54,6 +54,7 @@ PROGRAMS = {
     "openssl": Program("openssl", "openssl"),
     "nginx": Program("nginx", "nginx"),
     "nginx-mail": Program("ngx_mail_module.so", "libnginx-mod-mail", isModule=True),
+    "fail2ban-regex": Program("fail2ban-regex", "fail2ban"),
     "systemd-analyze": Program("systemd-analyze", "systemd"),
 }
 

@@ -41,7 +41,7 @@ class BalancerTests(GatewayTestCase):
 
                 waitUntil(logins, "Dovecot logs the login")
                 self.assertEqual([remote for remote, local in logins()], [address])
-        named = re.compile(rf"client \[?{re.escape(address)}\]?:")
+        named = re.compile(rf"connection ended: client \[?{re.escape(address)}\]?:")
         waitUntil(lambda: len(named.findall(self.log())) == 4, "the ends of four sessions are logged")
 
     def visit(self, name, tls, header):

@@ -89,10 +89,12 @@ class LogTests(OperationTestCase):
         self.visit("smtp")
         gateway.stop()
         self.assertEqual(self.stories(self.read("imap.log")), ["imap"])
-        self.assertEqual(len(re.findall(r"\[error\] backend .*, in phase connect", self.read("imap.log"))), 1)
+        self.assertEqual(
+            len(re.findall(r"\[error\] \d+: backend failed: .*, in phase connect", self.read("imap.log"))), 1
+        )
         self.assertEqual(self.stories(self.read("mail.log")), ["smtp"])
         (line,) = self.read("pop3.log").splitlines()
-        self.assertRegex(line, r"\[error\] backend .*, in phase connect, .*user \"joe\"")
+        self.assertRegex(line, r"\[error\] \d+: backend failed: .*, in phase connect, .*user \"joe\"")
         self.assertIn("Server Shut Down.", self.read("gateway.log"))
         self.assertNotIn("client", self.read("gateway.log"))
 
@@ -136,16 +138,16 @@ class SyslogTests(OperationTestCase):
         return line
 
     def test_udp(self):
-        """A line over UDP is, to the byte, that of a file, behind what BSD syslog puts before it."""
+        """A line over UDP is that of a file but for the pid, which is in what BSD syslog puts before it."""
         receiver = self.receiver(socket.AF_INET)
         target = f"syslog:server=127.0.0.1:{receiver.getsockname()[1]},facility=mail,tag=mx"
         self.start(self.ini(imap=f"error_log =\n    imap.log info\n    {target} info"))
         self.visit("imap")
-        header, sign, message = self.heard(receiver, "imap").partition(b" mx: ")
-        self.assertEqual(message.decode(), self.logged("imap.log"))
+        header, sign, message = self.heard(receiver, "imap").partition(b"]: ")
+        self.assertEqual(message.decode(), re.sub(r"\] \d+: ", "] ", self.logged("imap.log")))
         self.assertRegex(
             (header + sign).decode(),
-            rf"\A<22>[A-Z][a-z]{{2}} [ 123]\d \d\d:\d\d:\d\d {re.escape(socket.gethostname().lower())} mx: \Z",
+            rf"\A<22>[A-Z][a-z]{{2}} [ 123]\d \d\d:\d\d:\d\d {re.escape(socket.gethostname().lower())} mx\[\d+\]: \Z",
         )
 
     def test_process(self):
@@ -155,9 +157,9 @@ class SyslogTests(OperationTestCase):
         ini = self.ini().replace("gateway.log info", f"\n    gateway.log info\n    {target} info")
         self.start(ini)
         self.visit("pop3")
-        header, sign, message = self.heard(receiver, "pop3").partition(b" mailgate: ")
-        self.assertEqual(message.decode(), self.logged("gateway.log"))
-        self.assertRegex((header + sign).decode(), r"\A<190>[A-Z][a-z]{2} [ 123]\d \d\d:\d\d:\d\d mailgate: \Z")
+        header, sign, message = self.heard(receiver, "pop3").partition(b"]: ")
+        self.assertEqual(message.decode(), re.sub(r"\] \d+: ", "] ", self.logged("gateway.log")))
+        self.assertRegex((header + sign).decode(), r"\A<190>[A-Z][a-z]{2} [ 123]\d \d\d:\d\d:\d\d mailgate\[\d+\]: \Z")
 
     def test_vanishes(self):
         """One that is not there yet, or goes, keeps nobody from being served; when it is back it is told again."""

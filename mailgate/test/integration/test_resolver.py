@@ -90,13 +90,13 @@ class NameTests(ResolverTestCase):
     def test_noName(self):
         """A client without a name has none; that is no error."""
         self.assertTold("127.0.1.4", "[UNAVAILABLE]")
-        self.assertIn("[info] 127.0.1.4 could not be resolved (3: Host not found)", self.log())
+        self.assertIn(": 127.0.1.4 could not be resolved (3: Host not found)", self.log())
 
     def test_serverFailure(self):
         """A name server that fails is a temporary trouble."""
         self.names.reply("127.0.1.5", code=dns.ESERVER)
         self.assertTold("127.0.1.5", "[TEMPUNAVAIL]")
-        self.assertIn("[info] 127.0.1.5 could not be resolved (2: Server failure)", self.log())
+        self.assertIn(": 127.0.1.5 could not be resolved (2: Server failure)", self.log())
 
     def test_timeout(self):
         """So is one that says nothing, after resolver_timeout."""
@@ -104,7 +104,7 @@ class NameTests(ResolverTestCase):
         began = time.monotonic()
         self.assertTold("127.0.1.6", "[TEMPUNAVAIL]")
         self.assertGreaterEqual(time.monotonic() - began, 2)
-        self.assertIn("[info] 127.0.1.6 could not be resolved (110: Operation timed out)", self.log())
+        self.assertIn(": 127.0.1.6 could not be resolved (110: Operation timed out)", self.log())
 
     def test_garbage(self):
         """What is no answer is as good as none."""
@@ -118,7 +118,7 @@ class NameTests(ResolverTestCase):
         self.assertTold("127.0.1.8", "[TEMPUNAVAIL]")
         self.assertEqual(self.site.auth.askedAbout(self.user)[-1]["Auth-User"], self.user)
         (line,) = (line for line in self.log().split("\n") if "invalid host name" in line)
-        self.assertIn("[info] 127.0.1.8 resolved to invalid host name", line)
+        self.assertIn(": 127.0.1.8 resolved to invalid host name", line)
         self.assertIn('x\\r\\nauth-user: admin\\r\\nrset\\r\\n2038-01-19 [emerg] \\"a"', line)
 
     def test_truncated(self):

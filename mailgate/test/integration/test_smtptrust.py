@@ -87,8 +87,8 @@ class TrustTests(GatewayTestCase):
         before = len(self.log())
         _, said = self.enter(name)
         self.assertEqual(said[:9], TEMPORARY[name.partition("-")[0]])
-        waitUntil(lambda: "[error] backend " in self.log()[before:], "an error is logged")
-        (line,) = (line for line in self.log()[before:].splitlines() if "[error] backend " in line)
+        waitUntil(lambda: ": backend failed: " in self.log()[before:], "an error is logged")
+        (line,) = (line for line in self.log()[before:].splitlines() if ": backend failed: " in line)
         for word in words:
             self.assertIn(word, line)
 
@@ -120,7 +120,7 @@ class TrustTests(GatewayTestCase):
                 self.ask(client, ATTACK)[:9], b"550 5.7.0"
             )
             self.assertNotIn(b"XCLIENT", self.offers(client))
-        self.assertNotIn("[warn] backend ", self.log())
+        self.assertNotIn(": backend noted: ", self.log())
 
     def test_ownTLS(self):
         """Nor after TLS of its own with the backend, before which Postfix forgets what was said."""
@@ -155,20 +155,20 @@ class TrustTests(GatewayTestCase):
         for _ in range(2):
             client = self.entered("none-auto-narrow", "127.0.0.1")
             self.assertEqual(self.ask(client, ATTACK)[:3], b"220")
-        waitUntil(lambda: "[warn] backend " in self.log(), "a warning is logged")
-        (line,) = (line for line in self.log().splitlines() if "[warn] backend " in line)
+        waitUntil(lambda: ": backend noted: " in self.log(), "a warning is logged")
+        (line,) = (line for line in self.log().splitlines() if ": backend noted: " in line)
         self.assertIn("smtpd_authorized_xclient_hosts", line)
 
     def test_header(self):
         """Where a PROXY header names the client Postfix goes by that alone, and no XCLIENT is sent."""
         for xclient in ("auto", "off"):
             self.assertStranger(self.entered(f"none-{xclient}-proxied"))
-        self.assertNotIn("[warn] backend ", self.log())
+        self.assertNotIn(": backend noted: ", self.log())
         client = self.entered("none-auto-proxied", TRUSTED)
         self.assertEqual(self.ask(client, *LETTER)[:3], b"554")
         self.ask(client, b"RSET\r\n")
         self.assertEqual(self.ask(client, ATTACK)[:3], b"220")
-        waitUntil(lambda: "[warn] backend " in self.log(), "a warning is logged")
+        waitUntil(lambda: ": backend noted: " in self.log(), "a warning is logged")
 
     def test_headerUnread(self):
         """One that takes the header for a command goes by the gateway's address: a client gets no connection to it."""

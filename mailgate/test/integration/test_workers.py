@@ -323,8 +323,10 @@ class ServingTests(WorkersMixin, test_reload.ReloadTestCase):
             waitUntil(lambda: len(done) > 100, "there have been logins")
         self.told("connection ended", len(done))
         for line in self.gateway.log().splitlines():
-            self.assertRegex(line, r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d[+-]\d{4} \[\w+\] ")
+            self.assertRegex(line, r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d[+-]\d{4} \[\w+\] \d+: ")
             self.assertLessEqual(line.count("connection ended"), 1)
+        pids = set(map(int, re.findall(r"\] (\d+): connection ended", self.gateway.log())))
+        self.assertLessEqual(pids, set(self.workers()))
 
     def resumes(self, version: ssl.TLSVersion, cache: str) -> None:
         """A session of one worker is resumed by the others."""
