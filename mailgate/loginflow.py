@@ -29,6 +29,7 @@ from mailgate.login import (
     Route,
     Trouble,
 )
+from mailgate.networks import unmapped
 from mailgate.saslserver import SASLServer
 from mailgate.session import Outcome, Phase
 
@@ -43,7 +44,7 @@ _INET = (IPv4Address, IPv6Address)
 
 def hostAndPort(address: Any) -> tuple[str, int]:
     """C{address} in the forms of L{Client}."""
-    return (address.host, address.port) if isinstance(address, _INET) else ("unix:", 0)
+    return (unmapped(address.host), address.port) if isinstance(address, _INET) else ("unix:", 0)
 
 
 class LoginServer(SASLServer):

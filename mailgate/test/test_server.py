@@ -150,9 +150,10 @@ class ClientTests(SynchronousTestCase):
     """Who the client is."""
 
     def test_addresses(self) -> None:
-        """Addresses have no brackets, unix sockets no address."""
+        """Addresses have no brackets, IPv4 clients of a socket for both families no IPv6 address, unix sockets none."""
         for peer, host, port, name in (
             (IPv6Address("TCP", "2001:db8::7", 40123), "2001:db8::7", 40123, "[2001:db8::7]:40123"),
+            (IPv6Address("TCP", "::ffff:192.0.2.7", 40123), "192.0.2.7", 40123, "192.0.2.7:40123"),
             (UNIXAddress(b""), "unix:", 0, "unix:"),
         ):
             conversation = converse(peer=peer)
