@@ -56,6 +56,10 @@ class CommandReader(RelayedProtocol):
         """All bytes that L{discard} was asked to take have come, and are gone."""
         raise NotImplementedError
 
+    def exhausted(self) -> None:
+        """The client sends no more, and all whole commands that it has sent have been obeyed."""
+        raise NotImplementedError
+
     def lineTooLong(self) -> None:
         """The next line is longer than L{lineLimit}. Nothing more will be read."""
         raise NotImplementedError
@@ -78,6 +82,8 @@ class CommandReader(RelayedProtocol):
                 pass
         finally:
             self._advancing = False
+        if self.inputEnded and self.listening and not self._outputFull:
+            self.exhausted()
         self._regulate()
 
     def takeBuffer(self) -> bytes:
@@ -88,6 +94,9 @@ class CommandReader(RelayedProtocol):
 
     def dialogueReceived(self, data: bytes) -> None:
         self._buffer += data
+        self.advance()
+
+    def dialogueEnded(self) -> None:
         self.advance()
 
     def pauseProducing(self) -> None:

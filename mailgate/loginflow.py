@@ -219,7 +219,9 @@ class LoginServer(SASLServer):
     def _loginDenied(self, request: LoginRequest, denial: Denial) -> None:
         if denial.refusesCredentials and request.credentials.method is not Method.NONE:
             self._failures += 1
-        if self.explain(request.credentials.method, denial):
+        # Who sends no more does not answer a challenge, and would not hear of the refusal behind that.
+        answers = not self.inputEnded or b"\n" in self._buffer
+        if answers and self.explain(request.credentials.method, denial):
             self._extend()
             self.advance()
         else:

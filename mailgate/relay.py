@@ -39,6 +39,8 @@ class RelayedProtocol(Protocol):
     """
 
     transport: Any
+    inputEnded = False
+    """Whether the peer has said that it sends no more, while the dialogue went on."""
     _end: _RelayEnd | None = None
 
     @property
@@ -65,6 +67,7 @@ class RelayedProtocol(Protocol):
         if self._end is not None:
             self._end.ended()
         else:
+            self.inputEnded = True
             self.dialogueEnded()
 
     def writeConnectionLost(self) -> None:
@@ -102,6 +105,8 @@ class _RelayEnd:
 
     def ended(self) -> None:
         """This side sends no more: say so to the other, which may still have something to say."""
+        if self.finished:
+            return
         self.finished = True
         if self.peer.finished:
             self._relay.close()
@@ -168,6 +173,7 @@ class Relay:
         self._client = _RelayEnd(self, client)
         self._backend = _RelayEnd(self, backend)
         self._client.peer, self._backend.peer = self._backend, self._client
+        self._hasClientEnded = client.inputEnded
         self._lastActive = clock.seconds()
         self._timer: IDelayedCall = clock.callLater(idle, self._check)
         self.closing = False
@@ -183,6 +189,8 @@ class Relay:
             backend.dataReceived(toClient)
         if toBackend:
             client.dataReceived(toBackend)
+        if self._hasClientEnded:
+            client.ended()
 
     def active(self) -> None:
         """A byte has moved."""

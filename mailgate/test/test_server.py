@@ -168,18 +168,13 @@ class LoginTests(SynchronousTestCase):
 
     def test_abandonedWhileJudged(self) -> None:
         """A client that leaves cancels its request; nothing is logged as a defect."""
-        for leave in ("lose", "half"):
-            authenticator = FakeAuthenticator(None)
-            conversation = converse(authenticator=authenticator)
-            conversation.says(*LOGIN)
-            if leave == "lose":
-                conversation.transport.lose()
-            else:
-                conversation.server.readConnectionLost()
-                self.assertTrue(conversation.closed)
-            self.assertEqual(authenticator.cancelled, 1)
-            self.assertIs(conversation.server.session.outcome, Outcome.CLIENT_LEFT)
-            self.assertEqual([event for event in conversation.events if "log_failure" in event], [])
+        authenticator = FakeAuthenticator(None)
+        conversation = converse(authenticator=authenticator)
+        conversation.says(*LOGIN)
+        conversation.transport.lose()
+        self.assertEqual(authenticator.cancelled, 1)
+        self.assertIs(conversation.server.session.outcome, Outcome.CLIENT_LEFT)
+        self.assertEqual([event for event in conversation.events if "log_failure" in event], [])
 
     def test_abandonedWhileConnecting(self) -> None:
         """A client that leaves cancels the connection to its backend."""
