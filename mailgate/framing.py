@@ -9,6 +9,7 @@ from __future__ import annotations
 from twisted.internet.interfaces import IPushProducer
 from zope.interface import implementer
 
+from mailgate.quickack import acknowledgeOn
 from mailgate.relay import RelayedProtocol
 
 __all__ = ["READ_AHEAD", "CommandReader"]
@@ -36,6 +37,11 @@ class CommandReader(RelayedProtocol):
     def listening(self) -> bool:
         """Whether the next command may be obeyed now."""
         raise NotImplementedError
+
+    @property
+    def isMidway(self) -> bool:
+        """Whether more has to come before anything can be answered."""
+        return bool(self._buffer) or self._octets is not None or self._unwanted is not None
 
     def lineLimit(self) -> int:
         """The most bytes that the next line may have, its end included."""
@@ -95,6 +101,9 @@ class CommandReader(RelayedProtocol):
     def dialogueReceived(self, data: bytes) -> None:
         self._buffer += data
         self.advance()
+        if self.listening and self.isMidway:
+            # The client may wait for that before it sends the rest.
+            acknowledgeOn(self.transport)
 
     def dialogueEnded(self) -> None:
         self.advance()

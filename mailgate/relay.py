@@ -18,6 +18,7 @@ from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from mailgate.quickack import BEGUN, NOTHING, acknowledgeOn, expectedAfter
 from mailgate.session import Outcome, Session
 
 __all__ = ["Relay", "RelayedProtocol", "Relays", "makeNoDelay"]
@@ -146,6 +147,35 @@ class _RelayEnd:
             self.transport.abortConnection()
 
 
+class _ClientEnd(_RelayEnd):
+    """The client's side. What is C{expected} of the client L{mailgate.quickack} says."""
+
+    __slots__ = ("expected",)
+
+    def __init__(self, relay: Relay, protocol: RelayedProtocol) -> None:
+        super().__init__(relay, protocol)
+        self.expected = NOTHING
+
+    def dataReceived(self, data: bytes) -> None:
+        super().dataReceived(data)
+        self.expected = expectedAfter(self.expected, data)
+        if self.expected:
+            acknowledgeOn(self.transport)
+
+
+class _BackendEnd(_RelayEnd):
+    """The backend's side."""
+
+    __slots__ = ()
+
+    peer: _ClientEnd
+
+    def dataReceived(self, data: bytes) -> None:
+        super().dataReceived(data)
+        if self.peer.expected == BEGUN:
+            self.peer.expected = NOTHING
+
+
 class Relay:
     """
     Both directions of one session.
@@ -170,8 +200,8 @@ class Relay:
         self._limit = idle
         self._linger = min(idle, linger)
         self._done = done
-        self._client = _RelayEnd(self, client)
-        self._backend = _RelayEnd(self, backend)
+        self._client = _ClientEnd(self, client)
+        self._backend = _BackendEnd(self, backend)
         self._client.peer, self._backend.peer = self._backend, self._client
         self._hasClientEnded = client.inputEnded
         self._lastActive = clock.seconds()

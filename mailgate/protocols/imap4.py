@@ -81,6 +81,10 @@ class IMAP4Server(ProxyServer):
     _heard = Envelope()
     """What the backend has to hear."""
 
+    @property
+    def isMidway(self) -> bool:
+        return self._parser is not None or super().isMidway
+
     def lineLimit(self) -> int:
         return self.settings.clientBuffer - self._used
 
