@@ -33,7 +33,7 @@ __all__ = [
 _QUICKACK: int | None = getattr(socket, "TCP_QUICKACK", None)
 """Linux's; other systems wait for no 40 ms, or have no such option."""
 
-NEVER, NOTHING, ANNOUNCED, BEGUN = range(-1, 3)
+NEVER, NOTHING, ANNOUNCED, BEGUN = range(4)
 """
 What is expected of a client: a command; what its last line has announced; the rest of something. L{NEVER} stands for
 one who is no client: a backend's system acknowledges when it likes, as it does for a client without a gateway.
@@ -57,7 +57,7 @@ def expectedAfter(expected: int, data: bytes | memoryview) -> int:
     """What is expected when C{data} have come from a client of whom C{expected} was. Any answer ends L{BEGUN}."""
     if _ANNOUNCES.search(data[-LONGEST:]):
         return ANNOUNCED
-    return BEGUN if expected or data[-1] != LINE_END or len(data) > LONGEST else NOTHING
+    return BEGUN if expected > NOTHING or data[-1] != LINE_END or len(data) > LONGEST else NOTHING
 
 
 def acknowledge(fd: int) -> None:

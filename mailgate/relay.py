@@ -159,7 +159,7 @@ class _ClientEnd(_RelayEnd):
     def dataReceived(self, data: bytes) -> None:
         super().dataReceived(data)
         self.expected = expectedAfter(self.expected, data)
-        if self.expected:
+        if self.expected > NOTHING:
             acknowledgeOn(self.transport)
 
 

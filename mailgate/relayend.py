@@ -150,7 +150,8 @@ class RelayEnd:
         else:
             data = os.read(self.fd, LITTLE)
             if data:
-                self._grow(len(data), LITTLE)
+                if len(data) == LITTLE:
+                    self._size = LITTLE * GROWTH
                 self._pass(data)
             else:
                 self._ended()
@@ -165,7 +166,8 @@ class RelayEnd:
         if not count:
             self._ended()
             return
-        self._grow(count, len(target))
+        if count == len(target) or self._size > LITTLE:
+            self._grow(count, len(target))
         if self._engine is None:
             self._pass(target[:count])
         else:
@@ -222,7 +224,7 @@ class RelayEnd:
         if peer.expected == BEGUN:
             peer.expected = NOTHING
         peer._drain(pipe, count)
-        if self.expected != NEVER:
+        if self.expected:
             # It may be a command, or the last piece of a message.
             self._acknowledge()
 
@@ -246,9 +248,9 @@ class RelayEnd:
         peer.send(data)
         expected = self.expected
         # To look closer at every command would take a tenth of what relaying it does.
-        if expected >= NOTHING and (expected or data[-1] != LINE_END or data[-3:-2] in SUSPECT or size > LONGEST):
+        if expected and (expected > NOTHING or not 2 < size <= LONGEST or data[-1] != LINE_END or data[-3] in SUSPECT):
             self.expected = expected = expectedAfter(expected, data)
-            if expected:
+            if expected > NOTHING:
                 self._acknowledge()
 
     def _acknowledge(self) -> None:
