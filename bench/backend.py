@@ -92,7 +92,9 @@ class _Server:
         connection.pending += data
         while connection.pending and not connection.owed and connection.fd in self._connections:
             if not self._next(connection):
-                return
+                break
+        if connection.command or connection.pending:
+            _acknowledge(connection.fd)
 
     def _next(self, connection: _Connection) -> bool:
         """Take one line or literal from what is pending; tells whether there was one."""
@@ -147,6 +149,15 @@ class _Server:
             self._poll.modify(connection.fd, select.EPOLLIN | select.EPOLLOUT)
         else:
             self._poll.modify(connection.fd, select.EPOLLIN)
+
+
+def _acknowledge(fd: int) -> None:
+    """As Dovecot does: the rest of a command, which may wait for that, is not to wait for 40 ms."""
+    connection = socket.socket(socket.AF_INET, socket.SOCK_STREAM, 0, fd)
+    try:
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
+    finally:
+        connection.detach()
 
 
 def _message(size: int) -> list[memoryview]:

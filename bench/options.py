@@ -18,6 +18,7 @@ __all__ = [
     "RATED",
     "REPOSITORY",
     "SCHEMES",
+    "appending",
     "comparing",
     "guessing",
     "parser",
@@ -192,6 +193,27 @@ def guessing() -> argparse.ArgumentParser:
     rates = "count the guesses alone: of one connection that sends 900 at once, and of 300 that send one"
     option("--rates", action="store_true", help=rates)
     option("--seconds", type=_count, default=25, metavar="N", help="for how long, with --rates (default: 25)")
+    _addSetting(made, "--set", "more", "a line of [mail]; may be given several times")
+    _addSetting(made, "--set-process", "process", "a line of [mailgate]")
+    return made
+
+
+_APPENDING = """\
+Measures what a client waits that writes a command in two pieces: directly at Dovecot, and through mailgate.
+"""
+
+
+def appending() -> argparse.ArgumentParser:
+    """
+    The options of C{python -m bench.append}: C{count} is a number from 1 on, C{mailgate} is an absolute path, and so is
+    C{before}, or L{None}; C{more} and C{process} are lists of lines of an ini file.
+    """
+    made = argparse.ArgumentParser(prog="python -m bench.append", description=_APPENDING)
+    option = made.add_argument
+    source = "the source of the mailgate to measure (default: this one)"
+    option("--mailgate", type=_folder, metavar="FOLDER", default=REPOSITORY, help=source)
+    option("--before", type=_folder, metavar="FOLDER", help="another source tree, to have a column of its own")
+    option("--count", type=_count, default=50, metavar="N", help="how many of each command (default: 50)")
     _addSetting(made, "--set", "more", "a line of [mail]; may be given several times")
     _addSetting(made, "--set-process", "process", "a line of [mailgate]")
     return made

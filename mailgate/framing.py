@@ -9,6 +9,7 @@ from __future__ import annotations
 from twisted.internet.interfaces import IPushProducer
 from zope.interface import implementer
 
+from mailgate.quickack import acknowledgeOn
 from mailgate.relay import RelayedProtocol
 
 __all__ = ["READ_AHEAD", "CommandReader"]
@@ -37,6 +38,11 @@ class CommandReader(RelayedProtocol):
         """Whether the next command may be obeyed now."""
         raise NotImplementedError
 
+    @property
+    def isMidway(self) -> bool:
+        """Whether more has to come before anything can be answered."""
+        return bool(self._buffer) or self._octets is not None or self._unwanted is not None
+
     def lineLimit(self) -> int:
         """The most bytes that the next line may have, its end included."""
         raise NotImplementedError
@@ -54,6 +60,10 @@ class CommandReader(RelayedProtocol):
 
     def discarded(self) -> None:
         """All bytes that L{discard} was asked to take have come, and are gone."""
+        raise NotImplementedError
+
+    def exhausted(self) -> None:
+        """The client sends no more, and all whole commands that it has sent have been obeyed."""
         raise NotImplementedError
 
     def lineTooLong(self) -> None:
@@ -78,6 +88,8 @@ class CommandReader(RelayedProtocol):
                 pass
         finally:
             self._advancing = False
+        if self.inputEnded and self.listening and not self._outputFull:
+            self.exhausted()
         self._regulate()
 
     def takeBuffer(self) -> bytes:
@@ -88,6 +100,12 @@ class CommandReader(RelayedProtocol):
 
     def dialogueReceived(self, data: bytes) -> None:
         self._buffer += data
+        self.advance()
+        if self.listening and self.isMidway:
+            # The client may wait for that before it sends the rest.
+            acknowledgeOn(self.transport)
+
+    def dialogueEnded(self) -> None:
         self.advance()
 
     def pauseProducing(self) -> None:

@@ -28,6 +28,7 @@ from mailgate.journal import Journal
 from mailgate.leanreactor import LeanReactor
 from mailgate.listensockets import ListenError, openSocket
 from mailgate.login import Fact
+from mailgate.networks import unmapped
 from mailgate.port import LeanPort
 from mailgate.proxysettings import ProxySettings
 from mailgate.realip import HeaderReader, RealIPSettings
@@ -86,7 +87,7 @@ class ProxyServerFactory(Factory):
         self.relayTimeout = settings[ProxySettings].timeout
         self.relays = Relays(clock) if relays is None else relays
         self.tellsLocal = Fact.LOCAL in facts
-        self.local = (address.host, address.port) if address.isOneAddress else ("", 0)
+        self.local = (unmapped(address.host), address.port) if address.isOneAddress else ("", 0)
         """What is known of L{Fact.LOCAL} without asking the system for each connection."""
         self.tellsDetails = Fact.DETAILS in facts
         self.sessionIds = makeSessionIds(randomness) if sessionIds is None else sessionIds

@@ -31,6 +31,7 @@ from mailgate.login import (
     Route,
     Trouble,
 )
+from mailgate.networks import unmapped
 from mailgate.saslserver import SASLServer
 from mailgate.session import Outcome, Phase
 
@@ -48,7 +49,7 @@ _INET = (IPv4Address, IPv6Address)
 
 def hostAndPort(address: Any) -> tuple[str, int]:
     """C{address} in the forms of L{Client}."""
-    return (address.host, address.port) if isinstance(address, _INET) else ("unix:", 0)
+    return (unmapped(address.host), address.port) if isinstance(address, _INET) else ("unix:", 0)
 
 
 class LoginServer(SASLServer):
@@ -261,7 +262,9 @@ class LoginServer(SASLServer):
     def _loginDenied(self, request: LoginRequest, denial: Denial) -> None:
         if denial.refusesCredentials and request.credentials.method is not Method.NONE:
             self._failures += 1
-        if self.explain(request.credentials.method, denial):
+        # Who sends no more does not answer a challenge, and would not hear of the refusal behind that.
+        answers = not self.inputEnded or b"\n" in self._buffer
+        if answers and self.explain(request.credentials.method, denial):
             self._extend()
             self.advance()
         else:

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 
-__all__ = ["Network", "isWithin", "parseNetwork", "parseNetworks", "plainAddress", "sourceOf"]
+__all__ = ["Network", "isWithin", "parseNetwork", "parseNetworks", "plainAddress", "sourceOf", "unmapped"]
 
 Network = IPv4Network | IPv6Network
 
@@ -30,6 +30,15 @@ def plainAddress(host: str) -> IPv4Address | IPv6Address | None:
     except ValueError:
         return None
     return address if isinstance(address, IPv4Address) else address.ipv4_mapped or address
+
+
+def unmapped(host: str) -> str:
+    """
+    The numeric address C{host} as the system writes it, or the IPv4 address that is mapped into it: so a socket for
+    both families names its IPv4 clients (RFC 4291, section 2.5.5.2).
+    """
+    # Other addresses begin alike, but have no dots.
+    return host[7:] if host[:7] == "::ffff:" and "." in host else host
 
 
 def parseNetwork(item: str) -> Network:

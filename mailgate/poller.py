@@ -18,10 +18,12 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-__all__ = ["READABLE", "WRITABLE", "IOwner", "Poller"]
+__all__ = ["BROKEN", "READABLE", "WRITABLE", "IOwner", "Poller"]
 
 READABLE: int = getattr(select, "EPOLLIN", 1)
 WRITABLE: int = getattr(select, "EPOLLOUT", 4)
+BROKEN: int = getattr(select, "EPOLLERR", 8)
+"""An error, a reset for instance, of which owners are told whatever else they ask for."""
 
 MOST_EVENTS = 256
 """Events taken at once. Without a bound the system call allocates room for one event of every connection."""

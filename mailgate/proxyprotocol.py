@@ -18,6 +18,7 @@ from functools import cache
 from attrs import frozen
 
 from mailgate.login import Client, ProxiedAddresses, TLSDetails, TLSState, fitForWire
+from mailgate.networks import unmapped
 
 __all__ = ["LONGEST_TEXT", "MOST_BYTES", "Header", "HeaderError", "HeaderParser", "crc32c", "headerFor", "namesClient"]
 
@@ -133,7 +134,7 @@ def _addressesOfText(line: bytes) -> ProxiedAddresses | None:
         raise HeaderError("has not two addresses and two ports")
     source, destination = (_addressOfText(family, word) for word in words[2:4])
     sourcePort, destinationPort = map(_portOfText, words[4:])
-    return ProxiedAddresses(source, sourcePort, destination, destinationPort)
+    return ProxiedAddresses(unmapped(source), sourcePort, unmapped(destination), destinationPort)
 
 
 def _addressOfText(family: socket.AddressFamily, word: bytes) -> str:
@@ -164,9 +165,8 @@ def _addressesOfBinary(header: bytes, family: int) -> ProxiedAddresses | None:
         return None
     kind, length = (socket.AF_INET, 4) if family == _TCP4 else (socket.AF_INET6, 16)
     source, destination, sourcePort, destinationPort = struct.unpack_from(f"!{length}s{length}sHH", header, _FIXED)
-    return ProxiedAddresses(
-        socket.inet_ntop(kind, source), sourcePort, socket.inet_ntop(kind, destination), destinationPort
-    )
+    sourceHost, destinationHost = (unmapped(socket.inet_ntop(kind, end)) for end in (source, destination))
+    return ProxiedAddresses(sourceHost, sourcePort, destinationHost, destinationPort)
 
 
 def _checkTLVs(header: bytes, start: int) -> None:

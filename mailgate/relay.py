@@ -18,6 +18,7 @@ from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from mailgate.quickack import BEGUN, NOTHING, acknowledgeOn, expectedAfter
 from mailgate.session import Outcome, Session
 
 __all__ = ["Relay", "RelayedProtocol", "Relays", "makeNoDelay"]
@@ -39,6 +40,8 @@ class RelayedProtocol(Protocol):
     """
 
     transport: Any
+    inputEnded = False
+    """Whether the peer has said that it sends no more, while the dialogue went on."""
     _end: _RelayEnd | None = None
 
     @property
@@ -65,6 +68,7 @@ class RelayedProtocol(Protocol):
         if self._end is not None:
             self._end.ended()
         else:
+            self.inputEnded = True
             self.dialogueEnded()
 
     def writeConnectionLost(self) -> None:
@@ -102,6 +106,8 @@ class _RelayEnd:
 
     def ended(self) -> None:
         """This side sends no more: say so to the other, which may still have something to say."""
+        if self.finished:
+            return
         self.finished = True
         if self.peer.finished:
             self._relay.close()
@@ -141,6 +147,35 @@ class _RelayEnd:
             self.transport.abortConnection()
 
 
+class _ClientEnd(_RelayEnd):
+    """The client's side. What is C{expected} of the client L{mailgate.quickack} says."""
+
+    __slots__ = ("expected",)
+
+    def __init__(self, relay: Relay, protocol: RelayedProtocol) -> None:
+        super().__init__(relay, protocol)
+        self.expected = NOTHING
+
+    def dataReceived(self, data: bytes) -> None:
+        super().dataReceived(data)
+        self.expected = expectedAfter(self.expected, data)
+        if self.expected > NOTHING:
+            acknowledgeOn(self.transport)
+
+
+class _BackendEnd(_RelayEnd):
+    """The backend's side."""
+
+    __slots__ = ()
+
+    peer: _ClientEnd
+
+    def dataReceived(self, data: bytes) -> None:
+        super().dataReceived(data)
+        if self.peer.expected == BEGUN:
+            self.peer.expected = NOTHING
+
+
 class Relay:
     """
     Both directions of one session.
@@ -165,9 +200,10 @@ class Relay:
         self._limit = idle
         self._linger = min(idle, linger)
         self._done = done
-        self._client = _RelayEnd(self, client)
-        self._backend = _RelayEnd(self, backend)
+        self._client = _ClientEnd(self, client)
+        self._backend = _BackendEnd(self, backend)
         self._client.peer, self._backend.peer = self._backend, self._client
+        self._hasClientEnded = client.inputEnded
         self._lastActive = clock.seconds()
         self._timer: IDelayedCall = clock.callLater(idle, self._check)
         self.closing = False
@@ -183,6 +219,8 @@ class Relay:
             backend.dataReceived(toClient)
         if toBackend:
             client.dataReceived(toBackend)
+        if self._hasClientEnded:
+            client.ended()
 
     def active(self) -> None:
         """A byte has moved."""

@@ -33,6 +33,12 @@ if TYPE_CHECKING:
 __all__ = ["ProxyServer", "hostAndPort"]
 
 
+_ANSWERING = frozenset(
+    (Phase.COMMAND, Phase.CHALLENGE, Phase.AUTH, Phase.CONNECT, Phase.BACKEND_TLS, Phase.BACKEND_LOGIN)
+)
+"""Phases in which commands may wait to be obeyed, or a login for its answer."""
+
+
 @implementer(IHandshakeListener)
 class ProxyServer(LoginServer):
     """
@@ -171,9 +177,15 @@ class ProxyServer(LoginServer):
         return True
 
     def dialogueEnded(self) -> None:
-        # A client that has closed and one that has only said its last word look alike here; nearly all have closed.
-        if self.session.phase is not Phase.END:
-            self.end(Outcome.SILENT if self._isSilent else Outcome.CLIENT_LEFT)
+        # A client that has closed and one that has only said its last word look alike here. Where it has asked for
+        # something it is answered: an answer that cannot be written any more ends the connection.
+        if self.session.phase in _ANSWERING or (self.session.phase is Phase.GREETING and b"\n" in self._buffer):
+            super().dialogueEnded()
+        elif self.session.phase is not Phase.END:
+            self.exhausted()
+
+    def exhausted(self) -> None:
+        self.end(Outcome.SILENT if self._isSilent else Outcome.CLIENT_LEFT)
 
     def dialogueLost(self, reason: Failure) -> None:
         if self.session.outcome is None:
@@ -223,6 +235,7 @@ class ProxyServer(LoginServer):
         self.transport.unregisterProducer()
         # TLS has to hear the other's goodbye, which a paused transport does not.
         self.transport.resumeProducing()
+        self._paused = False
         self.transport.loseConnection()
         self._deadline = self.clock.callLater(self.dialogue.timeout, self.transport.abortConnection)
 

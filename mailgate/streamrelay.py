@@ -142,7 +142,7 @@ class StreamRelay:
         self._linger = min(idle, linger)
         self._done = done
         self._closing = False
-        self._client = RelayEnd(self, client)
+        self._client = RelayEnd(self, client, isClient=True)
         self._backend = RelayEnd(self, backend)
         self._client.peer, self._backend.peer = self._backend, self._client
         self._active = means.clock.seconds()

@@ -13,6 +13,7 @@ from twisted.internet.interfaces import IHandshakeListener
 from twisted.python.failure import Failure
 
 from mailgate.clienthello import ClientHello
+from mailgate.quickack import acknowledge
 from mailgate.ticketring import ITicketReader
 from mailgate.tlsengine import PeerClosed, TLSEngine, makeEngine
 
@@ -103,6 +104,7 @@ class TLSLayer:
             hello = self._hello = ClientHello()
         if hello is not None:
             if not hello.feed(data):
+                acknowledge(self._transport.fd)
                 return
             self._hello = None
             data = bytes(hello.received)
@@ -134,9 +136,14 @@ class TLSLayer:
             self._fail(error)
             return
         if transport.connected:
-            transport.send(engine.output())
+            output = engine.output()
+            isSilent = not output
+            transport.send(output)
             if engine.handshaken:
                 engine.settle()
+            elif isSilent:
+                # The peer's flight comes in several pieces.
+                acknowledge(transport.fd)
 
     def _shakeHands(self) -> bool:
         """Go on with the handshake; gives whether it is complete."""

@@ -30,7 +30,7 @@ from twisted.python.failure import Failure
 from zope.interface import directlyProvides, implementer
 
 from mailgate.descriptors import addressOf, ask, reset
-from mailgate.poller import READABLE, WRITABLE, Poller
+from mailgate.poller import BROKEN, READABLE, WRITABLE, Poller
 from mailgate.tlsengine import TLSEngine, makeEngine
 from mailgate.tlslayer import TLSLayer
 
@@ -111,6 +111,8 @@ class StreamTransport:
                 self._read()
             elif self._watched & READABLE:
                 self._watch(self._wanted)
+            elif self._readEnded:
+                self._hungUp(events)
 
     def failed(self, failure: Failure) -> None:
         """The protocol has raised: this connection is over, and no other."""
@@ -134,13 +136,21 @@ class StreamTransport:
     def readEnded(self, reason: Exception) -> None:
         """The peer sends no more: a protocol that does not care to know that alone has lost its connection."""
         self._readEnded = True
-        self._want(self._wanted & ~READABLE)
+        # Asked for when it next says that there is something to read: nearly all connections end at once.
+        self._wanted = self._wanted & ~READABLE | BROKEN
         if IHalfCloseableProtocol.providedBy(self.protocol):
             self.protocol.readConnectionLost()
             return
         if self.tls is not None:
             self.tls.close()
         self.poller.soon(lambda: self.connectionLost(Failure(reason)))
+
+    def _hungUp(self, events: int) -> None:
+        """The peer, which sends no more, takes nothing any more either; or both have said that they send no more."""
+        if events & BROKEN:
+            self.connectionLost(Failure(ConnectionLost()))
+        else:
+            self._want(self._wanted & ~BROKEN)
 
     def _want(self, events: int) -> None:
         self._wanted = events

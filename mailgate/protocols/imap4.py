@@ -71,6 +71,10 @@ class IMAP4Server(ProxyServer):
     _heard = Envelope()
     """What the backend has to hear."""
 
+    @property
+    def isMidway(self) -> bool:
+        return self._parser is not None or super().isMidway
+
     def lineLimit(self) -> int:
         limit = self.settings.clientBuffer - self._used
         if len(self._buffer) >= limit and self._isID():

@@ -363,7 +363,7 @@ class OutgoingTests(BalancerCase):
         backend = await self.backendOf(BINARY6)
         port = self.ports["plain"]
         self.assertEqual(backend.raw, b"PROXY TCP6 2001:db8::7 ::ffff:7f00:1 65535 %d\r\n" % port)
-        self.assertEqual(backend.header, ProxiedAddresses(IPV6.source, IPV6.sourcePort, "::ffff:127.0.0.1", port))
+        self.assertEqual(backend.header, ProxiedAddresses(IPV6.source, IPV6.sourcePort, "127.0.0.1", port))
 
     async def test_direct(self):
         """It needs no header that has come in."""

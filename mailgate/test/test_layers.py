@@ -27,7 +27,7 @@ LAYERS = (
     # the package itself, and what only needs one of those
     "mailgate names listen journal privileges pidfile dialogue sasl authdialect passwords httpconnection proxyprotocol"
     " tlsfiles clientcertificate ticketring resolver limits sandbox.settings sandbox.search sandbox.structure"
-    " identity proxysettings",
+    " identity proxysettings quickack",
     # TLS: a command at a time, a server's context, all that can be said of it; its engine; lines about a connection
     "sslconf reachability ticketkeys tlsengine httpagent backendtls backendreply connectionlog",
     "servertls certificatechecks",

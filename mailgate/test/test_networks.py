@@ -8,7 +8,7 @@ from ipaddress import IPv4Network, IPv6Network
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from mailgate.networks import isWithin, parseNetwork, parseNetworks, plainAddress, sourceOf
+from mailgate.networks import isWithin, parseNetwork, parseNetworks, plainAddress, sourceOf, unmapped
 
 
 class NetworkTests(SynchronousTestCase):
@@ -44,6 +44,12 @@ class NetworkTests(SynchronousTestCase):
         self.assertEqual(str(plainAddress("::ffff:192.0.2.7")), "192.0.2.7")
         self.assertEqual(str(plainAddress("2001:db8::7")), "2001:db8::7")
         self.assertIsNone(plainAddress("unix:"))
+
+    def test_unmapped(self) -> None:
+        """What only begins like a mapped address, or is mapped by another prefix, stays as it is."""
+        self.assertEqual(unmapped("::ffff:192.0.2.7"), "192.0.2.7")
+        for host in ("192.0.2.7", "2001:db8::7", "::ffff:1:2:3", "::ffff", "::192.0.2.7", "64:ff9b::c000:207"):
+            self.assertEqual(unmapped(host), host)
 
 
 class SourceTests(SynchronousTestCase):

@@ -194,9 +194,15 @@ class TextTests(ParserCase):
                 self.assertBroken(b"PROXY %s %s %s 1 2\r\n" % (family, *ends), "address that is not of its family")
 
     def test_spelling(self) -> None:
-        """However an address is spelt, it is told in its usual form."""
+        """However an address is spelt, it is told in its usual form; an IPv4 one that is mapped into IPv6 as IPv4."""
         header = parse(b"PROXY TCP6 2001:0DB8:0:0:0:0:0:7 ::FFFF:192.0.2.1 1 2\r\n")
-        self.assertEqual(header, Header(ProxiedAddresses("2001:db8::7", 1, "::ffff:192.0.2.1", 2), b""))
+        self.assertEqual(header, Header(ProxiedAddresses("2001:db8::7", 1, "192.0.2.1", 2), b""))
+
+    def test_mapped(self) -> None:
+        """So it is in version 2."""
+        ends = (ip_address(f"::ffff:192.0.2.{host}").packed for host in (7, 1))
+        data = SIGNATURE + struct.pack("!BBH16s16sHH", 0x21, 0x21, 36, *ends, 40123, 143)
+        self.assertEqual(parse(data), Header(ProxiedAddresses("192.0.2.7", 40123, "192.0.2.1", 143), b""))
 
     def test_ports(self) -> None:
         """Ports go from 0 to 65535, as decimals without signs and leading zeros."""

@@ -446,6 +446,7 @@ class ClientTests(SynchronousTestCase):
         """Who is on the list is known by any form of its address."""
         for peer, settings in (
             (IPv6Address("TCP", "::ffff:192.0.2.7", 1), TRUSTED),
+            (IPv6Address("TCP", "::ffff:192.0.2.7", 1), RealIPSettings(senders("::ffff:192.0.2.7"))),
             (IPv6Address("TCP", "fe80::1%eth0", 1), RealIPSettings(senders("fe80::/10"))),
             (UNIXAddress(None), RealIPSettings(senders("unix:"))),
         ):

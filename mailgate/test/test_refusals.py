@@ -82,7 +82,7 @@ class DelayTests(SynchronousTestCase):
             for answers, connector in (((evolve(DENIED, wait=9.0),), None), ((), FakeConnector(DENIED))):
                 conversation = converse(wording, *answers, connector=connector)
                 conversation.says(wording.auth + GUESS)
-                conversation.server.dialogueEnded()
+                conversation.transport.lose()
                 self.assertIs(conversation.server.session.outcome, Outcome.CLIENT_LEFT)
                 conversation.clock.advance(DELAY * 9)
                 told = [line for line in conversation.logged() if line.startswith("login failed")]

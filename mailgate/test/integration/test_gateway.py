@@ -15,6 +15,7 @@ from mailgate.test.integration.dovecot import PASSWORD
 from mailgate.test.integration.gateway import GatewayProcess
 from mailgate.test.integration.rawclient import RawClient
 from mailgate.test.integration.site import GatewayTestCase
+from mailgate.test.test_listener import speaksIPv6
 
 
 class ProcessTests(GatewayTestCase):
@@ -79,6 +80,30 @@ class ProcessTests(GatewayTestCase):
         with self.assertRaises(AssertionError) as caught:
             GatewayProcess(folder, ini, [freePort()])
         return str(caught.exception)
+
+
+class BothFamiliesTests(GatewayTestCase):
+    """A listening socket for IPv6 that takes IPv4 clients too."""
+
+    if not speaksIPv6():
+        skip = "this host has no IPv6"
+
+    def configuration(self, site):
+        """The system tells the addresses of such clients, and its own, as IPv6 ones."""
+        server = re.sub(r"127\.0\.0\.1:(\d+)$", r"[::]:\1 ipv6only=off", site.server("imap"), count=1, flags=re.M)
+        return site.mail(f"auth_http = {site.auth.url}\nauth_http_header = X-Local $server_addr") + server
+
+    def test_client(self):
+        """An IPv4 client has its IPv4 address for the authentication service, and in the log."""
+        client = RawClient(self.at("imap"))
+        self.addCleanup(client.close)
+        self.assertEqual(client.login(self.user, PASSWORD)[:2], b"OK")
+        question = self.site.auth.askedAbout(self.user)[-1]
+        self.assertEqual((question["Client-IP"], question["X-Local"]), ("127.0.0.1", "127.0.0.1"))
+        client.send(b"b LOGOUT\r\n")
+        client.rest()
+        waitUntil(lambda: "client 127.0.0.1:" in self.log(), "the log tells of the client")
+        self.assertNotIn("ffff", self.log())
 
 
 class DescriptorTests(GatewayTestCase):

@@ -5,6 +5,7 @@ Over which transports these tests run, and half-closes, which are not the same o
 
 from __future__ import annotations
 
+import base64
 import io
 import socket
 import struct
@@ -129,6 +130,32 @@ class HalfCloseTests(GatewayTestCase):
         self.site.auth.manners[self.user] = lambda service, question: Answer(headers)
         self.addCleanup(self.site.auth.manners.pop, self.user, None)
         return fake
+
+    def test_login(self):
+        """
+        A login, and all that is said behind it in the same go, is answered, time and again, with the end of file behind
+        it. Where TLS says that no more comes, the same goes over the gateway's own transports.
+        """
+        plain = base64.b64encode(f"\0{self.user}\0{PASSWORD}".encode()).decode()
+        said = {
+            "imap": f"a LOGIN {self.user} {PASSWORD}\r\nb NOOP\r\nc LOGOUT\r\n",
+            "pop3": f"USER {self.user}\r\nPASS {PASSWORD}\r\nSTAT\r\nQUIT\r\n",
+            "smtp": f"AUTH PLAIN {plain}\r\nNOOP\r\nQUIT\r\n",
+        }
+        answers = {
+            "imap": [b"a OK", b"b OK", b"* BY", b"c OK"],
+            "pop3": [b"+OK"] * 4,
+            "smtp": [b"235 ", b"250 ", b"221 "],
+        }
+        for protocol in self.backends.protocols:
+            for tls in ("plain", "implicit") if ANSWERS_AFTER_CLOSE_NOTIFY else ("plain",):
+                for _ in range(20 if tls == "plain" else 5):
+                    client = FinishingClient(self.at(protocol, tls))
+                    client.send(said[protocol].encode())
+                    client.finish()
+                    heard = [line[: len(answers[protocol][0])] for line in client.rest().splitlines()]
+                    self.assertEqual([line for line in heard if line != b"* CA"], answers[protocol])
+                    client.close()
 
     def test_plain(self):
         """In the clear the answer arrives whole, and the end behind it."""
