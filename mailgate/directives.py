@@ -17,6 +17,8 @@ from typing import Any, TypeVar
 from attrs import field, fields, frozen
 from twisted.internet.abstract import isIPAddress, isIPv6Address
 
+from mailgate.problems import ConfigurationError, Lines, Problem, nearest
+
 __all__ = [
     "LONGEST_SOCKET_PATH",
     "ConfigurationError",
@@ -78,35 +80,6 @@ class Directive:
     secret: bool = False
     group: type | None = None
     field: str = ""
-
-
-@frozen
-class Problem:
-    """One thing that is wrong with a configuration, and where it stands."""
-
-    file: str
-    message: str
-    section: str = ""
-    option: str = ""
-    value: str | None = None
-
-    def __str__(self) -> str:
-        place = self.file
-        if self.section:
-            place += f": [{self.section}]"
-        if self.option:
-            place += f" {self.option}"
-        if self.value is not None:
-            place += f" = {' | '.join(self.value.split(chr(10))).strip(' |')}"
-        return f"{place}: {self.message}"
-
-
-class ConfigurationError(Exception):
-    """The configuration cannot be used. C{problems} are all that was found, C{str} gives a line for each."""
-
-    def __init__(self, problems: Sequence[Problem]) -> None:
-        super().__init__("\n".join(map(str, problems)))
-        self.problems = tuple(problems)
 
 
 @frozen
@@ -181,6 +154,7 @@ class ServerSettings:
     given: frozenset[str] = frozenset()
     file: str = "gateway.ini"
     inherited: frozenset[str] = frozenset()
+    lines: Lines = field(factory=Lines, repr=False, eq=False)
 
     def __getitem__(self, group: type[T]) -> T:
         """The settings of class C{group}; its defaults, where nothing was read into it."""
@@ -195,7 +169,7 @@ class ServerSettings:
     def problem(self, option: str, message: str, value: str | None = None) -> Problem:
         """What is wrong with this server's C{option}, which stands in the section that it is read from."""
         section = "mail" if option in self.inherited else f"server {self.name}"
-        return Problem(self.file, message, section, option, value)
+        return self.lines.located(Problem(self.file, message, section, option, value))
 
 
 def directive(name: str, parse: Parser, default: Any, *levels: Level, secret: bool = False) -> Any:
@@ -210,15 +184,6 @@ def directives(group: type) -> Iterator[Directive]:
         declared = attribute.metadata.get(_DIRECTIVE)
         if declared is not None:
             yield Directive(declared.name, declared.parse, declared.levels, declared.secret, group, attribute.name)
-
-
-def nearest(word: str, known: Sequence[str]) -> str:
-    """C{"; did you mean X?"} for an unknown C{word}, where one of C{known} is near enough; or nothing."""
-    from difflib import get_close_matches
-
-    lowered = {each.lower(): each for each in known}
-    close = get_close_matches(word.lower(), list(lowered), 1)
-    return f"; did you mean {lowered[close[0]]}?" if close else ""
 
 
 # The parsers. Each raises ValueError with a message that says what would have been right.

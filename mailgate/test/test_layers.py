@@ -16,12 +16,14 @@ from twisted.trial.unittest import SynchronousTestCase
 import mailgate
 
 LAYERS = (
+    # what is wrong with a configuration
+    "problems",
     # what imports nothing: the release, the words of a login, the grammar of values, of HTTP and of mail
     "_version clienthello descriptors directives networks fairqueue login httpresponse httpheaders openssl poller"
     " keptconnections timers imapcommand crypt3 shares distinguishedname verifyerrors reparenting"
-    " rootfiles regularfiles backenderrors sandbox.message sandbox.certificate",
+    " rootfiles regularfiles backenderrors inifile sandbox.message sandbox.certificate",
     # where events may go
-    "syslog lograte secretvalues logfile notify activation pipes",
+    "syslog lograte secretvalues strays logfile notify activation pipes",
     # hashes of passwords
     "slowhashes",
     # the package itself, and what only needs one of those
