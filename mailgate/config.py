@@ -22,7 +22,6 @@ from mailgate.directives import (
     ConfigurationError,
     Directive,
     Level,
-    Lines,
     ListenAddress,
     Problem,
     ServerSettings,
@@ -38,6 +37,7 @@ from mailgate.leanreactor import EventSettings
 from mailgate.listen import ListenSettings
 from mailgate.pidfile import PIDSettings
 from mailgate.privileges import ProcessSettings
+from mailgate.problems import Lines
 from mailgate.registry import (
     AUTHENTICATORS,
     PROCESS_SETTINGS,
@@ -49,7 +49,16 @@ from mailgate.regularfiles import isOpenToAll, readRegularOrPipe
 from mailgate.sandbox.certificate import ensureCertificate, stateFolder
 from mailgate.sandbox.settings import SandboxSettings
 from mailgate.secretvalues import isSecret, shownValue
-from mailgate.serverchecks import EXCLUSIVE, WHO, authenticatorKind, faults, portWarnings, remarks, withRefusals
+from mailgate.serverchecks import (
+    EXCLUSIVE,
+    WHO,
+    authenticatorKind,
+    faults,
+    portWarnings,
+    remarks,
+    withoutEffect,
+    withRefusals,
+)
 from mailgate.strays import explained, holdsOwnWords, strays
 from mailgate.tls import TLSSettings, cacheConflicts, keysUnread, usesTLS
 from mailgate.workers import WorkerSettings
@@ -195,6 +204,7 @@ class _Reading:
             self.problems.extend(keysUnread(servers))
         warnings = [*self.warnings, *log.warnings(self._file), *rights.warnings(self._file)]
         warnings += [warning for server in servers for warning in (*portWarnings(server), *remarks(server, "warnings"))]
+        warnings += withoutEffect(servers)
         return GatewaySettings(
             tuple(servers),
             log,

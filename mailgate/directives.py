@@ -14,9 +14,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from enum import Enum
 from typing import Any, TypeVar
 
-from attrs import field, fields, frozen
+from attrs import evolve, field, fields, frozen
 from twisted.internet.abstract import isIPAddress, isIPv6Address
 
+from mailgate.needs import Need
 from mailgate.problems import ConfigurationError, Lines, Problem, nearest
 
 __all__ = [
@@ -71,7 +72,7 @@ class Level(Enum):
 class Directive:
     """
     One option of gateway.ini; C{group} is the settings class that declares it, C{field} its attribute there. The value
-    of a C{secret} one is shown to nobody.
+    of a C{secret} one is shown to nobody. Without any of its C{needs} it has no effect.
     """
 
     name: str
@@ -80,6 +81,7 @@ class Directive:
     secret: bool = False
     group: type | None = None
     field: str = ""
+    needs: tuple[Need, ...] | None = None
 
 
 @frozen
@@ -172,18 +174,25 @@ class ServerSettings:
         return self.lines.located(Problem(self.file, message, section, option, value))
 
 
-def directive(name: str, parse: Parser, default: Any, *levels: Level, secret: bool = False) -> Any:
-    """An attribute of a settings class that is read from option C{name}: in C{[mail]} and C{[server]} unless said."""
+def directive(
+    name: str, parse: Parser, default: Any, *levels: Level, secret: bool = False, needs: Sequence[Need] | None = None
+) -> Any:
+    """
+    An attribute of a settings class that is read from option C{name}: in C{[mail]} and C{[server]} unless said. Its
+    C{needs} are those of the class unless said.
+    """
     where = frozenset(levels or (Level.MAIL, Level.SERVER))
-    return field(default=default, metadata={_DIRECTIVE: Directive(name, parse, where, secret)}, repr=not secret)
+    declared = Directive(name, parse, where, secret, needs=None if needs is None else tuple(needs))
+    return field(default=default, metadata={_DIRECTIVE: declared}, repr=not secret)
 
 
 def directives(group: type) -> Iterator[Directive]:
-    """The directives that the settings class C{group} declares."""
+    """The directives that the settings class C{group} declares, with its C{needs} where they have none."""
     for attribute in fields(group):
         declared = attribute.metadata.get(_DIRECTIVE)
         if declared is not None:
-            yield Directive(declared.name, declared.parse, declared.levels, declared.secret, group, attribute.name)
+            needs = getattr(group, "needs", ()) if declared.needs is None else declared.needs
+            yield evolve(declared, group=group, field=attribute.name, needs=needs)
 
 
 # The parsers. Each raises ValueError with a message that says what would have been right.

@@ -141,6 +141,8 @@ class IniFile:
         if found is None:
             self._name = "it"
             self.problems.append(Problem(self._file, self._mistake(line), line=number))
+            if _isOfBlock(line):
+                self._option = None
             return
         self._name = name = found[1]
         before = self._section.options.setdefault(name, self._option)
@@ -152,7 +154,7 @@ class IniFile:
         What is wrong with C{line}, which is no option. It may hold a secret: nothing of it is shown but an option's
         name.
         """
-        if line[0] == "}" or line[-1] == "{":
+        if _isOfBlock(line):
             return 'is of a block in nginx\'s grammar: here "[server NAME]" begins a section, and the next one ends it'
         word = _WORD.match(line)
         name = "" if word is None else word[0]
@@ -165,3 +167,8 @@ class IniFile:
         if invisible is not None:
             return f"holds an invisible character, U+{ord(invisible):04X}: write the line anew"
         return 'is neither "[section]" nor "option = value"'
+
+
+def _isOfBlock(line: str) -> bool:
+    """Whether C{line} begins or ends a block of nginx's."""
+    return line[0] == "}" or line[-1] == "{"

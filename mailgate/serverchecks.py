@@ -5,16 +5,26 @@ What is to be known of a server as a whole: which authenticator judges its login
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from attrs import evolve
 
 from mailgate.dialogue import BUDGET, DialogueSettings
-from mailgate.directives import Problem, ServerSettings
+from mailgate.directives import Directive, Problem, ServerSettings, directives
 from mailgate.interfaces import AuthenticatorKind
+from mailgate.proxysettings import ProxySettings
 from mailgate.registry import AUTHENTICATORS, PROTOCOLS, SERVER_SETTINGS
 
-__all__ = ["EXCLUSIVE", "WHO", "authenticatorKind", "faults", "portWarnings", "remarks", "withRefusals"]
+__all__ = [
+    "EXCLUSIVE",
+    "WHO",
+    "authenticatorKind",
+    "faults",
+    "portWarnings",
+    "remarks",
+    "withRefusals",
+    "withoutEffect",
+]
 
 WHO = "auth_http"
 """The option that is named where nobody judges logins."""
@@ -79,6 +89,37 @@ def remarks(server: ServerSettings, about: str) -> Iterator[Problem]:
         found = getattr(server[group], about, None)
         if found is not None:
             yield from found(server)
+
+
+def _unmet(declared: Directive, server: ServerSettings) -> str:
+    """What C{server} lacks of what C{declared} needs to have an effect, if anything."""
+    return next((need.what for need in declared.needs or () if not need.isMet(server)), "")
+
+
+def withoutEffect(servers: Sequence[ServerSettings]) -> Iterator[Problem]:
+    """
+    The options of C{servers} that change nothing: of each server its own, and those of C{[mail]} that are of use to
+    none of the servers that have them from there.
+    """
+    unmet: dict[Directive, dict[str, ServerSettings]] = {}
+    used: set[Directive] = set()
+    for server in servers:
+        if "proxy" in server.given and not server[ProxySettings].proxy:
+            yield server.problem("proxy", "has no effect: all sessions are relayed", "off")
+        for declared in (known for group in SERVER_SETTINGS for known in directives(group)):
+            if declared.name not in server.given:
+                continue
+            what = _unmet(declared, server)
+            if not what:
+                used.add(declared)
+            elif declared.name in server.inherited:
+                unmet.setdefault(declared, {}).setdefault(what, server)
+            else:
+                yield server.problem(declared.name, f"has no effect without {what}")
+    for declared, found in unmet.items():
+        if declared not in used:
+            reason = f"has no effect: no server that has it from here has {' or '.join(found)}"
+            yield next(iter(found.values())).problem(declared.name, reason)
 
 
 def _unjudged(server: ServerSettings, kind: AuthenticatorKind) -> Iterator[Problem]:

@@ -21,7 +21,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import pairwise
-from typing import Any
+from typing import Any, ClassVar
 from weakref import WeakValueDictionary
 
 from attrs import frozen
@@ -39,6 +39,7 @@ from mailgate.interfaces import AuthenticatorKind, IAuthenticator
 from mailgate.journal import Journal, printable
 from mailgate.limits import LimitSettings
 from mailgate.login import Backend, Denial, LoginRequest, Method, Route, Trouble, fitForWire
+from mailgate.needs import Need, given
 from mailgate.passwords import expense
 from mailgate.workers import WorkerSettings, processors
 
@@ -185,6 +186,8 @@ class FileSettings:
 
     The threads are those of all servers in the process, and so is C{auth_file_max_hashes}: see L{hashConflicts}.
     """
+
+    needs: ClassVar[tuple[Need, ...]] = (given("auth_file"),)
 
     path: str | None = directive("auth_file", path, None)
     mostHashes: int = directive("auth_file_max_hashes", _hashes, 0)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from typing import ClassVar
 
 from attrs import frozen
 
@@ -18,6 +19,7 @@ from mailgate.identity import fieldsOf, idCommand
 from mailgate.imapcommand import CommandParser, IMAP4SyntaxError, Literal, tagOf
 from mailgate.journal import printable
 from mailgate.login import Credentials, Denial, Envelope, Method, Trouble
+from mailgate.needs import Need, protocol
 from mailgate.proxysettings import ProxySettings
 from mailgate.sasl import loginMethods, mechanismNames
 from mailgate.server import ProxyServer
@@ -39,6 +41,8 @@ _IDENTIFIED = re.compile(rb"\* ID [^\r\n{]{1,1000}\r\n" + _ID_TAG + rb" OK[^\r\n
 @frozen
 class IMAP4Settings:
     """nginx's C{imap_…} directives."""
+
+    needs: ClassVar[tuple[Need, ...]] = (protocol("imap"),)
 
     auth: tuple[str, ...] = directive("imap_auth", words(*_AUTH_WORDS), ("plain",))
     capabilities: tuple[str, ...] = directive("imap_capabilities", capabilities(), ("IMAP4", "IMAP4rev1", "UIDPLUS"))

@@ -16,8 +16,8 @@ from twisted.trial.unittest import SynchronousTestCase
 import mailgate
 
 LAYERS = (
-    # what is wrong with a configuration
-    "problems",
+    # what is wrong with a configuration, and what options need
+    "problems needs",
     # what imports nothing: the release, the words of a login, the grammar of values, of HTTP and of mail
     "_version clienthello descriptors directives networks fairqueue login httpresponse httpheaders openssl poller"
     " keptconnections timers imapcommand crypt3 shares distinguishedname verifyerrors reparenting"
