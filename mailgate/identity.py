@@ -1,7 +1,7 @@
 # -*- test-case-name: mailgate.test.test_identity -*-
 """
 How a backend is told who the client is, in its own protocol: by ID in IMAP (RFC 2971), by XCLIENT in POP3, both with
-the names that Dovecot reads. SMTP's XCLIENT is another command, and L{mailgate.protocols.smtp}'s.
+the names that Dovecot reads. SMTP's XCLIENT is another command, and L{mailgate.smtpclient}'s.
 
 The backend believes what is said here. So what a client says of itself comes behind what we say of it, and only where
 it cannot pass for that.

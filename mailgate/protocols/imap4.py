@@ -12,6 +12,7 @@ from typing import ClassVar
 
 from attrs import frozen
 
+from mailgate.capabilities import announced
 from mailgate.client import BackendError, LoginRefused, ProxyClient, Unauthorizing, replyCode
 from mailgate.dialogue import Command, MailProtocol, acceptableText, tokenWarnings
 from mailgate.directives import Problem, ServerSettings, bufferSize, capabilities, directive, words
@@ -188,7 +189,7 @@ class IMAP4Server(ProxyServer):
         self.reply(b"OK completed")
 
     def _doCAPABILITY(self, arguments: list[bytes]) -> None:
-        line = [b"* CAPABILITY", *(word.encode() for word in self.settings.capabilities)]
+        line = [b"* CAPABILITY", *announced("imap", self.settings.capabilities)]
         if not self.needsTLS:
             line.extend(b"AUTH=" + name for name in self.mechanisms)
         if self.offersTLS:

@@ -11,6 +11,7 @@ from typing import ClassVar
 
 from attrs import frozen
 
+from mailgate.capabilities import announced
 from mailgate.client import BackendError, LoginRefused, ProxyClient, Unauthorizing, replyCode
 from mailgate.dialogue import Command, MailProtocol, acceptableText, splitArguments, tokenWarnings
 from mailgate.directives import Problem, ServerSettings, bufferSize, capabilities, directive, words
@@ -163,9 +164,9 @@ class POP3Server(ProxyServer):
         awaitingPass = self._user is not None
         hidden = self.needsTLS and not awaitingPass
         lines = [b"+OK Capability list follows"]
-        for word in self.settings.capabilities:
-            if word.upper() != "USER" or (self._takesPasswords() and not hidden):
-                lines.append(word.encode())
+        for word in announced("pop3", self.settings.capabilities):
+            if word.upper() != b"USER" or (self._takesPasswords() and not hidden):
+                lines.append(word)
         if not hidden:
             lines.append(b" ".join((b"SASL", *self.mechanisms)))
         if self.offersTLS and not awaitingPass:

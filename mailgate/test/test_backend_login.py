@@ -1,6 +1,6 @@
 """
 Tests for the logins at backends: L{mailgate.protocols.imap4.IMAP4Client}, L{mailgate.protocols.pop3.POP3Client} and
-L{mailgate.protocols.smtp.SMTPClient}.
+L{mailgate.smtpclient.SMTPClient}.
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ LAYERS = (
     # what imports nothing: the release, the words of a login, the grammar of values, of HTTP and of mail
     "_version clienthello descriptors directives networks fairqueue login httpresponse httpheaders openssl poller"
     " keptconnections timers imapcommand crypt3 shares distinguishedname verifyerrors reparenting"
-    " rootfiles regularfiles backenderrors inifile sandbox.message sandbox.certificate",
+    " rootfiles regularfiles backenderrors capabilities inifile sandbox.message sandbox.certificate",
     # where events may go
     "syslog lograte secretvalues strays logfile notify activation pipes",
     # hashes of passwords
@@ -45,7 +45,7 @@ LAYERS = (
     # auth_http asks
     "saslserver smtpsettings smtptrust leanreactor streamrelay connectionlimit sharedservices sandbox.login",
     # the client's side
-    "loginflow",
+    "loginflow smtpclient",
     "server",
     # what comes before a dialogue
     "realip",
