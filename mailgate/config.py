@@ -36,6 +36,7 @@ from mailgate.journal import LogSettings
 from mailgate.leanreactor import EventSettings
 from mailgate.listen import ListenSettings
 from mailgate.pidfile import PIDSettings
+from mailgate.pitfalls import isAlone, loops, pitfalls
 from mailgate.privileges import ProcessSettings
 from mailgate.problems import Lines
 from mailgate.registry import (
@@ -45,7 +46,7 @@ from mailgate.registry import (
     SANDBOX_SETTINGS,
     SERVER_SETTINGS,
 )
-from mailgate.regularfiles import isOpenToAll, readRegularOrPipe
+from mailgate.regularfiles import isOpenToAll, isWritableByAll, readRegularOrPipe
 from mailgate.sandbox.certificate import ensureCertificate, stateFolder
 from mailgate.sandbox.settings import SandboxSettings
 from mailgate.secretvalues import isSecret, shownValue
@@ -54,7 +55,6 @@ from mailgate.serverchecks import (
     WHO,
     authenticatorKind,
     faults,
-    portWarnings,
     remarks,
     withoutEffect,
     withRefusals,
@@ -202,8 +202,11 @@ class _Reading:
         self.problems += workers.problems(self._file, servers, sandbox is not None)
         if not events.isLean:
             self.problems.extend(keysUnread(servers))
+        if isWritableByAll(self._file):
+            reason = f"everybody on this host may write to it: chmod o-w {self._file}"
+            self.warnings.insert(0, Problem(self._file, reason))
         warnings = [*self.warnings, *log.warnings(self._file), *rights.warnings(self._file)]
-        warnings += [warning for server in servers for warning in (*portWarnings(server), *remarks(server, "warnings"))]
+        warnings += [warning for server in servers for warning in (*pitfalls(server), *remarks(server, "warnings"))]
         warnings += withoutEffect(servers)
         return GatewaySettings(
             tuple(servers),
@@ -303,7 +306,7 @@ class _Reading:
         spoilt = {name for name in {*section.written, *mail.written} if name not in values}
         missingKind = spoilt.intersection(kind.directive for kind in AUTHENTICATORS)
         told = []
-        for problem in faults(server):
+        for problem in (*faults(server), *(loops(server) if isAlone(server) else ())):
             if problem.option not in spoilt and not (missingKind and problem.option == WHO):
                 told.append(problem)
         # What is wrong in [mail] is so for each server that has it from there.

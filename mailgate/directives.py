@@ -170,8 +170,11 @@ class ServerSettings:
 
     def problem(self, option: str, message: str, value: str | None = None) -> Problem:
         """What is wrong with this server's C{option}, which stands in the section that it is read from."""
-        section = "mail" if option in self.inherited else f"server {self.name}"
-        return self.lines.located(Problem(self.file, message, section, option, value))
+        return self.lines.located(Problem(self.file, message, self.sectionOf(option), option, value))
+
+    def sectionOf(self, option: str) -> str:
+        """The section that C{option} is read from, or would be written in."""
+        return "mail" if option in self.inherited else f"server {self.name}"
 
 
 def directive(

@@ -42,6 +42,7 @@ from mailgate.directives import (
 )
 from mailgate.logfile import LogFile
 from mailgate.lograte import LineLimit, Rate, logRate
+from mailgate.problems import NO_LINES, Lines
 from mailgate.syslog import SyslogObserver, SyslogServer, forJournal, isJournal, syslogServer
 
 __all__ = [
@@ -288,9 +289,9 @@ class ErrorLogs:
             *(FilteringLogObserver(self._target(log), [LogLevelFilterPredicate(log.level)]) for log in logs)
         )
 
-    def observerFor(self, logs: Sequence[ErrorLog], file: str, section: str) -> ILogObserver:
+    def observerFor(self, logs: Sequence[ErrorLog], file: str, section: str, places: Lines = NO_LINES) -> ILogObserver:
         """
-        The same for the C{logs} that C{section} of the ini C{file} names.
+        The same for the C{logs} that C{section} of the ini C{file} names, which stand at these C{places}.
 
         @raise ConfigurationError: one cannot be opened.
         """
@@ -298,7 +299,8 @@ class ErrorLogs:
             return self.observer(logs)
         except OSError as error:
             reason = f"cannot be opened: {error.strerror}"
-            raise ConfigurationError([Problem(file, reason, section, "error_log", error.filename)]) from None
+            problem = places.located(Problem(file, reason, section, "error_log", error.filename))
+            raise ConfigurationError([problem]) from None
 
     def _target(self, log: ErrorLog) -> ILogObserver:
         if log.syslog is not None:

@@ -154,7 +154,7 @@ class Master(MultiService):
             if settings.sandbox is not None:
                 raise ConfigurationError([Problem(settings.file, "takes a process without workers", "sandbox")])
             self._logs.owner = settings.process.owner
-            observer = self._logs.observerFor(settings.log.errorLog, settings.file, "mailgate")
+            observer = self._logs.observerFor(settings.log.errorLog, settings.file, "mailgate", settings.lines)
             sockets = self.sockets.opened(settings)
         except ConfigurationError as error:
             return refused(self._log, error)

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from attrs import evolve, field, frozen
 
-__all__ = ["ConfigurationError", "Lines", "Problem", "nearest"]
+__all__ = ["NO_LINES", "ConfigurationError", "Lines", "Problem", "nearest"]
 
 
 @frozen
@@ -60,6 +60,10 @@ class Lines:
         if problem.line or not problem.section:
             return problem
         return evolve(problem, line=self.find(problem.section, problem.option, problem.value))
+
+
+NO_LINES = Lines()
+"""Where nothing is known of a file."""
 
 
 class ConfigurationError(Exception):

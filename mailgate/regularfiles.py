@@ -13,7 +13,7 @@ import stat
 import time
 from typing import BinaryIO
 
-__all__ = ["isOpenToAll", "openRegular", "readRegular", "readRegularOrPipe"]
+__all__ = ["isOpenToAll", "isWritableByAll", "openRegular", "readRegular", "readRegularOrPipe"]
 
 MOST = 64 * 1024 * 1024
 """Bytes that are read of one file; lists of revoked certificates come to tens of millions."""
@@ -96,6 +96,15 @@ def _readAll(descriptor: int, path: str, most: int, patience: float) -> bytes:
         length += len(piece)
         if length > most:
             raise _tooLong(path, most)
+
+
+def isWritableByAll(path: str) -> bool:
+    """Whether every user of this host may write to the regular file C{path}, by its own mode."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return False
+    return stat.S_ISREG(found.st_mode) and bool(found.st_mode & stat.S_IWOTH)
 
 
 def isOpenToAll(path: str) -> bool:

@@ -20,7 +20,6 @@ __all__ = [
     "WHO",
     "authenticatorKind",
     "faults",
-    "portWarnings",
     "remarks",
     "withRefusals",
     "withoutEffect",
@@ -30,9 +29,6 @@ WHO = "auth_http"
 """The option that is named where nobody judges logins."""
 EXCLUSIVE = tuple(kind.directive for kind in AUTHENTICATORS if kind.directive != "proxy_pass")
 """Options of which a server has but one: its own hides whichever [mail] gives."""
-
-_IMPLICIT_TLS = (993, 995, 465)
-"""The ports on which clients speak TLS from the first byte (RFC 8314, section 7.3)."""
 
 
 def authenticatorKind(server: ServerSettings) -> AuthenticatorKind | None:
@@ -51,20 +47,6 @@ def withRefusals(server: ServerSettings) -> ServerSettings:
     most = usual.most if dialogue.maxAuthFailures is None else dialogue.maxAuthFailures
     filled = evolve(dialogue, authDelay=delay, maxAuthFailures=most)
     return evolve(server, groups={**server.groups, DialogueSettings: filled})
-
-
-def portWarnings(server: ServerSettings) -> Iterator[Problem]:
-    """The well-known ports of C{server} on which clients expect something else; a load balancer may know better."""
-    for address in server.listen:
-        if address.proxyProtocol:
-            continue
-        usual = next((known.name for known in PROTOCOLS.values() if address.port in known.ports), server.protocol)
-        if usual != server.protocol:
-            reason = f"port {address.port} is one of {usual}, and clients find {server.protocol} there"
-            yield server.problem("listen", reason, str(address))
-        elif address.port in _IMPLICIT_TLS and not address.ssl:
-            reason = f'clients speak TLS from the first byte on port {address.port}, which takes "ssl" behind it'
-            yield server.problem("listen", reason, str(address))
 
 
 def faults(server: ServerSettings) -> Iterator[Problem]:

@@ -41,6 +41,7 @@ from mailgate.limits import LimitSettings
 from mailgate.login import Backend, Denial, LoginRequest, Method, Route, Trouble, fitForWire
 from mailgate.needs import Need, given
 from mailgate.passwords import expense
+from mailgate.regularfiles import isOpenToAll
 from mailgate.workers import WorkerSettings, processors
 
 __all__ = ["KIND", "FileAuthenticator", "FileSettings", "hashConflicts"]
@@ -211,9 +212,11 @@ class FileSettings:
                 yield server.problem("auth_file", f"line {number} ({printable(user)}): {mistake}", self.path)
 
     def warnings(self, server: ServerSettings) -> Iterator[Problem]:
-        """The lines of the file whose hashes are unusually slow."""
+        """Who may read the file, and its lines whose hashes are unusually slow."""
         if self.path is None:
             return
+        if isOpenToAll(self.path):
+            yield server.problem("auth_file", "everybody on this host may read it: chmod o-r it", self.path)
         try:
             content, _ = readAccounts(self.path)
         except OSError:

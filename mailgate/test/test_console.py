@@ -89,9 +89,11 @@ class CheckTests(ConsoleCase):
         self.assertEqual(self.run_("check", "--config", path), 78)
         self.assertEqual(self.stdout.getvalue(), "")
         first, second = self.stderr.getvalue().splitlines()
-        self.assertTrue(first.startswith(f'{path}: [server submission] smtp_auth = plian: "plian" is unknown'), first)
+        self.assertTrue(
+            first.startswith(f'{path}:12: [server submission] smtp_auth = plian: "plian" is unknown'), first
+        )
         self.assertTrue(first.endswith("did you mean plain?"), first)
-        self.assertTrue(second.startswith(f"{path}: [server submission] timeout = soon: must be a time"), second)
+        self.assertTrue(second.startswith(f"{path}:13: [server submission] timeout = soon: must be a time"), second)
 
     def test_missing(self):
         """A file that is not there is a bad configuration."""
@@ -115,7 +117,7 @@ class CheckTests(ConsoleCase):
         self.assertEqual(self.run_("check", "--config", self.write(text)), 78)
         first, second = self.stderr.getvalue().splitlines()
         self.assertIn("[server submission] error_log = /nowhere/y.log: cannot be opened: its folder is missing", first)
-        self.assertIn("[server pop] error_log = /nowhere/x.log: cannot be opened: its folder is missing", second)
+        self.assertIn("3: [mail] error_log = /nowhere/x.log: cannot be opened: its folder is missing", second)
 
     def test_certificates(self):
         """Certificates are loaded: one that is not there is found out now and not when the gateway starts."""
@@ -140,7 +142,7 @@ class CheckTests(ConsoleCase):
         self.assertEqual(self.run_("check", "--config", path), 0)
         self.assertEqual(
             self.stderr.getvalue(),
-            f"warning: {path}: [mailgate] user = {user}: is ignored: only root can become another user\n",
+            f"warning: {path}:2: [mailgate] user = {user}: is ignored: only root can become another user\n",
         )
         path = self.write(f"[mailgate]\nuser = no-such-user\n{GOOD}")
         self.assertEqual(self.run_("check", "--config", path), 78)

@@ -56,7 +56,7 @@ LAYERS = (
     # the choice
     "registry",
     # a server as a whole; the ini file
-    "serverchecks",
+    "serverchecks pitfalls",
     "config",
     # what runs: in one process, or in several
     "service watching exitstatus supervision",
@@ -65,7 +65,7 @@ LAYERS = (
     # what is asked of the process, by whom, and what it is to those around it
     "operation",
     "signals commandsocket",
-    "process",
+    "process startchecks",
     "tap",
     "worker",
     "zygote",

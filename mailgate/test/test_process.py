@@ -368,8 +368,8 @@ class LifeTests(ProcessCase):
         process = self.spawn("[server a]\nlisten = 127.0.0.1:1\nprotocol = impa\ntimeout = x\n")
         self.assertEqual(await self.gone(process), 78)
         first, second = process.stderr.decode().splitlines()
-        self.assertTrue(first.startswith(f"{self.ini}: [server a] timeout = x: "), first)
-        self.assertTrue(second.startswith(f"{self.ini}: [server a] protocol = impa: "), second)
+        self.assertTrue(first.startswith(f"{self.ini}:4: [server a] timeout = x: "), first)
+        self.assertTrue(second.startswith(f"{self.ini}:3: [server a] protocol = impa: "), second)
         self.assertEqual(process.stdout, b"")
 
     async def test_portInUseInBackground(self):

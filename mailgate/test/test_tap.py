@@ -35,6 +35,8 @@ auth_http = http://127.0.0.1:9/auth
 protocol = imap
 listen = 127.0.0.1:{port}
 """
+LAST = GOOD.count("\n") + 1
+"""The number of the line behind it."""
 
 SIGNALS = (signal.SIGHUP, signal.SIGQUIT, signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 
@@ -168,7 +170,10 @@ class MakeServiceTests(TapCase):
         path = os.path.join(self.folder, "gateway.ini")
         self.assertEqual(
             self.assertExits(BAD_CONFIGURATION, self.make, GOOD + "error_log = /nowhere/imap.log\n"),
-            [f"{path}: [server imap] error_log = /nowhere/imap.log: cannot be opened: No such file or directory"],
+            [
+                f"{path}:{LAST}: [server imap] error_log = /nowhere/imap.log:"
+                " cannot be opened: No such file or directory"
+            ],
         )
 
     def test_bad(self):
@@ -178,8 +183,8 @@ class MakeServiceTests(TapCase):
         self.assertEqual(
             lines,
             [
-                f"{path}: [server imap] timeuot: is no known option; did you mean timeout?",
-                f"{path}: [server imap] max_errors = x: must be a whole number, such as 5",
+                f"{path}:{LAST}: [server imap] timeuot: is no known option; did you mean timeout?",
+                f"{path}:{LAST + 1}: [server imap] max_errors = x: must be a whole number, such as 5",
             ],
         )
         self.assertEqual(BAD_CONFIGURATION, os.EX_CONFIG)
@@ -198,7 +203,7 @@ class MakeServiceTests(TapCase):
         path = os.path.join(self.folder, "gateway.ini")
         self.assertEqual(
             self.assertExits(BAD_CONFIGURATION, self.make),
-            [f"{path}: [mailgate] error_log = /nowhere/mailgate.log: cannot be opened: No such file or directory"],
+            [f"{path}:3: [mailgate] error_log = /nowhere/mailgate.log: cannot be opened: No such file or directory"],
         )
 
 
