@@ -66,9 +66,7 @@ def _shortTimes(server: ServerSettings) -> Iterator[Problem]:
         if declared.parse is deadline and declared.name in server.given and declared.group is not None:
             seconds = getattr(server[declared.group], declared.field)
             if seconds < _SHORTEST:
-                reason = (
-                    "is too short for clients, backends and services to answer in: a number without unit is seconds"
-                )
+                reason = "is too short for anybody to answer in; a number without a unit is seconds"
                 yield server.problem(declared.name, reason, f"{seconds * 1000:g}ms")
 
 

@@ -344,19 +344,20 @@ class SyntaxTests(ConfigCase):
 
     def test_strayed(self):
         """The end of a statement of nginx's, and a comment behind a value, are warned of where the value takes them."""
-        text = MAIL + "server_name = mx; \n[server imap]\nlisten = 127.0.0.1:143\nimap_capabilities =\n IDLE # all\n"
+        text = MAIL + "server_name = mx; \n[server imap]\nlisten = 127.0.0.1:143\n"
+        text += "imap_capabilities =\n IDLE # all\n IMAP4rev1\n"
         self.assertEqual(
             [str(warning) for warning in parse(text).warnings],
             [
                 'gateway.ini:3: [mail] server_name = mx;: the ";" at the end is part of the value: take it away',
-                "gateway.ini:7: [server imap] imap_capabilities = IDLE # all: what stands behind the value is part of"
-                " it: a comment needs a line of its own",
+                "gateway.ini:6: [server imap] imap_capabilities = IDLE # all | IMAP4rev1: what stands behind the value"
+                " is part of it: a comment needs a line of its own",
             ],
         )
 
     def test_notStrayed(self):
         """Nothing is said of such characters in the middle, nor where a value may be a secret."""
-        text = MAIL + "auth_http_header = X-Key a;\nserver_name = a;b#c\n" + IMAP
+        text = MAIL + "auth_http_header = X-Key a;\nerror_log = a;b#c\n" + IMAP
         self.assertEqual(parse(text).warnings, ())
 
     def test_beforeSections(self):

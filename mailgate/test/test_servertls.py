@@ -48,6 +48,7 @@ listen =
     127.0.0.1:{pop3s} ssl
 [server smtp]
 protocol = smtp
+smtp_capabilities = 8BITMIME
 listen =
     127.0.0.1:{smtp}
     127.0.0.1:{smtps} ssl
