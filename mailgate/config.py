@@ -177,6 +177,7 @@ class _Reading:
         self.warnings: list[Problem] = []
         self._workers = WorkerSettings()
         self._isOpen = isOpenToAll(filename)
+        self._strayed: dict[tuple[str, str], list[str]] = {}
         self._lines = Lines()
 
     def read(self, text: str) -> GatewaySettings:
@@ -205,9 +206,12 @@ class _Reading:
         if isWritableByAll(self._file):
             reason = f"everybody on this host may write to it: chmod o-w {self._file}"
             self.warnings.insert(0, Problem(self._file, reason))
-        warnings = [*self.warnings, *log.warnings(self._file), *rights.warnings(self._file)]
+        warnings = [*log.warnings(self._file), *rights.warnings(self._file)]
         warnings += [warning for server in servers for warning in (*pitfalls(server), *remarks(server, "warnings"))]
-        warnings += withoutEffect(servers)
+        # What strays into a value is the reason for whatever else is wrong with it.
+        warnings = [warning for warning in warnings if (warning.section, warning.option) not in self._strayed]
+        warnings = [*self.warnings, *warnings, *withoutEffect(servers)]
+        self.problems = list(map(self._withReason, self.problems))
         return GatewaySettings(
             tuple(servers),
             log,
@@ -225,6 +229,10 @@ class _Reading:
 
     def _problem(self, section: str, option: str, message: str, value: str | None = None) -> None:
         self.problems.append(self._lines.located(Problem(self._file, message, section, option, value)))
+
+    def _withReason(self, problem: Problem) -> Problem:
+        strayed = self._strayed.get((problem.section, problem.option), [])
+        return evolve(problem, message="; ".join([problem.message, *strayed])) if strayed else problem
 
     def options(self, text: str) -> Iterator[tuple[str, Mapping[str, str]]]:
         """The sections of C{text}, and what is written in them."""
@@ -273,6 +281,8 @@ class _Reading:
         if self._isOpen and section.level is not Level.SANDBOX and isSecret(declared, text):
             reason = f"may be a secret, and everybody on this host may read it: chmod o-r {self._file}"
             self.warnings.append(Problem(self._file, reason, *place))
+        if strayed:
+            self._strayed[section.name, option] = strayed
         remarks = [*strayed, *(f'duplicate value "{word}"' for word in repeatedWords(declared.parse, text))]
         self.warnings.extend(Problem(self._file, remark, *place) for remark in remarks)
 

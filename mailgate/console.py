@@ -72,6 +72,9 @@ def _check(arguments: argparse.Namespace) -> int:
         return BAD_CONFIGURATION
     for warning in warnings:
         print(f"warning: {warning}", file=sys.stderr)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # Names of servers are any text, and a terminal may know ASCII alone.
+        sys.stdout.reconfigure(errors="backslashreplace")
     print("\n".join(describe(settings)))
     return 0
 

@@ -207,7 +207,7 @@ def text(value: str, folder: str) -> str:
         raise ValueError("a value is missing")
     if "\n" in value.strip():
         raise ValueError("takes one line")
-    if re.search(r"[\x00-\x1f\x7f]", value.strip()):
+    if re.search("[\x00-\x1f\x7f\ud800-\udfff]", value.strip()):
         raise ValueError("holds a control character")
     return value.strip()
 

@@ -25,12 +25,15 @@ GOOD = """
 server_name = mx.test
 auth_http = http://127.0.0.1:9/auth
 [server imap]
+protocol = imap
 listen =
-    127.0.0.1:143
-    unix:/run/imap.sock
+    127.0.0.1:21143
+    unix:/tmp/mailgate-imap.sock
 imap_auth = plain login cram-md5
 [server submission]
-listen = [::1]:587
+protocol = smtp
+listen = 127.0.0.1:21587
+smtp_capabilities = 8BITMIME
 """
 
 
@@ -68,10 +71,10 @@ class CheckTests(ConsoleCase):
         self.assertEqual(
             self.stdout.getvalue().splitlines(),
             [
-                "server imap: imap on 127.0.0.1:143, unix:/run/imap.sock",
+                "server imap: imap on 127.0.0.1:21143, unix:/tmp/mailgate-imap.sock",
                 "  logins: cram-md5, plain, judged by auth_http",
                 "  TLS: none",
-                "server submission: smtp on [::1]:587",
+                "server submission: smtp on 127.0.0.1:21587",
                 "  logins: plain, judged by auth_http",
                 "  TLS: none",
                 f"{path}: good",
@@ -90,10 +93,10 @@ class CheckTests(ConsoleCase):
         self.assertEqual(self.stdout.getvalue(), "")
         first, second = self.stderr.getvalue().splitlines()
         self.assertTrue(
-            first.startswith(f'{path}:12: [server submission] smtp_auth = plian: "plian" is unknown'), first
+            first.startswith(f'{path}:15: [server submission] smtp_auth = plian: "plian" is unknown'), first
         )
         self.assertTrue(first.endswith("did you mean plain?"), first)
-        self.assertTrue(second.startswith(f"{path}:13: [server submission] timeout = soon: must be a time"), second)
+        self.assertTrue(second.startswith(f"{path}:16: [server submission] timeout = soon: must be a time"), second)
 
     def test_missing(self):
         """A file that is not there is a bad configuration."""
@@ -113,7 +116,8 @@ class CheckTests(ConsoleCase):
         text = GOOD.replace("[mail]", "[mail]\nerror_log = /nowhere/x.log").replace(
             "imap_auth", "error_log = z.log\nimap_auth"
         )
-        text += "error_log =\n    /nowhere/y.log\n    z.log\n[server pop]\nlisten = 110\n[server pops]\nlisten = 995\n"
+        text += "error_log =\n    /nowhere/y.log\n    z.log\n"
+        text += "".join(f"[server {name}]\nlisten = {name}\nprotocol = pop3\n" for name in (21110, 21995))
         self.assertEqual(self.run_("check", "--config", self.write(text)), 78)
         first, second = self.stderr.getvalue().splitlines()
         self.assertIn("[server submission] error_log = /nowhere/y.log: cannot be opened: its folder is missing", first)
@@ -158,9 +162,10 @@ class CheckTests(ConsoleCase):
         text = f"[mailgate]\nuser = {user} {group}\n[server pop3]\nlisten = 127.0.0.1:110\nauth_file = {accounts}\n"
         self.assertEqual(self.run_("check", "--config", self.write(text)), 0)
         self.assertEqual([found.name for found in become], [user])
-        (line,) = self.stderr.getvalue().splitlines()
+        line, reload = self.stderr.getvalue().splitlines()[-2:]
         reason = f"will not be read when it changes: {user} may not read it"
-        self.assertTrue(line.endswith(f"[server pop3] auth_file = {accounts}: {reason}"), line)
+        self.assertTrue(line.endswith(f":5: [server pop3] auth_file = {accounts}: {reason}"), line)
+        self.assertIn(f":2: [mailgate] user = {user}: a reload will be refused, as {user} may not read ", reload)
 
     def test_noPort(self):
         """No port is opened: it can be run beside the gateway whose configuration it checks."""
