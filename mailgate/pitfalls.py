@@ -84,7 +84,7 @@ def _capabilities(server: ServerSettings) -> Iterator[Problem]:
         yield server.problem(option, "has no IMAP4rev1, without which clients take the server for none of theirs")
     if server.protocol == "smtp" and not configured and PROTOCOLS["smtp"].methods(server) - {Method.NONE}:
         reason = (
-            "is missing: clients then rewrite mail of 8 bits, which breaks its signatures, and return what needs"
+            "is missing: mail programs then rewrite mail of 8 bits, which breaks its signatures, and return what needs"
             " SMTPUTF8: copy your backend's list"
         )
         yield server.problem(option, reason)

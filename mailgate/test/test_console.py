@@ -174,6 +174,25 @@ class CheckTests(ConsoleCase):
         with socket.create_server(("127.0.0.1", port)):
             self.assertEqual(self.run_("check", "--config", path), 0)
 
+    def test_ascii(self):
+        """A server may be called anything, though the terminal knows ASCII alone."""
+        self.patch(sys, "stdout", io.TextIOWrapper(io.BytesIO(), encoding="ascii", write_through=True))
+        text = GOOD.replace("[server imap]", "[server b\xfcro]")
+        self.assertEqual(self.run_("check", "--config", self.write(text)), 0)
+        self.assertIn(b"server b\\xfcro: imap on", sys.stdout.buffer.getvalue())
+
+    def test_start(self):
+        """What would keep the gateway from starting is found; so is what would keep its user from reading again."""
+        for line, told in (
+            ("pid = /nowhere/x.pid", "pid = /nowhere/x.pid: cannot be written: its folder is missing"),
+            ("error_log = /", "error_log = /: cannot be opened: Is a directory"),
+        ):
+            path = self.write(f"[mailgate]\n{line}\n{GOOD}")
+            self.assertEqual(self.run_("check", "--config", path), 78)
+            self.assertEqual(self.stderr.getvalue(), f"{path}:2: [mailgate] {told}\n")
+            self.stderr.truncate(0)
+            self.stderr.seek(0)
+
     def test_config(self):
         """It does not guess which configuration is meant."""
         self.assertEqual(self.run_("check"), 2)
