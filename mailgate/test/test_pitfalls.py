@@ -17,8 +17,8 @@ HTTP = "auth_http = http://127.0.0.1:9/auth"
 OWN = "is left out: the gateway announces it itself where it is so"
 UNKEPT = "is left out: it promises a command before the login, which the gateway does not obey"
 MISSING = (
-    "smtp_capabilities: is missing: mail programs then rewrite mail of 8 bits, which breaks its signatures, and return what"
-    " needs SMTPUTF8: copy your backend's list"
+    "smtp_capabilities: is missing: mail programs then rewrite mail of 8 bits, which breaks its signatures, and return"
+    " what needs SMTPUTF8: copy your backend's list"
 )
 
 
