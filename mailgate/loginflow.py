@@ -181,6 +181,8 @@ class LoginServer(SASLServer):
             answer = await self.factory.authenticator.authenticate(request)
             if authzid and isinstance(answer, Route) and answer.authzid is None:
                 return Denial(Trouble.UNAUTHORIZED, reason="the authorization identity was not answered for")
+            if isinstance(answer, Route) and not answer.user and request.credentials.method is not Method.NONE:
+                return Denial(Trouble.DENIED, reason="neither the client nor the answer names a user")
             return answer
         except Exception:
             if self.session.phase is Phase.END:

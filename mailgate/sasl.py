@@ -18,8 +18,11 @@ from mailgate.login import Credentials, Denial, Method
 __all__ = [
     "MECHANISMS",
     "UNLISTED",
+    "Cancelled",
+    "InitialResponse",
     "InvalidResponse",
     "Mechanism",
+    "NotBase64",
     "RefusedOAuth",
     "decodeBase64",
     "loginMethods",
@@ -31,13 +34,25 @@ PASSWORD = b"Password:"
 
 _CRAM_MD5_DIGEST = 32
 _XOAUTH2 = re.compile(rb"user=([^\x01]*)\x01auth=Bearer ([^\x01]*)\x01\x01", re.IGNORECASE)
-_GS2_HEADER = re.compile(rb"[^,\x01]*,a=((?:[^,=\x01]|=2C|=3D)*),\x01", re.IGNORECASE)
-"""RFC 5801's, of which the identity is wanted; RFC 7628 demands none, but then nobody could say whose mailbox it is."""
+_GS2_HEADER = re.compile(rb"[^,\x01]*,(?:a=((?:[^,=\x01]|=2C|=3D)*))?,\x01", re.IGNORECASE)
+"""RFC 5801's, of which the identity is wanted. RFC 7628 demands none: the token may tell whose it is."""
 _BEARER = re.compile(rb"(?:\A|\x01)auth=Bearer ([^\x01]*)", re.IGNORECASE)
 
 
 class InvalidResponse(Exception):
     """What the client sent is not of the mechanism's form. C{str} says how, and holds nothing that was sent."""
+
+
+class Cancelled(InvalidResponse):
+    """The client sent C{*}: it does not go on (RFC 4422, section 3.5)."""
+
+
+class NotBase64(InvalidResponse):
+    """What the client sent is not base64."""
+
+
+class InitialResponse(InvalidResponse):
+    """The client sent an initial response to a mechanism in which the server speaks first."""
 
 
 class Mechanism(Protocol):
@@ -95,7 +110,7 @@ class CramMD5:
 
     def start(self, initial: bytes | None) -> bytes | Credentials:
         if initial is not None:
-            raise InvalidResponse("an initial response")
+            raise InitialResponse("an initial response")
         return self._salt
 
     def respond(self, response: bytes) -> bytes | Credentials:
@@ -140,30 +155,24 @@ class OAuthBearer:
         token = header and _BEARER.search(response[header.end() :])
         if header is None or token is None:
             raise InvalidResponse("invalid login or token")
-        user = re.sub(rb"=(2C|3D)", lambda code: bytes.fromhex(code[1].decode()), header[1], flags=re.IGNORECASE)
+        name = header[1] or b""
+        user = re.sub(rb"=(2C|3D)", lambda code: bytes.fromhex(code[1].decode()), name, flags=re.IGNORECASE)
         return Credentials(Method.OAUTHBEARER, user, token[1])
 
 
 class RefusedOAuth:
     """
-    How an exchange of C{method}, an OAuth one, ends after C{denial}: its C{challenge} tells the client why, whose
-    response says nothing but that it has been told (RFC 7628, section 3.2.3).
+    How an OAuth exchange ends after C{denial}: its C{challenge} tells the client why. The response says nothing but
+    that it has been told (RFC 7628, section 3.2.3), whatever the client sends for one.
 
     @raise InvalidResponse: C{denial} holds no such challenge in base64.
     """
 
-    def __init__(self, method: Method, denial: Denial) -> None:
+    def __init__(self, denial: Denial) -> None:
         self.denial = denial
         self.challenge = decodeBase64(denial.challenge or b"")
         if not self.challenge:
             raise InvalidResponse("no reason")
-        self._expected = b"\x01" if method is Method.OAUTHBEARER else b""
-
-    def respond(self, response: bytes) -> Denial:
-        """The denial, which is now to be told in the protocol's words."""
-        if response != self._expected:
-            raise InvalidResponse("something behind a refusal")
-        return self.denial
 
 
 MECHANISMS: dict[bytes, Callable[[Callable[[], bytes]], Mechanism]] = {
@@ -196,9 +205,9 @@ def decodeBase64(token: bytes) -> bytes:
     """
     The bytes that C{token} encodes. As in nginx padding may be left out, and what follows it is not looked at.
 
-    @raise InvalidResponse: it is not base64.
+    @raise NotBase64: it is not base64.
     """
     digits = token.partition(b"=")[0]
     if len(digits) % 4 == 1 or not re.fullmatch(rb"[A-Za-z0-9+/]*", digits):
-        raise InvalidResponse("invalid base64 encoding")
+        raise NotBase64("invalid base64 encoding")
     return base64.b64decode(digits + b"=" * (-len(digits) % 4))

@@ -7,6 +7,7 @@ responses in base64, and the challenge by which a refused OAuth client is told w
 from __future__ import annotations
 
 import base64
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from attrs import evolve
@@ -15,7 +16,7 @@ from mailgate.dialogue import DialogueSettings
 from mailgate.framing import CommandReader
 from mailgate.journal import Journal
 from mailgate.login import Credentials, Denial, Method
-from mailgate.sasl import MECHANISMS, UNLISTED, InvalidResponse, Mechanism, RefusedOAuth, decodeBase64
+from mailgate.sasl import MECHANISMS, UNLISTED, Cancelled, InvalidResponse, Mechanism, RefusedOAuth, decodeBase64
 from mailgate.session import Phase, Session
 
 if TYPE_CHECKING:
@@ -27,8 +28,13 @@ __all__ = ["SASLServer"]
 class SASLServer(CommandReader):
     """
     The server's side of an exchange. It begins with L{authenticate}, goes on while the phase is CHALLENGE, and ends in
-    L{login}, or in L{invalid} and the phase COMMAND.
+    L{login}, or in words that say why it failed and the phase COMMAND.
     """
+
+    unsupported: ClassVar[bytes]
+    """What is said of a mechanism that is not offered, without the line end; in IMAP without the tag."""
+    exchangeWording: ClassVar[Mapping[type[InvalidResponse], bytes]]
+    """What is said of each way in which an exchange fails."""
 
     challengePrefix: ClassVar[bytes] = b"+ "
     settings: Any
@@ -44,8 +50,8 @@ class SASLServer(CommandReader):
         self._salt: bytes | None = None
         self._mechanism: Mechanism | RefusedOAuth | None = None
 
-    def invalid(self) -> None:
-        """Tell the client that what it sent is no command."""
+    def reply(self, text: bytes) -> None:
+        """Answer with the line C{text}, in IMAP with the tag before it."""
         raise NotImplementedError
 
     def login(self, credentials: Credentials) -> None:
@@ -54,10 +60,6 @@ class SASLServer(CommandReader):
 
     def deny(self, denial: Denial) -> None:
         """Tell the client of C{denial}, and end the connection or go on."""
-        raise NotImplementedError
-
-    def endAfter(self, denial: Denial) -> None:
-        """End the connection, if C{denial}, which the client has been told, is the last of it."""
         raise NotImplementedError
 
     @property
@@ -79,7 +81,7 @@ class SASLServer(CommandReader):
         name = name.upper()
         make = MECHANISMS.get(name)
         if make is None or not self._takes(name):
-            self.invalid()
+            self.reply(self.unsupported)
             return
         mechanism = make(lambda: self.salt)
         self._mechanism, self._mechanismName = mechanism, name.decode("ascii")
@@ -93,9 +95,16 @@ class SASLServer(CommandReader):
 
     def responseReceived(self, line: bytes) -> None:
         """Take the client's answer to the last challenge: of C{line}, as in nginx, the first word."""
-        assert self._mechanism is not None
+        mechanism, word = self._mechanism, line.partition(b" ")[0]
+        assert mechanism is not None
+        if isinstance(mechanism, RefusedOAuth):
+            self._mechanism = None
+            self.deny(mechanism.denial)
+            return
         try:
-            step = self._mechanism.respond(decodeBase64(line.partition(b" ")[0]))
+            if word == b"*":
+                raise Cancelled('the cancelling "*"')
+            step = mechanism.respond(decodeBase64(word))
         except InvalidResponse as error:
             self._spoiltExchange(error)
         else:
@@ -109,28 +118,25 @@ class SASLServer(CommandReader):
         if not (denial.challenge and method.isOAuth):
             return False
         try:
-            refused = RefusedOAuth(method, denial)
+            refused = RefusedOAuth(denial)
         except InvalidResponse:
             return False
         self._mechanism = refused
         self._challenge(refused.challenge)
         return True
 
-    def _challenge(self, step: bytes | Credentials | Denial) -> None:
+    def _challenge(self, step: bytes | Credentials) -> None:
         if isinstance(step, bytes):
             self.session.enter(Phase.CHALLENGE)
             self.transport.write(self.challengePrefix + base64.b64encode(step) + b"\r\n")
             return
         self._mechanism = None
-        if isinstance(step, Credentials):
-            if step.authzid and self.dialogue.authzid == "ignore":
-                step = evolve(step, authzid=b"")
-            self.login(step)
-        else:
-            self.deny(step)
+        if step.authzid and self.dialogue.authzid == "ignore":
+            step = evolve(step, authzid=b"")
+        self.login(step)
 
     def _spoiltExchange(self, error: InvalidResponse) -> None:
-        spoilt, self._mechanism = self._mechanism, None
+        self._mechanism = None
         self._journal.info(
             "client {client} sent {error} in AUTH {mechanism} command",
             client=self.session.client,
@@ -138,7 +144,4 @@ class SASLServer(CommandReader):
             mechanism=self._mechanismName,
         )
         self.session.enter(Phase.COMMAND)
-        self.invalid()
-        if isinstance(spoilt, RefusedOAuth):
-            # A wrong answer must not buy another attempt.
-            self.endAfter(spoilt.denial)
+        self.reply(self.exchangeWording[type(error)])

@@ -64,6 +64,10 @@ class ProxyServer(LoginServer):
         """C{line} holds a CR or a NUL."""
         self.spoilt()
 
+    def invalid(self) -> None:
+        """Tell the client that what it sent is no command."""
+        raise NotImplementedError
+
     def overflowed(self) -> None:
         """Tell the client that its command is too long."""
         self.invalid()

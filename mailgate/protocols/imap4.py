@@ -1,28 +1,32 @@
 # -*- test-case-name: mailgate.test.test_imap4 -*-
 """
 IMAP4 (RFC 3501, 9051; ID of RFC 2971, LITERAL+ of RFC 7888, response codes of RFC 5530): the dialogue before login,
-and the login at a backend. The replies are nginx's.
+and the login at a backend. The replies are nginx's, but for those that docs/differences.rst lists.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from typing import ClassVar
-
-from attrs import frozen
 
 from mailgate.capabilities import announced
 from mailgate.client import BackendError, LoginRefused, ProxyClient, Unauthorizing, replyCode
-from mailgate.dialogue import Command, MailProtocol, acceptableText, tokenWarnings
-from mailgate.directives import Problem, ServerSettings, bufferSize, capabilities, directive, words
+from mailgate.dialogue import Command, MailProtocol, acceptableText
 from mailgate.identity import fieldsOf, idCommand
-from mailgate.imapcommand import CommandParser, IMAP4SyntaxError, Literal, tagOf
+from mailgate.imapcommand import (
+    LATER,
+    LONGEST_ID,
+    CommandParser,
+    IMAP4SyntaxError,
+    Literal,
+    beginsID,
+    literalAtEnd,
+    tagOf,
+)
+from mailgate.imapsettings import IMAP4Settings
 from mailgate.journal import printable
 from mailgate.login import Credentials, Denial, Envelope, Method, Trouble
-from mailgate.needs import Need, protocol
 from mailgate.proxysettings import ProxySettings
-from mailgate.sasl import loginMethods, mechanismNames
+from mailgate.sasl import Cancelled, InitialResponse, InvalidResponse, NotBase64
 from mailgate.server import ProxyServer
 from mailgate.session import Outcome, Phase
 
@@ -31,37 +35,11 @@ __all__ = ["IMAP4", "CommandParser", "IMAP4Client", "IMAP4Server", "IMAP4Setting
 _QUOTABLE = re.compile(rb"[ -~]{0,256}")
 _SPECIAL = re.compile(rb'["\\]')
 _LITERAL_AT_END = re.compile(rb"\{(\d{1,10})\}\r?\n\Z")
-_AUTH_WORDS = ("plain", "login", "cram-md5", "external", "xoauth2", "oauthbearer")
 _OFFERS_ID = re.compile(rb"\* OK \[CAPABILITY (?:[^]]* )?ID(?: [^]]*)?\]", re.IGNORECASE)
 """A greeting whose response code, not its text, lists ID among the capabilities."""
 
 _ID_TAG = b"mailgate"
 _IDENTIFIED = re.compile(rb"\* ID [^\r\n{]{1,1000}\r\n" + _ID_TAG + rb" OK[^\r\n]{0,1000}\r\n")
-
-
-@frozen
-class IMAP4Settings:
-    """nginx's C{imap_…} directives."""
-
-    needs: ClassVar[tuple[Need, ...]] = (protocol("imap"),)
-
-    auth: tuple[str, ...] = directive("imap_auth", words(*_AUTH_WORDS), ("plain",))
-    capabilities: tuple[str, ...] = directive("imap_capabilities", capabilities(), ("IMAP4", "IMAP4rev1", "UIDPLUS"))
-    clientBuffer: int = directive("imap_client_buffer", bufferSize, 4096)
-
-    @property
-    def mechanisms(self) -> tuple[bytes, ...]:
-        """SASL mechanisms."""
-        return mechanismNames(self.auth)
-
-    @property
-    def methods(self) -> frozenset[Method]:
-        """The login methods that are offered."""
-        return loginMethods(self.auth)
-
-    def warnings(self, server: ServerSettings) -> Iterator[Problem]:
-        """What of these settings will not do for every client."""
-        return tokenWarnings(server, self.methods, self.clientBuffer)
 
 
 class IMAP4Server(ProxyServer):
@@ -80,14 +58,33 @@ class IMAP4Server(ProxyServer):
         Trouble.STOPPING: b"* BYE Gateway is shutting down, closing connection",
     }
 
+    unsupported = b"NO [CANNOT] Unsupported authentication mechanism"
+    exchangeWording = {
+        Cancelled: b"BAD Authentication cancelled",
+        NotBase64: b"BAD Invalid base64 data",
+        InitialResponse: b"BAD No initial response is taken by this mechanism",
+        InvalidResponse: b"BAD Invalid authentication response",
+    }
+
     _parser: CommandParser | None = None
     """The command whose literal has been asked for."""
+    _isPassedOver = False
+    """Whether the rest of a command is awaited that is then refused, whatever it says."""
     _used = 0
     _heard = Envelope()
     """What the backend has to hear."""
 
     def lineLimit(self) -> int:
-        return self.settings.clientBuffer - self._used
+        limit = self.settings.clientBuffer - self._used
+        if len(self._buffer) >= limit and self._isID():
+            return max(limit, LONGEST_ID - self._used)
+        return limit
+
+    def _isID(self) -> bool:
+        """Whether the line that begins the buffer is one of ID."""
+        if self._parser is not None:
+            return self._parser.word == b"ID"
+        return not self._isPassedOver and self.session.phase is Phase.COMMAND and beginsID(self._buffer)
 
     def greet(self) -> None:
         self.transport.write(b"* OK IMAP4 ready\r\n")
@@ -112,13 +109,13 @@ class IMAP4Server(ProxyServer):
         return self._heard
 
     def garbled(self, line: bytes) -> None:
-        if self._parser is None:
+        if self._parser is None and not self._isPassedOver:
             self._salvageTag(line)
         self._forgetCommand()
         self._spoilt(line)
 
     def overflowed(self) -> None:
-        if self._parser is None and self.session.phase is Phase.COMMAND:
+        if self._parser is None and not self._isPassedOver and self.session.phase is Phase.COMMAND:
             self._salvageTag(bytes(self._buffer))
         self.invalid()
 
@@ -127,38 +124,65 @@ class IMAP4Server(ProxyServer):
         self.tag = tagOf(line)
 
     def commandReceived(self, line: bytes) -> None:
-        parser = self._parser or CommandParser()
+        if self._isPassedOver:
+            self._passOver(line)
+            return
+        parser = self._parser or CommandParser(self.settings.clientBuffer)
+        isSpoilt, literal = False, None
         try:
             literal = parser.feed(line)
         except IMAP4SyntaxError:
-            command = None
-        else:
-            command = self.commands.get(parser.word)
+            isSpoilt = True
         self.tag = parser.tag
-        if command is None:
+        command = self.commands.get(parser.word)
+        if parser.word in LATER:
+            self._passOver(line)
+        elif command is None or isSpoilt:
             self._forgetCommand()
             self._spoilt(line)
-        elif literal is not None and not (literal.synchronizing and self._isBarred(command)):
+        elif literal is not None and not (literal.synchronizing and self._refusal(parser.word, command)):
             self._used += len(line) + 2
             self._ask(parser, literal, line)
         else:
             self._forgetCommand()
-            self._obey(command, parser.arguments)
+            self._obey(parser.word, command, parser.arguments)
 
-    def _isBarred(self, command: Command) -> bool:
-        return self.needsTLS and not command.inClear
+    def _passOver(self, line: bytes) -> None:
+        """
+        Throw away C{line}, of a command that is not for now, and the literal that the client sends behind it unasked;
+        refuse the command at its end.
+        """
+        literal = literalAtEnd(line)
+        self._isPassedOver = literal is not None and not literal.synchronizing
+        if literal is not None and self._isPassedOver:
+            self.discard(literal.octets)
+        elif self.countCommand():
+            self.reply(b"BAD Log in first")
 
-    def _obey(self, command: Command, arguments: list[bytes]) -> None:
+    def discarded(self) -> None:
+        """The command goes on behind its literal."""
+
+    def _refusal(self, word: bytes, command: Command) -> bytes:
+        """Why the command C{word} is not for now: before a literal is asked for, so that no password is sent."""
+        if self.needsTLS and not command.inClear:
+            return b"NO [PRIVACYREQUIRED] Use STARTTLS first"
+        if word == b"LOGIN" and not self._takesPasswords():
+            return b"NO [CANNOT] LOGIN is disabled, use AUTHENTICATE"
+        return b""
+
+    def _obey(self, word: bytes, command: Command, arguments: list[bytes]) -> None:
         if not self.countCommand():
             return
-        if self._isBarred(command):
-            # Before a literal is asked for, lest a password be sent in the clear.
-            self.invalid()
+        refusal = self._refusal(word, command)
+        if refusal:
+            self.reply(refusal)
         else:
             command.act(self, arguments)
 
     def _ask(self, parser: CommandParser, literal: Literal, line: bytes) -> None:
-        if self._used + literal.octets + 2 > self.settings.clientBuffer:
+        buffer = self.settings.clientBuffer
+        most = max(buffer, LONGEST_ID) if parser.word == b"ID" else buffer
+        if self._used + literal.octets + 2 > most:
             self._forgetCommand()
             self._spoilt(line)
             return
@@ -174,6 +198,7 @@ class IMAP4Server(ProxyServer):
 
     def _forgetCommand(self) -> None:
         self._parser = None
+        self._isPassedOver = False
         self._used = 0
 
     def _spoilt(self, line: bytes) -> None:
@@ -210,16 +235,18 @@ class IMAP4Server(ProxyServer):
         self._completed()
 
     def _doLOGOUT(self, arguments: list[bytes]) -> None:
-        self.end(Outcome.QUIT, b"* BYE\r\n" + self.tag + b" OK completed\r\n")
+        self.end(Outcome.QUIT, b"* BYE Logging out\r\n" + self.tag + b" OK completed\r\n")
 
     def _doSTARTTLS(self, arguments: list[bytes]) -> None:
         if self.offersTLS:
             self.startTLS(self.tag + b" OK completed\r\n")
+        elif self.inClear:
+            self.reply(b"BAD STARTTLS is not offered here")
         else:
-            self.invalid()
+            self.reply(b"BAD TLS is active already")
 
     def _doLOGIN(self, arguments: list[bytes]) -> None:
-        if len(arguments) != 2 or not arguments[0] or not self._takesPasswords():
+        if len(arguments) != 2 or not arguments[0]:
             self.invalid()
         else:
             self.login(Credentials(Method.PLAIN, *arguments))

@@ -1,7 +1,7 @@
 # -*- test-case-name: mailgate.test.test_pop3 -*-
 """
 POP3 (RFC 1939, 2449, 5034; STLS of RFC 2595): the dialogue before login, and the login at a backend. The replies are
-nginx's.
+nginx's, but for those that docs/differences.rst lists.
 """
 
 from __future__ import annotations
@@ -19,13 +19,18 @@ from mailgate.identity import xclientCommand
 from mailgate.journal import printable
 from mailgate.login import Credentials, Denial, Method, Trouble
 from mailgate.needs import Need, protocol
-from mailgate.sasl import loginMethods, mechanismNames
+from mailgate.sasl import Cancelled, InitialResponse, InvalidResponse, NotBase64, loginMethods, mechanismNames
 from mailgate.server import ProxyServer
 from mailgate.session import Outcome, Phase
 
 __all__ = ["POP3", "POP3Client", "POP3Server", "POP3Settings"]
 
 _MOST_ARGUMENTS = 3
+_LOGIN = frozenset((b"USER", b"PASS", b"APOP", b"AUTH"))
+_LATER = frozenset((b"STAT", b"LIST", b"RETR", b"DELE", b"RSET", b"TOP", b"UIDL", b"LAST"))
+"""
+Commands of the state behind the login. Clients that do not wait for the answer to their login send them before it.
+"""
 _AUTH_WORDS = ("plain", "apop", "cram-md5", "external", "xoauth2", "oauthbearer")
 
 
@@ -39,7 +44,7 @@ class POP3Settings:
     capabilities: tuple[str, ...] = directive(
         "pop3_capabilities",
         capabilities("TOP", "USER", "UIDL", "STLS", "PIPELINING", "RESP-CODES", "AUTH-RESP-CODE"),
-        ("TOP", "USER", "UIDL"),
+        ("TOP", "USER", "UIDL", "PIPELINING", "RESP-CODES", "AUTH-RESP-CODE"),
     )
     clientBuffer: int = directive("pop3_client_buffer", bufferSize, 4096)
 
@@ -69,11 +74,19 @@ class POP3Server(ProxyServer):
         Trouble.UNAUTHORIZED: b"-ERR [AUTH] Not authorized to log in as another user",
         Trouble.FAILURES: b"-ERR [AUTH] Too many failed logins, closing connection",
         Trouble.TEMPORARY: b"-ERR [SYS/TEMP] Temporary authentication failure, try again later",
-        Trouble.INTERNAL: b"-ERR internal server error",
+        Trouble.INTERNAL: b"-ERR [SYS/TEMP] internal server error",
         Trouble.TIMEOUT: b"-ERR Timeout, closing connection",
         Trouble.CERTIFICATE: b"-ERR SSL certificate error",
         Trouble.NO_CERTIFICATE: b"-ERR No required SSL certificate",
         Trouble.STOPPING: b"-ERR [SYS/TEMP] Gateway is shutting down, closing connection",
+    }
+
+    unsupported = b"-ERR Unsupported authentication mechanism"
+    exchangeWording = {
+        Cancelled: b"-ERR Authentication cancelled",
+        NotBase64: b"-ERR Invalid base64 data",
+        InitialResponse: b"-ERR No initial response is taken by this mechanism",
+        InvalidResponse: b"-ERR Invalid authentication response",
     }
 
     _user: bytes | None = None
@@ -87,10 +100,17 @@ class POP3Server(ProxyServer):
         self.transport.write(b"+OK POP3 ready" + (b" " + self.salt if salted else b"") + b"\r\n")
         self.session.enter(Phase.COMMAND)
 
+    def reply(self, text: bytes) -> None:
+        """Answer with a single line."""
+        self.transport.write(text + b"\r\n")
+
     def invalid(self) -> None:
-        # Whatever is refused after USER leads back to the beginning.
+        self._dismiss(b"-ERR invalid command")
+
+    def _dismiss(self, text: bytes) -> None:
+        """Refuse a command. Whatever is refused after USER leads back to the beginning."""
         self._user = None
-        self.transport.write(b"-ERR invalid command\r\n")
+        self.reply(text)
 
     def farewell(self, trouble: Trouble) -> bytes:
         # Every line of a POP3 server answers a command, and this one has been answered.
@@ -98,7 +118,17 @@ class POP3Server(ProxyServer):
 
     def refuse(self, denial: Denial) -> None:
         text = acceptableText(denial)
-        self.transport.write((self.wording[denial.trouble] if text is None else b"-ERR " + text) + b"\r\n")
+        if text is None:
+            self.reply(self.wording[denial.trouble])
+        elif self._tellsCodes and not text.startswith(b"["):
+            self.reply(b"-ERR [AUTH] " + text)
+        else:
+            self.reply(b"-ERR " + text)
+
+    @property
+    def _tellsCodes(self) -> bool:
+        """Whether clients are promised a code in every refusal of credentials (RFC 3206)."""
+        return b"AUTH-RESP-CODE" in map(bytes.upper, announced("pop3", self.settings.capabilities))
 
     def forget(self) -> None:
         self._user = None
@@ -113,13 +143,19 @@ class POP3Server(ProxyServer):
             return
         command = (self.commands if self._user is None else self.commandsAwaitingPass).get(word)
         # Known words that come at the wrong moment are not held against the client.
-        if command is None or (self.needsTLS and not command.inClear):
-            self.invalid()
-        else:
+        if word in _LATER:
+            self._dismiss(b"-ERR Log in first")
+        elif self.needsTLS and word in _LOGIN:
+            self._dismiss(b"-ERR Use STLS first")
+        elif command is not None:
             command.act(self, rest)
+        elif word == b"PASS":
+            self._dismiss(b"-ERR Send USER first")
+        else:
+            self.invalid()
 
     def _isCommand(self, word: bytes, rest: bytes) -> bool:
-        if word in (b"USER", b"PASS"):
+        if word in (b"USER", b"PASS") or word in _LATER:
             return True
         return word in self.commands and len(splitArguments(rest)) <= _MOST_ARGUMENTS
 
@@ -127,28 +163,31 @@ class POP3Server(ProxyServer):
         return "plain" in self.settings.auth or self.dialogue.unlistedAuth
 
     def _doUSER(self, rest: bytes) -> None:
-        name = rest.lstrip(b" ")
-        if not name or not self._takesPasswords():
+        if not self._takesPasswords():
+            self.reply(b"-ERR USER is disabled, use AUTH or APOP")
+        elif rest.strip(b" "):
+            self._user = rest
+            self.transport.write(self.ok)
+        else:
             self.invalid()
-            return
-        self._user = name
-        self.transport.write(self.ok)
 
     def _doPASS(self, rest: bytes) -> None:
-        password = rest.lstrip(b" ")
+        # Blanks can be a part of a password (RFC 1939, section 7), and of a name for Dovecot.
         user, self._user = self._user, None
         assert user is not None
-        if password:
-            self.login(Credentials(Method.PLAIN, user, password))
+        if rest:
+            self.login(Credentials(Method.PLAIN, user, rest))
         else:
             self.invalid()
 
     def _doAPOP(self, rest: bytes) -> None:
         arguments = splitArguments(rest)
-        if len(arguments) != 2 or "apop" not in self.settings.auth:
+        if "apop" not in self.settings.auth:
+            self.reply(b"-ERR APOP is disabled")
+        elif len(arguments) != 2:
             self.invalid()
-            return
-        self.login(Credentials(Method.APOP, arguments[0], arguments[1], self.salt))
+        else:
+            self.login(Credentials(Method.APOP, arguments[0], arguments[1], self.salt))
 
     def _doAUTH(self, rest: bytes) -> None:
         arguments = splitArguments(rest)
@@ -182,8 +221,10 @@ class POP3Server(ProxyServer):
     def _doSTLS(self, rest: bytes) -> None:
         if self.offersTLS:
             self.startTLS(self.ok)
+        elif self.inClear:
+            self.reply(b"-ERR STLS is not offered here")
         else:
-            self.invalid()
+            self.reply(b"-ERR TLS is active already")
 
     commands = {
         b"CAPA": Command(_doCAPA),

@@ -1,7 +1,8 @@
 # -*- test-case-name: mailgate.test.test_smtp -*-
 """
 SMTP (RFC 5321; STARTTLS of RFC 3207, AUTH of RFC 4954, XCLIENT of Postfix): the dialogue before the login, or before
-the first recipient where there is none. The replies are nginx's.
+the first recipient where there is none. The replies are nginx's, but for those that docs/differences.rst
+lists.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from mailgate.client import ProxyClient
 from mailgate.dialogue import Command, MailProtocol, acceptableText, splitArguments
 from mailgate.journal import printable
 from mailgate.login import Credentials, Denial, Envelope, Method, Trouble
+from mailgate.sasl import Cancelled, InitialResponse, InvalidResponse, NotBase64
 from mailgate.server import ProxyServer
 from mailgate.session import Outcome, Phase
 from mailgate.smtpclient import SMTPClient, xtext
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
 __all__ = ["SMTP", "SMTPClient", "SMTPServer", "SMTPSettings", "xtext"]
 
 _MOST_ARGUMENTS = 11
+_LOGIN_FIRST = b"530 5.7.1 Authentication required"
 _NAME = re.compile(rb"[\x21-\x7e\x80-\xff]+")
 _CODE = re.compile(rb"[45][0-5][0-9](?: [45]\.[0-9]{1,3}\.[0-9]{1,3})?")
 _CHUNK = re.compile(rb"[ \t]*BDAT(?![!-~])", re.IGNORECASE)
@@ -53,6 +56,14 @@ class SMTPServer(ProxyServer):
     wordingWithoutLogin = {
         Trouble.DENIED: b"550 5.7.1 Recipient refused",
         Trouble.TEMPORARY: b"451 4.3.0 Temporary failure, try again later",
+    }
+
+    unsupported = b"504 5.5.4 Unsupported authentication mechanism"
+    exchangeWording = {
+        Cancelled: b"501 5.7.0 Authentication cancelled",
+        NotBase64: b"501 5.5.2 Invalid base64 data",
+        InitialResponse: b"501 5.7.0 No initial response is taken by this mechanism",
+        InvalidResponse: b"501 5.5.4 Invalid authentication response",
     }
 
     _helo = b""
@@ -127,6 +138,12 @@ class SMTPServer(ProxyServer):
     def invalid(self) -> None:
         self.reply(b"500 5.5.1 Invalid command")
 
+    def overflowed(self) -> None:
+        if self.session.phase is Phase.CHALLENGE:
+            self.reply(b"500 5.5.6 Authentication exchange line is too long")
+        else:
+            self.invalid()
+
     def refuse(self, denial: Denial) -> None:
         wording = self.wordingWithoutLogin if self._recipient else self.wording
         self._recipient = b""
@@ -165,7 +182,7 @@ class SMTPServer(ProxyServer):
         elif not self.countCommand():
             return
         elif self.needsTLS and not command.inClear:
-            self._refuseInClear(word.upper())
+            self._refuseInClear()
         else:
             self._line = line
             command.act(self, arguments)
@@ -187,17 +204,14 @@ class SMTPServer(ProxyServer):
 
     def discarded(self) -> None:
         if self.needsTLS:
-            self._refuseInClear(b"BDAT")
+            self._refuseInClear()
         elif "none" in self.settings.auth:
             self.reply(b"503 5.5.1 Bad sequence of commands")
         else:
-            self.reply(b"530 5.7.1 Authentication required")
+            self.reply(_LOGIN_FIRST)
 
-    def _refuseInClear(self, word: bytes) -> None:
-        if word == b"AUTH":
-            self.invalid()
-        else:
-            self.reply(b"530 5.7.0 Must issue a STARTTLS command first")
+    def _refuseInClear(self) -> None:
+        self.reply(b"530 5.7.0 Must issue a STARTTLS command first")
 
     def _hello(self, arguments: list[bytes]) -> bool:
         if len(arguments) != 1 or not _NAME.fullmatch(arguments[0]):
@@ -224,25 +238,27 @@ class SMTPServer(ProxyServer):
         self.reply(b"250 " + lines[-1])
 
     def _doAUTH(self, arguments: list[bytes]) -> None:
-        if not arguments:
+        if not (self.mechanisms or self.dialogue.unlistedAuth):
+            self.reply(b"502 5.5.1 Authentication is not offered here")
+        elif not 1 <= len(arguments) <= 2:
             self.reply(b"501 5.5.4 Invalid argument")
-        elif len(arguments) > 2:
-            self.invalid()
         else:
             self.authenticate(*arguments)
 
     def _doSTARTTLS(self, arguments: list[bytes]) -> None:
         if self.offersTLS:
             self.startTLS(b"220 2.0.0 Start TLS\r\n")
+        elif self.inClear:
+            self.reply(b"502 5.5.1 STARTTLS is not offered here")
         else:
-            self.invalid()
+            self.reply(b"503 5.5.1 TLS is active already")
 
     def _doMAIL(self, arguments: list[bytes]) -> None:
         if "none" not in self.settings.auth:
             if self._journal.wantsInfo:
                 line = printable(self._line)
                 self._journal.info('client {client} was rejected: "{line}"', client=self.session.client, line=line)
-            self.reply(b"530 5.7.1 Authentication required")
+            self.reply(_LOGIN_FIRST)
         elif self._mail is not None:
             self.reply(b"503 5.5.1 Bad sequence of commands")
         elif not arguments:
@@ -270,8 +286,30 @@ class SMTPServer(ProxyServer):
     def _doQUIT(self, arguments: list[bytes]) -> None:
         self.end(Outcome.QUIT, b"221 2.0.0 Bye\r\n")
 
-    def _doNothing(self, arguments: list[bytes]) -> None:
-        self.invalid()
+    def _doDATA(self, arguments: list[bytes]) -> None:
+        """DATA, or BURL (RFC 4468): a message whose recipient has been refused."""
+        if "none" not in self.settings.auth:
+            self.reply(_LOGIN_FIRST)
+        elif self._mail is None:
+            self.reply(b"503 5.5.1 Bad sequence of commands")
+        else:
+            self.reply(b"554 5.5.1 No valid recipients")
+
+    def _doVRFY(self, arguments: list[bytes]) -> None:
+        if "none" in self.settings.auth:
+            self.reply(b"252 2.5.2 Cannot verify the user, try RCPT")
+        else:
+            self.reply(_LOGIN_FIRST)
+
+    def _doOthers(self, arguments: list[bytes]) -> None:
+        """What no mail needs, and some backends obey."""
+        if "none" in self.settings.auth:
+            self._notImplemented(arguments)
+        else:
+            self.reply(_LOGIN_FIRST)
+
+    def _notImplemented(self, arguments: list[bytes]) -> None:
+        self.reply(b"502 5.5.1 Command not implemented")
 
     commands = {
         b"HELO": Command(_doHELO),
@@ -282,9 +320,12 @@ class SMTPServer(ProxyServer):
         b"RCPT": Command(_doRCPT, inClear=False),
         b"RSET": Command(_doRSET),
         b"NOOP": Command(_doNOOP),
-        b"VRFY": Command(_doNothing),
-        b"EXPN": Command(_doNothing),
-        b"HELP": Command(_doNothing),
+        b"DATA": Command(_doDATA, inClear=False),
+        b"BURL": Command(_doDATA, inClear=False),
+        b"VRFY": Command(_doVRFY, inClear=False),
+        **dict.fromkeys((b"EXPN", b"ETRN", b"ATRN", b"TURN"), Command(_doOthers, inClear=False)),
+        **dict.fromkeys((b"SEND", b"SOML", b"SAML"), Command(_doOthers, inClear=False)),
+        b"HELP": Command(_notImplemented),
         b"QUIT": Command(_doQUIT),
     }
 

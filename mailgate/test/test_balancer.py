@@ -280,7 +280,7 @@ class IncomingTests(BalancerCase):
                 await self.turn()
                 with contextlib.suppress(BlockingIOError):
                     heard.append(client.recv(4096))
-        self.assertEqual(b"".join(heard), GREETING + b"* BYE\r\na OK completed\r\n")
+        self.assertEqual(b"".join(heard), GREETING + b"* BYE Logging out\r\na OK completed\r\n")
 
     async def test_broken(self):
         """What is no header is answered by the end alone, in the clear and where TLS was to come."""

@@ -27,6 +27,14 @@ def ok(tag: bytes) -> bytes:
     return tag + b" OK completed\r\n"
 
 
+UNSUPPORTED = b"a NO [CANNOT] Unsupported authentication mechanism\r\n"
+
+
+def private(tag: bytes) -> bytes:
+    """What a login in the clear hears where TLS is demanded."""
+    return tag + b" NO [PRIVACYREQUIRED] Use STARTTLS first\r\n"
+
+
 def bad(tag: bytes) -> bytes:
     """The refusal of the command C{tag}."""
     return tag + b" BAD invalid command\r\n"
@@ -65,8 +73,8 @@ class ParserTests(SynchronousTestCase):
             self.assertEqual(CommandParser().feed(b"a LOGIN " + text), literal)
 
     def test_tag(self) -> None:
-        """RFC 3501's tags are taken, of up to 64 characters."""
-        for tag in (b"a", b"A1.b-c_d", b"*"[:0] + b"$/]", b"x" * 64):
+        """RFC 3501's tags are taken, of up to 126 characters, as Dovecot's."""
+        for tag in (b"a", b"A1.b-c_d", b"*"[:0] + b"$/]", b"x" * 126):
             parser = CommandParser()
             parser.feed(tag + b"   noop")
             self.assertEqual((parser.tag, parser.word), (tag, b"NOOP"))
@@ -81,7 +89,7 @@ class ParserTests(SynchronousTestCase):
             b"a ",
             b"a+ NOOP",
             b"(a NOOP",
-            b"x" * 65 + b" NOOP",
+            b"x" * 127 + b" NOOP",
             b"a NOOP1",
             b"a NO-OP",
             b'a LOGIN "joe',
@@ -110,9 +118,10 @@ class GreetingTests(SynchronousTestCase):
         self.assertEqual(Conversation(IMAP4).hear(), b"* OK IMAP4 ready\r\n")
 
     def test_capability(self) -> None:
-        """nginx's capabilities, and those of the configured mechanisms in nginx's order."""
+        """The capabilities, what the gateway itself can do among them, then the mechanisms, in nginx's order."""
         self.assertEqual(
-            converse().says(b"a CAPABILITY x"), b"* CAPABILITY IMAP4 IMAP4rev1 UIDPLUS AUTH=PLAIN\r\n" + ok(b"a")
+            converse().says(b"a CAPABILITY x"),
+            b"* CAPABILITY IMAP4 IMAP4rev1 SASL-IR LITERAL+ ID UIDPLUS AUTH=PLAIN\r\n" + ok(b"a"),
         )
         self.assertIn(
             b" AUTH=PLAIN AUTH=LOGIN AUTH=CRAM-MD5 AUTH=EXTERNAL\r\n",
@@ -126,7 +135,7 @@ class GreetingTests(SynchronousTestCase):
         self.assertEqual(conversation.says(b"b STARTTLS"), ok(b"b"))
         conversation.transport.shakeHands()
         self.assertIn(b"UIDPLUS AUTH=PLAIN\r\n", conversation.says(b"a CAPABILITY"))
-        self.assertEqual(conversation.says(b"c STARTTLS"), bad(b"c"))
+        self.assertEqual(conversation.says(b"c STARTTLS"), b"c BAD TLS is active already\r\n")
 
     def test_starttlsOnly(self) -> None:
         """Where TLS is demanded, no mechanism is offered in the clear, and LOGIN is disabled."""
@@ -137,7 +146,9 @@ class GreetingTests(SynchronousTestCase):
         """Where passwords are not taken, LOGIN is disabled."""
         conversation = converse("cram-md5")
         self.assertIn(b"UIDPLUS AUTH=CRAM-MD5 LOGINDISABLED\r\n", conversation.says(b"a CAPABILITY"))
-        self.assertEqual(conversation.says(b"b LOGIN joe sesame"), bad(b"b"))
+        disabled = b"b NO [CANNOT] LOGIN is disabled, use AUTHENTICATE\r\n"
+        self.assertEqual(conversation.says(b"b LOGIN joe sesame"), disabled)
+        self.assertEqual(conversation.says(b"b LOGIN joe {6}", b"c NOOP"), disabled + ok(b"c"))
         self.assertEqual(conversation.requests, [])
 
 
@@ -166,14 +177,14 @@ class CommandTests(SynchronousTestCase):
     def test_logout(self) -> None:
         """LOGOUT says goodbye and ends."""
         conversation = converse()
-        self.assertEqual(conversation.says(b"a LOGOUT", b"b NOOP"), b"* BYE\r\n" + ok(b"a"))
+        self.assertEqual(conversation.says(b"a LOGOUT", b"b NOOP"), b"* BYE Logging out\r\n" + ok(b"a"))
         self.assertTrue(conversation.closed)
         self.assertIs(conversation.server.session.outcome, Outcome.QUIT)
 
     def test_invalid(self) -> None:
         """Refusals have the tag, where there is one; the fifth is the end."""
         conversation = converse()
-        heard = conversation.says(b"a SELECT INBOX", b"", b" x NOOP", b"b", b"(c NOOP", b"d NOOP")
+        heard = conversation.says(b"a SELEKT INBOX", b"", b" x NOOP", b"b", b"(c NOOP", b"d NOOP")
         self.assertEqual(heard, bad(b"a") + bad(b"*") * 4)
         self.assertTrue(conversation.closed)
         self.assertIs(conversation.server.session.outcome, Outcome.ERRORS)
@@ -213,7 +224,9 @@ class CommandTests(SynchronousTestCase):
             b"a STARTTLS",
             b"a AUTHENTICATE X",
         )
-        self.assertEqual(conversation.says(*lines), bad(b"a") * 6)
+        self.assertEqual(
+            conversation.says(*lines), bad(b"a") * 4 + b"a BAD STARTTLS is not offered here\r\n" + UNSUPPORTED
+        )
         self.assertFalse(conversation.closed)
 
     def test_tooLong(self) -> None:
@@ -285,15 +298,15 @@ class LiteralTests(SynchronousTestCase):
         """Where TLS is demanded, a password's literal is not asked for in the clear."""
         conversation = Conversation(IMAP4, TLSSettings(starttls="only"))
         conversation.hear()
-        self.assertEqual(conversation.says(b"a LOGIN {3}"), bad(b"a"))
-        self.assertEqual(conversation.says(b"b LOGIN joe {3}", b"c NOOP"), bad(b"b") + ok(b"c"))
+        self.assertEqual(conversation.says(b"a LOGIN {3}"), private(b"a"))
+        self.assertEqual(conversation.says(b"b LOGIN joe {3}", b"c NOOP"), private(b"b") + ok(b"c"))
 
     def test_inClearUnasked(self) -> None:
         """One that comes unasked is not taken for a command, and refused with its own."""
         conversation = Conversation(IMAP4, TLSSettings(starttls="only"))
         conversation.hear()
-        self.assertEqual(conversation.send(b"a LOGIN {8+}\r\nb LOGOUT {3}\r\nc NOOP\r\n"), bad(b"a") + ok(b"c"))
-        self.assertEqual(conversation.send(b"d LOGIN {3+}\r\njoe {3+}\r\nabc\r\n"), bad(b"d"))
+        self.assertEqual(conversation.send(b"a LOGIN {8+}\r\nb LOGOUT {3}\r\nc NOOP\r\n"), private(b"a") + ok(b"c"))
+        self.assertEqual(conversation.send(b"d LOGIN {3+}\r\njoe {3+}\r\nabc\r\n"), private(b"d"))
         self.assertEqual(conversation.requests, [])
         self.assertFalse(conversation.closed)
 
@@ -324,22 +337,25 @@ class LoginTests(SynchronousTestCase):
         """The challenges are nginx's."""
         conversation = converse("plain", "login", "cram-md5", "external")
         self.assertEqual(conversation.says(b"a AUTHENTICATE PLAIN"), b"+ \r\n")
-        self.assertEqual(conversation.says(b"*"), bad(b"a"))
+        self.assertEqual(conversation.says(b"*"), b"a BAD Authentication cancelled\r\n")
         self.assertEqual(conversation.says(b"b AUTHENTICATE LOGIN"), b"+ VXNlcm5hbWU6\r\n")
         self.assertEqual(conversation.says(b"am9l"), b"+ UGFzc3dvcmQ6\r\n")
-        self.assertEqual(conversation.says(b"%"), bad(b"b"))
+        self.assertEqual(conversation.says(b"%"), b"b BAD Invalid base64 data\r\n")
         self.assertEqual(conversation.says(b"c AUTHENTICATE EXTERNAL"), b"+ VXNlcm5hbWU6\r\n")
-        self.assertEqual(conversation.says(b"*"), bad(b"c"))
+        self.assertEqual(conversation.says(b"*"), b"c BAD Authentication cancelled\r\n")
         self.assertEqual(conversation.says(b"d AUTHENTICATE CRAM-MD5"), b"+ PDcuMTAwMEBteC50ZXN0Pg==\r\n")
-        self.assertEqual(conversation.says(b"am9l"), bad(b"d"))
-        self.assertEqual(conversation.says(b"e AUTHENTICATE CRAM-MD5 am9l"), bad(b"e"))
+        self.assertEqual(conversation.says(b"am9l"), b"d BAD Invalid authentication response\r\n")
+        self.assertEqual(
+            conversation.says(b"e AUTHENTICATE CRAM-MD5 am9l"),
+            b"e BAD No initial response is taken by this mechanism\r\n",
+        )
         self.assertEqual(conversation.requests, [])
 
     def test_notOffered(self) -> None:
         """A mechanism that is not configured is refused, with an initial response too (nginx takes EXTERNAL)."""
         conversation = converse()
         for mechanism in (b"LOGIN", b"CRAM-MD5", b"EXTERNAL", b"EXTERNAL am9l", b"XOAUTH2"):
-            self.assertEqual(conversation.says(b"a AUTHENTICATE " + mechanism), bad(b"a"))
+            self.assertEqual(conversation.says(b"a AUTHENTICATE " + mechanism), UNSUPPORTED)
 
     def refusal(self, denial: Denial) -> tuple[Conversation, bytes]:
         """A conversation whose login is answered with C{denial}, and what is heard."""
@@ -375,7 +391,7 @@ class LoginTests(SynchronousTestCase):
         conversation = Conversation(IMAP4, TLSSettings(starttls="only"))
         conversation.hear()
         lines = (b"a LOGIN joe sesame", b"b AUTHENTICATE PLAIN AGpvZQBzZXNhbWU=", b"c AUTHENTICATE PLAIN")
-        self.assertEqual(conversation.says(*lines), bad(b"a") + bad(b"b") + bad(b"c"))
+        self.assertEqual(conversation.says(*lines), private(b"a") + private(b"b") + private(b"c"))
         self.assertEqual(conversation.requests, [])
 
 

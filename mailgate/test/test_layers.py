@@ -43,7 +43,8 @@ LAYERS = (
     "framing client port connecting relayend authsettings sandbox.pop3 sandbox.smtp sandbox.authhttp",
     # SASL on the client's side; which rights clients get at backends; all of those in one reactor; the services that
     # auth_http asks
-    "saslserver smtpsettings smtptrust leanreactor streamrelay connectionlimit sharedservices sandbox.login",
+    "saslserver imapsettings smtpsettings smtptrust leanreactor streamrelay connectionlimit sharedservices"
+    " sandbox.login",
     # the client's side
     "loginflow smtpclient",
     "server",

@@ -184,7 +184,7 @@ class MappingCase(SynchronousTestCase):
 
     def direct(self, row: Row, level: Level, added: str) -> Any:
         """The settings of an ini file that says C{added} at C{level}."""
-        defaults = {default.name: default.value for default in NGINX_DEFAULTS}
+        defaults = {default.name: default.value.replace("\n", "\n ") for default in NGINX_DEFAULTS}
         sections = {
             Level.MAILGATE: {"error_log": f"{self.prefix}/logs/error.log error", "worker_connections": "256"},
             Level.MAIL: {"auth_http": "127.0.0.1:9", **defaults},

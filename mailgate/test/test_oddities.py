@@ -131,7 +131,7 @@ class StringTests(SynchronousTestCase):
         login = (b"a LOGIN joe x", b"AUTH PLAIN " + PLAIN, b"AUTH PLAIN " + PLAIN)
         internal = (
             b"* BAD internal server error\r\n",
-            b"-ERR internal server error\r\n",
+            b"-ERR [SYS/TEMP] internal server error\r\n",
             b"451 4.3.2 Internal server error\r\n",
         )
         for record, line, heard in zip(self.records, login, internal, strict=True):
@@ -144,11 +144,11 @@ class StringTests(SynchronousTestCase):
     def test_refusal(self) -> None:
         """A login that the authentication service refuses in its own words."""
         login = (b"a LOGIN joe x", b"AUTH PLAIN " + PLAIN, b"AUTH PLAIN " + PLAIN)
-        self.assertSays(login, (b"a NO no\r\n", b"-ERR no\r\n", b"535 5.7.0 no\r\n"))
+        self.assertSays(login, (b"a NO no\r\n", b"-ERR [AUTH] no\r\n", b"535 5.7.0 no\r\n"))
 
     def test_quit(self) -> None:
         """Goodbye."""
-        goodbyes = (b"* BYE\r\n" + ok(b"a"), b"+OK\r\n", b"221 2.0.0 Bye\r\n")
+        goodbyes = (b"* BYE Logging out\r\n" + ok(b"a"), b"+OK\r\n", b"221 2.0.0 Bye\r\n")
         self.assertSays((b"a LOGOUT x", b"QUIT x", b"QUIT x"), goodbyes)
 
     def test_starttls(self) -> None:
@@ -210,7 +210,7 @@ class LineTests(TableTests):
     def test_duringWait(self) -> None:
         """What comes while a refusal is held back is obeyed after it, in its order."""
         logins = {IMAP4: b"a LOGIN joe x", POP3: b"AUTH PLAIN " + PLAIN, SMTP: b"AUTH PLAIN " + PLAIN}
-        refusals = {IMAP4: b"a NO no\r\n", POP3: b"-ERR no\r\n", SMTP: b"535 5.7.0 no\r\n"}
+        refusals = {IMAP4: b"a NO no\r\n", POP3: b"-ERR [AUTH] no\r\n", SMTP: b"535 5.7.0 no\r\n"}
         for record, (noop, done) in NOOP.items():
             refusing = FakeAuthenticator(*[Denial(Trouble.DENIED, b"no", wait=2)] * 2)
             conversation = converse(record, authenticator=refusing)
@@ -228,7 +228,12 @@ class POP3Tests(TableTests):
 
     OK = b"+OK\r\n"
     INVALID = b"-ERR invalid command\r\n"
-    NO = b"-ERR no\r\n"
+    NO = b"-ERR [AUTH] no\r\n"
+    LATER = b"-ERR Log in first\r\n"
+    USER_FIRST = b"-ERR Send USER first\r\n"
+    NOT_BASE64 = b"-ERR Invalid base64 data\r\n"
+    MALFORMED = b"-ERR Invalid authentication response\r\n"
+    CANCELLED = b"-ERR Authentication cancelled\r\n"
 
     def test_commands(self) -> None:
         """Words and their arguments."""
@@ -241,12 +246,13 @@ class POP3Tests(TableTests):
             b"NO",
             b"NOOP\tx",
             b"NOOP x y z w",
-            b"STAT",
-            b"STLS",
-            b"PASS x",
+            b"STATE",
             b"USER",
             b"USER  ",
         )
+        self.assertEach(POP3, b"-ERR STLS is not offered here\r\n", b"STLS", b"stls x")
+        self.assertEach(POP3, self.LATER, b"STAT", b"list 1", b"RETR 1 2 3 4 5", b"UIDL", b"TOP 1 0", b"RSET")
+        self.assertEach(POP3, self.USER_FIRST, b"PASS x", b"pass")
         self.assertEach(
             POP3,
             self.INVALID,
@@ -254,10 +260,10 @@ class POP3Tests(TableTests):
             b"APOP joe",
             b"APOP joe x y",
             b"APOP a b c d",
-            b"AUTH FOO",
             b"AUTH PLAIN x y",
-            b"AUTH PLAIN =",
         )
+        self.assertEach(POP3, b"-ERR Unsupported authentication mechanism\r\n", b"AUTH FOO", b"AUTH foo x")
+        self.assertEach(POP3, self.MALFORMED, b"AUTH PLAIN =")
         listed = b"+OK methods supported:\r\nPLAIN\r\nLOGIN\r\nCRAM-MD5\r\nEXTERNAL\r\n.\r\n"
         self.assertEach(POP3, listed, b"AUTH", b"auth  ")
 
@@ -275,18 +281,21 @@ class POP3Tests(TableTests):
             b"N\0",
             b"PASS",
         ):
-            self.assertTable(POP3, [((b"USER joe", line, b"PASS x"), self.OK + self.INVALID * 2)])
-        capabilities = b"+OK Capability list follows\r\nTOP\r\nUSER\r\nUIDL\r\n"
+            self.assertTable(POP3, [((b"USER joe", line, b"PASS x"), self.OK + self.INVALID + self.USER_FIRST)])
+        self.assertTable(POP3, [((b"USER joe", b"STAT", b"PASS x"), self.OK + self.LATER + self.USER_FIRST)])
+        capabilities = (
+            b"+OK Capability list follows\r\nTOP\r\nUSER\r\nUIDL\r\nPIPELINING\r\nRESP-CODES\r\nAUTH-RESP-CODE\r\n"
+        )
         capabilities += b"SASL PLAIN LOGIN CRAM-MD5 EXTERNAL\r\n.\r\n"
         lines = (b"USER joe", b"capa x", b"NOOP x", b"PASS x")
         self.assertTable(POP3, [(lines, self.OK + capabilities + self.OK + self.NO)])
-        self.assertTable(POP3, [((b"USER joe", b"PASS x", b"PASS x"), self.OK + self.NO + self.INVALID)])
+        self.assertTable(POP3, [((b"USER joe", b"PASS x", b"PASS x"), self.OK + self.NO + self.USER_FIRST)])
 
     def test_blanks(self) -> None:
-        """USER and PASS take the rest of the line, without the blanks before it."""
+        """USER and PASS take all that stands behind the first blank, as Dovecot does."""
         self.assertAsks(
             POP3,
-            ((b"USER  jo e ", b"PASS  x  y "), Credentials(Method.PLAIN, b"jo e ", b"x  y ")),
+            ((b"USER  jo e ", b"PASS  x  y "), Credentials(Method.PLAIN, b" jo e ", b" x  y ")),
             ((b"USER a b c d e", b"PASS 1 2 3 4 5"), Credentials(Method.PLAIN, b"a b c d e", b"1 2 3 4 5")),
             ((b"USER \tj", b"PASS \xff\t"), Credentials(Method.PLAIN, b"\tj", b"\xff\t")),
             ((b"APOP  joe  " + DIGEST + b" ",), Credentials(Method.APOP, b"joe", DIGEST, b"<7.1000@mx.test>")),
@@ -299,22 +308,25 @@ class POP3Tests(TableTests):
             POP3,
             (
                 ((b"AUTH PLAIN ", PLAIN + b" x"), b"+ \r\n" + self.NO),
-                ((b"AUTH PLAIN", b""), b"+ \r\n" + self.INVALID),
-                ((b"AUTH PLAIN", b" " + PLAIN), b"+ \r\n" + self.INVALID),
-                ((b"AUTH LOGIN", b"am9l", b"*"), b"+ %b\r\n+ %b\r\n" % (USERNAME, PASSWORD) + self.INVALID),
+                ((b"AUTH PLAIN", b""), b"+ \r\n" + self.MALFORMED),
+                ((b"AUTH PLAIN", b"%"), b"+ \r\n" + self.NOT_BASE64),
+                ((b"AUTH PLAIN", b" " + PLAIN), b"+ \r\n" + self.MALFORMED),
+                ((b"AUTH LOGIN", b"am9l", b"*"), b"+ %b\r\n+ %b\r\n" % (USERNAME, PASSWORD) + self.CANCELLED),
                 ((b"AUTH LOGIN am9l", b"eA=="), b"+ " + PASSWORD + b"\r\n" + self.NO),
                 ((b"AUTH CRAM-MD5", CRAM), b"+ " + CHALLENGE + b"\r\n" + self.NO),
-                ((b"AUTH CRAM-MD5 x",), self.INVALID),
+                ((b"AUTH CRAM-MD5 x",), self.NOT_BASE64),
+                ((b"AUTH CRAM-MD5 xxxx",), b"-ERR No initial response is taken by this mechanism\r\n"),
                 ((b"AUTH EXTERNAL", b""), b"+ " + USERNAME + b"\r\n" + self.NO),
             ),
         )
 
     def test_errors(self) -> None:
         """What is no command counts as an error; what is one, and wrong, does not."""
-        counted = (b"", b" ", b" NOOP", b"NOOPS", b"STAT", b"NOOP a b c d", b"NOOP\rx", b"NOOP\0")
+        counted = (b"", b" ", b" NOOP", b"NOOPS", b"STATE", b"NOOP a b c d", b"NOOP\rx", b"NOOP\0")
         self.assertCounts(POP3, (*counted, b"USER joe\r\nFOO", b"USER joe\r\nAPOP a b c d"), True)
         uncounted = (b"PASS x", b"USER", b"STLS", b"APOP a", b"AUTH X", b"AUTH PLAIN *", b"USER joe\r\nUSER joe")
-        self.assertCounts(POP3, (*uncounted, b"USER joe\r\nPASS x", b"AUTH PLAIN\r\n%"), False)
+        self.assertCounts(POP3, (*uncounted, b"STAT", b"RETR 1", b"USER joe\r\nUIDL"), False)
+        self.assertCounts(POP3, (b"USER joe\r\nPASS x", b"AUTH PLAIN\r\n%"), False)
 
 
 class SMTPTests(TableTests):
@@ -324,6 +336,7 @@ class SMTPTests(TableTests):
     INVALID = b"500 5.5.1 Invalid command\r\n"
     ARGUMENT = b"501 5.5.4 Invalid argument\r\n"
     SEQUENCE = b"503 5.5.1 Bad sequence of commands\r\n"
+    NOT_BASE64 = b"501 5.5.2 Invalid base64 data\r\n"
     NO = b"535 5.7.0 no\r\n"
 
     def test_commands(self) -> None:
@@ -331,9 +344,15 @@ class SMTPTests(TableTests):
         self.assertEach(SMTP, self.OK, b"noop x", b"RSET x ", b"NOOP" + b" x" * 11, b"MAIL FROM:<a@b>", b"MAIL x y")
         self.assertEach(SMTP, self.ARGUMENT, b"EHLO", b"HELO ", b"EHLO a b", b"AUTH", b"MAIL", b"MAIL  ")
         self.assertEach(
-            SMTP, self.INVALID, b" NOOP", b"NOOP\tx", b"NOOP" + b" x" * 12, b"DATA", b"BDATA 3", b"XCLIENT x"
+            SMTP, self.INVALID, b" NOOP", b"NOOP\tx", b"NOOP" + b" x" * 12, b"DATUM", b"BDATA 3", b"XCLIENT x"
         )
-        self.assertEach(SMTP, self.INVALID, b"VRFY x", b"EXPN", b"HELP", b"STARTTLS", b"AUTH FOO", b"AUTH PLAIN x y")
+        self.assertEach(SMTP, b"502 5.5.1 STARTTLS is not offered here\r\n", b"STARTTLS")
+        missing = b"502 5.5.1 Command not implemented\r\n"
+        self.assertEach(SMTP, missing, b"EXPN", b"HELP", b"ETRN x", b"TURN", b"ATRN x", b"SEND FROM:<a>")
+        self.assertEach(SMTP, b"252 2.5.2 Cannot verify the user, try RCPT\r\n", b"VRFY x")
+        self.assertEach(SMTP, b"504 5.5.4 Unsupported authentication mechanism\r\n", b"AUTH FOO", b"auth foo x")
+        self.assertEach(SMTP, self.ARGUMENT, b"AUTH PLAIN x y")
+        self.assertEach(SMTP, self.SEQUENCE, b"DATA", b"burl x last")
         ehlo = b"250-mx.test\r\n250 AUTH PLAIN LOGIN CRAM-MD5 EXTERNAL\r\n"
         self.assertEach(SMTP, ehlo, b"EHLO c", b"ehlo  [1.2.3.4] ", b"EHLO \xe9")
         self.assertTable(SMTP, [((b"RCPT",), self.SEQUENCE), ((b"RCPT TO:<a>",), self.SEQUENCE)])
@@ -383,19 +402,23 @@ class SMTPTests(TableTests):
             SMTP,
             (
                 ((b"AUTH PLAIN", PLAIN + b" x"), b"334 \r\n" + self.NO),
-                ((b"AUTH PLAIN", b"*"), b"334 \r\n" + self.INVALID),
-                ((b"AUTH PLAIN", b" " + PLAIN), b"334 \r\n" + self.INVALID),
+                ((b"AUTH PLAIN", b"*"), b"334 \r\n501 5.7.0 Authentication cancelled\r\n"),
+                ((b"AUTH PLAIN", b"%"), b"334 \r\n" + self.NOT_BASE64),
+                ((b"AUTH PLAIN *",), self.NOT_BASE64),
+                ((b"AUTH PLAIN", b" " + PLAIN), b"334 \r\n501 5.5.4 Invalid authentication response\r\n"),
                 ((b"AUTH LOGIN", b"am9l", b"eA=="), b"334 %b\r\n334 %b\r\n" % (USERNAME, PASSWORD) + self.NO),
                 ((b"auth login =", b""), b"334 " + PASSWORD + b"\r\n" + self.NO),
                 ((b"AUTH CRAM-MD5", CRAM), b"334 " + CHALLENGE + b"\r\n" + self.NO),
-                ((b"AUTH CRAM-MD5 x",), self.INVALID),
+                ((b"AUTH CRAM-MD5 x",), self.NOT_BASE64),
+                ((b"AUTH CRAM-MD5 xxxx",), b"501 5.7.0 No initial response is taken by this mechanism\r\n"),
                 ((b"AUTH EXTERNAL am9l",), self.NO),
             ),
         )
 
     def test_errors(self) -> None:
         """What is no command counts as an error; what is one, and wrong, does not."""
-        counted = (b"", b" ", b" NOOP", b"DATA", b"BDATA 1", b"NOOP" + b" x" * 12, b"NOOP\rx", b"NOOP\0", b"NOOP\t")
+        counted = (b"", b" ", b" NOOP", b"DATUM", b"BDATA 1", b"NOOP" + b" x" * 12, b"NOOP\rx", b"NOOP\0", b"NOOP\t")
         self.assertCounts(SMTP, counted, True)
         uncounted = (b"VRFY x", b"EXPN x", b"HELP x", b"STARTTLS", b"EHLO", b"EHLO \x01", b"AUTH", b"AUTH X", b"MAIL")
-        self.assertCounts(SMTP, (*uncounted, b"AUTH PLAIN *", b"AUTH PLAIN " + PLAIN, b"RCPT x"), False)
+        self.assertCounts(SMTP, (*uncounted, b"DATA", b"ETRN x", b"TURN", b"BURL x"), False)
+        self.assertCounts(SMTP, (b"AUTH PLAIN *", b"AUTH PLAIN " + PLAIN, b"RCPT x"), False)

@@ -14,6 +14,10 @@ from mailgate.tls import TLSSettings
 
 OK = b"+OK\r\n"
 INVALID = b"-ERR invalid command\r\n"
+UNSUPPORTED = b"-ERR Unsupported authentication mechanism\r\n"
+USER_FIRST = b"-ERR Send USER first\r\n"
+OURS = b"PIPELINING\r\nRESP-CODES\r\nAUTH-RESP-CODE\r\n"
+"""The capabilities of the default list that the gateway itself keeps."""
 SALT = b"<7.1000@mx.test>"
 
 
@@ -51,15 +55,16 @@ class CapabilityTests(SynchronousTestCase):
     """CAPA and AUTH without an argument."""
 
     def test_default(self) -> None:
-        """The default capabilities, and SASL with PLAIN and LOGIN."""
+        """The default capabilities, what the gateway itself can do among them, and SASL with PLAIN and LOGIN."""
         self.assertEqual(
             converse().says(b"CAPA"),
-            b"+OK Capability list follows\r\nTOP\r\nUSER\r\nUIDL\r\nSASL PLAIN LOGIN\r\n.\r\n",
+            b"+OK Capability list follows\r\nTOP\r\nUSER\r\nUIDL\r\n" + OURS + b"SASL PLAIN LOGIN\r\n.\r\n",
         )
 
     def test_apopAlone(self) -> None:
         """APOP is no SASL mechanism; the SASL line is there all the same. USER is not, as passwords are not taken."""
-        self.assertEqual(converse("apop").says(b"capa"), b"+OK Capability list follows\r\nTOP\r\nUIDL\r\nSASL\r\n.\r\n")
+        heard = b"+OK Capability list follows\r\nTOP\r\nUIDL\r\n" + OURS + b"SASL\r\n.\r\n"
+        self.assertEqual(converse("apop").says(b"capa"), heard)
 
     def test_everything(self) -> None:
         """Mechanisms stand in nginx's order, STLS last."""
@@ -80,12 +85,13 @@ class CapabilityTests(SynchronousTestCase):
     def test_starttlsOnly(self) -> None:
         """Where TLS is demanded, neither USER nor SASL is offered in the clear, and both are under TLS."""
         conversation = Conversation(POP3, TLSSettings(starttls="only"))
-        self.assertEqual(conversation.says(b"CAPA"), b"+OK Capability list follows\r\nTOP\r\nUIDL\r\nSTLS\r\n.\r\n")
+        heard = b"+OK Capability list follows\r\nTOP\r\nUIDL\r\n" + OURS + b"STLS\r\n.\r\n"
+        self.assertEqual(conversation.says(b"CAPA"), heard)
         conversation.says(b"STLS")
         conversation.transport.shakeHands()
         self.assertEqual(
             conversation.says(b"CAPA"),
-            b"+OK Capability list follows\r\nTOP\r\nUSER\r\nUIDL\r\nSASL PLAIN LOGIN\r\n.\r\n",
+            b"+OK Capability list follows\r\nTOP\r\nUSER\r\nUIDL\r\n" + OURS + b"SASL PLAIN LOGIN\r\n.\r\n",
         )
 
     def test_afterUser(self) -> None:
@@ -119,19 +125,19 @@ class CommandTests(SynchronousTestCase):
 
     def test_stlsNotOffered(self) -> None:
         """STLS is refused where it is not offered."""
-        self.assertEqual(converse().says(b"STLS"), INVALID)
+        self.assertEqual(converse().says(b"STLS"), b"-ERR STLS is not offered here\r\n")
 
     def test_tooManyErrors(self) -> None:
         """Five unknown commands are answered, the fifth with the end."""
         conversation = converse()
-        self.assertEqual(conversation.says(b"STAT", b"", b"RETR 1", b"\x80", b"LIST", b"NOOP"), INVALID * 5)
+        self.assertEqual(conversation.says(b"STATE", b"", b"RET 1", b"\x80", b"LISTE", b"NOOP"), INVALID * 5)
         self.assertTrue(conversation.closed)
         self.assertIs(conversation.server.session.outcome, Outcome.ERRORS)
 
     def test_knownButWrong(self) -> None:
         """Known commands at the wrong moment do not count as errors."""
         conversation = converse()
-        self.assertEqual(conversation.says(*[b"PASS x"] * 10), INVALID * 10)
+        self.assertEqual(conversation.says(*[b"PASS x"] * 10), USER_FIRST * 10)
         self.assertFalse(conversation.closed)
 
     def test_strayCarriageReturn(self) -> None:
@@ -171,22 +177,22 @@ class LoginTests(SynchronousTestCase):
         backend = FakeClient(b"+OK Logged in.\r\n")
         conversation = converse(connector=FakeConnector(backend))
         self.assertEqual(conversation.says(b"USER joe"), OK)
-        self.assertEqual(conversation.says(b"PASS  open sesame "), b"+OK Logged in.\r\n")
+        self.assertEqual(conversation.says(b"PASS open sesame "), b"+OK Logged in.\r\n")
         self.assertAsks(conversation, Credentials(Method.PLAIN, b"joe", b"open sesame "))
         self.assertIs(conversation.server.session.phase, Phase.RELAY)
 
     def test_otherThanPass(self) -> None:
         """Anything but PASS, CAPA, NOOP and QUIT after USER is invalid, and begins anew."""
         conversation = converse()
-        self.assertEqual(conversation.says(b"USER joe", b"USER jim", b"PASS x"), OK + INVALID * 2)
+        self.assertEqual(conversation.says(b"USER joe", b"USER jim", b"PASS x"), OK + INVALID + USER_FIRST)
         self.assertEqual(conversation.says(b"USER joe", b"NOOP", b"CAPA")[:10], OK * 2)
         self.assertEqual(conversation.requests, [])
 
     def test_emptyArguments(self) -> None:
         """USER and PASS need one."""
         conversation = converse()
-        self.assertEqual(conversation.says(b"USER", b"USER  ", b"USER joe", b"PASS  "), INVALID * 2 + OK + INVALID)
-        self.assertEqual(conversation.says(b"PASS sesame"), INVALID)
+        self.assertEqual(conversation.says(b"USER", b"USER  ", b"USER joe", b"PASS "), INVALID * 2 + OK + INVALID)
+        self.assertEqual(conversation.says(b"PASS sesame"), USER_FIRST)
         self.assertEqual(conversation.requests, [])
 
     def test_apop(self) -> None:
@@ -197,7 +203,7 @@ class LoginTests(SynchronousTestCase):
 
     def test_apopNotOffered(self) -> None:
         """APOP is refused where it is not configured, or has not two arguments."""
-        self.assertEqual(converse().says(b"APOP joe 01234"), INVALID)
+        self.assertEqual(converse().says(b"APOP joe 01234"), b"-ERR APOP is disabled\r\n")
         self.assertEqual(converse("apop").says(b"APOP joe"), INVALID)
 
     def test_authPlain(self) -> None:
@@ -231,22 +237,29 @@ class LoginTests(SynchronousTestCase):
     def test_notOffered(self) -> None:
         """A mechanism that is not configured is refused, PLAIN and LOGIN too, and USER with them."""
         conversation = converse("cram-md5")
-        for line in (b"AUTH PLAIN AGpvZQBzZXNhbWU=", b"AUTH LOGIN", b"AUTH EXTERNAL am9l", b"USER joe", b"AUTH XYZ"):
-            self.assertEqual(conversation.says(line), INVALID)
+        for line in (b"AUTH PLAIN AGpvZQBzZXNhbWU=", b"AUTH LOGIN", b"AUTH EXTERNAL am9l", b"AUTH XYZ"):
+            self.assertEqual(conversation.says(line), UNSUPPORTED)
+        self.assertEqual(conversation.says(b"USER joe"), b"-ERR USER is disabled, use AUTH or APOP\r\n")
         self.assertEqual(conversation.requests, [])
 
     def test_spoiltExchange(self) -> None:
         """A response that makes no sense leads back to the commands, and so does the cancelling *."""
-        for response in (b"*", b"am9lx", b"am9l", b"\0"):
+        for response, refusal in (
+            (b"*", b"-ERR Authentication cancelled\r\n"),
+            (b"am9lx", b"-ERR Invalid base64 data\r\n"),
+            (b"\0", b"-ERR Invalid base64 data\r\n"),
+            (b"am9l", b"-ERR Invalid authentication response\r\n"),
+        ):
             conversation = converse()
-            self.assertEqual(conversation.says(b"AUTH PLAIN", response, b"NOOP"), b"+ \r\n" + INVALID + OK)
+            self.assertEqual(conversation.says(b"AUTH PLAIN", response, b"NOOP"), b"+ \r\n" + refusal + OK)
             self.assertEqual(conversation.requests, [])
 
     def test_starttlsOnly(self) -> None:
         """Nobody logs in in the clear where TLS is demanded."""
         conversation = Conversation(POP3, TLSSettings(starttls="only"))
-        lines = (b"USER joe", b"APOP a b", b"AUTH", b"AUTH PLAIN AGpvZQBzZXNhbWU=")
-        self.assertEqual(conversation.says(*lines), INVALID * 4)
+        lines = (b"USER joe", b"PASS x", b"APOP a b", b"AUTH", b"AUTH PLAIN AGpvZQBzZXNhbWU=")
+        self.assertEqual(conversation.says(*lines * 2), b"-ERR Use STLS first\r\n" * 10)
+        self.assertFalse(conversation.closed)
         self.assertEqual(conversation.requests, [])
 
 
@@ -281,7 +294,7 @@ class RefusalTests(SynchronousTestCase):
     def test_text(self) -> None:
         """The authentication service's text reaches the client; without Auth-Wait the connection ends."""
         conversation, heard = self.refusal(Denial(Trouble.DENIED, b"Go away", close=True))
-        self.assertEqual(heard, b"-ERR Go away\r\n")
+        self.assertEqual(heard, b"-ERR [AUTH] Go away\r\n")
         self.assertTrue(conversation.closed)
         self.assertIs(conversation.server.session.outcome, Outcome.DENIED)
 
@@ -292,7 +305,7 @@ class RefusalTests(SynchronousTestCase):
 
     def test_latin1(self) -> None:
         """A text that is not UTF-8 is taken for Latin-1."""
-        self.assertEqual(self.refusal(Denial(Trouble.DENIED, b"Ung\xfcltig"))[1], "-ERR Ungültig\r\n".encode())
+        self.assertEqual(self.refusal(Denial(Trouble.DENIED, b"Ung\xfcltig"))[1], "-ERR [AUTH] Ungültig\r\n".encode())
 
     def test_wait(self) -> None:
         """Auth-Wait delays the refusal; commands sent meanwhile are obeyed behind it."""
@@ -302,7 +315,7 @@ class RefusalTests(SynchronousTestCase):
         conversation.clock.advance(2.9)
         self.assertEqual(conversation.hear(), b"")
         conversation.clock.advance(0.1)
-        self.assertEqual(conversation.hear(), b"-ERR no\r\n" + OK)
+        self.assertEqual(conversation.hear(), b"-ERR [AUTH] no\r\n" + OK)
 
 
 class WholeConversationTests(SynchronousTestCase):

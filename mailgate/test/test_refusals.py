@@ -43,12 +43,12 @@ class DelayTests(SynchronousTestCase):
         """A refusal comes no earlier than the delay after the login; what was pipelined behind it waits."""
         for wording in WORDINGS:
             conversation = converse(wording, DENIED)
-            self.assertEqual(conversation.says(wording.auth + GUESS, wording.auth + b"x"), b"")
+            self.assertEqual(conversation.says(wording.auth + GUESS, wording.auth + b"XYZ"), b"")
             conversation.clock.advance(DELAY - 0.01)
             self.assertEqual(conversation.hear(), b"")
             self.assertIs(conversation.server.session.phase, Phase.AUTH)
             conversation.clock.advance(0.01)
-            self.assertEqual(conversation.hear(), wording.refusal + wording.invalid)
+            self.assertEqual(conversation.hear(), wording.refusal + wording.unsupported)
 
     def test_late(self) -> None:
         """One that took longer is sent at once; one that took a part of it waits for the rest."""

@@ -54,7 +54,10 @@ class Wording:
     settings: type
     auth: bytes
     challenge: bytes
-    invalid: bytes
+    unsupported: bytes
+    cancelled: bytes
+    notBase64: bytes
+    malformed: bytes
     refusal: bytes
     capabilities: bytes
     accepted: bytes
@@ -75,20 +78,36 @@ WORDINGS = (
         IMAP4Settings,
         b"a AUTHENTICATE ",
         b"+ ",
-        b"a BAD invalid command\r\n",
+        b"a NO [CANNOT] Unsupported authentication mechanism\r\n",
+        b"a BAD Authentication cancelled\r\n",
+        b"a BAD Invalid base64 data\r\n",
+        b"a BAD Invalid authentication response\r\n",
         b"a NO no\r\n",
         b"a CAPABILITY",
         b"a OK hi\r\n",
     ),
     Wording(
-        POP3, POP3Settings, b"AUTH ", b"+ ", b"-ERR invalid command\r\n", b"-ERR no\r\n", b"CAPA", b"+OK logged in\r\n"
+        POP3,
+        POP3Settings,
+        b"AUTH ",
+        b"+ ",
+        b"-ERR Unsupported authentication mechanism\r\n",
+        b"-ERR Authentication cancelled\r\n",
+        b"-ERR Invalid base64 data\r\n",
+        b"-ERR Invalid authentication response\r\n",
+        b"-ERR [AUTH] no\r\n",
+        b"CAPA",
+        b"+OK logged in\r\n",
     ),
     Wording(
         SMTP,
         SMTPSettings,
         b"AUTH ",
         b"334 ",
-        b"500 5.5.1 Invalid command\r\n",
+        b"504 5.5.4 Unsupported authentication mechanism\r\n",
+        b"501 5.7.0 Authentication cancelled\r\n",
+        b"501 5.5.2 Invalid base64 data\r\n",
+        b"501 5.5.4 Invalid authentication response\r\n",
         b"535 5.7.0 no\r\n",
         b"EHLO c.test",
         b"235 2.0.0 OK\r\n",
@@ -138,17 +157,21 @@ class OAuthTests(SynchronousTestCase):
             for groups in ((), (DialogueSettings(serverName="mx.test", unlistedAuth=True),)):
                 conversation = wording.converse("plain", groups=groups)
                 for line in (mechanism.name, mechanism.name + b" " + mechanism.initial):
-                    self.assertEqual(conversation.says(wording.auth + line), wording.invalid)
+                    self.assertEqual(conversation.says(wording.auth + line), wording.unsupported)
                 self.assertEqual(conversation.requests, [])
 
     def test_broken(self) -> None:
         """A response that is none, and the cancelling *, lead back to the commands."""
         for wording, mechanism in self.each():
             conversation = wording.converse()
-            for response in (b"*", b"", b"AQ==", b"am9l", b"AGpvZQB4"):
+            for response, refusal in (
+                (b"*", wording.cancelled),
+                (b"a", wording.notBase64),
+                *((response, wording.malformed) for response in (b"", b"AQ==", b"am9l", b"AGpvZQB4")),
+            ):
                 heard = conversation.says(wording.auth + mechanism.name, response)
-                self.assertEqual(heard, wording.challenge + b"\r\n" + wording.invalid)
-            self.assertEqual(conversation.says(wording.auth + mechanism.name + b" ="), wording.invalid)
+                self.assertEqual(heard, wording.challenge + b"\r\n" + refusal)
+            self.assertEqual(conversation.says(wording.auth + mechanism.name + b" ="), wording.malformed)
             self.assertEqual(conversation.requests, [])
             self.assertIs(conversation.server.session.phase, Phase.COMMAND)
 
@@ -177,17 +200,17 @@ class OAuthTests(SynchronousTestCase):
             self.assertTrue(conversation.closed)
             self.assertIs(conversation.server.session.outcome, Outcome.DENIED)
 
-    def test_wrongAnswer(self) -> None:
-        """Any other answer is an invalid command; where the connection is to end that does not save it."""
+    def test_anyAnswer(self) -> None:
+        """Any other answer takes note of the refusal as well; where the connection is to end that does not save it."""
         for wording, mechanism in self.each():
             (other,) = (each.answer for each in MECHANISMS if each is not mechanism)
-            for answer in (other, b"*", b"foo", mechanism.initial, b" AQ==" if mechanism.answer else b"AA=="):
+            for answer in (other, b"*", b"foo", b"%", b"a\rb\0", mechanism.initial, b"QUIT"):
                 conversation = self.refused(wording, mechanism, REFUSED)
-                self.assertEqual(conversation.says(answer), wording.invalid)
+                self.assertEqual(conversation.says(answer), wording.refusal)
                 self.assertIs(conversation.server.session.phase, Phase.COMMAND)
                 self.assertFalse(conversation.closed)
                 conversation = self.refused(wording, mechanism, CLOSING)
-                self.assertEqual(conversation.says(answer), wording.invalid)
+                self.assertEqual(conversation.says(answer), wording.refusal)
                 self.assertTrue(conversation.closed)
                 self.assertIs(conversation.server.session.outcome, Outcome.DENIED)
 
@@ -231,7 +254,7 @@ class OAuthTests(SynchronousTestCase):
                 return wording.converse(authenticator=answers, connector=FakeConnector(backend))
 
             explained = wording.challenge + REASON + b"\r\n"
-            whole = wording.challenge + b"\r\n" + explained + wording.refusal + explained + wording.invalid
+            whole = wording.challenge + b"\r\n" + (explained + wording.refusal) * 2
             self.assertEqual(hearEverything(make, sent), whole + wording.accepted)
             for cut in range(1, len(sent)):
                 self.assertEqual(hearEverything(make, sent[:cut], sent[cut:]), whole + wording.accepted)
@@ -283,16 +306,20 @@ class UnlistedTests(SynchronousTestCase):
         for wording in WORDINGS:
             conversation = wording.converse("plain", groups=self.ON)
             for line in (b"EXTERNAL", b"EXTERNAL am9l", b"CRAM-MD5", b"XOAUTH2"):
-                self.assertEqual(conversation.says(wording.auth + line), wording.invalid)
-        self.assertEqual(WORDINGS[1].converse("plain", groups=self.ON).says(b"APOP joe x"), WORDINGS[1].invalid)
+                self.assertEqual(conversation.says(wording.auth + line), wording.unsupported)
+        pop3 = WORDINGS[1].converse("plain", groups=self.ON)
+        self.assertEqual(pop3.says(b"APOP joe x"), b"-ERR APOP is disabled\r\n")
 
     def test_announced(self) -> None:
         """No mechanism is announced for it, but LOGINDISABLED is not either, and CAPA keeps USER."""
         imap, pop3, smtp = (
             wording.converse("cram-md5", groups=self.ON).says(wording.capabilities) for wording in WORDINGS
         )
-        self.assertEqual(imap, b"* CAPABILITY IMAP4 IMAP4rev1 UIDPLUS AUTH=CRAM-MD5\r\na OK completed\r\n")
-        self.assertEqual(pop3, b"+OK Capability list follows\r\nTOP\r\nUSER\r\nUIDL\r\nSASL CRAM-MD5\r\n.\r\n")
+        self.assertEqual(
+            imap, b"* CAPABILITY IMAP4 IMAP4rev1 SASL-IR LITERAL+ ID UIDPLUS AUTH=CRAM-MD5\r\na OK completed\r\n"
+        )
+        self.assertIn(b"\r\nUSER\r\n", pop3)
+        self.assertIn(b"\r\nSASL CRAM-MD5\r\n", pop3)
         self.assertEqual(smtp, b"250-mx.test\r\n250 AUTH CRAM-MD5\r\n")
 
     def test_inClear(self) -> None:
@@ -332,7 +359,8 @@ class ExchangeTests(SynchronousTestCase):
     def test_log(self) -> None:
         """The log says, in nginx's words, what was wrong, and in which mechanism."""
         for name, response, wrong in (
-            (b"PLAIN", b"*", "invalid base64 encoding"),
+            (b"PLAIN", b"*", 'the cancelling "*"'),
+            (b"PLAIN", b"a", "invalid base64 encoding"),
             (b"PLAIN", b"am9l", "invalid login or password"),
             (b"CRAM-MD5", b"am9l", "invalid CRAM-MD5 hash"),
         ):

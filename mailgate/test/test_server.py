@@ -136,7 +136,7 @@ class TLSTests(SynchronousTestCase):
         conversation = Conversation(POP3, TLSSettings(starttls="on"), ssl=True)
         conversation.transport.shakeHands()
         conversation.hear()
-        self.assertEqual(conversation.says(b"STLS"), b"-ERR invalid command\r\n")
+        self.assertEqual(conversation.says(b"STLS"), b"-ERR TLS is active already\r\n")
         self.assertEqual(len(conversation.transport.tls), 1)
 
     def test_failure(self) -> None:
@@ -204,7 +204,7 @@ class LoginTests(SynchronousTestCase):
         conversation.clock.advance(29.9)
         self.assertEqual(conversation.hear(), b"")
         conversation.clock.advance(0.1)
-        self.assertEqual(conversation.hear(), b"-ERR no\r\n+OK\r\n+OK\r\n-ERR never\r\n+OK\r\n")
+        self.assertEqual(conversation.hear(), b"-ERR [AUTH] no\r\n+OK\r\n+OK\r\n-ERR [AUTH] never\r\n+OK\r\n")
         self.assertEqual([request.attempt for request in denials.requests], [1, 2])
 
     def test_route(self) -> None:
@@ -233,7 +233,7 @@ class LoginTests(SynchronousTestCase):
     def test_defect(self) -> None:
         """A defect of ours is logged with its traceback, and the client learns nothing of it."""
         conversation = converse(connector=FakeConnector(ZeroDivisionError("secret detail")))
-        self.assertEqual(conversation.says(*LOGIN), b"+OK\r\n-ERR internal server error\r\n")
+        self.assertEqual(conversation.says(*LOGIN), b"+OK\r\n-ERR [SYS/TEMP] internal server error\r\n")
         self.assertTrue(conversation.closed)
         [event] = [event for event in conversation.events if "log_failure" in event]
         self.assertTrue(event["log_failure"].check(ZeroDivisionError))

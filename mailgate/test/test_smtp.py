@@ -19,6 +19,11 @@ OK = b"250 2.0.0 OK\r\n"
 INVALID = b"500 5.5.1 Invalid command\r\n"
 ARGUMENT = b"501 5.5.4 Invalid argument\r\n"
 SEQUENCE = b"503 5.5.1 Bad sequence of commands\r\n"
+NO_STARTTLS = b"502 5.5.1 STARTTLS is not offered here\r\n"
+LOGIN_FIRST = b"530 5.7.1 Authentication required\r\n"
+CANCELLED = b"501 5.7.0 Authentication cancelled\r\n"
+NOT_BASE64 = b"501 5.5.2 Invalid base64 data\r\n"
+UNSUPPORTED = b"504 5.5.4 Unsupported authentication mechanism\r\n"
 
 
 def converse(*auth: str, **settings: Any) -> Conversation:
@@ -286,11 +291,12 @@ class CommandTests(SynchronousTestCase):
     def test_errors(self) -> None:
         """Unknown commands count, known and useless ones do not."""
         conversation = converse()
-        useless = (b"VRFY x", b"EXPN x", b"HELP", b"STARTTLS")
-        self.assertEqual(conversation.says(*useless * 3), INVALID * 12)
+        useless = (b"VRFY x", b"EXPN x", b"DATA", b"HELP", b"STARTTLS")
+        missing = b"502 5.5.1 Command not implemented\r\n"
+        self.assertEqual(conversation.says(*useless * 3), (LOGIN_FIRST * 3 + missing + NO_STARTTLS) * 3)
         self.assertFalse(conversation.closed)
         self.assertEqual(
-            conversation.says(b"DATA", b"", b" NOOP", b"NOOP\0", b"NOOP" + b" x" * 12, b"NOOP"), INVALID * 5
+            conversation.says(b"DATUM", b"", b" NOOP", b"NOOP\0", b"NOOP" + b" x" * 12, b"NOOP"), INVALID * 5
         )
         self.assertTrue(conversation.closed)
 
@@ -310,7 +316,7 @@ class CommandTests(SynchronousTestCase):
         self.assertEqual(conversation.hear(), b"")
         self.assertEqual(conversation.says(b"RCPT TO:<b@c.test>"), SEQUENCE)
         self.assertEqual(conversation.says(b"EHLO c.test"), b"250-mx.test\r\n250 AUTH PLAIN\r\n")
-        self.assertEqual(conversation.says(b"STARTTLS"), INVALID)
+        self.assertEqual(conversation.says(b"STARTTLS"), b"503 5.5.1 TLS is active already\r\n")
 
     def test_extendedIsForgotten(self) -> None:
         """A client that said EHLO in the clear and says HELO under TLS is one that has said HELO."""
@@ -326,7 +332,7 @@ class CommandTests(SynchronousTestCase):
         conversation.hear()
         must = b"530 5.7.0 Must issue a STARTTLS command first\r\n"
         lines = (b"AUTH", b"AUTH PLAIN AGpvZQBzZXNhbWU=", b"MAIL FROM:<a@c.test>", b"RCPT TO:<a@c.test>")
-        self.assertEqual(conversation.says(*lines), INVALID * 2 + must * 2)
+        self.assertEqual(conversation.says(*lines), must * 4)
         self.assertEqual(conversation.requests, [])
 
 
@@ -347,16 +353,18 @@ class AuthTests(SynchronousTestCase):
     def test_challenges(self) -> None:
         """The challenges are nginx's."""
         conversation = converse("plain", "login", "cram-md5")
-        self.assertEqual(conversation.says(b"AUTH PLAIN", b"*"), b"334 \r\n" + INVALID)
+        self.assertEqual(conversation.says(b"AUTH PLAIN", b"*"), b"334 \r\n" + CANCELLED)
         self.assertEqual(conversation.says(b"AUTH LOGIN"), b"334 VXNlcm5hbWU6\r\n")
-        self.assertEqual(conversation.says(b"am9l", b"%"), b"334 UGFzc3dvcmQ6\r\n" + INVALID)
-        self.assertEqual(conversation.says(b"AUTH LOGIN am9l", b"*"), b"334 UGFzc3dvcmQ6\r\n" + INVALID)
-        self.assertEqual(conversation.says(b"AUTH CRAM-MD5", b"*"), b"334 PDcuMTAwMEBteC50ZXN0Pg==\r\n" + INVALID)
+        self.assertEqual(conversation.says(b"am9l", b"%"), b"334 UGFzc3dvcmQ6\r\n" + NOT_BASE64)
+        self.assertEqual(conversation.says(b"AUTH LOGIN am9l", b"*"), b"334 UGFzc3dvcmQ6\r\n" + CANCELLED)
+        self.assertEqual(conversation.says(b"AUTH CRAM-MD5", b"*"), b"334 PDcuMTAwMEBteC50ZXN0Pg==\r\n" + CANCELLED)
 
     def test_arguments(self) -> None:
         """A mechanism is wanted, and one that is offered."""
         conversation = converse("plain")
-        self.assertEqual(conversation.says(b"AUTH", b"AUTH LOGIN", b"AUTH PLAIN a b"), ARGUMENT + INVALID * 2)
+        self.assertEqual(
+            conversation.says(b"AUTH", b"AUTH LOGIN", b"AUTH PLAIN a b"), ARGUMENT + UNSUPPORTED + ARGUMENT
+        )
 
     def refusal(self, denial: Denial) -> bytes:
         """What is heard of a login that is answered with C{denial}."""

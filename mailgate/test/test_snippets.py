@@ -93,7 +93,7 @@ class SnippetTests(TestCase):
         port = self.freePort()
         gateway = self.embed(port)
         heard = await self.talk(port, b"a NOOP\r\nb LOGOUT\r\n")
-        self.assertEqual(heard, b"* OK IMAP4 ready\r\na OK completed\r\n* BYE\r\nb OK completed\r\n")
+        self.assertEqual(heard, b"* OK IMAP4 ready\r\na OK completed\r\n* BYE Logging out\r\nb OK completed\r\n")
         self.assertEqual([listener.port.getHost().port for listener in gateway.listeners], [port])
 
     async def test_embeddedAuthenticator(self) -> None:

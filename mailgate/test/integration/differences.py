@@ -13,6 +13,7 @@ from mailgate.smtpclient import xtext
 from mailgate.test.integration.comparison import WHOLE, Difference
 from mailgate.test.integration.conversation import b64
 from mailgate.test.integration.conversations_sasl import DIGEST
+from mailgate.test.integration.differences_words import WORDS
 from mailgate.test.integration.phrases import (
     AT_BACKEND,
     AT_GATE,
@@ -22,6 +23,7 @@ from mailgate.test.integration.phrases import (
     INVALID,
     LOGGED_IN,
     TEMPORARY,
+    UNSUPPORTED,
     shown,
     then,
 )
@@ -125,7 +127,7 @@ def _mechanisms(protocol: str) -> Iterator[Difference]:
     yield from _refuses(
         "a mechanism that is not offered is not taken with an initial response either",
         f"{protocol} external not offered initial response",
-        INVALID[protocol],
+        UNSUPPORTED[protocol],
     )
     yield from _accepts(
         "a user name may have blanks: the last one parts it from the digest",
@@ -262,7 +264,7 @@ DIFFERENCES: tuple[Difference, ...] = (
         "client",
         ("imap before tls only literal",),
         shown("S: + OK", "C: b NOOP", "S: a BAD invalid command"),
-        shown("S: a BAD invalid command", "C: b NOOP", "S: b OK completed"),
+        shown("S: a NO [PRIVACYREQUIRED] Use STARTTLS first", "C: b NOOP", "S: b OK completed"),
     ),
     *(
         Difference("nobody is asked for a literal that would be too long", "client", (name,), old, new)
@@ -315,6 +317,50 @@ DIFFERENCES: tuple[Difference, ...] = (
     Difference(IN_CLEAR, "backend", ("smtp none before tls only",), WHOLE, ""),
     # Mechanisms.
     *(difference for protocol in PROTOCOLS for difference in _mechanisms(protocol)),
+    *WORDS,
+    # Names.
+    *(
+        difference
+        for protocol in PROTOCOLS
+        for name in (
+            *("plain empty user", "plain all empty", "login empty user", "login empty initial response"),
+            *("external empty", "auth another empty user"),
+        )
+        for difference in _refuses(
+            "nobody is logged in without a name", f"{protocol} {name}", DENIED[protocol], asked=True
+        )
+    ),
+    *(
+        Difference(
+            "blanks behind the first one are a part of a name, or of a password, as they are for Dovecot",
+            side,
+            ("pop3 login blanks",),
+            old,
+            new,
+        )
+        for side, old, new in (
+            ("auth", "Auth-User: ", "Auth-User: %20%20"),
+            ("auth", "Auth-Pass: ", "Auth-Pass: %20"),
+            ("backend", "USER ", "USER   "),
+            ("backend", "PASS ", "PASS  "),
+        )
+    ),
+    *(
+        Difference("a password may be all blanks", side, ("pop3 blank password",), old, new)
+        for side, old, new in (
+            (
+                "client",
+                shown(r"C: PASS   ", INVALID["pop3"], "C: NOOP", AT_GATE["pop3"]),
+                shown(r"C: PASS   ", LOGGED_IN["pop3"], "C: NOOP", AT_BACKEND["pop3"]),
+            ),
+            (
+                "auth",
+                WHOLE,
+                _question("pop3", "Auth-Method: plain", "Auth-User: alice", "Auth-Pass: %20%20"),
+            ),
+            ("backend", WHOLE, shown("connection", "USER alice", "PASS   ", "NOOP")),
+        )
+    ),
     # What the service answers.
     *(
         difference

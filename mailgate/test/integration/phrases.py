@@ -16,6 +16,7 @@ __all__ = [
     "INVALID",
     "LOGGED_IN",
     "TEMPORARY",
+    "UNSUPPORTED",
     "shown",
     "then",
 ]
@@ -49,6 +50,11 @@ INVALID = {
     "imap": "S: a BAD invalid command",
     "pop3": "S: -ERR invalid command",
     "smtp": "S: 500 5.5.1 Invalid command",
+}
+UNSUPPORTED = {
+    "imap": "S: a NO [CANNOT] Unsupported authentication mechanism",
+    "pop3": "S: -ERR Unsupported authentication mechanism",
+    "smtp": "S: 504 5.5.4 Unsupported authentication mechanism",
 }
 AT_THE_BACKEND = {
     "imap": shown("connection", 'a LOGIN "alice" "secret"', "zz NOOP"),

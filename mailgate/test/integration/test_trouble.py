@@ -344,7 +344,7 @@ class POP3TroubleTests(Troubles, TroubleTestCase):
     protocol = "pop3"
     temporary = b"-ERR [SYS/TEMP]"
     accepted = b"+OK"
-    refused = b"-ERR Invalid login or password\r\n"
+    refused = b"-ERR [AUTH] Invalid login or password\r\n"
     invalid = b"-ERR invalid command\r\n"
     farewell = b"-ERR"
 
