@@ -1,4 +1,4 @@
-# -*- test-case-name: mailgate.test.test_strays -*-
+# -*- test-case-name: mailgate.test.test_inifile -*-
 """
 What other grammars have around a value and this one has not: nginx's C{;} at the end, comments behind, quotes. Here
 they are part of the value.
