@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, ClassVar
 
 from attrs import field, frozen
 from twisted.internet.abstract import isIPAddress, isIPv6Address
@@ -34,7 +34,8 @@ from mailgate.directives import (
     path,
     seconds,
 )
-from mailgate.tls import trustProblems
+from mailgate.needs import Need, given
+from mailgate.tls import TLSSettings, trustProblems, usesTLS
 
 __all__ = ["HTTPSettings", "ServiceURL"]
 
@@ -135,6 +136,12 @@ _PLAIN = Preset()
 """What is sent where there is no C{auth_http_preset}: nginx's."""
 
 
+_SERVICE = given("auth_http")
+_BY_TLS = Need("an https: URL in auth_http", lambda server: any(url.tls for url in server[HTTPSettings].urls))
+_CACHE = Need("auth_cache_ttl", lambda server: server[HTTPSettings].cacheTTL > 0)
+_CERTIFICATE = Need("ssl_verify_client", lambda server: server[TLSSettings].verifiesClients and usesTLS(server))
+
+
 @frozen
 class HTTPSettings:
     """
@@ -142,21 +149,23 @@ class HTTPSettings:
     otherwise than by nginx, and L{mailgate.authcache}'s.
     """
 
+    needs: ClassVar[tuple[Need, ...]] = (_SERVICE,)
+
     urls: tuple[ServiceURL, ...] = directive("auth_http", _urls, ())
     headers: tuple[tuple[bytes, bytes], ...] = directive("auth_http_header", _headers, (), secret=True)
     timeout: float = directive("auth_http_timeout", deadline, 60.0)
     keepalive: str = directive("auth_http_keepalive", oneOf("auto", "on", "off"), "auto")
     maxConnections: int = directive("auth_http_max_connections", number, 64)
-    passesCertificate: bool = directive("auth_http_pass_client_cert", flag, False)
-    trusted: str | None = directive("auth_http_ssl_trusted_certificate", path, None)
-    verify: bool = directive("auth_http_ssl_verify", flag, True)
+    passesCertificate: bool = directive("auth_http_pass_client_cert", flag, False, needs=(_SERVICE, _CERTIFICATE))
+    trusted: str | None = directive("auth_http_ssl_trusted_certificate", path, None, needs=(_SERVICE, _BY_TLS))
+    verify: bool = directive("auth_http_ssl_verify", flag, True, needs=(_SERVICE, _BY_TLS))
     preset: str | None = directive("auth_http_preset", oneOf(*PRESETS), None)
     escape: str = directive("auth_http_escape", oneOf(*_ESCAPES), "nginx")
     protocolNames: str = directive("auth_http_protocol_names", oneOf(*PROTOCOL_NAMES), "nginx")
     showsPassword: bool = directive("auth_http_pass", flag, True)
     missingStatus: str = directive("auth_http_missing_status", oneOf("refuse", "accept"), "refuse")
     cacheTTL: float = directive("auth_cache_ttl", seconds, 0.0)
-    cacheSize: int = directive("auth_cache_size", cacheSize, 10 * 1024 * 1024)
+    cacheSize: int = directive("auth_cache_size", cacheSize, 10 * 1024 * 1024, needs=(_SERVICE, _CACHE))
 
     def dialect(self, server: ServerSettings) -> Dialect:
         """What C{server}'s questions are like. Where there is a preset, only what was written takes its place."""

@@ -11,13 +11,6 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator, Mapping
-from configparser import (
-    ConfigParser,
-    DuplicateOptionError,
-    DuplicateSectionError,
-    MissingSectionHeaderError,
-    ParsingError,
-)
 from typing import Any
 
 from attrs import define, evolve, field, frozen
@@ -38,11 +31,14 @@ from mailgate.directives import (
     repeatedWords,
 )
 from mailgate.draining import DrainSettings
+from mailgate.inifile import IniFile
 from mailgate.journal import LogSettings
 from mailgate.leanreactor import EventSettings
 from mailgate.listen import ListenSettings
 from mailgate.pidfile import PIDSettings
+from mailgate.pitfalls import isAlone, loops, pitfalls
 from mailgate.privileges import ProcessSettings
+from mailgate.problems import Lines
 from mailgate.registry import (
     AUTHENTICATORS,
     PROCESS_SETTINGS,
@@ -50,11 +46,20 @@ from mailgate.registry import (
     SANDBOX_SETTINGS,
     SERVER_SETTINGS,
 )
-from mailgate.regularfiles import isOpenToAll, readRegularOrPipe
+from mailgate.regularfiles import isOpenToAll, readRegularOrPipe, writers
 from mailgate.sandbox.certificate import ensureCertificate, stateFolder
 from mailgate.sandbox.settings import SandboxSettings
 from mailgate.secretvalues import isSecret, shownValue
-from mailgate.serverchecks import EXCLUSIVE, WHO, authenticatorKind, faults, portWarnings, remarks, withRefusals
+from mailgate.serverchecks import (
+    EXCLUSIVE,
+    WHO,
+    authenticatorKind,
+    faults,
+    remarks,
+    withoutEffect,
+    withRefusals,
+)
+from mailgate.strays import explained, holdsOwnWords, strays
 from mailgate.tls import TLSSettings, cacheConflicts, keysUnread, usesTLS
 from mailgate.workers import WorkerSettings
 
@@ -68,7 +73,7 @@ _LONGEST = 16 * 1024 * 1024
 _PATIENCE = 10.0
 """Seconds in which it has to come, if it comes by a pipe."""
 
-_NGINX = re.compile(r"^\s*(?:events|mail|http|stream)\s*\{", re.MULTILINE)
+_NGINX = re.compile(r"^\s*(events|mail|http|stream)\s*\{", re.MULTILINE)
 """What nginx.conf has, and no ini file."""
 
 
@@ -89,6 +94,7 @@ class GatewaySettings:
     file: str = "gateway.ini"
     warnings: tuple[Problem, ...] = ()
     connections: ConnectionSettings = ConnectionSettings()
+    lines: Lines = field(factory=Lines, repr=False, eq=False)
 
 
 def knownDirectives(level: Level) -> dict[str, Directive]:
@@ -116,8 +122,9 @@ def read(filename: str) -> str:
         return re.sub("\r\n?", "\n", content.decode("utf-8-sig"))
     except OSError as error:
         raise ConfigurationError([Problem(filename, f"cannot be read: {error.strerror}")]) from None
-    except UnicodeDecodeError:
-        raise ConfigurationError([Problem(filename, "is not UTF-8 text")]) from None
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise ConfigurationError([Problem(filename, "is not UTF-8 text", line=line)]) from None
 
 
 def parse(text: str, filename: str = "gateway.ini") -> GatewaySettings:
@@ -126,13 +133,14 @@ def parse(text: str, filename: str = "gateway.ini") -> GatewaySettings:
 
     @raise ConfigurationError: something is wrong with it.
     """
-    if _NGINX.search(text):
+    block = _NGINX.search(text)
+    if block is not None:
         message = "looks like an nginx.conf: mailgate import-nginx writes a gateway.ini that does what it says"
-        raise ConfigurationError([Problem(filename, message)])
+        raise ConfigurationError([Problem(filename, message, line=text.count("\n", 0, block.start(1)) + 1)])
     reading = _Reading(filename)
     settings = reading.read(text)
     if reading.problems:
-        raise ConfigurationError(reading.problems)
+        raise ConfigurationError(map(settings.lines.located, reading.problems))
     return settings
 
 
@@ -159,18 +167,6 @@ def _make(group: type, values: Mapping[str, Any]) -> Any:
     return group(**{known.field: values[known.name] for known in directives(group) if known.name in values})
 
 
-def _parser() -> ConfigParser:
-    parser = ConfigParser(
-        interpolation=None,
-        delimiters=("=",),
-        comment_prefixes=("#", ";"),
-        # No section is every other's default: that is [mail]'s part.
-        default_section="\0",
-    )
-    parser.optionxform = str  # type: ignore[assignment,method-assign]
-    return parser
-
-
 class _Reading:
     """One reading of a file, which gathers C{problems}, and C{warnings} of what makes no difference."""
 
@@ -181,6 +177,8 @@ class _Reading:
         self.warnings: list[Problem] = []
         self._workers = WorkerSettings()
         self._isOpen = isOpenToAll(filename)
+        self._strayed: dict[tuple[str, str], list[str]] = {}
+        self._lines = Lines()
 
     def read(self, text: str) -> GatewaySettings:
         sections = [self.section(name, options) for name, options in self.options(text)]
@@ -205,54 +203,44 @@ class _Reading:
         self.problems += workers.problems(self._file, servers, sandbox is not None)
         if not events.isLean:
             self.problems.extend(keysUnread(servers))
-        warnings = [*self.warnings, *log.warnings(self._file), *rights.warnings(self._file)]
-        warnings += [warning for server in servers for warning in (*portWarnings(server), *remarks(server, "warnings"))]
-        told = tuple(dict.fromkeys(warnings))
+        reason = writers(self._file)
+        if reason is not None:
+            self.warnings.insert(0, Problem(self._file, reason))
+        warnings = [*log.warnings(self._file), *rights.warnings(self._file)]
+        warnings += [warning for server in servers for warning in (*pitfalls(server), *remarks(server, "warnings"))]
+        # What strays into a value is the reason for whatever else is wrong with it.
+        warnings = [warning for warning in warnings if (warning.section, warning.option) not in self._strayed]
+        warnings = [*self.warnings, *warnings, *withoutEffect(servers)]
+        self.problems = list(map(self._withReason, self.problems))
         return GatewaySettings(
-            tuple(servers), log, events, rights, pid, draining, workers, sandbox, self._file, told, most
+            tuple(servers),
+            log,
+            events,
+            rights,
+            pid,
+            draining,
+            workers,
+            sandbox,
+            self._file,
+            tuple(dict.fromkeys(map(self._lines.located, warnings))),
+            most,
+            self._lines,
         )
 
     def _problem(self, section: str, option: str, message: str, value: str | None = None) -> None:
-        self.problems.append(Problem(self._file, message, section, option, value))
+        self.problems.append(self._lines.located(Problem(self._file, message, section, option, value)))
+
+    def _withReason(self, problem: Problem) -> Problem:
+        strayed = self._strayed.get((problem.section, problem.option), [])
+        return evolve(problem, message="; ".join([problem.message, *strayed])) if strayed else problem
 
     def options(self, text: str) -> Iterator[tuple[str, Mapping[str, str]]]:
         """The sections of C{text}, and what is written in them."""
-        # Whatever is wrong, the rest may have other faults, which are to be told of as well.
-        written = text.split("\n")
-        passedOver = {""}
-        parser = _parser()
-        while not self._reads(parser, written, passedOver):
-            parser = _parser()
-        for name in parser.sections():
-            if name not in passedOver:
-                yield name, {option: value for option, value in parser[name].items() if option not in passedOver}
-
-    def _reads(self, parser: ConfigParser, written: list[str], passedOver: set[str]) -> bool:
-        """
-        Whether C{parser} gets through the lines C{written}. Where it does not, the line that stops it is told of, and
-        another takes its place, whose name joins C{passedOver}.
-        """
-        try:
-            parser.read_string("\n".join(written), self._file)
-        except (DuplicateOptionError, DuplicateSectionError) as error:
-            option, line = getattr(error, "option", ""), error.lineno or 0
-            isSection = isinstance(error, DuplicateSectionError)
-            if option or isSection:
-                self._problem(str(error.section), option, f"is given twice, the second time in line {line}")
-        except MissingSectionHeaderError as error:
-            line, isSection = error.lineno, True
-            self._problem("", "", f"line {line} stands before the first [section]")
-        except ParsingError as error:
-            for number, _ in error.errors:
-                self._problem("", "", f'line {number} is neither "[section]" nor "option = value"')
-            return True
-        else:
-            return True
-        name = f"line {line} of the file"
-        passedOver.add(name)
-        indent = re.match(r"\s*", written[line - 1])[0]  # type: ignore[index]
-        written[line - 1] = f"[{name}]" if isSection else f"{indent}{name} ="
-        return False
+        found = IniFile(text, self._file, {name for level in Level for name in knownDirectives(level)})
+        self._lines = found.lines
+        self.problems.extend(found.problems)
+        for section in found.sections.values():
+            yield section.name, {name: option.value for name, option in section.options.items()}
 
     def section(self, name: str, options: Mapping[str, str]) -> _Section | None:
         """Its C{options} read; L{None} for one that is not known."""
@@ -283,18 +271,19 @@ class _Reading:
             self._problem(section.name, option, message)
             return
         section.written[option] = shownValue(declared, text)
+        place = (section.name, option, section.written[option])
+        strayed = [] if holdsOwnWords(declared) else list(strays(text))
         try:
             section.values[option] = declared.parse(text, self._folder)
         except ValueError as error:
-            self._problem(section.name, option, str(error), section.written[option])
+            self._problem(section.name, option, explained(declared, text, self._folder, str(error)), place[2])
             return
-        place = (section.name, option, section.written[option])
         if self._isOpen and section.level is not Level.SANDBOX and isSecret(declared, text):
             reason = f"may be a secret, and everybody on this host may read it: chmod o-r {self._file}"
             self.warnings.append(Problem(self._file, reason, *place))
-        remarks = [f'duplicate value "{word}"' for word in repeatedWords(declared.parse, text)]
-        if not declared.secret:
-            remarks.extend(_strayed(text))
+        if strayed:
+            self._strayed[section.name, option] = strayed
+        remarks = [*strayed, *(f'duplicate value "{word}"' for word in repeatedWords(declared.parse, text))]
         self.warnings.extend(Problem(self._file, remark, *place) for remark in remarks)
 
     def _server(self, section: _Section, mail: _Section, sandbox: SandboxSettings | None) -> ServerSettings | None:
@@ -318,6 +307,7 @@ class _Reading:
             frozenset(values),
             self._file,
             frozenset(inherited).difference(section.written),
+            self._lines,
         )
         server = withRefusals(server)
         if sandbox is not None and usesTLS(server) and not server[TLSSettings].certificates:
@@ -326,7 +316,7 @@ class _Reading:
         spoilt = {name for name in {*section.written, *mail.written} if name not in values}
         missingKind = spoilt.intersection(kind.directive for kind in AUTHENTICATORS)
         told = []
-        for problem in faults(server):
+        for problem in (*faults(server), *(loops(server) if isAlone(server) else ())):
             if problem.option not in spoilt and not (missingKind and problem.option == WHO):
                 told.append(problem)
         # What is wrong in [mail] is so for each server that has it from there.
@@ -379,11 +369,3 @@ class _Reading:
                 if address.socket not in (wildcard.socket, SocketOptions()):
                     reason = f'"{address}" shares the socket of "{wildcard}", and cannot have other options'
                     self.problems.append(server.problem("listen", reason))
-
-
-def _strayed(text: str) -> Iterator[str]:
-    """What is part of a value C{text}, though whoever wrote it may think that it is not."""
-    if re.search(r";\s*$", text, re.MULTILINE):
-        yield 'the ";" at the end is part of the value'
-    if re.search(r"\s#", text):
-        yield 'the "#" is part of the value: a comment has a line of its own'

@@ -16,9 +16,9 @@ from mailgate._version import __version__
 from mailgate.commands import addCommands
 from mailgate.config import GatewaySettings, authenticatorKind, load
 from mailgate.directives import ConfigurationError, Problem, ServerSettings
-from mailgate.journal import ServerLogSettings
 from mailgate.registry import PROTOCOLS
-from mailgate.tap import BAD_CONFIGURATION, shedPrivileges
+from mailgate.startchecks import checkStart
+from mailgate.tap import BAD_CONFIGURATION, shedPrivileges, unreadableLater
 from mailgate.tls import TLSSettings, usesTLS
 
 __all__ = ["describe", "main"]
@@ -49,39 +49,32 @@ def describe(settings: GatewaySettings) -> Iterator[str]:
     yield f"{settings.file}: good"
 
 
-def _checkLogs(settings: GatewaySettings) -> None:
-    """
-    Look whether the log files could be opened; they are not, as they would be made.
-
-    @raise ConfigurationError: one could not.
-    """
-    reason = "cannot be opened: its folder is missing"
-    sections = [("mailgate", settings.log.errorLog)]
-    sections += [(f"server {server.name}", server[ServerLogSettings].errorLog) for server in settings.servers]
-    places: dict[str, str] = {}
-    for section, logs in sections:
-        for log in logs:
-            if log.file is not None:
-                # What [mail] says each server has: told of once.
-                places.setdefault(log.file, section)
-    missing = {file: section for file, section in places.items() if not os.path.isdir(os.path.dirname(file))}
-    if missing:
-        raise ConfigurationError(
-            [Problem(settings.file, reason, section, "error_log", file) for file, section in missing.items()]
-        )
+def _reload(settings: GatewaySettings) -> Iterator[Problem]:
+    """What the user that we have become may not read; with workers it is root who reads."""
+    user = settings.process.user
+    unreadable = unreadableLater(settings) if user is not None and settings.workers.count == 1 else []
+    if user is not None and unreadable:
+        reason = f"a reload will be refused, as {user.name} may not read {', '.join(unreadable)}"
+        yield settings.lines.located(Problem(settings.file, reason, "mailgate", "user", user.name))
 
 
 def _check(arguments: argparse.Namespace) -> int:
     try:
         settings = load(arguments.config)
-        _checkLogs(settings)
+        warnings = [*settings.warnings, *checkStart(settings)]
         # As the gateway does: what that user may is seen from there alone.
-        warnings = [*settings.warnings, *shedPrivileges(settings)]
+        wasRoot = os.geteuid() == 0
+        warnings += shedPrivileges(settings)
+        if wasRoot:
+            warnings += _reload(settings)
     except ConfigurationError as error:
         print(error, file=sys.stderr)
         return BAD_CONFIGURATION
     for warning in warnings:
         print(f"warning: {warning}", file=sys.stderr)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # Names of servers are any text, and a terminal may know ASCII alone.
+        sys.stdout.reconfigure(errors="backslashreplace")
     print("\n".join(describe(settings)))
     return 0
 

@@ -13,7 +13,18 @@ from typing import TYPE_CHECKING, Any
 
 from attrs import frozen
 
-from mailgate.directives import Problem, ServerSettings, deadline, directive, flag, number, oneOf, seconds, word
+from mailgate.directives import (
+    Problem,
+    ServerSettings,
+    deadline,
+    directive,
+    flag,
+    isHostName,
+    number,
+    oneOf,
+    seconds,
+    word,
+)
 from mailgate.login import Denial, Method, Trouble
 
 if TYPE_CHECKING:
@@ -34,6 +45,8 @@ __all__ = [
 BUDGET = 10
 """How many times C{timeout} all that comes before the login may take together."""
 
+_LITERAL = re.compile(r"\[[0-9A-Fa-f:.]+\]|\[IPv6:[0-9A-Fa-f:.]+\]")
+"""An address in the place of a name (RFC 5321, section 4.1.3)."""
 _UNFIT = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 
 
@@ -62,6 +75,12 @@ class DialogueSettings:
         if self.authDelay is not None and self.authDelay >= longest:
             message = f"must be shorter than {longest:g}s, {BUDGET} times timeout, which ends all that is not logged in"
             yield server.problem("auth_delay", message, f"{self.authDelay:g}s")
+
+    def warnings(self, server: ServerSettings) -> Iterator[Problem]:
+        """A name that is none of a host: clients and backends are greeted with it."""
+        if "server_name" in server.given and not (isHostName(self.serverName) or _LITERAL.fullmatch(self.serverName)):
+            message = "is no host name, such as mail.example.com; backends may refuse the EHLO that has it"
+            yield server.problem("server_name", message, self.serverName)
 
 
 @frozen

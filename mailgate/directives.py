@@ -14,8 +14,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from enum import Enum
 from typing import Any, TypeVar
 
-from attrs import field, fields, frozen
+from attrs import evolve, field, fields, frozen
 from twisted.internet.abstract import isIPAddress, isIPv6Address
+
+from mailgate.needs import Need
+from mailgate.problems import ConfigurationError, Lines, Problem, nearest
 
 __all__ = [
     "LONGEST_SOCKET_PATH",
@@ -69,7 +72,7 @@ class Level(Enum):
 class Directive:
     """
     One option of gateway.ini; C{group} is the settings class that declares it, C{field} its attribute there. The value
-    of a C{secret} one is shown to nobody.
+    of a C{secret} one is shown to nobody. Without any of its C{needs} it has no effect.
     """
 
     name: str
@@ -78,35 +81,7 @@ class Directive:
     secret: bool = False
     group: type | None = None
     field: str = ""
-
-
-@frozen
-class Problem:
-    """One thing that is wrong with a configuration, and where it stands."""
-
-    file: str
-    message: str
-    section: str = ""
-    option: str = ""
-    value: str | None = None
-
-    def __str__(self) -> str:
-        place = self.file
-        if self.section:
-            place += f": [{self.section}]"
-        if self.option:
-            place += f" {self.option}"
-        if self.value is not None:
-            place += f" = {' | '.join(self.value.split(chr(10))).strip(' |')}"
-        return f"{place}: {self.message}"
-
-
-class ConfigurationError(Exception):
-    """The configuration cannot be used. C{problems} are all that was found, C{str} gives a line for each."""
-
-    def __init__(self, problems: Sequence[Problem]) -> None:
-        super().__init__("\n".join(map(str, problems)))
-        self.problems = tuple(problems)
+    needs: tuple[Need, ...] | None = None
 
 
 @frozen
@@ -181,6 +156,7 @@ class ServerSettings:
     given: frozenset[str] = frozenset()
     file: str = "gateway.ini"
     inherited: frozenset[str] = frozenset()
+    lines: Lines = field(factory=Lines, repr=False, eq=False)
 
     def __getitem__(self, group: type[T]) -> T:
         """The settings of class C{group}; its defaults, where nothing was read into it."""
@@ -194,31 +170,32 @@ class ServerSettings:
 
     def problem(self, option: str, message: str, value: str | None = None) -> Problem:
         """What is wrong with this server's C{option}, which stands in the section that it is read from."""
-        section = "mail" if option in self.inherited else f"server {self.name}"
-        return Problem(self.file, message, section, option, value)
+        return self.lines.located(Problem(self.file, message, self.sectionOf(option), option, value))
+
+    def sectionOf(self, option: str) -> str:
+        """The section that C{option} is read from, or would be written in."""
+        return "mail" if option in self.inherited else f"server {self.name}"
 
 
-def directive(name: str, parse: Parser, default: Any, *levels: Level, secret: bool = False) -> Any:
-    """An attribute of a settings class that is read from option C{name}: in C{[mail]} and C{[server]} unless said."""
+def directive(
+    name: str, parse: Parser, default: Any, *levels: Level, secret: bool = False, needs: Sequence[Need] | None = None
+) -> Any:
+    """
+    An attribute of a settings class that is read from option C{name}: in C{[mail]} and C{[server]} unless said. Its
+    C{needs} are those of the class unless said.
+    """
     where = frozenset(levels or (Level.MAIL, Level.SERVER))
-    return field(default=default, metadata={_DIRECTIVE: Directive(name, parse, where, secret)}, repr=not secret)
+    declared = Directive(name, parse, where, secret, needs=None if needs is None else tuple(needs))
+    return field(default=default, metadata={_DIRECTIVE: declared}, repr=not secret)
 
 
 def directives(group: type) -> Iterator[Directive]:
-    """The directives that the settings class C{group} declares."""
+    """The directives that the settings class C{group} declares, with its C{needs} where they have none."""
     for attribute in fields(group):
         declared = attribute.metadata.get(_DIRECTIVE)
         if declared is not None:
-            yield Directive(declared.name, declared.parse, declared.levels, declared.secret, group, attribute.name)
-
-
-def nearest(word: str, known: Sequence[str]) -> str:
-    """C{"; did you mean X?"} for an unknown C{word}, where one of C{known} is near enough; or nothing."""
-    from difflib import get_close_matches
-
-    lowered = {each.lower(): each for each in known}
-    close = get_close_matches(word.lower(), list(lowered), 1)
-    return f"; did you mean {lowered[close[0]]}?" if close else ""
+            needs = getattr(group, "needs", ()) if declared.needs is None else declared.needs
+            yield evolve(declared, group=group, field=attribute.name, needs=needs)
 
 
 # The parsers. Each raises ValueError with a message that says what would have been right.
@@ -230,7 +207,7 @@ def text(value: str, folder: str) -> str:
         raise ValueError("a value is missing")
     if "\n" in value.strip():
         raise ValueError("takes one line")
-    if re.search(r"[\x00-\x1f\x7f]", value.strip()):
+    if re.search("[\x00-\x1f\x7f\ud800-\udfff]", value.strip()):
         raise ValueError("holds a control character")
     return value.strip()
 

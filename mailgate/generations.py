@@ -167,7 +167,7 @@ class Generations(MultiService):
 
     def _succeed(self, settings: GatewaySettings) -> None:
         """Put C{settings} into force. Whatever is raised, nothing has changed then."""
-        observer = self._logs.observerFor(settings.log.errorLog, settings.file, "mailgate")
+        observer = self._logs.observerFor(settings.log.errorLog, settings.file, "mailgate", settings.lines)
         sockets = self.sockets.opened(settings)
         gateway = None
         try:

@@ -6,12 +6,14 @@ What gateway.ini says of servers for IMAP.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import ClassVar
 
 from attrs import frozen
 
 from mailgate.dialogue import tokenWarnings
 from mailgate.directives import Problem, ServerSettings, bufferSize, capabilities, directive, words
 from mailgate.login import Method
+from mailgate.needs import Need, protocol
 from mailgate.sasl import loginMethods, mechanismNames
 
 __all__ = ["IMAP4Settings"]
@@ -22,6 +24,8 @@ _AUTH_WORDS = ("plain", "login", "cram-md5", "external", "xoauth2", "oauthbearer
 @frozen
 class IMAP4Settings:
     """nginx's C{imap_…} directives."""
+
+    needs: ClassVar[tuple[Need, ...]] = (protocol("imap"),)
 
     auth: tuple[str, ...] = directive("imap_auth", words(*_AUTH_WORDS), ("plain",))
     capabilities: tuple[str, ...] = directive(

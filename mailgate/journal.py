@@ -40,8 +40,10 @@ from mailgate.directives import (
     path,
 )
 from mailgate.logfile import LogFile
+from mailgate.loglevels import CONNECTIONS, LEVELS, NOTICE, RANKS, isOfLife, levelName
 from mailgate.lograte import LineLimit, Rate, logRate
 from mailgate.lostlines import StreamWriter
+from mailgate.problems import NO_LINES, Lines
 from mailgate.syslog import SyslogObserver, SyslogServer, forJournal, isJournal, syslogServer
 
 __all__ = [
@@ -59,30 +61,6 @@ __all__ = [
     "printable",
 ]
 
-
-class _Notice:
-    name = "notice"
-
-
-NOTICE = _Notice()
-"""
-The level between info and warn, which Twisted lacks: the life of the process. Its events have Twisted's level info, and
-L{isOfLife} tells them from those of connections.
-"""
-
-LEVELS: dict[str, Any] = {
-    "debug": LogLevel.debug,
-    "info": LogLevel.info,
-    "notice": NOTICE,
-    "warn": LogLevel.warn,
-    "error": LogLevel.error,
-    "crit": LogLevel.critical,
-    "alert": LogLevel.critical,
-    "emerg": LogLevel.critical,
-}
-"""
-nginx's levels, and the nearest of Twisted's; our defects are all critical.
-"""
 
 _LONGEST = 256
 """Characters of a text from the network that a line shows; as UTF-8 no character has more than four bytes."""
@@ -159,39 +137,9 @@ def _errorLogs(value: str, folder: str) -> tuple[ErrorLog, ...]:
     return tuple(logs)
 
 
-_RANKS = {level: rank for rank, level in enumerate(dict.fromkeys(LEVELS.values()))}
-
-
 def leastLevel(logs: Sequence[ErrorLog]) -> Any:
     """The least level that any of C{logs} wants: one of L{LEVELS}."""
-    return min((log.level for log in logs), default=LogLevel.error, key=_RANKS.__getitem__)
-
-
-_CONNECTIONS = "connections"
-"""The C{log_source} of what is logged of connections at info and debug."""
-
-_LIFE = ("twisted.scripts.", "twisted.application.", "twisted.internet.base")
-_LIFE_LEGACY = ("Main loop terminated.", "Server Shut Down.", "Received SIG")
-
-
-def isOfLife(event: LogEvent) -> bool:
-    """
-    Whether an C{event} at info tells of the life of the process, and of no connection: it is mailgate's own, but for
-    connections, or Twisted's of the start and the end.
-    """
-    namespace = str(event.get("log_namespace"))
-    # A logger that is a class's attribute has the class's name for its namespace, whatever it was given.
-    if namespace == "mailgate" or namespace.startswith("mailgate."):
-        return event.get("log_source") != _CONNECTIONS
-    if namespace.startswith(_LIFE):
-        return True
-    return namespace == "log_legacy" and event.get("log_text", "").startswith(_LIFE_LEGACY)
-
-
-def levelName(event: LogEvent) -> str:
-    """The word for the level of C{event}: Twisted's, or C{notice}."""
-    level = event.get("log_level", LogLevel.info)
-    return NOTICE.name if level is LogLevel.info and isOfLife(event) else str(level.name)
+    return min((log.level for log in logs), default=LogLevel.error, key=RANKS.__getitem__)
 
 
 @implementer(ILogObserver)
@@ -201,18 +149,18 @@ class _Log:
     def __init__(self, target: ILogObserver, least: Any) -> None:
         self._target = target
         self._least = least
-        self._rank = _RANKS[least]
+        self._rank = RANKS[least]
 
     def __call__(self, event: LogEvent) -> None:
         level = event.get("log_level", LogLevel.info)
-        if _RANKS[level] >= self._rank or (self._least is NOTICE and level is LogLevel.info and isOfLife(event)):
+        if RANKS[level] >= self._rank or (self._least is NOTICE and level is LogLevel.info and isOfLife(event)):
             self._target(event)
 
 
 def needsStandardError(logs: Sequence[ErrorLog]) -> bool:
     """Whether a line that one of C{logs} wants reaches none of them but standard error."""
     others = [log for log in logs if not log.isStandardError]
-    return len(others) < len(logs) and (not others or _RANKS[leastLevel(logs)] < _RANKS[leastLevel(others)])
+    return len(others) < len(logs) and (not others or RANKS[leastLevel(logs)] < RANKS[leastLevel(others)])
 
 
 _NOBODY = "nobody is there yet; what is sent there is lost"
@@ -271,13 +219,13 @@ class Journal:
         clock: Any = None,
     ) -> None:
         self._logger = Logger("mailgate", observer=observer)
-        self._connections = Logger("mailgate", source=_CONNECTIONS, observer=observer)
-        rank = _RANKS[level]
-        self.wantsDebug = rank <= _RANKS[LogLevel.debug]
-        self.wantsInfo = rank <= _RANKS[LogLevel.info]
-        self._wantsNotice = rank <= _RANKS[NOTICE]
-        self._wantsWarn = rank <= _RANKS[LogLevel.warn]
-        self._wantsError = rank <= _RANKS[LogLevel.error]
+        self._connections = Logger("mailgate", source=CONNECTIONS, observer=observer)
+        rank = RANKS[level]
+        self.wantsDebug = rank <= RANKS[LogLevel.debug]
+        self.wantsInfo = rank <= RANKS[LogLevel.info]
+        self._wantsNotice = rank <= RANKS[NOTICE]
+        self._wantsWarn = rank <= RANKS[LogLevel.warn]
+        self._wantsError = rank <= RANKS[LogLevel.error]
         self._limit = None if rate is None else LineLimit(rate, clock, self._leftOut)
 
     def debug(self, format: str, **fields: Any) -> None:
@@ -335,7 +283,7 @@ def _formatWithPid(event: Any) -> str:
 
 
 def _textOf(event: LogEvent) -> str:
-    if event.get("log_source") == _CONNECTIONS:
+    if event.get("log_source") == CONNECTIONS:
         # Each login and each connection is a line, and formatEvent, which can do more, takes twenty times as long.
         with suppress(Exception):
             text: str = event["log_format"].format_map(event)
@@ -381,9 +329,9 @@ class ErrorLogs:
         """
         return LogPublisher(*(_Log(self._target(log), log.level) for log in logs))
 
-    def observerFor(self, logs: Sequence[ErrorLog], file: str, section: str) -> ILogObserver:
+    def observerFor(self, logs: Sequence[ErrorLog], file: str, section: str, places: Lines = NO_LINES) -> ILogObserver:
         """
-        The same for the C{logs} that C{section} of the ini C{file} names.
+        The same for the C{logs} that C{section} of the ini C{file} names, which stand at these C{places}.
 
         @raise ConfigurationError: one cannot be opened.
         """
@@ -391,7 +339,8 @@ class ErrorLogs:
             return self.observer(logs)
         except OSError as error:
             reason = f"cannot be opened: {error.strerror}"
-            raise ConfigurationError([Problem(file, reason, section, "error_log", error.filename)]) from None
+            problem = places.located(Problem(file, reason, section, "error_log", error.filename))
+            raise ConfigurationError([problem]) from None
 
     def _target(self, log: ErrorLog) -> ILogObserver:
         if log.syslog is not None:

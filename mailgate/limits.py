@@ -5,10 +5,13 @@ Which clients are counted together where the gateway bounds what one client may 
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from attrs import frozen
 
 from mailgate.directives import directive
 from mailgate.login import LoginRequest
+from mailgate.needs import Need, given
 from mailgate.networks import Network, isWithin, parseNetworks, sourceOf
 
 __all__ = ["LimitSettings"]
@@ -19,6 +22,8 @@ class LimitSettings:
     """
     C{limit_exempt}: the networks of webmail, monitoring and other gateways, whose one address stands for many clients.
     """
+
+    needs: ClassVar[tuple[Need, ...]] = (given("auth_http", "auth_file"),)
 
     exempt: tuple[Network, ...] = directive("limit_exempt", parseNetworks, ())
 

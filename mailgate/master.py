@@ -160,7 +160,7 @@ class Master(MultiService):
                 raise ConfigurationError([Problem(settings.file, "takes a process without workers", "sandbox")])
             checkRenewal(self._certificates, settings.servers, isAsked, self._log)
             self._logs.owner = settings.process.owner
-            observer = self._logs.observerFor(settings.log.errorLog, settings.file, "mailgate")
+            observer = self._logs.observerFor(settings.log.errorLog, settings.file, "mailgate", settings.lines)
             sockets = self.sockets.opened(settings)
         except ConfigurationError as error:
             return refused(self._log, error)

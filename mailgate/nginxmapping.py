@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import pairwise
 
 from attrs import frozen
 
+from mailgate.capabilities import leftOut
 from mailgate.directives import Level, ListenAddress
 from mailgate.nginxconf import Refused, Remark, Statement
 from mailgate.nginxsections import REPLACED, Entry, Section, known, listening, whyLeftOut
@@ -263,6 +265,8 @@ class Mapping:
             return
         if statement.name == "auth_http_header" and statement.args[1] != statement.args[1].strip(" "):
             self._tell(statement, "carried over without the blanks around its value")
+        if statement.name.endswith("_capabilities"):
+            self._tellOfCapabilities(statement, items)
         if statement.name == "listen":
             self._take(section, statement, items)
         if entry is None:
@@ -271,6 +275,19 @@ class Mapping:
             entry.items = [" ".join([*entry.items, *items])]
         else:
             entry.items.extend(items)
+
+    def _tellOfCapabilities(self, statement: Statement, items: Sequence[str]) -> None:
+        """Tell of those that clients do not hear, and of parameters that nginx takes for capabilities."""
+        for capability, reason in leftOut(statement.name.partition("_")[0], tuple(items)):
+            self._tell(statement, f'carried over, but "{capability}" {reason}')
+        for before, item in pairwise(items):
+            if item.isdigit():
+                whole = f"{before} {item}"
+                self._tell(
+                    statement,
+                    f'carried over as two capabilities, which "{whole}" is in nginx without quotes: write {whole} on'
+                    " one line",
+                )
 
     def _items(self, section: Section, statement: Statement, entry: Entry | None) -> list[str]:
         if statement.complaint:

@@ -11,12 +11,17 @@ from attrs import frozen
 
 from mailgate.directives import bufferSize, deadline, directive, flag, hostPort, oneOf, text
 from mailgate.login import Backend, Fact
+from mailgate.needs import Need, protocol
 
 __all__ = ["ProxySettings"]
 
 
 def _backend(value: str, folder: str) -> Backend:
     return Backend(*hostPort(text(value, folder)))
+
+
+_COMMANDS = protocol("imap", "pop3")
+_NO_HEADER = Need("proxy_protocol = off", lambda server: server[ProxySettings].proxyProtocol == "off")
 
 
 @frozen
@@ -32,7 +37,7 @@ class ProxySettings:
     buffer: int = directive("proxy_buffer", bufferSize, 4096)
     proxy: bool = directive("proxy", flag, False)
     proxyProtocol: str = directive("proxy_protocol", oneOf("off", "on", "v2"), "off")
-    identity: str = directive("proxy_identity", oneOf("auto", "off"), "auto")
+    identity: str = directive("proxy_identity", oneOf("auto", "off"), "auto", needs=(_COMMANDS, _NO_HEADER))
 
     @property
     def facts(self) -> Set[Fact]:

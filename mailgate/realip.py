@@ -9,7 +9,7 @@ from __future__ import annotations
 import socket
 from collections.abc import Iterator
 from ipaddress import ip_address, ip_network
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from attrs import field, frozen
 from twisted.internet.protocol import Protocol, connectionDone
@@ -19,6 +19,7 @@ from mailgate.connectionlog import BAD_HEADER, UNTOLD_HEADER, about
 from mailgate.directives import Problem, ServerSettings, directive, isHostName, lines
 from mailgate.journal import printable
 from mailgate.limits import LimitSettings
+from mailgate.needs import Need
 from mailgate.networks import Network, isWithin, parseNetwork
 from mailgate.proxyprotocol import Header, HeaderError, HeaderParser
 from mailgate.server import ProxyServer, hostAndPort
@@ -75,21 +76,24 @@ def _senders(value: str, folder: str) -> Senders:
     return Senders(tuple(networks), "unix:" in items, tuple(careless))
 
 
+_HEADERS = Need('"proxy_protocol" behind a listen', lambda server: any(at.proxyProtocol for at in server.listen))
+
+
 @frozen
 class RealIPSettings:
     """nginx's C{set_real_ip_from}: C{ADDRESS}, C{ADDRESS/BITS}, a host name or C{unix:}, one a line."""
 
+    needs: ClassVar[tuple[Need, ...]] = (_HEADERS,)
+
     senders: Senders | None = directive("set_real_ip_from", _senders, None)
 
     def warnings(self, server: ServerSettings) -> Iterator[Problem]:
-        """Bits that say nothing, senders whose headers nobody reads, and headers that tell no client from another."""
+        """Bits that say nothing, and headers that tell no client from another."""
         if self.senders is None:
             yield from self._indistinct(server)
             return
         for item in self.senders.careless:
             yield server.problem("set_real_ip_from", f"low address bits of {item} are meaningless")
-        if not any(address.proxyProtocol for address in server.listen):
-            yield server.problem("set_real_ip_from", 'has no meaning: no "listen" of this server has proxy_protocol')
 
     def _indistinct(self, server: ServerSettings) -> Iterator[Problem]:
         isQueued = not _QUEUED.isdisjoint(server.given) and not server[LimitSettings].exempt

@@ -9,10 +9,12 @@ import re
 import socket
 from collections.abc import Iterator
 from ipaddress import ip_address
+from typing import ClassVar
 
 from attrs import frozen
 
 from mailgate.directives import deadline, directive, exactFlag, hostPort, longSeconds, nearest, text
+from mailgate.needs import Need, protocol
 
 __all__ = ["NameServer", "Resolver", "ResolverSettings"]
 
@@ -93,9 +95,15 @@ def _plainer(message: str) -> str:
     return re.sub(r"^must be .*", "must be an address, such as 127.0.0.1, [::1] or 127.0.0.1:53", message)
 
 
+_SMTP = protocol("smtp")
+_RESOLVER = Need("resolver", lambda server: server[ResolverSettings].resolver is not None)
+
+
 @frozen
 class ResolverSettings:
     """nginx's C{resolver} and C{resolver_timeout}, which is for each of the two lookups."""
 
+    needs: ClassVar[tuple[Need, ...]] = (_SMTP,)
+
     resolver: Resolver | None = directive("resolver", _resolver, None)
-    timeout: float = directive("resolver_timeout", deadline, 30.0)
+    timeout: float = directive("resolver_timeout", deadline, 30.0, needs=(_SMTP, _RESOLVER))

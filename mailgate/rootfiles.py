@@ -14,7 +14,7 @@ import os
 import stat
 from typing import NoReturn
 
-__all__ = ["isRootsAlone", "openToWrite"]
+__all__ = ["checkToWrite", "isRootsAlone", "openToWrite"]
 
 _FOLDER = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _MOST_LINKS = 40
@@ -53,6 +53,44 @@ def openToWrite(path: str, flags: int, mode: int = 0o666, user: int | None = Non
         os.close(walk.folder)
 
 
+def checkToWrite(path: str, flags: int, user: int | None = None) -> None:
+    """
+    Look whether L{openToWrite} would open C{path}, which is neither opened nor made.
+
+    @raise OSError: it would not.
+    """
+    if os.geteuid() == 0:
+        walk = _Walk(path, user)
+        try:
+            walk.look(flags)
+        finally:
+            os.close(walk.folder)
+    elif flags & os.O_NOFOLLOW and os.path.islink(path):
+        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), path)
+    try:
+        found = os.stat(path)
+    except FileNotFoundError:
+        _checkToMake(os.path.realpath(path))
+        return
+    if stat.S_ISDIR(found.st_mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
+    if not os.access(path, os.W_OK):
+        raise OSError(*_denied(path), path)
+
+
+def _checkToMake(path: str) -> None:
+    folder = os.path.dirname(path)
+    os.stat(os.path.join(folder, ""))
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise OSError(*_denied(folder), path)
+
+
+def _denied(path: str) -> tuple[int, str]:
+    """Why nothing can be written there, whose mode or system forbids it."""
+    number = errno.EROFS if os.statvfs(path).f_flag & os.ST_RDONLY else errno.EACCES
+    return number, os.strerror(number)
+
+
 class _Walk:
     """
     The way to C{path}, one folder after the other, each opened from the one before, so that nothing that is looked at
@@ -83,6 +121,26 @@ class _Walk:
 
     def open(self, flags: int, mode: int) -> int:
         """Open the file at the end of it."""
+        name, found, isMagic = self._find(flags)
+        if isMagic:
+            return os.open(name, flags, mode, dir_fd=self.folder)
+        if self.isRoots:
+            # A FIFO waits for its reader here.
+            return os.open(name, flags | os.O_NOFOLLOW, mode, dir_fd=self.folder)
+        return self._openOthers(name, found, flags | os.O_NOFOLLOW | os.O_NONBLOCK, mode)
+
+    def look(self, flags: int) -> None:
+        """
+        Go the way, and open nothing.
+
+        @raise OSError: L{open} would refuse it.
+        """
+        _, found, isMagic = self._find(flags)
+        if found is not None and not isMagic and not self.isRoots:
+            self._check(found)
+
+    def _find(self, flags: int) -> tuple[str, os.stat_result | None, bool]:
+        """The last name on the way, in L{folder}; what has it, if anything; and whether that is a link of C{/proc}."""
         while True:
             name = self._names.pop(0)
             if name in ("", ".") and self._names:
@@ -95,15 +153,12 @@ class _Walk:
                 if not self._names and flags & os.O_NOFOLLOW:
                     self._fail(errno.ELOOP, os.strerror(errno.ELOOP))
                 if not self._names and self._isMagic():
-                    return os.open(name, flags, mode, dir_fd=self.folder)
+                    return name, found, True
                 self._follow(name)
             elif self._names:
                 self._enter(name)
-            elif self.isRoots:
-                # A FIFO waits for its reader here.
-                return os.open(name, flags | os.O_NOFOLLOW, mode, dir_fd=self.folder)
             else:
-                return self._openOthers(name, found, flags | os.O_NOFOLLOW | os.O_NONBLOCK, mode)
+                return name, found, False
 
     def _enter(self, name: str) -> None:
         try:

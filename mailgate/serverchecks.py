@@ -5,24 +5,30 @@ What is to be known of a server as a whole: which authenticator judges its login
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from attrs import evolve
 
 from mailgate.dialogue import BUDGET, DialogueSettings
-from mailgate.directives import Problem, ServerSettings
+from mailgate.directives import Directive, Problem, ServerSettings, directives
 from mailgate.interfaces import AuthenticatorKind
+from mailgate.proxysettings import ProxySettings
 from mailgate.registry import AUTHENTICATORS, PROTOCOLS, SERVER_SETTINGS
 
-__all__ = ["EXCLUSIVE", "WHO", "authenticatorKind", "faults", "portWarnings", "remarks", "withRefusals"]
+__all__ = [
+    "EXCLUSIVE",
+    "WHO",
+    "authenticatorKind",
+    "faults",
+    "remarks",
+    "withRefusals",
+    "withoutEffect",
+]
 
 WHO = "auth_http"
 """The option that is named where nobody judges logins."""
 EXCLUSIVE = tuple(kind.directive for kind in AUTHENTICATORS if kind.directive != "proxy_pass")
 """Options of which a server has but one: its own hides whichever [mail] gives."""
-
-_IMPLICIT_TLS = (993, 995, 465)
-"""The ports on which clients speak TLS from the first byte (RFC 8314, section 7.3)."""
 
 
 def authenticatorKind(server: ServerSettings) -> AuthenticatorKind | None:
@@ -41,20 +47,6 @@ def withRefusals(server: ServerSettings) -> ServerSettings:
     most = usual.most if dialogue.maxAuthFailures is None else dialogue.maxAuthFailures
     filled = evolve(dialogue, authDelay=delay, maxAuthFailures=most)
     return evolve(server, groups={**server.groups, DialogueSettings: filled})
-
-
-def portWarnings(server: ServerSettings) -> Iterator[Problem]:
-    """The well-known ports of C{server} on which clients expect something else; a load balancer may know better."""
-    for address in server.listen:
-        if address.proxyProtocol:
-            continue
-        usual = next((known.name for known in PROTOCOLS.values() if address.port in known.ports), server.protocol)
-        if usual != server.protocol:
-            reason = f"port {address.port} is one of {usual}, and clients find {server.protocol} there"
-            yield server.problem("listen", reason, str(address))
-        elif address.port in _IMPLICIT_TLS and not address.ssl:
-            reason = f'clients speak TLS from the first byte on port {address.port}, which takes "ssl" behind it'
-            yield server.problem("listen", reason, str(address))
 
 
 def faults(server: ServerSettings) -> Iterator[Problem]:
@@ -79,6 +71,37 @@ def remarks(server: ServerSettings, about: str) -> Iterator[Problem]:
         found = getattr(server[group], about, None)
         if found is not None:
             yield from found(server)
+
+
+def _unmet(declared: Directive, server: ServerSettings) -> str:
+    """What C{server} lacks of what C{declared} needs to have an effect, if anything."""
+    return next((need.what for need in declared.needs or () if not need.isMet(server)), "")
+
+
+def withoutEffect(servers: Sequence[ServerSettings]) -> Iterator[Problem]:
+    """
+    The options of C{servers} that change nothing: of each server its own, and those of C{[mail]} that are of use to
+    none of the servers that have them from there.
+    """
+    unmet: dict[Directive, dict[str, ServerSettings]] = {}
+    used: set[Directive] = set()
+    for server in servers:
+        if "proxy" in server.given and not server[ProxySettings].proxy:
+            yield server.problem("proxy", "has no effect: all sessions are relayed", "off")
+        for declared in (known for group in SERVER_SETTINGS for known in directives(group)):
+            if declared.name not in server.given:
+                continue
+            what = _unmet(declared, server)
+            if not what:
+                used.add(declared)
+            elif declared.name in server.inherited:
+                unmet.setdefault(declared, {}).setdefault(what, server)
+            else:
+                yield server.problem(declared.name, f"has no effect without {what}")
+    for declared, found in unmet.items():
+        if declared not in used:
+            reason = f"has no effect: no server that has it from here has {' or '.join(found)}"
+            yield next(iter(found.values())).problem(declared.name, reason)
 
 
 def _unjudged(server: ServerSettings, kind: AuthenticatorKind) -> Iterator[Problem]:

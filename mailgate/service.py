@@ -113,7 +113,7 @@ class Gateway(MultiService):
         own = server[ServerLogSettings].errorLog
         if not own:
             return self._journal
-        observer = self._logs.observerFor(own, server.file, f"server {server.name}")
+        observer = self._logs.observerFor(own, server.file, server.sectionOf("error_log"), server.lines)
         self._journals.append(Journal(leastLevel(own), observer, self.settings.log.rate, self._clock))
         return self._journals[-1]
 

@@ -6,6 +6,7 @@ What gateway.ini says of servers for SMTP, and what of it an operator should thi
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import ClassVar
 
 from attrs import frozen
 
@@ -23,6 +24,7 @@ from mailgate.directives import (
     words,
 )
 from mailgate.login import Method
+from mailgate.needs import Need, protocol
 from mailgate.sasl import loginMethods, mechanismNames
 
 __all__ = ["SMTPSettings"]
@@ -40,9 +42,18 @@ _TAKEN_FOR_US = (
 )
 
 
+_SMTP = protocol("smtp")
+_LEFT_OUT = Need(
+    "auth_http or auth_file: with proxy_pass alone the gateway always logs in",
+    lambda server: server[SMTPSettings].proxyAuth or not server.given.isdisjoint(("auth_http", "auth_file")),
+)
+
+
 @frozen
 class SMTPSettings:
     """nginx's C{smtp_…} directives, C{xclient} and C{proxy_smtp_auth}."""
+
+    needs: ClassVar[tuple[Need, ...]] = (_SMTP,)
 
     auth: tuple[str, ...] = directive(
         "smtp_auth",
@@ -57,7 +68,7 @@ class SMTPSettings:
     clientBuffer: int = directive("smtp_client_buffer", bufferSize, 4096)
     greetingDelay: float = directive("smtp_greeting_delay", seconds, 0.0)
     xclient: str = directive("xclient", oneOf("auto", "on", "off"), "auto")
-    proxyAuth: bool = directive("proxy_smtp_auth", flag, False)
+    proxyAuth: bool = directive("proxy_smtp_auth", flag, False, needs=(_SMTP, _LEFT_OUT))
 
     @property
     def mechanisms(self) -> tuple[bytes, ...]:

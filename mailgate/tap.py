@@ -36,7 +36,7 @@ from mailgate.signals import Signals
 from mailgate.tls import TLSSettings, usesTLS
 from mailgate.watching import watchedFiles
 
-__all__ = ["BAD_CONFIGURATION", "Options", "makeService", "shedPrivileges", "tuneCollector"]
+__all__ = ["BAD_CONFIGURATION", "Options", "makeService", "shedPrivileges", "tuneCollector", "unreadableLater"]
 
 BAD_CONFIGURATION = 78
 """The exit status for it: C{EX_CONFIG} of sysexits.h."""
@@ -88,6 +88,12 @@ def shedPrivileges(settings: GatewaySettings) -> Iterator[Problem]:
         path = server[FileSettings].path
         if path is not None and not os.access(path, os.R_OK):
             yield server.problem("auth_file", f"will not be read when it changes: {user.name} may not read it", path)
+
+
+def unreadableLater(settings: GatewaySettings) -> list[str]:
+    """The files that a reload would read and this process may not."""
+    files = dict.fromkeys((settings.file, *watchedFiles(settings.servers)))
+    return [name for name in files if not os.access(name, os.R_OK)]
 
 
 class _TwistdService(MultiService):
@@ -183,8 +189,7 @@ class _TwistdService(MultiService):
             return
         for warning in shedPrivileges(self._settings):
             self._log.warn("{reason}", reason=str(warning))
-        files = dict.fromkeys((self._settings.file, *watchedFiles(self._settings.servers)))
-        unreadable = [name for name in files if not os.access(name, os.R_OK)]
+        unreadable = unreadableLater(self._settings)
         if unreadable:
             text = "a reload will be refused, as {user} may not read {files}"
             self._log.warn(text, user=user.name, files=", ".join(unreadable))
@@ -192,6 +197,8 @@ class _TwistdService(MultiService):
     def _cannotStart(self, error: Exception) -> NoReturn:
         if isinstance(error, CannotListenError):
             error = self._sandboxProblem(error)
+        if isinstance(error, ConfigurationError):
+            error.locate(self._settings.lines)
         if not all(log.isStandardError for log in self._settings.log.errorLog):
             self._log.error("{reason}", reason=str(error))
         self._surroundings.fail(str(error), CANNOT_LISTEN)
@@ -264,25 +271,27 @@ def makeService(options: Options) -> IService:
     from twisted.internet import reactor
 
     logs = ErrorLogs()
-    surroundings = None
+    surroundings, settings = None, None
     try:
         surroundings = Surroundings.of(os.environ)
         text = read(options["config"])
         settings = parse(text, options["config"])
         logs.owner = settings.process.owner
-        observer = ProcessLog(logs.observerFor(settings.log.errorLog, settings.file, "mailgate"))
+        observer = ProcessLog(logs.observerFor(settings.log.errorLog, settings.file, "mailgate", settings.lines))
         generations: Generations | Master
         if settings.workers.count == 1:
             generations = Generations(settings, reactor, logs, observer, sockets=surroundings.sockets)
         else:
             generations = Master(settings, text, reactor, logs, observer, surroundings.sockets)
     except ConfigurationError as error:
+        if settings is not None:
+            error.locate(settings.lines)
         if surroundings is not None:
             surroundings.fail(str(error), BAD_CONFIGURATION)
         _giveUp(error, BAD_CONFIGURATION)
     twistd = Twistd(options.parent)
     # One line each, though servers may have an option from [mail].
-    for remark in dict.fromkeys(map(str, _logRemarks(twistd, settings))):
+    for remark in dict.fromkeys(str(settings.lines.located(each)) for each in _logRemarks(twistd, settings)):
         print(remark, file=sys.__stderr__, flush=True)
     if twistd.isBackground:
         try:

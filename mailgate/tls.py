@@ -11,7 +11,7 @@ import ssl as standardSSL
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from datetime import datetime, timezone
-from typing import Any
+from typing import Any, ClassVar
 
 from attrs import frozen
 from OpenSSL import crypto
@@ -36,6 +36,7 @@ from mailgate.directives import (
     words,
 )
 from mailgate.directives import size as parseSize
+from mailgate.needs import Need, given
 from mailgate.regularfiles import isOpenToAll, readRegular
 from mailgate.servertls import NoApplicationProtocol, ServerTLS, checkTLS, describeTLS
 from mailgate.sslconf import VERSIONS, commands, curve
@@ -89,28 +90,40 @@ def _sessionCache(value: str, folder: str) -> SessionCache:
     return cache
 
 
+_TLS = Need('"ssl" behind a listen, or starttls', lambda server: usesTLS(server))
+_IN_CLEAR = Need(
+    'a listen that has no "ssl" behind it',
+    lambda server: server[TLSSettings].starttls == "off" or not all(at.ssl for at in server.listen),
+)
+_OLDER = Need("a version before TLSv1.3 in ssl_protocols", lambda server: server[TLSSettings].protocols != ("TLSv1.3",))
+_TICKETS = Need("ssl_session_tickets = on", lambda server: server[TLSSettings].sessionTickets)
+_ASKED = Need("ssl_verify_client", lambda server: server[TLSSettings].verifiesClients)
+
+
 @frozen
 class TLSSettings:
     """The TLS of a server towards its clients, by nginx's directives."""
 
-    starttls: str = directive("starttls", oneOf("off", "on", "only"), "off")
+    needs: ClassVar[tuple[Need, ...]] = (_TLS,)
+
+    starttls: str = directive("starttls", oneOf("off", "on", "only"), "off", needs=(_IN_CLEAR,))
     certificates: tuple[str, ...] = directive("ssl_certificate", sources, (), secret=True)
     keys: tuple[str, ...] = directive("ssl_certificate_key", sources, (), secret=True)
     passwordFile: str | None = directive("ssl_password_file", path, None)
     protocols: tuple[str, ...] = directive("ssl_protocols", words(*VERSIONS), ("TLSv1.2", "TLSv1.3"))
-    ciphers: str = directive("ssl_ciphers", text, "HIGH:!aNULL:!MD5")
+    ciphers: str = directive("ssl_ciphers", text, "HIGH:!aNULL:!MD5", needs=(_TLS, _OLDER))
     preferServerCiphers: bool = directive("ssl_prefer_server_ciphers", flag, False)
     curve: str = directive("ssl_ecdh_curve", curve, "auto")
-    dhParameters: str | None = directive("ssl_dhparam", path, None)
+    dhParameters: str | None = directive("ssl_dhparam", path, None, needs=(_TLS, _OLDER))
     sessionCache: SessionCache = directive("ssl_session_cache", _sessionCache, SessionCache())
     sessionTimeout: float = directive("ssl_session_timeout", longSeconds, 300.0)
     sessionTickets: bool = directive("ssl_session_tickets", flag, True)
-    ticketKeys: tuple[str, ...] = directive("ssl_session_ticket_key", paths, ())
+    ticketKeys: tuple[str, ...] = directive("ssl_session_ticket_key", paths, (), needs=(_TLS, _TICKETS))
     verifyClient: str = directive("ssl_verify_client", oneOf("off", "on", "optional", "optional_no_ca"), "off")
-    verifyDepth: int = directive("ssl_verify_depth", number, 1)
-    clientCertificate: str | None = directive("ssl_client_certificate", path, None)
-    trustedCertificate: str | None = directive("ssl_trusted_certificate", path, None)
-    revoked: str | None = directive("ssl_crl", path, None)
+    verifyDepth: int = directive("ssl_verify_depth", number, 1, needs=(_TLS, _ASKED))
+    clientCertificate: str | None = directive("ssl_client_certificate", path, None, needs=(_TLS, _ASKED))
+    trustedCertificate: str | None = directive("ssl_trusted_certificate", path, None, needs=(_TLS, _ASKED))
+    revoked: str | None = directive("ssl_crl", path, None, needs=(_TLS, _ASKED))
     commands: tuple[tuple[str, str], ...] = directive("ssl_conf_command", commands, ())
     certificateCompression: bool = directive("ssl_certificate_compression", flag, False)
 
@@ -254,6 +267,8 @@ def usesTLS(server: ServerSettings) -> bool:
 @frozen
 class BackendTLSSettings:
     """The TLS of connections to backends, by the names of nginx's stream module."""
+
+    needs: ClassVar[tuple[Need, ...]] = (given("auth_file"),)
 
     trusted: str | None = directive("proxy_ssl_trusted_certificate", path, None)
 

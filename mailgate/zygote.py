@@ -273,12 +273,12 @@ class Inheritance:
         self._logs = ErrorLogs()
         self._settings = settings = parse(begin.text, begin.file)
         self._logs.owner = settings.process.owner
-        self._observer = self._logs.observerFor(settings.log.errorLog, settings.file, "mailgate")
+        self._observer = self._logs.observerFor(settings.log.errorLog, settings.file, "mailgate", settings.lines)
         for server in settings.servers:
             own = server[ServerLogSettings].errorLog
             if own:
                 # By a worker's user it perhaps could not be opened.
-                self._logs.observerFor(own, server.file, f"server {server.name}")
+                self._logs.observerFor(own, server.file, server.sectionOf("error_log"), server.lines)
         self._contexts = {server.name: _contextOf(server) for server in settings.servers if usesTLS(server)}
         # With one worker there is nobody to leave anything to.
         self._shares = Shares(settings.workers.count) if settings.workers.count > 1 else None

@@ -21,7 +21,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import pairwise
-from typing import Any
+from typing import Any, ClassVar
 from weakref import WeakValueDictionary
 
 from attrs import frozen
@@ -39,7 +39,9 @@ from mailgate.interfaces import AuthenticatorKind, IAuthenticator
 from mailgate.journal import Journal, printable
 from mailgate.limits import LimitSettings
 from mailgate.login import Backend, Denial, LoginRequest, Method, Route, Trouble, fitForWire
+from mailgate.needs import Need, given
 from mailgate.passwords import expense
+from mailgate.regularfiles import isOpenToAll
 from mailgate.workers import WorkerSettings, processors
 
 __all__ = ["KIND", "FileAuthenticator", "FileSettings", "hashConflicts"]
@@ -186,6 +188,8 @@ class FileSettings:
     The threads are those of all servers in the process, and so is C{auth_file_max_hashes}: see L{hashConflicts}.
     """
 
+    needs: ClassVar[tuple[Need, ...]] = (given("auth_file"),)
+
     path: str | None = directive("auth_file", path, None)
     mostHashes: int = directive("auth_file_max_hashes", _hashes, 0)
     cacheTTL: float = directive("auth_file_cache_ttl", seconds, 300.0)
@@ -208,9 +212,11 @@ class FileSettings:
                 yield server.problem("auth_file", f"line {number} ({printable(user)}): {mistake}", self.path)
 
     def warnings(self, server: ServerSettings) -> Iterator[Problem]:
-        """The lines of the file whose hashes are unusually slow."""
+        """Who may read the file, and its lines whose hashes are unusually slow."""
         if self.path is None:
             return
+        if isOpenToAll(self.path):
+            yield server.problem("auth_file", "everybody on this host may read it: chmod o-r it", self.path)
         try:
             content, _ = readAccounts(self.path)
         except OSError:

@@ -7,6 +7,7 @@ nginx's, but for those that docs/differences.rst lists.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import ClassVar
 
 from attrs import frozen
 
@@ -18,6 +19,7 @@ from mailgate.directives import Problem, ServerSettings, bufferSize, capabilitie
 from mailgate.goodbyes import goodbyes
 from mailgate.identity import xclientCommand
 from mailgate.login import Credentials, Denial, Method, Trouble
+from mailgate.needs import Need, protocol
 from mailgate.sasl import Cancelled, InitialResponse, InvalidResponse, NotBase64, loginMethods, mechanismNames
 from mailgate.server import ProxyServer
 from mailgate.session import Outcome, Phase
@@ -36,6 +38,8 @@ _AUTH_WORDS = ("plain", "apop", "cram-md5", "external", "xoauth2", "oauthbearer"
 @frozen
 class POP3Settings:
     """nginx's C{pop3_…} directives, and C{pop3_client_buffer}, which in nginx is fixed at 128 bytes."""
+
+    needs: ClassVar[tuple[Need, ...]] = (protocol("pop3"),)
 
     auth: tuple[str, ...] = directive("pop3_auth", words(*_AUTH_WORDS), ("plain",))
     capabilities: tuple[str, ...] = directive(

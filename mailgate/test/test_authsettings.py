@@ -143,6 +143,8 @@ class DialectTests(SynchronousTestCase):
     def configured(self, *options, protocol="imap"):
         """What a server with C{options} makes of a configuration: its dialect, and the warnings."""
         lines = "\n".join(("auth_http = a", f"protocol = {protocol}", "listen = 127.0.0.1:1", *options))
+        if protocol == "smtp":
+            lines += "\nsmtp_capabilities = 8BITMIME"
         configuration = parse(f"[server x]\n{lines}")
         (made,) = configuration.servers
         return made[HTTPSettings].dialect(made), [str(warning) for warning in configuration.warnings]

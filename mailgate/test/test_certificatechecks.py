@@ -298,7 +298,8 @@ class ContentTests(Case):
             ("proxy_ssl_trusted_certificate", "empty", "it is empty"),
         ):
             path = os.path.abspath(paths[file])
-            fault = f"gateway.ini: [server imap] {option} = {path}: cannot be loaded: {told}"
+            number = {"ssl_certificate": 5, "ssl_certificate_key": 6}.get(option, 7)
+            fault = f"gateway.ini:{number}: [server imap] {option} = {path}: cannot be loaded: {told}"
             self.assertEqual(self.faults(**{option: path}), [fault])
         for option, file, told in (
             ("ssl_client_certificate", "key", "it holds a private key, and not a certificate"),
@@ -307,7 +308,8 @@ class ContentTests(Case):
         ):
             path = os.path.abspath(paths[file])
             roots = {"ssl_verify_client": "on", "ssl_client_certificate": os.path.abspath(pair.certificate)}
-            fault = f"gateway.ini: [server imap] {option} = {path}: cannot be loaded: {told}"
+            number = 8 if option == "ssl_client_certificate" else 9
+            fault = f"gateway.ini:{number}: [server imap] {option} = {path}: cannot be loaded: {told}"
             self.assertEqual(self.faults(**{**roots, option: path}), [fault])
 
     def test_otherKey(self) -> None:
@@ -323,7 +325,7 @@ class ContentTests(Case):
         (fault,) = self.faults(ssl_protocols="TLSv1 SSLv3")
         reason = "no client can connect by TLS, whatever it speaks: no protocols available"
         hint = "TLSv1 take @SECLEVEL=0 in ssl_ciphers"
-        self.assertEqual(fault, f"gateway.ini: [server imap] ssl_protocols = SSLv3 TLSv1: {reason}; {hint}")
+        self.assertEqual(fault, f"gateway.ini:7: [server imap] ssl_protocols = SSLv3 TLSv1: {reason}; {hint}")
 
 
 class SettingsTests(Case):

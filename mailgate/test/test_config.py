@@ -53,7 +53,8 @@ class ConfigCase(SynchronousTestCase):
         return lines
 
     def assertFaults(self, text: str, *expected: str) -> None:
-        self.assertEqual(self.faults(text), [f"gateway.ini: {fault}" for fault in expected])
+        """Exactly C{expected} is said of C{text}; each begins with the number of its line."""
+        self.assertEqual(self.faults(text), [f"gateway.ini:{fault}" for fault in expected])
 
 
 class SectionTests(ConfigCase):
@@ -98,7 +99,7 @@ class SectionTests(ConfigCase):
         self.assertEqual(settings.servers[0][IMAP4Settings].auth, ("plain", "login"))
         self.assertEqual(
             [str(warning) for warning in settings.warnings],
-            ['gateway.ini: [server imap] imap_auth = plain login Plain: duplicate value "Plain"'],
+            ['gateway.ini:6: [server imap] imap_auth = plain login Plain: duplicate value "Plain"'],
         )
 
     def test_syslog(self):
@@ -110,20 +111,20 @@ class SectionTests(ConfigCase):
         fault = "error_log = unix:/nowhere/log: nobody is there yet; what is sent there is lost"
         self.assertEqual(
             [str(warning) for warning in settings.warnings],
-            [f"gateway.ini: [mailgate] {fault}", f"gateway.ini: [server imap] {fault}"],
+            [f"gateway.ini:2: [mailgate] {fault}", f"gateway.ini:9: [server imap] {fault}"],
         )
 
     def test_proxy(self):
         """nginx's proxy is understood, refused where it is no flag, and changes nothing."""
         for value in ("on", "OFF"):
             self.assertEqual(self.server(MAIL + IMAP + f"proxy = {value}").protocol, "imap")
-        self.assertFaults(MAIL + "proxy = yes\n" + IMAP, '[mail] proxy = yes: must be "on" or "off"')
+        self.assertFaults(MAIL + "proxy = yes\n" + IMAP, '3: [mail] proxy = yes: must be "on" or "off"')
 
     def test_protocolsCase(self):
         """As with nginx a protocol is written in small letters, other words in any."""
         self.assertFaults(
             MAIL + IMAP + "protocol = IMAP\nstarttls = OFF\n",
-            "[server imap] protocol = IMAP: is no known protocol, they are imap, pop3, smtp; did you mean imap?",
+            "5: [server imap] protocol = IMAP: is no known protocol, they are imap, pop3, smtp; did you mean imap?",
         )
 
     def test_use(self):
@@ -140,8 +141,8 @@ class SectionTests(ConfigCase):
         """nginx's other methods are not there, and none is a server's own."""
         self.assertFaults(
             "[mailgate]\nuse = kqueue\n" + MAIL + IMAP + "use = epoll\n",
-            "[mailgate] use = kqueue: must be one of epoll, reactor",
-            "[server imap] use: does not belong here, but in [mailgate]",
+            "2: [mailgate] use = kqueue: must be one of epoll, reactor",
+            "7: [server imap] use: does not belong here, but in [mailgate]",
         )
 
     def test_file(self):
@@ -175,8 +176,8 @@ class SectionTests(ConfigCase):
 
     def test_noServer(self):
         """A gateway without servers would do nothing, and is told so."""
-        self.assertFaults(MAIL, "[mail]: there is no [server NAME] section")
-        self.assertFaults("", "[mail]: there is no [server NAME] section")
+        self.assertFaults(MAIL, "1: [mail]: there is no [server NAME] section")
+        self.assertFaults("", " [mail]: there is no [server NAME] section")
 
     def test_names(self):
         """A server's name may hold blanks, and is no more than a name."""
@@ -188,29 +189,29 @@ class SectionTests(ConfigCase):
 
     def test_unknownSection(self):
         """An unknown section is an error, and the nearest known one is named."""
-        self.assertFaults("[mial]\n" + IMAP + AUTH, "[mial]: is no known section; did you mean mail?")
-        self.assertFaults("[http]\n" + IMAP + AUTH, "[http]: is no known section")
-        self.assertFaults("[DEFAULT]\n" + IMAP + AUTH, "[DEFAULT]: is no known section")
+        self.assertFaults("[mial]\n" + IMAP + AUTH, "1: [mial]: is no known section; did you mean mail?")
+        self.assertFaults("[http]\n" + IMAP + AUTH, "1: [http]: is no known section")
+        self.assertFaults("[DEFAULT]\n" + IMAP + AUTH, "1: [DEFAULT]: is no known section")
 
     def test_unknownOption(self):
         """An unknown option is an error, and the nearest known one is named."""
         self.assertFaults(
-            MAIL + IMAP + "timeuot = 5", "[server imap] timeuot: is no known option; did you mean timeout?"
+            MAIL + IMAP + "timeuot = 5", "5: [server imap] timeuot: is no known option; did you mean timeout?"
         )
 
     def test_options(self):
         """Options are written in small letters, as nginx's are."""
         self.assertFaults(
-            MAIL + IMAP + "Timeout = 5", "[server imap] Timeout: is no known option; did you mean timeout?"
+            MAIL + IMAP + "Timeout = 5", "5: [server imap] Timeout: is no known option; did you mean timeout?"
         )
 
     def test_elsewhere(self):
         """An option in the wrong place is told the right one."""
         self.assertFaults(
             "[mailgate]\ntimeout = 5\n" + MAIL + "listen = 143\nuse = epoll\n" + IMAP,
-            "[mailgate] timeout: does not belong here, but in [mail]",
-            "[mail] listen: does not belong here, but in [server NAME]",
-            "[mail] use: does not belong here, but in [mailgate]",
+            "2: [mailgate] timeout: does not belong here, but in [mail]",
+            "5: [mail] listen: does not belong here, but in [server NAME]",
+            "6: [mail] use: does not belong here, but in [mailgate]",
         )
 
     def test_knownDirectives(self):
@@ -277,7 +278,11 @@ class SyntaxTests(ConfigCase):
     def test_noInlineComments(self):
         """Behind a value a # is part of it: a password may hold one."""
         self.assertEqual(self.server(MAIL + IMAP + "server_name = a#b")[DialogueSettings].serverName, "a#b")
-        self.assertIn('invalid parameter "#"', self.faults(MAIL + "[server x]\nlisten = 127.0.0.1:143 # imap")[0])
+        self.assertFaults(
+            MAIL + "[server x]\nlisten = 127.0.0.1:143 # imap",
+            "4: [server x] listen = 127.0.0.1:143 # imap: what stands behind the value is part of it:"
+            " a comment needs a line of its own",
+        )
 
     def test_percent(self):
         """A percent sign is one."""
@@ -312,7 +317,7 @@ class SyntaxTests(ConfigCase):
         """A file that is no UTF-8 is refused as a whole."""
         self.write(b"[mail]\nserver_name = \xff\n")
         error = self.assertRaises(ConfigurationError, load, self.path)
-        self.assertEqual(str(error), f"{self.path}: is not UTF-8 text")
+        self.assertEqual(str(error), f"{self.path}:2: is not UTF-8 text")
 
     def test_unreadable(self):
         """A file that is not there, and a folder, are told by name."""
@@ -323,70 +328,75 @@ class SyntaxTests(ConfigCase):
 
     def test_notAnOption(self):
         """A line that is neither a section nor an option is told by its number, not by what it says."""
-        faults = self.faults(MAIL + IMAP + "auth_http_header X-Key sesame\n")
-        self.assertEqual(faults, ['gateway.ini: line 5 is neither "[section]" nor "option = value"'])
+        self.assertFaults(
+            MAIL + IMAP + "auth_http_header X-Key sesame\nnonsense sesame\n",
+            '5: has no "=" behind auth_http_header: write auth_http_header = VALUE',
+            '6: is neither "[section]" nor "option = value"',
+        )
 
     def test_nginx(self):
         """A whole nginx.conf is not told of line by line, but what makes a gateway.ini of it."""
         self.assertFaults(
             "mail {\n    server_name x;\n    server {\n        listen 143;\n    }\n}\n",
-            "looks like an nginx.conf: mailgate import-nginx writes a gateway.ini that does what it says",
+            "1: looks like an nginx.conf: mailgate import-nginx writes a gateway.ini that does what it says",
         )
         self.assertEqual(len(self.faults(MAIL + IMAP + "server {\n  timeout 5s;\n}\n")), 3)
 
     def test_strayed(self):
         """The end of a statement of nginx's, and a comment behind a value, are warned of where the value takes them."""
-        text = MAIL + "server_name = mx; \n[server imap]\nlisten = 127.0.0.1:143\nimap_capabilities =\n IDLE # all\n"
+        text = MAIL + "server_name = mx; \n[server imap]\nlisten = 127.0.0.1:143\n"
+        text += "imap_capabilities =\n IDLE # all\n IMAP4rev1\n"
         self.assertEqual(
             [str(warning) for warning in parse(text).warnings],
             [
-                'gateway.ini: [mail] server_name = mx;: the ";" at the end is part of the value',
-                'gateway.ini: [server imap] imap_capabilities = IDLE # all: the "#" is part of the value:'
-                " a comment has a line of its own",
+                'gateway.ini:3: [mail] server_name = mx;: the ";" at the end is part of the value: take it away',
+                "gateway.ini:6: [server imap] imap_capabilities = IDLE # all | IMAP4rev1: what stands behind the value"
+                " is part of it: a comment needs a line of its own",
             ],
         )
 
     def test_notStrayed(self):
         """Nothing is said of such characters in the middle, nor where a value may be a secret."""
-        text = MAIL + "auth_http_header = X-Key a;\nserver_name = a;b#c\n" + IMAP
+        text = MAIL + "auth_http_header = X-Key a;\nerror_log = a;b#c\n" + IMAP
         self.assertEqual(parse(text).warnings, ())
 
     def test_beforeSections(self):
         """What stands before the first section belongs nowhere; what is wrong further down is told all the same."""
         self.assertFaults(
             "timeout = 5\nmax_errors = 3\n" + MAIL + IMAP + "timeout = 5x\n",
-            "line 1 stands before the first [section]",
-            "[server imap] timeout = 5x: must be a time, such as 30s, 1h30m or 500ms",
+            "1: stands before the first [section]",
+            "7: [server imap] timeout = 5x: must be a time, such as 30s, 1h30m or 500ms",
         )
 
     def test_noNameAtAll(self):
         """Lines that begin with = are no options."""
         self.assertFaults(
             MAIL + IMAP + "= 1\n= 2\n",
-            'line 5 is neither "[section]" nor "option = value"',
+            '5: is neither "[section]" nor "option = value"',
+            '6: is neither "[section]" nor "option = value"',
         )
 
     def test_duplicateOption(self):
         """An option that is given twice on one level is an error, as nginx's are."""
         self.assertFaults(
             MAIL + IMAP + "timeout = 1\ntimeout = 2\n",
-            "[server imap] timeout: is given twice, the second time in line 6",
+            "6: [server imap] timeout: is given twice; line 5 has it already",
         )
 
     def test_duplicateSection(self):
         """So is a section."""
-        self.assertFaults(MAIL + IMAP + IMAP, "[server imap]: is given twice, the second time in line 5")
+        self.assertFaults(MAIL + IMAP + IMAP, "5: [server imap]: is given twice; line 3 has it already")
 
     def test_duplicates(self):
         """Every duplicate is told, those of several lines and those that are indented included, and nothing besides."""
         listen = "  listen =\n    127.0.0.1:143\n    127.0.0.1:993\n"
         self.assertFaults(
             MAIL + "[server a]\n" + listen + listen + listen + "  timeout = 1\n  timeout = 2\n[mail]\n[mail]\n",
-            "[server a] listen: is given twice, the second time in line 7",
-            "[server a] listen: is given twice, the second time in line 10",
-            "[server a] timeout: is given twice, the second time in line 14",
-            "[mail]: is given twice, the second time in line 15",
-            "[mail]: is given twice, the second time in line 16",
+            "7: [server a] listen: is given twice; line 4 has it already",
+            "10: [server a] listen: is given twice; line 4 has it already",
+            "14: [server a] timeout: is given twice; line 13 has it already",
+            "15: [mail]: is given twice; line 1 has it already",
+            "16: [mail]: is given twice; line 1 has it already",
         )
 
 
@@ -436,24 +446,24 @@ class AllAtOnceTests(ConfigCase):
             "timeout = 5\n"
             "timeout = 6\n"
             "[sever c]\n",
-            "[server b] timeout: is given twice, the second time in line 14",
-            'line 9 is neither "[section]" nor "option = value"',
-            '[mailgate] error_log = stderr loud: "loud" is no level, they are debug, info, notice, warn, error, crit,'
-            " alert, emerg",
-            "[mail] max_errors = many: must be a whole number, such as 5",
-            '[server a] listen = 127.0.0.1:0: "127.0.0.1:0": invalid port 0; ports are 1 to 65535',
-            "[server a] listne: is no known option; did you mean listen?",
-            '[server a] proxy_pass_error_message = yes: must be "on" or "off"',
-            "[sever c]: is no known section; did you mean server NAME?",
-            "[server b] protocol = impa: is no known protocol, they are imap, pop3, smtp; did you mean imap?",
+            '9: is neither "[section]" nor "option = value"',
+            "14: [server b] timeout: is given twice; line 13 has it already",
+            '2: [mailgate] error_log = stderr loud: "loud" is no level, they are debug, info, notice, warn, error,'
+            " crit, alert, emerg",
+            "4: [mail] max_errors = many: must be a whole number, such as 5",
+            '6: [server a] listen = 127.0.0.1:0: "127.0.0.1:0": invalid port 0; ports are 1 to 65535',
+            "7: [server a] listne: is no known option; did you mean listen?",
+            '8: [server a] proxy_pass_error_message = yes: must be "on" or "off"',
+            "15: [sever c]: is no known section; did you mean server NAME?",
+            "11: [server b] protocol = impa: is no known protocol, they are imap, pop3, smtp; did you mean imap?",
         )
 
     def test_crossChecks(self):
         """What no single option can see is told of every server whose options are good."""
         self.assertFaults(
             "[server a]\nlisten = 127.0.0.1:143\n[server b]\nlisten = 127.0.0.1:110 ssl\n" + AUTH,
-            "[server a] auth_http: is missing: give auth_http, auth_file or proxy_pass",
-            '[server b] ssl_certificate: is missing, "listen … ssl" needs it',
+            "1: [server a] auth_http: is missing: give auth_http, auth_file or proxy_pass",
+            '3: [server b] ssl_certificate: is missing, "listen … ssl" needs it',
         )
 
     def test_inherited(self):
@@ -462,9 +472,9 @@ class AllAtOnceTests(ConfigCase):
         text += "[server pop3]\nlisten = 127.0.0.1:110\n[server own]\nlisten = 127.0.0.1:25\nssl_certificate = /none\n"
         self.assertFaults(
             text,
-            "[mail] ssl_certificate = /nowhere/c: cannot be read: No such file or directory",
-            "[mail] ssl_certificate_key = /nowhere/k: cannot be read: No such file or directory",
-            "[server own] ssl_certificate = /none: cannot be read: No such file or directory",
+            "3: [mail] ssl_certificate = /nowhere/c: cannot be read: No such file or directory",
+            "4: [mail] ssl_certificate_key = /nowhere/k: cannot be read: No such file or directory",
+            "12: [server own] ssl_certificate = /none: cannot be read: No such file or directory",
         )
 
     def test_inheritedWarnings(self):
@@ -477,7 +487,7 @@ class AllAtOnceTests(ConfigCase):
         """A server with a fault is not held to what may follow from it."""
         self.assertFaults(
             "[server a]\nlisten = 127.0.0.1:x\nauth_http = http://127.0.0.1/\n",
-            '[server a] listen = 127.0.0.1:x: "127.0.0.1:x": must be port, host:port, [address]:port or unix:/path',
+            '2: [server a] listen = 127.0.0.1:x: "127.0.0.1:x": must be port, host:port, [address]:port or unix:/path',
         )
 
     def test_severalLines(self):
@@ -488,7 +498,7 @@ class AllAtOnceTests(ConfigCase):
     def test_empty(self):
         """An option without a value is an error, not a default."""
         self.assertFaults(
-            MAIL + IMAP + "timeout =\n", "[server imap] timeout = : must be a time, such as 30s, 1h30m or 500ms"
+            MAIL + IMAP + "timeout =\n", "5: [server imap] timeout = : must be a time, such as 30s, 1h30m or 500ms"
         )
 
 
@@ -516,7 +526,7 @@ class SecretTests(ConfigCase):
         (fault,) = self.faults("[sandbox]\nusers =\n  alice wonderland\n  sesame\n" + MAIL + IMAP)
         self.assertEqual(
             fault,
-            "gateway.ini: [sandbox] users = ***: line 2 must be a name and a password, such as alice wonderland",
+            "gateway.ini:2: [sandbox] users = ***: line 2 must be a name and a password, such as alice wonderland",
         )
 
     def test_duplicates(self):
@@ -556,9 +566,9 @@ users = alice wonderland
             told = [str(warning) for warning in parse(text).warnings]
             self.assertNotIn("sesame", "".join(told))
             expected = [
-                f"gateway.ini: [mail] auth_http = http://127.0.0.1/auth?***: {reason}",
-                f"gateway.ini: [mail] auth_http_header = ***: {reason}",
-                f"gateway.ini: [server pop3] ssl_certificate_key = ***: {reason}",
+                f"gateway.ini:5: [mail] auth_http = http://127.0.0.1/auth?***: {reason}",
+                f"gateway.ini:6: [mail] auth_http_header = ***: {reason}",
+                f"gateway.ini:16: [server pop3] ssl_certificate_key = ***: {reason}",
             ]
             self.assertEqual([line for line in told if "secret" in line], expected if isOpen else [])
 
@@ -597,7 +607,7 @@ class ProtocolTests(ConfigCase):
         """Where nothing tells it, it is missed."""
         self.assertFaults(
             MAIL + "[server x]\nlisten = 127.0.0.1:1143",
-            "[server x] protocol: is missing, and no port tells it: imap, pop3, smtp",
+            "3: [server x] protocol: is missing, and no port tells it: imap, pop3, smtp",
         )
 
     def test_caseMatters(self):
@@ -610,7 +620,7 @@ class ListenTests(ConfigCase):
 
     def test_missing(self):
         """A server without an address is an error."""
-        self.assertFaults(MAIL + "[server x]\nprotocol = imap", "[server x] listen: is missing")
+        self.assertFaults(MAIL + "[server x]\nprotocol = imap", "3: [server x] listen: is missing")
 
     def test_ssl(self):
         """C{ssl} behind an address is that address's own."""
@@ -631,7 +641,7 @@ class ListenTests(ConfigCase):
     def test_sslOnNeedsACertificate(self):
         """It is held to what every C{ssl} is."""
         self.assertFaults(
-            MAIL + IMAP + "ssl = on", '[server imap] ssl_certificate: is missing, "listen … ssl" needs it'
+            MAIL + IMAP + "ssl = on", '3: [server imap] ssl_certificate: is missing, "listen … ssl" needs it'
         )
 
     def test_sslAndSTARTTLS(self):
@@ -641,7 +651,7 @@ class ListenTests(ConfigCase):
         for word in ("on", "only"):
             self.assertFaults(
                 MAIL + pair + IMAP + f"ssl = on\nstarttls = {word}\n",
-                "[server imap] starttls: conflicts with ssl = on, by which TLS is spoken from the first byte",
+                "8: [server imap] starttls: conflicts with ssl = on, by which TLS is spoken from the first byte",
             )
         self.assertTrue(self.server(MAIL + pair + "starttls = on\n" + IMAP + "ssl = on\n").speaksTLS)
         self.assertTrue(self.server(MAIL + pair + IMAP + "ssl = on\nstarttls = off\n").speaksTLS)
@@ -652,8 +662,8 @@ class ListenTests(ConfigCase):
         self.assertEqual(
             [str(warning) for warning in settings.warnings],
             [
-                "gateway.ini: [server imap] listen = 127.0.0.1:993: clients speak TLS from the first byte on port 993,"
-                ' which takes "ssl" behind it'
+                "gateway.ini:6: [server imap] listen = 127.0.0.1:993: clients speak TLS from the first byte on port"
+                ' 993, which takes "ssl" behind it'
             ],
         )
 
@@ -662,7 +672,10 @@ class ListenTests(ConfigCase):
         settings = parse(MAIL + "[server imap]\nlisten =\n  127.0.0.1:143\n  127.0.0.1:110\n")
         self.assertEqual(
             [str(warning) for warning in settings.warnings],
-            ["gateway.ini: [server imap] listen = 127.0.0.1:110: port 110 is one of pop3, and clients find imap there"],
+            [
+                "gateway.ini:6: [server imap] listen = 127.0.0.1:110: port 110 is one of pop3, and clients find imap"
+                " there"
+            ],
         )
 
     def test_portsBehindABalancer(self):
@@ -675,11 +688,12 @@ class ListenTests(ConfigCase):
         """An address and port is listened on once, in one server or in two, with or without TLS."""
         self.assertFaults(
             MAIL + IMAP + "[server other]\nprotocol = pop3\nlisten =\n  127.0.0.1:110\n  127.0.0.1:143\n",
-            '[server other] listen: duplicate "127.0.0.1:143" address and port pair, which [server imap] has already',
+            '7: [server other] listen: duplicate "127.0.0.1:143" address and port pair, which [server imap] has'
+            " already",
         )
         self.assertFaults(
             MAIL + "[server x]\nprotocol = imap\nlisten =\n  143\n  *:143\n",
-            '[server x] listen: duplicate "0.0.0.0:143" address and port pair, which [server x] has already',
+            '5: [server x] listen: duplicate "0.0.0.0:143" address and port pair, which [server x] has already',
         )
 
     def test_sessionCaches(self):
@@ -688,7 +702,7 @@ class ListenTests(ConfigCase):
         first = MAIL + IMAP + "ssl_session_cache = builtin shared:TLS:1m\n"
         self.assertFaults(
             first + other.format("TLS:2m"),
-            '[server other] ssl_session_cache: the size 2097152 of shared memory zone "TLS" conflicts with already'
+            '9: [server other] ssl_session_cache: the size 2097152 of shared memory zone "TLS" conflicts with already'
             " declared size 1048576",
         )
         for value in ("TLS:1m", "TLS:1024k", "other:2m"):
@@ -699,7 +713,7 @@ class ListenTests(ConfigCase):
         mail = MAIL + "ssl_session_cache = shared:TLS:1m\n" + IMAP + "ssl_session_cache = "
         self.assertFaults(
             mail + "shared:TLS:2m\n",
-            '[server imap] ssl_session_cache: the size 2097152 of shared memory zone "TLS" conflicts with already'
+            '6: [server imap] ssl_session_cache: the size 2097152 of shared memory zone "TLS" conflicts with already'
             " declared size 1048576",
         )
         for value in ("shared:TLS:1024k", "shared:other:2m", "none"):
@@ -727,7 +741,7 @@ class ListenTests(ConfigCase):
         self.assertFaults(
             MAIL + IMAP + "[server x]\nprotocol = pop3\nlisten = 143 backlog=9\n[server y]\nprotocol = pop3\n"
             "listen = 127.0.0.2:143 backlog=8\n",
-            '[server y] listen: "127.0.0.2:143" shares the socket of "0.0.0.0:143", and cannot have other options',
+            '10: [server y] listen: "127.0.0.2:143" shares the socket of "0.0.0.0:143", and cannot have other options',
         )
 
     def test_unix(self):
@@ -766,14 +780,16 @@ class AuthenticatorTests(ConfigCase):
 
     def test_none(self):
         """A server whose logins nobody judges is refused."""
-        self.assertFaults(IMAP, "[server imap] auth_http: is missing: give auth_http, auth_file or proxy_pass")
+        self.assertFaults(IMAP, "1: [server imap] auth_http: is missing: give auth_http, auth_file or proxy_pass")
         self.assertIsNone(authenticatorKind(ServerSettings("x", "imap", ())))
 
     def test_exclusive(self):
         """A service and a file cannot both judge."""
         expected = "[server imap] auth_http: cannot stand together with auth_file"
-        self.assertFaults(IMAP + AUTH + f"auth_file = {self.accounts()}\n", expected)
-        self.assertFaults(MAIL + f"auth_file = {self.accounts()}\n" + IMAP, expected.replace("server imap", "mail"))
+        self.assertFaults(IMAP + AUTH + f"auth_file = {self.accounts()}\n", f"3: {expected}")
+        self.assertFaults(
+            MAIL + f"auth_file = {self.accounts()}\n" + IMAP, f"2: {expected}".replace("server imap", "mail")
+        )
 
     def test_own(self):
         """What a server chooses for itself hides what [mail] chooses, either way."""
@@ -788,15 +804,15 @@ class AuthenticatorTests(ConfigCase):
         backend = "proxy_pass = 10.0.0.1:143\n"
         self.assertFaults(
             IMAP + backend + "imap_auth = plain cram-md5 external\n",
-            "[server imap] imap_auth: offers cram-md5, external, which proxy_pass cannot judge",
+            "4: [server imap] imap_auth: offers cram-md5, external, which proxy_pass cannot judge",
         )
         self.assertFaults(
             "[server p]\nlisten = 127.0.0.1:110\npop3_auth = apop\n" + backend,
-            "[server p] pop3_auth: offers apop, which proxy_pass cannot judge",
+            "3: [server p] pop3_auth: offers apop, which proxy_pass cannot judge",
         )
         self.assertFaults(
             f"[server s]\nlisten = 127.0.0.1:25\nsmtp_auth = none external\nauth_file = {self.accounts()}\n",
-            "[server s] smtp_auth: offers external, none, which auth_file cannot judge",
+            "3: [server s] smtp_auth: offers external, none, which auth_file cannot judge",
         )
 
     def test_judged(self):
@@ -824,7 +840,7 @@ class AuthenticatorTests(ConfigCase):
         """A file that is not there is told of."""
         self.assertFaults(
             IMAP + "auth_file = /nowhere/accounts\n",
-            "[server imap] auth_file = /nowhere/accounts: cannot be read: No such file or directory",
+            "3: [server imap] auth_file = /nowhere/accounts: cannot be read: No such file or directory",
         )
 
 

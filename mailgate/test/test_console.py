@@ -25,12 +25,15 @@ GOOD = """
 server_name = mx.test
 auth_http = http://127.0.0.1:9/auth
 [server imap]
+protocol = imap
 listen =
-    127.0.0.1:143
-    unix:/run/imap.sock
+    127.0.0.1:21143
+    unix:/tmp/mailgate-imap.sock
 imap_auth = plain login cram-md5
 [server submission]
-listen = [::1]:587
+protocol = smtp
+listen = 127.0.0.1:21587
+smtp_capabilities = 8BITMIME
 """
 
 
@@ -68,10 +71,10 @@ class CheckTests(ConsoleCase):
         self.assertEqual(
             self.stdout.getvalue().splitlines(),
             [
-                "server imap: imap on 127.0.0.1:143, unix:/run/imap.sock",
+                "server imap: imap on 127.0.0.1:21143, unix:/tmp/mailgate-imap.sock",
                 "  logins: cram-md5, plain, judged by auth_http",
                 "  TLS: none",
-                "server submission: smtp on [::1]:587",
+                "server submission: smtp on 127.0.0.1:21587",
                 "  logins: plain, judged by auth_http",
                 "  TLS: none",
                 f"{path}: good",
@@ -89,9 +92,11 @@ class CheckTests(ConsoleCase):
         self.assertEqual(self.run_("check", "--config", path), 78)
         self.assertEqual(self.stdout.getvalue(), "")
         first, second = self.stderr.getvalue().splitlines()
-        self.assertTrue(first.startswith(f'{path}: [server submission] smtp_auth = plian: "plian" is unknown'), first)
+        self.assertTrue(
+            first.startswith(f'{path}:15: [server submission] smtp_auth = plian: "plian" is unknown'), first
+        )
         self.assertTrue(first.endswith("did you mean plain?"), first)
-        self.assertTrue(second.startswith(f"{path}: [server submission] timeout = soon: must be a time"), second)
+        self.assertTrue(second.startswith(f"{path}:16: [server submission] timeout = soon: must be a time"), second)
 
     def test_missing(self):
         """A file that is not there is a bad configuration."""
@@ -111,11 +116,12 @@ class CheckTests(ConsoleCase):
         text = GOOD.replace("[mail]", "[mail]\nerror_log = /nowhere/x.log").replace(
             "imap_auth", "error_log = z.log\nimap_auth"
         )
-        text += "error_log =\n    /nowhere/y.log\n    z.log\n[server pop]\nlisten = 110\n[server pops]\nlisten = 995\n"
+        text += "error_log =\n    /nowhere/y.log\n    z.log\n"
+        text += "".join(f"[server {name}]\nlisten = {name}\nprotocol = pop3\n" for name in (21110, 21995))
         self.assertEqual(self.run_("check", "--config", self.write(text)), 78)
         first, second = self.stderr.getvalue().splitlines()
         self.assertIn("[server submission] error_log = /nowhere/y.log: cannot be opened: its folder is missing", first)
-        self.assertIn("[server pop] error_log = /nowhere/x.log: cannot be opened: its folder is missing", second)
+        self.assertIn("3: [mail] error_log = /nowhere/x.log: cannot be opened: its folder is missing", second)
 
     def test_certificates(self):
         """Certificates are loaded: one that is not there is found out now and not when the gateway starts."""
@@ -140,7 +146,7 @@ class CheckTests(ConsoleCase):
         self.assertEqual(self.run_("check", "--config", path), 0)
         self.assertEqual(
             self.stderr.getvalue(),
-            f"warning: {path}: [mailgate] user = {user}: is ignored: only root can become another user\n",
+            f"warning: {path}:2: [mailgate] user = {user}: is ignored: only root can become another user\n",
         )
         path = self.write(f"[mailgate]\nuser = no-such-user\n{GOOD}")
         self.assertEqual(self.run_("check", "--config", path), 78)
@@ -156,9 +162,10 @@ class CheckTests(ConsoleCase):
         text = f"[mailgate]\nuser = {user} {group}\n[server pop3]\nlisten = 127.0.0.1:110\nauth_file = {accounts}\n"
         self.assertEqual(self.run_("check", "--config", self.write(text)), 0)
         self.assertEqual([found.name for found in become], [user])
-        (line,) = self.stderr.getvalue().splitlines()
+        line, reload = self.stderr.getvalue().splitlines()[-2:]
         reason = f"will not be read when it changes: {user} may not read it"
-        self.assertTrue(line.endswith(f"[server pop3] auth_file = {accounts}: {reason}"), line)
+        self.assertTrue(line.endswith(f":5: [server pop3] auth_file = {accounts}: {reason}"), line)
+        self.assertIn(f":2: [mailgate] user = {user}: a reload will be refused, as {user} may not read ", reload)
 
     def test_noPort(self):
         """No port is opened: it can be run beside the gateway whose configuration it checks."""
@@ -166,6 +173,25 @@ class CheckTests(ConsoleCase):
         path = self.write(f"[server a]\nprotocol = imap\nproxy_pass = 10.0.0.1:143\nlisten = 127.0.0.1:{port}\n")
         with socket.create_server(("127.0.0.1", port)):
             self.assertEqual(self.run_("check", "--config", path), 0)
+
+    def test_ascii(self):
+        """A server may be called anything, though the terminal knows ASCII alone."""
+        self.patch(sys, "stdout", io.TextIOWrapper(io.BytesIO(), encoding="ascii", write_through=True))
+        text = GOOD.replace("[server imap]", "[server b\xfcro]")
+        self.assertEqual(self.run_("check", "--config", self.write(text)), 0)
+        self.assertIn(b"server b\\xfcro: imap on", sys.stdout.buffer.getvalue())
+
+    def test_start(self):
+        """What would keep the gateway from starting is found; so is what would keep its user from reading again."""
+        for line, told in (
+            ("pid = /nowhere/x.pid", "pid = /nowhere/x.pid: cannot be written: its folder is missing"),
+            ("error_log = /", "error_log = /: cannot be opened: Is a directory"),
+        ):
+            path = self.write(f"[mailgate]\n{line}\n{GOOD}")
+            self.assertEqual(self.run_("check", "--config", path), 78)
+            self.assertEqual(self.stderr.getvalue(), f"{path}:2: [mailgate] {told}\n")
+            self.stderr.truncate(0)
+            self.stderr.seek(0)
 
     def test_config(self):
         """It does not guess which configuration is meant."""

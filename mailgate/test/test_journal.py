@@ -20,7 +20,6 @@ from zope.interface.verify import verifyObject
 
 from mailgate.directives import ConfigurationError, directives
 from mailgate.journal import (
-    LEVELS,
     NOTICE,
     ErrorLog,
     ErrorLogs,
@@ -31,6 +30,7 @@ from mailgate.journal import (
     leastLevel,
     printable,
 )
+from mailgate.loglevels import LEVELS
 from mailgate.lograte import Rate
 from mailgate.syslog import syslogServer
 

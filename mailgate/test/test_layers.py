@@ -16,12 +16,14 @@ from twisted.trial.unittest import SynchronousTestCase
 import mailgate
 
 LAYERS = (
+    # what is wrong with a configuration, and what options need
+    "problems needs",
     # what imports nothing: the release, the words of a login, the grammar of values, of HTTP and of mail
     "_version clienthello descriptors directives networks fairqueue login httpresponse httpheaders openssl poller"
     " keptconnections timers imapcommand crypt3 shares distinguishedname verifyerrors tlserrors reparenting background"
-    " lostlines rootfiles regularfiles capabilities connectionerrors sandbox.message sandbox.certificate",
+    " lostlines rootfiles regularfiles capabilities connectionerrors inifile sandbox.message sandbox.certificate",
     # where events may go
-    "backenderrors goodbyes syslog lograte secretvalues logfile notify activation pipes",
+    "backenderrors goodbyes loglevels syslog lograte secretvalues strays logfile notify activation pipes",
     # hashes of passwords
     "slowhashes",
     # the package itself, and what only needs one of those
@@ -55,7 +57,7 @@ LAYERS = (
     # the choice
     "registry",
     # a server as a whole; the ini file
-    "serverchecks",
+    "serverchecks pitfalls",
     "config",
     # what runs: in one process, or in several
     "service watching renewal exitstatus supervision",
@@ -64,7 +66,7 @@ LAYERS = (
     # what is asked of the process, by whom, and what it is to those around it
     "operation",
     "signals commandsocket",
-    "process",
+    "process startchecks",
     "tap",
     "worker",
     "zygote",

@@ -198,7 +198,7 @@ class PassedSocketsTests(SynchronousTestCase):
         ):
             error = self.assertRaises(ListenError, sockets.opened, settingsOf("systemd:imap"))
             reason = f"systemd has passed no socket of this name; it has passed {names}"
-            self.assertEqual(str(error), f"gateway.ini: [server imap] listen = systemd:imap: {reason}")
+            self.assertEqual(str(error), f"gateway.ini:5: [server imap] listen = systemd:imap: {reason}")
 
     def test_noListener(self) -> None:
         """What does not listen cannot be used."""

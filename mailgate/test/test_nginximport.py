@@ -338,6 +338,23 @@ class NotCarriedTests(ImportCase):
         self.assertEqual([address.port for address in settings.servers[0].listen], [143, 144])
         self.assertEqual([line.partition(":")[2][:10] for line in told], ["3: listen:", "4: listen:"])
 
+    def test_capabilities(self):
+        """What clients do not hear is named; so is a parameter without quotes, which nginx takes for a capability."""
+        text = "\n smtp_capabilities SIZE 50000000 STARTTLS;\n pop3_capabilities TOP STLS;\n server { listen 143; }"
+        _, told = self.settings(MAIL.format(text))
+        own = "is left out: the gateway announces it itself where it is so"
+        self.assertEqual(
+            told,
+            [
+                f'nginx.conf:2: smtp_capabilities: carried over, but "STARTTLS" {own}',
+                'nginx.conf:2: smtp_capabilities: carried over as two capabilities, which "SIZE 50000000" is in nginx'
+                " without quotes: write SIZE 50000000 on one line",
+                f'nginx.conf:3: pop3_capabilities: carried over, but "STLS" {own}',
+            ],
+        )
+        _, told = self.settings(MAIL.format('smtp_capabilities "SIZE 50000000" 8BITMIME; server { listen 143; }'))
+        self.assertEqual(told, [])
+
     def test_ticketKey(self):
         """Where no TLS is spoken nobody asks whether keys of tickets can be had; they are a file's."""
         ini, told = self.imported(MAIL.format("ssl_session_ticket_key k; server { listen 143; }"))

@@ -383,8 +383,8 @@ class LifeTests(ProcessCase):
         process = self.spawn("[server a]\nlisten = 127.0.0.1:1\nprotocol = impa\ntimeout = x\n")
         self.assertEqual(await self.gone(process), 78)
         first, second = process.stderr.decode().splitlines()
-        self.assertTrue(first.startswith(f"{self.ini}: [server a] timeout = x: "), first)
-        self.assertTrue(second.startswith(f"{self.ini}: [server a] protocol = impa: "), second)
+        self.assertTrue(first.startswith(f"{self.ini}:4: [server a] timeout = x: "), first)
+        self.assertTrue(second.startswith(f"{self.ini}:3: [server a] protocol = impa: "), second)
         self.assertEqual(process.stdout, b"")
 
     async def test_portInUseInBackground(self):
@@ -393,7 +393,7 @@ class LifeTests(ProcessCase):
         with socket.create_server(("127.0.0.1", self.ports[1110])):
             process = self.spawn(text, foreground=False)
             self.assertEqual(await self.gone(process), 71)
-        reason = f"{self.ini}: [server pop3] listen = 127.0.0.1:{self.ports[1110]}: cannot be bound: Address already"
+        reason = f"{self.ini}:45: [server pop3] listen = 127.0.0.1:{self.ports[1110]}: cannot be bound: Address already"
         (line,) = process.stderr.decode().splitlines()
         self.assertTrue(line.startswith(reason), line)
         self.assertEqual(process.stdout, b"")

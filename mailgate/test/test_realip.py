@@ -153,10 +153,11 @@ class SettingsTests(SynchronousTestCase):
         self.assertEqual(parse(CONFIGURATION.replace("10.0.0.1/8", "10.0.0.0/8")).warnings, ())
 
     def test_withoutHeaders(self) -> None:
-        """Where no address takes headers the directive has no meaning."""
+        """Where no address takes headers the directive has no effect."""
         text = CONFIGURATION.replace(" proxy_protocol", "").replace("10.0.0.1/8", "10.0.0.0/8")
         (warning,) = parse(text).warnings
-        self.assertIn('set_real_ip_from: has no meaning: no "listen" of this server has proxy_protocol', str(warning))
+        reason = 'has no effect: no server that has it from here has "proxy_protocol" behind a listen'
+        self.assertEqual(str(warning), f"gateway.ini:4: [mail] set_real_ip_from: {reason}")
         self.assertEqual(parse(CONFIGURATION.replace("10.0.0.1/8", "unix:")).warnings, ())
 
     def test_indistinct(self) -> None:

@@ -78,7 +78,9 @@ class Case(SynchronousTestCase):
 
     def told(self, option: str, what: str) -> str:
         """A line about the certificate."""
-        return f"{self.file}: [mail] {option} = {self.certificate}: {what}"
+        with open(self.file, encoding="utf-8") as opened:
+            number = next(n for n, line in enumerate(opened, 1) if line.startswith(f"{option} ="))
+        return f"{self.file}:{number}: [mail] {option} = {self.certificate}: {what}"
 
 
 class RenewalTests(Case):

@@ -48,6 +48,7 @@ listen =
     127.0.0.1:{pop3s} ssl
 [server smtp]
 protocol = smtp
+smtp_capabilities = 8BITMIME
 listen =
     127.0.0.1:{smtp}
     127.0.0.1:{smtps} ssl
@@ -166,7 +167,8 @@ class Case(TestCase):
         names = [f"{protocol}{kind}" for protocol in STARTTLS for kind in ("", "s")]
         self.ports = {name: freePort() for name in (*names, "backend")}
         pair = makePair(self.folder, "server", "localhost", "127.0.0.1", "mx.test")
-        directives = f"ssl_verify_client = {mode}\nssl_client_certificate = {self.authority.certificate}\n{more}"
+        roots = "" if mode == "off" else f"ssl_client_certificate = {self.authority.certificate}\n"
+        directives = f"ssl_verify_client = {mode}\n{roots}{more}"
         text = TEXT.format(certificate=pair.certificate, key=pair.key, more=directives, **self.ports)
         self.gateway = gateway = Gateway(parse(withTransports(text, self.use)), self.reactor)
         if judged:

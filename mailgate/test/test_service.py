@@ -372,7 +372,7 @@ class StartTests(GatewayCase):
         self.addCleanup(self.gateway.stopService)
         with socket.create_server(("127.0.0.1", self.ports["pop3"])):
             error = self.assertRaises(ListenError, self.gateway.privilegedStartService)
-        place = f"gateway.ini: [server pop3] listen = 127.0.0.1:{self.ports['pop3']}: "
+        place = f"gateway.ini:15: [server pop3] listen = 127.0.0.1:{self.ports['pop3']}: "
         self.assertTrue(str(error).startswith(place + "cannot be bound: Address already in use"), error)
 
     async def test_again(self):
@@ -662,7 +662,7 @@ class ConstructionTests(SynchronousTestCase):
     def test_unopenableLog(self):
         """A server's own log that cannot be opened is told of at once."""
         error = self.assertRaises(ConfigurationError, self.gateway, TEXT + "error_log = /nowhere/x.log\n")
-        place = "gateway.ini: [server pop3] error_log = /nowhere/x.log: "
+        place = "gateway.ini:15: [server pop3] error_log = /nowhere/x.log: "
         self.assertEqual(str(error), place + "cannot be opened: No such file or directory")
 
     def test_patience(self):

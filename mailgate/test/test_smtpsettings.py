@@ -13,8 +13,13 @@ HTTP, PASS = "auth_http = http://127.0.0.1/", "proxy_pass = 127.0.0.1:2525"
 
 def read(*lines: str, mail: str = HTTP, protocol: str = "smtp") -> GatewaySettings:
     """The settings of a server with C{lines}; C{mail} is what C{[mail]} has."""
-    server = "\n".join(("listen = 127.0.0.1:9", f"protocol = {protocol}", *lines))
+    announced = ("smtp_capabilities = 8BITMIME",) if protocol == "smtp" and not _announces(lines) else ()
+    server = "\n".join(("listen = 127.0.0.1:9", f"protocol = {protocol}", *announced, *lines))
     return parse(f"[mail]\n{mail}\n[server mx]\n{server}\n")
+
+
+def _announces(lines: tuple[str, ...]) -> bool:
+    return any(line.startswith("smtp_capabilities") for line in lines)
 
 
 class WarningTests(SynchronousTestCase):
@@ -77,7 +82,10 @@ class WarningTests(SynchronousTestCase):
     def test_otherProtocols(self) -> None:
         """What [mail] says for SMTP is nothing to an IMAP server."""
         mail = f"{HTTP}\nsmtp_auth = none\nxclient = on\nproxy_protocol = on"
-        self.assertEqual(read(mail=mail, protocol="imap").warnings, ())
+        warnings = read(mail=mail, protocol="imap").warnings
+        reason = "has no effect: no server that has it from here has protocol = smtp"
+        self.assertEqual([warning.option for warning in warnings], ["smtp_auth", "xclient"])
+        self.assertEqual({warning.message for warning in warnings}, {reason})
 
 
 class ProblemTests(SynchronousTestCase):

@@ -15,7 +15,8 @@ from twisted.logger import ILogObserver, LogLevel
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
-from mailgate.journal import LEVELS, ErrorLog, ErrorLogs, Journal, levelName
+from mailgate.journal import ErrorLog, ErrorLogs, Journal
+from mailgate.loglevels import LEVELS, levelName
 from mailgate.syslog import FACILITIES, LONGEST_LINE, SyslogObserver, SyslogServer, syslogServer
 from mailgate.test.test_journal import NASTY, caught
 

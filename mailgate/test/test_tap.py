@@ -36,6 +36,8 @@ auth_http = http://127.0.0.1:9/auth
 protocol = imap
 listen = 127.0.0.1:{port}
 """
+LAST = GOOD.count("\n") + 1
+"""The number of the line behind it."""
 
 SIGNALS = (signal.SIGHUP, signal.SIGQUIT, signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 
@@ -170,7 +172,10 @@ class MakeServiceTests(TapCase):
         path = os.path.join(self.folder, "gateway.ini")
         self.assertEqual(
             self.assertExits(BAD_CONFIGURATION, self.make, GOOD + "error_log = /nowhere/imap.log\n"),
-            [f"{path}: [server imap] error_log = /nowhere/imap.log: cannot be opened: No such file or directory"],
+            [
+                f"{path}:{LAST}: [server imap] error_log = /nowhere/imap.log:"
+                " cannot be opened: No such file or directory"
+            ],
         )
 
     def test_bad(self):
@@ -180,8 +185,8 @@ class MakeServiceTests(TapCase):
         self.assertEqual(
             lines,
             [
-                f"{path}: [server imap] timeuot: is no known option; did you mean timeout?",
-                f"{path}: [server imap] max_errors = x: must be a whole number, such as 5",
+                f"{path}:{LAST}: [server imap] timeuot: is no known option; did you mean timeout?",
+                f"{path}:{LAST + 1}: [server imap] max_errors = x: must be a whole number, such as 5",
             ],
         )
         self.assertEqual(BAD_CONFIGURATION, os.EX_CONFIG)
@@ -200,7 +205,7 @@ class MakeServiceTests(TapCase):
         path = os.path.join(self.folder, "gateway.ini")
         self.assertEqual(
             self.assertExits(BAD_CONFIGURATION, self.make),
-            [f"{path}: [mailgate] error_log = /nowhere/mailgate.log: cannot be opened: No such file or directory"],
+            [f"{path}:3: [mailgate] error_log = /nowhere/mailgate.log: cannot be opened: No such file or directory"],
         )
 
 
@@ -304,16 +309,16 @@ class BackgroundTests(TapCase):
         silent = GOOD.replace("error_log = {log} info\n", "")
         second = "[server other]\nprotocol = imap\nlisten = 127.0.0.1:1\n"
         for text, places in (
-            (silent, ["mailgate"]),
-            (GOOD.replace("{log}", "stderr"), ["mailgate"]),
-            (GOOD.replace("[mail]", "[mail]\nerror_log = stderr") + second, ["mail"]),
-            (GOOD + "error_log = stderr\n", ["server imap"]),
+            (silent, [":2: [mailgate]"]),
+            (GOOD.replace("{log}", "stderr"), [":3: [mailgate]"]),
+            (GOOD.replace("[mail]", "[mail]\nerror_log = stderr") + second, [":5: [mail]"]),
+            (GOOD + "error_log = stderr\n", [":9: [server imap]"]),
             # The file gets everything that standard error would.
             (GOOD.replace("{log} info", "stderr\n    {log}"), []),
             # Or not all of it.
-            (GOOD.replace("{log} info", "stderr info\n    {log}"), ["mailgate"]),
+            (GOOD.replace("{log} info", "stderr info\n    {log}"), [":3: [mailgate]"]),
         ):
-            expected = [f"{self.path}: [{place}] error_log = stderr: {reason}" for place in places]
+            expected = [f"{self.path}{place} error_log = stderr: {reason}" for place in places]
             self.assertEqual(self.remarks(text), expected, text)
 
     def test_logger(self):
@@ -327,7 +332,7 @@ class BackgroundTests(TapCase):
             self.assertEqual(
                 self.remarks(nodaemon=foreground, logfile="x.log", syslog=1),
                 [
-                    f"{self.path}: [mailgate] error_log: takes the place of twistd's {option}, which is ignored"
+                    f"{self.path}:3: [mailgate] error_log: takes the place of twistd's {option}, which is ignored"
                     for option in ("--logfile", "--syslog")
                 ],
             )

@@ -477,12 +477,13 @@ class FileTests(ReloadTestCase):
         """A file C{pid} that cannot be written stops the start in one line."""
         configuration = os.path.join(self.folder, "gateway.ini")
         with open(configuration, "w") as opened:
-            opened.write(self.ini(process="pid = /nowhere/gateway.pid").replace("gateway.log", "stderr"))
+            opened.write(text := self.ini(process="pid = /nowhere/gateway.pid").replace("gateway.log", "stderr"))
         command = [*FOREGROUND, "mailgate", "--config", configuration]
         ended = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=30)
         reason = "[mailgate] pid = /nowhere/gateway.pid: cannot be written: No such file or directory"
         self.assertEqual(ended.returncode, os.EX_OSERR)
-        self.assertEqual(ended.stderr.splitlines()[-1], f"{configuration}: {reason}")
+        line = text[: text.index("pid = ")].count("\n") + 1
+        self.assertEqual(ended.stderr.splitlines()[-1], f"{configuration}:{line}: {reason}")
         self.assertNotIn("Traceback", ended.stderr)
 
 
