@@ -105,6 +105,11 @@ class ProcessCase(TestCase):
         self.ports = {int(port): freePort() for port in dict.fromkeys(places)}
         return re.sub(r"(?<=127\.0\.0\.1:)\d+", lambda match: str(self.ports[int(match[0])]), text)
 
+    def lineOf(self, text):
+        """The number of the line of the configuration that is C{text}."""
+        with open(self.ini, encoding="utf-8") as opened:
+            return opened.read().split("\n").index(text) + 1
+
     def spawn(self, text, *options, foreground=True):
         """twistd, with C{text} as its configuration, and the transports that these tests are to run over."""
         with open(self.ini, "w", encoding="utf-8") as opened:
@@ -383,8 +388,9 @@ class LifeTests(ProcessCase):
         process = self.spawn("[server a]\nlisten = 127.0.0.1:1\nprotocol = impa\ntimeout = x\n")
         self.assertEqual(await self.gone(process), 78)
         first, second = process.stderr.decode().splitlines()
-        self.assertTrue(first.startswith(f"{self.ini}:4: [server a] timeout = x: "), first)
-        self.assertTrue(second.startswith(f"{self.ini}:3: [server a] protocol = impa: "), second)
+        self.assertTrue(first.startswith(f"{self.ini}:{self.lineOf('timeout = x')}: [server a] timeout = x: "), first)
+        place = f"{self.ini}:{self.lineOf('protocol = impa')}: [server a]"
+        self.assertTrue(second.startswith(f"{place} protocol = impa: "), second)
         self.assertEqual(process.stdout, b"")
 
     async def test_portInUseInBackground(self):
@@ -393,7 +399,9 @@ class LifeTests(ProcessCase):
         with socket.create_server(("127.0.0.1", self.ports[1110])):
             process = self.spawn(text, foreground=False)
             self.assertEqual(await self.gone(process), 71)
-        reason = f"{self.ini}:45: [server pop3] listen = 127.0.0.1:{self.ports[1110]}: cannot be bound: Address already"
+        listen = f"127.0.0.1:{self.ports[1110]}"
+        place = f"{self.ini}:{self.lineOf(f'    {listen}')}: [server pop3]"
+        reason = f"{place} listen = {listen}: cannot be bound: Address already"
         (line,) = process.stderr.decode().splitlines()
         self.assertTrue(line.startswith(reason), line)
         self.assertEqual(process.stdout, b"")
