@@ -51,7 +51,7 @@ class Launch:
     def intoBackground(cls, reactor: Any) -> Launch:
         """
         Go on in the background: in a session of its own, with C{/dev/null} as standard input, output and error. For a
-        process that has but one thread. The process that called this waits, and exits as L{result} says.
+        process with one thread only. The process that called this waits, and exits as L{result} says.
 
         @raise OSError: the system does not fork.
         """

@@ -266,7 +266,7 @@ def _logRemarks(twistd: Twistd, settings: GatewaySettings) -> Iterator[Problem]:
 def makeService(options: Options) -> IService:
     """
     The gateway that C{options["config"]} describes; where twistd is to go into the background, it is there by then. A
-    bad configuration is told of on standard error, and ends the process with L{BAD_CONFIGURATION}.
+    bad configuration is reported on standard error, and ends the process with L{BAD_CONFIGURATION}.
     """
     from twisted.internet import reactor
 

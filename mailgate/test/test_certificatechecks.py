@@ -139,7 +139,7 @@ class DateTests(Case):
             warned = self.warned(settingsFor(pair, **changes))
             self.assertEqual([option for option, _ in warned], ["ssl_crl"] * count)
             self.assertEqual(self.warned(settingsFor(pair, **{**changes, "verifyClient": "off"})), [])
-        self.assertIn('the list of "CN=clients" was to be replaced by ', warned[0][1])
+        self.assertIn('the list of "CN=clients" is out of date since ', warned[0][1])
 
 
 class NameTests(Case):
