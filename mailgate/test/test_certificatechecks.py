@@ -324,7 +324,7 @@ class ContentTests(Case):
         """A server that no client can reach is told so by the start and by check: it is an error."""
         (fault,) = self.faults(ssl_protocols="TLSv1 SSLv3")
         reason = "no client can connect by TLS, whatever it speaks: no protocols available"
-        hint = "TLSv1 take @SECLEVEL=0 in ssl_ciphers"
+        hint = "TLSv1 needs @SECLEVEL=0 in ssl_ciphers"
         self.assertEqual(fault, f"gateway.ini:7: [server imap] ssl_protocols = SSLv3 TLSv1: {reason}; {hint}")
 
 
