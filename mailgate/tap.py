@@ -295,7 +295,10 @@ def makeService(options: Options) -> IService:
         print(remark, file=sys.__stderr__, flush=True)
     if twistd.isBackground:
         try:
-            surroundings = evolve(surroundings, launch=twistd.detach(reactor))
+            launch = twistd.detach(reactor)
+            surroundings = evolve(surroundings, launch=launch)
+            # Standard error, where the log would say so, leads nowhere by now.
+            logs.onLoss = launch.remark
         except OSError as error:
             problem = Problem(settings.file, f"cannot go into the background: {error.strerror}")
             _giveUp(ConfigurationError([problem]), CANNOT_LISTEN)
