@@ -44,6 +44,7 @@ class Launch:
 
     def __init__(self, channel: int) -> None:
         self._channel: int | None = channel
+        self._remarks: list[str] = []
         self._hook = sys.excepthook
         sys.excepthook = self._crashed
 
@@ -51,7 +52,7 @@ class Launch:
     def intoBackground(cls, reactor: Any) -> Launch:
         """
         Go on in the background: in a session of its own, with C{/dev/null} as standard input, output and error. For a
-        process that has but one thread. The process that called this waits, and exits as L{result} says.
+        process with one thread only. The process that called this waits, and exits as L{result} says.
 
         @raise OSError: the system does not fork.
         """
@@ -77,9 +78,14 @@ class Launch:
             reactor.afterDaemonize()
         return cls(writing)
 
+    def remark(self, text: str) -> None:
+        """Have C{text} on standard error even where the gateway comes up, if that is not known yet."""
+        if self._channel is not None:
+            self._remarks.append(text)
+
     def succeed(self) -> None:
         """The gateway serves."""
-        self._tell(0, "")
+        self._tell(0, "\n".join(self._remarks))
 
     def fail(self, reason: str, status: int) -> None:
         """The gateway does not come up, for C{reason}; C{status} is the exit status for that."""
@@ -117,8 +123,8 @@ def _exitWith(status: Callable[[], int]) -> None:
 
 def result(channel: int, stderr: IO[str] | None) -> int:
     """
-    Wait for the result of a L{Launch} at the other end of C{channel}, write its reason to C{stderr}, and return its
-    status. It is bounded by the deadlines of the start itself, and ends with its process.
+    Wait for the result of a L{Launch} at the other end of C{channel}, write its reason or remarks to C{stderr}, and
+    return its status. It is bounded by the deadlines of the start itself, and ends with its process.
     """
     said = b""
     while not said.endswith(b"\n"):

@@ -1,7 +1,7 @@
 # -*- test-case-name: mailgate.test.test_certificatechecks -*-
 """
-What an operator should know of certificates and keys before clients tell: when they end, whom they are for, what their
-chain lacks, and who else may change them.
+What an operator should know of certificates and keys before clients tell: when they end, which names they are for, what
+their chain lacks, and who else may change them.
 """
 
 from __future__ import annotations
@@ -174,7 +174,7 @@ def listWarnings(server: ServerSettings, option: str, filename: str, now: dateti
         end = revoked.next_update_utc
         if end is not None and end < now:
             name = namesShown([revoked.issuer.rfc4514_string()])
-            reason = f"the list of {name} was to be replaced by {moment(end)}: no certificate of its clients is good"
+            reason = f"the list of {name} is out of date since {moment(end)}: no client with its certificates gets in"
             yield server.problem(option, reason, filename)
 
 

@@ -112,8 +112,10 @@ def _parser() -> argparse.ArgumentParser:
     check = commands.add_parser(
         "check",
         help="try a configuration out, certificates and users included, without opening a port",
-        description="Reads a configuration, certificates and users included, and says what it found. Opens no port."
-        f" Exit status 0, or {BAD_CONFIGURATION} with a line on standard error for everything that is wrong.",
+        description="Reads a configuration, certificates and users included, and says what it found. Then looks whether"
+        " logs and pid file could be written, and addresses be listened on. Opens no port. Run it as the user that"
+        f" starts the gateway. Exit status 0, or {BAD_CONFIGURATION} with a line on standard error for everything that"
+        " is wrong.",
     )
     check.add_argument("-c", "--config", metavar="FILE", required=True, help="the configuration")
     check.set_defaults(run=_check)

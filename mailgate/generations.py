@@ -45,7 +45,7 @@ def refused(log: Any, error: Exception) -> Sequence[str]:
 def checkRenewal(before: InForce, servers: Sequence[ServerSettings], isAsked: bool, log: Any) -> None:
     """
     Look at those certificates of C{servers} that are not the ones C{before}. If an operator has C{isAsked} for them,
-    C{log} is told of what they lack.
+    C{log} names what they lack.
 
     @raise ConfigurationError: they must not be put into force by themselves.
     """

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from typing import IO, Any
 
@@ -307,9 +307,11 @@ class ErrorLogs:
     What C{error_log}s write to, each file and each syslog server opened once, and kept open.
 
     @ivar owner: the user and group whose the files are to be that root opens, if not root's: L{None}.
+    @ivar onLoss: called with a sentence when one of them loses a line, besides what standard error has.
     """
 
     owner: tuple[int, int] | None = None
+    onLoss: Callable[[str], object] | None = None
 
     def __init__(self, stderr: IO[str] | None = None) -> None:
         # That of now: once twistd logs, sys.stderr is the log itself.
@@ -357,6 +359,8 @@ class ErrorLogs:
     def _alarm(self, event: LogEvent) -> None:
         """A log has lost its first line: say so where a process tells of its faults anyhow."""
         self._errors.write(self._formatError(event))
+        if self.onLoss is not None:
+            self.onLoss(formatEvent(event))
 
     @property
     def hasFiles(self) -> bool:

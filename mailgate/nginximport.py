@@ -40,7 +40,8 @@ DIFFERENCES = (
     "worker_rlimit_nofile: where nginx.conf has none, the soft limit of open files is raised to the hard one. nginx"
     " keeps it.",
     "pid: there is no such file unless one is named in [mailgate]. nginx writes one in any case.",
-    "error_log: the tag of syslog: is mailgate unless given. nginx's is nginx.",
+    "error_log: the tag of syslog: is mailgate unless given, and has the number of the process behind it. nginx's is"
+    " nginx, without a number.",
     "error_log: root follows no link to a log in a folder where others may write. nginx does.",
     "log_rate: of one kind of line a log gets 100 in a second, and a line that counts the others. nginx has no limit,"
     " as with off.",

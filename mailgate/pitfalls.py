@@ -81,7 +81,7 @@ def _capabilities(server: ServerSettings) -> Iterator[Problem]:
             yield server.problem(option, "is no capability: a parameter stands on the line of its capability", item)
     words = {word.upper() for item in configured for word in item.split()}
     if server.protocol == "imap" and words.isdisjoint(_REVISIONS):
-        yield server.problem(option, "has no IMAP4rev1, without which clients take the server for none of theirs")
+        yield server.problem(option, "has no IMAP4rev1: clients then take the server for none that they can use")
     if server.protocol == "smtp" and not configured and PROTOCOLS["smtp"].methods(server) - {Method.NONE}:
         reason = (
             "is missing: mail programs then rewrite mail of 8 bits, which breaks its signatures, and return what needs"

@@ -54,7 +54,7 @@ of SMTP, its last chunk (RFC 3030). Other chunks are as long as a command never 
 
 
 def expectedAfter(expected: int, data: bytes | memoryview) -> int:
-    """What is expected when C{data} have come from a client of whom C{expected} was. Any answer ends L{BEGUN}."""
+    """What is expected when C{data} have come from a client that had C{expected} before. Any answer ends L{BEGUN}."""
     if _ANNOUNCES.search(data[-LONGEST:]):
         return ANNOUNCED
     return BEGUN if expected > NOTHING or data[-1] != LINE_END or len(data) > LONGEST else NOTHING

@@ -198,7 +198,7 @@ def _checkReach(settings: TLSSettings, context: SSL.Context) -> None:
     message = f"no client can connect by TLS, whatever it speaks: {reason}"
     old = [version for version in settings.protocols if version in ("TLSv1", "TLSv1.1")]
     if option == "ssl_protocols" and old and "@SECLEVEL=0" not in settings.ciphers:
-        message += f"; {' and '.join(old)} take @SECLEVEL=0 in ssl_ciphers"
+        message += f"; {' and '.join(old)} {'need' if old[1:] else 'needs'} @SECLEVEL=0 in ssl_ciphers"
     raise TLSError(option, value, message)
 
 

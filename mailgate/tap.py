@@ -266,7 +266,7 @@ def _logRemarks(twistd: Twistd, settings: GatewaySettings) -> Iterator[Problem]:
 def makeService(options: Options) -> IService:
     """
     The gateway that C{options["config"]} describes; where twistd is to go into the background, it is there by then. A
-    bad configuration is told of on standard error, and ends the process with L{BAD_CONFIGURATION}.
+    bad configuration is reported on standard error, and ends the process with L{BAD_CONFIGURATION}.
     """
     from twisted.internet import reactor
 
@@ -295,7 +295,10 @@ def makeService(options: Options) -> IService:
         print(remark, file=sys.__stderr__, flush=True)
     if twistd.isBackground:
         try:
-            surroundings = evolve(surroundings, launch=twistd.detach(reactor))
+            launch = twistd.detach(reactor)
+            surroundings = evolve(surroundings, launch=launch)
+            # Standard error, where the log would say so, leads nowhere by now.
+            logs.onLoss = launch.remark
         except OSError as error:
             problem = Problem(settings.file, f"cannot go into the background: {error.strerror}")
             _giveUp(ConfigurationError([problem]), CANNOT_LISTEN)

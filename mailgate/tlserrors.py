@@ -172,7 +172,7 @@ def _versionHint(connection: Any, spoken: Collection[str]) -> str:
     if version not in spoken:
         return f"the client speaks {_spelt(version)} at most"
     if version in ("TLSv1", "TLSv1.1"):
-        return f"the client speaks {_spelt(version)} at most, which takes @SECLEVEL=0 in ssl_ciphers"
+        return f"the client speaks {_spelt(version)} at most, which needs @SECLEVEL=0 in ssl_ciphers"
     return f"the client speaks no version as old as {_spelt(version)}"
 
 

@@ -45,6 +45,14 @@ class LaunchTests(SynchronousTestCase):
         self.launch.succeed()
         self.assertEqual(self.result(), (0, ""))
 
+    def test_remarks(self):
+        """What there is to remark of a start that succeeds is said; later remarks have no reader."""
+        self.launch.remark("x.log cannot be written")
+        self.launch.remark("y.log cannot be written")
+        self.launch.succeed()
+        self.launch.remark("z.log cannot be written")
+        self.assertEqual(self.result(), (0, "x.log cannot be written\ny.log cannot be written\n"))
+
     def test_fail(self):
         """One that does not come up is its status, and the whole reason, however long, in all its lines."""
         reason = "\n".join(f"gateway.ini: [server {i}] listen = 127.0.0.1:{i}: cannot be bound" for i in range(100))

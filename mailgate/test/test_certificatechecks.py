@@ -139,7 +139,7 @@ class DateTests(Case):
             warned = self.warned(settingsFor(pair, **changes))
             self.assertEqual([option for option, _ in warned], ["ssl_crl"] * count)
             self.assertEqual(self.warned(settingsFor(pair, **{**changes, "verifyClient": "off"})), [])
-        self.assertIn('the list of "CN=clients" was to be replaced by ', warned[0][1])
+        self.assertIn('the list of "CN=clients" is out of date since ', warned[0][1])
 
 
 class NameTests(Case):
@@ -324,7 +324,7 @@ class ContentTests(Case):
         """A server that no client can reach is told so by the start and by check: it is an error."""
         (fault,) = self.faults(ssl_protocols="TLSv1 SSLv3")
         reason = "no client can connect by TLS, whatever it speaks: no protocols available"
-        hint = "TLSv1 take @SECLEVEL=0 in ssl_ciphers"
+        hint = "TLSv1 needs @SECLEVEL=0 in ssl_ciphers"
         self.assertEqual(fault, f"gateway.ini:7: [server imap] ssl_protocols = SSLv3 TLSv1: {reason}; {hint}")
 
 

@@ -112,7 +112,7 @@ class OutcomeTests(OutcomeCase):
             (
                 "TLSv1.1 TLSv1.2",
                 "TLSv1_1",
-                "the client speaks TLS 1.1 at most, which takes @SECLEVEL=0 in ssl_ciphers",
+                "the client speaks TLS 1.1 at most, which needs @SECLEVEL=0 in ssl_ciphers",
             ),
         ):
             self.start(more=f"ssl_protocols = {ours}")

@@ -83,18 +83,20 @@ class FileTests(SynchronousTestCase):
         """
         os.symlink("/dev/full", self.path)
         journal = self.journal()
+        told: list[str] = []
+        self.logs.onLoss = told.append
         for _ in range(3):
             journal.error("lost")
         alarm = f"{self.path} cannot be written, and lines are lost: No space left on device"
-        self.assertEqual(self.texts(self.stderr.getvalue()), [alarm])
+        self.assertEqual((self.texts(self.stderr.getvalue()), told), ([alarm], [alarm]))
         os.unlink(self.path)
         self.assertEqual(list(self.logs.reopen()), [])
-        told = f"3 lines were lost, as {self.path} could not be written: No space left on device"
+        lost = f"3 lines were lost, as {self.path} could not be written: No space left on device"
         # At once: nobody knows when the next line comes.
-        self.assertEqual(self.written(), [told])
+        self.assertEqual(self.written(), [lost])
         journal.error("one")
         journal.error("two")
-        self.assertEqual(self.written(), [told, "one", "two"])
+        self.assertEqual(self.written(), [lost, "one", "two"])
         self.assertEqual(self.texts(self.stderr.getvalue()), [alarm])
 
     def test_partial(self):

@@ -55,7 +55,7 @@ class WarningTests(SynchronousTestCase):
 
     def test_revision(self):
         """IMAP needs the word for what is spoken; all in one line will do."""
-        told = "has no IMAP4rev1, without which clients take the server for none of theirs"
+        told = "has no IMAP4rev1: clients then take the server for none that they can use"
         self.assertWarned(serving("imap", "imap_capabilities = UIDPLUS"), f"5: [server imap] imap_capabilities: {told}")
         self.assertWarned(serving("imap", "imap_capabilities = UIDPLUS IMAP4rev1"))
 

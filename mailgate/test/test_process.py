@@ -413,22 +413,23 @@ class LifeTests(ProcessCase):
     async def test_background(self):
         """
         In the background it ends with 0 once its workers serve, goes on where commands find it, and warns that what it
-        logs to standard error is lost.
+        logs to standard error is lost, and what it logs to a file that is full.
         """
         # Its path is short enough for a unix socket.
         folder = tempfile.mkdtemp()
         self.addCleanup(shutil.rmtree, folder)
         port, pid = freePort(), os.path.join(folder, "gateway.pid")
         text = (
-            f"[mailgate]\nworker_processes = 2\npid = {pid}\n[server pop3]\nprotocol = pop3\n"
-            f"listen = 127.0.0.1:{port}\nauth_http = http://127.0.0.1:9/\n"
+            f"[mailgate]\nworker_processes = 2\npid = {pid}\nerror_log = /dev/full notice\n"
+            f"[server pop3]\nprotocol = pop3\nerror_log = stderr\nlisten = 127.0.0.1:{port}\nauth_http = http://127.0.0.1:9/\n"
         )
         process = self.spawn(text, foreground=False)
         status = await self.gone(process)
         told = process.stderr.decode()
         self.assertEqual(status, 0, told)
-        (warning,) = told.splitlines()
-        self.assertIn("[mailgate] error_log = stderr: leads nowhere in the background", warning)
+        warning, lost = told.splitlines()
+        self.assertEqual(lost, "/dev/full cannot be written, and lines are lost: No space left on device")
+        self.assertIn("[server pop3] error_log = stderr: leads nowhere in the background", warning)
 
         def greet():
             with contextlib.closing(poplib.POP3("localhost", port, timeout=PATIENCE)) as client:

@@ -35,9 +35,9 @@ class ReachTests(SynchronousTestCase):
 
     def test_oldVersions(self) -> None:
         """Old versions alone take a lower level of security, and the error says so."""
-        hint = "no protocols available; TLSv1 take @SECLEVEL=0 in ssl_ciphers"
+        hint = "no protocols available; TLSv1 needs @SECLEVEL=0 in ssl_ciphers"
         self.assertUnreachable("ssl_protocols", hint, protocols=("TLSv1", "SSLv3"))
-        hint = "no protocols available; TLSv1 and TLSv1.1 take @SECLEVEL=0 in ssl_ciphers"
+        hint = "no protocols available; TLSv1 and TLSv1.1 need @SECLEVEL=0 in ssl_ciphers"
         self.assertUnreachable("ssl_protocols", hint, protocols=("TLSv1", "TLSv1.1"))
         for protocols in (("TLSv1",), ("TLSv1.1",), ("TLSv1", "TLSv1.1", "SSLv3")):
             checkTLS(settingsFor(self.pair, protocols=protocols, ciphers="ALL:@SECLEVEL=0"), "imap")

@@ -215,6 +215,9 @@ class FakeLaunch:
     def __init__(self):
         self.results = []
 
+    def remark(self, text):
+        """No log of these tests loses a line."""
+
     def succeed(self):
         self.results.append(0)
 

@@ -18,6 +18,7 @@ from twisted.internet.interfaces import ISSLTransport
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
+from mailgate import tlslayer
 from mailgate.openssl import FastEngine, PublicEngine
 from mailgate.poller import Poller
 from mailgate.test.test_poller import Reactor
@@ -347,6 +348,41 @@ class LazyTests(Case, SynchronousTestCase):
         self.reactor.advance(0)
         self.assertEqual(near.told, ["made", "lost"])
         self.assertEqual(len(self.flushLoggedErrors(TypeError)), 1)
+
+    def askedFor(self, layer: TLSLayer, pieces: int) -> list[int]:
+        """How often the system has been asked to acknowledge, after each of C{pieces} of a ClientHello."""
+        asked: list[int] = []
+        self.patch(tlslayer, "acknowledge", asked.append)
+        self.near.transport.tls = layer
+        self.peer.handshake()
+        hello = self.peer.output()
+        size = len(hello) // pieces + 1
+        counts = []
+        for start in range(0, len(hello), size):
+            self.far.send(hello[start : start + size])
+            self.poller.doRead()
+            counts.append(len(asked))
+        self.assertEqual(set(asked), {self.near.transport.fd} if asked else set())
+        self.exchange()
+        self.assertEqual((self.near.told, len(asked)), (["made", "handshake"], counts[-1]))
+        return counts
+
+    def test_pieces(self) -> None:
+        """
+        A piece of what the client says in the handshake has no answer, and is acknowledged at once, as the client may
+        keep the rest back until then. What is whole is answered, and needs no system call.
+        """
+        for pieces, counts in ((3, [1, 2, 2]), (1, [0])):
+            self.peer = self.newPeer()
+            transport = self.open(Near())
+            self.assertEqual(self.askedFor(TLSLayer(transport, None, self.creator), pieces), counts)
+            self.assertNothingLeft()
+
+    def test_piecesForTickets(self) -> None:
+        """So is a piece of a ClientHello that is looked at for its tickets before the handshake begins."""
+        self.patch(ServerTLS, "readsTickets", True)
+        transport = self.open(Near())
+        self.assertEqual(self.askedFor(TLSLayer(transport, None, self.creator), 3), [1, 2, 2])
 
     def test_client(self) -> None:
         """The side of the client, which speaks first, does so at once."""
