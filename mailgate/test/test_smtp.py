@@ -429,7 +429,8 @@ class WithoutLoginTests(SynchronousTestCase):
         goodbye = b"421 4.5.4 Data of a refused command cannot be skipped, closing connection\r\n"
         message = b"Subject: x\r\nRSET\r\nMAIL FROM:<ceo@c.test>\r\nRCPT TO:<b@c.test>\r\n.\r\nQUIT\r\n"
         no = b"550 5.1.1 no\r\n"
-        for parts in ((b"DATA\r\n" + message,), (b"DATA\r\n", message), (b"data\r\nNOOP\r\nDATA \r\n" + message[:5], message[5:])):
+        later = (b"data\r\nNOOP\r\nDATA \r\n" + message[:5], message[5:])
+        for parts in ((b"DATA\r\n" + message,), (b"DATA\r\n", message), later):
             denial = Denial(Trouble.DENIED, b"no", b"550 5.1.1")
             conversation = converse("none", authenticator=FakeAuthenticator(denial))
             self.assertEqual(conversation.says(b"MAIL FROM:<>", b"RCPT TO:<a@c.test>"), OK + no)
