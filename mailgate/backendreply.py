@@ -17,7 +17,7 @@ import re
 from mailgate.dialogue import fitText
 from mailgate.login import Denial, Route, Trouble
 
-__all__ = ["imapDenial", "pop3Denial", "smtpDenial", "transactionDenial"]
+__all__ = ["imapDenial", "isOfAccount", "pop3Denial", "smtpDenial", "transactionDenial"]
 
 LONGEST = 500
 """Bytes of a line that a client is sent. SMTP and POP3 have room for 512 (RFC 5321, 4.5.3.1.5; RFC 1939, 3)."""
@@ -39,6 +39,10 @@ _OF_THE_CONNECTION = frozenset((b"421", b"521", b"523", b"530", b"538"))
 _OF_OUR_COMMAND = frozenset((b"500", b"501", b"502", b"503", b"504"))
 _NOT_OF_MAIL = _OF_THE_CONNECTION | {b"500", b"502"}
 """What a server that knows MAIL does not say to it."""
+_OF_ACCOUNT = re.compile(
+    rb"(?:[^ ]+ NO|-ERR) \[(?:IN-?USE|LOGIN-DELAY|LIMIT|REFERRAL|OVERQUOTA|CONTACTADMIN)[ \]]|(?:432|525)[ \r\n-]",
+    re.IGNORECASE,
+)
 _DISABLED = b"525"
 """The account is disabled (RFC 5248)."""
 
@@ -102,6 +106,14 @@ def imapDenial(status: bytes, text: bytes, route: Route) -> Denial:
 def pop3Denial(reply: bytes, route: Route) -> Denial:
     """What a C{reply} of POP3 means that begins with C{-ERR}."""
     return _denial(b"-ERR", reply[4:], route)
+
+
+def isOfAccount(reply: bytes) -> bool:
+    """
+    Whether a C{reply} that refuses a login speaks of this one account, which is locked, full, disabled or elsewhere:
+    nothing is wrong with the backend.
+    """
+    return _OF_ACCOUNT.match(_lastLine(reply) + b"\n") is not None
 
 
 def _lastLine(said: bytes) -> bytes:

@@ -16,7 +16,7 @@ from twisted.python.failure import Failure
 from zope.interface import alsoProvides
 
 from mailgate.backenderrors import BackendError, LoginRefused, Unauthorizing, replyCode
-from mailgate.backendreply import transactionDenial
+from mailgate.backendreply import isOfAccount, transactionDenial
 from mailgate.client import ProxyClient
 from mailgate.connectionerrors import inWords
 from mailgate.connectionlog import BACKEND_FAILED, BACKEND_NOTED, about
@@ -65,11 +65,11 @@ def _connectError(failure: Failure) -> Exception:
 def _isOurs(refused: LoginRefused, request: LoginRequest) -> bool:
     """
     Whether what a backend refused, as C{refused} says, is a trouble of ours, and not the client's: a sender who is not
-    told the backend's words, a login that was refused for something else than its credentials.
+    told the backend's words, a login that was refused for something else than its credentials and this one account.
     """
     if request.credentials.method is Method.NONE:
         return not refused.denial.answer
-    return not refused.denial.refusesCredentials
+    return not refused.denial.refusesCredentials and not isOfAccount(refused.reply)
 
 
 class Connector:
@@ -105,7 +105,8 @@ class Connector:
         Log in at the first backend of C{route} that can be used. A L{Refusal} is to be passed on to the client as it
         is, before its connection ends. A L{Denial} with an C{answer} is the backend's own word.
 
-        Each backend that failed is a line of the log: a warning where another served the client, or else an error.
+        Each backend that failed is a line of the log: a warning where another served the client, or where the trouble
+        is this one account's, or else an error.
         """
         if not fitForWire(route.user, route.password, route.authzid):
             return Denial(Trouble.DENIED, reason="a line end or NUL in the name or the password")
@@ -121,7 +122,9 @@ class Connector:
                     return client
                 except LoginRefused as refused:
                     answer = self._refused(refused, route, request, session, failures)
-                    isServed = answer is refused.denial and not _isOurs(refused, request)
+                    isServed = (answer is refused.denial and not _isOurs(refused, request)) or isOfAccount(
+                        refused.reply
+                    )
                     return answer
                 except Unauthorizing as error:
                     failures.append(self._failure(error, session))

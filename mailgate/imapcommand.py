@@ -47,7 +47,9 @@ _LITERAL = re.compile(rb"\{(\d{0,10})(\+?)\}$")
 _MOST_ARGUMENTS = 3
 _MOST_ID_ARGUMENTS = 64
 """RFC 2971 allows 30 pairs of field and value. Of more, and of what there is no room for, nothing is kept."""
-_ANY_LITERAL = re.compile(rb"\{(\d{1,20})(\+?)\}$")
+_ANY_LITERAL = re.compile(rb"\{(\d+)(\+?)\}$")
+_ENDLESS = 10**20
+"""More bytes than any client sends. A number with more digits is not looked at."""
 
 
 class Atom(bytes):
@@ -80,7 +82,9 @@ class Literal:
 def literalAtEnd(line: bytes) -> Literal | None:
     """The literal that C{line}, of any command, ends in."""
     match = _ANY_LITERAL.search(line)
-    return Literal(int(match[1]), not match[2]) if match else None
+    if match is None:
+        return None
+    return Literal(int(match[1]) if len(match[1]) <= 20 else _ENDLESS, not match[2])
 
 
 class CommandParser:

@@ -5,6 +5,9 @@ Bytes both ways between a client and a backend, once the login is done.
 It works over any Twisted transport; between connections on raw descriptors L{mailgate.streamrelay} does the same. A
 receiver that is slow pauses its sender; one side's end of file is passed on while the other may still answer (a TLS
 peer that says it will send no more is closed by Twisted at once: there the answer in flight is lost).
+
+Servers take the end of TLS for the end of the connection, and forget the answers that they owe. So a backend over TLS
+is told of the end of a client in the clear only when it has been silent for L{HELD} seconds.
 """
 
 from __future__ import annotations
@@ -21,7 +24,10 @@ from zope.interface import implementer
 from mailgate.quickack import BEGUN, NOTHING, acknowledgeOn, expectedAfter
 from mailgate.session import Outcome, Session
 
-__all__ = ["Relay", "RelayedProtocol", "Relays", "makeNoDelay"]
+__all__ = ["HELD", "Relay", "RelayedProtocol", "Relays", "makeNoDelay"]
+
+HELD = 2.0
+"""Seconds of silence after which a backend over TLS has answered all that it has been asked."""
 
 
 def makeNoDelay(transport: Any) -> None:
@@ -112,8 +118,12 @@ class _RelayEnd:
         if self.peer.finished:
             self._relay.close()
         else:
-            self.peer.closeWriting()
-            self._relay.hurry()
+            self.passEnd()
+
+    def passEnd(self) -> None:
+        """Say to the other side that this one has ended."""
+        self.peer.closeWriting()
+        self._relay.hurry()
 
     def lost(self) -> None:
         self._gone = self.finished = True
@@ -161,6 +171,12 @@ class _ClientEnd(_RelayEnd):
         self.expected = expectedAfter(self.expected, data)
         if self.expected > NOTHING:
             acknowledgeOn(self.transport)
+
+    def passEnd(self) -> None:
+        if ISSLTransport.providedBy(self.peer.transport) and not ISSLTransport.providedBy(self.transport):
+            self._relay.hold()
+        else:
+            super().passEnd()
 
 
 class _BackendEnd(_RelayEnd):
@@ -237,12 +253,24 @@ class Relay:
         if self._timer.active():
             self._timer.reset(self._limit)
 
+    def hold(self) -> None:
+        """The client has ended, of which the backend is told when it has nothing more to say."""
+        self.hurry()
+        # Less than what any other state has.
+        self._limit = min(HELD, self._linger / 2)
+        if self._timer.active():
+            self._timer.reset(self._limit)
+
     def _check(self) -> None:
         left = self._lastActive + self._limit - self._clock.seconds()
         if left > 0:
             self._timer = self._clock.callLater(left, self._check)
         elif self.closing:
             self.abort()
+        elif self._limit < self._linger:
+            self._backend.closeWriting()
+            self._limit = self._linger
+            self._check()
         else:
             self.session.conclude(Outcome.IDLE)
             self._timer = self._clock.callLater(self._linger, self._check)

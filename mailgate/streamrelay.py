@@ -15,7 +15,7 @@ from twisted.internet.interfaces import IDelayedCall
 
 from mailgate.pipes import PipePool
 from mailgate.poller import Poller
-from mailgate.relay import RelayedProtocol, Relays
+from mailgate.relay import HELD, RelayedProtocol, Relays
 from mailgate.relayend import MUCH, RelayEnd
 from mailgate.session import Outcome, Session
 from mailgate.timers import CoarseClock
@@ -124,7 +124,10 @@ class StreamRelays(Relays):
 class StreamRelay:
     """Both directions of one session; the arguments are those of L{Relay}, but for the connections themselves."""
 
-    __slots__ = ("_active", "_backend", "_client", "_closing", "_done", "_limit", "_linger", "means", "session", "tick")
+    __slots__ = (
+        *("_active", "_backend", "_client", "_closing", "_done", "_holds", "_limit", "_linger"),
+        *("means", "session", "tick"),
+    )
 
     def __init__(
         self,
@@ -142,6 +145,7 @@ class StreamRelay:
         self._linger = min(idle, linger)
         self._done = done
         self._closing = False
+        self._holds = backend.tls is not None and client.tls is None
         self._client = RelayEnd(self, client, isClient=True)
         self._backend = RelayEnd(self, backend)
         self._client.peer, self._backend.peer = self._backend, self._client
@@ -182,9 +186,25 @@ class StreamRelay:
         """C{end} sends no more: say so to the other, which may still have something to say."""
         if end.peer.finished:
             self.close()
+        elif end is self._client and self._holds:
+            self._hold()
         else:
             self._hurry()
             end.peer.finishWriting()
+
+    def _hold(self) -> None:
+        """The client has ended, of which the backend is told when it has nothing more to say."""
+        self._hurry()
+        # Less than what any other state has.
+        self._limit = min(HELD, self._linger / 2)
+        self._wait()
+
+    def _release(self) -> None:
+        # What one side has not taken may yet bring an answer: then it is a matter of linger.
+        self._limit = self._linger
+        if not self.isStuck:
+            self._backend.finishWriting()
+        self._wait()
 
     def lost(self, end: RelayEnd) -> None:
         """C{end} has failed: the other is given what is on its way to it, and ends too."""
@@ -200,8 +220,11 @@ class StreamRelay:
             self._closing = closing
             self._limit = self._linger
             self.moved()
-            self.means.clock.drop(self)
-            self.means.clock.put(self, self._active + self._limit)
+            self._wait()
+
+    def _wait(self) -> None:
+        self.means.clock.drop(self)
+        self.means.clock.put(self, self._active + self._limit)
 
     def expired(self) -> None:
         """C{idle} seconds, or C{linger}, may have passed without a byte."""
@@ -209,6 +232,8 @@ class StreamRelay:
             self.means.clock.put(self, self._active + self._limit)
         elif self._closing:
             self.abort()
+        elif self._limit < self._linger:
+            self._release()
         else:
             self.session.conclude(Outcome.IDLE)
             self.close()

@@ -99,11 +99,10 @@ class IMAP4Server(ProxyServer):
         self.reply(b"BAD invalid command")
 
     def refuse(self, denial: Denial) -> None:
-        if denial.answer:
-            self.reply(denial.answer)
-            return
         text = acceptableText(denial)
-        self.reply(self.wording[denial.trouble] if text is None else b"NO " + text)
+        line = denial.answer or (self.wording[denial.trouble] if text is None else b"NO " + text)
+        # A client would take its next reply for the literal that such an end announces.
+        self.reply(line[:-1] if literalAtEnd(line) else line)
 
     def forget(self) -> None:
         self.tag = b""

@@ -70,6 +70,8 @@ class SMTPServer(ProxyServer):
     _mail: bytes | None = None
     _recipient = b""
     _unnamedSince: float | None = None
+    _isDataRefused = False
+    """Whether the last command was DATA."""
 
     @property
     def _name(self) -> bytes:
@@ -171,6 +173,11 @@ class SMTPServer(ProxyServer):
     def garbled(self, line: bytes) -> None:
         if _CHUNK.match(line):
             self._chunkReceived(line)
+        elif self._isDataRefused:
+            # The client has not waited for the answer to DATA: this is its message, and must not be taken for commands.
+            self.lastReply(Trouble.ENDLESS)
+            self.invalid()
+            self.end(Outcome.ERRORS)
         else:
             self.spoilt()
 
@@ -180,9 +187,11 @@ class SMTPServer(ProxyServer):
         command = self.commands.get(word.upper())
         if command is None or line.startswith(b" ") or len(arguments) > _MOST_ARGUMENTS:
             self.garbled(line)
-        elif not self.countCommand():
             return
-        elif self.needsTLS and not command.inClear:
+        self._isDataRefused = word.upper() == b"DATA"
+        if not self.countCommand():
+            return
+        if self.needsTLS and not command.inClear:
             self._refuseInClear()
         else:
             self._line = line

@@ -10,7 +10,7 @@ from itertools import product
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from mailgate.backendreply import LONGEST, imapDenial, pop3Denial, smtpDenial, transactionDenial
+from mailgate.backendreply import LONGEST, imapDenial, isOfAccount, pop3Denial, smtpDenial, transactionDenial
 from mailgate.dialogue import DialogueSettings
 from mailgate.login import Denial, Trouble
 from mailgate.protocols.imap4 import IMAP4
@@ -132,6 +132,20 @@ class MeaningTests(SynchronousTestCase):
         self.assertTrue(smtp(b"534 5.7.9 x").refusesCredentials)
         for denial in (imap(b"[CONTACTADMIN] x"), pop3(b" [SYS/PERM] x"), smtp(b"525 5.7.13 x"), smtp(b"432 x")):
             self.assertFalse(denial.refusesCredentials)
+
+    def test_account(self) -> None:
+        """Some refusals speak of the one account, and not of the backend."""
+        for reply in (
+            *(b"a NO [%s] x\r\n" % word for word in (b"INUSE", b"limit", b"REFERRAL imap://x/", b"CONTACTADMIN")),
+            *(b"-ERR [IN-USE] x\r\n", b"-ERR [LOGIN-DELAY]\r\n", b"* x\r\na NO [OVERQUOTA] x\r\n"),
+            *(b"432 x\r\n", b"525 5.7.13 x\r\n", b"525-a\r\n525\r\n"),
+        ):
+            self.assertTrue(isOfAccount(reply), reply)
+        for reply in (
+            *(b"a NO [UNAVAILABLE] x\r\n", b"a NO x [INUSE]\r\n", b"a BAD [INUSE] x\r\n", b"a NO [INUSED] x\r\n"),
+            *(b"-ERR [SYS/PERM] x\r\n", b"-ERR x\r\n", b"454 x\r\n", b"535 525 x\r\n", b"5255 x\r\n", b""),
+        ):
+            self.assertFalse(isOfAccount(reply), reply)
 
 
 class FrameTests(SynchronousTestCase):
@@ -309,7 +323,7 @@ class DialogueTests(SynchronousTestCase):
             attempt.accept()
             attempt.says(*replies)
             self.assertEqual(self.successResultOf(attempt.result), Denial(trouble))
-            self.assertEqual(attempt.levels, ["error"])
+            self.assertEqual(attempt.levels, ["warn" if isOfAccount(replies[-1]) else "error"])
         lasting = (b"a NO [CONTACTADMIN] ", b"-ERR [SYS/PERM] ", b"525 5.7.13 ")
         for (record, login), start in zip(self.LOGIN, lasting, strict=True):
             conversation = Conversation(record, connector=FakeConnector(Denial(PERMANENT)))

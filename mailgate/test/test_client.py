@@ -627,10 +627,18 @@ class RefusalTests(SynchronousTestCase):
             self.assertNotIn("error", attempt.levels)
 
     def test_unjudgedTemporary(self) -> None:
-        """But not where the backend says that its trouble will pass."""
-        result, attempt = self.answer(self.BUSY, judged=False)
-        self.assertEqual(result, Denial(Trouble.TEMPORARY, answer=self.BUSY.strip()))
-        self.assertEqual(attempt.levels, ["error"])
+        """But not where the backend says that its trouble will pass, unless that is this one account's."""
+        later = b"-ERR [SYS/TEMP] later\r\n"
+        for reply, levels in ((later, ["error"]), (self.BUSY, [])):
+            result, attempt = self.answer(reply, judged=False)
+            self.assertEqual(result, Denial(Trouble.TEMPORARY, answer=reply.strip()))
+            self.assertEqual(attempt.levels, levels)
+
+    def test_account(self) -> None:
+        """A mailbox that is in use is no error, though the authenticator took the password."""
+        result, attempt = self.answer(self.BUSY)
+        self.assertEqual(result, Denial(Trouble.TEMPORARY))
+        self.assertEqual(attempt.levels, ["warn"])
 
     def test_greetingPassedOn(self) -> None:
         """With proxy_pass_error_message on a "no" instead of a greeting is passed on too, as temporary."""

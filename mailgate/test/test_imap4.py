@@ -402,6 +402,12 @@ class LoginTests(SynchronousTestCase):
         self.assertEqual(conversation.says(*lines), private(b"a") + private(b"b") + private(b"c"))
         self.assertEqual(conversation.requests, [])
 
+    def test_literalInRefusal(self) -> None:
+        """The refusal's last word is no literal's: a client would take the next reply for that."""
+        for end, shown in ((b"{5}", b"{5"), (b"{05+}", b"{05+"), (b"x~{3}", b"x~{3"), (b"{}", b"{}"), (b"5}", b"5}")):
+            for denial in (Denial(Trouble.DENIED, b"no " + end), Denial(Trouble.DENIED, answer=b"NO no " + end)):
+                self.assertEqual(self.refusal(denial)[1], b"a NO no " + shown + b"\r\n")
+
 
 class WholeConversationTests(SynchronousTestCase):
     """The same, wherever TCP cuts it."""

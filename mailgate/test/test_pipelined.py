@@ -80,12 +80,13 @@ class IMAPTests(SynchronousTestCase):
         self.assertEqual(converse(IMAP4).send(sent), b"a BAD invalid command\r\nb OK completed\r\n")
 
     def test_bounded(self) -> None:
-        """A message of any size takes no memory."""
-        conversation = converse(IMAP4)
-        conversation.send(b"a APPEND Sent {9999999999+}\r\n")
-        for _ in range(10):
-            conversation.send(b"x" * 100000)
-            self.assertEqual(len(conversation.server._buffer), 0)
+        """A message of any size takes no memory, and is not taken for commands, whatever size it says."""
+        for size in (b"9999999999", b"9" * 21, b"9" * 4000, b"0" * 30 + b"9999999999"):
+            conversation = converse(IMAP4)
+            conversation.send(b"a APPEND Sent {%b+}\r\n" % size)
+            for _ in range(10):
+                self.assertEqual(conversation.send(b"b NOOP\r\n" * 10000), b"")
+                self.assertEqual(len(conversation.server._buffer), 0)
 
     def test_unknown(self) -> None:
         """What no state knows is an error as ever."""

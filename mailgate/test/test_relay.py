@@ -21,7 +21,7 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 from zope.interface import alsoProvides, implementer
 from zope.interface.verify import verifyObject
 
-from mailgate.relay import Relay, RelayedProtocol, makeNoDelay
+from mailgate.relay import HELD, Relay, RelayedProtocol, makeNoDelay
 from mailgate.session import Outcome, Session
 from mailgate.test.fakes import FakeTransport
 from mailgate.test.test_tls import makePair, settingsFor
@@ -85,13 +85,14 @@ class Relayed:
         idle: float = IDLE,
         linger: float = LINGER,
         tls: bool = False,
+        backendTLS: bool = False,
     ) -> None:
         self.clock = Clock()
         self.session = Session("imap", "127.0.0.1:143", "192.0.2.7:40123", 0.0)
         self.done = 0
         self.client, self.backend = RelayTransport(), RelayTransport()
         for side in (self.client, self.backend):
-            if tls:
+            if tls or (backendTLS and side is self.backend):
                 alsoProvides(side, ISSLTransport)
             side.connect(Listening())
         self.relay = Relay(
@@ -330,6 +331,42 @@ class EndTests(SynchronousTestCase):
             self.assertEqual(ended.value(), b"an answer")
             other.lose()
             ended.lose()
+            self.assertFinished(relayed)
+
+    def test_held(self) -> None:
+        """A backend over TLS hears of the end of a client in the clear when it has been silent for a while."""
+        relayed = Relayed(backendTLS=True)
+        relayed.client.protocol.readConnectionLost()
+        for _ in range(5):
+            relayed.clock.advance(HELD - 0.1)
+            relayed.backend.protocol.dataReceived(b"more")
+        relayed.clock.advance(HELD - 0.1)
+        self.assertFalse(relayed.backend.disconnecting)
+        relayed.clock.advance(0.1)
+        self.assertTrue(relayed.backend.disconnecting)
+        self.assertFalse(relayed.client.disconnecting)
+        relayed.backend.protocol.dataReceived(b".")
+        self.assertEqual(relayed.client.value(), b"more" * 5 + b".")
+        relayed.clock.advance(LINGER)
+        self.assertTrue(relayed.client.disconnecting)
+        relayed.backend.lose()
+        relayed.client.lose()
+        self.assertFinished(relayed)
+
+    def test_heldUntilItEnds(self) -> None:
+        """Where the backend ends first, or is lost, nothing is waited for."""
+        for lost in (False, True):
+            relayed = Relayed(backendTLS=True)
+            relayed.client.protocol.readConnectionLost()
+            if lost:
+                relayed.backend.lose()
+                relayed.backend.producer = None
+            else:
+                relayed.backend.protocol.readConnectionLost()
+                self.assertTrue(relayed.backend.disconnecting)
+            self.assertTrue(relayed.client.disconnecting)
+            relayed.backend.lose()
+            relayed.client.lose()
             self.assertFinished(relayed)
 
     def test_idle(self) -> None:

@@ -424,6 +424,28 @@ class WithoutLoginTests(SynchronousTestCase):
         conversation.says(b"HELO c.test")
         self.assertEqual(conversation.says(b"RCPT TO:<a@c.test>"), SEQUENCE)
 
+    def test_unasked(self) -> None:
+        """A message that a client sends without the answer to DATA is not taken for commands, though it look so."""
+        goodbye = b"421 4.5.4 Data of a refused command cannot be skipped, closing connection\r\n"
+        message = b"Subject: x\r\nRSET\r\nMAIL FROM:<ceo@c.test>\r\nRCPT TO:<b@c.test>\r\n.\r\nQUIT\r\n"
+        no = b"550 5.1.1 no\r\n"
+        later = (b"data\r\nNOOP\r\nDATA \r\n" + message[:5], message[5:])
+        for parts in ((b"DATA\r\n" + message,), (b"DATA\r\n", message), later):
+            denial = Denial(Trouble.DENIED, b"no", b"550 5.1.1")
+            conversation = converse("none", authenticator=FakeAuthenticator(denial))
+            self.assertEqual(conversation.says(b"MAIL FROM:<>", b"RCPT TO:<a@c.test>"), OK + no)
+            heard = b"".join(map(conversation.send, parts))
+            self.assertTrue(heard.endswith(b"554 5.5.1 No valid recipients\r\n" + INVALID + goodbye), heard)
+            self.assertTrue(conversation.closed)
+            self.assertEqual(len(conversation.requests), 1)
+
+    def test_refusedMessages(self) -> None:
+        """Commands behind a refused DATA are obeyed, pipelined or not."""
+        conversation = converse("none")
+        sent = (b"DATA", b"RSET", b"DATA", b"MAIL FROM:<>", b"RSET", b"FOO", b"DATA", b"QUIT")
+        heard = (SEQUENCE, OK, SEQUENCE, OK, OK, INVALID, SEQUENCE, b"221 2.0.0 Bye\r\n")
+        self.assertEqual(conversation.says(*sent), b"".join(heard))
+
     def test_refusals(self) -> None:
         """A refused recipient leaves the sender, and another can be tried."""
         denials = (

@@ -38,7 +38,7 @@ from mailgate.openssl import PublicEngine
 from mailgate.pipes import Pipe, PipePool
 from mailgate.poller import Poller
 from mailgate.registry import PROTOCOLS
-from mailgate.relay import Relay, RelayedProtocol
+from mailgate.relay import HELD, Relay, RelayedProtocol
 from mailgate.relayend import LITTLE, MUCH
 from mailgate.service import Gateway
 from mailgate.session import Outcome, Session
@@ -473,6 +473,13 @@ class RelayCase(SynchronousTestCase):
             self.turns.clock.advance(min(1, seconds))
             seconds -= 1
         self.settle()
+
+    def untilTold(self, relayed: Relayed, ended: Peer) -> None:
+        """Let a backend over TLS hear that C{ended}, a client in the clear, has."""
+        if ended is relayed.client and ended.engine is None and relayed.backend.engine is not None:
+            self.settle()
+            self.assertFalse(relayed.backend.ended)
+            self.advance(HELD + 1)
 
     def assertReceived(self, peer: Peer, expected: bytes) -> None:
         """C{peer} receives C{expected}, and nothing behind it; without printing megabytes that differ."""
@@ -973,6 +980,7 @@ class EndTests(RelayCase):
                 self.settle()
                 gone.close()
                 self.assertReceived(left, b"last words")
+                self.untilTold(relayed, gone)
                 self.assertTrue(left.ended)
                 left.close()
                 self.assertFinished(relayed)
@@ -983,6 +991,7 @@ class EndTests(RelayCase):
             for relayed, ended, other in self.sides(*combination):
                 ended.say(b"last words")
                 self.assertReceived(other, b"last words")
+                self.untilTold(relayed, ended)
                 self.assertTrue(other.ended)
                 self.assertEqual(other.saidGoodbye, other.engine is not None)
                 self.assertEqual((ended.over, relayed.done), (False, 0))
@@ -992,6 +1001,44 @@ class EndTests(RelayCase):
                 self.assertEqual(ended.saidGoodbye, ended.engine is not None)
                 self.assertFinished(relayed)
                 self.assertEqual(sorted(relayed.counters), [10, len(CONTENT)])
+
+    def test_held(self) -> None:
+        """A backend over TLS has answered all before it hears of the end, and is no longer kept than that."""
+        relayed = self.relayed(backendTLS=True)
+        relayed.client.say(b"last words")
+        for _ in range(5):
+            self.advance(HELD - 1)
+            relayed.backend.send(b"more")
+            self.settle()
+            self.assertFalse(relayed.backend.ended)
+        relayed.backend.say(b".")
+        self.assertReceived(relayed.client, b"more" * 5 + b".")
+        self.assertTrue(relayed.backend.saidGoodbye)
+        self.assertFinished(relayed)
+
+    def test_heldWhileStuck(self) -> None:
+        """It hears of it no earlier than the client has taken what it is given, but is not waited for for ever."""
+        relayed = self.relayed(backendTLS=True, small=True)
+        relayed.client.reading = False
+        relayed.client.say(b"last words")
+        relayed.backend.send(CONTENT)
+        self.settle()
+        self.advance(LINGER - 2)
+        self.assertFalse(relayed.backend.saidGoodbye)
+        self.advance(2 * LINGER)
+        self.assertTrue(relayed.backend.over)
+        self.assertFinished(relayed)
+
+    def test_heldOfGone(self) -> None:
+        """A client that has gone is noticed by what it is sent."""
+        relayed = self.relayed(backendTLS=True)
+        relayed.client.close()
+        self.settle()
+        for _ in range(3):
+            relayed.backend.send(b"more")
+            self.settle()
+        self.assertTrue(relayed.backend.ended)
+        self.assertFinished(relayed)
 
     def test_halfCloseThenLost(self) -> None:
         """The answer may be that the connection is gone."""
@@ -1014,6 +1061,7 @@ class EndTests(RelayCase):
                     self.assertEqual(relayed.done, 0)
                     other.reading = True
                     self.assertReceived(other, CONTENT[:size])
+                    self.untilTold(relayed, ended)
                     self.assertTrue(other.ended)
                     self.assertEqual(other.saidGoodbye, other.engine is not None)
                     other.close()

@@ -94,7 +94,7 @@ CONVERSATIONS = (
     talk("smtp noop", "smtp", "NOOP", "noop some thing"),
     talk("smtp rset", "smtp", "RSET", "rset now"),
     talk("smtp vrfy", "smtp", "VRFY alice", "EXPN list", "HELP", "HELP me", "VRFY"),
-    talk("smtp unknown", "smtp", "XYZZY", "NOOPS", "DATA", "BDATA 1"),
+    talk("smtp unknown", "smtp", "XYZZY", "NOOPS", "BDATA 1", "DATA"),
     talk("smtp chunk", "smtp", "BDAT 0"),
     talk("smtp chunk without login", "smtp-none", "BDAT 0 LAST"),
     talk("smtp chunk before tls only", "smtp-only", "bdat 0"),
