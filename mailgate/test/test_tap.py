@@ -161,7 +161,7 @@ class MakeServiceTests(TapCase):
         with capturedLogs() as events:
             self.make(GOOD.replace("[mailgate]", "[mailgate]\nworker_rlimit_nofile = 300"))
         (event,) = [event for event in events if event["log_namespace"] == "mailgate"]
-        told = "[mailgate] worker_rlimit_nofile = 300: is refused by the system: not allowed to raise maximum limit"
+        told = ":3: [mailgate] worker_rlimit_nofile = 300: is refused by the system: not allowed to raise maximum limit"
         self.assertTrue(formatEvent(event).endswith(told), formatEvent(event))
         self.assertIs(event["log_level"], LogLevel.error)
 
