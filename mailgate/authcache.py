@@ -268,7 +268,7 @@ class CachedAuthenticator:
                 sealed = self._seal(answer.password, request.credentials.secret, key)
                 stored = _Stored(evolve(answer, password=None), now, now + self._acceptanceTTL, sealed)
                 self._acceptances.store(name, stored)
-            elif answer.trouble is Trouble.DENIED:
+            elif answer.kind is Trouble.DENIED:
                 self._refusals.store(name, _Stored(answer, now, now + self._refusalTTL))
         return answer
 

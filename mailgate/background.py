@@ -32,6 +32,8 @@ _CRASHED = 1
 _LONGEST = 30000
 """Characters of a reason; longer ones are cut."""
 
+_STANDARD_ERROR = 2
+
 _UMASK = 0o077
 """twistd's own in the background, unless C{--umask} says another."""
 
@@ -56,10 +58,15 @@ class Launch:
 
         @raise OSError: the system does not fork.
         """
-        for stream in (sys.stdout, sys.stderr):
-            stream.flush()
+        standard = (sys.__stdin__, sys.__stdout__, sys.__stderr__)
+        for stream in standard[1:]:
+            if stream is not None:
+                stream.flush()
         if IReactorDaemonize.providedBy(reactor):
             reactor.beforeDaemonize()
+        # Of those that were closed when Python started, as by ">&-", some may be other files by now; others are filled.
+        while (null := os.open(os.devnull, os.O_RDWR)) <= _STANDARD_ERROR:
+            os.set_inheritable(null, True)
         reading, writing = os.pipe()
         if os.fork():
             os.close(writing)
@@ -69,11 +76,10 @@ class Launch:
         # One that leads no session never gets a terminal.
         if os.fork():
             os._exit(0)
-        null = os.open(os.devnull, os.O_RDWR)
-        for descriptor in (0, 1, 2):
-            os.dup2(null, descriptor)
-        if null > 2:
-            os.close(null)
+        for descriptor, stream in enumerate(standard):
+            if stream is not None:
+                os.dup2(null, descriptor)
+        os.close(null)
         if IReactorDaemonize.providedBy(reactor):
             reactor.afterDaemonize()
         return cls(writing)

@@ -166,11 +166,20 @@ def needsStandardError(logs: Sequence[ErrorLog]) -> bool:
 _NOBODY = "nobody is there yet; what is sent there is lost"
 
 
-def _missingSockets(logs: Sequence[ErrorLog]) -> Iterator[str]:
-    """The unix sockets of C{logs} that do not exist, as a line that is lost leaves no trace."""
+_NO_NAMES = ("off", "no", "none", "false", "on", "stdout", "syslog")
+_FILE = "is taken for a file: error_log is a file, stderr or syslog:server=ADDRESS, and a level behind a blank"
+
+
+def _oddPlaces(logs: Sequence[ErrorLog]) -> Iterator[tuple[str, str]]:
+    """
+    Those of C{logs} in which nobody will look, each with the reason: unix sockets that do not exist, as a line that is
+    lost leaves no trace, and files with names that are hardly meant as such.
+    """
     for log in logs:
         if log.syslog is not None and log.syslog.isUNIX and not os.path.exists(log.syslog.address):
-            yield f"unix:{log.syslog.address}"
+            yield f"unix:{log.syslog.address}", _NOBODY
+        elif log.file is not None and (os.path.basename(log.file).lower() in _NO_NAMES or "," in log.file):
+            yield log.file, _FILE
 
 
 @frozen
@@ -187,8 +196,8 @@ class LogSettings:
 
     def warnings(self, file: str) -> Iterator[Problem]:
         """What they name that is not there, with the ini C{file}."""
-        for place in _missingSockets(self.errorLog):
-            yield Problem(file, _NOBODY, "mailgate", "error_log", place)
+        for place, reason in _oddPlaces(self.errorLog):
+            yield Problem(file, reason, "mailgate", "error_log", place)
 
 
 @frozen
@@ -199,8 +208,8 @@ class ServerLogSettings:
 
     def warnings(self, server: ServerSettings) -> Iterator[Problem]:
         """What they name that is not there."""
-        for place in _missingSockets(self.errorLog):
-            yield server.problem("error_log", _NOBODY, place)
+        for place, reason in _oddPlaces(self.errorLog):
+            yield server.problem("error_log", reason, place)
 
 
 class Journal:

@@ -36,6 +36,9 @@ __all__ = [
 _FORBIDDEN = re.compile(rb"[\r\n\0]")
 """The bytes that no credential and no text of another service may carry onto a line-based wire."""
 
+_PASSING = re.compile(rb"4[0-5][0-9](?: [45]\.[0-9]{1,3}\.[0-9]{1,3})?")
+"""The codes of a service, or server, whose trouble will pass (RFC 5321, section 4.2.1)."""
+
 
 def fitForWire(*texts: bytes | None) -> bool:
     """Whether none of C{texts} holds CR, LF or NUL, which would end a line, or a string, before its time."""
@@ -288,10 +291,11 @@ class Denial:
     A refusal of a login. L{refusesCredentials} tells one that says something of the credentials from a passing failure.
 
     C{text} and C{code} are the authentication service's words for the client, used where they fit its protocol
-    (C{code} by SMTP alone). C{wait} seconds pass before the client is told; with C{close} the connection then ends.
-    C{challenge}, in base64, is what a client that tried OAuth is sent first, and has to answer. C{reason} is for the
-    log alone: which of the things that the client is not told it was. C{answer} is the backend's refusal, made fit for
-    the client's protocol (L{mailgate.backendreply}), without tag and line end; it goes before all other words.
+    (C{code} by SMTP alone; L{kind} heeds it in all). C{wait} seconds pass before the client is told; with C{close} the
+    connection then ends. C{challenge}, in base64, is what a client that tried OAuth is sent first, and has to answer.
+    C{reason} is for the log alone: which of the things that the client is not told it was. C{answer} is the backend's
+    refusal, made fit for the client's protocol (L{mailgate.backendreply}), without tag and line end; it goes before all
+    other words.
     """
 
     trouble: Trouble
@@ -306,7 +310,13 @@ class Denial:
     @property
     def refusesCredentials(self) -> bool:
         """Whether this is the answer to a guess: the credentials, or what they are used for, were looked at."""
-        return self.trouble in (Trouble.DENIED, Trouble.UNAUTHORIZED)
+        return self.kind in (Trouble.DENIED, Trouble.UNAUTHORIZED)
+
+    @property
+    def kind(self) -> Trouble:
+        """What the refusal is: where the service's code is one of passing trouble, it is that and no wrong password."""
+        isPassing = self.code is not None and _PASSING.fullmatch(self.code)
+        return Trouble.TEMPORARY if isPassing and self.trouble is Trouble.DENIED else self.trouble
 
 
 @frozen

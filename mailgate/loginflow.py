@@ -230,7 +230,7 @@ class LoginServer(SASLServer):
             journal.info(
                 LOGIN_FAILED,
                 **about(self.session),
-                trouble=denial.trouble.value,
+                trouble=denial.kind.value,
                 method=request.credentials.method.value,
                 reason=f", reason {denial.reason}" if denial.reason else "",
                 user=printable(self.session.user),

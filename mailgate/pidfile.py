@@ -6,6 +6,7 @@ nginx's C{pid}: the file by which the process is found. It is written once the p
 from __future__ import annotations
 
 import os
+import stat
 from contextlib import suppress
 
 from attrs import frozen
@@ -62,6 +63,13 @@ class PIDFile:
         except OSError as error:
             reason = f"cannot be written: {error.strerror}"
             raise ConfigurationError([Problem(self._file, reason, "mailgate", "pid", self.path)]) from None
+
+    def discard(self) -> None:
+        """Remove it if nothing is in it, as after a L{write} that has failed."""
+        with suppress(OSError):
+            found = os.lstat(self.path)
+            if stat.S_ISREG(found.st_mode) and found.st_size == 0:
+                os.unlink(self.path)
 
     def stepAside(self) -> None:
         """

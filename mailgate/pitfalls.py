@@ -5,12 +5,13 @@ What can be started, and is hardly meant: a server that clients cannot use, or t
 
 from __future__ import annotations
 
+import re
 import socket
 from collections.abc import Iterator
 
 from twisted.internet.abstract import isIPAddress
 
-from mailgate.capabilities import leftOut
+from mailgate.capabilities import each, leftOut
 from mailgate.directives import ListenAddress, Problem, ServerSettings, deadline, directives
 from mailgate.login import Backend, Method
 from mailgate.proxysettings import ProxySettings
@@ -27,6 +28,9 @@ _SHORTEST = 1.0
 _REVISIONS = {"IMAP4REV1", "IMAP4REV2"}
 """Of which a server has to announce one (RFC 3501, section 6.1.1; RFC 9051)."""
 
+
+_REPLY = re.compile(r"250[ -]|\*$|CAPABILITY$|\+OK$|\.$", re.IGNORECASE)
+"""What stands before capabilities, or behind them, in a server's answer to CAPABILITY, CAPA or EHLO."""
 
 _LOOPBACK = ("127.0.0.1", "::1")
 """What C{localhost} is."""
@@ -79,6 +83,11 @@ def _capabilities(server: ServerSettings) -> Iterator[Problem]:
     for item in configured:
         if item.isdigit():
             yield server.problem(option, "is no capability: a parameter stands on the line of its capability", item)
+    for item in each(server.protocol, configured):
+        if "," in item:
+            yield server.problem(option, "has a comma, which clients hear: commas part no capabilities", item)
+        elif _REPLY.match(item):
+            yield server.problem(option, "begins as a server's reply does: of that the capability alone is meant", item)
     words = {word.upper() for item in configured for word in item.split()}
     if server.protocol == "imap" and words.isdisjoint(_REVISIONS):
         yield server.problem(option, "has no IMAP4rev1: clients then take the server for none that they can use")

@@ -35,7 +35,11 @@ class Problem:
             place += f" {self.option}"
         if self.value is not None:
             place += f" = {' | '.join(self.value.split(chr(10))).strip(' |')}"
-        return f"{place}: {self.message}"
+        line = f"{place}: {self.message}"
+        if line.isprintable():
+            return line
+        # What was pasted into the file must not move a terminal's cursor, nor begin a line of the log.
+        return "".join(char if char.isprintable() else char.encode("unicode_escape").decode("ascii") for char in line)
 
 
 @frozen

@@ -115,10 +115,15 @@ class Process:
         @raise ConfigurationError: its pid file, or the socket beside it, cannot be made.
         """
         if self._commands is not None and self._pidFile is not None:
-            self._pidFile.check()
-            # It notices another process that has the same.
-            self._commands.open()
-            self._pidFile.write()
+            try:
+                self._pidFile.check()
+                # It notices another process that has the same.
+                self._commands.open()
+                self._pidFile.write()
+            except ConfigurationError:
+                self._closeCommands(self._commands)
+                self._pidFile.discard()
+                raise
 
     def running(self) -> None:
         """The reactor runs."""
@@ -171,10 +176,14 @@ class Process:
         if self._pidFile is not None:
             self._pidFile.remove()
         if self._commands is not None:
-            if self._serves or self._inheritance is None:
-                self._commands.close()
-            else:
-                self._commands.leave()
+            self._closeCommands(self._commands)
+
+    def _closeCommands(self, commands: CommandSocket) -> None:
+        """Close the socket of commands; one of the process before stays that process's, if we do not serve."""
+        if self._serves or self._inheritance is None:
+            commands.close()
+        else:
+            commands.leave()
 
     # The one that comes after.
 

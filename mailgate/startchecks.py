@@ -24,6 +24,7 @@ from mailgate.rootfiles import checkToWrite
 __all__ = ["checkStart"]
 
 _FIRST_FREE = "/proc/sys/net/ipv4/ip_unprivileged_port_start"
+_MOST_OPEN = "/proc/sys/fs/nr_open"
 _BIND_SERVICE = 10  # CAP_NET_BIND_SERVICE of linux/capability.h
 
 
@@ -149,9 +150,21 @@ def _mayBind() -> bool:
     return found is not None and bool(int(found[1], 16) >> _BIND_SERVICE & 1)
 
 
+def _mostOpenFiles() -> int | None:
+    """How many files this process may allow itself; L{None} if that cannot be said."""
+    if os.geteuid() != 0:
+        _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        return None if hard == resource.RLIM_INFINITY else hard
+    try:
+        with open(_MOST_OPEN, encoding="ascii") as opened:
+            return int(opened.read())
+    except (OSError, ValueError):
+        return None
+
+
 def _openFiles(settings: GatewaySettings) -> Iterator[Problem]:
     limit = settings.process.openFiles
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if limit is not None and os.geteuid() != 0 and limit > hard != resource.RLIM_INFINITY:
-        reason = f"will be refused: {hard} is the most that this process may have"
+    most = _mostOpenFiles()
+    if limit is not None and most is not None and limit > most:
+        reason = f"will be refused: {most} is the most that this process may have"
         yield Problem(settings.file, reason, "mailgate", "worker_rlimit_nofile", str(limit))

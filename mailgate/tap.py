@@ -133,7 +133,7 @@ class _TwistdService(MultiService):
         except OSError as error:
             reason = f"is refused by the system: {error}"
             problem = Problem(self._settings.file, reason, "mailgate", "worker_rlimit_nofile", str(limit))
-            self._log.error("{problem}", problem=str(problem))
+            self._log.error("{problem}", problem=str(self._settings.lines.located(problem)))
 
     def setServiceParent(self, parent: Any) -> None:
         if isinstance(parent, Componentized):

@@ -285,7 +285,9 @@ def trustProblems(server: ServerSettings, option: str, filename: str | None) -> 
     if filename is not None:
         try:
             loadTrust(filename)
-        except (OSError, ValueError) as error:
+        except OSError as error:
+            yield server.problem(option, f"cannot be read: {error.strerror or error}", filename)
+        except ValueError as error:
             yield server.problem(option, f"cannot be loaded: {error}", filename)
 
 

@@ -1,4 +1,4 @@
-# -*- test-case-name: mailgate.test.test_tlserrors -*-
+# -*- test-case-name: mailgate.test.test_backendtls,mailgate.test.test_handshakes -*-
 """
 Why TLS failed, for the log: OpenSSL's own words, by which others search, and what they mean here.
 

@@ -210,7 +210,11 @@ def useKey(context: SSL.Context, option: str, source: str, key: Any, certificate
         context.use_privatekey(key)
         context.check_privatekey()
     except (SSL.Error, TypeError) as error:
-        message = f'does not belong to certificate "{shown(certificate)}": {openSSLReason(error)}'
+        reason = openSSLReason(error)
+        # OpenSSL keeps certificates by kind, and looks for that of the key's kind.
+        if reason == "no certificate assigned":
+            reason = "it is a key of another kind"
+        message = f'does not belong to certificate "{shown(certificate)}": {reason}'
         raise TLSError(option, shown(source), message) from None
 
 

@@ -317,6 +317,12 @@ class AnswerTests(CacheTestCase):
             self.clock.advance(0.1)
             self.assertTrue(self.isAsked())
 
+    def test_passing(self) -> None:
+        """A refusal by a code for passing trouble is not given again: the trouble may have passed."""
+        self.judge.answer = evolve(REFUSAL, code=b"451 4.3.0")
+        self.assertTrue(self.isAsked())
+        self.assertTrue(self.isAsked())
+
     def test_mended(self) -> None:
         """A refusal does not stand in the way of the right password, nor of its acceptance's being stored."""
         self.judge.answer = REFUSAL

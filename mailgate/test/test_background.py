@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import os
+import subprocess
 import sys
 from typing import Any
 
@@ -110,6 +111,28 @@ class LaunchTests(SynchronousTestCase):
             Launch(writing).fail("a port is taken", 71)
             self.assertEqual(result(reading, stderr), 71)
             os.close(reading)
+
+
+class ClosedStreamsTests(SynchronousTestCase):
+    """A start by something that has closed standard streams, such as C{>&-} of a shell."""
+
+    SCRIPT = """
+import os, sys
+from mailgate.background import Launch
+log = os.open(sys.argv[1], os.O_WRONLY | os.O_CREAT)
+launch = Launch.intoBackground(None)
+os.write(log, b"".join(os.readlink(f"/proc/self/fd/{i}").encode() + b" " for i in range(3) if i != log))
+launch.succeed()
+"""
+
+    def test_closed(self):
+        """What has their numbers by then stays what it is. Those that are free are the null device, as streams are."""
+        for closed in ("<&-", ">&-", "2>&-", "<&- >&- 2>&-"):
+            path = self.mktemp()
+            shell = ["sh", "-c", f'exec "$@" {closed}', "sh", sys.executable, "-c", self.SCRIPT, path]
+            self.assertEqual(subprocess.run(shell, check=False).returncode, 0, closed)
+            with open(path, encoding="utf-8") as opened:
+                self.assertEqual(opened.read().split(), ["/dev/null"] * 2, closed)
 
 
 class TwistdTests(SynchronousTestCase):

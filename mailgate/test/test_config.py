@@ -114,6 +114,16 @@ class SectionTests(ConfigCase):
             [f"gateway.ini:2: [mailgate] {fault}", f"gateway.ini:9: [server imap] {fault}"],
         )
 
+    def test_logNames(self):
+        """What is hardly the name of a log file is warned of: "off" makes a file of that name, as with nginx."""
+        for value in ("off", "stdout info", "/var/log/mailgate.log, info", "stderr,info", "syslog"):
+            name = value.removesuffix(" info")
+            (told,) = parse(f"[mailgate]\nerror_log = {value}\n{MAIL}{IMAP}error_log = stderr\n").warnings
+            self.assertTrue(told.value.endswith(name), told)
+            self.assertTrue(told.message.startswith("is taken for a file: error_log is a file, stderr or"), told)
+        for value in ("/var/log/off.log", "stderr debug", "mailgate.log warn"):
+            self.assertEqual(parse(f"[mailgate]\nerror_log = {value}\n{MAIL}{IMAP}").warnings, ())
+
     def test_proxy(self):
         """nginx's proxy is understood, refused where it is no flag, and changes nothing."""
         for value in ("on", "OFF"):

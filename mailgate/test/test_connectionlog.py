@@ -132,6 +132,8 @@ class ConversationTests(SynchronousTestCase):
                 f"login failed: client 192.0.2.7:40123, denied, protocol {name}, method plain, reason wrong password,"
                 ' server 127.0.0.1:143, session 00007.00, user "joe", text "no"',
             )
+            passing = self.logOf(name, b"joe", Denial(Trouble.DENIED, b"later", b"451 4.3.0"))
+            self.assertTrue(passing[0].startswith("login failed: client 192.0.2.7:40123, temporary, protocol"), passing)
             accepted = self.logOf(name, b"joe", Route((Backend("10.0.0.1", 143),), b"joe", b"sesame"))
             self.assertEqual([each.partition(":")[0] for each in accepted], ["logged in"])
 

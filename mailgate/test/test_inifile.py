@@ -46,7 +46,7 @@ BAD = (
     (
         f"{HEAD}{LISTEN}auth_http_ssl_trusted_certificate = '/nowhere/x'\n",
         "6: [server imap] auth_http_ssl_trusted_certificate = FOLDER/'/nowhere/x':"
-        f" cannot be loaded: [Errno 2] No such file or directory: \"FOLDER/'/nowhere/x'\"; {QUOTES}",
+        f" cannot be read: No such file or directory; {QUOTES}",
     ),
     (f"{HEAD}{LISTEN}timeout 5s\n", '6: has no "=" behind timeout: write timeout = VALUE'),
     (f"{HEAD}{LISTEN}timeout 5s;\n", '6: has no "=" behind timeout: write timeout = VALUE, without the ";"'),
@@ -100,8 +100,7 @@ BAD = (
     # what is wrong with a value of [mail] is told of there, whichever server has it
     (
         HEAD.replace("[server", "proxy_ssl_trusted_certificate = /nowhere/x\n[server") + LISTEN,
-        "3: [mail] proxy_ssl_trusted_certificate = /nowhere/x: cannot be loaded: [Errno 2] No such file or directory:"
-        " '/nowhere/x'",
+        "3: [mail] proxy_ssl_trusted_certificate = /nowhere/x: cannot be read: No such file or directory",
     ),
 )
 """Configurations with one mistake, and the line that it is told by."""

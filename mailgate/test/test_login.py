@@ -134,6 +134,26 @@ class SecretTests(SynchronousTestCase):
         self.assertNotEqual(Route((), b"joe", b"a"), Route((), b"joe", b"b"))
 
 
+class DenialTests(SynchronousTestCase):
+    """Tests for L{Denial.kind}."""
+
+    def test_kind(self):
+        """A service's code for passing trouble makes a refusal such trouble, and no answer to a guess."""
+        for code, kind in (
+            (b"451", Trouble.TEMPORARY),
+            (b"421 4.3.2", Trouble.TEMPORARY),
+            (b"535 5.7.8", Trouble.DENIED),
+            (b"4", Trouble.DENIED),
+            (b"4.7.0", Trouble.DENIED),
+            (b"[LIMIT]", Trouble.DENIED),
+            (None, Trouble.DENIED),
+        ):
+            denial = Denial(Trouble.DENIED, b"Later", code)
+            self.assertIs(denial.kind, kind, code)
+            self.assertEqual(denial.refusesCredentials, kind is Trouble.DENIED, code)
+        self.assertIs(Denial(Trouble.PERMANENT, code=b"451").kind, Trouble.PERMANENT)
+
+
 class FrozenTests(SynchronousTestCase):
     """What passes between the stages does not change on its way."""
 

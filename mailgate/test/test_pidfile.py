@@ -47,6 +47,15 @@ class PIDFileTests(SynchronousTestCase):
             self.file.remove()
             self.assertEqual(self.read(), text)
 
+    def test_discard(self) -> None:
+        """One with nothing in it is discarded; one that names a process is not, nor is what is no file."""
+        for text, isThere in (("", False), ("1\n", True)):
+            self.write(text)
+            self.file.discard()
+            self.assertEqual(os.path.exists(self.path), isThere)
+        PIDFile(self.mktemp(), "gateway.ini").discard()
+        PIDFile(os.path.dirname(self.path), "gateway.ini").discard()
+
     def test_check(self) -> None:
         """To look whether it can be written changes nothing in it."""
         self.write("1\n")

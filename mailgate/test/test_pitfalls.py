@@ -65,6 +65,24 @@ class WarningTests(SynchronousTestCase):
         text = serving("smtp", "smtp_capabilities =", "    SIZE", "    50000000")
         self.assertWarned(text, f"7: [server smtp] smtp_capabilities = 50000000: {told}")
 
+    def test_copied(self):
+        """Commas, and what else of a server's reply is no capability, would be sent to clients as they are."""
+        comma = "has a comma, which clients hear: commas part no capabilities"
+        reply = "begins as a server's reply does: of that the capability alone is meant"
+        text = serving("smtp", "smtp_capabilities =", "    PIPELINING,", "    SIZE 10000, DSN", "    8BITMIME")
+        option = "[server smtp] smtp_capabilities"
+        self.assertWarned(text, f"6: {option} = PIPELINING,: {comma}", f"7: {option} = SIZE 10000, DSN: {comma}")
+        text = serving("smtp", "smtp_capabilities =", "    250-PIPELINING", "    250 DSN", "    250X")
+        self.assertWarned(text, f"6: {option} = 250-PIPELINING: {reply}", f"7: {option} = 250 DSN: {reply}")
+        option = "[server imap] imap_capabilities"
+        text = serving("imap", "imap_capabilities = * CAPABILITY IMAP4rev1 IDLE")
+        self.assertWarned(text, f"5: {option} = *: {reply}", f"5: {option} = CAPABILITY: {reply}")
+        text = serving("imap", "imap_capabilities =", "    IMAP4rev1", "    IDLE,", "    LITERAL+")
+        self.assertWarned(text, f"7: {option} = IDLE,: {comma}")
+        text = serving("pop3", "pop3_capabilities =", "    +OK", "    TOP", "    .")
+        option = "[server pop3] pop3_capabilities"
+        self.assertWarned(text, f"6: {option} = +OK: {reply}", f"8: {option} = .: {reply}")
+
     def test_nothingAnnounced(self):
         """Without a list mail is changed and returned, where clients log in; under none alone they ask the backend."""
         self.assertWarned(serving("smtp"), f"1: [server smtp] {MISSING}")

@@ -298,6 +298,11 @@ class RefusalTests(SynchronousTestCase):
         self.assertTrue(conversation.closed)
         self.assertIs(conversation.server.session.outcome, Outcome.DENIED)
 
+    def test_passing(self) -> None:
+        """The text of a service that calls its trouble a passing one has no code of wrong credentials before it."""
+        _, heard = self.refusal(Denial(Trouble.DENIED, b"Try later", b"451 4.3.0", wait=0))
+        self.assertEqual(heard, b"-ERR Try later\r\n")
+
     def test_unfitText(self) -> None:
         """A text that would not fit the protocol is replaced."""
         for text in (b"a\r\n+OK", b"a\nb", b"a\0", b"\x1b[2J", b""):

@@ -20,6 +20,11 @@ class ProblemTests(SynchronousTestCase):
         self.assertEqual(str(problem), "x.ini:7: [mail] timeout = 5x: is wrong")
         self.assertEqual(str(Problem("x.ini", "is empty")), "x.ini: is empty")
 
+    def test_escaped(self):
+        """What was pasted into the file moves no terminal's cursor, and a problem is one line; letters stay."""
+        problem = Problem("x.ini", 'is no "\x9b"', "server \x1b[31mé", "xclient", "on\r\u202e\xa0”", 7)
+        self.assertEqual(str(problem), 'x.ini:7: [server \\x1b[31mé] xclient = on\\r\\u202e\\xa0”: is no "\\x9b"')
+
 
 class LinesTests(SynchronousTestCase):
     """Where something stands."""

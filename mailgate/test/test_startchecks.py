@@ -186,3 +186,15 @@ class AddressTests(Case):
         reason = "will be refused: 4096 is the most that this process may have"
         self.assertEqual(told, f"gateway.ini:3: [mailgate] worker_rlimit_nofile = 5000: {reason}")
         self.assertEqual(self.look("worker_rlimit_nofile = 4096", listen="127.0.0.1:21000"), [])
+
+    def test_openFilesOfRoot(self):
+        """Root may have more than its hard limit, and no more than the system has for one process."""
+        self.patch(startchecks.os, "geteuid", lambda: 0)
+        self.patch(startchecks.resource, "getrlimit", lambda which: (1024, 4096))
+        self.patch(startchecks, "_MOST_OPEN", self.mktemp())
+        self.assertEqual(self.look("worker_rlimit_nofile = 70000", listen="127.0.0.1:21000"), [])
+        with open(startchecks._MOST_OPEN, "w", encoding="ascii") as opened:
+            opened.write("65536\n")
+        self.assertEqual(self.look("worker_rlimit_nofile = 65536", listen="127.0.0.1:21000"), [])
+        (told,) = self.look("worker_rlimit_nofile = 70000", listen="127.0.0.1:21000")
+        self.assertTrue(told.endswith("will be refused: 65536 is the most that this process may have"), told)

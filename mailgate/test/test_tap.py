@@ -22,8 +22,10 @@ from zope.interface.verify import verifyObject
 
 from mailgate import tap
 from mailgate.background import Launch
+from mailgate.directives import ConfigurationError, Problem
 from mailgate.exitstatus import CUT
 from mailgate.interfaces import IGenerations
+from mailgate.pidfile import PIDFile
 from mailgate.tap import BAD_CONFIGURATION, CANNOT_LISTEN, Options, makeService, tuneCollector
 from mailgate.test.integration.daemon import freePort
 
@@ -161,7 +163,7 @@ class MakeServiceTests(TapCase):
         with capturedLogs() as events:
             self.make(GOOD.replace("[mailgate]", "[mailgate]\nworker_rlimit_nofile = 300"))
         (event,) = [event for event in events if event["log_namespace"] == "mailgate"]
-        told = "[mailgate] worker_rlimit_nofile = 300: is refused by the system: not allowed to raise maximum limit"
+        told = ":3: [mailgate] worker_rlimit_nofile = 300: is refused by the system: not allowed to raise maximum limit"
         self.assertTrue(formatEvent(event).endswith(told), formatEvent(event))
         self.assertIs(event["log_level"], LogLevel.error)
 
@@ -448,6 +450,21 @@ class StartTests(TapCase):
         self.addCleanup(service.stopService)
         (line,) = self.assertExits(CANNOT_LISTEN, service.privilegedStartService)
         self.assertIn("[mailgate] pid = /nowhere/gateway.pid: cannot be written: No such file", line)
+
+    def test_pidOnFullDisk(self):
+        """Where it can be made and not be written, neither it nor the socket beside it is left behind."""
+        path = os.path.join(self.folder, "gateway.pid")
+        service = self.make(GOOD.replace("[mailgate]", f"[mailgate]\npid = {path}"))
+        self.addCleanup(service.stopService)
+
+        def fail(file: PIDFile) -> None:
+            reason = "cannot be written: No space left on device"
+            raise ConfigurationError([Problem("gateway.ini", reason, "mailgate", "pid", file.path)])
+
+        self.patch(PIDFile, "write", fail)
+        (line,) = self.assertExits(CANNOT_LISTEN, service.privilegedStartService)
+        self.assertIn("No space left on device", line)
+        self.assertEqual([name for name in os.listdir(self.folder) if name.startswith("gateway.pid")], [])
 
     async def test_signals(self):
         """It takes the signals over while it runs, and not after that."""

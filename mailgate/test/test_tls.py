@@ -602,9 +602,14 @@ class BadSettingsTests(SynchronousTestCase):
         self.assertEqual(self.problems(BackendTLSSettings()), [])
         self.assertEqual(self.problems(BackendTLSSettings(self.pair.certificate)), [])
         broken = b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"
-        for path in (self.path("gone"), self.path("empty", b""), self.path("broken", broken), self.pair.key):
+        for path, told in (
+            (self.path("gone"), "cannot be read: No such file or directory"),
+            (self.path("empty", b""), "cannot be loaded"),
+            (self.path("broken", broken), "cannot be loaded"),
+            (self.pair.key, "cannot be loaded"),
+        ):
             settings = BackendTLSSettings(path)
-            self.assertProblem("proxy_ssl_trusted_certificate", "cannot be loaded", path, settings)
+            self.assertProblem("proxy_ssl_trusted_certificate", told, path, settings)
 
     def test_usesTLS(self) -> None:
         """TLS is used where an address, or starttls, asks for it."""
