@@ -36,7 +36,7 @@ from mailgate.journal import LogSettings
 from mailgate.leanreactor import EventSettings
 from mailgate.listen import ListenSettings
 from mailgate.pidfile import PIDSettings
-from mailgate.pitfalls import isAlone, loops, pitfalls
+from mailgate.pitfalls import isAlone, loops, overwritten, pitfalls
 from mailgate.privileges import ProcessSettings
 from mailgate.problems import Lines
 from mailgate.registry import (
@@ -201,6 +201,7 @@ class _Reading:
         self.problems.extend(hashConflicts(servers))
         log, events, rights, pid, draining, workers, most = (_make(group, process) for group in PROCESS_SETTINGS)
         self.problems += workers.problems(self._file, servers, sandbox is not None)
+        self.problems.extend(overwritten(self._file, log, pid, servers))
         if not events.isLean:
             self.problems.extend(keysUnread(servers))
         reason = writers(self._file)

@@ -5,19 +5,22 @@ What can be started, and is hardly meant: a server that clients cannot use, or t
 
 from __future__ import annotations
 
+import os
 import re
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from twisted.internet.abstract import isIPAddress
 
 from mailgate.capabilities import each, leftOut
 from mailgate.directives import ListenAddress, Problem, ServerSettings, deadline, directives
+from mailgate.journal import LogSettings, ServerLogSettings
 from mailgate.login import Backend, Method
+from mailgate.pidfile import PIDSettings
 from mailgate.proxysettings import ProxySettings
 from mailgate.registry import PROTOCOLS, SERVER_SETTINGS
 
-__all__ = ["isAlone", "loops", "pitfalls"]
+__all__ = ["isAlone", "loops", "overwritten", "pitfalls"]
 
 _IMPLICIT_TLS = (993, 995, 465)
 """The ports on which clients speak TLS from the first byte (RFC 8314, section 7.3)."""
@@ -97,6 +100,21 @@ def _capabilities(server: ServerSettings) -> Iterator[Problem]:
             " SMTPUTF8: copy your backend's list"
         )
         yield server.problem(option, reason)
+
+
+def overwritten(file: str, log: LogSettings, pid: PIDSettings, servers: Sequence[ServerSettings]) -> Iterator[Problem]:
+    """A log, or a pid file, that is the ini C{file} itself."""
+    reason = "is the configuration itself, which would be written over"
+    own = os.path.realpath(file)
+    if pid.path is not None and os.path.realpath(pid.path) == own:
+        yield Problem(file, reason, "mailgate", "pid", pid.path)
+    if any(each.file is not None and os.path.realpath(each.file) == own for each in log.errorLog):
+        yield Problem(file, reason, "mailgate", "error_log", own)
+    for server in servers:
+        if any(
+            each.file is not None and os.path.realpath(each.file) == own for each in server[ServerLogSettings].errorLog
+        ):
+            yield server.problem("error_log", reason, own)
 
 
 def loops(server: ServerSettings) -> Iterator[Problem]:

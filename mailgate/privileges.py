@@ -47,10 +47,14 @@ def _user(value: str, folder: str) -> User:
         raise ValueError(f'this host has no group "{group}"{hint}') from None
 
 
+_FEWEST = 64
+"""Descriptors that a process needs before it has a client: Python's own files, logs, sockets."""
+
+
 def _limit(value: str, folder: str) -> int:
     limit = number(value, folder)
-    if not limit:
-        raise ValueError("must be more than 0")
+    if limit < _FEWEST:
+        raise ValueError(f"must be at least {_FEWEST}, which leaves room for a few clients")
     return limit
 
 

@@ -53,7 +53,7 @@ class SMTPServer(ProxyServer):
         **goodbyes(b"421 %(status)b %(text)b"),
     }
     wordingWithoutLogin = {
-        Trouble.DENIED: b"550 5.7.1 Recipient refused",
+        **dict.fromkeys((Trouble.DENIED, Trouble.UNAUTHORIZED, Trouble.PERMANENT), b"550 5.7.1 Recipient refused"),
         Trouble.TEMPORARY: b"451 4.3.0 Temporary failure, try again later",
     }
 

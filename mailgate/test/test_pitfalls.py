@@ -5,6 +5,7 @@ Tests for L{mailgate.pitfalls}: what can be started, and is hardly meant.
 from __future__ import annotations
 
 import os
+import re
 
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -173,3 +174,28 @@ class LoopTests(SynchronousTestCase):
             ("systemd:imap", "127.0.0.1:21143"),
         ):
             self.assertFalse(self.isLoop(listen, backend), (listen, backend))
+
+
+class OverwrittenTests(SynchronousTestCase):
+    """Tests for L{pitfalls.overwritten}."""
+
+    def test_own(self) -> None:
+        """What names the file itself, by whatever name, would destroy it."""
+        folder = os.path.abspath(self.mktemp())
+        os.mkdir(folder)
+        ini, link = os.path.join(folder, "x.ini"), os.path.join(folder, "link")
+        os.symlink(ini, link)
+        reason = "is the configuration itself, which would be written over"
+        own = f"error_log = {os.path.realpath(ini)}: {reason}"
+        for place, line, told in (
+            ("[mailgate]", f"pid = {link}", f"pid = {link}: {reason}"),
+            ("[mailgate]", "error_log = x.ini info", own),
+            ("[mail]", "error_log = stderr\n    link info", own),
+        ):
+            text = f"{place}\n{line}\n" + serving("imap")
+            with open(ini, "w", encoding="ascii") as opened:
+                opened.write(text)
+            error = self.assertRaises(ConfigurationError, load, ini)
+            self.assertRegex(str(error), rf"\A{re.escape(ini)}:[23]: {re.escape(place)} {re.escape(told)}\Z")
+            with open(ini, encoding="ascii") as opened:
+                self.assertEqual(opened.read(), text)

@@ -140,7 +140,8 @@ class OpenFilesTests(SynchronousTestCase):
         """A number that is more than nothing."""
         self.assertEqual(parse("worker_rlimit_nofile", "4096"), 4096)
         for value, message in (
-            ("0", "must be more than 0"),
+            ("0", "must be at least 64, which leaves room for a few clients"),
+            ("63", "must be at least 64"),
             ("-1", "must be a whole number"),
             ("4k", "must be a whole"),
         ):
