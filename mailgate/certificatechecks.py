@@ -46,6 +46,8 @@ LEAST = timedelta(days=3)
 """Before the end it is warned of in any case: certificates for six days are renewed sooner, too."""
 
 _MOST_SHOWN = 3
+_UNREADABLE = (ValueError, x509.DuplicateExtension, x509.UnsupportedGeneralNameType)
+"""What cryptography raises for extensions that OpenSSL reads, or does not look at."""
 _TIMESTAMPS = x509.ObjectIdentifier("1.3.6.1.4.1.11129.2.4.2")
 """Signed certificate timestamps (RFC 6962): public authorities put them in, and issue nothing by their roots."""
 
@@ -68,7 +70,7 @@ def hostNames(certificate: x509.Certificate) -> tuple[str, ...]:
     """The names and addresses that C{certificate} is for; its common name where it has no others."""
     try:
         found = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    except (x509.ExtensionNotFound, ValueError):
+    except (x509.ExtensionNotFound, *_UNREADABLE):
         common = certificate.subject.get_attributes_for_oid(x509.NameOID.COMMON_NAME)
         return tuple(str(each.value) for each in common)
     addresses = [str(address) for address in found.get_values_for_type(x509.IPAddress)]
@@ -80,7 +82,7 @@ def isGoodFor(certificate: x509.Certificate, host: str) -> bool:
     try:
         patterns = [each for each in extract_patterns(certificate) if isinstance(each, DNSPattern)]
         verify_service_identity(patterns, [DNS_ID(host.removesuffix("."))], [])
-    except (VerificationError, CertificateError, ValueError):
+    except (VerificationError, CertificateError, *_UNREADABLE):
         return False
     return True
 
@@ -159,7 +161,7 @@ def _hasIssued(upper: x509.Certificate, lower: x509.Certificate) -> bool:
 def _isPublic(certificate: x509.Certificate) -> bool:
     try:
         certificate.extensions.get_extension_for_oid(_TIMESTAMPS)
-    except (x509.ExtensionNotFound, ValueError):
+    except (x509.ExtensionNotFound, *_UNREADABLE):
         return False
     return True
 

@@ -159,12 +159,11 @@ class CommandParser:
             match = (_QUOTED if start == b'"' else _ATOM).match(line, position)
             if match is None:
                 raise IMAP4SyntaxError
-            if start == b'"':
-                self._keep(re.sub(rb"\\(.)", rb"\1", match[1]))
-            elif isID:
+            if isID and start != b'"':
                 self._atom(match[0])
             else:
-                self._keep(match[0])
+                argument = re.sub(rb"\\(.)", rb"\1", match[1]) if start == b'"' else match[0]
+                (self._keep if isID else self.arguments.append)(argument)
             position = match.end()
 
     def _atom(self, atom: bytes) -> None:

@@ -280,12 +280,6 @@ class LoginServer(SASLServer):
             self.end(ending[0])
         self.resume()
 
-    def endAfter(self, denial: Denial) -> None:
-        ending = self._ending(denial)
-        if ending is not None:
-            self.lastReply(ending[1])
-            self.end(ending[0])
-
     def _ending(self, denial: Denial) -> tuple[Outcome, Trouble] | None:
         """How the connection ends behind C{denial}, if it does."""
         if denial.close:

@@ -118,7 +118,7 @@ class ProxyServer(LoginServer):
             peerName(host, port),
             started,
             id=next(factory.sessionIds) if before is None else before.id,
-            spent=None if factory.phaseClock is None else Stopwatch(factory.phaseClock, started),
+            stopwatch=None if factory.phaseClock is None else Stopwatch(factory.phaseClock, started),
         )
         if before is not None:
             self.session.goOnFrom(before)

@@ -128,8 +128,8 @@ class Session:
     relayed from and to the client; C{id} is one of L{sessionIds}. C{reason} says more of the C{outcome}, in our words,
     where there is more to say. C{method} is that of the last login.
 
-    C{spent} is how long it was in which phase, where the log wants to know: a stopwatch before the login, a text after
-    it.
+    Where the log wants to know how long it was in which phase, C{stopwatch} measures that before the login, and
+    C{settled} is what came of it.
     """
 
     protocol: str
@@ -148,24 +148,25 @@ class Session:
     reason: str = ""
     id: str = "-"
     method: Method | None = None
-    spent: Stopwatch | str | None = field(default=None, repr=False, eq=False)
+    stopwatch: Stopwatch | None = field(default=None, repr=False, eq=False)
+    settled: str = field(default="-", repr=False, eq=False)
 
     def enter(self, phase: Phase) -> None:
         """Go over to C{phase}; C{reached} keeps the one before the end."""
-        if isinstance(self.spent, Stopwatch):
-            self.spent.lap(self.phase.place)
+        if self.stopwatch is not None:
+            self.stopwatch.lap(self.phase.place)
         self.phase = phase
         if phase is not Phase.END:
             self.reached = phase
 
     def goOnFrom(self, before: Session) -> None:
         """This is the ledger of the connection that C{before} was of, once more is known of the client."""
-        self.phase, self.reached, self.spent = before.phase, before.reached, before.spent
+        self.phase, self.reached, self.stopwatch = before.phase, before.reached, before.stopwatch
 
     def settleTimes(self) -> None:
         """No phase takes time any more: what they took is kept as a short text, for as long as the session lasts."""
-        if self.spent is not None:
-            self.spent = str(self.spent)
+        if self.stopwatch is not None:
+            self.settled, self.stopwatch = str(self.stopwatch), None
 
     @property
     def times(self) -> str:
@@ -173,7 +174,7 @@ class Session:
         The milliseconds that the connection was in each phase, all its stays there together: C{proxy=0.1 tls=3.2 …};
         C{-} where that is not measured.
         """
-        return "-" if self.spent is None else str(self.spent)
+        return self.settled if self.stopwatch is None else str(self.stopwatch)
 
     def conclude(self, outcome: Outcome, reason: str = "") -> None:
         """Name how the connection ends, and why, unless an earlier end has been named."""

@@ -194,10 +194,14 @@ def certificatesIn(source: str) -> list[x509.Certificate]:
     The certificates in C{source}, a file or C{data:}: a server's own, and then its chain.
 
     @raise OSError: it cannot be read.
-    @raise ValueError: one of them cannot.
+    @raise ValueError: one of them cannot, or not its dates or whose it is.
     """
     blocks = _CERTIFICATE.findall(_read(source).decode("ascii", "replace"))
-    return [x509.load_pem_x509_certificate(block.encode("ascii", "replace")) for block in blocks]
+    found = [x509.load_pem_x509_certificate(block.encode("ascii", "replace")) for block in blocks]
+    for each in found:
+        # Otherwise cryptography raises wherever they are asked for: it takes less than OpenSSL does.
+        _ = each.subject, each.issuer, each.not_valid_before_utc, each.not_valid_after_utc
+    return found
 
 
 def useKey(context: SSL.Context, option: str, source: str, key: Any, certificate: str) -> None:

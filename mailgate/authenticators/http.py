@@ -306,9 +306,11 @@ class HTTPAuthenticator:
             return self._waitedInVain(service, asking)
         return self._put(service, asking)
 
-    def _placeMissed(self, failure: Failure, service: _Service, asking: _Asking) -> Deferred[Judgement]:
+    def _placeMissed(self, failure: Failure, service: _Service, asking: _Asking) -> Deferred[Judgement] | Failure:
         """Too many wait already, and there may be another service; or the time is over, for every service."""
-        if failure.trap(Overloaded, TimeoutError) is TimeoutError:
+        if not failure.check(Overloaded, TimeoutError):
+            return self._brokenOff(failure, asking)
+        if failure.check(TimeoutError):
             return self._waitedInVain(service, asking)
         service.shared.isBusy()
         asking.reason = f"too many logins wait for a connection to {service}"
@@ -321,9 +323,7 @@ class HTTPAuthenticator:
 
     def _failed(self, failure: Failure, service: _Service, asking: _Asking) -> Deferred[Judgement] | Failure:
         if not failure.check(_Unanswered, *_FAILURES):
-            # The client has left, as a rule.
-            self._tellFailures(asking, isServed=False)
-            return failure
+            return self._brokenOff(failure, asking)
         if failure.check(_Unanswered):
             return succeed(self._judgement(Denial(Trouble.TEMPORARY, reason=str(failure.value)), asking))
         service.restsUntil = self._clock.seconds() + REST
@@ -333,6 +333,11 @@ class HTTPAuthenticator:
         told = {**aboutRequest(asking.request), "url": str(service), "reason": reason, "rest": rest, "text": ""}
         asking.failures = [*(asking.failures or ()), told]
         return self._askNext(asking)
+
+    def _brokenOff(self, failure: Failure, asking: _Asking) -> Failure:
+        """Nobody is to be asked any more, because of C{failure}: as a rule the client has left."""
+        self._tellFailures(asking, isServed=False)
+        return failure
 
     def _tellFailures(self, asking: _Asking, isServed: bool) -> None:
         """Log each service that failed: it is an error only where no other has answered."""

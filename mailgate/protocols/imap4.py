@@ -200,9 +200,12 @@ class IMAP4Server(ProxyServer):
         self._parser.feedLiteral(octets)
 
     def _forgetCommand(self) -> None:
-        self._parser = None
-        self._isPassedOver = False
-        self._used = 0
+        # Not set where they are so: an object with thirty attributes of its own takes more time and memory in Python.
+        if self._used:
+            self._parser = None
+            self._used = 0
+        if self._isPassedOver:
+            self._isPassedOver = False
 
     def _spoilt(self, line: bytes) -> None:
         isEndless = line.endswith(b"+}")

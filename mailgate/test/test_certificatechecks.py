@@ -330,6 +330,45 @@ class ContentTests(Case):
         self.assertEqual(fault, f"gateway.ini:7: [server imap] ssl_protocols = SSLv3 TLSv1: {reason}; {hint}")
 
 
+class UnreadableTests(Case):
+    """Certificates that OpenSSL reads, and cryptography in part, or not at all: the server is served with them."""
+
+    def derived(self, *extensions: tuple[str, bytes], subject: str = "mail") -> x509.Certificate:
+        """One with C{extensions}, by number and content."""
+        name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, subject)])
+        serial = x509.random_serial_number()
+        builder = x509.CertificateBuilder(name, name, self.key.public_key(), serial, NOW - DAY, NOW + 30 * DAY)
+        for number, content in extensions:
+            extension = x509.UnrecognizedExtension(x509.ObjectIdentifier(number), content)
+            builder = builder.add_extension(extension, False)
+        return builder.sign(self.key, hashes.SHA256())
+
+    def altered(self, certificate: x509.Certificate, old: bytes, new: bytes) -> x509.Certificate:
+        """C{certificate} with other bytes in it."""
+        encoded = certificate.public_bytes(Encoding.DER)
+        self.assertIn(old, encoded)
+        return x509.load_der_x509_certificate(encoded.replace(old, new))
+
+    def test_extensions(self) -> None:
+        """Where its names cannot be read they are taken to be the common name alone."""
+        twice = self.derived(("2.5.29.98", b"0\0"), ("2.5.29.99", b"0\0"))
+        for certificate in (
+            self.derived(("2.5.29.17", bytes.fromhex("3006a50481024142"))),  # an ediPartyName
+            self.derived(("2.5.29.17", b"\x30\x03\x82")),
+            self.altered(twice, bytes.fromhex("0603551d62"), bytes.fromhex("0603551d63")),
+        ):
+            told = 'is not for "mx.test", as server_name says, but for "mail"'
+            self.assertEqual(
+                self.warnedOf(certificate), [f"{told}: clients that know the server by that name refuse it"]
+            )
+            self.assertEqual(certificatechecks.hostNames(certificate), ("mail",))
+
+    def test_subject(self) -> None:
+        """One whose subject is no text is not looked at any further."""
+        certificate = self.altered(self.derived(subject="mail"), b"mail", b"m\xffil")
+        self.assertEqual(self.warnedOf(certificate), [])
+
+
 class SettingsTests(Case):
     """A whole configuration."""
 

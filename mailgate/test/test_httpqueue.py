@@ -227,6 +227,18 @@ class SeveralTests(QueueCase):
         self.assertEqual(self.successResultOf(judged), ROUTE)
         self.assertEqual([len(agent.asked) for agent in self.agents], [1, 2])
 
+    def test_clientLeft(self):
+        """Who leaves while it waits for the second has met a first that failed: the log says so."""
+        left = self.authenticate()
+        self.clock.advance(30)
+        self.authenticate(of("192.0.2.1"))
+        self.clock.advance(30)
+        self.assertEqual(self.log(), [])
+        left.cancel()
+        self.failureResultOf(left, CancelledError)
+        (line,) = self.log()
+        self.assertIn(", auth http server http://one:9000/auth failed while asking: timed out after 60 seconds, ", line)
+
     def test_hangsBehindFlood(self):
         """A first that hangs is passed over although every login has waited a little before it was asked about."""
         self.authenticate(of("192.0.2.1"))

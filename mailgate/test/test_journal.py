@@ -12,7 +12,7 @@ import tempfile
 from typing import Any, cast
 
 from twisted.internet.task import Clock
-from twisted.logger import ILogObserver, Logger, LogLevel, LogPublisher, formatEvent, globalLogPublisher
+from twisted.logger import ILogObserver, Logger, LogLevel, LogPublisher, formatEvent, formatTime, globalLogPublisher
 from twisted.python import log as legacyLog
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
@@ -420,6 +420,16 @@ class ObserverTests(SynchronousTestCase):
             self.write("client {client} left", client="192.0.2.7"),
             r"\A\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d[+-]\d{4} \[info\] \d+: client 192\.0\.2\.7 left\n\Z",
         )
+
+    def test_moment(self):
+        """Each line has its own second, in whatever order they come, and none where an event has no time."""
+        observer = ErrorLogs(self.stderr).observer([ErrorLog(None, LogLevel.info)])
+        moments = (1700000000.0, 1700000000.999, 1700000001.0, 1699999999.5, 1700000000.2, None)
+        for moment in moments:
+            observer({"log_time": moment, "log_level": LogLevel.info, "log_format": "here"})
+        shown = [line.split(" ")[0] for line in self.stderr.getvalue().splitlines()]
+        self.assertEqual(shown, [formatTime(moment) for moment in moments])
+        self.assertEqual(len(set(shown)), 4)
 
     def test_pid(self):
         """The process is in each line, as several may write one file."""

@@ -5,6 +5,7 @@ Tests for L{mailgate.listensockets}, over the loopback: what becomes of a queue 
 from __future__ import annotations
 
 import errno
+import gc
 import os
 import socket
 import stat
@@ -103,6 +104,8 @@ class ListeningSocketsTests(SynchronousTestCase):
         """Where one address cannot be bound the others are let go of again, and what there was stays as it was."""
         before = self.opened(f"127.0.0.1:{self.port} backlog=5")
         free = freePort()
+        # What other tests have left to the collector must not be closed in the middle of this one.
+        gc.collect()
         count = self.descriptors()
         with socket.create_server(("127.0.0.1", freePort())) as taken:
             listen = (f"127.0.0.1:{self.port}", f"127.0.0.1:{free}", f"127.0.0.1:{taken.getsockname()[1]}")

@@ -10,6 +10,7 @@ from datetime import datetime, timedelta, timezone
 from typing import Any
 
 from cryptography import x509
+from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import NameOID
@@ -123,6 +124,19 @@ class RenewalTests(Case):
         since = datetime(2049, 1, 2, 3, 4, tzinfo=timezone.utc)
         self.renew(since=since, until=since + DAY)
         told = "the new certificate is not valid before 2049-01-02 03:04 UTC"
+        self.assertEqual(self.faults(before, settings), [told])
+
+    def test_namesUnreadable(self) -> None:
+        """One whose names cannot be read is no reason not to start; none takes the place of a better one."""
+        settings = load(self.file)
+        before = certificatesOf(settings.servers)
+        key = ec.generate_private_key(ec.SECP256R1())
+        name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "mail")])
+        builder = x509.CertificateBuilder(name, name, key.public_key(), 1, NOW - DAY, NOW + DAY)
+        party = x509.UnrecognizedExtension(x509.ObjectIdentifier("2.5.29.17"), bytes.fromhex("3006a50481024142"))
+        self.put(builder.add_extension(party, False).sign(key, hashes.SHA256()), key)
+        self.assertEqual([each.names for each in certificatesOf(settings.servers).values()], [("mail",)])
+        told = 'the new certificate lacks names of the one before: "mx.test", "imap.test"'
         self.assertEqual(self.faults(before, settings), [told])
 
     def test_same(self) -> None:

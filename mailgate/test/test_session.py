@@ -105,7 +105,7 @@ class TimesTests(SynchronousTestCase):
 
     def setUp(self):
         self.clock = Clock()
-        self.ledger = session(spent=Stopwatch(self.clock.seconds, 0.0))
+        self.ledger = session(stopwatch=Stopwatch(self.clock.seconds, 0.0))
 
     def spend(self, milliseconds: float, then: Phase) -> None:
         self.clock.advance(milliseconds / 1000)
@@ -132,7 +132,7 @@ class TimesTests(SynchronousTestCase):
         self.ledger.settleTimes()
         self.spend(1000, Phase.END)
         self.assertEqual(self.ledger.times, times)
-        self.assertEqual(self.ledger.spent, times)
+        self.assertIsNone(self.ledger.stopwatch)
 
     def test_open(self):
         """At the end before a login they are told as well."""
@@ -143,7 +143,7 @@ class TimesTests(SynchronousTestCase):
     def test_setBack(self):
         """A clock that was set back makes nothing negative."""
         moments = iter((100.0, 40.0))
-        ledger = session(spent=Stopwatch(lambda: next(moments), 100.0))
+        ledger = session(stopwatch=Stopwatch(lambda: next(moments), 100.0))
         ledger.enter(Phase.COMMAND)
         ledger.enter(Phase.END)
         self.assertIn(" command=0 ", ledger.times)
@@ -163,7 +163,7 @@ class TimesTests(SynchronousTestCase):
         ledger = session()
         ledger.enter(Phase.COMMAND)
         ledger.settleTimes()
-        self.assertEqual((ledger.times, ledger.spent), ("-", None))
+        self.assertEqual((ledger.times, ledger.stopwatch), ("-", None))
 
 
 class StoryTests(SynchronousTestCase):
