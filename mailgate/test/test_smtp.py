@@ -451,18 +451,21 @@ class WithoutLoginTests(SynchronousTestCase):
         denials = (
             Denial(Trouble.TEMPORARY),
             Denial(Trouble.DENIED),
+            Denial(Trouble.UNAUTHORIZED),
+            Denial(Trouble.PERMANENT),
             Denial(Trouble.DENIED, b"no such user", b"550 5.1.1", wait=1),
         )
         conversation = converse("none", authenticator=FakeAuthenticator(*denials))
         conversation.says(b"MAIL FROM:<>")
         self.assertEqual(conversation.says(b"RCPT TO:<a@c.test>"), b"451 4.3.0 Temporary failure, try again later\r\n")
-        self.assertEqual(conversation.says(b"RCPT TO:<a@c.test>"), b"550 5.7.1 Recipient refused\r\n")
+        for _ in range(3):
+            self.assertEqual(conversation.says(b"RCPT TO:<a@c.test>"), b"550 5.7.1 Recipient refused\r\n")
         self.assertEqual(conversation.says(b"RCPT TO:<a@c.test>"), b"")
         conversation.clock.advance(1)
         self.assertEqual(conversation.hear(), b"550 5.1.1 no such user\r\n")
         conversation.says(b"RCPT TO:<b@c.test>")
         self.assertEqual(
-            [request.envelope.recipient for request in conversation.requests[2:]],
+            [request.envelope.recipient for request in conversation.requests[4:]],
             [b"RCPT TO:<a@c.test>", b"RCPT TO:<b@c.test>"],
         )
 
