@@ -6,8 +6,8 @@ It works over any Twisted transport; between connections on raw descriptors L{ma
 receiver that is slow pauses its sender; one side's end of file is passed on while the other may still answer (a TLS
 peer that says it will send no more is closed by Twisted at once: there the answer in flight is lost).
 
-Servers take the end of TLS for the end of the connection, and forget the answers that they owe. So a backend over TLS
-is told of the end of a client in the clear only when it has been silent for L{HELD} seconds.
+Servers take the end of TLS for the end of the connection, and drop the answers that they owe. So the end of a client in
+the clear is passed on to a backend over TLS only when the backend has been silent for L{HELD} seconds.
 """
 
 from __future__ import annotations
