@@ -38,13 +38,26 @@ class LogFile(DescriptorWriter):
         self.path = path
         self.descriptor = self._open(user)
 
-    def _open(self, user: int | None, flags: int = 0) -> int:
-        descriptor, self._isExposed = openToWrite(self.path, os.O_APPEND | flags, user=user)
+    def _open(self, user: int | None, flags: int = 0, mode: int = 0o666) -> int:
+        descriptor, self._isExposed = openToWrite(self.path, os.O_APPEND | flags, mode, user)
         return descriptor
+
+    def _openLikeBefore(self, user: int | None, flags: int) -> int:
+        """
+        Open it; if it is made, then with the mode of the file that is open now: whoever reads that may read the new one
+        as well, though twistd has set a umask of 077 in the background since.
+        """
+        before = os.fstat(self.descriptor).st_mode
+        mask = os.umask(0)
+        try:
+            return self._open(user, flags, before & 0o666 if stat.S_ISREG(before) else 0o666 & ~mask)
+        finally:
+            os.umask(mask)
 
     def reopen(self, user: int | None = None) -> OSError | None:
         """
-        Let go of the file, and open the one that has its name now, if that is another.
+        Let go of the file, and open the one that has its name now, if that is another. If none has, it is made with the
+        mode of the file before.
 
         @return: why what was written to the old file may be lost, where the system says so as late as that (NFS).
         @raise OSError: it cannot be opened. The old one stays.
@@ -54,7 +67,7 @@ class LogFile(DescriptorWriter):
             if os.path.samestat(os.stat(self.path), os.fstat(self.descriptor)):
                 return None
         # A FIFO without a reader fails: to wait for one would keep everybody waiting.
-        reopened = self._open(user, os.O_NONBLOCK)
+        reopened = self._openLikeBefore(user, os.O_NONBLOCK)
         os.set_blocking(reopened, True)
         self.descriptor, before = reopened, self.descriptor
         self._isTorn = False

@@ -7,6 +7,7 @@ from __future__ import annotations
 import builtins
 import io
 import os
+import stat
 import sys
 import tempfile
 from typing import Any, cast
@@ -593,6 +594,34 @@ class FileTests(SynchronousTestCase):
         self.assertEqual([line.split(": ", 1)[1] for line in self.read().splitlines()], ["three"])
         self.path += ".1"
         self.assertEqual([line.split(": ", 1)[1] for line in self.read().splitlines()], ["one", "two"])
+
+    def test_reopenMode(self):
+        """
+        The new file has the mode of the one before, whatever the umask is now; what is there already keeps its own. One
+        that takes the place of a device or a FIFO goes by the umask. The umask stays what it was.
+        """
+        self.addCleanup(os.umask, os.umask(0o022))
+        logs = ErrorLogs(self.stderr)
+        logs.observer([ErrorLog(self.path, LogLevel.info)])
+        os.umask(0o077)
+        for mode, made in ((0o644, None), (0o640, None), (0o600, None), (0o644, 0o640)):
+            os.chmod(self.path, mode)
+            os.rename(self.path, f"{self.path}.1")
+            if made is not None:
+                os.close(os.open(self.path, os.O_CREAT | os.O_WRONLY))
+                os.chmod(self.path, made)
+            self.assertEqual(list(logs.reopen()), [])
+            self.assertEqual(stat.S_IMODE(os.stat(self.path).st_mode), mode if made is None else made)
+        os.unlink(self.path)
+        os.mkfifo(self.path)
+        reading = os.open(self.path, os.O_RDONLY | os.O_NONBLOCK)
+        self.addCleanup(os.close, reading)
+        os.chmod(self.path, 0o666)
+        self.assertEqual(list(logs.reopen()), [])
+        os.unlink(self.path)
+        self.assertEqual(list(logs.reopen()), [])
+        self.assertEqual(stat.S_IMODE(os.stat(self.path).st_mode), 0o600)
+        self.assertEqual(os.umask(0o077), 0o077)
 
     def test_reopenSame(self):
         """A file that still has its name is not opened: one who may not any more goes on with it all the same."""
