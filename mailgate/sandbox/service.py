@@ -6,6 +6,7 @@ C{[sandbox]} as a service: mail servers and an authentication service for the de
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from twisted.application.service import MultiService
@@ -15,7 +16,7 @@ from twisted.internet.protocol import ServerFactory
 from twisted.internet.task import Cooperator
 from twisted.mail.imap4 import PLAINCredentials
 from twisted.mail.smtp import LOGINCredentials
-from twisted.protocols.policies import WrappingFactory
+from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
 
 from mailgate.directives import ListenAddress
 from mailgate.sandbox.account import Accounts
@@ -31,10 +32,21 @@ __all__ = ["SandboxService"]
 _MOST_CONNECTIONS = 1000
 
 
+class _Connection(ProtocolWrapper):
+    """One that waits for no acknowledgement: Twisted's servers write a message and the line before it by themselves."""
+
+    def connectionMade(self) -> None:
+        # A client may be gone by now.
+        with suppress(OSError):
+            self.transport.setTcpNoDelay(True)  # type: ignore[union-attr]
+        super().connectionMade()
+
+
 class _Connections(WrappingFactory):
     """Keeps count of a server's connections: there is a most, and they end with the service."""
 
     noisy = False
+    protocol = _Connection
 
     def buildProtocol(self, addr: IAddress | None) -> Any:
         if len(self.protocols) >= _MOST_CONNECTIONS:

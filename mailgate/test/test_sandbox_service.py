@@ -25,6 +25,7 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 from mailgate.directives import ListenAddress
 from mailgate.sandbox.service import _MOST_CONNECTIONS, SandboxService
 from mailgate.sandbox.settings import SandboxSettings
+from mailgate.test.fakes import FakeTransport
 
 ANY = ListenAddress("127.0.0.1", 0)
 SETTINGS = SandboxSettings(imap=ANY, pop3=ANY, smtp=ANY, authHttp=ANY)
@@ -74,6 +75,15 @@ class BindingTests(SynchronousTestCase):
         self.assertIsNone(factory.buildProtocol(IPv4Address("TCP", "127.0.0.1", 1)))
         factory.protocols.clear()
         self.assertIsNotNone(factory.buildProtocol(IPv4Address("TCP", "127.0.0.1", 1)))
+
+    def test_noDelay(self):
+        """All that they write is sent at once: a message does not wait for the acknowledgement of what goes before."""
+        reactor = MemoryReactorClock()
+        SandboxService(SandboxSettings(), reactor).startService()
+        for server in reactor.tcpServers:
+            transport = FakeTransport()
+            server[1].buildProtocol(IPv4Address("TCP", "127.0.0.1", 1)).makeConnection(transport)
+            self.assertTrue(transport.getTcpNoDelay())
 
 
 class InUseTests(TestCase):
