@@ -44,8 +44,8 @@ class LogFile(DescriptorWriter):
 
     def _openLikeBefore(self, user: int | None, flags: int) -> int:
         """
-        Open it; if it is made, then with the mode of the file that is open now: whoever reads that may read the new one
-        as well, though twistd has set a umask of 077 in the background since.
+        Open it; if it is made, then with the mode of the file that is open now: its readers can read the new one as
+        well, though twistd has set a umask of 077 in the background since.
         """
         before = os.fstat(self.descriptor).st_mode
         mask = os.umask(0)
