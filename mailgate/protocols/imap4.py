@@ -39,6 +39,9 @@ _LITERAL_AT_END = re.compile(rb"\{(\d{1,10})\}\r?\n\Z")
 _OFFERS_ID = re.compile(rb"\* OK \[CAPABILITY (?:[^]]* )?ID(?: [^]]*)?\]", re.IGNORECASE)
 """A greeting whose response code, not its text, lists ID among the capabilities."""
 
+_GOODBYE = re.compile(rb"^\* BYE(?![^ \r\n])[^\n]*", re.IGNORECASE | re.MULTILINE)
+"""The end of a connection among untagged responses."""
+
 _ID_TAG = b"mailgate"
 _IDENTIFIED = re.compile(rb"\* ID [^\r\n{]{1,1000}\r\n" + _ID_TAG + rb" OK[^\r\n]{0,1000}\r\n")
 
@@ -387,6 +390,7 @@ class IMAP4Client(ProxyClient):
                 octets = _continuation(line, octets or 0)
             elif line.startswith(b"* "):
                 self.reply += line
+                self._checkGoodbye()
             else:
                 raise BackendError(f"answers ID with {replyCode(line)}", self.reply + line)
         if not line[len(tag) :].upper().startswith(b"OK"):
@@ -408,6 +412,17 @@ class IMAP4Client(ProxyClient):
             self.reply += line
             if not line.startswith(b"* ") or len(self.reply) > self.limit:
                 raise BackendError(f"answers with {replyCode(line)}", self.reply)
+            self._checkGoodbye()
+
+    def _checkGoodbye(self) -> None:
+        """
+        Wait for nothing behind BYE (RFC 3501, 7.1.5): not every server closes then. What has come behind it counts.
+
+        @raise BackendError: there is nothing.
+        """
+        goodbye = None if b"\n" in self._buffer else _GOODBYE.search(self.reply)
+        if goodbye is not None:
+            raise BackendError(f"answers with {replyCode(goodbye[0].upper())}", self.reply)
 
 
 IMAP4 = MailProtocol("imap", (143, 993), IMAP4Server, IMAP4Client, IMAP4Settings)

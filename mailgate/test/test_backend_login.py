@@ -456,13 +456,27 @@ class IMAP4ClientTests(BackendTests):
         self.assertEqual(self.outcomeOf(attempt, b"* OK\r\n", b"a1 OK done\r\n"), TEMPORARY)
 
     def test_byeInsteadOfCompletion(self) -> None:
-        """A backend that says BYE and closes in the middle of the login is a failure."""
-        attempt = Attempt(IMAP4)
-        attempt.accept()
-        attempt.says(b"* OK\r\n", b"* BYE going down\r\n")
-        self.assertNoResult(attempt.result)
-        attempt.transport.protocol.readConnectionLost()
-        self.assertEqual(self.successResultOf(attempt.result), TEMPORARY)
+        """A backend that says BYE in the middle of the login is a failure at once, whether or not it closes."""
+        for bye in (b"* BYE going down\r\n", b"* bye going down\r\n", b"* BYE\r\n"):
+            attempt = Attempt(IMAP4)
+            self.assertEqual(self.outcomeOf(attempt, b"* OK\r\n", b"* OK wait\r\n" + bye), TEMPORARY)
+            self.assertIn("answers with BYE", attempt.log[0])
+
+    def test_byeWithRefusal(self) -> None:
+        """But a refusal that has come with it counts: RFC 3501 lets a server say BYE before it closes."""
+        said = b"* BYE too many\r\na1 NO [LIMIT] too many\r\n"
+        self.assertEqual(self.outcomeOf(Attempt(IMAP4, PASS_ON), b"* OK\r\n", said), Refusal(said, True))
+
+    def test_byeInsteadOfStartTLS(self) -> None:
+        """So it is before STARTTLS."""
+        attempt = Attempt(IMAP4, route=routeTo(STARTTLS))
+        self.assertEqual(self.outcomeOf(attempt, b"* OK\r\n", b"* BYE going down\r\n"), TEMPORARY)
+        self.assertNotIn(b"sesame", attempt.hears())
+
+    def test_notBye(self) -> None:
+        """A response that only begins so is another."""
+        said = b"* BYEBYE\r\na1 OK done\r\n"
+        self.assertEqual(self.outcomeOf(Attempt(IMAP4), b"* OK\r\n", said).reply, said)
 
     def test_startTLS(self) -> None:
         """STARTTLS comes before LOGIN, under a tag of ours; what was said before TLS is not the client's."""
