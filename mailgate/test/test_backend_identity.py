@@ -326,10 +326,10 @@ class POP3Tests(IdentityTests):
             b"+OK [XCLIENTS] ready\r\n",
             b"+OK XCLIENT\r\n",
             b"+OK  [XCLIENT]\r\n",
-            b"+OKAY [XCLIENT]\r\n",
             b"+OK <1896.697170952@dbc.mtview.ca.us> [XCLIENT]\r\n",
         ):
             self.assertEqual(self.heard(greeting), b"USER joe\r\n", greeting)
+        self.assertEqual(self.heard(b"+OKAY [XCLIENT]\r\n"), b"", "that is no greeting")
 
     def test_off(self) -> None:
         """With proxy_identity off too, and for a client on a unix socket."""

@@ -409,6 +409,7 @@ class IMAP4ClientTests(BackendTests):
             b"* BYE full\r\n",
             b"* NO\r\n",
             b"* BAD\r\n",
+            b"* OKAY\r\n",
             b"OK\r\n",
             b"+OK\r\n",
         ):
@@ -473,6 +474,19 @@ class IMAP4ClientTests(BackendTests):
         self.assertEqual(self.outcomeOf(attempt, b"* OK\r\n", b"* BYE going down\r\n"), TEMPORARY)
         self.assertNotIn(b"sesame", attempt.hears())
 
+    def test_longerWords(self) -> None:
+        """A word that only begins with OK is not OK, nor are the words that begin with NO and BAD refusals."""
+        for said in (b"a1 OKAY done\r\n", b"a1 OK: done\r\n", b"a1 NOT you\r\n", b"a1 BADLY\r\n"):
+            self.assertEqual(self.outcomeOf(Attempt(IMAP4, PASS_ON), b"* OK\r\n", said), TEMPORARY)
+        attempt = Attempt(IMAP4, route=routeTo(STARTTLS))
+        self.assertEqual(self.outcomeOf(attempt, b"* OK\r\n", b"mailgate OKAY\r\n"), TEMPORARY)
+        self.assertEqual(attempt.transport.tls, [])
+
+    def test_bareOK(self) -> None:
+        """OK needs no text behind it."""
+        for end in (b"\r\n", b"\n", b" \r\n"):
+            self.assertEqual(self.outcomeOf(Attempt(IMAP4), b"* OK" + end, b"a1 OK" + end).reply, b"a1 OK" + end)
+
     def test_notBye(self) -> None:
         """A response that only begins so is another."""
         said = b"* BYEBYE\r\na1 OK done\r\n"
@@ -514,9 +528,22 @@ class POP3ClientTests(BackendTests):
         client = self.outcomeOf(Attempt(POP3), b"+OK\r\n", b"+OK name\r\n", b"+OK 3 messages\r\n")
         self.assertEqual(client.reply, b"+OK 3 messages\r\n")
 
+    def test_longerWords(self) -> None:
+        """A word that only begins with +OK is not +OK."""
+        for replies in ((b"+OKAY\r\n",), (b"+OK\r\n", b"+OK, go on\r\n")):
+            self.assertEqual(self.outcomeOf(Attempt(POP3, PASS_ON), b"+OK\r\n", *replies), TEMPORARY)
+        attempt = Attempt(POP3, route=routeTo(STARTTLS))
+        self.assertEqual(self.outcomeOf(attempt, b"+OK\r\n", b"+OKAY\r\n"), TEMPORARY)
+        self.assertEqual(attempt.transport.tls, [])
+
+    def test_bareOK(self) -> None:
+        """+OK needs no text behind it."""
+        for end in (b"\r\n", b"\n", b" \r\n"):
+            self.assertEqual(self.outcomeOf(Attempt(POP3), *[b"+OK" + end] * 3).reply, b"+OK" + end)
+
     def test_badGreetings(self) -> None:
         """A greeting other than +OK is a failure, and nothing is sent."""
-        for greeting in (b"-ERR full\r\n", b"* OK\r\n", b"220 ready\r\n"):
+        for greeting in (b"-ERR full\r\n", b"+OKAY\r\n", b"* OK\r\n", b"220 ready\r\n"):
             attempt = Attempt(POP3)
             self.assertEqual(self.outcomeOf(attempt, greeting), TEMPORARY)
             self.assertEqual(attempt.hears(), b"")
