@@ -9,7 +9,7 @@ import re
 
 from mailgate.login import Denial, Trouble
 
-__all__ = ["BackendError", "LoginRefused", "Unauthorizing", "replyCode"]
+__all__ = ["BackendError", "LoginRefused", "Unauthorizing", "beginsWith", "replyCode"]
 
 _BRACKETED = rb"(?: \[[A-Z][A-Z/-]{0,40}\])?"
 _CODE = re.compile(
@@ -30,6 +30,11 @@ def replyCode(reply: bytes) -> str:
     """
     code = _CODE.match(reply.strip().rpartition(b"\n")[2])
     return code[1].decode("ascii") if code else "something that is no reply"
+
+
+def beginsWith(line: bytes, status: bytes) -> bool:
+    """Whether C{status} stands at the beginning of a backend's C{line}, and not just at that of a longer word."""
+    return line.startswith(status) and line[len(status) : len(status) + 1] in b" \r\n"
 
 
 class BackendError(Exception):

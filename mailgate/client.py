@@ -13,7 +13,7 @@ from twisted.internet.interfaces import IHandshakeListener
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from mailgate.backenderrors import BackendError, LoginRefused, Unauthorizing, replyCode
+from mailgate.backenderrors import BackendError, LoginRefused, Unauthorizing, beginsWith, replyCode
 from mailgate.connectionerrors import inWords
 from mailgate.directives import ServerSettings
 from mailgate.journal import printable
@@ -25,7 +25,7 @@ from mailgate.session import Phase, Session
 from mailgate.tls import backendTLS
 from mailgate.tlserrors import hasReason, serverTrouble
 
-__all__ = ["BackendError", "LoginRefused", "ProxyClient", "ProxySettings", "Unauthorizing", "replyCode"]
+__all__ = ["BackendError", "LoginRefused", "ProxyClient", "ProxySettings", "Unauthorizing", "beginsWith", "replyCode"]
 
 _NO_TLS = {
     BackendTLS.IMPLICIT: "this port speaks no TLS from the first byte on; perhaps it takes starttls, and not ssl",

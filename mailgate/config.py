@@ -178,6 +178,7 @@ class _Reading:
         self._workers = WorkerSettings()
         self._isOpen = isOpenToAll(filename)
         self._strayed: dict[tuple[str, str], list[str]] = {}
+        self._unread: dict[str, set[str]] = {}
         self._lines = Lines()
 
     def read(self, text: str) -> GatewaySettings:
@@ -239,6 +240,7 @@ class _Reading:
         """The sections of C{text}, and what is written in them."""
         found = IniFile(text, self._file, {name for level in Level for name in knownDirectives(level)})
         self._lines = found.lines
+        self._unread = {section.name: section.unread for section in found.sections.values()}
         self.problems.extend(found.problems)
         for section in found.sections.values():
             yield section.name, {name: option.value for name, option in section.options.items()}
@@ -254,7 +256,8 @@ class _Reading:
                 message = "needs a name, such as [server imap]"
             self._problem(name, "", message + nearest(name, [*_SECTIONS, "server NAME"]))
             return None
-        section = _Section(level, name)
+        # An option in a line that could not be read has been told of, and is not missing.
+        section = _Section(level, name, written=dict.fromkeys(self._unread.get(name, ()), ""))
         known = knownDirectives(level)
         for option, text in options.items():
             self._option(section, known, option, text.strip())
@@ -339,7 +342,7 @@ class _Reading:
             for protocol in PROTOCOLS.values():
                 if address.port in protocol.ports:
                     return protocol.name
-        if listening.addresses:
+        if listening.addresses and "protocol" not in section.written:
             self._problem(section.name, "protocol", f"is missing, and no port tells it: {', '.join(PROTOCOLS)}")
         return None
 

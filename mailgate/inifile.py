@@ -44,11 +44,15 @@ class _Option:
 
 @define
 class Section:
-    """A section, the C{line} of its header, and its options by name."""
+    """
+    A section, the C{line} of its header, and its options by name. C{unread} are the names of those that stand in lines
+    that are no options.
+    """
 
     name: str
     line: int
     options: dict[str, _Option] = field(factory=dict)
+    unread: set[str] = field(factory=set)
 
 
 class IniFile:
@@ -140,6 +144,7 @@ class IniFile:
         self._option = _Option(indent, [(number, "" if found is None else found[2])])
         if found is None:
             self._name = "it"
+            self._section.unread |= {_wordOf(line)}.intersection(self._known)
             self.problems.append(Problem(self._file, self._mistake(line), line=number))
             if _isOfBlock(line):
                 self._option = None
@@ -156,8 +161,7 @@ class IniFile:
         """
         if _isOfBlock(line):
             return 'is of a block in nginx\'s grammar: here "[server NAME]" begins a section, and the next one ends it'
-        word = _WORD.match(line)
-        name = "" if word is None else word[0]
+        name = _wordOf(line)
         if name in self._known:
             if line[len(name) :].lstrip().startswith(":"):
                 return f'has a ":" behind {name}, where a "=" belongs: {name} = VALUE'
@@ -167,6 +171,12 @@ class IniFile:
         if invisible is not None:
             return f"holds an invisible character, U+{ord(invisible):04X}: write the line anew"
         return 'is neither "[section]" nor "option = value"'
+
+
+def _wordOf(line: str) -> str:
+    """The word that C{line} begins with."""
+    word = _WORD.match(line)
+    return "" if word is None else word[0]
 
 
 def _isOfBlock(line: str) -> bool:

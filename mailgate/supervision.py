@@ -40,6 +40,7 @@ from mailgate.control import (
     Tell,
     encode,
 )
+from mailgate.lastwords import STANDARD_ERROR, LastWords
 
 __all__ = ["BackOff", "Generation", "GenerationError", "Stage", "environmentOf", "howItEnded"]
 
@@ -62,7 +63,7 @@ A_WHILE = 60.0
 _ROOT = os.path.dirname(os.path.dirname(os.path.abspath(mailgate.__file__)))
 """The folder in which Python finds this very mailgate, installed or not."""
 
-_FIRST_SOCKET = 5
+_FIRST_SOCKET = 6
 _KEPT_BACK = {"NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES"}
 """What systemd has said to the master alone."""
 
@@ -177,6 +178,7 @@ class Generation(ProcessProtocol):
         self._mayFork = False
         self._cut = 0
         self._reason = ""
+        self._words = LastWords()
         self._deadline: IDelayedCall | None = None
 
     # Its process.
@@ -195,7 +197,8 @@ class Generation(ProcessProtocol):
             raise GenerationError(str(error)) from None
 
     def _spawn(self, line: bytes) -> None:
-        descriptors: dict[int, Any] = {0: 0, 1: 1, 2: 2, 3: "w", 4: "r"}
+        # Its standard error is heard here until it has loaded; from then on it is 5, this process's own.
+        descriptors: dict[int, Any] = {0: 0, 1: 1, 2: "r", 3: "w", 4: "r", 5: STANDARD_ERROR}
         descriptors |= {self._begin.sockets[name]: fd for name, fd in self._sockets.items()}
         self._isRoot = os.geteuid() == 0
         self._deadline = self._reactor.callLater(READY_WITHIN, self._fail, "its zygote is not ready in time")
@@ -225,6 +228,9 @@ class Generation(ProcessProtocol):
                 self._fork(slot)
 
     def childDataReceived(self, childFD: int, data: bytes) -> None:
+        if childFD == STANDARD_ERROR:
+            self._words.heard(data)
+            return
         try:
             for message in self._lines.feed(data):
                 self._hear(message)
@@ -270,7 +276,7 @@ class Generation(ProcessProtocol):
         before = self.stage
         waiting = self._end()
         if before is Stage.STARTING:
-            self._giveUp(f"its zygote {how}")
+            self._giveUp(": ".join(filter(None, (f"its zygote {how}", self._words.line))))
         elif self._reason:
             self._giveUp(self._reason)
         if before is Stage.SERVING or self.workers:

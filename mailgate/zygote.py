@@ -55,10 +55,13 @@ from mailgate.tls import ServerTLS, TLSError, TLSSettings, usesTLS
 from mailgate.tlsengine import fastEngineWorks
 from mailgate.worker import work
 
-__all__ = ["ORDERS", "REPORTS", "Zygote", "main"]
+__all__ = ["ORDERS", "REPORTS", "STANDARD_ERROR", "Zygote", "main"]
 
-ORDERS, REPORTS = 3, 4
-"""The descriptors by which the master is heard, and told."""
+ORDERS, REPORTS, STANDARD_ERROR = 3, 4, 5
+"""
+The descriptors by which the master is heard, and told; and its own standard error. Until everything is loaded the
+zygote's leads to the master, which gives the last line of it as the reason why there is no zygote.
+"""
 
 _IGNORED = (signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 """The master alone gives orders: a terminal, or systemd, may send these to all processes of a group."""
@@ -361,6 +364,11 @@ def main() -> int:
     if "twisted.internet.reactor" in sys.modules:
         # All workers would share one epoll(7).
         return _fail("a module has imported the reactor before the workers were forked", CANNOT_SERVE)
+    # A master of a version before has a socket there, and its standard error in its place.
+    if STANDARD_ERROR not in begin.sockets.values():
+        # Workers must be able to write when there is no master any more.
+        os.dup2(STANDARD_ERROR, 2)
+        os.close(STANDARD_ERROR)
     del begin
     gc.collect()
     gc.freeze()

@@ -7,10 +7,11 @@ and the login at a backend. The replies are nginx's, but for those that docs/dif
 from __future__ import annotations
 
 import re
+from typing import NoReturn
 
 from mailgate.backendreply import imapDenial
 from mailgate.capabilities import announced
-from mailgate.client import BackendError, LoginRefused, ProxyClient, Unauthorizing, replyCode
+from mailgate.client import BackendError, LoginRefused, ProxyClient, Unauthorizing, beginsWith, replyCode
 from mailgate.dialogue import Command, MailProtocol, acceptableText
 from mailgate.goodbyes import goodbyes
 from mailgate.identity import fieldsOf, idCommand
@@ -39,8 +40,11 @@ _LITERAL_AT_END = re.compile(rb"\{(\d{1,10})\}\r?\n\Z")
 _OFFERS_ID = re.compile(rb"\* OK \[CAPABILITY (?:[^]]* )?ID(?: [^]]*)?\]", re.IGNORECASE)
 """A greeting whose response code, not its text, lists ID among the capabilities."""
 
+_GOODBYE = re.compile(rb"^\* BYE(?![^ \r\n])[^\n]*", re.IGNORECASE | re.MULTILINE)
+"""The end of a connection among untagged responses."""
+
 _ID_TAG = b"mailgate"
-_IDENTIFIED = re.compile(rb"\* ID [^\r\n{]{1,1000}\r\n" + _ID_TAG + rb" OK[^\r\n]{0,1000}\r\n")
+_IDENTIFIED = re.compile(rb"\* ID [^\r\n{]{1,1000}\r\n" + _ID_TAG + rb" OK(?: [^\r\n]{0,1000})?\r\n")
 
 
 class IMAP4Server(ProxyServer):
@@ -317,7 +321,7 @@ class IMAP4Client(ProxyClient):
 
     async def greeted(self) -> None:
         greeting = await self.line()
-        if not greeting.upper().startswith(b"* OK"):
+        if not beginsWith(greeting.upper(), b"* OK"):
             raise BackendError(f"greets with {replyCode(greeting)}", greeting, isQuoted=True)
         if self.tellsByCommand and _OFFERS_ID.match(greeting):
             request = self.request
@@ -328,7 +332,7 @@ class IMAP4Client(ProxyClient):
     async def requestTLS(self) -> None:
         self.send(b"mailgate STARTTLS")
         response = await self._response(b"mailgate")
-        if not response.upper().startswith(b"MAILGATE OK"):
+        if not beginsWith(response.upper(), b"MAILGATE OK"):
             raise BackendError(f"refuses STARTTLS with {replyCode(response)}", response, isQuoted=True)
         self.reply = b""
 
@@ -344,11 +348,13 @@ class IMAP4Client(ProxyClient):
                 command += b' "' + _SPECIAL.sub(rb"\\\g<0>", argument) + b'"'
                 continue
             self.sendLogin(command + b" {%d}" % len(argument))
-            self._expect(b"+", tag, await self._response(tag))
+            response = await self._response(tag)
+            if not response.startswith(b"+"):
+                self._refuse(tag, response)
             command = argument
         self.sendLogin(command)
         completion = await self._response(tag)
-        self._expect(tag + b" OK", tag, completion)
+        self._expectOK(tag, completion)
         self.reply += completion
 
     async def _authorize(self) -> None:
@@ -360,12 +366,14 @@ class IMAP4Client(ProxyClient):
             raise Unauthorizing(f"answers AUTHENTICATE PLAIN with {replyCode(response)}", self.reply + response)
         self.send(message)
         completion = await self._response(tag)
-        self._expect(tag + b" OK", tag, completion)
+        self._expectOK(tag, completion)
         self.reply += completion
 
-    def _expect(self, start: bytes, tag: bytes, response: bytes) -> None:
-        if response.upper().startswith(start.upper()):
-            return
+    def _expectOK(self, tag: bytes, response: bytes) -> None:
+        if not beginsWith(response.upper(), tag.upper() + b" OK"):
+            self._refuse(tag, response)
+
+    def _refuse(self, tag: bytes, response: bytes) -> NoReturn:
         status, _, text = response[len(tag) + 1 :].strip().partition(b" ")
         status = status.upper()
         if response.startswith(tag) and status in (b"NO", b"BAD"):
@@ -387,9 +395,10 @@ class IMAP4Client(ProxyClient):
                 octets = _continuation(line, octets or 0)
             elif line.startswith(b"* "):
                 self.reply += line
+                self._checkGoodbye()
             else:
                 raise BackendError(f"answers ID with {replyCode(line)}", self.reply + line)
-        if not line[len(tag) :].upper().startswith(b"OK"):
+        if not beginsWith(line[len(tag) :].upper(), b"OK"):
             self.concerns = (f"answers ID with {replyCode(line)}: it does not know who its clients are",)
 
     async def _response(self, tag: bytes) -> bytes:
@@ -408,6 +417,17 @@ class IMAP4Client(ProxyClient):
             self.reply += line
             if not line.startswith(b"* ") or len(self.reply) > self.limit:
                 raise BackendError(f"answers with {replyCode(line)}", self.reply)
+            self._checkGoodbye()
+
+    def _checkGoodbye(self) -> None:
+        """
+        Wait for nothing behind BYE (RFC 3501, 7.1.5): not every server closes then. What has come behind it counts.
+
+        @raise BackendError: there is nothing.
+        """
+        goodbye = None if b"\n" in self._buffer else _GOODBYE.search(self.reply)
+        if goodbye is not None:
+            raise BackendError(f"answers with {replyCode(goodbye[0].upper())}", self.reply)
 
 
 IMAP4 = MailProtocol("imap", (143, 993), IMAP4Server, IMAP4Client, IMAP4Settings)

@@ -13,7 +13,7 @@ from attrs import frozen
 
 from mailgate.backendreply import pop3Denial
 from mailgate.capabilities import announced
-from mailgate.client import BackendError, LoginRefused, ProxyClient, Unauthorizing, replyCode
+from mailgate.client import BackendError, LoginRefused, ProxyClient, Unauthorizing, beginsWith, replyCode
 from mailgate.dialogue import Command, MailProtocol, acceptableText, splitArguments, tokenWarnings
 from mailgate.directives import Problem, ServerSettings, bufferSize, capabilities, directive, words
 from mailgate.goodbyes import goodbyes
@@ -248,7 +248,7 @@ class POP3Client(ProxyClient):
 
     async def greeted(self) -> None:
         greeting = await self.line()
-        if not greeting.startswith(b"+OK"):
+        if not beginsWith(greeting, b"+OK"):
             raise BackendError(f"greets with {replyCode(greeting)}", greeting, isQuoted=True)
         if self.tellsByCommand and greeting[:13].upper() == b"+OK [XCLIENT]":
             self.introduction = xclientCommand(self.request.client)
@@ -256,7 +256,7 @@ class POP3Client(ProxyClient):
     async def requestTLS(self) -> None:
         self.send(b"STLS")
         reply = await self.line()
-        if not reply.startswith(b"+OK"):
+        if not beginsWith(reply, b"+OK"):
             raise BackendError(f"refuses STLS with {replyCode(reply)}", reply, isQuoted=True)
 
     async def authenticate(self) -> None:
@@ -287,7 +287,7 @@ class POP3Client(ProxyClient):
     def _accepted(self, reply: bytes) -> None:
         if reply.startswith(b"-ERR"):
             raise LoginRefused(reply, pop3Denial(reply, self.route))
-        if not reply.startswith(b"+OK"):
+        if not beginsWith(reply, b"+OK"):
             raise BackendError(f"answers the login with {replyCode(reply)}", reply)
         self.reply = reply
 
@@ -296,7 +296,7 @@ class POP3Client(ProxyClient):
         reply = await self.line()
         if reply.startswith(b"-ERR"):
             self.concerns = (f"answers XCLIENT with {replyCode(reply)}: it does not know who its clients are",)
-        elif not reply.startswith(b"+OK"):
+        elif not beginsWith(reply, b"+OK"):
             raise BackendError(f"answers XCLIENT with {replyCode(reply)}", reply)
 
 

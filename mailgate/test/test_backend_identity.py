@@ -199,6 +199,13 @@ class IMAP4Tests(IdentityTests):
         attempt.says(b"mailgate OK done\r\n")
         self.assertEqual(self.successResultOf(attempt.result).reply, b"mailgate OK done\r\n")
 
+    def test_goodbye(self) -> None:
+        """BYE in the place of its answer is a failure at once."""
+        for said in (b"* BYE going down\r\n", b"* ID NIL\r\n* BYE\r\n", IDENTIFIED + b"* BYE\r\n"):
+            attempt = Attempt(IMAP4)
+            self.assertEqual(self.outcome(attempt, OFFERING_ID, said), TEMPORARY)
+            self.assertIn("answers with BYE", attempt.log[0])
+
     def test_refused(self) -> None:
         """A backend that refuses ID is logged in at, and one line says so."""
         for answer in (b"mailgate BAD what\r\n", b"mailgate NO [SERVERBUG] no\r\n", b"* ID NIL\r\nmailgate bad\r\n"):
@@ -319,10 +326,10 @@ class POP3Tests(IdentityTests):
             b"+OK [XCLIENTS] ready\r\n",
             b"+OK XCLIENT\r\n",
             b"+OK  [XCLIENT]\r\n",
-            b"+OKAY [XCLIENT]\r\n",
             b"+OK <1896.697170952@dbc.mtview.ca.us> [XCLIENT]\r\n",
         ):
             self.assertEqual(self.heard(greeting), b"USER joe\r\n", greeting)
+        self.assertEqual(self.heard(b"+OKAY [XCLIENT]\r\n"), b"", "that is no greeting")
 
     def test_off(self) -> None:
         """With proxy_identity off too, and for a client on a unix socket."""

@@ -409,6 +409,7 @@ class IMAP4ClientTests(BackendTests):
             b"* BYE full\r\n",
             b"* NO\r\n",
             b"* BAD\r\n",
+            b"* OKAY\r\n",
             b"OK\r\n",
             b"+OK\r\n",
         ):
@@ -456,13 +457,40 @@ class IMAP4ClientTests(BackendTests):
         self.assertEqual(self.outcomeOf(attempt, b"* OK\r\n", b"a1 OK done\r\n"), TEMPORARY)
 
     def test_byeInsteadOfCompletion(self) -> None:
-        """A backend that says BYE and closes in the middle of the login is a failure."""
-        attempt = Attempt(IMAP4)
-        attempt.accept()
-        attempt.says(b"* OK\r\n", b"* BYE going down\r\n")
-        self.assertNoResult(attempt.result)
-        attempt.transport.protocol.readConnectionLost()
-        self.assertEqual(self.successResultOf(attempt.result), TEMPORARY)
+        """A backend that says BYE in the middle of the login is a failure at once, whether or not it closes."""
+        for bye in (b"* BYE going down\r\n", b"* bye going down\r\n", b"* BYE\r\n"):
+            attempt = Attempt(IMAP4)
+            self.assertEqual(self.outcomeOf(attempt, b"* OK\r\n", b"* OK wait\r\n" + bye), TEMPORARY)
+            self.assertIn("answers with BYE", attempt.log[0])
+
+    def test_byeWithRefusal(self) -> None:
+        """But a refusal that has come with it counts: RFC 3501 lets a server say BYE before it closes."""
+        said = b"* BYE too many\r\na1 NO [LIMIT] too many\r\n"
+        self.assertEqual(self.outcomeOf(Attempt(IMAP4, PASS_ON), b"* OK\r\n", said), Refusal(said, True))
+
+    def test_byeInsteadOfStartTLS(self) -> None:
+        """So it is before STARTTLS."""
+        attempt = Attempt(IMAP4, route=routeTo(STARTTLS))
+        self.assertEqual(self.outcomeOf(attempt, b"* OK\r\n", b"* BYE going down\r\n"), TEMPORARY)
+        self.assertNotIn(b"sesame", attempt.hears())
+
+    def test_longerWords(self) -> None:
+        """A word that only begins with OK is not OK, nor are the words that begin with NO and BAD refusals."""
+        for said in (b"a1 OKAY done\r\n", b"a1 OK: done\r\n", b"a1 NOT you\r\n", b"a1 BADLY\r\n"):
+            self.assertEqual(self.outcomeOf(Attempt(IMAP4, PASS_ON), b"* OK\r\n", said), TEMPORARY)
+        attempt = Attempt(IMAP4, route=routeTo(STARTTLS))
+        self.assertEqual(self.outcomeOf(attempt, b"* OK\r\n", b"mailgate OKAY\r\n"), TEMPORARY)
+        self.assertEqual(attempt.transport.tls, [])
+
+    def test_bareOK(self) -> None:
+        """OK needs no text behind it."""
+        for end in (b"\r\n", b"\n", b" \r\n"):
+            self.assertEqual(self.outcomeOf(Attempt(IMAP4), b"* OK" + end, b"a1 OK" + end).reply, b"a1 OK" + end)
+
+    def test_notBye(self) -> None:
+        """A response that only begins so is another."""
+        said = b"* BYEBYE\r\na1 OK done\r\n"
+        self.assertEqual(self.outcomeOf(Attempt(IMAP4), b"* OK\r\n", said).reply, said)
 
     def test_startTLS(self) -> None:
         """STARTTLS comes before LOGIN, under a tag of ours; what was said before TLS is not the client's."""
@@ -500,9 +528,22 @@ class POP3ClientTests(BackendTests):
         client = self.outcomeOf(Attempt(POP3), b"+OK\r\n", b"+OK name\r\n", b"+OK 3 messages\r\n")
         self.assertEqual(client.reply, b"+OK 3 messages\r\n")
 
+    def test_longerWords(self) -> None:
+        """A word that only begins with +OK is not +OK."""
+        for replies in ((b"+OKAY\r\n",), (b"+OK\r\n", b"+OK, go on\r\n")):
+            self.assertEqual(self.outcomeOf(Attempt(POP3, PASS_ON), b"+OK\r\n", *replies), TEMPORARY)
+        attempt = Attempt(POP3, route=routeTo(STARTTLS))
+        self.assertEqual(self.outcomeOf(attempt, b"+OK\r\n", b"+OKAY\r\n"), TEMPORARY)
+        self.assertEqual(attempt.transport.tls, [])
+
+    def test_bareOK(self) -> None:
+        """+OK needs no text behind it."""
+        for end in (b"\r\n", b"\n", b" \r\n"):
+            self.assertEqual(self.outcomeOf(Attempt(POP3), *[b"+OK" + end] * 3).reply, b"+OK" + end)
+
     def test_badGreetings(self) -> None:
         """A greeting other than +OK is a failure, and nothing is sent."""
-        for greeting in (b"-ERR full\r\n", b"* OK\r\n", b"220 ready\r\n"):
+        for greeting in (b"-ERR full\r\n", b"+OKAY\r\n", b"* OK\r\n", b"220 ready\r\n"):
             attempt = Attempt(POP3)
             self.assertEqual(self.outcomeOf(attempt, greeting), TEMPORARY)
             self.assertEqual(attempt.hears(), b"")

@@ -438,6 +438,33 @@ class AllAtOnceTests(ConfigCase):
         error = self.assertRaises(ConfigurationError, parse, "[server a]\nlisten = 143\nproxy_pass = my%host:143\n")
         self.assertEqual([problem.option for problem in error.problems], ["proxy_pass"])
 
+    def test_noFollowersOfLines(self):
+        """Nor is an option missing that stands in a line without its "="."""
+        written = 'has no "=" behind'
+        for text, fault in (
+            ("[server a]\nlisten = 143\nauth_http http://a/\n", f"3: {written} auth_http: write auth_http = VALUE"),
+            ("[server a]\nlisten = 143\nauth_file x\n", f"3: {written} auth_file: write auth_file = VALUE"),
+            (
+                "[mail]\nauth_http http://a/\n[server a]\nlisten = 143\n",
+                f"2: {written} auth_http: write auth_http = VALUE",
+            ),
+            (f"{MAIL}[server a]\nlisten 143\n", f"4: {written} listen: write listen = VALUE"),
+            (f"{MAIL}[server a]\nlisten = 2143\nprotocol imap\n", f"5: {written} protocol: write protocol = VALUE"),
+            (
+                f"{MAIL}[server a]\nlisten = 993 ssl\nssl_certificate x\n",
+                f"5: {written} ssl_certificate: write ssl_certificate = VALUE",
+            ),
+        ):
+            self.assertFaults(text, fault)
+
+    def test_otherSections(self):
+        """What is missing from another section is told of nevertheless."""
+        self.assertFaults(
+            "[server a]\nlisten = 143\nauth_http http://a/\n[server b]\nlisten = 110\n",
+            '3: has no "=" behind auth_http: write auth_http = VALUE',
+            "4: [server b] auth_http: is missing: give auth_http, auth_file or proxy_pass",
+        )
+
     def test_all(self):
         """Each fault is one line with file, section, option and value; those of good sections are not kept back."""
         self.assertFaults(

@@ -21,7 +21,8 @@ LAYERS = (
     # what imports nothing: the release, the words of a login, the grammar of values, of HTTP and of mail
     "_version clienthello descriptors directives networks fairqueue login httpresponse httpheaders openssl poller"
     " keptconnections timers imapcommand crypt3 shares distinguishedname verifyerrors tlserrors reparenting background"
-    " lostlines rootfiles regularfiles capabilities connectionerrors inifile sandbox.message sandbox.certificate",
+    " lostlines lastwords rootfiles regularfiles capabilities connectionerrors inifile"
+    " sandbox.message sandbox.certificate",
     # where events may go
     "backenderrors goodbyes loglevels syslog lograte secretvalues strays logfile notify activation pipes",
     # hashes of passwords

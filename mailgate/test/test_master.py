@@ -143,7 +143,7 @@ class ReloadTests(MasterCase):
         self.reload()
         self.assertNoResult(self.reloaded)
         self.assertEqual(old.takeHeard(), [])
-        self.assertEqual(self.reactor.spawned[1]["childFDs"][5], self.reactor.spawned[0]["childFDs"][5])
+        self.assertEqual(self.reactor.spawned[1]["childFDs"][6], self.reactor.spawned[0]["childFDs"][6])
         self.reactor.comesUp(COUNT)
         self.successResultOf(self.reloaded)
         self.assertEqual(old.takeHeard(), [Tell(Order.RETIRE)])

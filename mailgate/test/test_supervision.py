@@ -34,6 +34,7 @@ from mailgate.control import (
     Tell,
     encode,
 )
+from mailgate.lastwords import LastWords
 from mailgate.supervision import (
     DRAINED_WITHIN,
     RETIRED_WITHIN,
@@ -223,10 +224,10 @@ class StartTests(GenerationCase):
         """The zygote runs the same Python, and gets its channels and the sockets as descriptors."""
         (spawned,) = self.reactor.spawned
         self.assertEqual(spawned["args"][1:], ["-m", "mailgate.zygote"])
-        self.assertEqual(spawned["childFDs"], {0: 0, 1: 1, 2: 2, 3: "w", 4: "r", 5: 17})
+        self.assertEqual(spawned["childFDs"], {0: 0, 1: 1, 2: "r", 3: "w", 4: "r", 5: 2, 6: 17})
         self.assertEqual(spawned["env"], {"A": "b"})
         self.assertTrue(os.path.isdir(os.path.join(spawned["path"], "mailgate")))
-        self.assertEqual(self.zygote.heard, [Begin("x.ini", "text", {"127.0.0.1:143": 5})])
+        self.assertEqual(self.zygote.heard, [Begin("x.ini", "text", {"127.0.0.1:143": 6})])
 
     def test_ready(self):
         """It is ready when it has loaded, and all workers are ready; they are asked for when both sides are so far."""
@@ -316,6 +317,16 @@ class StartTests(GenerationCase):
         self.zygote.exits(ProcessTerminated(signal=11))
         failure = self.failureResultOf(self.generation.ready, GenerationError)
         self.assertEqual(str(failure.value), "its zygote was ended by SIGSEGV")
+
+    def test_lastWords(self):
+        """The last that a zygote says on standard error is its reason."""
+        self.generation._words = LastWords(os.open(os.devnull, os.O_WRONLY))
+        self.addCleanup(os.close, self.generation._words._descriptor)
+        self.zygote.protocol.childDataReceived(2, b"Traceback (most recent call last):\nOSError: no ")
+        self.zygote.protocol.childDataReceived(2, b"memory\n")
+        self.zygote.exits(ProcessTerminated(exitCode=1))
+        failure = self.failureResultOf(self.generation.ready, GenerationError)
+        self.assertEqual(str(failure.value), "its zygote exited with status 1: OSError: no memory")
 
     def test_nonsense(self):
         """A zygote that is not understood is killed."""

@@ -14,14 +14,16 @@ import shutil
 import signal
 import socket
 import ssl
+import subprocess
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
+from mailgate.exitstatus import CANNOT_SERVE
 from mailgate.test.integration import test_reload
 from mailgate.test.integration.clients import PATIENCE
 from mailgate.test.integration.daemon import accepts, freePort, newFolder, waitUntil
-from mailgate.test.integration.gateway import TWISTD, GatewayProcess
+from mailgate.test.integration.gateway import TWISTD, GatewayProcess, environment
 from mailgate.test.integration.procfs import children, inodes, runs, servedBy, serving
 from mailgate.test.integration.rawclient import RawClient
 from mailgate.test.integration.site import Address
@@ -233,6 +235,22 @@ class DeathTests(WorkersMixin, test_reload.ReloadTestCase):
             self.leave(client)
         waitUntil(lambda: not any(map(runs, workers)), "the old workers are gone")
         self.assertNoTraceback()
+
+    def test_zygoteAtStart(self):
+        """Why there is no zygote is said on standard error, in the background too."""
+        with open(f"{self.folder}/sitecustomize.py", "w", encoding="ascii") as opened:
+            opened.write(
+                "import sys\nif 'mailgate.zygote' in sys.orig_argv:\n    sys.modules['mailgate.worker'] = None\n"
+            )
+        with open(f"{self.folder}/broken.ini", "w", encoding="utf-8") as opened:
+            opened.write(self.ini())
+        paths = {**environment(), "PYTHONPATH": f"{self.folder}:{environment()['PYTHONPATH']}"}
+        for options in (["-n"], []):
+            command = [*TWISTD, *options, "--pidfile=", "mailgate", "--config", f"{self.folder}/broken.ini"]
+            done = subprocess.run(command, env=paths, cwd=self.folder, capture_output=True, text=True, timeout=60)
+            self.assertEqual(done.returncode, CANNOT_SERVE, done.stderr)
+            reason = "its zygote exited with status 1: ModuleNotFoundError: import of mailgate.worker halted"
+            self.assertIn(reason, done.stderr)
 
     def test_zygoteAndEnd(self):
         """Workers without a zygote are told of the end as well."""
