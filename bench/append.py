@@ -135,7 +135,7 @@ def measure(kind: str, command: str, endpoints: Sequence[Endpoint], count: int) 
     with ExitStack() as stack:
         clients = [(each.name, stack.enter_context(each.session(kind))) for each in endpoints]
         for turn in range(count + 1):
-            # Who comes behind whom matters where all have one disk.
+            # The order matters where all have one disk.
             for name, client in (*clients[turn % len(clients) :], *clients[: turn % len(clients)]):
                 began = time.perf_counter()
                 try:

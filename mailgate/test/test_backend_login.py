@@ -906,8 +906,8 @@ class WithoutLoginTests(BackendTests):
 
     def test_mailRefused(self) -> None:
         """
-        The backend's words about the sender are the answer to the recipient, and no trouble of ours, whoever has
-        judged, and whatever proxy_pass_error_message says; RCPT is not said.
+        The backend's words about the sender are the answer to the recipient, and no trouble of ours, judged or not,
+        and whatever proxy_pass_error_message says; RCPT is not said.
         """
         refusals = (
             (Trouble.DENIED, b"552-5.3.4 too\r\n552 5.3.4 large\r\n"),

@@ -458,7 +458,7 @@ class AllAtOnceTests(ConfigCase):
             self.assertFaults(text, fault)
 
     def test_otherSections(self):
-        """What is missing from another section is told of nevertheless."""
+        """What is missing from another section is reported nevertheless."""
         self.assertFaults(
             "[server a]\nlisten = 143\nauth_http http://a/\n[server b]\nlisten = 110\n",
             '3: has no "=" behind auth_http: write auth_http = VALUE',

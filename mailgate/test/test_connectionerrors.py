@@ -40,7 +40,7 @@ class InWordsTests(SynchronousTestCase):
         self.assertEqual(inWords(OSError(errno.EMFILE, "x")), "cannot be connected to: Too many open files")
 
     def test_names(self) -> None:
-        """A name without an address is told of as that."""
+        """A name without an address is reported as that."""
         for error in (DNSLookupError("gone.example"), UnknownHostError()):
             self.assertEqual(inWords(error), "cannot be found: its name does not resolve")
         self.assertEqual(inWords(TimeoutError()), "cannot be reached: its host does not answer")

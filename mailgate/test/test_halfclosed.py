@@ -361,7 +361,7 @@ class TransportTests(SynchronousTestCase):
         self.assertEqual(self.near.told, ["ended", "ConnectionLost"])
 
     def test_bothEnds(self) -> None:
-        """When both have said that they say no more, nobody is told of that over and over."""
+        """When both sides have ended, neither end is passed on again."""
         self.assertQuiet()
         self.transport.loseWriteConnection()
         self.assertQuiet()

@@ -97,7 +97,7 @@ BAD = (
     (f"{HEAD}{LISTEN}\ufefftimeout = 5s\n", "6: holds an invisible character, U+FEFF: write the line anew"),
     (f"{HEAD}{LISTEN}server_name = a b\n", "6: [server imap] server_name = a b: must be one word of printable ASCII"),
     (f"{HEAD}{LISTEN}timeout =\n", "6: [server imap] timeout = : must be a time, such as 30s, 1h30m or 500ms"),
-    # what is wrong with a value of [mail] is told of there, whichever server has it
+    # what is wrong with a value of [mail] is reported there, whichever server has it
     (
         HEAD.replace("[server", "proxy_ssl_trusted_certificate = /nowhere/x\n[server") + LISTEN,
         "3: [mail] proxy_ssl_trusted_certificate = /nowhere/x: cannot be read: No such file or directory",

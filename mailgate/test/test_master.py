@@ -338,7 +338,7 @@ class EndTests(MasterCase):
         self.assertEqual(zygote.takeHeard(), [Tell(Order.REOPEN)])
 
     def test_reopenRefused(self):
-        """A log that cannot be opened is told of, and nothing says that all are open again; workers try as well."""
+        """A log that cannot be opened is reported, and nothing says that all are open again; workers try as well."""
         zygote = self.start()
         self.assertEqual(self.reopening(), [])
         self.master._logs.observer([ErrorLog(os.path.abspath(self.mktemp()))])

@@ -237,7 +237,7 @@ class ProcessTests(Case):
         )
 
     def test_refused(self) -> None:
-        """One that is out of date is told of once as an error, and the gateway stays; so it is until it is good."""
+        """One that is out of date is reported once as an error, and the gateway stays; so it is until it is good."""
         before = self.generations.gateway
         until = datetime(2024, 2, 29, 12, 30, tzinfo=timezone.utc)
         self.renew(since=until - DAY, until=until)

@@ -136,7 +136,7 @@ class AddressTests(Case):
     """Where it would listen."""
 
     def test_elsewhere(self):
-        """An address that this host does not have cannot be bound, and each is told of once."""
+        """An address that this host does not have cannot be bound, and each is reported once."""
         (told,) = self.look(listen="\n    192.0.2.1:21143\n    127.0.0.1:21143\n    192.0.2.1:21144")
         reason = f"cannot be bound: {os.strerror(errno.EADDRNOTAVAIL)}"
         self.assertEqual(told, f"gateway.ini:7: [server imap] listen = 192.0.2.1:21143: {reason}")

@@ -263,7 +263,7 @@ class BackgroundTests(TapCase):
         self.assertEqual(self.launch.results, [0])
 
     def test_foreground(self):
-        """In the foreground nobody waits, and the umask is nobody's business."""
+        """In the foreground no process waits, and the umask stays."""
         self.config["nodaemon"] = 1
         self.patch(Launch, "intoBackground", lambda reactor: self.fail("it went into the background"))
         self.make(config=self.config)
@@ -305,7 +305,7 @@ class BackgroundTests(TapCase):
         self.assertEqual(self.launch.results, [("the gateway was stopped before it served", CANNOT_LISTEN)])
 
     def test_badConfiguration(self):
-        """A bad configuration is told of before anything forks."""
+        """A bad configuration is reported before anything forks."""
         self.assertExits(BAD_CONFIGURATION, lambda: self.make(GOOD + "timeuot = 5\n", self.config))
         self.assertFalse(self.config["nodaemon"])
 

@@ -36,7 +36,7 @@ ETC = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(mailgate.__fi
 FILTER = os.path.join(ETC, "filter.d", "mailgate.conf")
 
 STRANGER = "203.0.113.5"
-"""Nobody who has ever connected: to find it would be to ban whom a client names."""
+"""It never connected: to find it would be to ban an address that a client names."""
 
 FORGED = f"login failed: client {STRANGER}:1, denied, protocol imap, method plain, server 0.0.0.0:143, session 0.0"
 
