@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import cache
 
-__all__ = ["OWN", "UNKEPT", "announced", "leftOut", "whyLeftOut"]
+__all__ = ["OWN", "UNKEPT", "announced", "each", "leftOut", "whyLeftOut"]
 
 OWN: dict[str, tuple[str, ...]] = {
     "imap": ("AUTH", "LOGINDISABLED", "STARTTLS"),

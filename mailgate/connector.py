@@ -62,14 +62,14 @@ def _connectError(failure: Failure) -> Exception:
     return failure.value
 
 
-def _isOurs(refused: LoginRefused, request: LoginRequest) -> bool:
+def _isOfClient(refused: LoginRefused, request: LoginRequest, isAnswer: bool) -> bool:
     """
-    Whether what a backend refused, as C{refused} says, is a trouble of ours, and not the client's: a sender who is not
-    told the backend's words, a login that was refused for something else than its credentials and this one account.
+    Whether a refusal is about the client or its account, and so no trouble of the backend. Credentials are the client's
+    where the refusal C{isAnswer} to them; where they were judged before, the backend should have taken them.
     """
     if request.credentials.method is Method.NONE:
-        return not refused.denial.answer
-    return not refused.denial.refusesCredentials and not isOfAccount(refused.reply)
+        return refused.denial.answer != b""
+    return isOfAccount(refused.reply) or (isAnswer and refused.denial.refusesCredentials)
 
 
 class Connector:
@@ -121,11 +121,11 @@ class Connector:
                     isServed = True
                     return client
                 except LoginRefused as refused:
-                    answer = self._refused(refused, route, request, session, failures)
-                    isServed = (answer is refused.denial and not _isOurs(refused, request)) or isOfAccount(
-                        refused.reply
-                    )
-                    return answer
+                    isAnswer = request.credentials.method is Method.NONE or not route.judged
+                    isServed = _isOfClient(refused, request, isAnswer)
+                    if not (isAnswer and isServed):
+                        failures.append(self._failure(refused, session))
+                    return refused.denial if isAnswer else self._passedOn(refused)
                 except Unauthorizing as error:
                     failures.append(self._failure(error, session))
                     return Denial(Trouble.UNAUTHORIZED, reason="the backend takes no authorization identity")
@@ -189,20 +189,8 @@ class Connector:
             self._places[backend.host, backend.port] = place
         return place
 
-    def _refused(
-        self,
-        refused: LoginRefused,
-        route: Route,
-        request: LoginRequest,
-        session: Session,
-        failures: list[dict[str, Any]],
-    ) -> Refusal | Denial:
-        isAnswer = request.credentials.method is Method.NONE or not route.judged
-        if isAnswer and not _isOurs(refused, request):
-            return refused.denial
-        failures.append(self._failure(refused, session))
-        if isAnswer:
-            return refused.denial
+    def _passedOn(self, refused: LoginRefused) -> Refusal | Denial:
+        """What the client hears where the login that was C{refused} had been judged before."""
         if self._passErrorMessage:
             return Refusal(refused.reply, refused.temporary)
         isLasting = refused.denial.trouble is Trouble.PERMANENT

@@ -31,7 +31,6 @@ _SHORTEST = 1.0
 _REVISIONS = {"IMAP4REV1", "IMAP4REV2"}
 """Of which a server has to announce one (RFC 3501, section 6.1.1; RFC 9051)."""
 
-
 _REPLY = re.compile(r"250[ -]|\*$|CAPABILITY$|\+OK$|\.$", re.IGNORECASE)
 """What stands before capabilities, or behind them, in a server's answer to CAPABILITY, CAPA or EHLO."""
 
@@ -106,14 +105,16 @@ def overwritten(file: str, log: LogSettings, pid: PIDSettings, servers: Sequence
     """A log, or a pid file, that is the ini C{file} itself."""
     reason = "is the configuration itself, which would be written over"
     own = os.path.realpath(file)
-    if pid.path is not None and os.path.realpath(pid.path) == own:
+
+    def isNamed(*paths: str | None) -> bool:
+        return own in (os.path.realpath(path) for path in paths if path is not None)
+
+    if isNamed(pid.path):
         yield Problem(file, reason, "mailgate", "pid", pid.path)
-    if any(each.file is not None and os.path.realpath(each.file) == own for each in log.errorLog):
+    if isNamed(*(target.file for target in log.errorLog)):
         yield Problem(file, reason, "mailgate", "error_log", own)
     for server in servers:
-        if any(
-            each.file is not None and os.path.realpath(each.file) == own for each in server[ServerLogSettings].errorLog
-        ):
+        if isNamed(*(target.file for target in server[ServerLogSettings].errorLog)):
             yield server.problem("error_log", reason, own)
 
 

@@ -143,7 +143,7 @@ class DateTests(Case):
 
 
 class NameTests(Case):
-    """Whom certificates are for."""
+    """Hosts that certificates are for."""
 
     def test_other(self) -> None:
         """One for another name than the server's is warned of, and which it has; wildcards count."""

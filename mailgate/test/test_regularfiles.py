@@ -110,8 +110,8 @@ class PipeTests(ReadingCase):
         self.assertEqual(self.assertRaises(OSError, self.read).strerror, "it is longer than 1 MB")
 
 
-class OpenToAllTests(ReadingCase):
-    """Tests for L{isOpenToAll}."""
+class KeyCase(ReadingCase):
+    """A key in a folder of its own."""
 
     def setUp(self) -> None:
         super().setUp()
@@ -119,6 +119,13 @@ class OpenToAllTests(ReadingCase):
         self.addCleanup(shutil.rmtree, self.folder)
         self.path = os.path.join(self.folder, "key.pem")
         self.write(b"secret")
+
+
+class OpenToAllTests(KeyCase):
+    """Tests for L{isOpenToAll}."""
+
+    def setUp(self) -> None:
+        super().setUp()
         self.reachable = all(
             os.stat(folder).st_mode & 0o001 for folder in map(str, Path(os.path.realpath(self.folder)).parents)
         )
@@ -152,15 +159,8 @@ class OpenToAllTests(ReadingCase):
             self.assertFalse(isOpenToAll(path))
 
 
-class WritersTests(ReadingCase):
+class WritersTests(KeyCase):
     """Tests for L{writers}."""
-
-    def setUp(self) -> None:
-        super().setUp()
-        self.folder = tempfile.mkdtemp()
-        self.addCleanup(shutil.rmtree, self.folder)
-        self.path = os.path.join(self.folder, "key.pem")
-        self.write(b"secret")
 
     def told(self, folder: int, mode: int) -> str | None:
         """What is said of the file with this C{mode} in a C{folder} of that one."""
