@@ -6,8 +6,10 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import socket
 import stat
+import tempfile
 
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -122,6 +124,9 @@ class FileTests(Case):
 
     def test_commands(self):
         """The socket of commands has its place beside the pid file."""
+        # Trial's own folder may have a longer path than a unix socket can.
+        self.folder = tempfile.mkdtemp()
+        self.addCleanup(shutil.rmtree, self.folder)
         pid = self.path("x.pid")
         with open(f"{pid}.sock", "w", encoding="ascii"):
             pass
