@@ -1,4 +1,4 @@
-# -*- test-case-name: mailgate.test.test_surplus -*-
+# -*- test-case-name: mailgate.test.auth.http.test_surplus -*-
 """
 How many logins a service spoils that sends more than its Content-Length says: C{python -m bench.surplus}.
 
@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from twisted.internet.defer import Deferred
 from twisted.internet.task import react
 
-from mailgate.test.surplus import CASES, Attack, Service, Tally
+from mailgate.test.support.surplus import CASES, Attack, Service, Tally
 
 __all__ = ["main"]
 

@@ -13,7 +13,7 @@ from twisted.internet.defer import Deferred
 from zope.interface import Interface
 
 from mailgate.directives import ServerSettings
-from mailgate.journal import Journal
+from mailgate.log.journal import Journal
 from mailgate.login import Backend, Denial, Fact, LoginRequest, Method, Route
 
 __all__ = ["AuthenticatorKind", "IAuthenticator", "IGenerations", "Refusals"]

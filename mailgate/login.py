@@ -31,10 +31,14 @@ __all__ = [
     "TLSState",
     "Trouble",
     "fitForWire",
+    "fitText",
 ]
 
 _FORBIDDEN = re.compile(rb"[\r\n\0]")
 """The bytes that no credential and no text of another service may carry onto a line-based wire."""
+
+_UNFIT = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
+"""The bytes that no text for a client may hold: controls but the tabulator."""
 
 _PASSING = re.compile(rb"4[0-5][0-9](?: [45]\.[0-9]{1,3}\.[0-9]{1,3})?")
 """The codes of a service, or server, whose trouble will pass (RFC 5321, section 4.2.1)."""
@@ -43,6 +47,20 @@ _PASSING = re.compile(rb"4[0-5][0-9](?: [45]\.[0-9]{1,3}\.[0-9]{1,3})?")
 def fitForWire(*texts: bytes | None) -> bool:
     """Whether none of C{texts} holds CR, LF or NUL, which would end a line, or a string, before its time."""
     return not any(text and _FORBIDDEN.search(text) for text in texts)
+
+
+def fitText(text: bytes) -> bytes | None:
+    """
+    C{text} for a line of a mail protocol; L{None} if it holds what no such line may. It is UTF-8 (RFC 9051, 6531,
+    6856); what is not is taken for Latin-1.
+    """
+    if _UNFIT.search(text):
+        return None
+    try:
+        text.decode("utf-8")
+    except UnicodeDecodeError:
+        return text.decode("latin-1").encode("utf-8")
+    return text
 
 
 class Method(Enum):
@@ -181,7 +199,7 @@ class Envelope:
 
     Of SMTP: the name it greeted with (empty: it has not), whether by EHLO, and, for C{smtp_auth none}, its MAIL and
     RCPT lines from the command word on, without the line end. Of IMAP: the C{fields} of its ID, as of
-    L{mailgate.identity.fieldsOf}.
+    L{mailgate.backend.identity.fieldsOf}.
     """
 
     helo: bytes = b""
@@ -290,12 +308,12 @@ class Denial:
     """
     A refusal of a login. L{refusesCredentials} tells one that says something of the credentials from a passing failure.
 
-    C{text} and C{code} are the authentication service's words for the client, used where they fit its protocol
-    (C{code} by SMTP alone; L{kind} heeds it in all). C{wait} seconds pass before the client is told; with C{close} the
+    C{text} and C{code} are the authentication service's words for the client, used where they fit its protocol (C{code}
+    by SMTP alone; L{kind} heeds it in all). C{wait} seconds pass before the client is told; with C{close} the
     connection then ends. C{challenge}, in base64, is what a client that tried OAuth is sent first, and has to answer.
     C{reason} is for the log alone: which of the things that the client is not told it was. C{answer} is the backend's
-    refusal, made fit for the client's protocol (L{mailgate.backendreply}), without tag and line end; it goes before all
-    other words.
+    refusal, made fit for the client's protocol (L{mailgate.backend.reply}), without tag and line end; it goes before
+    all other words.
     """
 
     trouble: Trouble

@@ -5,25 +5,27 @@ What mailgate speaks and whom it asks: a new protocol, or a new kind of authenti
 
 from __future__ import annotations
 
-from mailgate.authenticators import http, passthrough, passwdfile
-from mailgate.client import ProxySettings
-from mailgate.connectionlimit import ConnectionSettings
-from mailgate.dialogue import DialogueSettings, MailProtocol
-from mailgate.draining import DrainSettings
+from mailgate.auth import passthrough
+from mailgate.auth.http import authenticator as http
+from mailgate.auth.passwdfile import authenticator as passwdfile
+from mailgate.backend.client import ProxySettings
+from mailgate.frontend.draining import DrainSettings
+from mailgate.frontend.protocol import DialogueSettings, MailProtocol
+from mailgate.frontend.realip import RealIPSettings
 from mailgate.interfaces import AuthenticatorKind
-from mailgate.journal import LogSettings, ServerLogSettings
-from mailgate.leanreactor import EventSettings
-from mailgate.limits import LimitSettings
-from mailgate.pidfile import PIDSettings
-from mailgate.privileges import ProcessSettings
-from mailgate.protocols.imap4 import IMAP4
+from mailgate.lean.connectionlimit import ConnectionSettings
+from mailgate.lean.reactor import EventSettings
+from mailgate.log.journal import LogSettings, ServerLogSettings
+from mailgate.net.clients import LimitSettings
+from mailgate.net.resolver import ResolverSettings
+from mailgate.protocols.imap4.imap4 import IMAP4
 from mailgate.protocols.pop3 import POP3
-from mailgate.protocols.smtp import SMTP
-from mailgate.realip import RealIPSettings
-from mailgate.resolver import ResolverSettings
+from mailgate.protocols.smtp.smtp import SMTP
 from mailgate.sandbox.settings import SandboxSettings
-from mailgate.tls import BackendTLSSettings, TLSSettings
-from mailgate.workers import WorkerSettings
+from mailgate.system.pidfile import PIDSettings
+from mailgate.system.privileges import ProcessSettings
+from mailgate.system.processors import WorkerSettings
+from mailgate.tls.settings import BackendTLSSettings, TLSSettings
 
 __all__ = ["AUTHENTICATORS", "PROCESS_SETTINGS", "PROTOCOLS", "SANDBOX_SETTINGS", "SERVER_SETTINGS"]
 

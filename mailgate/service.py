@@ -12,31 +12,32 @@ from typing import Any
 from twisted.application.service import MultiService
 from twisted.internet.defer import Deferred, DeferredList, gatherResults
 
+from mailgate.auth.http.services import questionsOf
+from mailgate.backend.connector import Connector
+from mailgate.backend.settings import ProxySettings
 from mailgate.config import GatewaySettings, authenticatorKind
-from mailgate.connectionlimit import ConnectionLimit, Places
-from mailgate.connector import Connector
-from mailgate.descriptors import mostDescriptors
-from mailgate.dialogue import DialogueSettings
 from mailgate.directives import ServerSettings
-from mailgate.draining import Draining
+from mailgate.frontend.draining import Draining
+from mailgate.frontend.listener import Listener, ProxyServerFactory
+from mailgate.frontend.protocol import DialogueSettings
 from mailgate.interfaces import IAuthenticator
-from mailgate.journal import ErrorLogs, Journal, ServerLogSettings, leastLevel
-from mailgate.leanreactor import LeanReactor
-from mailgate.listener import Listener, ProxyServerFactory
-from mailgate.listensockets import ListeningSockets, ownSockets
+from mailgate.lean.connectionlimit import ConnectionLimit, Places
+from mailgate.lean.descriptors import mostDescriptors
+from mailgate.lean.port import BATCH
+from mailgate.lean.reactor import LeanReactor
+from mailgate.lean.shares import Share
+from mailgate.log.journal import ErrorLogs, Journal, ServerLogSettings, leastLevel
 from mailgate.login import Fact
-from mailgate.names import NamingReactor
-from mailgate.port import BATCH
-from mailgate.proxysettings import ProxySettings
+from mailgate.net.endpoints import NamingReactor
+from mailgate.net.resolver import ResolverSettings
+from mailgate.net.reversedns import ReverseDNS
+from mailgate.net.sockets import ListeningSockets, ownSockets
 from mailgate.registry import PROTOCOLS
-from mailgate.relay import Relays
-from mailgate.resolver import ResolverSettings
-from mailgate.reversedns import ReverseDNS
+from mailgate.relay.portable import Relays
+from mailgate.relay.stream import StreamRelays
 from mailgate.session import sessionIds
-from mailgate.shares import Share
-from mailgate.streamrelay import StreamRelays
-from mailgate.tls import BackendTLSSettings, ServerTLS, TLSSettings, loadTrust, usesTLS
-from mailgate.tlsengine import fastEngineWorks
+from mailgate.tls.makeengine import fastEngineWorks
+from mailgate.tls.settings import BackendTLSSettings, ServerTLS, TLSSettings, loadTrust, usesTLS
 
 __all__ = ["Gateway"]
 
@@ -201,7 +202,9 @@ class Gateway(MultiService):
     def _limitConnections(self) -> None:
         # Not sooner: the process may have set its limit of open files since it has read the configuration.
         settings = self.settings
-        limit = ConnectionLimit.of(settings.connections, settings.servers, mostDescriptors(), settings.file)
+        limit = ConnectionLimit.of(
+            settings.connections, questionsOf(settings.servers), mostDescriptors(), settings.file
+        )
         self.places.limit(limit, self._journal)
         if limit.warning is not None and (self._share is None or self._share.isFirst):
             self._journal.warn("{reason}", reason=str(limit.warning))

@@ -12,8 +12,8 @@ from typing import Any
 
 from attrs import define, field
 
-from mailgate.connectionlog import about, tlsName
-from mailgate.journal import printable
+from mailgate.log.connection import about, tlsName
+from mailgate.log.journal import printable
 from mailgate.login import Method, TLSState
 
 __all__ = ["Outcome", "Phase", "Session", "Stopwatch", "sessionIds"]

@@ -5,7 +5,6 @@ C{twistd mailgate --config gateway.ini}: the plugin's options and service.
 
 from __future__ import annotations
 
-import gc
 import os
 import sys
 from collections.abc import Iterator
@@ -19,30 +18,23 @@ from twisted.logger import ILogObserver, Logger, globalLogPublisher
 from twisted.python import usage
 from twisted.python.components import Componentized
 
-from mailgate.authenticators.passwdfile import FileSettings
-from mailgate.background import Twistd
 from mailgate.config import GatewaySettings, parse, read
 from mailgate.directives import ConfigurationError, Problem
-from mailgate.exitstatus import CUT, endWith
-from mailgate.generations import Generations
-from mailgate.journal import ErrorLogs, ProcessLog, ServerLogSettings, needsStandardError
-from mailgate.listensockets import ListenError
-from mailgate.master import Master
-from mailgate.privileges import becomeUser, gainNothing, limitOpenFiles, raiseOpenFiles
-from mailgate.process import Process, Surroundings
+from mailgate.log.journal import ErrorLogs, ProcessLog, ServerLogSettings, needsStandardError
+from mailgate.net.sockets import ListenError
+from mailgate.process.background import Twistd
+from mailgate.process.generations import Generations
+from mailgate.process.rights import shedPrivileges, tuneCollector, unreadableLater
+from mailgate.process.signals import Signals
+from mailgate.process.surroundings import Process, Surroundings
+from mailgate.process.workers.master import Master
 from mailgate.sandbox.settings import SandboxSettings
 from mailgate.sandbox.welcome import welcome
-from mailgate.signals import Signals
-from mailgate.tls import TLSSettings, usesTLS
-from mailgate.watching import watchedFiles
+from mailgate.system.exitstatus import BAD_CONFIGURATION, CANNOT_LISTEN, CUT, endWith
+from mailgate.system.privileges import gainNothing, limitOpenFiles, raiseOpenFiles
+from mailgate.tls.settings import TLSSettings, usesTLS
 
-__all__ = ["BAD_CONFIGURATION", "Options", "makeService", "shedPrivileges", "tuneCollector", "unreadableLater"]
-
-BAD_CONFIGURATION = 78
-"""The exit status for it: C{EX_CONFIG} of sysexits.h."""
-
-CANNOT_LISTEN = 71
-"""The exit status where the system refuses an address, or the user: C{EX_OSERR}."""
+__all__ = ["Options", "makeService"]
 
 
 class Options(usage.Options):
@@ -56,44 +48,6 @@ class Options(usage.Options):
     def postOptions(self) -> None:
         if self["config"] is None:
             raise usage.UsageError("--config FILE is needed")
-
-
-def tuneCollector() -> None:
-    """
-    Have Python's collector of cycles leave alone what has been imported, and look seldom: no session leaves a cycle.
-
-    By default it takes 5 % of a login, and now and then holds everybody up for 30 ms; so, neither could be seen.
-    """
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(20000, 20, 100)
-
-
-def shedPrivileges(settings: GatewaySettings) -> Iterator[Problem]:
-    """
-    As root, become the C{user} of C{settings}. Gives a warning of each file that is read again later and that this
-    user cannot read.
-
-    @raise ConfigurationError: the system does not let us.
-    """
-    user = settings.process.user
-    if user is None or os.geteuid() != 0:
-        return
-    try:
-        becomeUser(user)
-    except OSError as error:
-        reason = f"cannot be taken on: {error.strerror}"
-        raise ConfigurationError([Problem(settings.file, reason, "mailgate", "user", user.name)]) from None
-    for server in settings.servers:
-        path = server[FileSettings].path
-        if path is not None and not os.access(path, os.R_OK):
-            yield server.problem("auth_file", f"will not be read when it changes: {user.name} may not read it", path)
-
-
-def unreadableLater(settings: GatewaySettings) -> list[str]:
-    """The files that a reload would read and this process may not."""
-    files = dict.fromkeys((settings.file, *watchedFiles(settings.servers)))
-    return [name for name in files if not os.access(name, os.R_OK)]
 
 
 class _TwistdService(MultiService):

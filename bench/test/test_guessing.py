@@ -19,7 +19,7 @@ from bench.guessing import Watcher, logIn, meanwhile, ownerCells, percent
 from bench.options import SCHEMES
 from bench.processes import BenchmarkError
 from bench.test.direct import services
-from mailgate.passwords import commonest, parsePassword
+from mailgate.auth.passwdfile.passwords import commonest, parsePassword
 
 
 class FiguresTests(SynchronousTestCase):

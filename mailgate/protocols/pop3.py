@@ -1,4 +1,4 @@
-# -*- test-case-name: mailgate.test.test_pop3 -*-
+# -*- test-case-name: mailgate.test.protocols.test_pop3 -*-
 """
 POP3 (RFC 1939, 2449, 5034; STLS of RFC 2595): the dialogue before login, and the login at a backend. The replies are
 nginx's, but for those that docs/differences.rst lists.
@@ -11,17 +11,24 @@ from typing import ClassVar
 
 from attrs import frozen
 
-from mailgate.backendreply import pop3Denial
-from mailgate.capabilities import announced
-from mailgate.client import BackendError, LoginRefused, ProxyClient, Unauthorizing, beginsWith, replyCode
-from mailgate.dialogue import Command, MailProtocol, acceptableText, splitArguments, tokenWarnings
+from mailgate.backend.client import BackendError, LoginRefused, ProxyClient, Unauthorizing, beginsWith, replyCode
+from mailgate.backend.identity import xclientCommand
+from mailgate.backend.reply import pop3Denial
 from mailgate.directives import Problem, ServerSettings, bufferSize, capabilities, directive, words
-from mailgate.goodbyes import goodbyes
-from mailgate.identity import xclientCommand
+from mailgate.directives.needs import Need, protocol
+from mailgate.frontend.capabilities import announced
+from mailgate.frontend.dialogue import ProxyServer
+from mailgate.frontend.goodbyes import goodbyes
+from mailgate.frontend.mechanisms import (
+    Cancelled,
+    InitialResponse,
+    InvalidResponse,
+    NotBase64,
+    loginMethods,
+    mechanismNames,
+)
+from mailgate.frontend.protocol import Command, MailProtocol, acceptableText, splitArguments, tokenWarnings
 from mailgate.login import Credentials, Denial, Method, Trouble
-from mailgate.needs import Need, protocol
-from mailgate.sasl import Cancelled, InitialResponse, InvalidResponse, NotBase64, loginMethods, mechanismNames
-from mailgate.server import ProxyServer
 from mailgate.session import Outcome, Phase
 
 __all__ = ["POP3", "POP3Client", "POP3Server", "POP3Settings"]

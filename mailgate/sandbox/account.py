@@ -1,4 +1,4 @@
-# -*- test-case-name: mailgate.test.test_sandbox_account -*-
+# -*- test-case-name: mailgate.test.sandbox.test_account -*-
 """
 The accounts of the sandbox: one per user of C{[sandbox]}, with folders in memory, and who may log in to which.
 """

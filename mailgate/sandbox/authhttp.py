@@ -1,4 +1,4 @@
-# -*- test-case-name: mailgate.test.test_sandbox_authhttp -*-
+# -*- test-case-name: mailgate.test.sandbox.test_authhttp -*-
 """
 The sandbox's authentication service: the other side of nginx's C{auth_http}
 (U{https://nginx.org/en/docs/mail/ngx_mail_auth_http_module.html}), over plain HTTP on the loopback.

@@ -1,4 +1,4 @@
-# -*- test-case-name: mailgate.test.test_sandbox_certificate -*-
+# -*- test-case-name: mailgate.test.sandbox.test_certificate -*-
 """
 The demo's own TLS certificate: made on first run and kept, so that what a client was told to trust stays true.
 

@@ -1,4 +1,4 @@
-# -*- test-case-name: mailgate.test.test_sandbox_imap4 -*-
+# -*- test-case-name: mailgate.test.sandbox.test_imap4 -*-
 """
 The sandbox's IMAP4rev1 server (RFC 3501, RFC 2177, RFC 4315): twisted.mail's, with what real clients stumble over put
 right.

@@ -1,4 +1,4 @@
-# -*- test-case-name: mailgate.test.test_sandbox_login -*-
+# -*- test-case-name: mailgate.test.sandbox.test_login -*-
 """
 Logging in to the sandbox's servers, by twisted.cred.
 """

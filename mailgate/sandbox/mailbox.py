@@ -1,4 +1,4 @@
-# -*- test-case-name: mailgate.test.test_sandbox_mailbox -*-
+# -*- test-case-name: mailgate.test.sandbox.test_mailbox -*-
 """
 Folders in memory, and what one IMAP session sees of a folder.
 

@@ -1,4 +1,4 @@
-# -*- test-case-name: mailgate.test.test_sandbox_message -*-
+# -*- test-case-name: mailgate.test.sandbox.test_message -*-
 """
 Messages in memory, as the servers see them: whole (RFC 5322), in parts (RFC 2045, RFC 2046), and their bytes never
 altered, so that what IMAP's sizes, sections and literals say of one another agrees.

@@ -1,4 +1,4 @@
-# -*- test-case-name: mailgate.test.test_sandbox_pop3 -*-
+# -*- test-case-name: mailgate.test.sandbox.test_pop3 -*-
 """
 The sandbox's POP3 server (RFC 1939, RFC 2449): twisted.mail's, with what real clients stumble over put right.
 

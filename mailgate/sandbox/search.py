@@ -1,4 +1,4 @@
-# -*- test-case-name: mailgate.test.test_sandbox_search -*-
+# -*- test-case-name: mailgate.test.sandbox.test_search -*-
 """
 IMAP's SEARCH (RFC 3501, 6.4.4) over messages in memory. twisted.mail's own compares text with bytes and finds nothing.
 

@@ -1,4 +1,4 @@
-# -*- test-case-name: mailgate.test.test_sandbox_service -*-
+# -*- test-case-name: mailgate.test.sandbox.test_service -*-
 """
 C{[sandbox]} as a service: mail servers and an authentication service for the demo, all on loopback ports.
 """

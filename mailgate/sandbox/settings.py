@@ -1,4 +1,4 @@
-# -*- test-case-name: mailgate.test.test_sandbox_settings -*-
+# -*- test-case-name: mailgate.test.sandbox.test_settings -*-
 """
 What C{[sandbox]} of the ini file says: the demo's users, and where its servers listen.
 """

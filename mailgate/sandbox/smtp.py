@@ -1,4 +1,4 @@
-# -*- test-case-name: mailgate.test.test_sandbox_smtp -*-
+# -*- test-case-name: mailgate.test.sandbox.test_smtp -*-
 """
 The sandbox's SMTP server (RFC 5321, RFC 1870, RFC 6152): twisted.mail's, delivering to the sandbox's users and to
 nobody else. Who sends need not log in, but may.

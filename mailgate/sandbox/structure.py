@@ -1,4 +1,4 @@
-# -*- test-case-name: mailgate.test.test_sandbox_message -*-
+# -*- test-case-name: mailgate.test.sandbox.test_message -*-
 """
 ENVELOPE and BODYSTRUCTURE of a message (RFC 3501, 7.4.2), as the nested lists that twisted.mail writes to the wire.
 

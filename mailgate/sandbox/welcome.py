@@ -1,4 +1,4 @@
-# -*- test-case-name: mailgate.test.test_sandbox_welcome -*-
+# -*- test-case-name: mailgate.test.sandbox.test_welcome -*-
 """
 What the demo prints when it is up: where it listens, who its users are, and commands to paste.
 """
@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 
 from mailgate.directives import ListenAddress, ServerSettings
 from mailgate.sandbox.settings import SandboxSettings, SandboxUser
-from mailgate.tls import TLSSettings
+from mailgate.tls.settings import TLSSettings
 
 __all__ = ["welcome"]
 

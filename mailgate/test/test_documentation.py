@@ -16,12 +16,12 @@ from attrs import evolve, fields, frozen
 from twisted.trial.unittest import SynchronousTestCase
 
 from mailgate import __version__
-from mailgate.authpresets import PRESETS
-from mailgate.authsettings import HTTPSettings
+from mailgate.auth.http.presets import PRESETS
+from mailgate.auth.http.settings import HTTPSettings
 from mailgate.config import knownDirectives, load, parse
 from mailgate.directives import ConfigurationError, Directive, Level, ListenAddress
 from mailgate.login import Trouble
-from mailgate.protocols.smtp import SMTPSettings
+from mailgate.protocols.smtp.smtp import SMTPSettings
 from mailgate.registry import PROTOCOLS
 from mailgate.sandbox.certificate import ensureCertificate
 from mailgate.session import Outcome, Phase

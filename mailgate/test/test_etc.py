@@ -16,10 +16,10 @@ from configparser import ConfigParser
 from twisted.trial.unittest import SynchronousTestCase
 
 import mailgate
-from mailgate.commands import UNAVAILABLE
-from mailgate.console import main
-from mailgate.exitstatus import CUT
-from mailgate.tap import BAD_CONFIGURATION, Options
+from mailgate.cli.main import main
+from mailgate.cli.remote import UNAVAILABLE
+from mailgate.system.exitstatus import BAD_CONFIGURATION, CUT
+from mailgate.tap import Options
 
 ETC = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(mailgate.__file__))), "etc")
 TWISTD = ["-n", "--pidfile=", "mailgate"]

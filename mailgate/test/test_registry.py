@@ -20,17 +20,17 @@ from twisted.trial.unittest import SkipTest, SynchronousTestCase
 from zope.interface.verify import verifyObject
 
 import mailgate
-from mailgate.client import ProxyClient, ProxySettings
+from mailgate.auth.passwdfile.passwords import parsePassword
+from mailgate.backend.client import ProxyClient, ProxySettings
 from mailgate.config import authenticatorKind, knownDirectives, parse
-from mailgate.dialogue import Command
 from mailgate.directives import Directive, Level, ListenAddress, directives
+from mailgate.frontend.dialogue import ProxyServer
+from mailgate.frontend.protocol import Command
 from mailgate.interfaces import IAuthenticator
-from mailgate.journal import Journal
-from mailgate.listen import ListenSettings
+from mailgate.log.journal import Journal
 from mailgate.login import Client, Credentials, LoginRequest, Method, Route, Trouble
-from mailgate.passwords import parsePassword
+from mailgate.net.listen import ListenSettings
 from mailgate.registry import AUTHENTICATORS, PROCESS_SETTINGS, PROTOCOLS, SANDBOX_SETTINGS, SERVER_SETTINGS
-from mailgate.server import ProxyServer
 
 GROUPS = (ListenSettings, *SERVER_SETTINGS, *PROCESS_SETTINGS, SANDBOX_SETTINGS)
 GATEWAY_INI = os.path.join(os.path.dirname(os.path.dirname(mailgate.__file__)), "etc", "gateway.ini")

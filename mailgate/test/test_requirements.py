@@ -64,7 +64,8 @@ class VersionsTests(SynchronousTestCase):
     def test_modules(self) -> None:
         """The modules that .ci/run tests with them are there."""
         (listed,) = re.findall(r"^modules=\(([^)]+)\)$", document(".ci", "run"), re.MULTILINE)
-        missing = [name for name in listed.split() if not os.path.exists(os.path.join(HERE, f"test_{name}.py"))]
+        paths = {name: os.path.join(HERE, *name.split("/")) for name in listed.split()}
+        missing = [name for name, path in paths.items() if not os.path.isdir(path) and not os.path.exists(f"{path}.py")]
         self.assertEqual(missing, [])
 
     def test_integration(self) -> None:

@@ -25,13 +25,13 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 from mailgate import service
 from mailgate.config import GatewaySettings, parse
 from mailgate.directives import ConfigurationError
-from mailgate.listener import ListenError
-from mailgate.listensockets import ListeningSockets
+from mailgate.frontend.listener import ListenError
+from mailgate.lean.transport import StreamTransport
+from mailgate.net.sockets import ListeningSockets
 from mailgate.service import Gateway
 from mailgate.session import Outcome, Session
 from mailgate.test.integration.daemon import freePort
 from mailgate.test.integration.transports import areLean, withTransports
-from mailgate.transport import StreamTransport
 
 TEXT = """
 [mailgate]
@@ -520,7 +520,7 @@ class DrainTests(GatewayCase):
         path = os.path.join(tempfile.mkdtemp(), "imap.sock")
         self.addCleanup(os.rmdir, os.path.dirname(path))
         self.make(TEXT.replace("127.0.0.1:{other}", f"unix:{path}") + SANDBOX)
-        sockets = ListeningSockets().opened(self.gateway.settings)
+        sockets = ListeningSockets().opened(self.gateway.settings.servers)
         self.addCleanup(sockets.close)
         waiting = []
         for _ in range(3):

@@ -11,7 +11,7 @@ from twisted.internet.task import Clock
 from twisted.logger import formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 
-from mailgate.connectionlog import STORY
+from mailgate.log.connection import STORY
 from mailgate.login import Method, TLSState
 from mailgate.session import Outcome, Phase, Session, Stopwatch, sessionIds
 

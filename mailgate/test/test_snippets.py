@@ -20,10 +20,10 @@ from twisted.internet.protocol import Protocol
 from twisted.trial.unittest import TestCase
 from zope.interface.verify import verifyObject
 
-from mailgate.authenticators import http
+from mailgate.auth.http import authenticator as http
 from mailgate.config import parse
 from mailgate.interfaces import IAuthenticator
-from mailgate.journal import Journal
+from mailgate.log.journal import Journal
 from mailgate.login import Backend, Client, Credentials, Denial, LoginRequest, Method, Route, Trouble
 from mailgate.test.test_documentation import MISSING, codeBlocks, document
 

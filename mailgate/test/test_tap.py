@@ -1,5 +1,6 @@
 """
-Tests for L{mailgate.tap}. How it behaves in a twistd of its own is for L{mailgate.test.test_process} to say.
+Tests for L{mailgate.tap}. How it behaves in a twistd of its own is for L{mailgate.test.process.test_surroundings} to
+say.
 """
 
 from __future__ import annotations
@@ -23,12 +24,14 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 from zope.interface.verify import verifyObject
 
 from mailgate import tap
-from mailgate.background import Launch
 from mailgate.directives import ConfigurationError, Problem
-from mailgate.exitstatus import CUT
 from mailgate.interfaces import IGenerations
-from mailgate.pidfile import PIDFile
-from mailgate.tap import BAD_CONFIGURATION, CANNOT_LISTEN, Options, makeService, tuneCollector
+from mailgate.process import rights
+from mailgate.process.background import Launch
+from mailgate.process.rights import tuneCollector
+from mailgate.system.exitstatus import BAD_CONFIGURATION, CANNOT_LISTEN, CUT
+from mailgate.system.pidfile import PIDFile
+from mailgate.tap import Options, makeService
 from mailgate.test.integration.daemon import freePort
 
 GOOD = """
@@ -96,7 +99,7 @@ class TapCase(TestCase):
         self.patch(tap, "limitOpenFiles", self.limited.append)
         # Its rights as well.
         self.become = []
-        self.patch(tap, "becomeUser", self.become.append)
+        self.patch(rights, "becomeUser", self.become.append)
         self.tuned = []
         self.patch(tap, "tuneCollector", lambda: self.tuned.append(True))
         self.folder = os.path.abspath(self.mktemp())
@@ -230,7 +233,9 @@ class FakeLaunch:
 
 
 class BackgroundTests(TapCase):
-    """twistd on its way into the background; that it gets there is for L{mailgate.test.test_process} to say."""
+    """
+    twistd on its way into the background; that it gets there is for L{mailgate.test.process.test_surroundings} to say.
+    """
 
     def setUp(self):
         super().setUp()
@@ -520,8 +525,8 @@ class StartTests(TapCase):
 
 class UserTests(TapCase):
     """
-    The user that the process becomes. That it really does is for L{mailgate.test.test_process} to say; here it is told
-    that it is root.
+    The user that the process becomes. That it really does is for L{mailgate.test.process.test_surroundings} to say;
+    here it is told that it is root.
     """
 
     def setUp(self):
@@ -541,7 +546,7 @@ class UserTests(TapCase):
         (generations,) = service
         gateway = generations.gateway
         bound = []
-        self.patch(tap, "becomeUser", lambda user: bound.append((user.name, gateway.listeners[0].port is not None)))
+        self.patch(rights, "becomeUser", lambda user: bound.append((user.name, gateway.listeners[0].port is not None)))
         self.addCleanup(service.stopService)
         return service, bound
 
@@ -595,7 +600,7 @@ class UserTests(TapCase):
         def refuse(user):
             raise PermissionError(1, "Operation not permitted")
 
-        self.patch(tap, "becomeUser", refuse)
+        self.patch(rights, "becomeUser", refuse)
         (line,) = self.assertExits(CANNOT_LISTEN, service.startService)
         self.assertTrue(
             line.endswith(f"[mailgate] user = {self.name}: cannot be taken on: Operation not permitted"), line

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 
-from mailgate.smtptrust import xtext
+from mailgate.protocols.smtp.trust import xtext
 from mailgate.test.integration.comparison import WHOLE, Difference
 from mailgate.test.integration.conversation import b64
 from mailgate.test.integration.conversations_sasl import DIGEST

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 
 import mailgate
-from mailgate.exitstatus import CUT
+from mailgate.system.exitstatus import CUT
 from mailgate.test.integration.daemon import Daemon
 from mailgate.test.integration.procfs import descriptors
 from mailgate.test.integration.transports import withTransports

@@ -11,7 +11,7 @@ import ssl
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-from mailgate.nginximport import importNginx
+from mailgate.nginx.importer import importNginx
 from mailgate.test.integration.certificates import Authority
 from mailgate.test.integration.conversation import Conversation
 from mailgate.test.integration.daemon import freePort, newFolder

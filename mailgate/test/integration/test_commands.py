@@ -19,19 +19,18 @@ import threading
 
 from twisted.trial.unittest import SkipTest
 
-from mailgate.commands import NOT_PERMITTED, REFUSED, UNAVAILABLE
-from mailgate.commandsocket import CommandSocket
-from mailgate.console import main
+from mailgate.cli.main import main
+from mailgate.cli.remote import NOT_PERMITTED, REFUSED, UNAVAILABLE
 from mailgate.directives import ConfigurationError
-from mailgate.exitstatus import CUT
-from mailgate.tap import BAD_CONFIGURATION
+from mailgate.process.commandsocket import CommandSocket
+from mailgate.system.exitstatus import BAD_CONFIGURATION, CUT
 from mailgate.test.integration.clients import PATIENCE
 from mailgate.test.integration.daemon import waitUntil
 from mailgate.test.integration.gateway import environment
 from mailgate.test.integration.procfs import runs
 from mailgate.test.integration.test_upgrade import WORKERS, UpgradeTestCase
 
-MAILGATE = [sys.executable, "-c", "import sys; from mailgate.console import main; sys.exit(main())"]
+MAILGATE = [sys.executable, "-c", "import sys; from mailgate.cli.main import main; sys.exit(main())"]
 
 
 class CommandsTestCase(UpgradeTestCase):

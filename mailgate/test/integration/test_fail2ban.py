@@ -22,15 +22,15 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 import mailgate
-from mailgate.journal import ErrorLog, ErrorLogs
+from mailgate.log.journal import ErrorLog, ErrorLogs
+from mailgate.log.syslog import syslogServer
 from mailgate.login import Denial, Trouble
-from mailgate.protocols.imap4 import IMAP4
+from mailgate.protocols.imap4.imap4 import IMAP4
 from mailgate.protocols.pop3 import POP3
-from mailgate.protocols.smtp import SMTP
+from mailgate.protocols.smtp.smtp import SMTP
 from mailgate.registry import PROTOCOLS
-from mailgate.syslog import syslogServer
-from mailgate.test.fakes import Conversation, FakeAuthenticator
 from mailgate.test.integration.programs import require
+from mailgate.test.support.fakes import Conversation, FakeAuthenticator
 
 ETC = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(mailgate.__file__))), "etc", "fail2ban")
 FILTER = os.path.join(ETC, "filter.d", "mailgate.conf")

@@ -9,9 +9,9 @@ import os
 
 from twisted.internet.utils import getProcessOutputAndValue
 
-from mailgate.test.certificates import Authority
 from mailgate.test.integration.programs import programPath, require
-from mailgate.test.test_handshakes import NO_TLS, SILENT, OutcomeCase
+from mailgate.test.support.certificates import Authority
+from mailgate.test.tls.test_handshakes import NO_TLS, SILENT, OutcomeCase
 
 
 class ClientTests(OutcomeCase):

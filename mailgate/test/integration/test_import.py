@@ -9,7 +9,7 @@ import socket
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from mailgate.nginximport import importNginx
+from mailgate.nginx.importer import importNginx
 from mailgate.test.integration.daemon import freePort, newFolder
 from mailgate.test.integration.gateway import GatewayProcess
 

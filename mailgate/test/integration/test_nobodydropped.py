@@ -17,7 +17,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
-from mailgate.console import main
+from mailgate.cli.main import main
 from mailgate.test.integration.clients import PATIENCE
 from mailgate.test.integration.daemon import waitUntil
 from mailgate.test.integration.procfs import children, inodes, pairOf, runs, servedBy, serving, state

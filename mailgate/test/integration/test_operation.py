@@ -27,7 +27,7 @@ PATIENCE = 10.0
 QUIT = {"imap": b"a LOGOUT\r\n", "pop3": b"QUIT\r\n", "smtp": b"QUIT\r\n"}
 """How a client takes its leave."""
 
-CHECK = [sys.executable, "-c", "import sys; from mailgate.console import main; sys.exit(main())", "check", "--config"]
+CHECK = [sys.executable, "-c", "import sys; from mailgate.cli.main import main; sys.exit(main())", "check", "--config"]
 
 
 class OperationTestCase(SynchronousTestCase):

@@ -18,7 +18,7 @@ from contextlib import contextmanager
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from mailgate.exitstatus import CUT
+from mailgate.system.exitstatus import CUT
 from mailgate.test.integration.certificates import Authority
 from mailgate.test.integration.clients import PATIENCE
 from mailgate.test.integration.daemon import accepts, freePort, ifKilled, newFolder, waitUntil

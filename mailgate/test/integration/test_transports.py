@@ -15,7 +15,7 @@ from OpenSSL import SSL
 from twisted.trial.unittest import SynchronousTestCase
 
 from mailgate.config import parse
-from mailgate.leanreactor import EventSettings
+from mailgate.lean.reactor import EventSettings
 from mailgate.test.integration.authservice import Answer
 from mailgate.test.integration.clients import PATIENCE, message
 from mailgate.test.integration.daemon import waitUntil

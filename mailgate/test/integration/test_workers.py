@@ -19,7 +19,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from mailgate.exitstatus import CANNOT_SERVE
+from mailgate.system.exitstatus import CANNOT_SERVE
 from mailgate.test.integration import test_reload
 from mailgate.test.integration.clients import PATIENCE
 from mailgate.test.integration.daemon import accepts, freePort, newFolder, waitUntil
@@ -240,7 +240,8 @@ class DeathTests(WorkersMixin, test_reload.ReloadTestCase):
         """Why there is no zygote is said on standard error, in the background too."""
         with open(f"{self.folder}/sitecustomize.py", "w", encoding="ascii") as opened:
             opened.write(
-                "import sys\nif 'mailgate.zygote' in sys.orig_argv:\n    sys.modules['mailgate.worker'] = None\n"
+                "import sys\nif 'mailgate.process.workers.zygote' in sys.orig_argv:\n"
+                "    sys.modules['mailgate.process.workers.worker'] = None\n"
             )
         with open(f"{self.folder}/broken.ini", "w", encoding="utf-8") as opened:
             opened.write(self.ini())
@@ -249,7 +250,9 @@ class DeathTests(WorkersMixin, test_reload.ReloadTestCase):
             command = [*TWISTD, *options, "--pidfile=", "mailgate", "--config", f"{self.folder}/broken.ini"]
             done = subprocess.run(command, env=paths, cwd=self.folder, capture_output=True, text=True, timeout=60)
             self.assertEqual(done.returncode, CANNOT_SERVE, done.stderr)
-            reason = "its zygote exited with status 1: ModuleNotFoundError: import of mailgate.worker halted"
+            reason = (
+                "its zygote exited with status 1: ModuleNotFoundError: import of mailgate.process.workers.worker halted"
+            )
             self.assertIn(reason, done.stderr)
 
     def test_zygoteAndEnd(self):

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 
-from mailgate.leanreactor import EventSettings
+from mailgate.lean.reactor import EventSettings
 
 __all__ = ["ANSWERS_AFTER_CLOSE_NOTIFY", "IDLE_SLACK", "USE", "areLean", "withTransports"]
 
@@ -31,7 +31,7 @@ def withTransports(ini: str, use: str = USE) -> str:
 
 
 def areLean(use: str = USE) -> bool:
-    """Whether a gateway with such a configuration has the transports of L{mailgate.transport}."""
+    """Whether a gateway with such a configuration has the transports of L{mailgate.lean.transport}."""
     return (EventSettings(use) if use else EventSettings()).isLean
 
 
@@ -39,4 +39,4 @@ ANSWERS_AFTER_CLOSE_NOTIFY = areLean()
 """Twisted's transports close when their TLS peer says that it has said all."""
 
 IDLE_SLACK = 1.0 if areLean() else 0.0
-"""Seconds by which the end of an idle session may come late: L{mailgate.timers} are as coarse as that."""
+"""Seconds by which the end of an idle session may come late: L{mailgate.lean.clock} are as coarse as that."""

@@ -1,0 +1,254 @@
+# -*- test-case-name: mailgate.test.auth.http.test_response -*-
+"""
+The grammar of HTTP/1.x responses to GET, as far as an answer is in the head: no I/O.
+
+RFC 9112, the bare LF included that its section 2.2 lets a recipient accept. A head is refused where it is faulty or too
+long; a body is only measured, to know whether the connection can be used again.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from enum import Enum
+
+from attrs import frozen
+
+__all__ = ["NotHTTP", "ProtocolError", "ResponseHead", "ResponseParser", "Stage"]
+
+MAX_LINE = 16384
+MAX_HEAD = 65536
+"""Bytes of a response head, and of one line of it. nginx takes 1024 in all, Twisted and most proxies 8 to 64 KiB."""
+
+MAX_BODY = 1024 * 1024
+"""Bytes of a body that are thrown away to keep a connection; a new one costs less than to read more."""
+
+
+class ProtocolError(Exception):
+    """What arrived is not the head of an HTTP/1.x response, or more than is taken of one."""
+
+
+class NotHTTP(ProtocolError):
+    """What arrived does not begin as a response does."""
+
+
+class Stage(Enum):
+    """Where a response stands."""
+
+    HEAD = "head"
+    BODY = "body"
+    WHOLE = "whole"
+    """It is over, and its connection can be used for the next one."""
+    LAST = "last"
+    """Its head was the last that can be read of this connection."""
+
+
+@frozen
+class ResponseHead:
+    """A response without its body; C{minor} is that of HTTP/1.x; C{fields} are as received, spaces around them gone."""
+
+    minor: int
+    code: int
+    phrase: bytes
+    fields: tuple[tuple[bytes, bytes], ...]
+
+
+_HEAD_END = re.compile(rb"\n\r?\n")
+_STATUS_LINE = re.compile(rb"HTTP/1\.([0-9]) ([1-9][0-9][0-9])(?: ([^\r\0]*))?")
+_FIELD = rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+)(:[^\r\n]*)?\r?(?:\n|\Z)"
+_FIELDS = re.compile(rb"(?:" + _FIELD + rb")*")
+_EACH_FIELD = re.compile(_FIELD)
+_CHUNK = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t]*(?:;.*)?", re.DOTALL)
+_LENGTH = re.compile(rb"[0-9]{1,15}")
+_PREFIX = b"HTTP/1."
+
+
+class _CountedBody:
+    """A body of C{left} bytes."""
+
+    def __init__(self, left: int) -> None:
+        self._left = left
+
+    def skip(self, data: bytes) -> bytes | None:
+        """What follows the body, or L{None} while it is not over."""
+        self._left -= len(data)
+        if self._left > 0:
+            return None
+        return data[self._left :] if self._left else b""
+
+
+class _ChunkedBody:
+    """A body in chunks, RFC 9112 section 7.1; extensions and trailers are passed over."""
+
+    def __init__(self) -> None:
+        self._buffer = bytearray()
+        self._left = 0
+        self._read: Callable[[bytes], bool] = self._readSize
+
+    def skip(self, data: bytes) -> bytes | None:
+        """
+        What follows the body, or L{None} while it is not over.
+
+        @raise ProtocolError: it is not in chunks.
+        """
+        buffer = self._buffer
+        buffer += data
+        while True:
+            taken = min(self._left, len(buffer))
+            self._left -= taken
+            del buffer[:taken]
+            if self._left:
+                return None
+            end = buffer.find(b"\n")
+            if end < 0:
+                if len(buffer) > MAX_LINE:
+                    raise ProtocolError("a chunk's line is too long")
+                return None
+            line = bytes(buffer[:end]).removesuffix(b"\r")
+            del buffer[: end + 1]
+            if self._read(line):
+                return bytes(buffer)
+
+    def _readSize(self, line: bytes) -> bool:
+        match = _CHUNK.fullmatch(line)
+        if match is None:
+            raise ProtocolError("a chunk has no size")
+        self._left = int(match[1], 16)
+        self._read = self._readGap if self._left else self._readTrailer
+        return False
+
+    def _readGap(self, line: bytes) -> bool:
+        if line:
+            raise ProtocolError("a chunk is longer than its size")
+        self._read = self._readSize
+        return False
+
+    def _readTrailer(self, line: bytes) -> bool:
+        return not line
+
+
+class ResponseParser:
+    """
+    Finds the head of a response to GET, and the end of its body, in what is fed to it, however that is cut.
+
+    C{head} is L{None} until it is complete. A faulty or too large body is no error: it makes this response the last of
+    its connection. Responses of 1xx are passed over. C{surplus} says that bytes followed a response whose connection
+    could have been used again: they belong to no question.
+    """
+
+    def __init__(self) -> None:
+        self.head: ResponseHead | None = None
+        self.surplus = False
+        self.stage = Stage.HEAD
+        self._buffer = bytearray()
+        self._lineStart = 0
+        self._passedOver = 0
+        self._bodySize = 0
+        self._body: _CountedBody | _ChunkedBody = _CountedBody(0)
+
+    @property
+    def untouched(self) -> bool:
+        """Whether no byte of a response has come."""
+        return self.stage is Stage.HEAD and not self._buffer and not self._passedOver
+
+    def feed(self, data: bytes) -> None:
+        """
+        Go on with C{data}.
+
+        @raise ProtocolError: there is no point in going on.
+        """
+        if self.stage is Stage.HEAD:
+            data = self._feedHead(data)
+        if not data:
+            return
+        if self.stage is Stage.BODY:
+            self._feedBody(data)
+        elif self.stage is Stage.WHOLE:
+            self.surplus = True
+            self.stage = Stage.LAST
+
+    def _feedHead(self, data: bytes) -> bytes:
+        buffer = self._buffer
+        scanned = len(buffer)
+        buffer += data
+        while True:
+            if not (buffer.startswith(_PREFIX) or _PREFIX.startswith(buffer)):
+                raise NotHTTP("the response is not HTTP/1.x")
+            match = _HEAD_END.search(buffer, max(0, scanned - 2))
+            end = match.end() if match else len(buffer)
+            self._bound(scanned, end)
+            if match is None:
+                return b""
+            head = self._parse(bytes(buffer[: match.start()]))
+            del buffer[:end]
+            scanned = self._lineStart = 0
+            if head.code >= 200:
+                self.head = head
+                self._frame(head)
+                return bytes(buffer)
+            self._passedOver += end
+
+    def _bound(self, start: int, end: int) -> None:
+        """Refuse a head that is too long, or a line of it, be they complete or not."""
+        if end <= MAX_LINE and not self._passedOver:
+            return
+        if self._passedOver + end > MAX_HEAD:
+            raise ProtocolError(f"the response's head is longer than {MAX_HEAD} bytes")
+        feed = self._buffer.find(b"\n", start, end)
+        while feed >= 0 and feed - self._lineStart <= MAX_LINE:
+            self._lineStart = feed + 1
+            feed = self._buffer.find(b"\n", feed + 1, end)
+        if feed >= 0 or end - self._lineStart > MAX_LINE:
+            raise ProtocolError(f"a line of the response's head is longer than {MAX_LINE} bytes")
+
+    def _parse(self, block: bytes) -> ResponseHead:
+        first, _, rest = block.partition(b"\n")
+        status = _STATUS_LINE.fullmatch(first.removesuffix(b"\r"))
+        if status is None:
+            raise ProtocolError("the response has an invalid status line")
+        code = int(status[2])
+        if code == 101:
+            raise ProtocolError("the response changes the protocol, which nobody asked for")
+        if not _FIELDS.fullmatch(rest):
+            raise ProtocolError("the response has an invalid header")
+        # A line without a colon is a header without a value for nginx: an Auth-Status of that kind is no "OK".
+        fields = [(name, value[1:].strip(b" ")) for name, value in _EACH_FIELD.findall(rest)]
+        return ResponseHead(int(status[1]), code, status[3] or b"", tuple(fields))
+
+    def _frame(self, head: ResponseHead) -> None:
+        """Find out where the body ends: RFC 9112 sections 6.3 and 9.3."""
+        lists: dict[bytes, list[bytes]] = {b"content-length": [], b"transfer-encoding": [], b"connection": []}
+        for name, value in head.fields:
+            found = lists.get(name.lower())
+            if found is not None:
+                found.extend(item.strip(b" \t").lower() for item in value.split(b","))
+        lengths, codings, options = lists.values()
+        if lengths and (len(set(lengths)) > 1 or not _LENGTH.fullmatch(lengths[0])):
+            raise ProtocolError("the response has an invalid Content-Length")
+        length = int(lengths[0]) if lengths else MAX_BODY + 1
+        if head.minor == 0 or b"close" in options:
+            self.stage = Stage.LAST
+        elif head.code in (204, 304) or (length == 0 and not codings):
+            self.stage = Stage.WHOLE
+        elif codings == [b"chunked"] and not lengths:
+            self.stage = Stage.BODY
+            self._body = _ChunkedBody()
+        elif codings or length > MAX_BODY:
+            self.stage = Stage.LAST
+        else:
+            self.stage = Stage.BODY
+            self._body = _CountedBody(length)
+
+    def _feedBody(self, data: bytes) -> None:
+        self._bodySize += len(data)
+        if self._bodySize > MAX_BODY:
+            self.stage = Stage.LAST
+            return
+        try:
+            rest = self._body.skip(data)
+        except ProtocolError:
+            self.stage = Stage.LAST
+        else:
+            if rest is not None:
+                self.surplus = bool(rest)
+                self.stage = Stage.LAST if rest else Stage.WHOLE

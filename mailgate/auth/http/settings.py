@@ -1,0 +1,215 @@
+# -*- test-case-name: mailgate.test.auth.http.test_settings -*-
+"""
+The directives of C{auth_http}: nginx's, and those that say what else the service wants to be told.
+
+What is put together from them is a L{Dialect}, for each server.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any, ClassVar
+
+from attrs import field, frozen
+from twisted.internet.abstract import isIPAddress, isIPv6Address
+
+from mailgate.auth.cache import cacheSize
+from mailgate.auth.http.dialect import ESCAPES, PROTOCOL_NAMES, VARIABLES, Dialect, literal
+from mailgate.auth.http.presets import PRESETS, Preset, dialectOf
+from mailgate.directives import (
+    LONGEST_SOCKET_PATH,
+    Problem,
+    ServerSettings,
+    deadline,
+    directive,
+    directives,
+    flag,
+    isHostName,
+    lines,
+    nearest,
+    number,
+    oneOf,
+    path,
+    seconds,
+)
+from mailgate.directives.needs import Need, given
+from mailgate.tls.certificatechecks import writableWarnings
+from mailgate.tls.settings import TLSSettings, trustProblems, usesTLS
+
+__all__ = ["HTTPSettings", "ServiceURL"]
+
+_AUTHORITY = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([A-Za-z0-9._-]+))(?::([0-9]*))?(?=[/?]|\Z)")
+_FORMS = "must be http://HOST[:PORT][/URI], https://…, HOST[:PORT][/URI] or unix:/PATH[:/URI]"
+
+
+@frozen
+class ServiceURL:
+    """
+    One URL of C{auth_http}: C{host} is an address without brackets, a name, or C{unix:/path} (then C{port} is 0);
+    C{target} is what is asked for, the query included. As a string it is fit for a log: the query may be a secret.
+    """
+
+    tls: bool
+    host: str
+    port: int
+    target: str = field(repr=False)
+
+    def __str__(self) -> str:
+        shown = self.target.partition("?")[0]
+        if self.port == 0:
+            return f"http://{self.host}:{shown}"
+        name = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{'https' if self.tls else 'http'}://{name}:{self.port}{shown}"
+
+    @property
+    def hostHeader(self) -> str:
+        """C{Host} as nginx writes it: without the port."""
+        if self.port == 0:
+            return "localhost"
+        return f"[{self.host}]" if ":" in self.host else self.host
+
+
+def _serviceURL(value: str) -> ServiceURL:
+    """
+    C{value} as nginx reads it, and C{https:} too.
+
+    @raise ValueError: it is none; the message does not hold it, as it may hold a secret.
+    """
+    if not re.fullmatch(r"[!-~]+", value) or "#" in value:
+        raise ValueError(f"holds a blank, a # or something that is not ASCII; {_FORMS}")
+    scheme, rest = re.fullmatch(r"(?i:(https?)://)?(.*)", value).groups()  # type: ignore[union-attr]
+    tls = (scheme or "").lower() == "https"
+    if rest[:5].lower() == "unix:":
+        if tls:
+            raise ValueError("https:// takes a host, not a unix socket")
+        return _unixURL(rest[5:])
+    authority = None if re.match("[A-Za-z]+://", rest) else _AUTHORITY.match(rest)
+    if authority is None:
+        credentials = "; a password for the service goes into auth_http_header" if "@" in rest else ""
+        raise ValueError(_FORMS + credentials)
+    address, name, port = authority.groups()
+    if address is not None and not isIPv6Address(address):
+        raise ValueError(f"[{address}] is no IPv6 address")
+    if name is not None and not (isIPAddress(name) or isHostName(name)):
+        raise ValueError(f"{name} is neither an address nor a host name of letters, digits, -, _ and .")
+    if port is None:
+        port = "443" if tls else "80"
+    if not (re.fullmatch("[0-9]{1,5}", port) and 0 < int(port) < 65536):
+        raise ValueError("has an invalid port; ports are 1 to 65535")
+    return ServiceURL(tls, address or name, int(port), _target(rest[authority.end() :]))
+
+
+def _unixURL(rest: str) -> ServiceURL:
+    socket, _, target = rest.partition(":")
+    if len(socket) > LONGEST_SOCKET_PATH:
+        raise ValueError(f"the path of a unix socket has at most {LONGEST_SOCKET_PATH} bytes")
+    if not socket.startswith("/") or (target and target[0] not in "/?"):
+        raise ValueError("must be unix:/PATH or unix:/PATH:/URI")
+    return ServiceURL(False, f"unix:{socket}", 0, _target(target))
+
+
+def _target(target: str) -> str:
+    return target if target.startswith("/") else f"/{target}"
+
+
+def _urls(value: str, folder: str) -> tuple[ServiceURL, ...]:
+    return tuple(map(_serviceURL, lines(value, folder)))
+
+
+def _headers(value: str, folder: str) -> tuple[tuple[bytes, bytes], ...]:
+    """nginx's C{auth_http_header NAME VALUE}, one a line; the value may be missing, or hold blanks."""
+    headers = []
+    for line in lines(value, folder):
+        name, text = [*line.split(None, 1), ""][:2]
+        # The messages do not hold the line: what it lacks may be the blank before a secret.
+        if not re.fullmatch(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+", name):
+            raise ValueError("must be NAME VALUE, the name that of an HTTP header and without a colon")
+        if re.search(r"[\0-\x08\x0a-\x1f\x7f]", text):
+            raise ValueError(f"the value of {name} holds a control character")
+        headers.append((name.encode("ascii"), text.encode("utf-8")))
+    return tuple(headers)
+
+
+_ESCAPES = tuple(word for word in ESCAPES if word != "base64url")
+_PLAIN = Preset()
+"""What is sent where there is no C{auth_http_preset}: nginx's."""
+
+
+_SERVICE = given("auth_http")
+_BY_TLS = Need("an https: URL in auth_http", lambda server: any(url.tls for url in server[HTTPSettings].urls))
+_CACHE = Need("auth_cache_ttl", lambda server: server[HTTPSettings].cacheTTL > 0)
+_CERTIFICATE = Need("ssl_verify_client", lambda server: server[TLSSettings].verifiesClients and usesTLS(server))
+
+
+@frozen
+class HTTPSettings:
+    """
+    nginx's C{auth_http…}, what TLS needs, by the names of its other modules, what the service wants to be told
+    otherwise than by nginx, and L{mailgate.auth.cache}'s.
+    """
+
+    needs: ClassVar[tuple[Need, ...]] = (_SERVICE,)
+
+    urls: tuple[ServiceURL, ...] = directive("auth_http", _urls, ())
+    headers: tuple[tuple[bytes, bytes], ...] = directive("auth_http_header", _headers, (), secret=True)
+    timeout: float = directive("auth_http_timeout", deadline, 60.0)
+    keepalive: str = directive("auth_http_keepalive", oneOf("auto", "on", "off"), "auto")
+    maxConnections: int = directive("auth_http_max_connections", number, 64)
+    passesCertificate: bool = directive("auth_http_pass_client_cert", flag, False, needs=(_SERVICE, _CERTIFICATE))
+    trusted: str | None = directive("auth_http_ssl_trusted_certificate", path, None, needs=(_SERVICE, _BY_TLS))
+    verify: bool = directive("auth_http_ssl_verify", flag, True, needs=(_SERVICE, _BY_TLS))
+    preset: str | None = directive("auth_http_preset", oneOf(*PRESETS), None)
+    escape: str = directive("auth_http_escape", oneOf(*_ESCAPES), "nginx")
+    protocolNames: str = directive("auth_http_protocol_names", oneOf(*PROTOCOL_NAMES), "nginx")
+    showsPassword: bool = directive("auth_http_pass", flag, True)
+    missingStatus: str = directive("auth_http_missing_status", oneOf("refuse", "accept"), "refuse")
+    cacheTTL: float = directive("auth_cache_ttl", seconds, 0.0)
+    cacheSize: int = directive("auth_cache_size", cacheSize, 10 * 1024 * 1024, needs=(_SERVICE, _CACHE))
+
+    def dialect(self, server: ServerSettings) -> Dialect:
+        """What C{server}'s questions are like. Where there is a preset, only what was written takes its place."""
+
+        def written(option: str, value: Any) -> Any:
+            return value if self.preset is None or option in server.given else None
+
+        return dialectOf(
+            _PLAIN if self.preset is None else PRESETS[self.preset],
+            server.protocol,
+            self.headers,
+            written("auth_http_escape", self.escape),
+            written("auth_http_protocol_names", self.protocolNames),
+            written("auth_http_pass", self.showsPassword),
+            self.missingStatus == "accept",
+        )
+
+    def problems(self, server: ServerSettings) -> Iterator[Problem]:
+        """Load the certificates. A digest is of no use to a backend, so a service that only routes cannot have it."""
+        yield from trustProblems(server, "auth_http_ssl_trusted_certificate", self.trusted)
+        digests = [word for word in _offered(server) if word in ("cram-md5", "apop")]
+        if digests and not self.dialect(server).showsPassword:
+            how = "auth_http_pass = off" if "auth_http_pass" in server.given else f"auth_http_preset = {self.preset}"
+            message = f"offers {' and '.join(digests)}, which nobody can judge with {how}"
+            yield server.problem(f"{server.protocol}_auth", message)
+
+    def warnings(self, server: ServerSettings) -> Iterator[Problem]:
+        """Say so where the service of the preset knows nothing of the protocol, and where a variable is misspelt."""
+        if self.preset is not None and server.protocol not in PRESETS[self.preset].protocols:
+            message = f"this service is known to answer for {' and '.join(PRESETS[self.preset].protocols)} only"
+            yield server.problem("auth_http_preset", message, self.preset)
+        yield from writableWarnings(server, [("auth_http_ssl_trusted_certificate", self.trusted)])
+        for header, value in self.headers:
+            for hint in filter(None, (nearest(name, list(VARIABLES)) for name in literal(value))):
+                # The value itself may be a secret.
+                message = f"the value of {header.decode('ascii')} has a $ in it that is sent as it is{hint}"
+                yield server.problem("auth_http_header", message)
+
+
+def _offered(server: ServerSettings) -> tuple[str, ...]:
+    """The words of the server's C{imap_auth}, C{pop3_auth} or C{smtp_auth}."""
+    for group, settings in server.groups.items():
+        for declared in directives(group):
+            if declared.name == f"{server.protocol}_auth":
+                offered: tuple[str, ...] = getattr(settings, declared.field)
+                return offered
+    return ()

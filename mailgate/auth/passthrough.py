@@ -1,0 +1,52 @@
+# -*- test-case-name: mailgate.test.auth.test_passthrough -*-
+"""
+C{proxy_pass} alone: nobody is asked, the login is replayed at the backend, whose refusal is the answer.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.internet.defer import Deferred, succeed
+from zope.interface import implementer
+
+from mailgate.backend.client import ProxySettings
+from mailgate.directives import ServerSettings
+from mailgate.interfaces import AuthenticatorKind, IAuthenticator
+from mailgate.log.journal import Journal
+from mailgate.login import Backend, Denial, LoginRequest, Method, Route, Trouble
+
+__all__ = ["KIND", "PassThroughAuthenticator"]
+
+
+@implementer(IAuthenticator)
+class PassThroughAuthenticator:
+    """Sends every login that can be replayed to C{backend}."""
+
+    def __init__(self, backend: Backend) -> None:
+        self._backend = backend
+
+    def authenticate(self, request: LoginRequest) -> Deferred[Route | Denial]:
+        credentials = request.credentials
+        if credentials.method not in KIND.methods:
+            return succeed(Denial(Trouble.DENIED))
+        authzid = credentials.authzid or None
+        route = Route((self._backend,), credentials.user, credentials.secret, judged=False, authzid=authzid)
+        return succeed(route)
+
+    def close(self) -> None:
+        """Nothing is kept open."""
+
+
+def _build(server: ServerSettings, default: Backend | None, reactor: Any, journal: Journal) -> IAuthenticator:
+    assert default is not None
+    return PassThroughAuthenticator(default)
+
+
+KIND = AuthenticatorKind(
+    name="passthrough",
+    directive="proxy_pass",
+    settings=ProxySettings,
+    methods=frozenset({Method.PLAIN, Method.NONE}),
+    build=_build,
+)

@@ -1,0 +1,3 @@
+"""
+C{auth_file}: accounts in Dovecot's passwd-file format, and hashes of their passwords.
+"""

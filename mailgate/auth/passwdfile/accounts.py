@@ -1,0 +1,176 @@
+# -*- test-case-name: mailgate.test.auth.passwdfile.test_accounts -*-
+"""
+The grammar of Dovecot's passwd-file, as far as a gateway reads it: a line into an L{Account}.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+
+from attrs import field, frozen
+from twisted.internet.abstract import isIPAddress
+
+from mailgate.auth.passwdfile.passwords import Password, UnusablePassword, parsePassword
+from mailgate.directives import isHostName
+from mailgate.login import Backend, BackendTLS, fitForWire
+
+__all__ = ["Account", "BadLine", "parseAccount"]
+
+PORTS = {"imap": (143, 993), "pop3": (110, 995), "smtp": (25, 465)}
+"""
+The port of a C{host} without C{port}, and the one with C{ssl=yes}. SMTP's is 25, not submission's 587: behind a gateway
+that has taken the login over mostly stands an ordinary mail server.
+"""
+
+_ROUTING = {"host", "port", "ssl", "starttls", "destuser", "pass"}
+_FIELDS = _ROUTING | {"allow_nets", "allow_real_nets", "nologin", "fail", "proxy", "proxy_maybe"}
+_VARIABLE = re.compile(rb"%(.?)", re.DOTALL)
+
+Net = IPv4Network | IPv6Network
+
+
+class BadLine(Exception):
+    """A line of the file is no account. The message tells the operator why, and quotes no secret."""
+
+
+@frozen
+class Account:
+    """
+    One line of the file. C{password} is L{None} where it is locked; C{backend} where it is that of C{proxy_pass};
+    C{barred} names the field that keeps its user out. A L{None} among the C{nets} stands for unix sockets.
+    """
+
+    user: bytes
+    password: Password | None = field(repr=False)
+    backend: Backend | None = None
+    destUser: bytes = b""
+    backendPassword: bytes | None = field(default=None, repr=False)
+    barred: str = ""
+    nets: tuple[Net | None, ...] | None = None
+
+    def admits(self, host: str) -> bool:
+        """Whether C{allow_nets} lets a client at the address C{host} in."""
+        if self.nets is None:
+            return True
+        if host.startswith("unix:"):
+            return None in self.nets
+        try:
+            address = ip_address(host)
+        except ValueError:
+            return False
+        if isinstance(address, IPv6Address) and address.ipv4_mapped:
+            address = address.ipv4_mapped
+        return any(net is not None and address in net for net in self.nets)
+
+
+def parseAccount(line: bytes, protocol: str) -> Account:
+    """
+    The account that C{line}, without its line end, is to a server of C{protocol}.
+
+    @raise BadLine: it is none.
+    """
+    # The last field keeps its colons, of which IPv6 addresses are full.
+    user, *rest = line.split(b":", 7)
+    if not user or not rest:
+        raise BadLine("is no account, which starts with a user's name, a colon and a password")
+    if not fitForWire(line):
+        raise BadLine("holds a CR or NUL")
+    try:
+        password = parsePassword(rest[0])
+    except UnusablePassword as error:
+        raise BadLine(f"the password {error}") from error
+    if password is not None and not fitForWire(password.plain):
+        raise BadLine("the password holds a CR, LF or NUL, which no client can send")
+    fields = _extraFields(rest[6] if len(rest) > 6 else b"", user)
+    backend = _backend(fields, protocol)
+    return Account(
+        user, password, backend, fields.get("destuser", b""), fields.get("pass"), _barred(fields), _nets(fields)
+    )
+
+
+def _extraFields(text: bytes, user: bytes) -> dict[str, bytes]:
+    fields: dict[str, bytes] = {}
+    for word in text.split(b" "):
+        key, _, value = word.partition(b"=")
+        name = key.decode("latin-1")
+        if name not in _FIELDS:
+            continue
+        if name in fields:
+            raise BadLine(f"{name} is given twice")
+        if name in ("host", "destuser", "pass") and not value:
+            raise BadLine(f"{name} has no value")
+        fields[name] = _expand(name, value, user)
+    return fields
+
+
+def _expand(name: str, value: bytes, user: bytes) -> bytes:
+    local, _, domain = user.partition(b"@")
+    variables = {b"%": b"%", b"u": user, b"n": local, b"d": domain}
+    if not all(letter in variables for letter in _VARIABLE.findall(value)):
+        raise BadLine(f"{name} holds a % that neither %, u, n nor d follows; a percent sign is written %%")
+    return _VARIABLE.sub(lambda match: variables[match[1]], value)
+
+
+def _backend(fields: Mapping[str, bytes], protocol: str) -> Backend | None:
+    tls, verify = _tls(fields)
+    port = _port(fields, protocol, tls)
+    if "host" not in fields:
+        if "port" in fields or tls is not BackendTLS.OFF:
+            # Left out silently, they would have the password sent where, and as, nobody meant.
+            raise BadLine("port, ssl and starttls need a host: they do not change where proxy_pass leads")
+        return None
+    if not port:
+        raise BadLine(f"port is missing, and {protocol} has no port of its own")
+    return Backend(_host(fields["host"].decode("latin-1")), port, tls, verify)
+
+
+def _host(text: str) -> str:
+    if isIPAddress(text) or isHostName(text):
+        return text
+    try:
+        return str(IPv6Address(text[1:-1] if text.startswith("[") and text.endswith("]") else text))
+    except ValueError:
+        raise BadLine("host is neither a name nor an address; a port is written port=") from None
+
+
+def _port(fields: Mapping[str, bytes], protocol: str, tls: BackendTLS) -> int:
+    if "port" not in fields:
+        return PORTS.get(protocol, (0, 0))[tls is BackendTLS.IMPLICIT]
+    text = fields["port"]
+    if not re.fullmatch(rb"[0-9]{1,5}", text) or not 1 <= int(text) <= 65535:
+        raise BadLine("port is no number from 1 to 65535")
+    return int(text)
+
+
+def _tls(fields: Mapping[str, bytes]) -> tuple[BackendTLS, bool]:
+    chosen = [(BackendTLS.OFF, True)]
+    for name, tls in (("ssl", BackendTLS.IMPLICIT), ("starttls", BackendTLS.STARTTLS)):
+        value = fields.get(name, b"no")
+        if value not in (b"", b"yes", b"any-cert", b"no"):
+            raise BadLine(f"{name} is none of yes, any-cert and no")
+        if value != b"no":
+            chosen.append((tls, value != b"any-cert"))
+    if len(chosen) > 2:
+        raise BadLine("ssl and starttls exclude each other")
+    return chosen[-1]
+
+
+def _barred(fields: Mapping[str, bytes]) -> str:
+    if "fail" in fields:
+        return "fail"
+    # Dovecot's order of preference is "proxy, host, then nologin": beside proxy it only means "not on this machine".
+    return "nologin" if "nologin" in fields and not {"proxy", "proxy_maybe"} & fields.keys() else ""
+
+
+def _nets(fields: Mapping[str, bytes]) -> tuple[Net | None, ...] | None:
+    if "allow_real_nets" in fields:
+        raise BadLine("allow_real_nets is not supported, and without it more would be let in than should be")
+    if "allow_nets" not in fields:
+        return None
+    names = fields["allow_nets"].decode("latin-1").split(",")
+    try:
+        return tuple(None if name == "local" else ip_network(name, strict=False) for name in names)
+    except ValueError:
+        raise BadLine("allow_nets is no list of networks such as 10.0.0.0/8,2001:db8::/32") from None

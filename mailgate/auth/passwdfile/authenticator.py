@@ -1,0 +1,281 @@
+# -*- test-case-name: mailgate.test.auth.passwdfile -*-
+"""
+C{auth_file = PATH}: accounts in Dovecot's passwd-file format, a line each::
+
+    user:{SCHEME}hash:uid:gid:gecos:home:shell:host=10.0.0.1 port=143 ssl=yes
+
+U{The format<https://doc.dovecot.org/2.3/configuration_manual/authentication/passwd_file/>} and what its extra fields
+mean are Dovecot's, checked against Dovecot 2.3. The differences let fewer in: an empty password lets nobody in, with
+C{nopassword} too; a line with a mistake in a field that is read here is no account. User names compare without regard
+to the case of ASCII letters on both sides, where Dovecot lowers only the client's.
+
+Read of the extra fields are C{host}, C{port}, C{ssl}, C{starttls}, C{destuser}, C{pass}, C{allow_nets}, C{nologin} and
+C{fail}; the others are ignored. Values may hold C{%u}, C{%n}, C{%d} and C{%%}. An account without C{host} lives at
+the backend of C{proxy_pass}.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from itertools import pairwise
+from typing import Any, ClassVar
+from weakref import WeakValueDictionary
+
+from attrs import frozen
+from twisted.internet.defer import Deferred, TimeoutError, succeed
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from mailgate.auth.fairqueue import PAUSE, Overloaded
+from mailgate.auth.passwdfile.accountfile import AccountFile, numberedLines, readAccounts
+from mailgate.auth.passwdfile.accounts import Account, BadLine, parseAccount
+from mailgate.auth.passwdfile.crypt3 import HashFailed
+from mailgate.auth.passwdfile.hashing import Hashing, Proof, RightPasswords
+from mailgate.auth.passwdfile.passwords import expense
+from mailgate.directives import Problem, ServerSettings, directive, path, seconds
+from mailgate.directives.needs import Need, given
+from mailgate.interfaces import AuthenticatorKind, IAuthenticator
+from mailgate.log.journal import Journal, printable
+from mailgate.login import Backend, Denial, LoginRequest, Method, Route, Trouble, fitForWire
+from mailgate.net.clients import LimitSettings
+from mailgate.system.processors import WorkerSettings, processors
+from mailgate.system.regularfiles import isOpenToAll
+
+__all__ = ["KIND", "FileAuthenticator", "FileSettings", "hashConflicts"]
+
+MOST_HASHES = 256  # hashes at once: as many threads, and Argon2 takes 64 MiB and more for each
+MOST_WARNINGS = 10  # lines of a file that are warned of one by one
+
+METHODS = frozenset({Method.PLAIN, Method.CRAM_MD5, Method.APOP})
+
+
+@implementer(IAuthenticator)
+class FileAuthenticator:
+    """
+    Judges logins by an account file. Whatever is wrong with one, the client gets the same answer, after the same work.
+    """
+
+    def __init__(
+        self,
+        file: AccountFile,
+        hashing: Hashing,
+        right: RightPasswords | None,
+        clientOf: Callable[[LoginRequest], str],
+        default: Backend | None,
+        journal: Journal,
+    ) -> None:
+        self._file = file
+        self._hashing = hashing
+        self._right = right
+        self._clientOf = clientOf
+        self._default = default
+        self._journal = journal
+
+    def authenticate(self, request: LoginRequest) -> Deferred[Route | Denial]:
+        """Judge C{request} by the file's present content. See L{IAuthenticator.authenticate}."""
+        credentials = request.credentials
+        if not self._file.refresh():
+            return succeed(Denial(Trouble.TEMPORARY, reason="auth_file cannot be read"))
+        if credentials.method not in METHODS or not credentials.secret:
+            return succeed(_refused("no password"))
+        if not fitForWire(credentials.user, credentials.secret):
+            # A hash of only the beginning would let the rest of such a password through to the backend.
+            return succeed(_refused("CR, LF or NUL in the credentials"))
+        found = self._find(request)
+        right = self._compare(request, found)
+        return right.addCallbacks(partial(self._decide, request, found), partial(self._undecided, request, found))
+
+    def close(self) -> None:
+        """Forget which passwords were right."""
+        if self._right is not None:
+            self._right.clear()
+
+    def _find(self, request: LoginRequest) -> Account | str:
+        """The account, or why there is none."""
+        user = request.credentials.user
+        try:
+            return self._file.find(user, request.protocol) or "unknown user"
+        except BadLine as error:
+            self._file.report(request, user, str(error))
+            return "unusable line"
+
+    def _compare(self, request: LoginRequest, found: Account | str) -> Deferred[bool]:
+        credentials = request.credentials
+        password = None if isinstance(found, str) else found.password
+        compared = password or self._file.decoy
+        if compared is None:
+            return succeed(False)
+        if credentials.method.isDigest:
+            return succeed(compared.answers(credentials.method, credentials.salt, credentials.secret))
+        check = partial(compared.matches, credentials.secret)
+        if not compared.slow:
+            return succeed(check())
+        proof = None
+        if self._right is not None:
+            # A user who does not exist is looked for, too, so that both take the same time.
+            user = found.user if isinstance(found, Account) else credentials.user
+            proof = self._right.proof(user, compared.stored, credentials.secret)
+            if self._right.holds(proof) and password is not None:
+                return succeed(True)
+        hashed = self._hashing.run(self._clientOf(request), check)
+        return hashed if proof is None or password is None else hashed.addCallback(self._remember, proof)
+
+    def _remember(self, right: bool, proof: Proof) -> bool:
+        if right and self._right is not None:
+            self._right.add(proof)
+        return right
+
+    def _decide(self, request: LoginRequest, found: Account | str, right: bool) -> Route | Denial:
+        against = found if isinstance(found, str) else _objection(found, request, right)
+        if isinstance(found, str) or against:
+            return _refused(against)
+        backend = found.backend or self._default
+        if backend is None:
+            self._file.report(request, found.user, "it has no host, and the server has no proxy_pass")
+            return Denial(Trouble.TEMPORARY, reason="neither host nor proxy_pass")
+        given = request.credentials
+        plain = found.password.plain if given.method.isDigest and found.password else given.secret
+        backendPassword = plain if found.backendPassword is None else found.backendPassword
+        return Route((backend,), found.destUser or found.user, backendPassword)
+
+    def _undecided(self, request: LoginRequest, found: Account | str, failure: Failure) -> Denial:
+        if failure.check(HashFailed):
+            if isinstance(found, str) or found.password is None:
+                # It was another user's hash, who will be told of it.
+                return _refused(found if isinstance(found, str) else "locked account")
+            self._file.report(request, found.user, f"the password's hash could not be computed: {failure.value}")
+            return Denial(Trouble.TEMPORARY, reason="the hash could not be computed")
+        wait = PAUSE if failure.trap(Overloaded, TimeoutError) is Overloaded else 0.0
+        self._hashing.unserved(self._journal)
+        return Denial(Trouble.TEMPORARY, wait=wait, reason="too many passwords wait to be hashed")
+
+
+def _refused(reason: str) -> Denial:
+    return Denial(Trouble.DENIED, reason=reason)
+
+
+def _objection(account: Account, request: LoginRequest, right: bool) -> str:
+    """Why the login is refused, for the log; empty where it is not."""
+    method = request.credentials.method
+    if account.password is None:
+        return "locked account"
+    if method.isDigest and account.password.plain is None:
+        return f"no PLAIN entry for {method.value.upper()}"
+    if not right:
+        return "wrong password"
+    if account.barred:
+        return account.barred
+    return "" if account.admits(request.client.host) else "address outside allow_nets"
+
+
+def _hashes(value: str, folder: str) -> int:
+    if value == "auto":
+        return 0
+    if not re.fullmatch(r"[0-9]{1,4}", value) or not 1 <= int(value) <= MOST_HASHES:
+        raise ValueError(f'must be "auto" or a number from 1 to {MOST_HASHES}')
+    return int(value)
+
+
+@frozen
+class FileSettings:
+    """
+    C{auth_file}: the file that holds the accounts; how many slow hashes each process computes at once, 0 being C{auto};
+    for how many seconds a right password needs no other hash.
+
+    The threads are those of all servers in the process, and so is C{auth_file_max_hashes}: see L{hashConflicts}.
+    """
+
+    needs: ClassVar[tuple[Need, ...]] = (given("auth_file"),)
+
+    path: str | None = directive("auth_file", path, None)
+    mostHashes: int = directive("auth_file_max_hashes", _hashes, 0)
+    cacheTTL: float = directive("auth_file_cache_ttl", seconds, 300.0)
+
+    def problems(self, server: ServerSettings) -> Iterator[Problem]:
+        """What is wrong with the file: each line that is no account, by its number."""
+        if self.path is None:
+            return
+        try:
+            content, _ = readAccounts(self.path)
+        except OSError as error:
+            yield server.problem("auth_file", f"cannot be read: {error.strerror}", self.path)
+            return
+        seen: dict[bytes, int] = {}
+        for number, line in numberedLines(content):
+            user = line.partition(b":")[0]
+            first = seen.setdefault(user.lower(), number)
+            mistake = _mistake(line, server) if first == number else f"the user is that of line {first} already"
+            if mistake:
+                yield server.problem("auth_file", f"line {number} ({printable(user)}): {mistake}", self.path)
+
+    def warnings(self, server: ServerSettings) -> Iterator[Problem]:
+        """Who may read the file, and its lines whose hashes are unusually slow."""
+        if self.path is None:
+            return
+        if isOpenToAll(self.path):
+            yield server.problem("auth_file", "everybody on this host may read it: chmod o-r it", self.path)
+        try:
+            content, _ = readAccounts(self.path)
+        except OSError:
+            # This is among the problems.
+            return
+        told = 0
+        for number, line in numberedLines(content):
+            user, password, *_ = [*line.split(b":", 2), b""]
+            slow = expense(password)
+            told += bool(slow)
+            if slow and told <= MOST_WARNINGS:
+                yield server.problem("auth_file", f"line {number} ({printable(user)}): the password {slow}", self.path)
+        if told > MOST_WARNINGS:
+            yield server.problem("auth_file", f"{told - MOST_WARNINGS} more lines have such passwords", self.path)
+
+
+def hashConflicts(servers: Sequence[ServerSettings]) -> Iterator[Problem]:
+    """The servers that say otherwise than the one before how many hashes all of them compute at once."""
+    inFile = [server for server in servers if server[FileSettings].path is not None]
+    for before, server in pairwise(inFile):
+        other = before[FileSettings].mostHashes
+        if server[FileSettings].mostHashes != other:
+            reason = (
+                f"server {before.name} says {other or 'auto'}, and all have the same threads: say it once, in [mail]"
+            )
+            yield server.problem("auth_file_max_hashes", reason, str(server[FileSettings].mostHashes or "auto"))
+
+
+def _mistake(line: bytes, server: ServerSettings) -> str:
+    try:
+        homeless = parseAccount(line, server.protocol).backend is None and "proxy_pass" not in server.given
+    except BadLine as error:
+        return str(error)
+    return "host is missing, and the server has no proxy_pass for accounts without one" if homeless else ""
+
+
+_hashings: WeakValueDictionary[tuple[int, int], Hashing] = WeakValueDictionary()
+"""One for all servers on a reactor, whose threads they share, by the reactor's C{id} and how many hashes at once."""
+
+
+def _hashingOf(server: ServerSettings, reactor: Any) -> Hashing:
+    # Each worker has its own. One processor is left to those who need no hash.
+    places = server[FileSettings].mostHashes or max(1, (processors() - 1) // server[WorkerSettings].count)
+    key = (id(reactor), places)
+    found = _hashings.get(key)
+    if found is None:
+        found = _hashings[key] = Hashing(places, reactor)
+    return found
+
+
+def build(server: ServerSettings, default: Backend | None, reactor: Any, journal: Journal) -> FileAuthenticator:
+    """The authenticator of C{server}. C{default} is the backend of accounts without C{host}."""
+    settings = server[FileSettings]
+    if settings.path is None:
+        raise ValueError(f"server {server.name} has no auth_file")
+    right = RightPasswords(settings.cacheTTL, reactor, os.urandom) if settings.cacheTTL else None
+    file = AccountFile(settings.path, reactor, journal)
+    clientOf = server[LimitSettings].clientOf
+    return FileAuthenticator(file, _hashingOf(server, reactor), right, clientOf, default, journal)
+
+
+KIND = AuthenticatorKind(name="file", directive="auth_file", settings=FileSettings, methods=METHODS, build=build)

@@ -1,1 +1,0 @@
-"""Who judges logins, a file for each kind."""

@@ -1,0 +1,216 @@
+# -*- test-case-name: mailgate.test.backend.test_client -*-
+"""
+What turns a route into a client that is logged in at a backend.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.internet.defer import TimeoutError
+from twisted.internet.error import ConnectError
+from twisted.internet.error import TimeoutError as ConnectTimeout
+from twisted.internet.interfaces import IHalfCloseableProtocol, ISSLTransport, IStreamClientEndpoint
+from twisted.internet.protocol import Factory
+from twisted.python.failure import Failure
+from zope.interface import alsoProvides
+
+from mailgate.backend.client import ProxyClient
+from mailgate.backend.errors import BackendError, LoginRefused, Unauthorizing, replyCode
+from mailgate.backend.reply import isOfAccount, transactionDenial
+from mailgate.backend.settings import ProxySettings
+from mailgate.directives import ServerSettings
+from mailgate.log.connection import BACKEND_FAILED, BACKEND_NOTED, about
+from mailgate.log.journal import Journal, printable
+from mailgate.login import Backend, Denial, LoginRequest, Method, Refusal, Route, Trouble, fitForWire
+from mailgate.net.connectionerrors import inWords
+from mailgate.net.endpoints import endpointFor
+from mailgate.session import Phase, Session
+
+__all__ = ["Connector"]
+
+_REFUSALS = ("NO", "BAD", "BYE", "-ERR", "4", "5")
+"""How the codes of replies begin that say no: what is garbled is not passed on to a client."""
+
+_MOST_PLACES = 1024
+"""Backends whose places are kept: an authentication service may name any number."""
+
+
+class _Once(Factory):
+    """Gives C{client} to one connection."""
+
+    noisy = False
+
+    def __init__(self, client: ProxyClient) -> None:
+        self._client = client
+
+    def buildProtocol(self, addr: Any) -> ProxyClient:
+        return self._client
+
+
+def _passHalfCloses(client: ProxyClient) -> None:
+    """Endpoints' wrappers pass on the last of a protocol's interfaces alone: half-closes, which TLS lacks, are lost."""
+    if client.transport.protocol is not client and not ISSLTransport.providedBy(client.transport):
+        alsoProvides(client.transport.protocol, IHalfCloseableProtocol)
+
+
+def _connectError(failure: Failure) -> Exception:
+    if failure.check(ValueError):
+        # HostnameEndpoint's way to say it.
+        return BackendError("is no host name")
+    assert isinstance(failure.value, Exception)
+    return failure.value
+
+
+def _isOfClient(refused: LoginRefused, request: LoginRequest, isAnswer: bool) -> bool:
+    """
+    Whether a refusal is about the client or its account, and so no trouble of the backend. Credentials are the client's
+    where the refusal C{isAnswer} to them; where they were judged before, the backend should have taken them.
+    """
+    if request.credentials.method is Method.NONE:
+        return refused.denial.answer != b""
+    return isOfAccount(refused.reply) or (isAnswer and refused.denial.refusesCredentials)
+
+
+class Connector:
+    """
+    Makes logged-in clients of class C{client} for a server's sessions. C{timeout} seconds are given to each backend,
+    from the connection to the end of the login (nginx's C{timeout}); C{trust} are the roots that backends'
+    certificates are judged by, or L{None} for the platform's.
+    """
+
+    def __init__(
+        self,
+        client: type[ProxyClient],
+        settings: ServerSettings,
+        serverName: str,
+        timeout: float,
+        reactor: Any,
+        journal: Journal,
+        trust: Any = None,
+    ) -> None:
+        self._client = client
+        self._settings = settings
+        self._serverName = serverName
+        self._timeout = timeout
+        self._reactor = reactor
+        self._journal = journal
+        self._trust = trust
+        self._places: dict[tuple[str, int], tuple[str, IStreamClientEndpoint]] = {}
+        self._told: set[tuple[str, str]] = set()
+        self._passErrorMessage = settings[ProxySettings].passErrorMessage
+
+    async def connect(self, route: Route, request: LoginRequest, session: Session) -> ProxyClient | Refusal | Denial:
+        """
+        Log in at the first backend of C{route} that can be used. A L{Refusal} is to be passed on to the client as it
+        is, before its connection ends. A L{Denial} with an C{answer} is the backend's own word.
+
+        Each backend that failed is a line of the log: a warning where another served the client, or where the trouble
+        is this one account's, or else an error.
+        """
+        if not fitForWire(route.user, route.password, route.authzid):
+            return Denial(Trouble.DENIED, reason="a line end or NUL in the name or the password")
+        reply = b""
+        failures: list[dict[str, Any]] = []
+        isServed = False
+        try:
+            for backend in route.backends:
+                session.backend = self._place(backend)[0]
+                try:
+                    client = await self._attempt(backend, route, request, session)
+                    isServed = True
+                    return client
+                except LoginRefused as refused:
+                    isAnswer = request.credentials.method is Method.NONE or not route.judged
+                    isServed = _isOfClient(refused, request, isAnswer)
+                    if not (isAnswer and isServed):
+                        failures.append(self._failure(refused, session))
+                    return refused.denial if isAnswer else self._passedOn(refused)
+                except Unauthorizing as error:
+                    failures.append(self._failure(error, session))
+                    return Denial(Trouble.UNAUTHORIZED, reason="the backend takes no authorization identity")
+                except (BackendError, ConnectError, TimeoutError, OSError) as error:
+                    reply = getattr(error, "reply", b"")
+                    failures.append(self._failure(error, session))
+        finally:
+            # Not sooner: it is an error only where no other backend has served the client.
+            tell = self._journal.warn if isServed else self._journal.error
+            for failure in failures:
+                tell(BACKEND_FAILED, **failure)
+        if self._passErrorMessage and replyCode(reply).startswith(_REFUSALS):
+            if request.credentials.method is Method.NONE:
+                # Of all recipients of a connection this one alone is refused.
+                return transactionDenial(reply)
+            return Refusal(reply, True)
+        return Denial(Trouble.TEMPORARY)
+
+    async def _attempt(self, backend: Backend, route: Route, request: LoginRequest, session: Session) -> ProxyClient:
+        session.enter(Phase.CONNECT)
+        client = self._client(self._settings, self._serverName, backend, route, request)
+        connecting = self._place(backend)[1].connect(_Once(client))
+        connecting.addCallbacks(_passHalfCloses, lambda failure: client.fail(_connectError(failure)))
+        deadline = self._reactor.callLater(self._timeout, client.fail, TimeoutError())
+        try:
+            await client.login(session, self._trust)
+        except BaseException:
+            client.abandon()
+            if client.transport is None:
+                connecting.cancel()
+            raise
+        finally:
+            if deadline.active():
+                deadline.cancel()
+        if client.concerns:
+            self._warn(client.concerns, session)
+        return client
+
+    def _warn(self, concerns: tuple[str, ...], session: Session) -> None:
+        """Tell of each backend once that it is a cause for C{concerns}."""
+        for concern in concerns:
+            if (session.backend, concern) in self._told:
+                continue
+            if len(self._told) >= _MOST_PLACES:
+                self._told.clear()
+            self._told.add((session.backend, concern))
+            self._journal.warn(
+                BACKEND_NOTED,
+                **about(session),
+                backend=session.backend,
+                concern=concern,
+            )
+
+    def _place(self, backend: Backend) -> tuple[str, IStreamClientEndpoint]:
+        """What C{backend} is called, and where it is. A site has some backends, and many sessions at each."""
+        place = self._places.get((backend.host, backend.port))
+        if place is None:
+            if len(self._places) >= _MOST_PLACES:
+                self._places.clear()
+            place = str(backend), endpointFor(self._reactor, backend.host, backend.port, None)
+            self._places[backend.host, backend.port] = place
+        return place
+
+    def _passedOn(self, refused: LoginRefused) -> Refusal | Denial:
+        """What the client hears where the login that was C{refused} had been judged before."""
+        if self._passErrorMessage:
+            return Refusal(refused.reply, refused.temporary)
+        isLasting = refused.denial.trouble is Trouble.PERMANENT
+        return Denial(Trouble.PERMANENT if isLasting else Trouble.TEMPORARY)
+
+    def _failure(self, error: Exception, session: Session) -> dict[str, Any]:
+        """The fields of the line about the backend of C{session}, which cannot be used because of C{error}."""
+        text = ""
+        if isinstance(error, BackendError):
+            reason = str(error)
+            text = f', text "{printable(error.reply.strip())}"' if error.isQuoted else ""
+        elif isinstance(error, TimeoutError | ConnectTimeout):
+            reason = f"gave no answer within {self._timeout:g} s"
+        else:
+            reason = inWords(error) or f"failed: {printable(str(error).encode())}"
+        return {
+            **about(session),
+            "backend": session.backend,
+            "reason": reason,
+            "phase": session.phase.value,
+            "user": printable(session.user),
+            "text": text,
+        }

@@ -1,0 +1,3 @@
+"""
+The command C{mailgate}: checks, imports, and commands to a gateway that runs.
+"""

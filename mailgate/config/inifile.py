@@ -1,0 +1,184 @@
+# -*- test-case-name: mailgate.test.config.test_inifile -*-
+"""
+The lines of an ini file as sections and options. The grammar is that of C{configparser} with C{=} as the only
+delimiter; unlike there every option keeps its line, and all mistakes are found at once.
+
+ - C{[NAME]} begins a section, C{NAME = VALUE} is an option of it.
+ - A line that is indented more than the option above it goes on with the option's value.
+ - A line that begins with C{#} or C{;} is a comment. A blank line means nothing.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection
+
+from attrs import define, field
+
+from mailgate.directives.problems import Lines, Problem
+
+__all__ = ["IniFile", "Section"]
+
+_HEADER = re.compile(r"\[([^\]]*)\]\s*(.*)", re.DOTALL)
+_OPTION = re.compile(r"([\w.$-]+)\s*=\s*(.*)", re.DOTALL)
+_WORD = re.compile(r"[\w.$-]+")
+_KNOWN_HEADER = re.compile(r"\[\s*(?:mailgate|mail|sandbox|server\s[^\]]*)\]")
+"""The header of a section that there is: other lines of a value may begin so, such as C{[::1]:143} of C{listen}."""
+
+
+@define
+class _Option:
+    """
+    An C{indent} in characters. The C{items} are the lines of the value, each with its number; the first is the
+    option's own.
+    """
+
+    indent: int
+    items: list[tuple[int, str]]
+
+    @property
+    def value(self) -> str:
+        """The lines of the value."""
+        return "\n".join(item for _, item in self.items).strip()
+
+
+@define
+class Section:
+    """
+    A section, the C{line} of its header, and its options by name. C{unread} are the names of those that stand in lines
+    that are no options.
+    """
+
+    name: str
+    line: int
+    options: dict[str, _Option] = field(factory=dict)
+    unread: set[str] = field(factory=set)
+
+
+class IniFile:
+    """
+    The C{sections} of a C{text}, and the C{problems} of its lines. C{file} is how the problems name it; C{known} are
+    the names of all options that there are.
+
+    A second section or option of the same name is a problem, and is not kept.
+    """
+
+    def __init__(self, text: str, file: str, known: Collection[str]) -> None:
+        self._file = file
+        self._known = known
+        self.sections: dict[str, Section] = {}
+        self.problems: list[Problem] = []
+        self._section: Section | None = None
+        self._option: _Option | None = None
+        self._name = ""
+        self._wasTold = False
+        for number, line in enumerate(text.removeprefix("\ufeff").split("\n"), 1):
+            if line.strip() and line.strip()[0] not in "#;":
+                self._read(number, line.strip(), len(line) - len(line.lstrip()))
+
+    @property
+    def lines(self) -> Lines:
+        """Where everything stands."""
+        found: dict[tuple[str, str], list[tuple[int, str]]] = {}
+        for section in self.sections.values():
+            found[section.name, ""] = [(section.line, "")]
+            found |= {(section.name, name): option.items for name, option in section.options.items()}
+        return Lines(found)
+
+    def _tell(self, line: int, message: str, option: str = "") -> None:
+        section = "" if self._section is None else self._section.name
+        self.problems.append(Problem(self._file, message, section, option, line=line))
+
+    def _read(self, number: int, line: str, indent: int) -> None:
+        if self._option is not None and indent > self._option.indent:
+            strayed = _OPTION.match(line)
+            isOption = strayed is not None and strayed[1] in self._known
+            if not isOption and not _KNOWN_HEADER.fullmatch(line):
+                self._option.items.append((number, line))
+                return
+            name = strayed[1] if strayed is not None and isOption else ""
+            self._tell(number, self._strayed(name or line), name)
+            # It is read as what it was meant to be, so that nothing else is told because of it.
+            indent = self._option.indent
+        if line[0] == "[":
+            self._begin(number, line)
+        elif self._section is None:
+            self._beforeAll(number)
+        else:
+            self._add(number, line, indent)
+
+    def _strayed(self, what: str) -> str:
+        assert self._option is not None
+        rule = "options and sections begin where their lines begin"
+        above = f"the value of {self._name} in line {self._option.items[0][0]}"
+        subject = "is" if what[0] != "[" else f"{what} is"
+        return f"{subject} indented, and so a part of {above}: {rule}"
+
+    def _begin(self, number: int, line: str) -> None:
+        """A section's header."""
+        header = _HEADER.match(line)
+        name = "" if header is None else " ".join(header[1].split())
+        self._option = None
+        self._section = Section(name, number)
+        if header is None or not name:
+            self._section.name = ""
+            self._tell(number, 'has no "]" behind the section\'s name' if header is None else "has no name between [ ]")
+            return
+        if header[2] and header[2][0] not in "#;":
+            self._tell(number, f'holds more than the section: what stands behind "[{name}]" needs a line of its own')
+        if name in self.sections:
+            self._tell(number, f"is given twice; line {self.sections[name].line} has it already")
+        else:
+            self.sections[name] = self._section
+
+    def _beforeAll(self, number: int) -> None:
+        # One such line stands for all: they belong to one forgotten section.
+        if not self._wasTold:
+            self._tell(number, "stands before the first [section]")
+        self._wasTold = True
+
+    def _add(self, number: int, line: str, indent: int) -> None:
+        """An option."""
+        assert self._section is not None
+        found = _OPTION.match(line)
+        self._option = _Option(indent, [(number, "" if found is None else found[2])])
+        if found is None:
+            self._name = "it"
+            self._section.unread |= {_wordOf(line)}.intersection(self._known)
+            self.problems.append(Problem(self._file, self._mistake(line), line=number))
+            if _isOfBlock(line):
+                self._option = None
+            return
+        self._name = name = found[1]
+        before = self._section.options.setdefault(name, self._option)
+        if before is not self._option:
+            self._tell(number, f"is given twice; line {before.items[0][0]} has it already", name)
+
+    def _mistake(self, line: str) -> str:
+        """
+        What is wrong with C{line}, which is no option. It may hold a secret: nothing of it is shown but an option's
+        name.
+        """
+        if _isOfBlock(line):
+            return 'is of a block in nginx\'s grammar: here "[server NAME]" begins a section, and the next one ends it'
+        name = _wordOf(line)
+        if name in self._known:
+            if line[len(name) :].lstrip().startswith(":"):
+                return f'has a ":" behind {name}, where a "=" belongs: {name} = VALUE'
+            closed = ', without the ";"' if line[-1] == ";" else ""
+            return f'has no "=" behind {name}: write {name} = VALUE{closed}'
+        invisible = next((char for char in line if not char.isprintable() and char != "\t"), None)
+        if invisible is not None:
+            return f"holds an invisible character, U+{ord(invisible):04X}: write the line anew"
+        return 'is neither "[section]" nor "option = value"'
+
+
+def _wordOf(line: str) -> str:
+    """The word that C{line} begins with."""
+    word = _WORD.match(line)
+    return "" if word is None else word[0]
+
+
+def _isOfBlock(line: str) -> bool:
+    """Whether C{line} begins or ends a block of nginx's."""
+    return line[0] == "}" or line[-1] == "{"

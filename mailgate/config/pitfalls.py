@@ -1,0 +1,156 @@
+# -*- test-case-name: mailgate.test.config.test_pitfalls -*-
+"""
+What can be started, and is hardly meant: a server that clients cannot use, or that does to mail what nobody expects.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+from collections.abc import Iterator, Sequence
+
+from twisted.internet.abstract import isIPAddress
+
+from mailgate.backend.settings import ProxySettings
+from mailgate.directives import ListenAddress, Problem, ServerSettings, deadline, directives
+from mailgate.frontend.capabilities import each, leftOut
+from mailgate.frontend.protocol import DialogueSettings
+from mailgate.log.journal import LogSettings, ServerLogSettings
+from mailgate.login import Backend, Method
+from mailgate.registry import PROTOCOLS, SERVER_SETTINGS
+from mailgate.system.pidfile import PIDSettings
+from mailgate.tls.certificatechecks import nameWarnings
+from mailgate.tls.settings import TLSSettings, usesTLS
+
+__all__ = ["isAlone", "loops", "overwritten", "pitfalls"]
+
+_IMPLICIT_TLS = (993, 995, 465)
+"""The ports on which clients speak TLS from the first byte (RFC 8314, section 7.3)."""
+
+_SHORTEST = 1.0
+"""Seconds; what is shorter was meant in another unit."""
+
+_REVISIONS = {"IMAP4REV1", "IMAP4REV2"}
+"""Of which a server has to announce one (RFC 3501, section 6.1.1; RFC 9051)."""
+
+_REPLY = re.compile(r"250[ -]|\*$|CAPABILITY$|\+OK$|\.$", re.IGNORECASE)
+"""What stands before capabilities, or behind them, in a server's answer to CAPABILITY, CAPA or EHLO."""
+
+_LOOPBACK = ("127.0.0.1", "::1")
+"""What C{localhost} is."""
+
+
+def pitfalls(server: ServerSettings) -> Iterator[Problem]:
+    """What is hardly meant by C{server}."""
+    yield from _ports(server)
+    yield from _shortTimes(server)
+    yield from _capabilities(server)
+    if "server_name" in server.given:
+        for option, source in server[TLSSettings].shownCertificates() if usesTLS(server) else ():
+            yield from nameWarnings(server, option, source, server[DialogueSettings].serverName)
+    if not isAlone(server):
+        yield from loops(server)
+
+
+def isAlone(server: ServerSettings) -> bool:
+    """Whether C{proxy_pass} is where all of C{server}'s logins go."""
+    return server.given.isdisjoint(("auth_http", "auth_file"))
+
+
+def _ports(server: ServerSettings) -> Iterator[Problem]:
+    """The well-known ports of C{server} on which clients expect something else; a load balancer may know better."""
+    for address in server.listen:
+        if address.proxyProtocol:
+            continue
+        usual = next((known.name for known in PROTOCOLS.values() if address.port in known.ports), server.protocol)
+        if usual != server.protocol:
+            reason = f"port {address.port} is one of {usual}, and clients find {server.protocol} there"
+            yield server.problem("listen", reason, str(address))
+        elif address.port in _IMPLICIT_TLS and not address.ssl:
+            reason = f'clients speak TLS from the first byte on port {address.port}, which takes "ssl" behind it'
+            yield server.problem("listen", reason, str(address))
+
+
+def _shortTimes(server: ServerSettings) -> Iterator[Problem]:
+    """Times within which nothing can be done."""
+    for declared in (known for group in SERVER_SETTINGS for known in directives(group)):
+        if declared.parse is deadline and declared.name in server.given and declared.group is not None:
+            seconds = getattr(server[declared.group], declared.field)
+            if seconds < _SHORTEST:
+                reason = "is too short for anybody to answer in; a number without a unit is seconds"
+                yield server.problem(declared.name, reason, f"{seconds * 1000:g}ms")
+
+
+def _capabilities(server: ServerSettings) -> Iterator[Problem]:
+    """Capabilities that clients do not hear, or miss."""
+    option = f"{server.protocol}_capabilities"
+    configured: tuple[str, ...] = getattr(server[PROTOCOLS[server.protocol].settings], "capabilities", ())
+    for capability, reason in leftOut(server.protocol, configured):
+        yield server.problem(option, reason, capability)
+    for item in configured:
+        if item.isdigit():
+            yield server.problem(option, "is no capability: a parameter stands on the line of its capability", item)
+    for item in each(server.protocol, configured):
+        if "," in item:
+            yield server.problem(option, "has a comma, which clients hear: commas part no capabilities", item)
+        elif _REPLY.match(item):
+            yield server.problem(option, "begins as a server's reply does: of that the capability alone is meant", item)
+    words = {word.upper() for item in configured for word in item.split()}
+    if server.protocol == "imap" and words.isdisjoint(_REVISIONS):
+        yield server.problem(option, "has no IMAP4rev1: clients then take the server for none that they can use")
+    if server.protocol == "smtp" and not configured and PROTOCOLS["smtp"].methods(server) - {Method.NONE}:
+        reason = (
+            "is missing: mail programs then rewrite mail of 8 bits, which breaks its signatures, and return what needs"
+            " SMTPUTF8: copy your backend's list"
+        )
+        yield server.problem(option, reason)
+
+
+def overwritten(file: str, log: LogSettings, pid: PIDSettings, servers: Sequence[ServerSettings]) -> Iterator[Problem]:
+    """A log, or a pid file, that is the ini C{file} itself."""
+    reason = "is the configuration itself, which would be written over"
+    own = os.path.realpath(file)
+
+    def isNamed(*paths: str | None) -> bool:
+        return own in (os.path.realpath(path) for path in paths if path is not None)
+
+    if isNamed(pid.path):
+        yield Problem(file, reason, "mailgate", "pid", pid.path)
+    if isNamed(*(target.file for target in log.errorLog)):
+        yield Problem(file, reason, "mailgate", "error_log", own)
+    for server in servers:
+        if isNamed(*(target.file for target in server[ServerLogSettings].errorLog)):
+            yield server.problem("error_log", reason, own)
+
+
+def loops(server: ServerSettings) -> Iterator[Problem]:
+    """A C{proxy_pass} by which the C{server} would be its own backend."""
+    backend = server[ProxySettings].backend
+    if backend is not None and any(_isAt(backend, address) for address in server.listen):
+        reason = "is this server's own address, and a login there comes back to it without end"
+        yield server.problem("proxy_pass", reason, str(backend))
+
+
+def _isAt(backend: Backend, address: ListenAddress) -> bool:
+    """Whether who connects to C{backend} arrives at C{address}."""
+    if backend.port != address.port:
+        return False
+    if backend.host == address.host or address.wildcard is None:
+        return backend.host == address.host
+    if address.isOneAddress:
+        return backend.host.lower() == "localhost" and address.host in _LOOPBACK
+    if isIPAddress(backend.host) and address.host == "::" and address.socket.ipv6only:
+        return False
+    return backend.host.lower() in ("localhost", socket.gethostname().lower()) or _isOwn(backend.host)
+
+
+def _isOwn(host: str) -> bool:
+    """Whether C{host} is an address of this machine."""
+    try:
+        with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+            # Names are not looked up for this: those of backends are when they are needed.
+            probe.bind((socket.inet_ntop(probe.family, socket.inet_pton(probe.family, host)), 0))
+    except OSError:
+        return False
+    return True

@@ -1,0 +1,112 @@
+# -*- test-case-name: mailgate.test.config.test_config -*-
+"""
+What is to be known of a server as a whole: which authenticator judges its logins, and what no single option can see.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from attrs import evolve
+
+from mailgate.backend.settings import ProxySettings
+from mailgate.directives import Directive, Problem, ServerSettings, directives
+from mailgate.frontend.protocol import BUDGET, DialogueSettings
+from mailgate.interfaces import AuthenticatorKind
+from mailgate.registry import AUTHENTICATORS, PROTOCOLS, SERVER_SETTINGS
+
+__all__ = [
+    "EXCLUSIVE",
+    "WHO",
+    "authenticatorKind",
+    "faults",
+    "remarks",
+    "withRefusals",
+    "withoutEffect",
+]
+
+WHO = "auth_http"
+"""The option that is named where nobody judges logins."""
+EXCLUSIVE = tuple(kind.directive for kind in AUTHENTICATORS if kind.directive != "proxy_pass")
+"""Options of which a server has but one: its own hides whichever [mail] gives."""
+
+
+def authenticatorKind(server: ServerSettings) -> AuthenticatorKind | None:
+    """Who judges C{server}'s logins."""
+    return next((kind for kind in AUTHENTICATORS if kind.directive in server.given), None)
+
+
+def withRefusals(server: ServerSettings) -> ServerSettings:
+    """C{server} with its authenticator's way to treat those who guess, as far as it does not say its own."""
+    kind = authenticatorKind(server)
+    dialogue = server[DialogueSettings]
+    if kind is None:
+        return server
+    usual = kind.refusals(server)
+    delay = min(usual.delay, BUDGET * dialogue.timeout / 2) if dialogue.authDelay is None else dialogue.authDelay
+    most = usual.most if dialogue.maxAuthFailures is None else dialogue.maxAuthFailures
+    filled = evolve(dialogue, authDelay=delay, maxAuthFailures=most)
+    return evolve(server, groups={**server.groups, DialogueSettings: filled})
+
+
+def faults(server: ServerSettings) -> Iterator[Problem]:
+    """What is wrong with C{server} that no single option can see."""
+    both = [option for option in EXCLUSIVE if option in server.given]
+    kind = authenticatorKind(server)
+    if len(both) > 1:
+        yield server.problem(both[0], f"cannot stand together with {both[1]}")
+    elif kind is None:
+        yield server.problem(WHO, "is missing: give auth_http, auth_file or proxy_pass")
+    else:
+        yield from _unjudged(server, kind)
+    yield from remarks(server, "problems")
+
+
+def remarks(server: ServerSettings, about: str) -> Iterator[Problem]:
+    """What the settings classes that matter to C{server} give as C{about}: C{problems}, or C{warnings}."""
+    kind = authenticatorKind(server)
+    relevant = [PROTOCOLS[server.protocol].settings, *(() if kind is None else (kind.settings,))]
+    special = {protocol.settings for protocol in PROTOCOLS.values()} | {kind.settings for kind in AUTHENTICATORS}
+    for group in dict.fromkeys((*(g for g in SERVER_SETTINGS if g not in special), *relevant)):
+        found = getattr(server[group], about, None)
+        if found is not None:
+            yield from found(server)
+
+
+def _unmet(declared: Directive, server: ServerSettings) -> str:
+    """What C{server} lacks of what C{declared} needs to have an effect, if anything."""
+    return next((need.what for need in declared.needs or () if not need.isMet(server)), "")
+
+
+def withoutEffect(servers: Sequence[ServerSettings]) -> Iterator[Problem]:
+    """
+    The options of C{servers} that change nothing: of each server its own, and those of C{[mail]} that are of use to
+    none of the servers that have them from there.
+    """
+    unmet: dict[Directive, dict[str, ServerSettings]] = {}
+    used: set[Directive] = set()
+    for server in servers:
+        if "proxy" in server.given and not server[ProxySettings].proxy:
+            yield server.problem("proxy", "has no effect: all sessions are relayed", "off")
+        for declared in (known for group in SERVER_SETTINGS for known in directives(group)):
+            if declared.name not in server.given:
+                continue
+            what = _unmet(declared, server)
+            if not what:
+                used.add(declared)
+            elif declared.name in server.inherited:
+                unmet.setdefault(declared, {}).setdefault(what, server)
+            else:
+                yield server.problem(declared.name, f"has no effect without {what}")
+    for declared, found in unmet.items():
+        if declared not in used:
+            reason = f"has no effect: no server that has it from here has {' or '.join(found)}"
+            yield next(iter(found.values())).problem(declared.name, reason)
+
+
+def _unjudged(server: ServerSettings, kind: AuthenticatorKind) -> Iterator[Problem]:
+    offered = PROTOCOLS[server.protocol].methods(server)
+    if not offered <= kind.methods:
+        names = ", ".join(sorted(method.value for method in offered - kind.methods))
+        option = f"{server.protocol}_auth"
+        yield server.problem(option, f"offers {names}, which {kind.directive} cannot judge")

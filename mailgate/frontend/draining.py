@@ -1,0 +1,153 @@
+# -*- test-case-name: mailgate.test.frontend.test_draining -*-
+"""
+How connections end that do not end by themselves: those before login with a goodbye, the others not all at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from math import ceil, inf
+from typing import Any
+
+from attrs import frozen
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.logger import Logger
+
+from mailgate.directives import Level, directive, seconds
+from mailgate.session import Phase
+
+__all__ = ["DrainSettings", "Draining"]
+
+
+@frozen
+class DrainSettings:
+    """nginx's C{worker_shutdown_timeout}; 0, as there, is to wait for as long as it takes."""
+
+    shutdownTimeout: float = directive("worker_shutdown_timeout", seconds, 0.0, Level.MAILGATE)
+
+    @property
+    def patience(self) -> float | None:
+        """For L{Draining.begin}."""
+        return self.shutdownTimeout or None
+
+
+STEP = 0.1
+"""Seconds between two lots of those who are ended over some time."""
+
+GRACE = 1.5
+"""Seconds in which a connection that is ended may give its peer what is on its way, and hear its answer."""
+
+LAST_MOMENTS = 0.5
+"""Seconds that connections which have been cut off are given to be gone."""
+
+
+class Draining:
+    """
+    The end of the C{connections} of C{factories}. C{cut} is how many proxied sessions had to be ended by us.
+
+    Whoever logs in meanwhile is one of them. Time is C{clock}'s.
+    """
+
+    _log = Logger("mailgate")
+
+    def __init__(self, factories: Sequence[Any], clock: IReactorTime) -> None:
+        self._factories = factories
+        self._clock = clock
+        self._waiting: list[Deferred[int]] = []
+        self._timer: IDelayedCall | None = None
+        self._due = self._end = inf
+        self._leaving: IDelayedCall | None = None
+        self._now = False
+        self.cut = 0
+
+    def begin(self, farewell: bool, patience: float | None, pace: float) -> Deferred[int]:
+        """
+        Wait until there are no connections. With C{farewell} those before login are told goodbye at once. After
+        C{patience} seconds, if it is not L{None}, all that are left are ended, spread over C{pace} seconds.
+
+        The Deferred fires with L{cut}. To begin again is to be done at the earlier of both times; for who says "now" a
+        second time there is no more courtesy.
+        """
+        drained: Deferred[int] = Deferred()
+        self._waiting.append(drained)
+        for factory in self._factories:
+            factory.emptied = self._emptied
+        if farewell:
+            for connection in list(self._connections()):
+                if connection.session.phase is not Phase.RELAY:
+                    self._dismiss(connection)
+        if patience is not None:
+            self._hurry(patience, pace)
+        if patience == pace == 0:
+            if self._now:
+                self._stop()
+            self._now = True
+        self._look()
+        return drained
+
+    def _connections(self) -> Iterator[Any]:
+        for factory in self._factories:
+            yield from factory.connections
+
+    def _hurry(self, patience: float, pace: float) -> None:
+        now = self._clock.seconds()
+        self._due = min(self._due, now + patience)
+        self._end = min(self._end, self._due + pace, now + patience + pace)
+        if self._due <= now:
+            self._cut()
+        elif self._timer is None or self._timer.getTime() > self._due:
+            self._call(self._due - now, self._cut)
+
+    def _call(self, delay: float, what: Any) -> None:
+        if self._timer is not None and self._timer.active():
+            self._timer.cancel()
+        self._timer = self._clock.callLater(delay, what)
+
+    def _cut(self) -> None:
+        """End as many as are due by now."""
+        left = [connection for connection in self._connections() if connection.session.outcome is None]
+        steps = max(1, ceil((self._end - self._clock.seconds()) / STEP))
+        for connection in left[: ceil(len(left) / steps)]:
+            self.cut += connection.session.phase is Phase.RELAY
+            self._dismiss(connection)
+        if steps > 1 and left:
+            self._call(STEP, self._cut)
+        else:
+            self._call(GRACE, self._stop)
+
+    def _dismiss(self, connection: Any) -> None:
+        try:
+            connection.dismiss()
+        except Exception:
+            # The others have to be ended all the same.
+            self._log.failure("a connection has not ended well")
+
+    def _stop(self) -> None:
+        for connection in list(self._connections()):
+            connection.stop()
+        self._call(LAST_MOMENTS, self._finish)
+
+    def _emptied(self) -> None:
+        # Not at once: whoever tells of it is not quite done itself.
+        if self._leaving is None and not any(True for _ in self._connections()):
+            self._leaving = self._clock.callLater(0, self._look)
+
+    def _look(self) -> None:
+        if not any(True for _ in self._connections()):
+            self._finish()
+        elif self._leaving is not None and not self._leaving.active():
+            self._leaving = None
+
+    def _finish(self) -> None:
+        for call in (self._timer, self._leaving):
+            if call is not None and call.active():
+                call.cancel()
+        self._timer = self._leaving = None
+        self._due = self._end = inf
+        self._now = False
+        for factory in self._factories:
+            factory.emptied = None
+        waiting, self._waiting = self._waiting, []
+        for drained in waiting:
+            drained.callback(self.cut)

@@ -1,0 +1,34 @@
+# -*- test-case-name: mailgate.test.frontend.test_goodbyes -*-
+"""
+The words with which the gateway ends a connection before the relay: IMAP's BYE (RFC 3501, section 7.1.5) and SMTP's 421
+(RFC 5321, section 3.8). Neither protocol lets a server close without one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from mailgate.login import Trouble
+
+__all__ = ["goodbyes"]
+
+_GOODBYES: Mapping[Trouble, tuple[bytes, bytes]] = {
+    Trouble.REFUSED: (b"4.7.0", b"Refused, closing connection"),
+    Trouble.FAILURES: (b"4.7.0", b"Too many failed logins, closing connection"),
+    Trouble.ERRORS: (b"4.7.0", b"Too many invalid commands, closing connection"),
+    Trouble.COMMANDS: (b"4.7.0", b"Too many commands, closing connection"),
+    Trouble.TOO_LONG: (b"4.5.2", b"Command too long, closing connection"),
+    Trouble.ENDLESS: (b"4.5.4", b"Data of a refused command cannot be skipped, closing connection"),
+    Trouble.EARLY: (b"4.5.0", b"Client spoke before the greeting, closing connection"),
+    Trouble.INTERNAL: (b"4.3.0", b"Internal server error, closing connection"),
+    Trouble.TIMEOUT: (b"4.4.2", b"Timeout, closing connection"),
+    Trouble.CERTIFICATE: (b"4.7.1", b"SSL certificate error"),
+    Trouble.NO_CERTIFICATE: (b"4.7.1", b"No required SSL certificate"),
+    Trouble.STOPPING: (b"4.3.2", b"Gateway is shutting down, closing connection"),
+}
+"""The enhanced status code (RFC 3463) and the text for each trouble that ends a connection."""
+
+
+def goodbyes(form: bytes) -> dict[Trouble, bytes]:
+    """The line for each trouble that ends a connection: C{form} has the places C{%(text)b} and C{%(status)b}."""
+    return {trouble: form % {b"status": status, b"text": text} for trouble, (status, text) in _GOODBYES.items()}

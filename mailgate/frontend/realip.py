@@ -1,0 +1,209 @@
+# -*- test-case-name: mailgate.test.frontend.test_realip -*-
+"""
+Clients that come through a load balancer: the PROXY header before a dialogue, and who may send one (nginx's mail
+realip module).
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+from ipaddress import ip_address, ip_network
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from attrs import field, frozen
+from twisted.internet.protocol import Protocol, connectionDone
+from twisted.python.failure import Failure
+
+from mailgate.directives import Problem, ServerSettings, directive, isHostName, lines
+from mailgate.directives.needs import Need
+from mailgate.frontend.dialogue import ProxyServer, hostAndPort
+from mailgate.lean.transport import StreamTransport
+from mailgate.log.connection import BAD_HEADER, UNTOLD_HEADER, about
+from mailgate.log.journal import printable
+from mailgate.net.clients import LimitSettings
+from mailgate.net.networks import Network, isWithin, parseNetwork
+from mailgate.net.proxyprotocol import Header, HeaderError, HeaderParser
+from mailgate.session import Outcome, Phase, Session
+
+if TYPE_CHECKING:
+    from mailgate.frontend.listener import ProxyServerFactory
+
+__all__ = ["HeaderReader", "RealIPSettings", "Senders"]
+
+
+@frozen
+class Senders:
+    """
+    Who may send PROXY headers: who comes from one of the C{networks}, or by a unix socket. C{careless} are those
+    networks, as they were written, whose addresses have bits of hosts.
+    """
+
+    networks: tuple[Network, ...] = ()
+    unix: bool = False
+    careless: tuple[str, ...] = field(default=(), eq=False)
+
+    def __contains__(self, host: str) -> bool:
+        """Whether C{host}, in the form of L{mailgate.login.Client}, is one of them."""
+        return self.unix if host == "unix:" else isWithin(host, self.networks)
+
+
+def _networks(item: str) -> tuple[Network, ...]:
+    """The networks that C{item} stands for: one, or all the addresses of a host name."""
+    try:
+        return (parseNetwork(item),)
+    except ValueError:
+        if not isHostName(item):
+            raise ValueError(f'"{item}" is no address, network such as 10.0.0.0/8, host name or unix:') from None
+    try:
+        resolved = socket.getaddrinfo(item, None, type=socket.SOCK_STREAM)
+    except OSError:
+        raise ValueError(f'host not found in "{item}"') from None
+    # An address of the link names its interface.
+    addresses = dict.fromkeys(str(address[0]).partition("%")[0] for *_, address in resolved)
+    return tuple(map(ip_network, addresses))
+
+
+def _senders(value: str, folder: str) -> Senders:
+    networks: list[Network] = []
+    careless = []
+    items = lines(value, folder)
+    for item in items:
+        if item != "unix:":
+            networks.extend(_networks(item))
+            if "/" in item and int(ip_address(item.partition("/")[0])) & int(ip_network(item, False).hostmask):
+                careless.append(item)
+    return Senders(tuple(networks), "unix:" in items, tuple(careless))
+
+
+_HEADERS = Need('"proxy_protocol" behind a listen', lambda server: any(at.proxyProtocol for at in server.listen))
+
+
+@frozen
+class RealIPSettings:
+    """nginx's C{set_real_ip_from}: C{ADDRESS}, C{ADDRESS/BITS}, a host name or C{unix:}, one a line."""
+
+    needs: ClassVar[tuple[Need, ...]] = (_HEADERS,)
+
+    senders: Senders | None = directive("set_real_ip_from", _senders, None)
+
+    def warnings(self, server: ServerSettings) -> Iterator[Problem]:
+        """Bits that say nothing, and headers that tell no client from another."""
+        if self.senders is None:
+            yield from self._indistinct(server)
+            return
+        for item in self.senders.careless:
+            yield server.problem("set_real_ip_from", f"low address bits of {item} are meaningless")
+
+    def _indistinct(self, server: ServerSettings) -> Iterator[Problem]:
+        isQueued = not _QUEUED.isdisjoint(server.given) and not server[LimitSettings].exempt
+        if isQueued and any(address.proxyProtocol for address in server.listen):
+            message = "is missing, and so all clients of the load balancer wait for their logins as if they were one"
+            yield server.problem("set_real_ip_from", f"{message}: list it here, or in limit_exempt")
+
+
+_QUEUED = frozenset(("auth_http", "auth_file"))
+"""The directives under which logins may wait for their turn, by client address."""
+
+
+def _deliver(transport: Any, data: bytes) -> None:
+    """Give C{data}, which has come already, to whoever reads from C{transport} now: TLS, or the dialogue."""
+    if isinstance(transport, StreamTransport) and transport.tls is not None:
+        transport.tls.received(data)
+    elif transport.protocol is not None:
+        # Twisted's transports have their TLS in the place of the protocol.
+        transport.protocol.dataReceived(data)
+
+
+class HeaderReader(Protocol):
+    """
+    Reads the PROXY header of a connection, and then leaves that to C{server}, a dialogue, which knows nothing of its
+    peer, and says nothing, before. Where C{senders} are given no other's header is read, and the client is who the
+    header names; otherwise it stays the peer, and the header is but told of.
+    """
+
+    transport: Any
+
+    def __init__(self, server: ProxyServer, senders: Senders | None) -> None:
+        self._server = server
+        self._senders = senders
+        self._parser = HeaderParser()
+        self._factory: ProxyServerFactory = server.factory
+        self._deadline: Any = None
+
+    @property
+    def session(self) -> Session:
+        """The ledger of the connection; the dialogue's, later."""
+        return self._server.session
+
+    def connectionMade(self) -> None:
+        factory = self._factory
+        host, port = hostAndPort(self.transport.getPeer())
+        self._server.arrive(host, port, factory.clock.seconds())
+        self.session.enter(Phase.PROXY_HEADER)
+        factory.began(self)
+        if self._senders is not None and host not in self._senders:
+            self._refuse(UNTOLD_HEADER)
+            return
+        self._deadline = factory.clock.callLater(factory.dialogue.timeout, self._expired)
+
+    def dataReceived(self, data: bytes) -> None:
+        if self.session.outcome is not None:
+            return
+        try:
+            header = self._parser.feed(data)
+        except HeaderError as error:
+            shown = printable(self._parser.shown)
+            self._refuse(BAD_HEADER, reason=str(error), header=shown)
+            return
+        if header is not None:
+            self._handOver(header)
+
+    def _handOver(self, header: Header) -> None:
+        """What follows is the dialogue's."""
+        self._stopWaiting()
+        server, transport, addresses = self._server, self.transport, header.addresses
+        if addresses is not None:
+            started = self.session.started
+            host, port = hostAndPort(transport.getPeer())
+            if self._senders is not None:
+                host, port = addresses.source, addresses.sourcePort
+            server.arrive(host, port, started, addresses)
+        self._factory.handedOver(self)
+        transport.protocol = server
+        server.makeConnection(transport)
+        if header.rest and transport.connected:
+            _deliver(transport, header.rest)
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self._stopWaiting()
+        self.session.conclude(Outcome.CLIENT_LEFT if self._parser.shown else Outcome.SILENT)
+        self.session.enter(Phase.END)
+        self._factory.ended(self)
+
+    def _expired(self) -> None:
+        self._end(Outcome.TIMEOUT)
+
+    def _refuse(self, format: str, **fields: str) -> None:
+        # Any client can cause it; but an operator has to see which sender set_real_ip_from lacks.
+        self._factory.journal.warn(format, **about(self.session), **fields)
+        self._end(Outcome.BAD_HEADER)
+
+    def _end(self, outcome: Outcome) -> None:
+        """Close without a word: it is not known to whom one would speak."""
+        self._stopWaiting()
+        self.session.conclude(outcome)
+        self.transport.loseConnection()
+
+    def dismiss(self) -> None:
+        """The gateway goes down."""
+        self._end(Outcome.STOPPED)
+
+    def stop(self) -> None:
+        """The gateway goes down, and waits no longer."""
+        self.dismiss()
+        self.transport.abortConnection()
+
+    def _stopWaiting(self) -> None:
+        if self._deadline is not None and self._deadline.active():
+            self._deadline.cancel()

@@ -1,0 +1,192 @@
+# -*- test-case-name: mailgate.test.lean.test_clock -*-
+"""
+Time for thousands of deadlines that hardly ever come.
+
+A timer of a Twisted reactor is a place in a heap that each cancelled or postponed one goes on taking. Here all that are
+due within the same second lie in one set, and only the second is waited for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from twisted.internet.error import AlreadyCalled, AlreadyCancelled
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+__all__ = ["FINEST", "CoarseClock", "Entry"]
+
+FINEST = 4.0
+"""Seconds: what is due sooner is left to the reactor, which is exact. The rest may come up to a second late."""
+
+
+class Entry(Protocol):
+    """
+    What waits in a L{CoarseClock}, and keeps its place there in C{tick}: 0 if it has none.
+    """
+
+    tick: int
+
+    def expired(self) -> None:
+        """The time has come."""
+
+
+@implementer(IDelayedCall)
+class _Timer:
+    """A call that is due at C{due}, or some moment within the second after."""
+
+    __slots__ = ("_call", "_cancelled", "_clock", "due", "tick")
+
+    def __init__(self, clock: CoarseClock, due: float, call: Callable[[], object]) -> None:
+        self._clock = clock
+        self._call: Callable[[], object] | None = call
+        self._cancelled = False
+        self.due = due
+        self.tick = 0
+
+    def expired(self) -> None:
+        """Unless it has been postponed, call."""
+        if self.due > self._clock.seconds():
+            self._clock.put(self, self.due)
+            return
+        call, self._call = self._call, None
+        if call is not None:
+            call()
+
+    def cancel(self) -> None:
+        self._check()
+        self._call = None
+        self._cancelled = True
+        self._clock.drop(self)
+
+    def reset(self, secondsFromNow: float) -> None:
+        self._moveTo(self._clock.seconds() + secondsFromNow)
+
+    def delay(self, secondsLater: float) -> None:
+        self._moveTo(self.due + secondsLater)
+
+    def active(self) -> bool:
+        return self._call is not None
+
+    def getTime(self) -> float:
+        return self.due
+
+    def _check(self) -> None:
+        if self._call is None:
+            raise AlreadyCancelled() if self._cancelled else AlreadyCalled()
+
+    def _moveTo(self, due: float) -> None:
+        self._check()
+        # The usual case is later: then it moves when its old time comes, and until then costs nothing.
+        if due < self.due:
+            self._clock.drop(self)
+            self._clock.put(self, due)
+        self.due = due
+
+
+@implementer(IReactorTime)
+class CoarseClock:
+    """C{reactor}'s time, with timers that are exact to a second where they are longer than L{FINEST}."""
+
+    log: Any = Logger()
+
+    def __init__(self, reactor: IReactorTime) -> None:
+        self._reactor = reactor
+        self.seconds: Callable[[], float] = reactor.seconds
+        self._ticks: dict[int, set[Entry]] = {}
+        self._now = 0
+        self._waiting = 0
+        self._next: IDelayedCall | None = None
+
+    def callLater(self, delay: float, callable: Callable[..., Any], *args: Any, **kwargs: Any) -> IDelayedCall:
+        """As the reactor's; the call is made within the second after C{delay}."""
+        if delay < FINEST:
+            exact: IDelayedCall = self._reactor.callLater(delay, callable, *args, **kwargs)
+            return exact
+        call = callable
+        if args or kwargs:
+            given = callable
+
+            def call() -> object:
+                return given(*args, **kwargs)
+
+        timer = _Timer(self, self.seconds() + delay, call)
+        self.put(timer, timer.due)
+        return timer
+
+    def getDelayedCalls(self) -> list[IDelayedCall]:
+        """The timers that have not come yet, the reactor's too."""
+        waiting = [timer for entries in self._ticks.values() for timer in entries if isinstance(timer, _Timer)]
+        return [*self._reactor.getDelayedCalls(), *waiting]
+
+    def put(self, entry: Entry, due: float) -> None:
+        """Have C{entry}, which has no place, expire within the second after C{due}."""
+        if self._next is None or due < self._now:
+            self._begin()
+        tick = max(int(due), self._now) + 1
+        entry.tick = tick
+        entries = self._ticks.get(tick)
+        if entries is None:
+            self._ticks[tick] = {entry}
+        else:
+            entries.add(entry)
+        self._waiting += 1
+
+    def drop(self, entry: Entry) -> None:
+        """Forget C{entry}, if it has a place."""
+        entries = self._ticks.get(entry.tick)
+        if entries is None or entry not in entries:
+            return
+        entries.remove(entry)
+        if not entries:
+            del self._ticks[entry.tick]
+        entry.tick = 0
+        self._waiting -= 1
+        self._rest()
+
+    def _begin(self) -> None:
+        """Wait for the next second: so far nothing was waited for, or the clock may have been set back meanwhile."""
+        now = int(self.seconds())
+        if self._next is not None:
+            self._next.cancel()
+            # What is due by now has not expired yet.
+            now = min(now, self._now)
+        self._now = now
+        self._wait()
+
+    def _wait(self) -> None:
+        self._next = self._reactor.callLater(1 - self.seconds() % 1, self._second)
+
+    def _rest(self) -> None:
+        if not self._waiting and self._next is not None:
+            self._next.cancel()
+            self._next = None
+
+    def _second(self) -> None:
+        """Another second has gone by, or several; or the clock has been set back."""
+        last, self._now = self._now, int(self.seconds())
+        # Before anything expires: that may take seconds, and ask for more.
+        self._wait()
+        # The clock may have been set forward, by years.
+        ticks = range(last + 1, self._now + 1) if self._now - last < 60 else sorted(self._ticks)
+        for tick in ticks:
+            if tick > self._now:
+                break
+            self._expire(tick)
+        self._rest()
+
+    def _expire(self, tick: int) -> None:
+        entries = self._ticks.get(tick)
+        while entries:
+            # One at a time: it may drop others, or come back.
+            entry = entries.pop()
+            entry.tick = 0
+            self._waiting -= 1
+            try:
+                entry.expired()
+            except Exception:
+                self.log.failure("a deadline has not ended well", Failure())
+        self._ticks.pop(tick, None)

@@ -1,0 +1,236 @@
+# -*- test-case-name: mailgate.test.lean.test_transport_contract mailgate.test.lean.test_connecting -*-
+"""
+Connections that we begin, as L{StreamTransport}s: for endpoints' factories, and for reactors' client factories.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from twisted.internet.defer import Deferred
+from twisted.internet.error import (
+    ConnectingCancelledError,
+    ConnectionAborted,
+    NotConnectingError,
+    TimeoutError,
+    UserError,
+    getConnectError,
+)
+from twisted.internet.interfaces import IAddress, IConnector, IDelayedCall, IStreamClientEndpoint
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from mailgate.lean.descriptors import addressOf, ask
+from mailgate.lean.poller import READABLE, WRITABLE
+from mailgate.lean.transport import StreamTransport
+
+if TYPE_CHECKING:
+    from mailgate.lean.reactor import LeanReactor
+
+__all__ = ["LeanConnector", "LeanEndpoint"]
+
+
+class _Attempt:
+    """
+    One connection to C{destination}, of address C{family} and as the system wants it, from C{source} or anywhere.
+
+    Either C{build(address)} is asked for the protocol of the connection, and C{opened(protocol)} called if there is
+    one, or C{failed(failure)} is called: within C{timeout} seconds, if that is not L{None}.
+    """
+
+    def __init__(
+        self,
+        reactor: LeanReactor,
+        family: int,
+        destination: Any,
+        timeout: float | None,
+        source: tuple[str, int] | None,
+        build: Callable[[IAddress], Any],
+        opened: Callable[[Any], object],
+        failed: Callable[[Failure], object],
+    ) -> None:
+        self._poller = reactor.poller
+        self._family = family
+        self._destination = destination
+        self._build = build
+        self._opened = opened
+        self._fail = failed
+        self._fd = -1
+        self._over = False
+        self._deadline: IDelayedCall | None = None
+        try:
+            self._connect(source)
+        except OSError as error:
+            reason = getConnectError(error)
+            self._poller.soon(lambda: self.giveUp(reason))
+            return
+        if timeout is not None:
+            self._deadline = reactor.callLater(timeout, self.giveUp, TimeoutError())
+
+    def _connect(self, source: tuple[str, int] | None) -> None:
+        made = socket.SocketType(self._family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+        try:
+            if self._family != socket.AF_UNIX:
+                made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if source is not None:
+                made.bind(source)
+            status = made.connect_ex(self._destination)
+            if status not in (0, errno.EINPROGRESS):
+                raise OSError(status, os.strerror(status))
+            self._poller.watch(made.fileno(), self, READABLE | WRITABLE)
+        except BaseException:
+            made.close()
+            raise
+        self._fd = made.detach()
+
+    def ready(self, fd: int, events: int) -> None:
+        """It has come to something."""
+        if events & ~(READABLE | WRITABLE):
+            status = ask(self._fd, self._family, "getsockopt", socket.SOL_SOCKET, socket.SO_ERROR)
+            if status:
+                self.giveUp(getConnectError(OSError(status, os.strerror(status))))
+                return
+        self._stopWaiting()
+        address = addressOf(self._family, self._destination)
+        protocol = self._build(address)
+        if protocol is None or self._over:
+            self.giveUp(ConnectionAborted())
+            return
+        self._over = True
+        transport = StreamTransport(self._poller, fd, self._family, address, True)
+        try:
+            transport.open(protocol, watched=True)
+        except Exception:
+            transport.onLoss = self._fail
+            transport.failed(Failure())
+            raise
+        self._opened(protocol)
+        if events & READABLE and transport.connected:
+            transport.ready(fd, READABLE)
+
+    def failed(self, failure: Failure) -> None:
+        """What came of it has raised, or the reactor stops."""
+        if not self._over:
+            self._over = True
+            self._stopWaiting()
+            if self._fd >= 0:
+                self._poller.release(self._fd)
+            self._fail(failure)
+
+    def giveUp(self, reason: Exception) -> None:
+        """It is over, for C{reason}; harmless where it is over already."""
+        self.failed(Failure(reason))
+
+    def _stopWaiting(self) -> None:
+        if self._deadline is not None and self._deadline.active():
+            self._deadline.cancel()
+        self._deadline = None
+
+
+@implementer(IStreamClientEndpoint)
+class LeanEndpoint:
+    """
+    The server at C{host}, an address without brackets or C{unix:/path}. Its protocols are not wrapped, as those of
+    Twisted's endpoints are. C{timeout} is in seconds; L{None} is for a caller who cancels when it takes too long.
+    """
+
+    def __init__(self, reactor: LeanReactor, host: str, port: int, timeout: float | None) -> None:
+        self._reactor = reactor
+        self._timeout = timeout
+        if host.startswith("unix:"):
+            self._family, self._destination = int(socket.AF_UNIX), host.removeprefix("unix:")
+        else:
+            self._family = int(socket.AF_INET6 if ":" in host else socket.AF_INET)
+            self._destination = (host, port)  # type: ignore[assignment]
+
+    def connect(self, protocolFactory: Any) -> Deferred[Any]:
+        connected: Deferred[Any] = Deferred(lambda _: attempt.giveUp(ConnectingCancelledError(address)))
+        address = addressOf(self._family, self._destination)
+        attempt = _Attempt(
+            self._reactor,
+            self._family,
+            self._destination,
+            self._timeout,
+            None,
+            protocolFactory.buildProtocol,
+            connected.callback,
+            connected.errback,
+        )
+        return connected
+
+
+@implementer(IConnector)
+class LeanConnector:
+    """What a reactor's C{connectTCP} and C{connectUNIX} give, for C{factory}, which is told of everything."""
+
+    def __init__(
+        self,
+        reactor: LeanReactor,
+        family: int,
+        destination: Any,
+        factory: Any,
+        timeout: float | None,
+        source: tuple[str, int] | None,
+    ) -> None:
+        self._reactor = reactor
+        self._family = family
+        self._destination = destination
+        self._factory = factory
+        self._timeout = timeout
+        self._source = source
+        self._attempt: _Attempt | None = None
+        self._protocol: Any = None
+
+    def connect(self) -> None:
+        """Begin, or begin again."""
+        self._factory.doStart()
+        self._factory.startedConnecting(self)
+        self._attempt = _Attempt(
+            self._reactor,
+            self._family,
+            self._destination,
+            self._timeout,
+            self._source,
+            self._factory.buildProtocol,
+            self._opened,
+            self._failed,
+        )
+
+    def _opened(self, protocol: Any) -> None:
+        self._attempt = None
+        self._protocol = protocol
+        protocol.transport.onLoss = self._lost
+
+    def _failed(self, failure: Failure) -> None:
+        self._attempt = None
+        self._factory.clientConnectionFailed(self, failure)
+        self._factory.doStop()
+
+    def _lost(self, reason: Failure) -> None:
+        self._protocol = None
+        self._factory.clientConnectionLost(self, reason)
+        self._factory.doStop()
+
+    def stopConnecting(self) -> None:
+        """
+        Give up.
+
+        @raise NotConnectingError: nobody is trying.
+        """
+        if self._attempt is None:
+            raise NotConnectingError("we're not trying to connect")
+        self._attempt.giveUp(UserError())
+
+    def disconnect(self) -> None:
+        """Give up, or end the connection."""
+        if self._attempt is not None:
+            self.stopConnecting()
+        elif self._protocol is not None:
+            self._protocol.transport.loseConnection()
+
+    def getDestination(self) -> IAddress:
+        return addressOf(self._family, self._destination)

@@ -1,0 +1,4 @@
+"""
+Addresses, names and sockets: C{listen}, name servers, endpoints of backends and services, the PROXY protocol. Nothing
+here knows what is said on a connection.
+"""

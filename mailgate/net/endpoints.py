@@ -1,0 +1,159 @@
+# -*- test-case-name: mailgate.test.net.test_endpoints -*-
+"""
+Where backends and authentication services are: addresses, unix sockets, and host names, which are looked up in the
+reactor's few threads, and which a slow name server must not take from everybody else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from twisted.internet.abstract import isIPAddress, isIPv6Address
+from twisted.internet.endpoints import HostnameEndpoint, TCP4ClientEndpoint, TCP6ClientEndpoint, UNIXClientEndpoint
+from twisted.internet.interfaces import (
+    IAddress,
+    IHostnameResolver,
+    IHostResolution,
+    IReactorPluggableNameResolver,
+    IResolutionReceiver,
+    IStreamClientEndpoint,
+)
+from zope.interface import implementer
+
+from mailgate.directives import isHostName
+
+__all__ = ["MOST_LOOKUPS", "NamingReactor", "SharedLookups", "endpointFor"]
+
+MOST_LOOKUPS = 4
+"""Names that are looked up at once: the reactor has ten threads, and hashes of passwords need some."""
+
+
+@implementer(IHostResolution)
+class _Lookup:
+    """One lookup that is under way, and all who wait for it. A thread cannot be cancelled, so neither can this."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.waiting: list[IResolutionReceiver] = []
+
+    def cancel(self) -> None:
+        """The lookup goes on; whoever has cancelled does not listen any more."""
+
+
+@implementer(IResolutionReceiver)
+class _Answer:
+    """Gathers the addresses of a lookup, and gives them to everyone who waits for it."""
+
+    def __init__(self, lookups: dict[Any, _Lookup], key: Any) -> None:
+        self._lookups = lookups
+        self._key = key
+        self._addresses: list[IAddress] = []
+
+    def resolutionBegan(self, resolutionInProgress: IHostResolution) -> None:
+        """Those who wait have been told."""
+
+    def addressResolved(self, address: IAddress) -> None:
+        self._addresses.append(address)
+
+    def resolutionComplete(self) -> None:
+        for receiver in self._lookups.pop(self._key).waiting:
+            for address in self._addresses:
+                receiver.addressResolved(address)
+            receiver.resolutionComplete()
+
+
+@implementer(IHostnameResolver)
+class SharedLookups:
+    """
+    C{resolver}, asked once for a name however many wait for it, and for no more than L{MOST_LOOKUPS} names at a time:
+    beyond that a name has no address, which its login takes for a temporary failure.
+    """
+
+    def __init__(self, resolver: IHostnameResolver) -> None:
+        self._resolver = resolver
+        self._lookups: dict[Any, _Lookup] = {}
+
+    def resolveHostName(
+        self,
+        resolutionReceiver: IResolutionReceiver,
+        hostName: str,
+        portNumber: int = 0,
+        addressTypes: Sequence[type[IAddress]] | None = None,
+        transportSemantics: str = "TCP",
+    ) -> IHostResolution:
+        key = (hostName, portNumber, None if addressTypes is None else tuple(addressTypes), transportSemantics)
+        lookup = self._lookups.get(key)
+        begins = lookup is None
+        if lookup is None:
+            lookup = _Lookup(hostName)
+            if len(self._lookups) >= MOST_LOOKUPS:
+                resolutionReceiver.resolutionBegan(lookup)
+                resolutionReceiver.resolutionComplete()
+                return lookup
+            self._lookups[key] = lookup
+        lookup.waiting.append(resolutionReceiver)
+        resolutionReceiver.resolutionBegan(lookup)
+        if begins:
+            answer = _Answer(self._lookups, key)
+            try:
+                self._resolver.resolveHostName(answer, hostName, portNumber, addressTypes, transportSemantics)
+            except RuntimeError:
+                # The system has no thread left for it. The next lookup may get one.
+                answer.resolutionComplete()
+        return lookup
+
+
+@implementer(IReactorPluggableNameResolver)
+class NamingReactor:
+    """C{reactor}, but that names are looked up by L{SharedLookups} over its own resolver."""
+
+    def __init__(self, reactor: Any) -> None:
+        self._reactor = reactor
+        # Those that a login needs, without a detour.
+        self.seconds = reactor.seconds
+        self.callLater = reactor.callLater
+        self.nameResolver = SharedLookups(reactor.nameResolver)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._reactor, name)
+
+    def installNameResolver(self, resolver: IHostnameResolver) -> IHostnameResolver:
+        """Not here: it is the application's to choose."""
+        installed: IHostnameResolver = self._reactor.installNameResolver(resolver)
+        return installed
+
+
+class _NameEndpoint(HostnameEndpoint):
+    """
+    Where a name leads, be it any of L{isHostName}: the system looks up what Twisted takes for no name, as IDNA 2008 has
+    none with an underscore, or with hyphens in third and fourth place.
+    """
+
+    @staticmethod
+    def _hostAsBytesAndText(host: bytes | str) -> tuple[bool, bytes, str]:
+        if isinstance(host, str) and isHostName(host):
+            return False, host.encode("ascii"), host
+        return HostnameEndpoint._hostAsBytesAndText(host)
+
+
+def endpointFor(reactor: Any, host: str, port: int, timeout: float | None) -> IStreamClientEndpoint:
+    """
+    Where C{host} is: an address without brackets, a name, or C{unix:/path}. C{timeout} is in seconds; L{None} is for
+    those who cancel when it takes too long.
+
+    Only a name needs the endpoint that looks names up, tries several addresses, and costs accordingly.
+    """
+    endpoint: IStreamClientEndpoint
+    isAddress = host.startswith("unix:") or isIPAddress(host) or isIPv6Address(host)
+    if isAddress and hasattr(reactor, "leanEndpoint"):
+        endpoint = reactor.leanEndpoint(host, port, timeout)
+    elif host.startswith("unix:"):
+        endpoint = UNIXClientEndpoint(reactor, host.removeprefix("unix:"), timeout)
+    elif isIPAddress(host):
+        endpoint = TCP4ClientEndpoint(reactor, host, port, timeout)  # type: ignore[arg-type]
+    elif isIPv6Address(host):
+        endpoint = TCP6ClientEndpoint(reactor, host, port, timeout)
+    else:
+        endpoint = _NameEndpoint(reactor, host, port, timeout)  # type: ignore[arg-type]
+    return endpoint

@@ -1,0 +1,291 @@
+# -*- test-case-name: mailgate.test.net.test_listen -*-
+"""
+nginx's C{listen}: its grammar, and the socket that it asks for.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import socket
+import stat
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from attrs import frozen
+from twisted.internet.abstract import isIPAddress, isIPv6Address
+
+from mailgate.directives import (
+    Level,
+    ListenAddress,
+    SocketOptions,
+    directive,
+    exactFlag,
+    flag,
+    hostPort,
+    lines,
+    longSeconds,
+    nearest,
+    number,
+    size,
+    text,
+)
+
+__all__ = ["ListenSettings", "bind", "setOptions"]
+
+_LONGEST_KEEPALIVE = 32767
+"""Seconds, Linux's C{MAX_TCP_KEEPIDLE} and C{MAX_TCP_KEEPINTVL}."""
+_MOST_PROBES = 127
+
+_KEEPALIVE = ("TCP_KEEPIDLE", "TCP_KEEPINTVL", "TCP_KEEPCNT")
+
+
+_MOST = 2**31 - 1
+"""The system's C{int}."""
+
+
+def _backlog(value: str) -> dict[str, Any]:
+    backlog = number(value, "")
+    if not backlog:
+        raise ValueError("must not be 0")
+    if backlog > _MOST:
+        raise ValueError(f"must be at most {_MOST}")
+    return {"backlog": backlog}
+
+
+def _buffer(value: str) -> int:
+    octets = size(value, "")
+    if octets > _MOST:
+        raise ValueError("must be at most 2047m")
+    return octets
+
+
+def _keepalive(value: str) -> dict[str, Any]:
+    """
+    C{on}, C{off}, or C{[idle]:[intvl]:[cnt]}, of which each may be left out, or be 0, but not all; with colons or, at
+    the end, without.
+    """
+    if value in ("on", "off"):
+        return {"keepalive": value == "on"}
+    parts = value.split(":")
+    if len(parts) > len(_KEEPALIVE) or not any(parts):
+        raise ValueError("must be on, off or [idle]:[intvl]:[cnt], such as 30m::10")
+    idle, interval, count = parts + [""] * (len(_KEEPALIVE) - len(parts))
+    times = [longSeconds(time, "") if time else 0 for time in (idle, interval)]
+    probes = number(count, "") if count else 0
+    if not (any(times) or probes):
+        raise ValueError("must not be 0 throughout")
+    if max(times) > _LONGEST_KEEPALIVE:
+        raise ValueError(f"its times are at most {_LONGEST_KEEPALIVE} seconds")
+    if probes > _MOST_PROBES:
+        raise ValueError(f"its count is at most {_MOST_PROBES}")
+    return {"keepalive": True, "idle": times[0] or None, "interval": times[1] or None, "probes": probes or None}
+
+
+_FLAGS = {
+    "ssl": {"ssl": True},
+    "proxy_protocol": {"proxyProtocol": True},
+    # Of use to nginx alone, which does not bind every address by itself.
+    "bind": {},
+    "multipath": {"multipath": True},
+}
+_VALUES: dict[str, Callable[[str], dict[str, Any]]] = {
+    "backlog": _backlog,
+    "rcvbuf": lambda value: {"receiveBuffer": _buffer(value)},
+    "sndbuf": lambda value: {"sendBuffer": _buffer(value)},
+    "ipv6only": lambda value: {"ipv6only": exactFlag(value, "")},
+    "so_keepalive": _keepalive,
+}
+_OF_UNIT = {
+    "rcvbuf": "ReceiveBuffer=",
+    "sndbuf": "SendBuffer=",
+    "ipv6only": "BindIPv6Only=",
+    "so_keepalive": "KeepAlive=",
+    "multipath": "SocketProtocol=mptcp",
+}
+"""What systemd.socket(5) calls those parameters that are its own business, as it binds the socket."""
+_PARAMETERS = [*_FLAGS, *(f"{name}=" for name in _VALUES)]
+
+
+def _listen(value: str, folder: str) -> tuple[ListenAddress, ...]:
+    found: list[ListenAddress] = []
+    for item in lines(value, folder):
+        address, *parameters = item.split()
+        try:
+            options = _options(parameters)
+            if address.startswith("systemd:"):
+                _leaveToUnit(parameters)
+            places = [place for single in _singlePorts(address) for place in _places(single)]
+            ofConnections = {name: options.pop(name) for name in ("ssl", "proxyProtocol") if name in options}
+        except ValueError as error:
+            # A port alone is an address here.
+            reason = str(error).replace("must be host:port,", "must be port, host:port,")
+            raise ValueError(f'"{item}": {reason}') from None
+        sockets = SocketOptions(**options)
+        found.extend(ListenAddress(host, port, text=address, socket=sockets, **ofConnections) for host, port in places)
+    return tuple(found)
+
+
+def _options(parameters: list[str]) -> dict[str, Any]:
+    options: dict[str, Any] = {}
+    for parameter in parameters:
+        name, equals, value = parameter.partition("=")
+        if not equals and name in _FLAGS:
+            options |= _FLAGS[name]
+        elif equals and name in _VALUES:
+            try:
+                options |= _VALUES[name](value)
+            except ValueError as error:
+                raise ValueError(f"{parameter}: {error}") from None
+        else:
+            known = f"they are {', '.join(_PARAMETERS)}{nearest(name + equals, _PARAMETERS)}"
+            raise ValueError(f'invalid parameter "{parameter}", {known}')
+    return options
+
+
+def _leaveToUnit(parameters: list[str]) -> None:
+    for parameter in parameters:
+        name = parameter.partition("=")[0]
+        if name in _OF_UNIT:
+            raise ValueError(f"{parameter}: is for the socket unit to say, by {_OF_UNIT[name]}")
+
+
+def _singlePorts(address: str) -> Iterator[str]:
+    """C{address}, or one for each port of a range such as C{127.0.0.1:1000-1003}."""
+    ports = re.fullmatch(r"((?:.*:)?)([0-9]{1,5})-([0-9]{1,5})", address)
+    if ports is None or address.startswith(("unix:", "systemd:")):
+        yield address
+        return
+    host, first, last = ports[1], int(ports[2]), int(ports[3])
+    if not first <= last:
+        raise ValueError("the range of ports is empty")
+    for port in range(first, last + 1):
+        yield f"{host}{port}"
+
+
+def _places(address: str) -> list[tuple[str, int]]:
+    """nginx's address forms as hosts and ports, or C{systemd:NAME}; a host name stands for all its addresses."""
+    if address.startswith("systemd:"):
+        if not re.fullmatch(r"systemd:[!-9;-~]{1,255}", address):
+            raise ValueError("must be systemd:NAME, with the FileDescriptorName= of a socket unit")
+        return [(address, 0)]
+    if address.isdigit():
+        address = f"*:{address}"
+    if address.startswith("*:"):
+        return [("0.0.0.0", hostPort(f"0.0.0.0{address[1:]}")[1])]
+    host, port = hostPort(address)
+    if isIPv6Address(host):
+        # As the system tells it, by which connections are told apart.
+        return [(socket.inet_ntop(socket.AF_INET6, socket.inet_pton(socket.AF_INET6, host)), port)]
+    if host.startswith("unix:") or isIPAddress(host):
+        return [(host, port)]
+    try:
+        resolved = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except OSError:
+        raise ValueError("host not found") from None
+    return list(dict.fromkeys((str(address[0]), port) for *_, address in resolved))
+
+
+@frozen
+class ListenSettings:
+    """
+    nginx's C{listen} and C{protocol}, and C{ssl}, which nginx had until 1.25: all of a server's addresses speak TLS
+    from the first byte.
+    """
+
+    addresses: tuple[ListenAddress, ...] = directive("listen", _listen, (), Level.SERVER)
+    protocol: str | None = directive("protocol", text, None, Level.SERVER)
+    ssl: bool = directive("ssl", flag, False)
+
+
+def bind(address: ListenAddress) -> socket.socket:
+    """
+    The socket that listens at C{address}, non-blocking.
+
+    @raise OSError: it cannot be had.
+    """
+    if address.isPassed:
+        raise OSError("systemd has passed no socket of this name")
+    bound = _bindUNIX(address) if address.host.startswith("unix:") else _bindTCP(address)
+    bound.setblocking(False)
+    return bound
+
+
+def _bindTCP(address: ListenAddress) -> socket.socket:
+    options = address.socket
+    family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
+    bound = socket.socket(family, socket.SOCK_STREAM, _multipath() if options.multipath else 0)
+    try:
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, options.ipv6only)
+        _set(bound, options)
+        bound.bind((address.host, address.port))
+        bound.listen(options.backlog)
+    except BaseException:
+        bound.close()
+        raise
+    return bound
+
+
+def _multipath() -> int:
+    """
+    The number of Multipath TCP (RFC 8684).
+
+    @raise OSError: this system has none.
+    """
+    protocol: int | None = getattr(socket, "IPPROTO_MPTCP", None)
+    if protocol is None:
+        raise OSError(errno.EPROTONOSUPPORT, os.strerror(errno.EPROTONOSUPPORT))
+    return protocol
+
+
+def setOptions(listening: socket.socket, options: SocketOptions) -> None:
+    """Give C{listening}, whose queue may be in use, those of C{options} that can change while it is."""
+    _set(listening, options)
+    listening.listen(options.backlog)
+
+
+def _set(bound: socket.socket, options: SocketOptions) -> None:
+    """Accepted connections inherit all of these."""
+    for name, buffer in (("SO_RCVBUF", options.receiveBuffer), ("SO_SNDBUF", options.sendBuffer)):
+        if buffer is not None:
+            bound.setsockopt(socket.SOL_SOCKET, getattr(socket, name), buffer)
+    if options.keepalive is not None and bound.family != socket.AF_UNIX:
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, options.keepalive)
+        for name, value in zip(_KEEPALIVE, (options.idle, options.interval, options.probes), strict=True):
+            if value is not None:
+                bound.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+
+
+def _bindUNIX(address: ListenAddress) -> socket.socket:
+    path = address.host.removeprefix("unix:")
+    bound = socket.socket(socket.AF_UNIX)
+    # Everybody may connect. Not by chmod(2), which follows the link that others may put there in the meantime.
+    mask = os.umask(0o111)
+    try:
+        _set(bound, address.socket)
+        try:
+            bound.bind(path)
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE or not _isStale(path):
+                raise
+            os.unlink(path)
+            bound.bind(path)
+        bound.listen(address.socket.backlog)
+    except BaseException:
+        bound.close()
+        raise
+    finally:
+        os.umask(mask)
+    return bound
+
+
+def _isStale(path: str) -> bool:
+    """Whether C{path} is a socket that was left behind by a gateway that was killed, and nothing else."""
+    if not stat.S_ISSOCK(os.lstat(path).st_mode):
+        return False
+    with socket.socket(socket.AF_UNIX) as probe:
+        probe.settimeout(1)
+        return probe.connect_ex(path) == errno.ECONNREFUSED

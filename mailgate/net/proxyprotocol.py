@@ -1,0 +1,319 @@
+# -*- test-case-name: mailgate.test.net.test_proxyprotocol -*-
+"""
+The PROXY protocol, versions 1 and 2 (HAProxy's C{proxy-protocol.txt}), without a wire: headers read out of whatever
+pieces they come in, and headers made.
+
+It is read more strictly than nginx's mail module does: addresses are those of the family that is named, a checksum has
+to be right, and what the specification has not assigned is refused.
+"""
+
+from __future__ import annotations
+
+import re
+import socket
+import struct
+from collections.abc import Iterator
+from functools import cache
+
+from attrs import frozen
+
+from mailgate.login import Client, ProxiedAddresses, TLSDetails, TLSState, fitForWire
+from mailgate.net.networks import unmapped
+
+__all__ = ["LONGEST_TEXT", "MOST_BYTES", "Header", "HeaderError", "HeaderParser", "crc32c", "headerFor", "namesClient"]
+
+LONGEST_TEXT = 107
+"""Bytes of a header of version 1, line end included; so says the specification."""
+
+MOST_BYTES = 4096
+"""Bytes that may follow the first 16 of a header of version 2; so many nginx looks at."""
+
+_SIGNATURE = b"\r\n\r\n\0\r\nQUIT\n"
+_FIXED = 16
+"""Bytes of version 2 that say how many more there are."""
+
+_SHOWN_OF_OTHERS = 8
+"""Bytes by which it can be told who has knocked at the wrong port: C{EHLO}, a handshake of TLS."""
+
+_LOCAL, _PROXY = 0x20, 0x21
+_TCP4, _TCP6 = 0x11, 0x21
+
+_ADDRESS_SIZES = {1: 12, 2: 36, 3: 216}
+"""Bytes of both ends by the family, which is the upper half of its byte."""
+
+_ALPN, _AUTHORITY, _CHECKSUM, _SSL = 0x01, 0x02, 0x03, 0x20
+_VERSION, _COMMON_NAME, _CIPHER, _SIGNATURE_ALGORITHM, _KEY_ALGORITHM = 0x21, 0x22, 0x23, 0x24, 0x25
+_OVER_TLS, _CERTIFICATE_SHOWN, _CERTIFICATE_IN_SESSION = 0x01, 0x02, 0x04
+_CHECKSUM_TLV = struct.pack("!BH", _CHECKSUM, 4)
+_NOT_VERIFIED = 1
+
+_LONGEST_NAME = 255
+"""Bytes of a text in a TLV: what is longer is no name, and is left out."""
+
+
+class HeaderError(Exception):
+    """What has come is no header; C{str} says why, in words that are fit for a log."""
+
+
+@frozen
+class Header:
+    """
+    A whole header: the C{addresses} that it gives, or L{None} where it gives none (C{UNKNOWN}, C{LOCAL}, anything but
+    TCP), and the C{rest}: what has come behind it.
+    """
+
+    addresses: ProxiedAddresses | None
+    rest: bytes
+
+
+class HeaderParser:
+    """Reads one header, however it is cut. It keeps no more than the longest header, and the last piece."""
+
+    def __init__(self) -> None:
+        self._received = b""
+
+    @property
+    def shown(self) -> bytes:
+        """The beginning of what has come, for a log: what is behind a header, or in its place, may be a login."""
+        if self._received.startswith(b"PROXY "):
+            return self._received.partition(b"\n")[0][:LONGEST_TEXT]
+        return self._received[: _FIXED if self._received.startswith(_SIGNATURE) else _SHOWN_OF_OTHERS]
+
+    def feed(self, data: bytes) -> Header | None:
+        """
+        The header, if it is whole with C{data}.
+
+        @raise HeaderError: it will never be one.
+        """
+        received = self._received = self._received + data
+        if received.startswith(b"PROXY "[: len(received)]):
+            return self._text()
+        if received.startswith(_SIGNATURE[: len(received)]):
+            return self._binary()
+        raise HeaderError("begins like no PROXY header")
+
+    def _text(self) -> Header | None:
+        end = self._received.find(b"\n", 0, LONGEST_TEXT)
+        if end < 0:
+            if len(self._received) >= LONGEST_TEXT:
+                raise HeaderError(f"is longer than {LONGEST_TEXT} bytes")
+            return None
+        if self._received[end - 1 : end] != b"\r":
+            raise HeaderError("does not end with CRLF")
+        return Header(_addressesOfText(self._received[: end - 1]), self._received[end + 1 :])
+
+    def _binary(self) -> Header | None:
+        if len(self._received) < _FIXED:
+            return None
+        command, family, length = struct.unpack_from("!BBH", self._received, len(_SIGNATURE))
+        if command >> 4 != 2:
+            raise HeaderError(f"has the unknown version {command >> 4}")
+        if command not in (_LOCAL, _PROXY):
+            raise HeaderError(f"has the unknown command {command & 15}")
+        if length > MOST_BYTES:
+            raise HeaderError(f"is longer than {_FIXED + MOST_BYTES} bytes")
+        if len(self._received) < _FIXED + length:
+            return None
+        header, rest = self._received[: _FIXED + length], self._received[_FIXED + length :]
+        # All that a LOCAL one says otherwise is to be passed over.
+        return Header(_addressesOfBinary(header, family) if command == _PROXY else None, rest)
+
+
+_PORT = re.compile(rb"0|[1-9][0-9]{0,4}")
+
+
+def _addressesOfText(line: bytes) -> ProxiedAddresses | None:
+    """The addresses of version 1's C{line}."""
+    words = line.split(b" ")
+    if words[1] == b"UNKNOWN":
+        return None
+    family = {b"TCP4": socket.AF_INET, b"TCP6": socket.AF_INET6}.get(words[1])
+    if family is None:
+        raise HeaderError("names neither TCP4, TCP6 nor UNKNOWN")
+    if len(words) != 6:
+        raise HeaderError("has not two addresses and two ports")
+    source, destination = (_addressOfText(family, word) for word in words[2:4])
+    sourcePort, destinationPort = map(_portOfText, words[4:])
+    return ProxiedAddresses(unmapped(source), sourcePort, unmapped(destination), destinationPort)
+
+
+def _addressOfText(family: socket.AddressFamily, word: bytes) -> str:
+    try:
+        return socket.inet_ntop(family, socket.inet_pton(family, word.decode("ascii")))
+    except (OSError, ValueError):
+        raise HeaderError("has an address that is not of its family") from None
+
+
+def _portOfText(word: bytes) -> int:
+    if not _PORT.fullmatch(word) or int(word) > 65535:
+        raise HeaderError("has an invalid port")
+    return int(word)
+
+
+def _addressesOfBinary(header: bytes, family: int) -> ProxiedAddresses | None:
+    """The addresses of version 2's C{header}, if C{family}, the byte of that and of the transport, is TCP's."""
+    if family >> 4 > 3 or family & 15 > 2:
+        raise HeaderError(f"has the unknown family and transport 0x{family:02x}")
+    size = _ADDRESS_SIZES.get(family >> 4)
+    if size is None:
+        # Of unspecified ones it is not specified either where they end.
+        return None
+    if len(header) < _FIXED + size:
+        raise HeaderError("is too short for its addresses")
+    _checkTLVs(header, _FIXED + size)
+    if family not in (_TCP4, _TCP6):
+        return None
+    kind, length = (socket.AF_INET, 4) if family == _TCP4 else (socket.AF_INET6, 16)
+    source, destination, sourcePort, destinationPort = struct.unpack_from(f"!{length}s{length}sHH", header, _FIXED)
+    sourceHost, destinationHost = (unmapped(socket.inet_ntop(kind, end)) for end in (source, destination))
+    return ProxiedAddresses(sourceHost, sourcePort, destinationHost, destinationPort)
+
+
+def _checkTLVs(header: bytes, start: int) -> None:
+    """
+    Go through the TLVs of C{header} from C{start} on. Nothing of them is needed.
+
+    @raise HeaderError: they do not fill it, or its checksum is wrong.
+    """
+    checked = False
+    while start < len(header):
+        if len(header) < start + 3:
+            raise HeaderError("ends within a TLV")
+        kind, length = struct.unpack_from("!BH", header, start)
+        value, start = start + 3, start + 3 + length
+        if len(header) < start:
+            raise HeaderError("ends within a TLV")
+        if kind == _CHECKSUM:
+            # Once: each costs a pass over everything.
+            if checked or length != 4:
+                raise HeaderError("has a malformed checksum")
+            checked = True
+            blanked = header[:value] + bytes(4) + header[start:]
+            if crc32c(blanked) != int.from_bytes(header[value:start], "big"):
+                raise HeaderError("has a wrong checksum")
+
+
+@cache
+def _table() -> tuple[int, ...]:
+    """CRC32C of each byte (RFC 3720, appendix B.4: the polynomial of Castagnoli, reflected)."""
+    table = []
+    for value in range(256):
+        for _ in range(8):
+            value = value >> 1 ^ (0x82F63B78 if value & 1 else 0)
+        table.append(value)
+    return tuple(table)
+
+
+def crc32c(data: bytes) -> int:
+    """The checksum of C{data} that version 2 has."""
+    table, value = _table(), 0xFFFFFFFF
+    for byte in data:
+        value = table[(value ^ byte) & 0xFF] ^ value >> 8
+    return value ^ 0xFFFFFFFF
+
+
+# The other direction.
+
+
+def headerFor(client: Client, version: str) -> bytes:
+    """
+    The header that tells a backend of C{client}, from its address to the one that it has connected to; C{version} is
+    C{on}, which is nginx's word for version 1, or C{v2}.
+
+    Of two addresses of which one is IPv4's and one IPv6's nginx makes, in version 1, a line that is neither TCP4's nor
+    TCP6's. Here, as in version 2, both are IPv6's then, and both IPv4's where both can be.
+    """
+    ends = _commonFamily(client.host, client.local)
+    if version != "v2":
+        return _text(client, ends)
+    if ends is None:
+        head, addresses = bytes((_LOCAL, 0)), b""
+    else:
+        head = bytes((_PROXY, _TCP4 if len(ends[0]) == 4 else _TCP6))
+        addresses = b"".join(ends) + struct.pack("!HH", client.port, client.localPort)
+    body = addresses + b"".join(_tlvs(client)) + _CHECKSUM_TLV
+    header = _SIGNATURE + head + struct.pack("!H", len(body) + 4) + body
+    return header + struct.pack("!I", crc32c(header + bytes(4)))
+
+
+def namesClient(client: Client) -> bool:
+    """Whether L{headerFor} tells a backend the address of C{client}, or leaves it with ours (C{UNKNOWN}, C{LOCAL})."""
+    return _commonFamily(client.host, client.local) is not None
+
+
+def _text(client: Client, ends: tuple[bytes, bytes] | None) -> bytes:
+    if ends is None:
+        return b"PROXY UNKNOWN\r\n"
+    family = b"TCP4" if len(ends[0]) == 4 else b"TCP6"
+    source, destination = map(_textOf, ends)
+    return b"PROXY %s %s %s %d %d\r\n" % (family, source, destination, client.port, client.localPort)
+
+
+_MAPPED = bytes(10) + b"\xff\xff"
+"""How an IPv6 address begins that stands for an IPv4 one (RFC 4291, section 2.5.5.2)."""
+
+
+def _textOf(address: bytes) -> bytes:
+    if address.startswith(_MAPPED) and len(address) == 16:
+        # The specification has hexadecimal digits alone.
+        return b"::ffff:%x:%x" % struct.unpack_from("!HH", address, len(_MAPPED))
+    family = socket.AF_INET if len(address) == 4 else socket.AF_INET6
+    return socket.inet_ntop(family, address).encode("ascii")
+
+
+def _commonFamily(*hosts: str) -> tuple[bytes, bytes] | None:
+    """Both C{hosts} as addresses of the same length: 4 bytes if they can be, or 16. L{None} where one is no address."""
+    source, destination = map(_packed, hosts)
+    if source is None or destination is None:
+        return None
+    if len(source) != len(destination):
+        source, destination = (_MAPPED + end if len(end) == 4 else end for end in (source, destination))
+    return source, destination
+
+
+def _packed(host: str) -> bytes | None:
+    """The address C{host} in 4 bytes, or in 16 where it is not IPv4's in disguise; L{None} where it is none."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        # An address of the link names its interface.
+        packed = socket.inet_pton(family, host.partition("%")[0])
+    except OSError:
+        return None
+    return packed.removeprefix(_MAPPED) if len(packed) == 16 else packed
+
+
+def _tlvs(client: Client) -> Iterator[bytes]:
+    """What is known of C{client}'s TLS, in nginx's order."""
+    if client.tls is None:
+        return
+    details = client.details or TLSDetails()
+    yield _named(_AUTHORITY, details.serverName)
+    yield _named(_ALPN, details.alpn)
+    yield _ssl(client.tls, details)
+
+
+def _ssl(tls: TLSState, details: TLSDetails) -> bytes:
+    bits, verify, commonName = _OVER_TLS, _NOT_VERIFIED, ""
+    if details.certificate is not None:
+        # A session that is resumed had it shown, to us, when it began: nobody can tell the two apart from here.
+        bits |= _CERTIFICATE_SHOWN | _CERTIFICATE_IN_SESSION
+        verify, commonName = details.verifyCode, details.certificate.commonName
+    return _tlv(
+        _SSL,
+        struct.pack("!BI", bits, verify)
+        + _named(_VERSION, tls.protocol)
+        + _named(_COMMON_NAME, commonName)
+        + _named(_CIPHER, tls.cipher)
+        + _named(_SIGNATURE_ALGORITHM, details.signature)
+        + _named(_KEY_ALGORITHM, details.key),
+    )
+
+
+def _named(kind: int, text: str) -> bytes:
+    """The TLV of C{text}, unless it is empty, or, as a certificate's name may be, one that is none."""
+    raw = text.encode("utf-8", "replace")
+    return _tlv(kind, raw) if 0 < len(raw) <= _LONGEST_NAME and fitForWire(raw) else b""
+
+
+def _tlv(kind: int, value: bytes) -> bytes:
+    return struct.pack("!BH", kind, len(value)) + value

@@ -1,0 +1,109 @@
+# -*- test-case-name: mailgate.test.net.test_resolver -*-
+"""
+The grammar of nginx's C{resolver}: the name servers that are asked for the names of clients, and how.
+"""
+
+from __future__ import annotations
+
+import re
+import socket
+from collections.abc import Iterator
+from ipaddress import ip_address
+from typing import ClassVar
+
+from attrs import frozen
+
+from mailgate.directives import deadline, directive, exactFlag, hostPort, longSeconds, nearest, text
+from mailgate.directives.needs import Need, protocol
+
+__all__ = ["NameServer", "Resolver", "ResolverSettings"]
+
+NameServer = tuple[str, int]
+"""An address, without brackets and in its usual spelling, and a port."""
+
+PORT = 53
+"""Where name servers listen."""
+
+_PARAMETERS = ("valid", "ipv4", "ipv6")
+
+
+@frozen
+class Resolver:
+    """
+    One C{resolver}: whom to ask, C{valid} seconds that an answer may be used for (0: as long as it says itself), and
+    which addresses to look for when a name is confirmed.
+    """
+
+    servers: tuple[NameServer, ...]
+    valid: int = 0
+    ipv4: bool = True
+    ipv6: bool = True
+
+
+def _resolver(value: str, folder: str) -> Resolver | None:
+    words = text(value, folder).split()
+    if words == ["off"]:
+        return None
+    servers: list[NameServer] = []
+    parameters: dict[str, int | bool] = {}
+    for word in words:
+        name, assigned, setting = word.partition("=")
+        if word == "off":
+            raise ValueError('"off" stands alone')
+        if assigned:
+            parameters[name] = _parameter(name, setting, folder)
+        else:
+            servers.extend(_servers(word))
+    if not servers:
+        raise ValueError("no name servers defined: give an address, such as 127.0.0.1 or [::1]:53")
+    resolver = Resolver(tuple(dict.fromkeys(servers)), **parameters)  # type: ignore[arg-type]
+    if not (resolver.ipv4 or resolver.ipv6):
+        raise ValueError('"ipv4" and "ipv6" cannot both be "off"')
+    return resolver
+
+
+def _parameter(name: str, setting: str, folder: str) -> int | bool:
+    if name == "status_zone":
+        raise ValueError('"status_zone=" is of the commercial nginx, and not known here')
+    if name not in _PARAMETERS:
+        raise ValueError(f'invalid parameter "{name}="{nearest(name, _PARAMETERS)}')
+    try:
+        return longSeconds(setting, folder) if name == "valid" else exactFlag(setting, folder)
+    except ValueError as error:
+        raise ValueError(f'"{name}={setting}": {error}') from None
+
+
+def _servers(word: str) -> Iterator[NameServer]:
+    """All addresses of one name server."""
+    hasPort = ":" in word and not word.endswith("]")
+    try:
+        host, port = hostPort(word if hasPort else f"{word}:{PORT}")
+    except ValueError as error:
+        raise ValueError(f'"{word}": {_plainer(str(error))}') from None
+    if not port:
+        raise ValueError(f'"{word}": a name server is not asked over a unix socket')
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM)
+    except (OSError, UnicodeError):
+        raise ValueError(f'host not found in resolver "{word}"') from None
+    for *_, address in found:
+        yield str(ip_address(address[0])), port
+
+
+def _plainer(message: str) -> str:
+    """C{hostPort}'s C{message}, for where the port may be left out and there are no unix sockets."""
+    return re.sub(r"^must be .*", "must be an address, such as 127.0.0.1, [::1] or 127.0.0.1:53", message)
+
+
+_SMTP = protocol("smtp")
+_RESOLVER = Need("resolver", lambda server: server[ResolverSettings].resolver is not None)
+
+
+@frozen
+class ResolverSettings:
+    """nginx's C{resolver} and C{resolver_timeout}, which is for each of the two lookups."""
+
+    needs: ClassVar[tuple[Need, ...]] = (_SMTP,)
+
+    resolver: Resolver | None = directive("resolver", _resolver, None)
+    timeout: float = directive("resolver_timeout", deadline, 30.0, needs=(_SMTP, _RESOLVER))

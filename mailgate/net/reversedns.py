@@ -1,0 +1,345 @@
+# -*- test-case-name: mailgate.test.net.test_reversedns -*-
+"""
+The names of clients: nginx's lookup of a client's address and, as whoever owns an address may call it anything, of the
+name that this gives, which counts only if it leads back.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import OrderedDict
+from collections.abc import Iterator
+from ipaddress import IPv4Address, IPv6Address, ip_address
+from typing import Any
+
+from attrs import frozen
+from twisted.internet.defer import CancelledError, Deferred, DeferredList, TimeoutError, succeed
+from twisted.internet.error import CannotListenError
+from twisted.names import dns
+from twisted.python.failure import Failure
+
+from mailgate.log.journal import Journal, printable
+from mailgate.net.dns import NameServers, Suits
+from mailgate.net.resolver import Resolver
+
+__all__ = ["MOST_LOOKUPS", "MOST_NAMES", "TEMPORARILY_UNAVAILABLE", "UNAVAILABLE", "ReverseDNS"]
+
+UNAVAILABLE = "[UNAVAILABLE]"
+"""The client has no name, or one that does not lead back to it."""
+
+TEMPORARILY_UNAVAILABLE = "[TEMPUNAVAIL]"
+"""Whether it has one could not be found out."""
+
+MOST_LOOKUPS = 100
+"""Clients that are looked up at once, each by up to four sockets; for others there is no time."""
+
+MOST_NAMES = 10000
+"""Outcomes that are kept: some 4 MB."""
+
+_MOST_ALIASES = 8
+"""CNAMEs that are followed, one after another, where the name server does not do it: nobody needs many."""
+
+_TIMED_OUT = 110
+
+_WORDS = {
+    dns.EFORMAT: "Format error",
+    dns.ESERVER: "Server failure",
+    dns.ENAME: "Host not found",
+    dns.ENOTIMP: "Unimplemented",
+    dns.EREFUSED: "Operation refused",
+    _TIMED_OUT: "Operation timed out",
+}
+"""nginx's, for what name servers answer, and for no answer."""
+
+_NAME = re.compile(rb"[a-z0-9.-]+")
+
+_Address = IPv4Address | IPv6Address
+
+
+class _Unresolved(Exception):
+    """C{asked} has no answer, for nginx's reason C{code}."""
+
+    def __init__(self, asked: str, code: int) -> None:
+        super().__init__(f"{asked} could not be resolved ({code}: {_WORDS.get(code, 'Unknown error')})")
+        self.isFinal = code == dns.ENAME
+
+
+class _Garbled(Exception):
+    """An address has a name that is none."""
+
+
+@frozen
+class _Outcome:
+    """C{name}, or what stands for it, which may be given again from C{since} until before C{until}."""
+
+    name: str
+    since: float
+    until: float
+
+
+class _Outcomes:
+    """Outcomes by address; those used least recently make room."""
+
+    def __init__(self) -> None:
+        self._kept: OrderedDict[_Address, _Outcome] = OrderedDict()
+
+    def find(self, address: _Address, now: float) -> str | None:
+        """The outcome for C{address} that is fresh at C{now}, if there is one."""
+        kept = self._kept.get(address)
+        if kept is None:
+            return None
+        # A clock that was set back must not make it live longer.
+        if kept.since <= now < kept.until:
+            self._kept.move_to_end(address)
+            return kept.name
+        del self._kept[address]
+        return None
+
+    def keep(self, address: _Address, outcome: _Outcome) -> None:
+        """Keep C{outcome} for C{address}."""
+        self._kept[address] = outcome
+        if len(self._kept) > MOST_NAMES:
+            self._kept.popitem(last=False)
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self._kept.clear()
+
+
+class _Lookup:
+    """A lookup that is under way, and all who wait for its outcome. Nobody's leaving ends it."""
+
+    under: Deferred[None]
+
+    def __init__(self) -> None:
+        self._waiting: list[Deferred[str]] = []
+
+    def join(self) -> Deferred[str]:
+        """The outcome, for one more."""
+        joined: Deferred[str] = Deferred(self._waiting.remove)
+        self._waiting.append(joined)
+        return joined
+
+    def finished(self, name: str) -> None:
+        """Tell all."""
+        while self._waiting:
+            self._waiting.pop(0).callback(name)
+
+
+class ReverseDNS:
+    """
+    Names for clients, by way of C{resolver}; each of the two lookups may take C{timeout} seconds. An address that is
+    being looked up is not looked up again, nor is one whose outcome is still fresh.
+    """
+
+    def __init__(self, resolver: Resolver, timeout: float, reactor: Any, journal: Journal) -> None:
+        self._resolver = resolver
+        self._timeout = timeout
+        self._clock = reactor
+        self._journal = journal
+        self._servers = NameServers(resolver.servers, reactor)
+        self._lookups: dict[_Address, _Lookup] = {}
+        self._outcomes = _Outcomes()
+        self._types = [dns.A] * resolver.ipv4 + [dns.AAAA] * resolver.ipv6
+        self._answered = reactor.seconds()
+        self._isMissed = False
+
+    @property
+    def longest(self) -> float:
+        """Seconds that L{nameOf} takes at most."""
+        return 2 * self._timeout
+
+    def nameOf(self, host: str) -> Deferred[str]:
+        """
+        The name of the client at the address C{host}, L{UNAVAILABLE} or L{TEMPORARILY_UNAVAILABLE}. It never fails,
+        but by being cancelled.
+        """
+        try:
+            address = _plainAddress(host)
+        except ValueError:
+            # unix:
+            return succeed(TEMPORARILY_UNAVAILABLE)
+        known = self._outcomes.find(address, self._clock.seconds())
+        if known is not None:
+            return succeed(known)
+        lookup = self._lookups.get(address)
+        if lookup is not None:
+            return lookup.join()
+        if len(self._lookups) >= MOST_LOOKUPS:
+            self._journal.warn("{address} was not resolved: too many lookups are under way", address=str(address))
+            return succeed(TEMPORARILY_UNAVAILABLE)
+        lookup = self._lookups[address] = _Lookup()
+        joined = lookup.join()
+        lookup.under = Deferred.fromCoroutine(self._find(address, lookup))
+        return joined
+
+    def close(self) -> Deferred[Any]:
+        """Give up all lookups and forget everything; the Deferred fires when no socket is left."""
+        for lookup in list(self._lookups.values()):
+            lookup.under.cancel()
+        self._outcomes.clear()
+        return self._servers.close()
+
+    async def _find(self, address: _Address, lookup: _Lookup) -> None:
+        name = TEMPORARILY_UNAVAILABLE
+        try:
+            name = await self._confirmed(address)
+        except _Unresolved as unresolved:
+            name = self._without(unresolved)
+        except _Garbled as garbled:
+            self._journal.info("{address} resolved to {error}", address=str(address), error=str(garbled))
+        except CannotListenError as error:
+            self._journal.error("{address} could not be resolved: {error}", address=str(address), error=str(error))
+        except CancelledError:
+            # The gateway stops.
+            pass
+        except Exception:
+            self._journal.failure("the name of {address} could not be looked up", Failure(), address=str(address))
+        del self._lookups[address]
+        lookup.finished(name)
+
+    def _without(self, unresolved: _Unresolved) -> str:
+        # An error for nginx. As a rule it lies with the client's name servers, so each client could write one.
+        self._journal.info("{error}", error=str(unresolved))
+        if unresolved.isFinal:
+            return UNAVAILABLE
+        self._miss(unresolved)
+        return TEMPORARILY_UNAVAILABLE
+
+    def _miss(self, unresolved: _Unresolved) -> None:
+        """Log an error where it seems to lie with our own name servers, once until they answer again."""
+        silence = self._clock.seconds() - self._answered
+        if silence >= self._timeout and not self._isMissed:
+            self._isMissed = True
+            self._journal.error(
+                "resolver {servers}: no client could be looked up for {seconds:.0f} s, the last as {error}",
+                servers=self._shown,
+                seconds=silence,
+                error=str(unresolved),
+            )
+
+    def _hear(self) -> None:
+        """Our own name servers work."""
+        self._answered = self._clock.seconds()
+        if self._isMissed:
+            self._isMissed = False
+            self._journal.info("resolver {servers} answers again", servers=self._shown)
+
+    @property
+    def _shown(self) -> str:
+        return " ".join(host for host, _ in self._resolver.servers)
+
+    async def _confirmed(self, address: _Address) -> str:
+        name, ttl = await self._pointer(address)
+        addresses, forwardTTL = await self._addresses(name)
+        outcome = name.decode("ascii") if address in addresses else UNAVAILABLE
+        lifetime = self._resolver.valid or min(ttl, forwardTTL)
+        if lifetime:
+            now = self._clock.seconds()
+            self._outcomes.keep(address, _Outcome(outcome, now, now + lifetime))
+        return outcome
+
+    async def _pointer(self, address: _Address) -> tuple[bytes, int]:
+        """The name of C{address}, and for how many seconds it is that."""
+        reverse = address.reverse_pointer.encode("ascii")
+        question = dns.Query(reverse, dns.PTR)
+        answer = await self._ask(str(address), question, self._timeout, _pointsOrNot)
+        if not answer.answers:
+            raise _Unresolved(str(address), dns.ENAME)
+        record = next(record for record in answer.answers if record.type == dns.PTR and record.cls == dns.IN)
+        # Lower-case, as nginx's: who compares it is spared that.
+        name = _target(record).removesuffix(b".").lower()
+        if len(name) > 255 or not _NAME.fullmatch(name):
+            raise _Garbled(f'invalid host name "{printable(name[:255])}"')
+        return name, _ttl(record)
+
+    async def _addresses(self, name: bytes) -> tuple[set[_Address], int]:
+        """The addresses of C{name}, and for how many seconds they are that."""
+        deadline = self._clock.seconds() + self._timeout
+        alias: bytes | None = name
+        ttl = _LONGEST_TTL
+        for _ in range(_MOST_ALIASES):
+            if alias is None or not _isAskable(alias):
+                break
+            found: set[_Address] = set()
+            following = None
+            # A timer may be late.
+            remaining = max(0.0, deadline - self._clock.seconds())
+            for record in await self._forward(name, alias, remaining):
+                ttl = min(ttl, _ttl(record))
+                if record.type == dns.CNAME:
+                    following = _target(record)
+                else:
+                    found.add(ip_address(record.payload.address))  # type: ignore[union-attr]
+            if found:
+                return found, ttl
+            alias = following
+        raise _Unresolved(f'"{name.decode("ascii")}"', dns.ENAME)
+
+    async def _forward(self, name: bytes, alias: bytes, timeout: float) -> Iterator[dns.RRHeader]:
+        """The records of all types that are looked for, of C{alias}, which stands for C{name}."""
+        quoted = f'"{name.decode("ascii")}"'
+        asked = [
+            Deferred.fromCoroutine(self._ask(quoted, dns.Query(alias, type), timeout, _any)) for type in self._types
+        ]
+        results: list[tuple[bool, Any]] = await DeferredList(asked, consumeErrors=True)
+        failures = [result for succeeded, result in results if not succeeded]
+        for failure in failures:
+            # What is final counts, whichever of the two it was said of.
+            if failure is failures[-1] or (failure.check(_Unresolved) and failure.value.isFinal):
+                failure.raiseException()
+        records = (record for _, message in results for record in message.answers)
+        return (record for record in records if record.type in (dns.CNAME, *self._types) and record.cls == dns.IN)
+
+    async def _ask(self, name: str, question: dns.Query, timeout: float, suits: Suits) -> dns.Message:
+        try:
+            answer = await self._servers.ask(question, suits, timeout)
+        except TimeoutError:
+            raise _Unresolved(name, _TIMED_OUT) from None
+        if answer.rCode in (dns.OK, dns.ENAME):
+            self._hear()
+        if answer.rCode != dns.OK:
+            raise _Unresolved(name, answer.rCode)
+        return answer
+
+
+_LONGEST_TTL = 2**31 - 1
+
+
+def _target(record: dns.RRHeader) -> bytes:
+    """The name that a PTR or CNAME leads to."""
+    target: bytes = record.payload.name.name  # type: ignore[union-attr]
+    return target
+
+
+def _ttl(record: dns.RRHeader) -> int:
+    """Seconds; a number that would be negative means none (RFC 2181, section 8)."""
+    return record.ttl if record.ttl <= _LONGEST_TTL else 0
+
+
+def _plainAddress(host: str) -> _Address:
+    """
+    C{host}, as IPv4 if it is mapped into IPv6 (RFC 4291, section 2.5.5.2).
+
+    @raise ValueError: it is no address.
+    """
+    # Without a scope, which no name server knows.
+    address = ip_address(ip_address(host).packed)
+    mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
+    return mapped or address
+
+
+def _isAskable(name: bytes) -> bool:
+    """Whether each label of C{name} can be put into a question. nginx says of any other that it is not found."""
+    return len(name) <= 253 and all(0 < len(label) < 64 for label in name.split(b"."))
+
+
+def _pointsOrNot(message: dns.Message) -> bool:
+    """Whether C{message} brings a PTR, or says that there is none. What is no more than an alias is nobody's name."""
+    isRefusal = message.rCode != dns.OK or not message.answers
+    return isRefusal or any(record.type == dns.PTR and record.cls == dns.IN for record in message.answers)
+
+
+def _any(message: dns.Message) -> bool:
+    """Of addresses that do not come there are none."""
+    return True

@@ -1,0 +1,3 @@
+"""
+nginx.conf as a gateway.ini: reading, mapping, writing. Nothing here runs in a gateway.
+"""

@@ -1,0 +1,183 @@
+# -*- test-case-name: mailgate.test.integration.test_commands -*-
+"""
+The unix socket beside the pid file, by which C{mailgate reload}, C{drain}, C{stop} and C{upgrade} ask and are answered:
+a JSON line with who we are, a line with a command, a JSON line with the L{Answer}.
+
+Its file is for its owner alone. What ends the process keeps the connection until then, so that its end tells of that.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import socket
+import stat
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+from attrs import asdict
+from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.protocol import Factory
+from twisted.logger import Logger
+from twisted.protocols.basic import LineOnlyReceiver
+from twisted.protocols.policies import TimeoutMixin
+from twisted.python.failure import Failure
+
+from mailgate._version import __version__
+from mailgate.directives import ConfigurationError, Problem
+from mailgate.frontend.listener import SharedUNIXPort
+from mailgate.process.operation import Answer, Operation
+
+__all__ = ["COMMANDS", "CommandSocket", "socketPath"]
+
+_PATIENCE = 10.0
+"""Seconds that somebody has to say what they want."""
+
+COMMANDS: dict[str, Callable[[Operation], Deferred[Answer]]] = {
+    "reload": Operation.reload,
+    "drain": Operation.drain,
+    "stop": Operation.stop,
+    "upgrade": Operation.upgrade,
+}
+
+
+def socketPath(pidFile: str) -> str:
+    """Where the socket of the process is whose pid file is that."""
+    return f"{pidFile}.sock"
+
+
+class _Conversation(LineOnlyReceiver, TimeoutMixin):
+    """One command, and its answer."""
+
+    _log = Logger("mailgate")
+    delimiter = b"\n"
+    MAX_LENGTH = 64
+
+    def __init__(self, operation: Operation, reactor: Any) -> None:
+        self._operation = operation
+        self.callLater = reactor.callLater  # type: ignore[method-assign]
+        self._asked = False
+
+    def connectionMade(self) -> None:
+        self.setTimeout(_PATIENCE)
+        self._say({"mailgate": __version__, "pid": os.getpid()})
+
+    def lineReceived(self, line: bytes) -> None:
+        name = line.decode("ascii", "replace")
+        command = COMMANDS.get(name)
+        if command is None or self._asked:
+            self._hangUp()
+            return
+        self._asked = True
+        self.setTimeout(None)
+        self._log.info("asked to {name}", name=name)
+        answered = maybeDeferred(command, self._operation)
+        answered.addCallbacks(self._answer, self._failed, callbackKeywords={"keep": name in ("drain", "stop")})
+
+    def _answer(self, answer: Answer, keep: bool = False) -> None:
+        self._say(asdict(answer))
+        if not keep:
+            self._hangUp()
+
+    def _hangUp(self) -> None:
+        assert self.transport is not None
+        self.transport.loseConnection()
+
+    def _failed(self, failure: Failure) -> None:
+        self._log.failure("a command could not be obeyed", failure)
+        self._answer(Answer(False, ("it could not be obeyed, and the log says why",)))
+
+    def _say(self, what: dict[str, Any]) -> None:
+        self.sendLine(json.dumps(what).encode("ascii"))
+
+    def connectionLost(self, reason: Any = None) -> None:
+        self.setTimeout(None)
+
+
+class CommandSocket:
+    """
+    The socket beside the C{pidFile} that the ini C{file} names. C{inherited} is the one of the process before, if it
+    had one.
+    """
+
+    def __init__(self, pidFile: str, file: str, inherited: socket.socket | None = None) -> None:
+        self.path = socketPath(pidFile)
+        self.socket: socket.socket | None = None
+        self._pidFile = pidFile
+        self._file = file
+        self._inherited = inherited
+        self._port: Any = None
+
+    def open(self) -> None:
+        """
+        Bind it, if it is not there.
+
+        @raise ConfigurationError: it cannot be bound, or somebody else answers there.
+        """
+        if self._inherited is not None and self._inherited.getsockname() == self.path:
+            self.socket = self._inherited
+            return
+        bound = socket.socket(socket.AF_UNIX)
+        mask = os.umask(0o177)
+        try:
+            self._bind(bound)
+            bound.listen()
+        except OSError as error:
+            bound.close()
+            reason = f"its socket {self.path} cannot be bound: {error.strerror or error}"
+            raise ConfigurationError([Problem(self._file, reason, "mailgate", "pid", self._pidFile)]) from None
+        finally:
+            os.umask(mask)
+        bound.setblocking(False)
+        self.socket = bound
+
+    def _bind(self, bound: socket.socket) -> None:
+        try:
+            bound.bind(self.path)
+        except OSError as error:
+            # To connect to what is no socket is refused, too.
+            if error.errno != errno.EADDRINUSE or not stat.S_ISSOCK(os.lstat(self.path).st_mode):
+                raise
+            with socket.socket(socket.AF_UNIX) as probe:
+                probe.settimeout(1)
+                if probe.connect_ex(self.path) != errno.ECONNREFUSED:
+                    raise OSError(errno.EADDRINUSE, "a mailgate with this pid is running") from None
+            os.unlink(self.path)
+            bound.bind(self.path)
+
+    def start(self, operation: Operation, reactor: Any) -> None:
+        """Have commands obeyed by C{operation}."""
+        assert self.socket is not None
+        if self._inherited is not None and self._inherited is not self.socket:
+            self._forget(self._inherited)
+        # So that it is this process whom the system names to those who connect.
+        self.socket.listen()
+        factory = Factory.forProtocol(lambda: _Conversation(operation, reactor))
+        factory.noisy = False
+        self._port = SharedUNIXPort._fromListeningDescriptor(reactor, self.socket.fileno(), factory)
+        self._port.startListening()
+
+    def _forget(self, inherited: socket.socket) -> None:
+        path = inherited.getsockname()
+        inherited.close()
+        with suppress(OSError):
+            os.unlink(path)
+
+    def leave(self) -> None:
+        """It is another process's: those who come from now on are answered there."""
+        port, self._port = self._port, None
+        if port is not None:
+            port.stopListening()
+        if self.socket is not None:
+            self.socket.close()
+            self.socket = None
+
+    def close(self) -> None:
+        """Nobody is answered any more."""
+        if self.socket is not None:
+            self.leave()
+            # Its folder may be root's, who we are no longer.
+            with suppress(OSError):
+                os.unlink(self.path)

@@ -1,0 +1,170 @@
+# -*- test-case-name: mailgate.test.process.test_startchecks -*-
+"""
+What would keep the gateway from starting by a good configuration: log files, the pid file and addresses that this
+process cannot have. It is looked at as far as that can be done beside a running gateway: nothing is written, made or
+listened on, and whether a port is taken is left to the start.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import resource
+import socket
+import stat
+from collections.abc import Iterator
+
+from mailgate.config import GatewaySettings
+from mailgate.directives import LONGEST_SOCKET_PATH, ConfigurationError, ListenAddress, Problem
+from mailgate.log.journal import ServerLogSettings
+from mailgate.process.commandsocket import socketPath
+from mailgate.system.rootfiles import checkToWrite
+
+__all__ = ["checkStart"]
+
+_FIRST_FREE = "/proc/sys/net/ipv4/ip_unprivileged_port_start"
+_MOST_OPEN = "/proc/sys/fs/nr_open"
+_BIND_SERVICE = 10  # CAP_NET_BIND_SERVICE of linux/capability.h
+
+
+def checkStart(settings: GatewaySettings) -> Iterator[Problem]:
+    """
+    Look whether the process that we are could start as C{settings} say, and give warnings of what depends on rights
+    that another process may have.
+
+    @raise ConfigurationError: it could not.
+    """
+    problems = [*_logs(settings), *_pid(settings), *_addresses(settings)]
+    if problems:
+        raise ConfigurationError(map(settings.lines.located, problems))
+    for warning in (*_ports(settings), *_openFiles(settings)):
+        yield settings.lines.located(warning)
+
+
+def _logs(settings: GatewaySettings) -> Iterator[Problem]:
+    owner = settings.process.owner
+    sections = [("mailgate", settings.log.errorLog)]
+    for server in settings.servers:
+        sections.append((server.sectionOf("error_log"), server[ServerLogSettings].errorLog))
+    # What [mail] says each server has: it is looked at once.
+    places = {log.file: section for section, logs in reversed(sections) for log in logs if log.file is not None}
+    for file, section in reversed(places.items()):
+        try:
+            checkToWrite(file, os.O_APPEND, None if owner is None else owner[0])
+        except OSError as error:
+            yield Problem(settings.file, f"cannot be opened: {_reason(error, file)}", section, "error_log", file)
+
+
+def _reason(error: OSError, file: str) -> str:
+    if error.errno == errno.ENOENT:
+        return "its folder is missing"
+    return str(error.strerror)
+
+
+def _pid(settings: GatewaySettings) -> Iterator[Problem]:
+    """The pid file, and the socket of commands beside it."""
+    file = settings.pid.path
+    if file is None:
+        return
+    try:
+        checkToWrite(file, os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError as error:
+        yield Problem(settings.file, f"cannot be written: {_reason(error, file)}", "mailgate", "pid", file)
+        return
+    reason = _unbindable(socketPath(file))
+    if reason:
+        message = f"its socket {socketPath(file)} cannot be bound: {reason}"
+        yield Problem(settings.file, message, "mailgate", "pid", file)
+
+
+def _unbindable(path: str) -> str:
+    """Why no unix socket can be bound at C{path}; one that is there is a gateway's that runs, or is removed."""
+    if len(os.fsencode(path)) > LONGEST_SOCKET_PATH:
+        return f"its path has more than {LONGEST_SOCKET_PATH} bytes"
+    folder = os.path.dirname(path)
+    try:
+        os.stat(os.path.join(folder, ""))
+    except OSError as error:
+        return _reason(error, path)
+    if os.path.lexists(path):
+        return "" if stat.S_ISSOCK(os.lstat(path).st_mode) else "a file that is no socket has its name"
+    return "" if os.access(folder, os.W_OK | os.X_OK) else os.strerror(errno.EACCES)
+
+
+def _addresses(settings: GatewaySettings) -> Iterator[Problem]:
+    for server in settings.servers:
+        seen: set[str] = set()
+        for address in server.listen:
+            if address.isPassed or address.host in seen:
+                continue
+            seen.add(address.host)
+            reason = _unavailable(address)
+            if reason:
+                yield server.problem("listen", f"cannot be bound: {reason}", str(address))
+
+
+def _unavailable(address: ListenAddress) -> str:
+    """Why this host cannot listen at C{address}, at whatever port."""
+    if address.host.startswith("unix:"):
+        return _unbindable(address.host.removeprefix("unix:"))
+    try:
+        with socket.socket(socket.AF_INET6 if ":" in address.host else socket.AF_INET) as probe:
+            # Any port that is free: nobody can come, as the socket does not listen.
+            probe.bind((address.host, 0))
+    except OSError as error:
+        return str(error.strerror)
+    return ""
+
+
+def _ports(settings: GatewaySettings) -> Iterator[Problem]:
+    first = _firstFreePort()
+    if first == 0:
+        return
+    for server in settings.servers:
+        for address in server.listen:
+            if address.wildcard is not None and address.port < first:
+                needed = f"ports below {first} take root or CAP_NET_BIND_SERVICE"
+                reason = f"{needed}, and the process of this check, of uid {os.geteuid()}, has neither"
+                yield server.problem("listen", reason, str(address))
+
+
+def _firstFreePort() -> int:
+    """The first port that this process may listen on; 0: each."""
+    if os.geteuid() == 0 or _mayBind():
+        return 0
+    try:
+        with open(_FIRST_FREE, encoding="ascii") as opened:
+            return int(opened.read())
+    except (OSError, ValueError):
+        return 1024
+
+
+def _mayBind() -> bool:
+    """Whether it may listen on the ports of the system."""
+    try:
+        with open("/proc/self/status", encoding="utf-8", errors="replace") as opened:
+            found = re.search("^CapEff:\\s*([0-9a-f]+)$", opened.read(), re.MULTILINE)
+    except OSError:
+        return False
+    return found is not None and bool(int(found[1], 16) >> _BIND_SERVICE & 1)
+
+
+def _mostOpenFiles() -> int | None:
+    """How many files this process may allow itself; L{None} if that cannot be said."""
+    if os.geteuid() != 0:
+        _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        return None if hard == resource.RLIM_INFINITY else hard
+    try:
+        with open(_MOST_OPEN, encoding="ascii") as opened:
+            return int(opened.read())
+    except (OSError, ValueError):
+        return None
+
+
+def _openFiles(settings: GatewaySettings) -> Iterator[Problem]:
+    limit = settings.process.openFiles
+    most = _mostOpenFiles()
+    if limit is not None and most is not None and limit > most:
+        reason = f"will be refused: {most} is the most that this process may have"
+        yield Problem(settings.file, reason, "mailgate", "worker_rlimit_nofile", str(limit))

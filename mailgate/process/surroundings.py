@@ -1,0 +1,216 @@
+# -*- test-case-name: mailgate.test.integration.test_upgrade -*-
+"""
+What the process is to those around it: to systemd, to the process that was here before and the one that comes after,
+and to whoever looks for it by its pid file.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import MutableMapping
+from typing import Any
+
+from attrs import frozen
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from mailgate.config import GatewaySettings
+from mailgate.directives import ConfigurationError, Problem
+from mailgate.net.sockets import ListeningSockets
+from mailgate.process.background import Launch
+from mailgate.process.commandsocket import CommandSocket
+from mailgate.process.operation import Operation
+from mailgate.process.upgrade import Command, Inheritance, Successor, UpgradeError
+from mailgate.system.activation import passedSockets
+from mailgate.system.exitstatus import CANNOT_SERVE
+from mailgate.system.notify import Notifier, NotifySettings
+from mailgate.system.pidfile import PIDFile
+from mailgate.system.reparenting import Parent
+
+__all__ = ["Process", "Surroundings"]
+
+
+@frozen
+class Surroundings:
+    """
+    How the process was started, by whom, and the C{sockets} that it was given. C{parent} stays until it is to be the
+    main process of systemd. C{launch} is told the result of a start in the background.
+    """
+
+    command: Command
+    notify: NotifySettings
+    inheritance: Inheritance | None
+    sockets: ListeningSockets
+    parent: Parent | None = None
+    launch: Launch | None = None
+
+    @classmethod
+    def of(cls, environ: MutableMapping[str, str]) -> Surroundings:
+        """
+        What C{environ} tells of it, and no longer does then. To be asked before the process goes into the background.
+        The successor of systemd's main process goes on in a child.
+
+        @raise ConfigurationError: it makes no sense.
+        """
+        notify = NotifySettings.of(environ, os.getpid())
+        try:
+            passed = ListeningSockets.adopted(passedSockets(environ))
+            inheritance = Inheritance.of(environ)
+        except OSError as error:
+            raise ConfigurationError([Problem("systemd", f"has passed what is no socket: {error}")]) from None
+        except UpgradeError as error:
+            raise ConfigurationError([Problem("upgrade", str(error))]) from None
+        if inheritance is None:
+            return cls(Command.ofThisProcess(environ), notify, None, passed)
+        parent = None if notify.place is None else Parent.fork()
+        return cls(Command.ofThisProcess(environ), notify, inheritance, inheritance.sockets, parent)
+
+    def fail(self, reason: str, status: int) -> None:
+        """The gateway does not come up, for C{reason}, and ends with the exit C{status}."""
+        if self.inheritance is not None:
+            self.inheritance.fail(reason)
+        if self.launch is not None:
+            self.launch.fail(reason, status)
+
+    def succeed(self) -> None:
+        """The gateway serves."""
+        if self.launch is not None:
+            self.launch.succeed()
+
+
+class Process:
+    """The process in which C{generations} serve, with what it says of itself. C{operation} is for signals."""
+
+    _log = Logger("mailgate")
+
+    def __init__(
+        self,
+        surroundings: Surroundings,
+        settings: GatewaySettings,
+        generations: Any,
+        reactor: Any,
+    ) -> None:
+        self._surroundings = surroundings
+        self._settings = settings
+        self._generations = generations
+        self._reactor = reactor
+        self._notifier = Notifier(surroundings.notify, reactor)
+        self.operation = Operation(generations, reactor, self._notifier, self._startSuccessor, self._settle)
+        self._inheritance = surroundings.inheritance
+        self._pidFile: PIDFile | None = None
+        self._commands: CommandSocket | None = None
+        if settings.pid.path is not None:
+            inherited = None if self._inheritance is None else self._inheritance.commands
+            self._pidFile = PIDFile(settings.pid.path, settings.file)
+            self._commands = CommandSocket(settings.pid.path, settings.file, inherited)
+        self._serves = False
+        self._hasStopped = False
+
+    def bound(self) -> None:
+        """
+        The ports are bound: it can be found.
+
+        @raise ConfigurationError: its pid file, or the socket beside it, cannot be made.
+        """
+        if self._commands is not None and self._pidFile is not None:
+            try:
+                self._pidFile.check()
+                # It notices another process that has the same.
+                self._commands.open()
+                self._pidFile.write()
+            except ConfigurationError:
+                self._closeCommands(self._commands)
+                self._pidFile.discard()
+                raise
+
+    def running(self) -> None:
+        """The reactor runs."""
+        if self._hasStopped:
+            return
+        self._generations.whenReady().addCallbacks(self._ready, self._neverReady)
+
+    def _ready(self, _: object) -> None:
+        if self._inheritance is None:
+            self._serve()
+        else:
+            if self._surroundings.parent is not None:
+                # Before systemd is told: it looks once whose child its main process is.
+                self._surroundings.parent.leave()
+            self._inheritance.report(self._reactor, self._settled)
+
+    def _neverReady(self, failure: Failure) -> None:
+        reason = f"{self._settings.file}: the workers do not come up: {failure.value}"
+        self._surroundings.fail(reason, CANNOT_SERVE)
+        if not any(log.isStandardError for log in self._settings.log.errorLog):
+            # Not sys.stderr: once twistd logs, that is the log.
+            print(reason, file=sys.__stderr__, flush=True)
+
+    def _settled(self, goOn: bool) -> None:
+        """The process before has heard that this one is ready."""
+        assert self._inheritance is not None
+        if goOn:
+            self._inheritance.take(self._generations.sockets)
+            self._serve()
+        else:
+            self._log.error("the process before has ended the upgrade")
+            if self._surroundings.launch is not None:
+                self._surroundings.launch.fail("the process before has ended the upgrade", CANNOT_SERVE)
+            self.operation.stop()
+
+    def _serve(self) -> None:
+        self._serves = True
+        self.operation.begun()
+        if self._commands is not None:
+            self._commands.start(self.operation, self._reactor)
+        self._surroundings.succeed()
+
+    def stopped(self) -> None:
+        """Everything has ended."""
+        self._hasStopped = True
+        if self._surroundings.launch is not None:
+            # Of no effect where it served.
+            self._surroundings.launch.fail("the gateway was stopped before it served", CANNOT_SERVE)
+        self._notifier.close()
+        if self._pidFile is not None:
+            self._pidFile.remove()
+        if self._commands is not None:
+            self._closeCommands(self._commands)
+
+    def _closeCommands(self, commands: CommandSocket) -> None:
+        """Close the socket of commands; one of the process before stays that process's, if we do not serve."""
+        if self._serves or self._inheritance is None:
+            commands.close()
+        else:
+            commands.leave()
+
+    # The one that comes after.
+
+    def _startSuccessor(self) -> tuple[Successor, Deferred[int]]:
+        if not self._serves:
+            raise UpgradeError("it has hardly come up itself")
+        if self._settings.sandbox is not None:
+            raise UpgradeError("[sandbox] takes a restart")
+        try:
+            if self._pidFile is not None:
+                self._pidFile.stepAside()
+        except ConfigurationError as error:
+            raise UpgradeError(str(error)) from None
+        except OSError as error:
+            assert self._pidFile is not None
+            raise UpgradeError(f"{self._pidFile.path} cannot be renamed: {error.strerror}") from None
+        commands = None if self._commands is None else self._commands.socket
+        successor = Successor(self._surroundings.command, self._surroundings.notify.environ(), self._reactor)
+        try:
+            return successor, successor.start(self._generations.sockets, commands)
+        except OSError as error:
+            self._settle(False)
+            raise UpgradeError(f"no process can be started: {error.strerror}") from None
+
+    def _settle(self, ready: bool) -> None:
+        if ready:
+            if self._commands is not None:
+                self._commands.leave()
+        elif self._pidFile is not None:
+            self._pidFile.stepBack()

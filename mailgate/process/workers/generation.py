@@ -1,0 +1,427 @@
+# -*- test-case-name: mailgate.test.process.workers.test_generation -*-
+"""
+What the master knows of one generation: its zygote, and the workers that are forks of it.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from enum import Enum
+from typing import Any
+
+from attrs import define
+from twisted.internet.defer import Deferred, TimeoutError, succeed
+from twisted.internet.error import ProcessExitedAlready
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.internet.protocol import ProcessProtocol
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+import mailgate
+from mailgate.process.workers.messages import (
+    Become,
+    Begin,
+    ControlError,
+    Ended,
+    Failed,
+    Fork,
+    Kill,
+    Lines,
+    Loaded,
+    Message,
+    Order,
+    Ready,
+    Retired,
+    Started,
+    Tell,
+    encode,
+)
+from mailgate.system.exitstatus import howItEnded
+from mailgate.system.lastwords import STANDARD_ERROR, LastWords
+
+__all__ = ["BackOff", "Generation", "GenerationError", "Stage", "environmentOf"]
+
+READY_WITHIN = 30.0
+"""Seconds that a worker has to be ready, or else it is as good as dead."""
+
+RETIRED_WITHIN = 2.0
+"""Seconds that workers have to let nobody in any more in; they need the time of a message."""
+
+STOPPED_WITHIN = 10.0
+"""Seconds that workers have to end in when they are told to stop; they need no more than three."""
+
+DRAINED_WITHIN = 20.0
+"""Seconds after worker_shutdown_timeout that workers have to end in; they need no more than seven."""
+
+LONGEST_DELAY = 30.0
+A_WHILE = 60.0
+"""Seconds of life after which a death is not thought to have to do with the one before."""
+
+_ROOT = os.path.dirname(os.path.dirname(os.path.abspath(mailgate.__file__)))
+"""The folder in which Python finds this very mailgate, installed or not."""
+
+_FIRST_SOCKET = 6
+_KEPT_BACK = {"NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES"}
+"""What systemd has said to the master alone."""
+
+
+def environmentOf(environ: Mapping[str, str]) -> dict[str, str]:
+    """What a zygote gets of C{environ}; it looks for modules where this process did, whatever folder that is in now."""
+    kept = {name: value for name, value in environ.items() if name not in _KEPT_BACK}
+    if kept.get("PYTHONPATH"):
+        kept["PYTHONPATH"] = os.pathsep.join(map(os.path.abspath, kept["PYTHONPATH"].split(os.pathsep)))
+    return kept
+
+
+class GenerationError(Exception):
+    """A generation has not come up; the text says why."""
+
+
+class BackOff:
+    """How long to wait before what has ended is begun again: 0, 1, 2, 4 … L{LONGEST_DELAY} seconds."""
+
+    def __init__(self, clock: IReactorTime) -> None:
+        self._clock = clock
+        self._next = 0.0
+        self._begun = clock.seconds()
+
+    def begun(self) -> None:
+        """It was begun now."""
+        self._begun = self._clock.seconds()
+
+    def delay(self) -> float:
+        """It has ended now: the seconds to wait, more each time unless it has lived for L{A_WHILE}."""
+        if self._clock.seconds() - self._begun >= A_WHILE:
+            self._next = 0.0
+        delay, self._next = self._next, min(LONGEST_DELAY, self._next * 2 or 1.0)
+        return delay
+
+
+class Stage(Enum):
+    """Where a generation stands."""
+
+    STARTING = "starting"
+    SERVING = "serving"
+    LEAVING = "leaving"
+    ENDED = "ended"
+
+
+@define
+class _Slot:
+    """The place of one worker, which one after the other may take."""
+
+    number: int
+    backOff: BackOff
+    pid: int | None = None
+    isReady: bool = False
+    timer: IDelayedCall | None = None
+
+    def wait(self, timer: IDelayedCall | None) -> None:
+        """Have C{timer} in the place of the one that there may be."""
+        if self.timer is not None and self.timer.active():
+            self.timer.cancel()
+        self.timer = timer
+
+
+class Generation(ProcessProtocol):
+    """
+    C{count} workers of the configuration C{text} in C{file}, on C{sockets}, descriptors by address, in the
+    C{environment}. C{patience} is how many seconds they let sessions go on for when they drain, if that is bounded.
+    C{lost(generation)} is called when its zygote has ended before its workers.
+
+    @ivar ready: fires when all workers serve; fails with L{GenerationError} where that does not come about.
+    @ivar drainedWithin: the seconds after which a worker that drains and is still there hangs; L{None}: it never does.
+    """
+
+    _log = Logger("mailgate")
+
+    def __init__(
+        self,
+        reactor: Any,
+        file: str,
+        text: str,
+        sockets: Mapping[str, int],
+        count: int,
+        environment: Mapping[str, str],
+        patience: float | None,
+        lost: Callable[[Generation], object],
+    ) -> None:
+        self.stage = Stage.STARTING
+        self.ready: Deferred[None] = Deferred()
+        self._waiting: list[Deferred[int]] = []
+        self._letting: set[int] = set()
+        self._retired: Deferred[None] | None = None
+        self._reactor = reactor
+        self._sockets = dict(sockets)
+        self.pid: int | None = None
+        self._begin = Begin(file, text, {name: _FIRST_SOCKET + i for i, name in enumerate(self._sockets)})
+        self._environment = dict(environment)
+        self._slots = [_Slot(number, BackOff(reactor)) for number in range(count)]
+        self.drainedWithin = None if patience is None else patience + DRAINED_WITHIN
+        self._lost = lost
+        self._lines = Lines()
+        self._loaded = False
+        self._isRoot = False
+        self._mayFork = False
+        self._cut = 0
+        self._reason = ""
+        self._words = LastWords()
+        self._deadline: IDelayedCall | None = None
+
+    # Its process.
+
+    def start(self) -> None:
+        """
+        Start the zygote, as the user that this process is now.
+
+        @raise GenerationError: the configuration is too long, or the system starts no process.
+        """
+        try:
+            self._spawn(encode(self._begin))
+        except (ControlError, OSError) as error:
+            for ended in self._end():
+                ended.callback(0)
+            raise GenerationError(str(error)) from None
+
+    def _spawn(self, line: bytes) -> None:
+        # Its standard error is heard here until it has loaded; from then on it is 5, this process's own.
+        descriptors: dict[int, Any] = {0: 0, 1: 1, 2: "r", 3: "w", 4: "r", 5: STANDARD_ERROR}
+        descriptors |= {self._begin.sockets[name]: fd for name, fd in self._sockets.items()}
+        self._isRoot = os.geteuid() == 0
+        self._deadline = self._reactor.callLater(READY_WITHIN, self._fail, "its zygote is not ready in time")
+        self._reactor.spawnProcess(
+            self,
+            sys.executable,
+            [sys.executable, "-m", "mailgate.process.workers.zygote"],
+            env=self._environment,
+            path=_ROOT,
+            childFDs=descriptors,
+        )
+        assert self.transport is not None
+        # The transport forgets it with the end of the process.
+        self.pid = self.transport.pid
+        self.transport.writeToChild(3, line)
+
+    def fork(self) -> None:
+        """Have the workers made, as soon as the zygote can; this process is by now the user that it stays."""
+        self._mayFork = True
+        if self._isRoot and os.geteuid() != 0:
+            self._send(Become(os.geteuid(), os.getegid(), tuple(os.getgroups())))
+        self._forkAll()
+
+    def _forkAll(self) -> None:
+        if self._loaded and self._mayFork and self.stage is Stage.STARTING:
+            for slot in self._slots:
+                self._fork(slot)
+
+    def childDataReceived(self, childFD: int, data: bytes) -> None:
+        if childFD == STANDARD_ERROR:
+            self._words.heard(data)
+            return
+        try:
+            for message in self._lines.feed(data):
+                self._hear(message)
+        except ControlError as error:
+            self._log.error("a zygote is not understood: {error}", error=str(error))
+            self._killZygote()
+
+    def _hear(self, message: Message) -> None:
+        if isinstance(message, Loaded):
+            self._loaded = True
+            self._clearDeadline()
+            self._forkAll()
+        elif isinstance(message, Failed):
+            self._fail(message.reason)
+        elif isinstance(message, Started):
+            self._slot(message.slot).pid = message.pid
+        elif isinstance(message, Ready) and message.slot is not None:
+            self._workerReady(self._slot(message.slot))
+        elif isinstance(message, Retired) and message.slot is not None:
+            self._workerRetired(message.slot)
+        elif isinstance(message, Ended):
+            self._workerRetired(message.slot)
+            self._workerEnded(self._slot(message.slot), message)
+        else:
+            raise ControlError("this is not for a zygote to say")
+
+    def _slot(self, number: int) -> _Slot:
+        if number >= len(self._slots):
+            raise ControlError("there is no such worker")
+        return self._slots[number]
+
+    def _send(self, message: Message) -> None:
+        if self.transport is None or self.stage is Stage.ENDED:
+            return
+        # It may have closed the pipe already: that it has ended is heard of a moment later.
+        with suppress(KeyError):
+            self.transport.writeToChild(3, encode(message))
+
+    def processEnded(self, reason: Failure) -> None:
+        # Not processExited, which may come before the last that it said.
+        status: Any = reason.value
+        how = howItEnded(-status.signal if status.signal else status.exitCode)
+        before = self.stage
+        waiting = self._end()
+        if before is Stage.STARTING:
+            self._giveUp(": ".join(filter(None, (f"its zygote {how}", self._words.line))))
+        elif self._reason:
+            self._giveUp(self._reason)
+        if before is Stage.SERVING or self.workers:
+            self._log.error("the zygote {pid} {how}; its workers drain", pid=self.pid, how=how)
+            self._lost(self)
+        for ended in waiting:
+            ended.callback(self._cut)
+
+    def _end(self) -> list[Deferred[int]]:
+        """It has no process any more; gives those who wait for that."""
+        self.stage = Stage.ENDED
+        self._letting.clear()
+        self._lookRetired()
+        self._clearDeadline()
+        for slot in self._slots:
+            slot.wait(None)
+        waiting, self._waiting = self._waiting, []
+        return waiting
+
+    # Its workers.
+
+    def _fork(self, slot: _Slot) -> None:
+        slot.isReady = False
+        slot.backOff.begun()
+        slot.wait(self._reactor.callLater(READY_WITHIN, self._notReady, slot))
+        self._send(Fork(slot.number))
+
+    def _notReady(self, slot: _Slot) -> None:
+        self._log.error("worker {pid} is not ready after {seconds:g} s", pid=slot.pid, seconds=READY_WITHIN)
+        if slot.pid is None:
+            # It does not even fork.
+            self._killZygote()
+        else:
+            self._send(Kill(slot.number))
+        self._fail("a worker is not ready in time")
+
+    def _workerReady(self, slot: _Slot) -> None:
+        slot.isReady = True
+        slot.wait(None)
+        if self.stage is Stage.STARTING and all(slot.isReady for slot in self._slots):
+            self.stage = Stage.SERVING
+            self.ready.callback(None)
+
+    def _workerEnded(self, slot: _Slot, message: Ended) -> None:
+        slot.pid = None
+        slot.wait(None)
+        # How many sessions it had when it was killed nobody knows; some, or it would have ended.
+        self._cut += max(message.cut, self.stage is Stage.LEAVING and message.status < 0)
+        how = f"worker {message.pid} {howItEnded(message.status)}"
+        if not message.pid:
+            how = f"a worker cannot be forked: {os.strerror(message.status)}"
+        if self.stage is Stage.STARTING:
+            self._fail(how)
+        elif self.stage is Stage.SERVING:
+            delay = slot.backOff.delay()
+            when = f"in {delay:g} s" if delay else "at once"
+            self._log.error("{how}; another starts {when}", how=how, when=when)
+            slot.wait(self._reactor.callLater(delay, self._fork, slot))
+        elif message.status < 0:
+            self._log.error("{how} while it was to end", how=how)
+
+    # What becomes of it.
+
+    def whenEnded(self) -> Deferred[int]:
+        """Fires when its processes have ended, with how many sessions they have cut."""
+        if self.stage is Stage.ENDED:
+            return succeed(self._cut)
+        self._waiting.append(Deferred())
+        return self._waiting[-1]
+
+    def tell(self, order: Order) -> None:
+        """Have all workers do as C{order} says; with those that end them none is replaced any more."""
+        if self.stage is Stage.ENDED:
+            return
+        if order is not Order.REOPEN:
+            # Before it serves there is nobody to wait for.
+            atOnce = order is Order.STOP or self.stage is Stage.STARTING
+            if self.stage is Stage.STARTING:
+                self._reason = "it was told to end"
+            if self.stage is not Stage.LEAVING:
+                self._clearDeadline()
+            self.stage = Stage.LEAVING
+            for slot in self._slots:
+                slot.wait(None)
+            self._limit(STOPPED_WITHIN if atOnce else self.drainedWithin)
+        self._send(Tell(order))
+
+    def _limit(self, seconds: float | None) -> None:
+        """Have those killed who are still there in so many C{seconds}, or as soon as was said before."""
+        if seconds is None:
+            return
+        due = self._reactor.seconds() + seconds
+        if self._deadline is None or (self._deadline.active() and self._deadline.getTime() > due):
+            self._clearDeadline()
+            self._deadline = self._reactor.callLater(seconds, self._kill)
+
+    def retire(self) -> Deferred[None]:
+        """
+        Have all workers let nobody in any more, and go when their sessions have gone. Fires when none lets anybody in,
+        or after L{RETIRED_WITHIN}.
+        """
+        if self.stage is Stage.ENDED:
+            # Workers that a zygote has left behind do so by themselves, and could not tell.
+            return succeed(None)
+        self._letting = {slot.number for slot in self._slots if slot.pid is not None}
+        retired: Deferred[None] = Deferred()
+        self._retired = retired
+        retired.addTimeout(RETIRED_WITHIN, self._reactor).addErrback(self._notRetired)
+        self.tell(Order.RETIRE)
+        self._lookRetired()
+        return retired
+
+    def _workerRetired(self, slot: int) -> None:
+        self._letting.discard(slot)
+        self._lookRetired()
+
+    def _lookRetired(self) -> None:
+        if not self._letting and self._retired is not None:
+            retired, self._retired = self._retired, None
+            retired.callback(None)
+
+    def _notRetired(self, failure: Failure) -> None:
+        failure.trap(TimeoutError)
+        self._retired = None
+        self._log.error("{count} workers of before may still let somebody in", count=len(self._letting))
+
+    def _fail(self, reason: str) -> None:
+        """It does not come up."""
+        if self.stage is Stage.STARTING:
+            self.tell(Order.STOP)
+            self._reason = reason
+
+    def _giveUp(self, reason: str) -> None:
+        self.ready.errback(GenerationError(reason))
+
+    def _kill(self) -> None:
+        """Have those workers killed that are still there."""
+        self._clearDeadline()
+        for slot in self._slots:
+            if slot.pid is not None:
+                self._log.error("worker {pid} does not end, and is killed", pid=slot.pid)
+                self._send(Kill(slot.number))
+        self._deadline = self._reactor.callLater(STOPPED_WITHIN, self._killZygote)
+
+    def _killZygote(self) -> None:
+        assert self.transport is not None
+        with suppress(ProcessExitedAlready):
+            self.transport.signalProcess("KILL")
+
+    def _clearDeadline(self) -> None:
+        if self._deadline is not None and self._deadline.active():
+            self._deadline.cancel()
+        self._deadline = None
+
+    @property
+    def workers(self) -> list[int]:
+        """The workers that there are."""
+        return [slot.pid for slot in self._slots if slot.pid is not None]

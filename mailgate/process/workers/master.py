@@ -1,0 +1,328 @@
+# -*- test-case-name: mailgate.test.process.workers.test_master -*-
+"""
+The master: the process that twistd runs where C{worker_processes} is not 1. It binds the sockets, keeps no client, and
+sees to it that there are workers.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Any
+
+from attrs import evolve
+from twisted.application.service import MultiService
+from twisted.internet.defer import Deferred, DeferredLock, ensureDeferred, gatherResults, maybeDeferred, succeed
+from twisted.logger import Logger
+from zope.interface import implementer
+
+from mailgate.config import GatewaySettings, parse, read
+from mailgate.directives import ConfigurationError, Problem
+from mailgate.interfaces import IGenerations
+from mailgate.log.journal import ErrorLogs, ProcessLog
+from mailgate.net.sockets import ListeningSockets
+from mailgate.process.generations import checkRenewal, refused
+from mailgate.process.watching import FileWatch, watchedFiles
+from mailgate.process.workers.generation import BackOff, Generation, GenerationError, environmentOf
+from mailgate.process.workers.messages import Order
+from mailgate.process.workers.orphan import Orphan
+from mailgate.system.exitstatus import CANNOT_SERVE, endWith
+from mailgate.tls.renewal import certificatesOf, renewalFaults
+
+__all__ = ["Master"]
+
+
+@implementer(IGenerations)
+class Master(MultiService):
+    """
+    The workers of C{settings}, which the C{text} of their file makes, and those that follow them. C{cut} counts the
+    proxied sessions that the end has cut. Logs are opened among C{logs}; C{processLog} is this process's own.
+    """
+
+    _log = Logger("mailgate")
+
+    def __init__(
+        self,
+        settings: GatewaySettings,
+        text: str,
+        reactor: Any,
+        logs: ErrorLogs,
+        processLog: ProcessLog,
+        sockets: ListeningSockets | None = None,
+    ) -> None:
+        super().__init__()
+        self.settings = settings
+        self.sockets = ListeningSockets() if sockets is None else sockets
+        self._text = text
+        self._reactor = reactor
+        self._logs = logs
+        self._processLog = processLog
+        # Before the process goes into the background, and into another folder.
+        self._environment = environmentOf(os.environ)
+        self._lock = DeferredLock()
+        self._backOff = BackOff(reactor)
+        self._current: Generation | None = None
+        self._generations: list[Generation] = []
+        self._orphans: list[Orphan] = []
+        self._ending = False
+        self._stopping = False
+        self._reloads = 0
+        self._isReady = False
+        self._waiting: list[Deferred[None]] = []
+        self.cut = 0
+        self._watch = FileWatch(reactor, self._filesChanged)
+        self._watch.watch(watchedFiles(settings.servers))
+        self._certificates = certificatesOf(settings.servers)
+        self.addService(self._watch)
+
+    # As a service.
+
+    def privilegedStartService(self) -> None:
+        """
+        Bind, and start the zygote, which reads keys as whoever this process is now.
+
+        @raise mailgate.net.sockets.ListenError: an address cannot be bound.
+        @raise ConfigurationError: there is no zygote.
+        """
+        if self._current is None:
+            self.sockets = self.sockets.opened(self.settings.servers)
+            self._current = self._generation(self.settings, self._text, self.sockets)
+            try:
+                self._current.start()
+            except GenerationError as error:
+                raise ConfigurationError([Problem(self.settings.file, str(error))]) from None
+        super().privilegedStartService()
+
+    def startService(self) -> None:
+        # `twist` starts services without ever calling privilegedStartService.
+        self.privilegedStartService()
+        super().startService()
+        assert self._current is not None
+        self._tellWarnings(self.settings)
+        self._current.fork()
+        # A reload has to wait for it.
+        self._lock.run(self._await, self._current)
+
+    def _await(self, generation: Generation) -> Deferred[None]:
+        return generation.ready.addCallbacks(lambda _: self._tellReady(generation), self._neverReady)
+
+    def _tellReady(self, generation: Generation) -> None:
+        self._backOff.begun()
+        workers = " ".join(map(str, generation.workers))
+        self._log.info("workers {workers} serve, forks of zygote {zygote}", workers=workers, zygote=generation.pid)
+        self._isReady = True
+        waiting, self._waiting = self._waiting, []
+        for ready in waiting:
+            ready.callback(None)
+
+    def _neverReady(self, failure: Any) -> None:
+        failure.trap(GenerationError)
+        if not self._ending:
+            self._ending = True
+            self._log.error("the workers do not come up: {reason}", reason=str(failure.value))
+            waiting, self._waiting = self._waiting, []
+            for ready in waiting:
+                ready.errback(failure)
+            endWith(CANNOT_SERVE)
+            self._reactor.stop()
+
+    def stopService(self) -> Deferred[Any]:
+        """Stop whatever is left."""
+        stopped = maybeDeferred(super().stopService)
+        return gatherResults([stopped, self.stop()])
+
+    # As signals want it.
+
+    def whenReady(self) -> Deferred[None]:
+        """See L{IGenerations.whenReady}."""
+        if self._isReady:
+            return succeed(None)
+        self._waiting.append(Deferred())
+        return self._waiting[-1]
+
+    def reload(self, isAsked: bool = True) -> Deferred[Sequence[str]]:
+        """
+        See L{IGenerations.reload}; one after the other. Unless it C{isAsked} for, new certificates have to be as good
+        as those before.
+        """
+        return self._lock.run(lambda: ensureDeferred(self._reload(isAsked)))
+
+    async def _reload(self, isAsked: bool) -> Sequence[str]:
+        if self._ending:
+            self._log.warn("nothing is reloaded: the gateway is going down")
+            return ["the gateway is going down"]
+        try:
+            text = read(self.settings.file)
+            settings = parse(text, self.settings.file)
+            if settings.sandbox is not None:
+                raise ConfigurationError([Problem(settings.file, "takes a process without workers", "sandbox")])
+            checkRenewal(self._certificates, settings.servers, isAsked, self._log)
+            self._logs.owner = settings.process.owner
+            observer = self._logs.observerFor(settings.log.errorLog, settings.file, "mailgate", settings.lines)
+            sockets = self.sockets.opened(settings.servers)
+        except ConfigurationError as error:
+            return refused(self._log, error)
+        pid = self.settings.pid
+        try:
+            await self._replace(evolve(settings, pid=pid), text, sockets)
+        except GenerationError as error:
+            return [str(error)] if self._ending else refused(self._log, error)
+        self._processLog.follow(observer)
+        self._reopenQuietly()
+        if settings.pid != pid:
+            self._log.warn("pid is not what it was: that takes a restart")
+        self._tellWarnings(settings)
+        self._reloads += 1
+        self._log.info("reload {number}: the configuration is in force", number=self._reloads)
+        return ()
+
+    async def _replace(self, settings: GatewaySettings, text: str, sockets: ListeningSockets) -> None:
+        """
+        Have a generation of C{settings} serve in the place of the present one.
+
+        @raise GenerationError: it does not come up. Nothing has changed then.
+        """
+        generation = self._generation(settings, text, sockets)
+        try:
+            generation.start()
+            generation.fork()
+            await generation.ready
+            if self._ending:
+                raise GenerationError("the gateway is going down")
+        except GenerationError:
+            sockets.close(but=self.sockets)
+            raise
+        before, self._current = self._current, generation
+        gone, self.sockets = self.sockets, sockets
+        self.settings, self._text = settings, text
+        self._tellReady(generation)
+        retired = succeed(None) if before is None else before.retire()
+        gone.close(but=sockets)
+        self._watch.watch(watchedFiles(settings.servers))
+        self._certificates = certificatesOf(settings.servers)
+        await retired
+        # Cycles hold what a generation and its configuration were made of, and those who look for such seldom look.
+        gc.collect()
+
+    def _filesChanged(self, names: list[str]) -> None:
+        self._log.info("reloading, as these have changed: {names}", names=", ".join(names))
+        self.reload(isAsked=False).addErrback(lambda failure: self._log.failure("the reload has failed", failure))
+
+    def drain(self) -> Deferred[int]:
+        """See L{IGenerations.drain}."""
+        self._log.info("draining: nobody is let in any more")
+        return self._end(Order.DRAIN)
+
+    def stop(self) -> Deferred[int]:
+        """See L{IGenerations.stop}."""
+        # Who is told a second time does not wait for anybody; and still counts those whom that cuts.
+        self._stopping = True
+        return self._end(Order.STOP)
+
+    def retire(self) -> Deferred[int]:
+        """See L{IGenerations.retire}."""
+        # They are the other process's by now, files of unix sockets included.
+        self.sockets.disown()
+        return self._end(Order.RETIRE)
+
+    def _end(self, order: Order) -> Deferred[int]:
+        self._ending = True
+        for generation in list(self._generations):
+            generation.tell(order)
+        if order is Order.STOP:
+            for orphan in self._orphans:
+                orphan.stop()
+        self.sockets.close()
+        return self._ended()
+
+    def _ended(self) -> Deferred[int]:
+        ended: list[Deferred[int]] = [generation.whenEnded() for generation in self._generations]
+        ended += [self._endOf(orphan) for orphan in self._orphans]
+        return gatherResults(ended).addCallback(self._count).addCallback(self._endedSoFar)
+
+    def _endedSoFar(self, cut: int) -> int | Deferred[int]:
+        # A zygote that has died meanwhile has left its workers behind.
+        return self._ended() if self._orphans else cut
+
+    def _endOf(self, orphan: Orphan) -> Deferred[int]:
+        """Nobody knows how many it has cut."""
+        ended: Deferred[int] = Deferred()
+        orphan.ended.addCallback(lambda _: ended.callback(0))
+        return ended
+
+    def _count(self, cuts: list[int]) -> int:
+        self.cut = max(self.cut, sum(cuts))
+        return self.cut
+
+    def reopen(self) -> None:
+        """See L{IGenerations.reopen}."""
+        if self._reopenQuietly() and self._logs.hasFiles:
+            self._log.info("the logs are open again")
+        for generation in self._generations:
+            generation.tell(Order.REOPEN)
+
+    def _reopenQuietly(self) -> bool:
+        """Whether all are open again; an error tells of each that is not."""
+        # All of them, before the first line is written to one.
+        troubles = list(self._logs.reopen(self.settings.process.owner))
+        for line in troubles:
+            self._log.error("{line}", line=line)
+        return not troubles
+
+    # Generations.
+
+    def _generation(self, settings: GatewaySettings, text: str, sockets: ListeningSockets) -> Generation:
+        generation = Generation(
+            self._reactor,
+            settings.file,
+            text,
+            sockets.descriptors(),
+            settings.workers.count,
+            self._environment,
+            settings.draining.patience,
+            self._lost,
+        )
+        self._generations.append(generation)
+        generation.whenEnded().addCallback(lambda _: self._generations.remove(generation))
+        return generation
+
+    def _lost(self, generation: Generation) -> None:
+        for pid in generation.workers:
+            # It may have ended, and not every system knows pidfd_open(2).
+            with suppress(OSError, AttributeError):
+                orphan = Orphan(self._reactor, pid, generation.drainedWithin)
+                self._orphans.append(orphan)
+                orphan.ended.addCallback(self._forget, orphan)
+                if self._stopping:
+                    orphan.stop()
+        self._replaceLost(generation)
+
+    def _forget(self, _: object, orphan: Orphan) -> None:
+        self._orphans.remove(orphan)
+
+    def _replaceLost(self, generation: Generation) -> None:
+        if generation is self._current and not self._ending:
+            self._reactor.callLater(self._backOff.delay(), self._revive, generation)
+
+    def _revive(self, lost: Generation) -> Deferred[None]:
+        return self._lock.run(lambda: ensureDeferred(self._reviveNow(lost)))
+
+    async def _reviveNow(self, lost: Generation) -> None:
+        # A reload may have been quicker.
+        if lost is not self._current or self._ending:
+            return
+        self._backOff.begun()
+        for problem in renewalFaults(self._certificates, self.settings.servers):
+            # With the zygote the one before is gone, too.
+            self._log.error("{reason}", reason=f"{problem}, and is used: no other is left")
+        try:
+            await self._replace(self.settings, self._text, self.sockets)
+        except GenerationError as error:
+            self._log.error("nobody serves, as workers do not come up: {reason}", reason=str(error))
+            self._replaceLost(lost)
+
+    def _tellWarnings(self, settings: GatewaySettings) -> None:
+        for warning in settings.warnings:
+            self._log.warn("{reason}", reason=str(warning))

@@ -1,0 +1,433 @@
+# -*- test-case-name: mailgate.test.protocols.imap4.test_imap4 -*-
+"""
+IMAP4 (RFC 3501, 9051; ID of RFC 2971, LITERAL+ of RFC 7888, response codes of RFC 5530): the dialogue before login,
+and the login at a backend. The replies are nginx's, but for those that docs/differences.rst lists.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import NoReturn
+
+from mailgate.backend.client import BackendError, LoginRefused, ProxyClient, Unauthorizing, beginsWith, replyCode
+from mailgate.backend.identity import fieldsOf, idCommand
+from mailgate.backend.reply import imapDenial
+from mailgate.backend.settings import ProxySettings
+from mailgate.frontend.capabilities import announced
+from mailgate.frontend.dialogue import ProxyServer
+from mailgate.frontend.goodbyes import goodbyes
+from mailgate.frontend.mechanisms import Cancelled, InitialResponse, InvalidResponse, NotBase64
+from mailgate.frontend.protocol import Command, MailProtocol, acceptableText
+from mailgate.login import Credentials, Denial, Envelope, Method, Trouble
+from mailgate.protocols.imap4.command import (
+    LATER,
+    LONGEST_ID,
+    CommandParser,
+    IMAP4SyntaxError,
+    Literal,
+    beginsID,
+    literalAtEnd,
+    tagOf,
+)
+from mailgate.protocols.imap4.settings import IMAP4Settings
+from mailgate.session import Outcome, Phase
+
+__all__ = ["IMAP4", "CommandParser", "IMAP4Client", "IMAP4Server", "IMAP4Settings", "IMAP4SyntaxError", "Literal"]
+
+_QUOTABLE = re.compile(rb"[ -~]{0,256}")
+_SPECIAL = re.compile(rb'["\\]')
+_LITERAL_AT_END = re.compile(rb"\{(\d{1,10})\}\r?\n\Z")
+_OFFERS_ID = re.compile(rb"\* OK \[CAPABILITY (?:[^]]* )?ID(?: [^]]*)?\]", re.IGNORECASE)
+"""A greeting whose response code, not its text, lists ID among the capabilities."""
+
+_GOODBYE = re.compile(rb"^\* BYE(?![^ \r\n])[^\n]*", re.IGNORECASE | re.MULTILINE)
+"""The end of a connection among untagged responses."""
+
+_ID_TAG = b"mailgate"
+_IDENTIFIED = re.compile(rb"\* ID [^\r\n{]{1,1000}\r\n" + _ID_TAG + rb" OK(?: [^\r\n]{0,1000})?\r\n")
+
+
+class IMAP4Server(ProxyServer):
+    """The server's side, before login."""
+
+    settings: IMAP4Settings
+    wording = {
+        Trouble.DENIED: b"NO [AUTHENTICATIONFAILED] Authentication failed",
+        Trouble.UNAUTHORIZED: b"NO [AUTHORIZATIONFAILED] Not authorized to log in as another user",
+        Trouble.TEMPORARY: b"NO [UNAVAILABLE] Temporary authentication failure, try again later",
+        Trouble.PERMANENT: b"NO [CONTACTADMIN] The server refuses this login, contact its administrator",
+        **goodbyes(b"* BYE %(text)b"),
+    }
+
+    unsupported = b"NO [CANNOT] Unsupported authentication mechanism"
+    exchangeWording = {
+        Cancelled: b"BAD Authentication cancelled",
+        NotBase64: b"BAD Invalid base64 data",
+        InitialResponse: b"BAD No initial response is taken by this mechanism",
+        InvalidResponse: b"BAD Invalid authentication response",
+    }
+
+    _parser: CommandParser | None = None
+    """The command whose literal has been asked for."""
+    _isPassedOver = False
+    """Whether the rest of a command is awaited that is then refused, whatever it says."""
+    _used = 0
+    _heard = Envelope()
+    """What the backend has to hear."""
+
+    @property
+    def isMidway(self) -> bool:
+        return self._parser is not None or super().isMidway
+
+    def lineLimit(self) -> int:
+        limit = self.settings.clientBuffer - self._used
+        if len(self._buffer) >= limit and self._isID():
+            return max(limit, LONGEST_ID - self._used)
+        return limit
+
+    def _isID(self) -> bool:
+        """Whether the line that begins the buffer is one of ID."""
+        if self._parser is not None:
+            return self._parser.word == b"ID"
+        return not self._isPassedOver and self.session.phase is Phase.COMMAND and beginsID(self._buffer)
+
+    def greet(self) -> None:
+        self.transport.write(b"* OK IMAP4 ready\r\n")
+        self.session.enter(Phase.COMMAND)
+
+    def reply(self, text: bytes) -> None:
+        """Answer the command; untagged, where it has no tag."""
+        self.transport.write((self.tag or b"*") + b" " + text + b"\r\n" + self.takeParting())
+
+    def invalid(self) -> None:
+        self.reply(b"BAD invalid command")
+
+    def refuse(self, denial: Denial) -> None:
+        text = acceptableText(denial)
+        line = denial.answer or (self.wording[denial.trouble] if text is None else b"NO " + text)
+        # A client would take its next reply for the literal that such an end announces.
+        self.reply(line[:-1] if literalAtEnd(line) else line)
+
+    def forget(self) -> None:
+        self.tag = b""
+        self._heard = Envelope()
+
+    def envelope(self, method: Method) -> Envelope:
+        return self._heard
+
+    def garbled(self, line: bytes) -> None:
+        if self._parser is None and not self._isPassedOver:
+            self._salvageTag(line)
+        self._forgetCommand()
+        self._spoilt(line)
+
+    def overflowed(self) -> None:
+        if self._parser is None and not self._isPassedOver and self.session.phase is Phase.COMMAND:
+            self._salvageTag(bytes(self._buffer))
+        self.invalid()
+
+    def _salvageTag(self, line: bytes) -> None:
+        """The client waits for an answer with the tag of C{line}, whatever else is wrong with that."""
+        self.tag = tagOf(line)
+
+    def commandReceived(self, line: bytes) -> None:
+        if self._isPassedOver:
+            self._passOver(line)
+            return
+        parser = self._parser or CommandParser(self.settings.clientBuffer)
+        isSpoilt, literal = False, None
+        try:
+            literal = parser.feed(line)
+        except IMAP4SyntaxError:
+            isSpoilt = True
+        self.tag = parser.tag
+        command = self.commands.get(parser.word)
+        if parser.word in LATER:
+            self._passOver(line)
+        elif command is None or isSpoilt:
+            self._forgetCommand()
+            self._spoilt(line)
+        elif literal is not None and not (literal.synchronizing and self._refusal(parser.word, command)):
+            self._used += len(line) + 2
+            self._ask(parser, literal, line)
+        else:
+            self._forgetCommand()
+            self._obey(parser.word, command, parser.arguments)
+
+    def _passOver(self, line: bytes) -> None:
+        """
+        Throw away C{line}, of a command that is not for now, and the literal that the client sends behind it unasked;
+        refuse the command at its end.
+        """
+        literal = literalAtEnd(line)
+        self._isPassedOver = literal is not None and not literal.synchronizing
+        if literal is not None and self._isPassedOver:
+            self.discard(literal.octets)
+        elif self.countCommand():
+            self.reply(b"BAD Log in first")
+
+    def discarded(self) -> None:
+        """The command goes on behind its literal."""
+
+    def _refusal(self, word: bytes, command: Command) -> bytes:
+        """Why the command C{word} is not for now: before a literal is asked for, so that no password is sent."""
+        if self.needsTLS and not command.inClear:
+            return b"NO [PRIVACYREQUIRED] Use STARTTLS first"
+        if word == b"LOGIN" and not self._takesPasswords():
+            return b"NO [CANNOT] LOGIN is disabled, use AUTHENTICATE"
+        return b""
+
+    def _obey(self, word: bytes, command: Command, arguments: list[bytes]) -> None:
+        if not self.countCommand():
+            return
+        refusal = self._refusal(word, command)
+        if refusal:
+            self.reply(refusal)
+        else:
+            command.act(self, arguments)
+
+    def _ask(self, parser: CommandParser, literal: Literal, line: bytes) -> None:
+        buffer = self.settings.clientBuffer
+        most = max(buffer, LONGEST_ID) if parser.word == b"ID" else buffer
+        if self._used + literal.octets + 2 > most:
+            self._forgetCommand()
+            self._spoilt(line)
+            return
+        self._parser = parser
+        if literal.synchronizing:
+            self.transport.write(b"+ OK\r\n")
+        self.expectLiteral(literal.octets)
+
+    def literalReceived(self, octets: bytes) -> None:
+        assert self._parser is not None
+        self._used += len(octets)
+        self._parser.feedLiteral(octets)
+
+    def _forgetCommand(self) -> None:
+        # Not set where they are so: an object with thirty attributes of its own takes more time and memory in Python.
+        if self._used:
+            self._parser = None
+            self._used = 0
+        if self._isPassedOver:
+            self._isPassedOver = False
+
+    def _spoilt(self, line: bytes) -> None:
+        isEndless = line.endswith(b"+}")
+        if isEndless:
+            # The client sends the literal without waiting, and it must not be taken for commands.
+            self.lastReply(Trouble.ENDLESS)
+        self.spoilt()
+        if isEndless:
+            self.end(Outcome.ERRORS)
+
+    def _takesPasswords(self) -> bool:
+        return Method.PLAIN in self.settings.methods or self.dialogue.unlistedAuth
+
+    def _completed(self) -> None:
+        self.reply(b"OK completed")
+
+    def _doCAPABILITY(self, arguments: list[bytes]) -> None:
+        line = [b"* CAPABILITY", *announced("imap", self.settings.capabilities)]
+        if not self.needsTLS:
+            line.extend(b"AUTH=" + name for name in self.mechanisms)
+        if self.offersTLS:
+            line.append(b"STARTTLS")
+        if self.needsTLS or not self._takesPasswords():
+            line.append(b"LOGINDISABLED")
+        self.transport.write(b" ".join(line) + b"\r\n")
+        self._completed()
+
+    def _doNOOP(self, arguments: list[bytes]) -> None:
+        self._completed()
+
+    def _doID(self, arguments: list[bytes]) -> None:
+        # A server heeds the first ID alone.
+        if not self._heard.fields and self.factory.settings[ProxySettings].tellsByCommand:
+            self._heard = Envelope(fields=fieldsOf(arguments))
+        self.transport.write(b"* ID NIL\r\n")
+        self._completed()
+
+    def _doLOGOUT(self, arguments: list[bytes]) -> None:
+        self.end(Outcome.QUIT, b"* BYE Logging out\r\n" + self.tag + b" OK completed\r\n")
+
+    def _doSTARTTLS(self, arguments: list[bytes]) -> None:
+        if self.offersTLS:
+            self.startTLS(self.tag + b" OK completed\r\n")
+        elif self.inClear:
+            self.reply(b"BAD STARTTLS is not offered here")
+        else:
+            self.reply(b"BAD TLS is active already")
+
+    def _doLOGIN(self, arguments: list[bytes]) -> None:
+        if len(arguments) != 2 or not arguments[0]:
+            self.invalid()
+        else:
+            self.login(Credentials(Method.PLAIN, *arguments))
+
+    def _doAUTHENTICATE(self, arguments: list[bytes]) -> None:
+        if 1 <= len(arguments) <= 2:
+            self.authenticate(*arguments)
+        else:
+            self.invalid()
+
+    commands = {
+        b"CAPABILITY": Command(_doCAPABILITY),
+        b"NOOP": Command(_doNOOP),
+        b"ID": Command(_doID),
+        b"LOGOUT": Command(_doLOGOUT),
+        b"STARTTLS": Command(_doSTARTTLS),
+        b"LOGIN": Command(_doLOGIN, inClear=False),
+        b"AUTHENTICATE": Command(_doAUTHENTICATE, inClear=False),
+    }
+
+
+def _continuation(line: bytes, octets: int) -> int | None:
+    """
+    Of how many bytes of a literal the response goes on with behind C{line}, of which the first C{octets} are of one;
+    L{None} where C{line} is the end of it.
+    """
+    if len(line) <= octets:
+        return octets - len(line)
+    literal = _LITERAL_AT_END.search(line, octets)
+    return int(literal[1]) if literal else None
+
+
+class IMAP4Client(ProxyClient):
+    """
+    The client's side at a backend: LOGIN, with the tag that the client itself has given, and before it, where the
+    greeting lists that, ID.
+
+    Where STARTTLS follows that greeting came in the clear, and somebody on the way may have changed it. ID is sent
+    over TLS alone; all that he can bring about is that it is not sent, or is sent to a server that refuses it.
+    """
+
+    _idTag = _ID_TAG
+
+    def dialogueReceived(self, data: bytes) -> None:
+        if self.isIntroducing and not self._buffer and self._idTag == _ID_TAG:
+            # The reply of nearly all servers, which comes long before that to the login: to wake the login for it would
+            # take as much as all else that ID costs.
+            reply = _IDENTIFIED.match(data)
+            if reply is not None:
+                self.isIntroducing = False
+                data = data[reply.end() :]
+                if not data:
+                    return
+        super().dialogueReceived(data)
+
+    def answersEarly(self, ahead: bytearray) -> bool:
+        # Untagged responses may come at any time.
+        return any(not line.startswith(b"*") for line in ahead.splitlines())
+
+    async def greeted(self) -> None:
+        greeting = await self.line()
+        if not beginsWith(greeting.upper(), b"* OK"):
+            raise BackendError(f"greets with {replyCode(greeting)}", greeting, isQuoted=True)
+        if self.tellsByCommand and _OFFERS_ID.match(greeting):
+            request = self.request
+            if request.tag == self._idTag:
+                self._idTag += b"2"
+            self.introduction = idCommand(self._idTag, request.client, request.envelope.fields)
+
+    async def requestTLS(self) -> None:
+        self.send(b"mailgate STARTTLS")
+        response = await self._response(b"mailgate")
+        if not beginsWith(response.upper(), b"MAILGATE OK"):
+            raise BackendError(f"refuses STARTTLS with {replyCode(response)}", response, isQuoted=True)
+        self.reply = b""
+
+    async def authenticate(self) -> None:
+        if self.route.authzid:
+            await self._authorize()
+            return
+        tag = self.request.tag
+        command = tag + b" LOGIN"
+        for argument in (self.route.user, self.password):
+            # A quoted string saves a round trip, but holds printable ASCII alone for certain.
+            if _QUOTABLE.fullmatch(argument):
+                command += b' "' + _SPECIAL.sub(rb"\\\g<0>", argument) + b'"'
+                continue
+            self.sendLogin(command + b" {%d}" % len(argument))
+            response = await self._response(tag)
+            if not response.startswith(b"+"):
+                self._refuse(tag, response)
+            command = argument
+        self.sendLogin(command)
+        completion = await self._response(tag)
+        self._expectOK(tag, completion)
+        self.reply += completion
+
+    async def _authorize(self) -> None:
+        """AUTHENTICATE PLAIN: LOGIN has no place for an authorization identity."""
+        tag, message = self.request.tag, self.plainMessage
+        self.sendLogin(tag + b" AUTHENTICATE PLAIN")
+        response = await self._response(tag)
+        if not response.startswith(b"+"):
+            raise Unauthorizing(f"answers AUTHENTICATE PLAIN with {replyCode(response)}", self.reply + response)
+        self.send(message)
+        completion = await self._response(tag)
+        self._expectOK(tag, completion)
+        self.reply += completion
+
+    def _expectOK(self, tag: bytes, response: bytes) -> None:
+        if not beginsWith(response.upper(), tag.upper() + b" OK"):
+            self._refuse(tag, response)
+
+    def _refuse(self, tag: bytes, response: bytes) -> NoReturn:
+        status, _, text = response[len(tag) + 1 :].strip().partition(b" ")
+        status = status.upper()
+        if response.startswith(tag) and status in (b"NO", b"BAD"):
+            raise LoginRefused(self.reply + response, imapDenial(status, text, self.route))
+        raise BackendError(f"answers the login with {replyCode(response)}", self.reply + response)
+
+    async def introduced(self) -> None:
+        self.isIntroducing = False
+        tag, heard = self._idTag + b" ", 0
+        octets: int | None = None
+        while True:
+            line = self.takeLine() or await self.line()
+            if octets is None and line.startswith(tag):
+                break
+            heard += len(line)
+            if heard > self.limit:
+                raise BackendError("sent a too long reply")
+            if octets is not None or line[:5].upper() == b"* ID ":
+                octets = _continuation(line, octets or 0)
+            elif line.startswith(b"* "):
+                self.reply += line
+                self._checkGoodbye()
+            else:
+                raise BackendError(f"answers ID with {replyCode(line)}", self.reply + line)
+        if not beginsWith(line[len(tag) :].upper(), b"OK"):
+            self.concerns = (f"answers ID with {replyCode(line)}: it does not know who its clients are",)
+
+    async def _response(self, tag: bytes) -> bytes:
+        """
+        The next tagged response or continuation request, but for that to ID; untagged responses before it go to
+        C{reply}.
+        """
+        if self.isIntroducing:
+            await self._wait()
+            if self.isIntroducing:
+                await self.introduced()
+        while True:
+            line = self.takeLine() or await self.line()
+            if line.startswith((tag + b" ", b"+")):
+                return line
+            self.reply += line
+            if not line.startswith(b"* ") or len(self.reply) > self.limit:
+                raise BackendError(f"answers with {replyCode(line)}", self.reply)
+            self._checkGoodbye()
+
+    def _checkGoodbye(self) -> None:
+        """
+        Wait for nothing behind BYE (RFC 3501, 7.1.5): not every server closes then. What has come behind it counts.
+
+        @raise BackendError: there is nothing.
+        """
+        goodbye = None if b"\n" in self._buffer else _GOODBYE.search(self.reply)
+        if goodbye is not None:
+            raise BackendError(f"answers with {replyCode(goodbye[0].upper())}", self.reply)
+
+
+IMAP4 = MailProtocol("imap", (143, 993), IMAP4Server, IMAP4Client, IMAP4Settings)

@@ -1,0 +1,342 @@
+# -*- test-case-name: mailgate.test.protocols.smtp.test_smtp -*-
+"""
+SMTP (RFC 5321; STARTTLS of RFC 3207, AUTH of RFC 4954, XCLIENT of Postfix): the dialogue before the login, or before
+the first recipient where there is none. The replies are nginx's, but for those that docs/differences.rst
+lists.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from twisted.internet.defer import CancelledError
+from twisted.internet.task import deferLater
+
+from mailgate.backend.client import ProxyClient
+from mailgate.frontend.capabilities import announced
+from mailgate.frontend.dialogue import ProxyServer
+from mailgate.frontend.goodbyes import goodbyes
+from mailgate.frontend.mechanisms import Cancelled, InitialResponse, InvalidResponse, NotBase64
+from mailgate.frontend.protocol import Command, MailProtocol, acceptableText, splitArguments
+from mailgate.log.connection import COMMAND_REFUSED, about
+from mailgate.log.journal import printable
+from mailgate.login import Credentials, Denial, Envelope, Method, Trouble
+from mailgate.protocols.smtp.client import SMTPClient
+from mailgate.protocols.smtp.settings import SMTPSettings
+from mailgate.protocols.smtp.trust import xtext
+from mailgate.session import Outcome, Phase
+
+if TYPE_CHECKING:
+    from mailgate.net.reversedns import ReverseDNS
+
+__all__ = ["SMTP", "SMTPClient", "SMTPServer", "SMTPSettings", "xtext"]
+
+_MOST_ARGUMENTS = 11
+_LOGIN_FIRST = b"530 5.7.1 Authentication required"
+_NAME = re.compile(rb"[\x21-\x7e\x80-\xff]+")
+_CODE = re.compile(rb"[45][0-5][0-9](?: [45]\.[0-9]{1,3}\.[0-9]{1,3})?")
+_CHUNK = re.compile(rb"[ \t]*BDAT(?![!-~])", re.IGNORECASE)
+_CHUNK_SIZE = re.compile(rb"BDAT +([0-9]{1,20})( +LAST)? *", re.IGNORECASE)
+
+
+class SMTPServer(ProxyServer):
+    """The server's side, before login."""
+
+    challengePrefix = b"334 "
+    settings: SMTPSettings
+    wording = {
+        Trouble.DENIED: b"535 5.7.8 Authentication failed",
+        Trouble.UNAUTHORIZED: b"535 5.7.8 Not authorized to log in as another user",
+        Trouble.TEMPORARY: b"454 4.7.0 Temporary authentication failure",
+        Trouble.PERMANENT: b"525 5.7.13 The server refuses this login, contact its administrator",
+        **goodbyes(b"421 %(status)b %(text)b"),
+    }
+    wordingWithoutLogin = {
+        **dict.fromkeys((Trouble.DENIED, Trouble.UNAUTHORIZED, Trouble.PERMANENT), b"550 5.7.1 Recipient refused"),
+        Trouble.TEMPORARY: b"451 4.3.0 Temporary failure, try again later",
+    }
+
+    unsupported = b"504 5.5.4 Unsupported authentication mechanism"
+    exchangeWording = {
+        Cancelled: b"501 5.7.0 Authentication cancelled",
+        NotBase64: b"501 5.5.2 Invalid base64 data",
+        InitialResponse: b"501 5.7.0 No initial response is taken by this mechanism",
+        InvalidResponse: b"501 5.5.4 Invalid authentication response",
+    }
+
+    _helo = b""
+    _extended = False
+    _mail: bytes | None = None
+    _recipient = b""
+    _unnamedSince: float | None = None
+    _isDataRefused = False
+    """Whether the last command was DATA."""
+
+    @property
+    def _name(self) -> bytes:
+        return self.dialogue.serverName.encode()
+
+    def lineLimit(self) -> int:
+        return self.settings.clientBuffer
+
+    def greet(self) -> None:
+        if self.factory.reverseDNS is None:
+            self._greetInTime()
+        else:
+            self._askForName(self.factory.reverseDNS)
+
+    def _askForName(self, reverseDNS: ReverseDNS) -> None:
+        """Withhold the greeting until the client has its name; whoever speaks meanwhile is listened to later."""
+        self._unnamedSince = self.clock.seconds()
+        # It ends by itself; but no wait is to be without a deadline.
+        self._deadline.reset(reverseDNS.longest + self.dialogue.timeout)
+        self._pending = asked = reverseDNS.nameOf(self._host)
+        asked.addCallbacks(self._named, lambda failure: failure.trap(CancelledError))
+
+    def _named(self, name: str) -> None:
+        assert self._unnamedSince is not None
+        self._pending = None
+        # The client was waiting for us.
+        self._budgetEnd += self.clock.seconds() - self._unnamedSince
+        self._unnamedSince = None
+        self._clientName = name
+        self._greetInTime()
+        self.advance()
+
+    def _greetInTime(self) -> None:
+        delay = self.settings.greetingDelay
+        if not delay:
+            self._sayHello()
+            return
+        if self._buffer:
+            self.receivedBeforeGreeting()
+            return
+        self._deadline.reset(delay + self.dialogue.timeout)
+        self._pending = deferLater(self.clock, delay, self._greetLate)
+        self._pending.addErrback(lambda failure: failure.trap(CancelledError))
+
+    def _greetLate(self) -> None:
+        self._pending = None
+        self._sayHello()
+        self.advance()
+
+    def _sayHello(self) -> None:
+        self.transport.write(b"220 " + self._name + b" ESMTP ready\r\n")
+        self.session.enter(Phase.COMMAND)
+        self._extend()
+
+    def receivedBeforeGreeting(self) -> None:
+        if self._unnamedSince is not None:
+            return
+        goodbye = self.farewell(Trouble.EARLY)
+        self.end(Outcome.EARLY, b"503 5.5.0 Improper use of SMTP command pipelining\r\n" + goodbye)
+
+    def reply(self, text: bytes) -> None:
+        """Answer with C{text}, which has no line end."""
+        self.transport.write(text + b"\r\n" + self.takeParting())
+
+    def invalid(self) -> None:
+        self.reply(b"500 5.5.1 Invalid command")
+
+    def overflowed(self) -> None:
+        if self.session.phase is Phase.CHALLENGE:
+            self.reply(b"500 5.5.6 Authentication exchange line is too long")
+        else:
+            self.invalid()
+
+    def refuse(self, denial: Denial) -> None:
+        wording = self.wordingWithoutLogin if self._recipient else self.wording
+        self._recipient = b""
+        code = denial.code if denial.code and _CODE.fullmatch(denial.code) else None
+        text = acceptableText(denial)
+        if denial.answer:
+            self.reply(denial.answer)
+        elif denial.trouble is not Trouble.DENIED or (text is None and code is None):
+            self.reply(wording[denial.trouble])
+        else:
+            self.reply((code or b"535 5.7.0") + b" " + (text or b"Authentication failed"))
+
+    def accept(self, client: ProxyClient) -> bytes:
+        return client.reply if self._recipient else b"235 2.0.0 OK\r\n"
+
+    def envelope(self, method: Method) -> Envelope:
+        if method is not Method.NONE:
+            return Envelope(self._helo, self._extended)
+        return Envelope(self._helo, self._extended, self._mail or b"", self._recipient)
+
+    def forget(self) -> None:
+        self._helo = b""
+        self._extended = False
+        self._mail = None
+
+    def garbled(self, line: bytes) -> None:
+        if _CHUNK.match(line):
+            self._chunkReceived(line)
+        elif self._isDataRefused:
+            # The client has not waited for the answer to DATA: this is its message, and must not be taken for commands.
+            self.lastReply(Trouble.ENDLESS)
+            self.invalid()
+            self.end(Outcome.ERRORS)
+        else:
+            self.spoilt()
+
+    def commandReceived(self, line: bytes) -> None:
+        line = line.rstrip(b" ")
+        word, *arguments = splitArguments(line) or [b""]
+        command = self.commands.get(word.upper())
+        if command is None or line.startswith(b" ") or len(arguments) > _MOST_ARGUMENTS:
+            self.garbled(line)
+            return
+        self._isDataRefused = word.upper() == b"DATA"
+        if not self.countCommand():
+            return
+        if self.needsTLS and not command.inClear:
+            self._refuseInClear()
+        else:
+            self._line = line
+            command.act(self, arguments)
+
+    def _chunkReceived(self, line: bytes) -> None:
+        """
+        BDAT (RFC 3030, section 2), which comes with a chunk of a message behind it: that is no command, whatever it
+        looks like, and is read and thrown away before the refusal. Where its end cannot be known the connection ends.
+        """
+        size = _CHUNK_SIZE.fullmatch(line)
+        if size is None:
+            self.end(Outcome.NO_SIZE, b"501 5.5.4 Invalid argument\r\n" + self.farewell(Trouble.ENDLESS))
+        elif self.countCommand():
+            if size[2]:
+                # The message ends here, and with it what was said of its sender.
+                self._mail = None
+            self.discard(int(size[1]))
+
+    def discarded(self) -> None:
+        if self.needsTLS:
+            self._refuseInClear()
+        elif "none" in self.settings.auth:
+            self.reply(b"503 5.5.1 Bad sequence of commands")
+        else:
+            self.reply(_LOGIN_FIRST)
+
+    def _refuseInClear(self) -> None:
+        self.reply(b"530 5.7.0 Must issue a STARTTLS command first")
+
+    def _hello(self, arguments: list[bytes]) -> bool:
+        if len(arguments) != 1 or not _NAME.fullmatch(arguments[0]):
+            self.reply(b"501 5.5.4 Invalid argument")
+            return False
+        self._helo = arguments[0]
+        self._mail = None
+        return True
+
+    def _doHELO(self, arguments: list[bytes]) -> None:
+        if self._hello(arguments):
+            self.reply(b"250 " + self._name)
+
+    def _doEHLO(self, arguments: list[bytes]) -> None:
+        if not self._hello(arguments):
+            return
+        self._extended = True
+        lines = [self._name, *announced("smtp", self.settings.capabilities)]
+        if self.mechanisms and not self.needsTLS:
+            lines.append(b" ".join((b"AUTH", *self.mechanisms)))
+        if self.offersTLS:
+            lines.append(b"STARTTLS")
+        self.transport.write(b"".join(b"250-" + line + b"\r\n" for line in lines[:-1]))
+        self.reply(b"250 " + lines[-1])
+
+    def _doAUTH(self, arguments: list[bytes]) -> None:
+        if not (self.mechanisms or self.dialogue.unlistedAuth):
+            self.reply(b"502 5.5.1 Authentication is not offered here")
+        elif not 1 <= len(arguments) <= 2:
+            self.reply(b"501 5.5.4 Invalid argument")
+        else:
+            self.authenticate(*arguments)
+
+    def _doSTARTTLS(self, arguments: list[bytes]) -> None:
+        if self.offersTLS:
+            self.startTLS(b"220 2.0.0 Start TLS\r\n")
+        elif self.inClear:
+            self.reply(b"502 5.5.1 STARTTLS is not offered here")
+        else:
+            self.reply(b"503 5.5.1 TLS is active already")
+
+    def _doMAIL(self, arguments: list[bytes]) -> None:
+        if "none" not in self.settings.auth:
+            if self._journal.wantsInfo:
+                fields = {**about(self.session), "command": printable(self._line)}
+                self._journal.info(COMMAND_REFUSED, reason="MAIL before a login", **fields)
+            self.reply(_LOGIN_FIRST)
+        elif self._mail is not None:
+            self.reply(b"503 5.5.1 Bad sequence of commands")
+        elif not arguments:
+            self.reply(b"501 5.5.4 Invalid argument")
+        else:
+            self._mail = self._line
+            self._doNOOP(arguments)
+
+    def _doRCPT(self, arguments: list[bytes]) -> None:
+        if self._mail is None:
+            self.reply(b"503 5.5.1 Bad sequence of commands")
+        elif not arguments:
+            self.reply(b"501 5.5.4 Invalid argument")
+        else:
+            self._recipient = self._line
+            self.login(Credentials(Method.NONE))
+
+    def _doRSET(self, arguments: list[bytes]) -> None:
+        self._mail = None
+        self._doNOOP(arguments)
+
+    def _doNOOP(self, arguments: list[bytes]) -> None:
+        self.reply(b"250 2.0.0 OK")
+
+    def _doQUIT(self, arguments: list[bytes]) -> None:
+        self.end(Outcome.QUIT, b"221 2.0.0 Bye\r\n")
+
+    def _doDATA(self, arguments: list[bytes]) -> None:
+        """DATA, or BURL (RFC 4468): a message whose recipient has been refused."""
+        if "none" not in self.settings.auth:
+            self.reply(_LOGIN_FIRST)
+        elif self._mail is None:
+            self.reply(b"503 5.5.1 Bad sequence of commands")
+        else:
+            self.reply(b"554 5.5.1 No valid recipients")
+
+    def _doVRFY(self, arguments: list[bytes]) -> None:
+        if "none" in self.settings.auth:
+            self.reply(b"252 2.5.2 Cannot verify the user, try RCPT")
+        else:
+            self.reply(_LOGIN_FIRST)
+
+    def _doOthers(self, arguments: list[bytes]) -> None:
+        """What no mail needs, and some backends obey."""
+        if "none" in self.settings.auth:
+            self._notImplemented(arguments)
+        else:
+            self.reply(_LOGIN_FIRST)
+
+    def _notImplemented(self, arguments: list[bytes]) -> None:
+        self.reply(b"502 5.5.1 Command not implemented")
+
+    commands = {
+        b"HELO": Command(_doHELO),
+        b"EHLO": Command(_doEHLO),
+        b"STARTTLS": Command(_doSTARTTLS),
+        b"AUTH": Command(_doAUTH, inClear=False),
+        b"MAIL": Command(_doMAIL, inClear=False),
+        b"RCPT": Command(_doRCPT, inClear=False),
+        b"RSET": Command(_doRSET),
+        b"NOOP": Command(_doNOOP),
+        b"DATA": Command(_doDATA, inClear=False),
+        b"BURL": Command(_doDATA, inClear=False),
+        b"VRFY": Command(_doVRFY, inClear=False),
+        **dict.fromkeys((b"EXPN", b"ETRN", b"ATRN", b"TURN"), Command(_doOthers, inClear=False)),
+        **dict.fromkeys((b"SEND", b"SOML", b"SAML"), Command(_doOthers, inClear=False)),
+        b"HELP": Command(_notImplemented),
+        b"QUIT": Command(_doQUIT),
+    }
+
+
+SMTP = MailProtocol("smtp", (25, 465, 587), SMTPServer, SMTPClient, SMTPSettings)

@@ -1,0 +1,447 @@
+# -*- test-case-name: mailgate.test.relay.test_stream -*-
+"""
+One connection of a relay between raw descriptors: how its bytes are read, and how it is given the other's.
+
+Plain bytes are copied while there are few, and go from socket to socket through a pipe once they are many (splice(2));
+under TLS they go through buffers that all sessions share.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from OpenSSL import SSL
+from twisted.internet.error import ConnectionLost
+from twisted.python.failure import Failure
+
+from mailgate.lean.descriptors import ask, reset, sendingRoom
+from mailgate.lean.pipes import Pipe
+from mailgate.lean.poller import READABLE, WRITABLE
+from mailgate.lean.quickack import BEGUN, LINE_END, LONGEST, NEVER, NOTHING, SUSPECT, acknowledge, expectedAfter
+from mailgate.lean.transport import StreamTransport
+from mailgate.session import Outcome
+from mailgate.tls.makeengine import PeerClosed, TLSEngine
+
+if TYPE_CHECKING:
+    from mailgate.relay.stream import StreamRelay
+
+__all__ = ["LITTLE", "MOST_WAITING", "MUCH", "RelayEnd"]
+
+LITTLE = 16384
+"""Bytes read at once, and copied, as long as no read is full."""
+
+MUCH = 262144
+"""Bytes read at once where they have to be copied, while they come, and are taken, as fast as that."""
+
+GROWTH = 16
+"""From one size to the next. Small steps cost messages of 256 KiB a sixth more; who gets stuck begins anew."""
+
+SAFE = 65536
+"""Bytes read at once whatever the receiver does. More are read only if the system has room for them on their way to it:
+those that it does not take have to wait here, for as long as a receiver that reads nothing stays connected."""
+
+MOST_WAITING = 4 * SAFE
+"""Bytes that may wait for a receiver who makes TLS itself add to them; what is relayed to him is about a quarter."""
+
+MOST_MOVED = 2 * SAFE
+"""Bytes that are taken out of the pipe of a receiver that reads nothing."""
+
+SMALL = 1024
+"""A flight of fewer bytes makes nothing grow that would have to be given back."""
+
+_SPLICE: int = getattr(os, "SPLICE_F_MOVE", 1) | getattr(os, "SPLICE_F_NONBLOCK", 2)
+
+_OPEN, _ENDING, _ENDED, _CLOSING = range(4)
+"""What a sink may still be given: anything; what waits and the end of file; nothing; what waits, and then it closes."""
+
+
+class RelayEnd:
+    """
+    One connection of a relay: the source of one direction, and the sink of the other. C{fd} is -1 once it is closed.
+
+    C{waiting} is what it has to be sent and does not take: bytes, or a pipe and how many are in that. As long as there
+    is something, the other is not read from. C{expected} is what L{mailgate.lean.quickack} says of it.
+
+    Both ends are of one class: Python takes a tenth longer where two take turns.
+    """
+
+    __slots__ = (
+        *("_engine", "_events", "_size", "_state", "expected"),
+        *("fd", "finished", "moved", "peer", "relay", "waiting"),
+    )
+
+    peer: RelayEnd
+
+    def __init__(self, relay: StreamRelay, transport: StreamTransport, isClient: bool = False) -> None:
+        self.relay = relay
+        self.expected = NOTHING if isClient else NEVER
+        self.fd = transport.fd
+        self._engine: TLSEngine | None
+        self._engine, unsent = transport.surrender()
+        if self._engine is not None:
+            self._engine.forget()
+        self.waiting: bytes | memoryview | tuple[Pipe, int] | None = unsent or None
+        self._events = READABLE
+        self._size = LITTLE
+        self._state = _OPEN
+        self.finished = False
+        self.moved = 0
+        transport.poller.transfer(self.fd, self)
+
+    def begin(self, data: bytes) -> None:
+        """Pass on what has been read ahead, and all that follows."""
+        if self.fd < 0:
+            return
+        if self.waiting is not None:
+            self._stick()
+        if data:
+            self._pass(data)
+        if self._engine is not None:
+            # The dialogue may have been given less than had been decrypted.
+            self._decrypt(self._engine)
+
+    # What the poller calls.
+
+    def ready(self, fd: int, events: int) -> None:
+        """The connection can be read or written, or has an error."""
+        if events & WRITABLE:
+            self._flush()
+        if events & ~WRITABLE and self._events & READABLE:
+            try:
+                self._read()
+            except BlockingIOError:
+                return
+            except OSError:
+                self.relay.lost(self)
+
+    def failed(self, failure: Failure) -> None:
+        """A defect of ours, unless it is the reactor that stops: it ends this session, and no other."""
+        if self.fd >= 0:
+            stopped = failure.check(ConnectionLost)
+            self.relay.session.conclude(Outcome.STOPPED if stopped else Outcome.INTERNAL)
+            self.relay.abort()
+
+    def _want(self, events: int) -> None:
+        before = self._events
+        if events != before and self.fd >= 0:
+            self._events = events
+            self.relay.means.poller.change(self.fd, before, events)
+
+    def settle(self) -> None:
+        """Give back what large flights have made TLS grow by."""
+        if self._engine is not None:
+            self._engine.settle()
+
+    # The source.
+
+    def _read(self) -> None:
+        """
+        Read once, so that one fast stream starves nobody.
+
+        @raise OSError: the connection is lost.
+        """
+        if self._engine is not None or self.peer._engine is not None:
+            self._readThroughBuffer()
+        elif self._size > LITTLE:
+            self._splice()
+        else:
+            data = os.read(self.fd, LITTLE)
+            if data:
+                if len(data) == LITTLE:
+                    self._size = LITTLE * GROWTH
+                self._pass(data)
+            else:
+                self._ended()
+
+    def _readThroughBuffer(self) -> None:
+        target = self.relay.means.buffer[: self._fitting(self._size)]
+        count = os.readv(self.fd, (target,))
+        if not count and self._engine is not None:
+            # Without a goodbye this is a connection that broke off.
+            self.relay.lost(self)
+            return
+        if not count:
+            self._ended()
+            return
+        if count == len(target) or self._size > LITTLE:
+            self._grow(count, len(target))
+        if self._engine is None:
+            self._pass(target[:count])
+        else:
+            self._engine.feed(target[:count])
+            self._decrypt(self._engine)
+        if (count > SMALL or len(target) > LITTLE) and self.fd >= 0:
+            self.relay.means.flown(self.relay, count < len(target))
+
+    def _decrypt(self, engine: TLSEngine) -> None:
+        try:
+            data = engine.read()
+            while data is not None and not self.finished:
+                self._pass(data)
+                data = engine.read()
+        except PeerClosed:
+            self._ended()
+        except SSL.Error:
+            self._broken()
+        if self.fd >= 0:
+            self._answer(engine.output())
+
+    def _answer(self, data: bytes | memoryview) -> None:
+        """Send what TLS itself has to say to what it was told: the answer to a change of keys, say."""
+        if data:
+            self._put(data)
+            waiting = self.waiting
+            if waiting is not None and len(waiting) > MOST_WAITING:
+                # He goes on asking, and does not listen.
+                self.relay.lost(self)
+
+    def _splice(self) -> None:
+        pipes = self.relay.means.pipes
+        pipe = pipes.take()
+        if pipe is None:
+            self._readThroughBuffer()
+            return
+        size = self._fitting(min(self._size, pipe.size))
+        try:
+            count = os.splice(self.fd, pipe.input, size, flags=_SPLICE)
+        except OSError:
+            pipes.give(pipe)
+            raise
+        if not count:
+            pipes.give(pipe)
+            self._ended()
+            return
+        if count == size:
+            # Never back to copying, unless somebody gets stuck: a pipe does as well for the next command, and better
+            # for the message after it.
+            self._size = size * GROWTH
+        self.moved += count
+        self.relay.moved()
+        peer = self.peer
+        if peer.expected == BEGUN:
+            peer.expected = NOTHING
+        peer._drain(pipe, count)
+        if self.expected:
+            # It may be a command, or the last piece of a message.
+            self._acknowledge()
+
+    def _fitting(self, size: int) -> int:
+        """C{size}, or less: no more than the receiver can be given at once, as far as that can be known."""
+        return size if size <= SAFE else min(size, max(SAFE, sendingRoom(self.peer.fd)))
+
+    def _grow(self, count: int, size: int) -> None:
+        if count == size:
+            self._size = size * GROWTH
+        elif count < LITTLE:
+            self._size = LITTLE
+
+    def _pass(self, data: bytes | memoryview) -> None:
+        size = len(data)
+        self.moved += size
+        self.relay.moved()
+        peer = self.peer
+        if peer.expected == BEGUN:
+            peer.expected = NOTHING
+        peer.send(data)
+        expected = self.expected
+        # To look closer at every command would take a tenth of what relaying it does.
+        if expected and (expected > NOTHING or not 2 < size <= LONGEST or data[-1] != LINE_END or data[-3] in SUSPECT):
+            self.expected = expected = expectedAfter(expected, data)
+            if expected > NOTHING:
+                self._acknowledge()
+
+    def _acknowledge(self) -> None:
+        if self.fd >= 0:
+            acknowledge(self.fd)
+
+    def _ended(self) -> None:
+        if not self.finished:
+            self.finished = True
+            if not self.peer.finished:
+                self._want(self._events & ~READABLE)
+            self.relay.ended(self)
+
+    def _broken(self) -> None:
+        """What comes is no TLS: say so, in TLS's own words."""
+        assert self._engine is not None
+        self._put(self._engine.output())
+        if self.fd >= 0:
+            self.relay.lost(self)
+
+    # The sink.
+
+    def send(self, data: bytes | memoryview) -> None:
+        """Give the connection C{data}, which may be changed afterwards."""
+        if self._state != _OPEN or self.fd < 0:
+            return
+        if self._engine is not None:
+            try:
+                data = self._engine.encrypt(data)
+            except SSL.Error:
+                self.relay.lost(self)
+                return
+        self._put(data)
+
+    def _put(self, data: bytes | memoryview) -> None:
+        if self.fd < 0 or not data:
+            return
+        if self.waiting is not None:
+            assert not isinstance(self.waiting, tuple)
+            self.waiting = b"".join((self.waiting, data))
+            return
+        try:
+            sent = os.write(self.fd, data)
+        except BlockingIOError:
+            sent = 0
+        except OSError:
+            self.relay.lost(self)
+            return
+        if sent < len(data):
+            self.waiting = bytes(data[sent:])
+            self._stick()
+
+    def _drain(self, pipe: Pipe, count: int) -> None:
+        """Give the connection the C{count} bytes in C{pipe}."""
+        pipes = self.relay.means.pipes
+        try:
+            sent = os.splice(pipe.output, self.fd, count, flags=_SPLICE)
+        except BlockingIOError:
+            sent = 0
+        except OSError:
+            pipes.drop(pipe)
+            self.waiting = None
+            self.relay.lost(self)
+            return
+        if sent == count:
+            pipes.give(pipe)
+            self.waiting = None
+            return
+        stuck = self.waiting is not None
+        self.waiting = (pipe, count - sent)
+        if not stuck:
+            self._stick()
+            self.relay.means.piped(self)
+
+    def unpipe(self) -> bool:
+        """
+        Give back the pipe in which bytes wait, and keep these in memory; whether that is done. It takes too much where
+        they are more than L{MOST_MOVED}.
+        """
+        assert isinstance(self.waiting, tuple)
+        pipe, count = self.waiting
+        if count > MOST_MOVED:
+            return False
+        pieces = []
+        while count:
+            pieces.append(os.read(pipe.output, count))
+            count -= len(pieces[-1])
+        self.waiting = b"".join(pieces)
+        self.relay.means.pipes.give(pipe)
+        return True
+
+    def _stick(self) -> None:
+        """The connection does not take what it is given: wait until it does, and do not read what it would be given."""
+        self._want(self._events | WRITABLE)
+        peer = self.peer
+        peer._size = LITTLE
+        peer._want(peer._events & ~READABLE)
+
+    def _flush(self) -> None:
+        waiting = self.waiting
+        if isinstance(waiting, tuple):
+            self._drain(*waiting)
+        elif waiting is not None:
+            try:
+                sent = os.write(self.fd, waiting)
+            except BlockingIOError:
+                return
+            except OSError:
+                self.relay.lost(self)
+                return
+            self.waiting = memoryview(waiting)[sent:] if sent < len(waiting) else None
+        if self.fd >= 0:
+            self.relay.moved()
+            if self.waiting is None:
+                self._unstick()
+
+    def _unstick(self) -> None:
+        if self._state == _CLOSING:
+            self._hangUp()
+            return
+        self._want(self._events & ~WRITABLE)
+        if self._state == _ENDING:
+            self._endWriting()
+        peer = self.peer
+        if not peer.finished and peer._state != _CLOSING:
+            peer._want(peer._events | READABLE)
+
+    # The end.
+
+    def finishWriting(self) -> None:
+        """Send what is on its way, and then the end of file."""
+        if self._state == _OPEN:
+            self._sayGoodbye()
+            self._state = _ENDING
+            if self.waiting is None:
+                self._endWriting()
+
+    def _sayGoodbye(self) -> None:
+        if self._engine is not None and self._state == _OPEN:
+            self._engine.closeNotify()
+            self._put(self._engine.output())
+
+    def _endWriting(self) -> None:
+        self._state = _ENDED
+        if self.fd >= 0:
+            # Whoever is not connected any more is told of it when he is read from.
+            with suppress(OSError):
+                ask(self.fd, socket.AF_INET, "shutdown", socket.SHUT_WR)
+
+    def close(self) -> None:
+        """Send what is on its way, and close."""
+        if self.fd < 0 or self._state == _CLOSING:
+            return
+        self._sayGoodbye()
+        self._state = _CLOSING
+        heard, self.finished = self.finished, True
+        if self.waiting is not None:
+            self._want(WRITABLE)
+        elif heard:
+            self.release()
+        else:
+            self._hangUp()
+
+    def _hangUp(self) -> None:
+        """Close, all having been sent."""
+        if self.fd >= 0:
+            # What has come and nobody has read would turn the end into a reset, and could cost the peer our last words.
+            with suppress(OSError):
+                os.readv(self.fd, (self.relay.means.buffer,))
+            self.release()
+
+    def abort(self) -> None:
+        """Close, and tell the peer that something is missing."""
+        if self.fd >= 0:
+            with suppress(OSError):
+                reset(self.fd, socket.AF_INET)
+            self.release()
+
+    def release(self) -> None:
+        """Close at once."""
+        if self.fd < 0:
+            return
+        means = self.relay.means
+        fd, self.fd = self.fd, -1
+        # An event may bring several things, of which the first has ended it.
+        self._events = 0
+        self.finished = True
+        if self._engine is not None:
+            self._engine.closeNotify()
+        means.poller.release(fd)
+        if isinstance(self.waiting, tuple):
+            means.pipes.drop(self.waiting[0])
+        self.waiting = None
+        self.relay.released()

@@ -1,0 +1,53 @@
+# -*- test-case-name: mailgate.test.integration.test_reload -*-
+"""
+The statuses that processes end with.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import signal
+import sys
+from contextlib import suppress
+
+__all__ = ["BAD_CONFIGURATION", "CANNOT_LISTEN", "CANNOT_SERVE", "CUT", "endWith", "howItEnded"]
+
+BAD_CONFIGURATION = 78
+"""The exit status for it: C{EX_CONFIG} of sysexits.h."""
+
+CANNOT_LISTEN = 71
+"""The exit status where the system refuses an address, or the user: C{EX_OSERR}."""
+
+CANNOT_SERVE = 71
+"""A worker, or the first generation of them, does not come up: C{EX_OSERR} of sysexits.h."""
+
+CUT = 75
+"""Proxied sessions were cut: C{EX_TEMPFAIL} of sysexits.h."""
+
+
+def endWith(status: int) -> None:
+    """
+    Have the process end with C{status}, once everything else is done.
+
+    twistd and twist know of no status but 0 and a signal, and swallow a L{SystemExit}: nothing but the interpreter's
+    last moments is left to say it in.
+    """
+    atexit.register(_end, status)
+
+
+def _end(status: int) -> None:
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(Exception):
+            stream.flush()
+    os._exit(status)
+
+
+def howItEnded(status: int) -> str:
+    """C{status}, as of L{subprocess.Popen.returncode}, in words."""
+    if status >= 0:
+        return f"exited with status {status}"
+    try:
+        return f"was ended by {signal.Signals(-status).name}"
+    except ValueError:
+        return f"was ended by signal {-status}"

@@ -1,0 +1,764 @@
+"""
+Tests for L{mailgate.auth.http.agent}.
+"""
+
+from __future__ import annotations
+
+import shutil
+import socket
+import tempfile
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
+
+from treq.client import HTTPClient
+from treq.testing import RequestTraversalAgent
+from twisted.internet.defer import CancelledError, Deferred, fail, gatherResults, inlineCallbacks
+from twisted.internet.endpoints import TCP4ServerEndpoint, UNIXServerEndpoint
+from twisted.internet.error import ConnectionDone, ConnectionRefusedError
+from twisted.internet.interfaces import (
+    IHandshakeListener,
+    IPushProducer,
+    ISSLTransport,
+    IStreamClientEndpoint,
+    ITCPTransport,
+)
+from twisted.internet.protocol import Factory, Protocol
+from twisted.internet.task import Clock
+from twisted.internet.testing import MemoryReactorClock, StringTransport
+from twisted.internet.threads import deferToThread
+from twisted.python.failure import Failure
+from twisted.trial.unittest import SynchronousTestCase, TestCase
+from twisted.web.client import ResponseDone
+from twisted.web.http_headers import Headers
+from twisted.web.iweb import IAgent, IClientRequest, IResponse
+from twisted.web.resource import Resource
+from zope.interface import alsoProvides, implementer
+from zope.interface.verify import verifyObject
+
+from mailgate.auth.http.agent import IDLE_TIMEOUT, MAX_IDLE, KeepAliveAgent
+from mailgate.auth.http.connection import BODY_PATIENCE, ExchangeCancelled, ExchangeFailed
+from mailgate.auth.http.headers import FieldHeaders, PreparedHeaders
+from mailgate.net.endpoints import endpointFor
+
+REQUEST = b"GET /auth?x HTTP/1.1\r\nHost: 127.0.0.1\r\nAuth-User: joe\r\nClient-IP: ::1\r\n\r\n"
+RESPONSE = b"HTTP/1.1 200 OK\r\nAuth-Status: OK\r\nContent-Length: 5\r\n\r\nhello"
+FIELDS = [(b"Auth-User", b"joe"), (b"Client-IP", b"::1")]
+
+
+class FakeTransport(StringTransport):
+    """A transport that remembers how it was closed, and its TCP_NODELAY."""
+
+    noDelay = False
+    left = False
+    aborting = False
+
+    def setTcpNoDelay(self, enabled):
+        self.noDelay = enabled
+
+    def loseConnection(self):
+        self.left = True
+        super().loseConnection()
+
+    def abortConnection(self):
+        self.aborting = True
+
+
+@implementer(IStreamClientEndpoint)
+class FakeEndpoint:
+    """An endpoint whose connections the test makes, breaks, and plays the server of."""
+
+    def __init__(self, *interfaces):
+        self.connecting = []
+        self.connections = []
+        self.cancelled = 0
+        self._interfaces = interfaces
+
+    def connect(self, protocolFactory):
+        self.connecting.append((protocolFactory, Deferred(self._cancel)))
+        return self.connecting[-1][1]
+
+    def _cancel(self, connecting):
+        self.connecting = [attempt for attempt in self.connecting if attempt[1] is not connecting]
+        self.cancelled += 1
+
+    def accept(self):
+        """Let the oldest attempt succeed; gives the connection."""
+        factory, connecting = self.connecting.pop(0)
+        connection = factory.buildProtocol(None)
+        transport = FakeTransport()
+        alsoProvides(transport, *self._interfaces)
+        connection.makeConnection(transport)
+        self.connections.append(connection)
+        connecting.callback(connection)
+        return connection
+
+    def refuse(self):
+        """Let the oldest attempt fail."""
+        self.connecting.pop(0)[1].errback(ConnectionRefusedError())
+
+
+class AgentTestCase(SynchronousTestCase):
+    """An agent over a fake endpoint."""
+
+    def setUp(self):
+        self.clock = Clock()
+        self.endpoint = FakeEndpoint()
+        self.agent = KeepAliveAgent(self.endpoint, self.clock, b"127.0.0.1", b"/auth?x", cooling=0.0)
+
+    def ask(self):
+        """Ask once."""
+        return self.agent.request(b"GET", b"http://elsewhere.example/", PreparedHeaders(FIELDS))
+
+    def exchange(self, response=RESPONSE):
+        """Ask over a new connection and have it answered with C{response}; gives the connection."""
+        asked = self.ask()
+        connection = self.endpoint.accept()
+        connection.dataReceived(response)
+        self.successResultOf(asked)
+        connection.transport.clear()
+        return connection
+
+    def lose(self, connection, reason=None):
+        """The connection is lost."""
+        connection.connectionLost(Failure(reason or ConnectionDone()))
+
+    def failureOf(self, asked):
+        """Why C{asked} was not answered."""
+        return str(self.failureResultOf(asked, ExchangeFailed).value)
+
+
+class RequestTests(AgentTestCase):
+    """What is written."""
+
+    def test_interfaces(self):
+        """The agent, its connections, its responses and what they remember keep to their interfaces."""
+        verifyObject(IAgent, self.agent)
+        verifyObject(IStreamClientEndpoint, self.endpoint)
+        asked = self.ask()
+        connection = self.endpoint.accept()
+        verifyObject(IHandshakeListener, connection)
+        connection.dataReceived(RESPONSE)
+        response = self.successResultOf(asked)
+        verifyObject(IResponse, response)
+        verifyObject(IPushProducer, response)
+        verifyObject(IClientRequest, response.request)
+
+    def test_exact(self):
+        """The prepared headers are written as they are, and nothing else; the URL of the request does not matter."""
+        self.ask()
+        self.assertEqual(self.endpoint.accept().transport.value(), REQUEST)
+
+    def test_underTreq(self):
+        """What treq adds to the headers is not written either."""
+        client = HTTPClient(self.agent)
+        asked = client.request(
+            "GET", "http://elsewhere.example/x", headers=PreparedHeaders(FIELDS), unbuffered=True, reactor=self.clock
+        )
+        connection = self.endpoint.accept()
+        self.assertEqual(connection.transport.value(), REQUEST)
+        connection.dataReceived(RESPONSE)
+        response = self.successResultOf(asked)
+        self.assertEqual(response.code, 200)
+        self.assertEqual(self.successResultOf(response.content()), b"")
+
+    def test_ordinaryHeaders(self):
+        """Ordinary headers are written too, every value of them; none at all are needed."""
+        self.agent.request(b"GET", b"http://a/", Headers({b"x": [b"1", b"2"]}))
+        self.agent.request(b"GET", b"http://a/")
+        start = b"GET /auth?x HTTP/1.1\r\nHost: 127.0.0.1\r\n"
+        self.assertEqual(self.endpoint.accept().transport.value(), start + b"X: 1\r\nX: 2\r\n\r\n")
+        self.assertEqual(self.endpoint.accept().transport.value(), start + b"\r\n")
+
+    def test_onlyGet(self):
+        """What could not be repeated is not sent."""
+        self.failureResultOf(self.agent.request(b"POST", b"http://a/"), ValueError)
+        self.failureResultOf(self.agent.request(b"GET", b"http://a/", None, object()), ValueError)
+        self.assertEqual(self.endpoint.connecting, [])
+
+    def test_noDelay(self):
+        """A TCP connection sends small writes at once."""
+        self.endpoint._interfaces = (ITCPTransport,)
+        self.ask()
+        self.assertTrue(self.endpoint.accept().transport.noDelay)
+
+
+class NotKeptTests(AgentTestCase):
+    """An agent that keeps no connections, as nginx."""
+
+    def setUp(self):
+        super().setUp()
+        self.agent = KeepAliveAgent(self.endpoint, self.clock, b"127.0.0.1", b"/auth?x", cooling=None)
+
+    def test_exact(self):
+        """It speaks nginx's HTTP/1.0, and is else the same."""
+        self.ask()
+        self.assertEqual(self.endpoint.accept().transport.value(), REQUEST.replace(b"HTTP/1.1", b"HTTP/1.0"))
+
+    def test_ownConnection(self):
+        """Each request has a connection of its own, which it leaves though the server would keep it."""
+        for count in (1, 2):
+            connection = self.exchange()
+            self.assertEqual(len(self.endpoint.connections), count)
+            self.assertTrue(connection.transport.left)
+            self.lose(connection)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_body(self):
+        """A body is waited for, but no longer than elsewhere, so that no server finds itself cut off."""
+        connection = self.exchange(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nab")
+        self.assertFalse(connection.transport.left)
+        connection.dataReceived(b"cd")
+        self.assertTrue(connection.transport.left)
+        connection = self.exchange(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nab")
+        self.clock.advance(BODY_PATIENCE)
+        self.assertTrue(connection.transport.aborting)
+
+
+class FieldHeadersTests(SynchronousTestCase):
+    """Headers that are put in order as far as that is asked for."""
+
+    GIVEN = ((b"A-b", b"1"), (b"C", b"2"), (b"a-B", b"3"))
+
+    def both(self) -> list[Headers]:
+        """Ours, and Twisted's of the same fields."""
+        twisteds = Headers()
+        for name, value in self.GIVEN:
+            twisteds.addRawHeader(name, value)
+        return [FieldHeaders(self.GIVEN), twisteds]
+
+    def test_likeTwisteds(self) -> None:
+        """Whatever is done to them, in bytes or in text, they say what Twisted's would."""
+        changes = (
+            lambda headers: headers.addRawHeader(b"c", b"4"),
+            lambda headers: headers.addRawHeader("D", "5"),
+            lambda headers: headers.setRawHeaders(b"A-B", [b"6"]),
+            lambda headers: headers.setRawHeaders(b"E", [b"7", b"8"]),
+            lambda headers: headers.setRawHeaders("a-b", ["9"]),
+            lambda headers: headers.removeHeader(b"c"),
+            lambda headers: headers.removeHeader("A-B"),
+            lambda headers: headers.removeHeader(b"none"),
+        )
+        for number in range(len(changes) ** 3):
+            chosen = [changes[number // len(changes) ** place % len(changes)] for place in range(3)]
+            ours, twisteds = self.both()
+            for change in chosen:
+                for headers in (ours, twisteds):
+                    change(headers)
+                for name in (b"a-b", b"C", b"d", b"e", b"none"):
+                    self.assertEqual(ours.getRawHeaders(name), twisteds.getRawHeaders(name))
+                    self.assertEqual(ours.hasHeader(name), twisteds.hasHeader(name))
+            self.assertEqual(ours.getRawHeaders("a-b"), twisteds.getRawHeaders("a-b"))
+            self.assertEqual(sorted(ours.copy().getAllRawHeaders()), sorted(twisteds.getAllRawHeaders()))
+            self.assertEqual(sorted(ours.getAllRawHeaders()), sorted(twisteds.getAllRawHeaders()))
+
+    def test_copy(self) -> None:
+        """A copy and what it was made of go their own ways, before and after they were put in order."""
+        for prepare in (lambda headers: None, lambda headers: list(headers.getAllRawHeaders())):
+            headers = FieldHeaders(self.GIVEN)
+            prepare(headers)
+            copy = headers.copy()
+            copy.addRawHeader(b"New", b"x")
+            headers.removeHeader(b"C")
+            self.assertFalse(headers.hasHeader(b"new"))
+            self.assertTrue(copy.hasHeader(b"c"))
+
+
+class PreparedHeadersTests(SynchronousTestCase):
+    """Headers that stay as they were prepared."""
+
+    def test_ordinary(self):
+        """For others they are headers like any: names in any case, several values, additions."""
+        prepared = PreparedHeaders([(b"x-a", b"1"), (b"X-A", b"2")])
+        self.assertEqual(prepared.getRawHeaders(b"X-a"), [b"1", b"2"])
+        prepared.addRawHeader(b"Y", b"3")
+        self.assertTrue(prepared.hasHeader(b"y"))
+
+    def test_copy(self):
+        """Copies, and copies of them, keep the block and what was added, and do not share additions."""
+        prepared = PreparedHeaders(FIELDS)
+        copy = prepared.copy()
+        copy.addRawHeader(b"Accept-Encoding", b"gzip")
+        second = copy.copy()
+        self.assertEqual(second.getRawHeaders(b"accept-encoding"), [b"gzip"])
+        self.assertEqual(second.getRawHeaders(b"auth-user"), [b"joe"])
+        self.assertFalse(prepared.hasHeader(b"accept-encoding"))
+        self.assertEqual({each.block for each in (prepared, copy, second)}, {b"Auth-User: joe\r\nClient-IP: ::1\r\n"})
+
+    def test_noInjection(self):
+        """A field that would become two, or end the head, is refused."""
+        for name, value in ((b"A", b"x\r\nB: y"), (b"A", b"x\n"), (b"A", b"\r"), (b"A", b"\0"), (b"A\r\nB", b"x")):
+            self.assertRaises(ValueError, PreparedHeaders, [(b"First", b"1"), (name, value)])
+
+    def test_noSecretShown(self):
+        """The values, which may be passwords, are not in the repr; the names are."""
+        shown = repr(PreparedHeaders([(b"Auth-Pass", b"sesame")]).copy())
+        self.assertIn("Auth-Pass", shown)
+        self.assertNotIn("sesame", shown)
+
+    def test_treqsOwnAgents(self):
+        """treq's in-memory agent sends them to a resource of twisted.web."""
+        seen = []
+
+        class Root(Resource):
+            isLeaf = True
+
+            def render_GET(self, request):
+                seen.append((request.uri, request.getHeader(b"auth-user")))
+                return b""
+
+        client = HTTPClient(RequestTraversalAgent(Root()))
+        asked = client.request("GET", "http://a/b", headers=PreparedHeaders(FIELDS), reactor=Clock())
+        self.assertEqual(self.successResultOf(asked).code, 200)
+        self.assertEqual(seen, [(b"/b", b"joe")])
+
+
+class Body(Protocol):
+    """Collects what it is told of a body."""
+
+    def __init__(self):
+        self.received = b""
+        self.reason = None
+
+    def dataReceived(self, data):
+        self.received += data
+
+    def connectionLost(self, reason):
+        self.reason = reason
+
+
+class ResponseTests(AgentTestCase):
+    """What is read."""
+
+    def test_response(self):
+        """A response has the version, code, phrase and headers that were sent, and an empty body."""
+        asked = self.ask()
+        self.endpoint.accept().dataReceived(b"HTTP/1.1 503 Sorry\r\nAUTH-status: no\r\nContent-Length: 3\r\n\r\nabc")
+        response = self.successResultOf(asked)
+        self.assertEqual((response.version, response.code, response.phrase), ((b"HTTP", 1, 1), 503, b"Sorry"))
+        self.assertEqual(response.headers.getRawHeaders(b"Auth-Status"), [b"no"])
+        self.assertEqual((response.request.method, response.length, response.previousResponse), (b"GET", 0, None))
+        body = Body()
+        response.deliverBody(body)
+        self.assertEqual(body.received, b"")
+        self.assertTrue(body.reason.check(ResponseDone))
+        response.setPreviousResponse(response)
+        self.assertIs(response.previousResponse, response)
+
+    def test_answeredByHead(self):
+        """The answer is there with the head, however much of the body is missing."""
+        asked = self.ask()
+        connection = self.endpoint.accept()
+        head = RESPONSE.index(b"hello")
+        connection.dataReceived(RESPONSE[: head - 1])
+        self.assertNoResult(asked)
+        connection.dataReceived(RESPONSE[head - 1 : head])
+        self.successResultOf(asked)
+
+    def test_encodedBody(self):
+        """A body that claims to be compressed does no harm under treq, which would unpack it."""
+        asked = HTTPClient(self.agent).request("GET", "http://a/", unbuffered=True, reactor=self.clock)
+        head = b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 3\r\n\r\n"
+        self.endpoint.accept().dataReceived(head + b"abc")
+        body = Body()
+        self.successResultOf(asked).deliverBody(body)
+        self.assertTrue(body.reason.check(ResponseDone))
+
+    def test_garbage(self):
+        """What is no HTTP ends the exchange and the connection at once."""
+        asked = self.ask()
+        connection = self.endpoint.accept()
+        connection.dataReceived(b"SSH-2.0-OpenSSH_9.2\r\n")
+        self.assertEqual(self.failureOf(asked), "while waiting for the response: the response is not HTTP/1.x")
+        self.assertTrue(connection.transport.aborting)
+
+    def test_cutOff(self):
+        """A connection that ends before the head does is a failure; it is not repeated, the server having spoken."""
+        self.exchange()
+        asked = self.ask()
+        connection = self.endpoint.connections[0]
+        connection.dataReceived(RESPONSE[:30])
+        self.lose(connection)
+        self.assertEqual(self.failureOf(asked), "while reading the response: it closed the connection")
+        self.assertEqual(self.endpoint.connecting, [])
+
+    def test_refused(self):
+        """A connection that cannot be made is a failure."""
+        asked = self.ask()
+        self.endpoint.refuse()
+        self.assertIn("while connecting: it refused the connection", self.failureOf(asked))
+
+    def test_refusedAtOnce(self):
+        """So it is where the endpoint knows at once, and where the reason has no words."""
+        self.endpoint.connect = lambda factory: fail(KeyError())
+        self.assertEqual(self.failureOf(self.ask()), "while connecting: KeyError")
+
+    def test_tlsPhase(self):
+        """A TLS connection that is lost before its handshake was over failed in that, and after it did not."""
+        self.endpoint._interfaces = (ISSLTransport,)
+        for complete, phase in ((False, "shaking hands for TLS"), (True, "waiting for the response")):
+            asked = self.ask()
+            connection = self.endpoint.accept()
+            if complete:
+                connection.handshakeCompleted()
+            self.lose(connection)
+            self.assertIn(f"while {phase}: ", self.failureOf(asked))
+
+    def test_handshakeAlone(self):
+        """A handshake that completes when nobody asks any more changes nothing."""
+        asked = self.ask()
+        connection = self.endpoint.accept()
+        asked.cancel()
+        self.failureResultOf(asked, CancelledError)
+        connection.handshakeCompleted()
+
+
+class CancelTests(AgentTestCase):
+    """What giving up does."""
+
+    def assertCancelled(self, asked, phase):
+        """C{asked} can be cancelled, which says what was being done, and is a CancelledError for all."""
+        asked.cancel()
+        self.assertEqual(self.failureResultOf(asked, ExchangeCancelled).value.phase, phase)
+        self.assertTrue(issubclass(ExchangeCancelled, CancelledError))
+
+    def test_connecting(self):
+        """An attempt to connect is given up."""
+        self.assertCancelled(self.ask(), "connecting")
+        self.assertEqual(self.endpoint.cancelled, 1)
+
+    def test_connected(self):
+        """A connection is aborted, and its loss is not taken for a dead one's: nothing is asked again."""
+        connection = self.exchange()
+        asked = self.ask()
+        self.assertCancelled(asked, "waiting for the response")
+        self.assertTrue(connection.transport.aborting)
+        self.lose(connection)
+        self.assertEqual(self.endpoint.connecting, [])
+
+    def test_reading(self):
+        """So it is in the middle of a head; what still arrives is not listened to."""
+        asked = self.ask()
+        connection = self.endpoint.accept()
+        connection.dataReceived(RESPONSE[:20])
+        self.assertCancelled(asked, "reading the response")
+        connection.dataReceived(RESPONSE[20:])
+        self.lose(connection)
+
+    def test_repeating(self):
+        """The second attempt of a request can be cancelled as the first."""
+        connection = self.exchange()
+        asked = self.ask()
+        self.lose(connection)
+        self.assertCancelled(asked, "connecting")
+        self.assertEqual(self.endpoint.cancelled, 1)
+
+
+class KeepAliveTests(AgentTestCase):
+    """Connections that are used again."""
+
+    def test_reused(self):
+        """A connection whose response is over serves the next request."""
+        connection = self.exchange()
+        asked = self.ask()
+        self.assertEqual(connection.transport.value(), REQUEST)
+        connection.dataReceived(RESPONSE)
+        self.successResultOf(asked)
+        self.assertEqual(len(self.endpoint.connections), 1)
+
+    def test_closedMeanwhile(self):
+        """A connection whose response ends after the agent was closed is not kept, and leaves no timer behind."""
+        connection = self.exchange(RESPONSE[:-2])
+        self.agent.close()
+        connection.dataReceived(RESPONSE[-2:])
+        self.assertTrue(connection.transport.disconnecting)
+        self.ask()
+        self.assertEqual(len(self.endpoint.connecting), 1)
+
+    def test_twoAtOnce(self):
+        """Two requests at once go over two connections, never over one."""
+        self.ask()
+        self.ask()
+        first, second = self.endpoint.accept(), self.endpoint.accept()
+        self.assertEqual((first.transport.value(), second.transport.value()), (REQUEST, REQUEST))
+
+    def test_bodyAwaited(self):
+        """A connection is used again once its body is over; until then another is made."""
+        connection = self.exchange(RESPONSE[:-2])
+        self.ask()
+        self.endpoint.accept()
+        connection.dataReceived(RESPONSE[-2:])
+        self.ask()
+        self.assertEqual(connection.transport.value(), REQUEST)
+        self.clock.advance(BODY_PATIENCE)
+        self.assertFalse(connection.transport.aborting)
+
+    def test_bodyNotAwaitedForLong(self):
+        """A body that does not come to its end costs the connection, the answer having been given."""
+        connection = self.exchange(RESPONSE[:-2])
+        self.clock.advance(BODY_PATIENCE - 0.1)
+        connection.dataReceived(RESPONSE[-2:-1])
+        self.assertFalse(connection.transport.aborting)
+        self.clock.advance(0.1)
+        self.assertTrue(connection.transport.aborting)
+
+    def test_lostInBody(self):
+        """A connection that is lost in a body is forgotten, with its deadline."""
+        self.lose(self.exchange(RESPONSE[:-2]))
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_noFuture(self):
+        """After HTTP/1.0, C{close}, a body without a length, or too much, the connection is closed at once."""
+        for response in (
+            b"HTTP/1.0 200 OK\r\nContent-Length: 5\r\n\r\nhello",
+            b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 5\r\n\r\nhe",
+            b"HTTP/1.1 200 OK\r\n\r\nhello",
+            RESPONSE + b"HTTP/1.1 200 OK\r\n",
+        ):
+            connection = self.exchange(response)
+            self.assertTrue(connection.transport.left)
+            connection.dataReceived(b"more of the body")
+            self.lose(connection)
+            self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_lingering(self):
+        """A connection that is closed in good order and does not end is aborted."""
+        connection = self.exchange(b"HTTP/1.0 204 No Content\r\n\r\n")
+        self.assertFalse(connection.transport.aborting)
+        self.clock.advance(BODY_PATIENCE)
+        self.assertTrue(connection.transport.aborting)
+
+    def test_speaksUnasked(self):
+        """A server that speaks unasked loses the connection; nobody takes its words for an answer."""
+        connection = self.exchange()
+        connection.dataReceived(RESPONSE)
+        self.assertTrue(connection.transport.aborting)
+        self.lose(connection)
+        asked = self.ask()
+        self.assertNoResult(asked)
+        self.assertEqual(len(self.endpoint.connecting), 1)
+
+    def test_closedWhileIdle(self):
+        """A connection that ends while it is idle is not used."""
+        self.lose(self.exchange())
+        self.ask()
+        self.assertEqual(len(self.endpoint.connecting), 1)
+
+    def test_repeatedOnce(self):
+        """A used connection that dies before a byte came is replaced once, by a new one, not by another idle one."""
+        self.ask()
+        self.ask()
+        idle = [self.endpoint.accept(), self.endpoint.accept()]
+        for connection in idle:
+            connection.dataReceived(RESPONSE)
+        asked = self.ask()
+        self.lose(idle[1])
+        connection = self.endpoint.accept()
+        self.assertEqual(connection.transport.value(), REQUEST)
+        self.lose(connection)
+        self.assertIn("while waiting for the response: ", self.failureOf(asked))
+        self.assertEqual(self.endpoint.connecting, [])
+
+    def test_newOneNotRepeated(self):
+        """A new connection that dies is a failure, not a reason to ask again."""
+        asked = self.ask()
+        self.lose(self.endpoint.accept())
+        self.failureResultOf(asked, ExchangeFailed)
+        self.assertEqual(self.endpoint.connecting, [])
+
+    def test_bounded(self):
+        """Not more than MAX_IDLE connections are kept."""
+        asked = [self.ask() for _ in range(MAX_IDLE + 1)]
+        connections = [self.endpoint.accept() for _ in asked]
+        for connection in connections:
+            connection.dataReceived(RESPONSE)
+        self.assertEqual([connection.transport.left for connection in connections], [False] * MAX_IDLE + [True])
+
+    def test_idleTimeout(self):
+        """An idle connection is closed after IDLE_TIMEOUT, each in its time, and then no timer runs."""
+        self.ask()
+        self.ask()
+        first, second = self.endpoint.accept(), self.endpoint.accept()
+        first.dataReceived(RESPONSE)
+        self.clock.advance(10)
+        second.dataReceived(RESPONSE)
+        self.clock.advance(IDLE_TIMEOUT - 10)
+        self.assertEqual((first.transport.left, second.transport.left), (True, False))
+        self.lose(first)
+        self.clock.advance(10)
+        self.assertTrue(second.transport.left)
+        self.lose(second)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_usedMeanwhile(self):
+        """A connection that has been used meanwhile is kept, and one that is in use is not closed."""
+        connection = self.exchange()
+        self.clock.advance(IDLE_TIMEOUT - 1)
+        self.ask()
+        self.clock.advance(1)
+        self.assertFalse(connection.transport.left)
+        connection.dataReceived(RESPONSE)
+        self.clock.advance(IDLE_TIMEOUT - 1)
+        self.assertFalse(connection.transport.left)
+        self.clock.advance(1)
+        self.assertTrue(connection.transport.left)
+
+    def test_close(self):
+        """Closing the agent ends what is idle, and its timer."""
+        connection = self.exchange()
+        self.agent.close()
+        self.agent.close()
+        self.assertTrue(connection.transport.aborting)
+        self.lose(connection)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+
+class EndpointTests(SynchronousTestCase):
+    """Where a host is."""
+
+    def setUp(self):
+        self.reactor = MemoryReactorClock()
+
+    def connect(self, host, port=80):
+        """Connect to C{host}."""
+        endpointFor(self.reactor, host, port, 7.0).connect(Factory.forProtocol(Protocol))
+
+    def test_literals(self):
+        """Addresses are connected to without a look-up, within the time-out."""
+        for host in ("127.0.0.1", "::1"):
+            self.connect(host)
+            self.assertEqual(self.reactor.tcpClients[-1][:2], (host, 80))
+            self.assertEqual(self.reactor.tcpClients[-1][3], 7.0)
+
+    def test_unix(self):
+        """A unix socket is connected to by its path."""
+        self.connect("unix:/run/auth.sock", 0)
+        self.assertEqual(self.reactor.unixClients[-1][0], "/run/auth.sock")
+        self.assertEqual(self.reactor.unixClients[-1][2], 7.0)
+
+    def test_name(self):
+        """A name is looked up, and only a name."""
+        self.assertIn("HostnameEndpoint", repr(endpointFor(self.reactor, "auth.example.com", 80, 7.0)))
+
+
+class Echo(Protocol):
+    """A server that answers every complete head with RESPONSE, and counts."""
+
+    def connectionMade(self):
+        self.factory.connections.append(self)
+        self._buffer = b""
+
+    def dataReceived(self, data):
+        self._buffer += data
+        while b"\r\n\r\n" in self._buffer:
+            head, _, self._buffer = self._buffer.partition(b"\r\n\r\n")
+            self.factory.requests.append(head + b"\r\n\r\n")
+            self.transport.write(RESPONSE)
+
+    def connectionLost(self, reason):
+        self.factory.ended.callback(None)
+
+
+class OneAtATime(BaseHTTPRequestHandler):
+    """Answers, and keeps connections, in a server that looks at the next when one has ended."""
+
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self):
+        self.send_response(200)
+        self.send_header("Auth-Status", "OK")
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, format, *args):
+        """Say nothing."""
+
+
+class SocketTests(TestCase):
+    """The agent over real sockets."""
+
+    timeout = 30
+
+    def agents(self, **changes):
+        """Two agents of one server that is L{OneAtATime}."""
+        from twisted.internet import reactor
+
+        server = HTTPServer(("127.0.0.1", 0), OneAtATime)
+        serving = threading.Thread(target=server.serve_forever, args=(0.01,))
+        serving.start()
+        self.addCleanup(server.server_close)
+        self.addCleanup(serving.join)
+        # It waits for the connection that is served, which ends in the reactor's thread.
+        self.addCleanup(deferToThread, server.shutdown)
+        endpoint = endpointFor(reactor, "127.0.0.1", server.server_port, 5.0)
+        agents = [KeepAliveAgent(endpoint, reactor, b"127.0.0.1", b"/auth", **changes) for _ in range(2)]
+        for agent in agents:
+            self.addCleanup(agent.close)
+        return agents
+
+    @inlineCallbacks
+    def test_oneAtATime(self):
+        """A server that serves one connection at a time answers everybody who keeps none."""
+        agents = self.agents(cooling=None)
+        for _ in range(3):
+            answers = yield gatherResults([agent.request(b"GET", b"http://a/") for agent in agents for _ in range(3)])
+            self.assertEqual({answer.code for answer in answers}, {200})
+
+    @inlineCallbacks
+    def test_oneAtATimeKept(self):
+        """Of those who keep connections the first has it for itself, as is documented."""
+        first, second = self.agents(cooling=0.0)
+        yield first.request(b"GET", b"http://a/")
+        asked = second.request(b"GET", b"http://a/")
+        yield first.request(b"GET", b"http://a/")
+        self.assertNoResult(asked)
+        first.close()
+        answer = yield asked
+        self.assertEqual(answer.code, 200)
+
+    @inlineCallbacks
+    def converse(self, server, hostOf):
+        """Ask twice over C{server}; one connection is used, with TCP_NODELAY where it has that."""
+        from twisted.internet import reactor
+
+        factory = Factory.forProtocol(Echo)
+        factory.connections, factory.requests, factory.ended = [], [], Deferred()
+        port = yield server.listen(factory)
+        self.addCleanup(port.stopListening)
+        host, number = hostOf(port)
+        agent = KeepAliveAgent(endpointFor(reactor, host, number, 5.0), reactor, b"127.0.0.1", b"/auth?x", cooling=0.0)
+        for _ in range(2):
+            response = yield agent.request(b"GET", b"http://a/", PreparedHeaders(FIELDS))
+            self.assertEqual(response.code, 200)
+        self.assertEqual(factory.requests, [REQUEST, REQUEST])
+        self.assertEqual(len(factory.connections), 1)
+        agent.close()
+        yield factory.ended
+
+    def test_tcp(self):
+        """Two requests go over one TCP connection."""
+        from twisted.internet import reactor
+
+        return self.converse(
+            TCP4ServerEndpoint(reactor, 0, interface="127.0.0.1"), lambda port: ("127.0.0.1", port.getHost().port)
+        )
+
+    def test_unix(self):
+        """Two requests go over one connection to a unix socket."""
+        from twisted.internet import reactor
+
+        # A unix socket's path may have 108 bytes, which mktemp() does not heed.
+        folder = tempfile.mkdtemp()
+        self.addCleanup(shutil.rmtree, folder)
+        path = f"{folder}/auth"
+        return self.converse(UNIXServerEndpoint(reactor, path), lambda port: (f"unix:{path}", 0))
+
+    @inlineCallbacks
+    def test_refused(self):
+        """A port where nobody listens is a failure in connecting."""
+        from twisted.internet import reactor
+
+        with socket.socket() as bound:
+            bound.bind(("127.0.0.1", 0))
+            agent = KeepAliveAgent(endpointFor(reactor, "127.0.0.1", bound.getsockname()[1], 5.0), reactor, b"a", b"/")
+            failed = yield self.assertFailure(agent.request(b"GET", b"http://a/"), ExchangeFailed)
+        self.assertEqual(failed.phase, "connecting")

@@ -1,0 +1,80 @@
+"""
+Tests for L{mailgate.auth.http.presets}. What each service makes of its questions:
+L{mailgate.test.auth.http.test_authservices}.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from mailgate.auth.http.dialect import ESCAPES, NGINX, PROTOCOL_NAMES, Dialect
+from mailgate.auth.http.presets import PRESETS, Preset, dialectOf
+from mailgate.login import Fact
+from mailgate.registry import PROTOCOLS
+
+
+def dialect(name: str, protocol: str = "imap", *headers: tuple[bytes, bytes], **written: Any) -> Dialect:
+    """That of the preset C{name}, with what an operator has written."""
+    return dialectOf(PRESETS[name], protocol, headers, **written)
+
+
+class PresetTests(SynchronousTestCase):
+    """The presets, and what stands beside them."""
+
+    def test_nginx(self) -> None:
+        """A service that wants nothing special is asked as nginx asks."""
+        self.assertEqual(dialectOf(Preset(), "imap", ()), NGINX)
+
+    def test_good(self) -> None:
+        """Every preset speaks of protocols, escapes and names that there are, and its headers fit the wire."""
+        for preset in PRESETS.values():
+            self.assertLessEqual(set(preset.protocols), PROTOCOLS.keys())
+            self.assertLessEqual(preset.byProtocol.keys(), set(preset.protocols))
+            self.assertLessEqual(set(preset.escape), ESCAPES.keys())
+            self.assertIn(preset.names, PROTOCOL_NAMES)
+            for name, text in (*preset.encoding, *preset.headers, *sum(preset.byProtocol.values(), ())):
+                self.assertRegex(name, rb"\A[A-Za-z-]+\Z")
+                self.assertRegex(text, rb"\A[!-~]+\Z")
+
+    def test_facts(self) -> None:
+        """Each preset asks for what its headers tell."""
+        facts = {name: dialect(name).facts for name in PRESETS}
+        local = {Fact.LOCAL}
+        self.assertEqual(
+            facts, {"mailu": local, "zimbra": local, "kolab": set(), "bluemind": set(), "nauthilus": local}
+        )
+
+    def test_headersWin(self) -> None:
+        """A header that was written takes the place of the preset's of that name, in any case; the others stay."""
+        spoken = dialect("mailu", "imap", (b"X-Key", b"1"), (b"auth-PORT", b"587"))
+        self.assertEqual(spoken.headers, ((b"Client-Port", b"$remote_port"), (b"X-Key", b"1"), (b"auth-PORT", b"587")))
+
+    def test_wordsWin(self) -> None:
+        """So does every other directive."""
+        spoken = dialect("zimbra", escape="url", names="nginx", showsPassword=True)
+        self.assertIs(spoken.escapeUser, ESCAPES["url"])
+        self.assertIs(spoken.escapePassword, ESCAPES["url"])
+        self.assertIs(spoken.protocolName, PROTOCOL_NAMES["nginx"])
+        self.assertTrue(spoken.showsPassword)
+        self.assertFalse(dialect("zimbra").showsPassword)
+        self.assertFalse(dialect("kolab", showsPassword=False).showsPassword)
+
+    def test_encodingGoes(self) -> None:
+        """What tells of the preset's escape is not sent with another one."""
+        said = (b"X-Auth-Password-Encoded", b"1")
+        self.assertIn(said, dialect("nauthilus").headers)
+        self.assertNotIn(said, dialect("nauthilus", escape="nginx").headers)
+
+    def test_byProtocol(self) -> None:
+        """A header can be another for each protocol."""
+        self.assertEqual(dialect("bluemind", "imap").headers, ((b"X-Auth-Port", b"1143"),))
+        self.assertEqual(dialect("bluemind", "pop3").headers, ((b"X-Auth-Port", b"1110"),))
+        self.assertEqual(dialect("bluemind", "smtp").headers, ())
+
+    def test_missing(self) -> None:
+        """No preset lets anybody in without a word: that has to be asked for."""
+        for name in PRESETS:
+            self.assertFalse(dialect(name).acceptsMissing)
+            self.assertTrue(dialect(name, acceptsMissing=True).acceptsMissing)

@@ -1,0 +1,151 @@
+"""
+Tests of L{mailgate.auth.passwdfile.accountfile}: the file, and its changes, as logins see them.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from mailgate.auth.passwdfile import accountfile
+from mailgate.auth.passwdfile.authenticator import KIND
+from mailgate.login import Denial, Route, Trouble
+from mailgate.test.support.passwdfiles import DEFAULT, AuthenticatorTestCase
+
+
+class FileTests(AuthenticatorTestCase):
+    """The file, and its changes."""
+
+    def test_lines(self) -> None:
+        """Comments, blank lines and a CR at the end of a line do not matter, nor does a missing last line end."""
+        self.build(b"# the accounts", b"", b"  ", b"\t# none:{PLAIN}x", b"joe:{PLAIN}secret\r", b"ann:{PLAIN}a b ")
+        with open(self.path, "ab") as file:
+            file.write(b"bob:{PLAIN}secret")
+        self.reactor.advance(1)
+        self.assertIsInstance(self.login(b"joe", b"secret"), Route)
+        self.assertIsInstance(self.login(b"ann", b"a b "), Route)
+        self.assertIsInstance(self.login(b"bob", b"secret"), Route)
+        self.assertTrue(self.refusal(self.login(b"ann", b"a b")))
+
+    def test_firstCounts(self) -> None:
+        """Of two lines for one user the first counts, as in Dovecot."""
+        self.build(b"joe:{PLAIN}first", b"JOE:{PLAIN}second")
+        self.assertIsInstance(self.login(b"joe", b"first"), Route)
+        self.assertTrue(self.refusal(self.login(b"joe", b"second")))
+
+    def test_change(self) -> None:
+        """A changed file holds for the logins of a second later: who was added gets in, who was taken out does not."""
+        self.build(b"joe:{PLAIN}secret")
+        self.write(b"ann:{PLAIN}secret")
+        self.assertIsInstance(self.login(b"joe", b"secret"), Route)
+        self.reactor.advance(1)
+        self.assertTrue(self.refusal(self.login(b"joe", b"secret")))
+        self.assertIsInstance(self.login(b"ann", b"secret"), Route)
+
+    def test_sameSizeAndTime(self) -> None:
+        """A file moved over the old one is noticed even with its size and time."""
+        self.build(b"joe:{PLAIN}secret")
+        status = os.stat(self.path)
+        self.write(b"ann:{PLAIN}secret")
+        os.utime(self.path, ns=(status.st_atime_ns, status.st_mtime_ns))
+        self.reactor.advance(1)
+        self.assertIsInstance(self.login(b"ann", b"secret"), Route)
+
+    def test_samePlaceSizeAndTime(self) -> None:
+        """One that was written over, and got the time of before as C{cp -p} gives it, is noticed."""
+        self.build(b"joe:{PLAIN}secret")
+        status = os.stat(self.path)
+        with open(self.path, "r+b") as opened:
+            opened.write(b"ann")
+        os.utime(self.path, ns=(status.st_atime_ns, status.st_mtime_ns))
+        self.reactor.advance(1)
+        self.assertIsInstance(self.login(b"ann", b"secret"), Route)
+
+    def test_unchangedIsNotRead(self) -> None:
+        """A file that has not changed is not read again, and within a second not even looked at."""
+        self.build(b"joe:{PLAIN}secret")
+        looks: list[str] = []
+
+        def counted(name: str) -> None:
+            original = getattr(os, name)
+
+            def call(target: Any) -> Any:
+                looks.append(name)
+                return original(target)
+
+            self.patch(os, name, call)
+
+        counted("stat")
+        counted("fstat")
+        for _ in range(10):
+            self.login(b"joe", b"secret")
+        self.assertEqual(looks, [])
+        self.reactor.advance(1)
+        for _ in range(10):
+            self.login(b"joe", b"secret")
+        self.assertEqual(looks, ["stat"])
+
+    def test_writtenWhileRead(self) -> None:
+        """A file that is written to while it is read is read once more."""
+        self.write(b"joe:{PLAIN}secret")
+        fstat, calls = os.fstat, []
+
+        def meanwhile(descriptor: int) -> os.stat_result:
+            calls.append(descriptor)
+            if len(calls) == 2:
+                with open(self.path, "ab") as file:
+                    file.write(b"ann:{PLAIN}secret\n")
+            return fstat(descriptor)
+
+        self.patch(os, "fstat", meanwhile)
+        self.authenticator = KIND.build(self.settings(), DEFAULT, self.reactor, self.journal)
+        self.assertTrue(self.refusal(self.login(b"ann", b"secret")))
+        self.reactor.advance(1)
+        self.assertIsInstance(self.login(b"ann", b"secret"), Route)
+
+    def test_unreadable(self) -> None:
+        """While the file cannot be read the old accounts hold, and one error says so."""
+        self.build(b"joe:{PLAIN}secret")
+        for trouble in (lambda: os.remove(self.path), lambda: os.mkdir(self.path)):
+            trouble()
+            for _ in range(3):
+                self.reactor.advance(1)
+                self.assertIsInstance(self.login(b"joe", b"secret"), Route)
+        self.assertEqual(self.logged(), [f"auth_file {self.path} cannot be read: No such file or directory"])
+
+    def test_readableAgain(self) -> None:
+        """A file that comes back is read, and its next trouble is logged anew."""
+        self.build(b"joe:{PLAIN}secret")
+        for user in (b"ann", b"bob"):
+            os.remove(self.path)
+            self.reactor.advance(1)
+            self.login(b"x", b"x")
+            self.assertEqual(len([text for text in self.logged() if "cannot be read" in text]), 1)
+            self.write(user + b":{PLAIN}secret")
+            self.reactor.advance(1)
+            self.assertIsInstance(self.login(user, b"secret"), Route)
+
+    def test_neverReadable(self) -> None:
+        """While the file has never been readable nobody is told that a password is wrong."""
+        self.authenticator = KIND.build(self.settings(), DEFAULT, self.reactor, self.journal)
+        self.assertEqual(self.login(b"joe", b"secret"), Denial(Trouble.TEMPORARY, reason="auth_file cannot be read"))
+        self.write(b"joe:{PLAIN}secret")
+        self.reactor.advance(1)
+        self.assertIsInstance(self.login(b"joe", b"secret"), Route)
+
+    def test_fifo(self) -> None:
+        """A FIFO, which would never end, is not waited for."""
+        os.mkfifo(self.path)
+        self.authenticator = KIND.build(self.settings(), DEFAULT, self.reactor, self.journal)
+        self.assertEqual(self.logged(), [f"auth_file {self.path} cannot be read: it is no regular file"])
+
+    def test_empty(self) -> None:
+        """An empty file is a file: nobody gets in."""
+        self.build()
+        self.assertTrue(self.refusal(self.login(b"joe", b"secret")))
+
+    def test_tooLarge(self) -> None:
+        """More than a bounded amount is not read."""
+        self.patch(accountfile, "LARGEST", 20)
+        self.build(b"joe:{PLAIN}secret-of-joe")
+        self.assertEqual(self.logged(), [f"auth_file {self.path} cannot be read: it is larger than 20 bytes"])

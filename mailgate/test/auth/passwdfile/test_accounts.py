@@ -1,0 +1,155 @@
+"""
+Tests of L{mailgate.auth.passwdfile.accounts}. What a line means was asked of Dovecot 2.3.19 with C{doveadm auth test}.
+"""
+
+from __future__ import annotations
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from mailgate.auth.passwdfile.accounts import BadLine, parseAccount
+from mailgate.login import Backend, BackendTLS
+
+
+class LineTests(SynchronousTestCase):
+    """L{parseAccount}: the grammar of a line."""
+
+    def bad(self, line: bytes, protocol: str = "imap") -> str:
+        """Why C{line} is no account."""
+        return str(self.assertRaises(BadLine, parseAccount, line, protocol))
+
+    def backend(self, extra: bytes, protocol: str = "imap") -> Backend | None:
+        """The backend that the extra fields name."""
+        return parseAccount(b"joe:{PLAIN}secret::::::" + extra, protocol).backend
+
+    def test_shortest(self) -> None:
+        """A name and a password are enough; the backend is then that of proxy_pass."""
+        account = parseAccount(b"joe:{PLAIN}secret", "imap")
+        self.assertEqual((account.user, account.backend, account.destUser), (b"joe", None, b""))
+
+    def test_allFields(self) -> None:
+        """Of the fields between the password and the extra fields none is read."""
+        account = parseAccount(b"joe:{PLAIN}secret:1000:1000:host=a:/home/joe:/bin/sh:host=b pass=x destuser=y", "imap")
+        self.assertEqual(account.backend, Backend("b", 143))
+        self.assertEqual((account.destUser, account.backendPassword), (b"y", b"x"))
+
+    def test_colons(self) -> None:
+        """A colon ends the password, but the extra fields may hold any number."""
+        account = parseAccount(b"joe:{PLAIN}se:cret", "imap")
+        assert account.password is not None
+        self.assertTrue(account.password.matches(b"se"))
+        self.assertEqual(self.backend(b"host=2001:db8::1"), Backend("2001:db8::1", 143))
+        self.assertEqual(self.backend(b"host=[2001:db8::1]"), Backend("2001:db8::1", 143))
+        self.assertEqual(self.backend(b"host=mail_backend"), Backend("mail_backend", 143))
+
+    def test_blanksAreNotEscaped(self) -> None:
+        """Blanks part the extra fields, however many; as in Dovecot, nothing escapes one."""
+        account = parseAccount(rb"joe:{PLAIN}secret::::::  pass=a\ b   destuser=c ", "imap")
+        self.assertEqual((account.backendPassword, account.destUser), (b"a\\", b"c"))
+
+    def test_unknownFields(self) -> None:
+        """Fields that say nothing to a proxy, and those of the userdb, are ignored."""
+        extra = b"host=a userdb_host=b userdb_port=x quota_rule=*:bytes=5 nopassword nodelay=y HOST=c a=%z"
+        self.assertEqual(self.backend(extra), Backend("a", 143))
+
+    def test_ports(self) -> None:
+        """The port is the protocol's own, for implicit TLS another, unless one is given."""
+        for protocol, plain, implicit in (("imap", 143, 993), ("pop3", 110, 995), ("smtp", 25, 465)):
+            self.assertEqual(self.backend(b"host=a", protocol), Backend("a", plain))
+            self.assertEqual(self.backend(b"host=a ssl=yes", protocol), Backend("a", implicit, BackendTLS.IMPLICIT))
+            self.assertEqual(
+                self.backend(b"host=a starttls=yes", protocol), Backend("a", plain, BackendTLS.STARTTLS, True)
+            )
+            self.assertEqual(self.backend(b"host=a port=1 ssl=yes", protocol), Backend("a", 1, BackendTLS.IMPLICIT))
+
+    def test_unknownProtocol(self) -> None:
+        """A protocol without a port of its own needs one."""
+        self.assertEqual(self.backend(b"host=a port=4190", "sieve"), Backend("a", 4190))
+        self.assertIn("port is missing", self.bad(b"joe:{PLAIN}secret::::::host=a", "sieve"))
+
+    def test_tls(self) -> None:
+        """yes demands a good certificate, any-cert does not, no is no TLS; a bare word is yes."""
+        for name, tls in ((b"ssl", BackendTLS.IMPLICIT), (b"starttls", BackendTLS.STARTTLS)):
+            self.assertEqual(self.backend(b"host=a port=1 " + name + b"=yes"), Backend("a", 1, tls, True))
+            self.assertEqual(self.backend(b"host=a port=1 " + name), Backend("a", 1, tls, True))
+            self.assertEqual(self.backend(b"host=a port=1 " + name + b"=any-cert"), Backend("a", 1, tls, False))
+            self.assertEqual(self.backend(b"host=a port=1 " + name + b"=no"), Backend("a", 1))
+            self.assertIn("none of yes", self.bad(b"joe:{PLAIN}secret::::::host=a " + name + b"=on"))
+        self.assertIn("exclude", self.bad(b"joe:{PLAIN}secret::::::host=a ssl=yes starttls=any-cert"))
+        self.assertEqual(self.backend(b"host=a ssl=no starttls=yes"), Backend("a", 143, BackendTLS.STARTTLS))
+
+    def test_variables(self) -> None:
+        """%u, %n and %d are the user, the part before @ and the one behind it, %% a percent sign."""
+        line = b"joe@example.com:{PLAIN}secret::::::host=%d destuser=%n+%u pass=100%%u"
+        account = parseAccount(line, "imap")
+        self.assertEqual(account.backend, Backend("example.com", 143))
+        self.assertEqual((account.destUser, account.backendPassword), (b"joe+joe@example.com", b"100%u"))
+        for wrong in (b"pass=100%", b"pass=100%w", b"pass=%{user}", b"destuser=%s"):
+            self.assertIn("%%", self.bad(b"joe:{PLAIN}secret::::::" + wrong))
+
+    def test_badValues(self) -> None:
+        """A value that cannot be meant makes the line no account, also where it would not be needed."""
+        for wrong in (b"0", b"65536", b"-1", b"1e3", b"", b"143 port=144", b"\xd9\xa1"):
+            self.assertIn("port", self.bad(b"joe:{PLAIN}secret::::::host=a port=" + wrong))
+            self.assertIn("port", self.bad(b"joe:{PLAIN}secret::::::port=" + wrong))
+        for wrong in (b"a:143", b"", b"a/b", b"::g", b"-a", b"a\tb", b"\xe4", b"[1.2.3.4]", b"a host=a", b"unix:/x"):
+            self.assertIn("host", self.bad(b"joe:{PLAIN}secret::::::host=" + wrong))
+        for wrong in (b"destuser=", b"pass=", b"pass", b"host"):
+            self.assertIn("has no value", self.bad(b"joe:{PLAIN}secret::::::" + wrong))
+
+    def test_noAccount(self) -> None:
+        """A line without a name, or without a password field, is no account."""
+        for line in (b"joe", b":{PLAIN}secret", b"just some words"):
+            self.assertIn("is no account", self.bad(line))
+
+    def test_controlCharacters(self) -> None:
+        """Nothing that would end a line of a protocol gets out of the file, in an encoding neither."""
+        for line in (b"jo\re:{PLAIN}x", b"joe:{PLAIN}x\0", b"joe:{PLAIN}x::::::pass=a\rQUIT", b"joe:{PLAIN.HEX}610a62"):
+            self.assertIn("CR", self.bad(line))
+
+    def test_password(self) -> None:
+        """What is wrong with the password is said in its own words."""
+        self.assertEqual(
+            self.bad(b"joe:{SSHA-256}x"), "the password has the unknown scheme SSHA-256; did you mean SSHA256?"
+        )
+        self.assertIn("the password is empty", self.bad(b"joe:::::::nopassword"))
+
+    def test_allowNets(self) -> None:
+        """allow_nets admits its networks, IPv6 and mapped addresses too, and nobody else."""
+        account = parseAccount(b"joe:{PLAIN}x::::::allow_nets=10.1.2.3/8,192.168.1.5,2001:db8::/32", "imap")
+        for host in ("10.0.0.1", "192.168.1.5", "2001:db8::7", "::ffff:10.0.0.1"):
+            self.assertTrue(account.admits(host), host)
+        for host in ("11.0.0.1", "192.168.1.6", "2001:db9::1", "::ffff:11.0.0.1", "unix:", "", "nonsense", "::"):
+            self.assertFalse(account.admits(host), host)
+        self.assertTrue(parseAccount(b"joe:{PLAIN}x", "imap").admits("nonsense"))
+
+    def test_allowNetsLocal(self) -> None:
+        """The word local in allow_nets is a client at a unix socket, and not one at 127.0.0.1."""
+        account = parseAccount(b"joe:{PLAIN}x::::::allow_nets=local", "imap")
+        self.assertTrue(account.admits("unix:"))
+        self.assertFalse(account.admits("127.0.0.1"))
+
+    def test_allowNetsWrong(self) -> None:
+        """A list of networks that cannot be understood lets nobody in, rather than everybody."""
+        for wrong in (b"", b"foo", b"10.0.0.0/8,", b"10.0.0.0/33", b"10.0.0.0/8 allow_nets=::/0"):
+            self.assertIn("allow_nets", self.bad(b"joe:{PLAIN}x::::::allow_nets=" + wrong))
+        self.assertIn("not supported", self.bad(b"joe:{PLAIN}x::::::allow_real_nets=10.0.0.0/8"))
+
+    def test_barred(self) -> None:
+        """nologin and fail bar the user, whatever their value; beside proxy, as in Dovecot, nologin does not."""
+        for extra, barred in (
+            (b"nologin", "nologin"),
+            (b"nologin=no host=a", "nologin"),
+            (b"fail=no", "fail"),
+            (b"nologin proxy host=a", ""),
+            (b"nologin proxy_maybe=y host=a", ""),
+            (b"fail proxy host=a", "fail"),
+            (b"proxy=y", ""),
+        ):
+            self.assertEqual(parseAccount(b"joe:{PLAIN}x::::::" + extra, "imap").barred, barred, extra)
+
+    def test_repr(self) -> None:
+        """An account's representation shows no password of any kind."""
+        shown = repr(parseAccount(b"joe:{PLAIN}sesame::::::pass=hunter2 host=a", "imap"))
+        self.assertNotIn("sesame", shown)
+        self.assertNotIn("hunter2", shown)
+        self.assertIn("joe", shown)

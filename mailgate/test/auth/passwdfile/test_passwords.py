@@ -1,0 +1,403 @@
+"""
+Tests of L{mailgate.auth.passwdfile.passwords} and L{mailgate.auth.passwdfile.slowhashes}. The vectors are what
+C{doveadm pw} of Dovecot 2.3.19 made of the password "secret", or, for the schemes that it only verifies, libxcrypt
+4.4.33.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import TimeoutError as FutureTimeout
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from mailgate.auth.passwdfile import slowhashes
+from mailgate.auth.passwdfile.crypt3 import HashFailed
+from mailgate.auth.passwdfile.passwords import Password, UnusablePassword, commonest, expense, parsePassword
+from mailgate.login import Method
+
+SHA512 = b"$6$M3PPqsLK2DJQmraz$Rx0iXRQbGA0GySB8N65E/TzAPMkUJYLY0ZDBmFrDfzWdaaIkC88YYHb3Z9I/w65CcNq9fftwHNfjjhIsgaV1U."
+SHA512_ROUNDS = (
+    b"$6$rounds=4000$E6jj4HI51KABQcNp$"
+    b"ly1VaTwA9JNhaHpQgkjyAhO1a8qkOLTt0JziZ5yoJ3RFLmIMZojKPEPa5z81Q4wWmQ9dzC6OCsxz8V97Z6Bbe0"
+)
+SHA256 = b"$5$TisNU0FkaDmbrVpk$f3w7JivOt57mFaZZ4OKU2JCRo4h9xbGpnRUlpIPcC91"
+BLOWFISH = b"$2y$05$D0Ck29t8eOiLe8t3hPkJU.cOb3buphx0ZjPac7c.sP8i5wn7gSuhS"
+YESCRYPT = b"$y$j75$k2XAnEHBqQ1Ct2aMXFKNa/$Tg4ZRR7tz/WRlmYbADZh9OJYakPewgSPQqW55EXAJ14"
+GOST_YESCRYPT = b"$gy$j75$k2XAnEHBqQ1Ct2aMXFKNa/$O2VXkrrbK/nrZECj6gzoetucyvBE.tkY7fQCPxGaah8"
+SCRYPT = b"$7$66..../....k2XAnEHBqQ1Ct2aM$SKCtfQ946jYUHuXqwA/2M1ygewv095rErWQiJYpgynB"
+ARGON2ID = b"$argon2id$v=19$m=65536,t=3,p=1$NGUx3JYFI0tpej5jQ1X8zA$hWdAYOIhSIkznhMdqM6MVbe5Z9WMBvHQv+PrnHCjMDE"
+ARGON2I = b"$argon2i$v=19$m=32768,t=4,p=1$kv+pP0UUciY53mMR1eidyA$LnrADnokcdWRjgW+ESAnr1XRvCWYO84dww6MAV0Iy9g"
+SSHA256 = b"ATOncGB2cNWyfBhdTpNRTOoucfUwMrZbt/Zs8Xsc2T5SIlcW"
+SSHA512 = b"FHKplhG/qjqif43meKzRNXKQ8YWpDwv/oZsMORaYKLNJ0Wk8ltv5cNYDYJAws7mCdH18eNnhMSbYKozFXEkyutfW3ic="
+
+FAST = [
+    (b"{PLAIN}secret", "PLAIN"),
+    (b"{plain}secret", "PLAIN"),
+    (b"{CLEAR}secret", "PLAIN"),
+    (b"{CLEARTEXT}secret", "PLAIN"),
+    (b"{PLAIN.B64}c2VjcmV0", "PLAIN"),
+    (b"{PLAIN.hex}736563726574", "PLAIN"),
+    (b"{SSHA256}" + SSHA256, "SSHA256"),
+    (b"{SSHA512}" + SSHA512, "SSHA512"),
+    (b"{SSHA256.HEX}e723ccf2a2d1b7f2fff2b42ee9ad806ad01ad2ae9bb0ce8a8a5e5cba2ccad5644399ff22", "SSHA256"),
+    (b"{SSHA256.B64}TaEdHawu1nxLNOJkstMYTjW07uKnQtnjG+Ip6YY5KSHb7OYz", "SSHA256"),
+    (b"{Ssha256.base64}TaEdHawu1nxLNOJkstMYTjW07uKnQtnjG+Ip6YY5KSHb7OYz", "SSHA256"),
+    (
+        b"{SSHA512.HEX}e7308d2dd11b10c1e2cda334bb8b6741caf3608ec341b7639ace92828c2b1825"
+        b"06e7742499069fb1ac1b61bb1690a4a0c321cd71a6d28d1c42905369e7df8be68287e4d7",
+        "SSHA512",
+    ),
+]
+
+SLOW = [
+    (b"{SHA256-CRYPT}" + SHA256, "SHA256-CRYPT"),
+    (b"{SHA512-CRYPT}" + SHA512, "SHA512-CRYPT"),
+    (b"{SHA512-CRYPT}" + SHA512_ROUNDS, "SHA512-CRYPT"),
+    (b"{CRYPT}" + SHA512, "SHA512-CRYPT"),
+    (SHA512, "SHA512-CRYPT"),
+    (SHA256, "SHA256-CRYPT"),
+    (BLOWFISH, "BLF-CRYPT"),
+    (b"{BLF-CRYPT}" + BLOWFISH, "BLF-CRYPT"),
+    (b"{SHA512-CRYPT}" + BLOWFISH, "BLF-CRYPT"),
+    (
+        b"{BLF-CRYPT.HEX}24327924303524744930652e614139436a67487a43586d384a62304e2e6a5679702e382f"
+        b"65673373597057427873375435444c3355495a306f2e4d2e",
+        "BLF-CRYPT",
+    ),
+    (
+        b"{SHA512-CRYPT.B64}JDYkOEEvbW5oZy54VUdsSmtTMiQ5RnlrTWhDM0c2SVBWVDBFVW5OeFVUL0htVVdMcHo2ZVNJODhEdXYwdzk5V3py"
+        b"UlU1YUZxZTZTRnk3YVVvak9CeGI2bmx2bEJEdjVNQ1UxR1ZFN29uMA==",
+        "SHA512-CRYPT",
+    ),
+    (b"{CRYPT}" + YESCRYPT, "yescrypt"),
+    (YESCRYPT, "yescrypt"),
+    (b"{CRYPT}" + GOST_YESCRYPT, "gost-yescrypt"),
+    (b"{CRYPT}" + SCRYPT, "scrypt"),
+    (b"{SHA512-CRYPT}" + YESCRYPT, "yescrypt"),
+    (b"{ARGON2ID}" + ARGON2ID, "ARGON2ID"),
+    (b"{ARGON2I}" + ARGON2I, "ARGON2I"),
+    (b"{ARGON2ID}" + ARGON2I, "ARGON2I"),
+]
+
+
+class PasswordTestCase(SynchronousTestCase):
+    """What the tests of passwords have in common."""
+
+    def parse(self, text: bytes) -> Password:
+        """The password of C{text}, which is not locked."""
+        password = parsePassword(text)
+        assert password is not None
+        return password
+
+    def unusable(self, text: bytes) -> str:
+        """Why C{text} is no password."""
+        return str(self.assertRaises(UnusablePassword, parsePassword, text))
+
+    def without(self, library: str) -> None:
+        """Make C{library} one that is not installed."""
+        present = {name: sys.modules[name] for name in list(sys.modules) if name.partition(".")[0] == library}
+        for name in present:
+            del sys.modules[name]
+        sys.modules[library] = None  # type: ignore[assignment]
+
+        def putBack() -> None:
+            del sys.modules[library]
+            sys.modules.update(present)
+
+        self.addCleanup(putBack)
+
+
+class SchemeTests(PasswordTestCase):
+    """Every scheme, as Dovecot writes it."""
+
+    def test_right(self) -> None:
+        """The password that Dovecot has hashed matches, in every scheme and encoding."""
+        for text, scheme in FAST + SLOW:
+            password = self.parse(text)
+            self.assertEqual(password.scheme, scheme, text)
+            self.assertTrue(password.matches(b"secret"), text)
+
+    def test_wrong(self) -> None:
+        """No other password matches: in another case, cut, with something behind it, or empty."""
+        for text, _ in FAST + SLOW:
+            password = self.parse(text)
+            for wrong in (b"Secret", b"secre", b"secret ", b"", b"secret\0", b"secret\n"):
+                self.assertFalse(password.matches(wrong), (text, wrong))
+
+    def test_hashOfNothing(self) -> None:
+        """Even the right hash of an empty password lets nobody in with one."""
+        stored = base64.b64encode(hashlib.sha256(b"salt").digest() + b"salt")
+        self.assertFalse(self.parse(b"{SSHA256}" + stored).matches(b""))
+
+    def test_hashItselfIsNoPassword(self) -> None:
+        """Who has stolen a hash does not get in with it."""
+        for text, scheme in FAST + SLOW:
+            if scheme != "PLAIN":
+                self.assertFalse(self.parse(text).matches(text[:70]), text)
+                self.assertFalse(self.parse(text).matches(text.partition(b"}")[2] or text), text)
+
+    def test_slow(self) -> None:
+        """The hashes made to be slow say so, and the others do not."""
+        self.assertEqual({self.parse(text).slow for text, _ in SLOW}, {True})
+        self.assertEqual({self.parse(text).slow for text, _ in FAST}, {False})
+
+    def test_plain(self) -> None:
+        """Only PLAIN knows the password itself."""
+        self.assertEqual(self.parse(b"{PLAIN.B64}c2VjcmV0").plain, b"secret")
+        self.assertIsNone(self.parse(b"{SSHA512}" + SSHA512).plain)
+        self.assertIsNone(self.parse(SHA512).plain)
+
+    def test_plainIsExact(self) -> None:
+        """Blanks and braces in a PLAIN password belong to it."""
+        self.assertTrue(self.parse(b"{PLAIN} a}{b ").matches(b" a}{b "))
+        self.assertFalse(self.parse(b"{PLAIN} a}{b ").matches(b"a}{b"))
+
+    def test_notASCII(self) -> None:
+        """A password is bytes: Dovecot's hash of a word in UTF-8 matches that, and not the word in Latin-1."""
+        password = self.parse(
+            b"$6$rounds=5001$idosbc99EHKPendJ$"
+            b"ZBODNWtncvsFdy8u1CXX.f27y/ZHy2RLYvI24ysgbJdkUZg4BNzIOa0Us6kaovwQY/wVTPLXvtHaL.oaPrkB/."
+        )
+        self.assertTrue(password.matches("pässwörd".encode()))
+        self.assertFalse(password.matches("pässwörd".encode("latin-1")))
+        for text in (BLOWFISH, SHA256, b"{ARGON2I}" + ARGON2I, b"{PLAIN}secret"):
+            self.assertFalse(self.parse(text).matches(b"\xff\xfe"))
+
+    def test_bcryptLooksAt72Bytes(self) -> None:
+        """As with crypt(3), a bcrypt password counts up to its 72nd byte, and a longer one raises nothing."""
+        password = self.parse(b"{BLF-CRYPT}$2y$05$ZesW0neJerbuFiYDbAAoCuSAqoUZ2rL1EL2PxBbV.RFgl3ij/hKjm")
+        for length in (72, 73, 80, 511):
+            self.assertTrue(password.matches(b"a" * length), length)
+        self.assertFalse(password.matches(b"a" * 71))
+
+    def test_cryptTakes511Bytes(self) -> None:
+        """What crypt(3) finds too long never matches, and so takes no time."""
+        password = self.parse(b"{BLF-CRYPT}$2y$05$ZesW0neJerbuFiYDbAAoCuSAqoUZ2rL1EL2PxBbV.RFgl3ij/hKjm")
+        self.assertFalse(password.matches(b"a" * 512))
+        self.assertFalse(self.parse(SHA512).matches(b"a" * 1_000_000))
+
+    def test_repr(self) -> None:
+        """The representation of a password shows neither it nor its hash."""
+        for text, scheme in FAST + SLOW:
+            shown = repr(self.parse(text))
+            self.assertIn(scheme, shown)
+            self.assertNotIn("secret", shown)
+            self.assertNotIn(text[-12:].decode(), shown)
+
+
+class DigestTests(PasswordTestCase):
+    """CRAM-MD5 and APOP."""
+
+    CHALLENGE = b"<1896.697170952@postoffice.reston.mci.net>"
+
+    def test_cramMD5(self) -> None:
+        """The example of RFC 2195 is right, in small and in capital letters."""
+        password = self.parse(b"{PLAIN}tanstaaftanstaaf")
+        for digest in (b"b913a602c7eda7a495b4e6e7334d3890", b"B913A602C7EDA7A495B4E6E7334D3890"):
+            self.assertTrue(password.answers(Method.CRAM_MD5, self.CHALLENGE, digest))
+
+    def test_apop(self) -> None:
+        """The example of RFC 1939 is right."""
+        digest = b"c4c9334bac560ecc979e58001b3e22fb"
+        password = self.parse(b"{PLAIN}tanstaaf")
+        self.assertTrue(password.answers(Method.APOP, b"<1896.697170952@dbc.mtview.ca.us>", digest))
+        self.assertFalse(password.answers(Method.CRAM_MD5, b"<1896.697170952@dbc.mtview.ca.us>", digest))
+
+    def test_anotherChallenge(self) -> None:
+        """A digest over another challenge is wrong: it cannot be replayed."""
+        password = self.parse(b"{PLAIN}tanstaaftanstaaf")
+        self.assertFalse(password.answers(Method.CRAM_MD5, b"<2@x>", b"b913a602c7eda7a495b4e6e7334d3890"))
+
+    def test_odd(self) -> None:
+        """What is no digest at all is wrong, and nothing worse."""
+        password = self.parse(b"{PLAIN}tanstaaftanstaaf")
+        for digest in (b"", b"tanstaaftanstaaf", b"\xff" * 32, b"b913a602c7eda7a495b4e6e7334d389"):
+            self.assertFalse(password.answers(Method.CRAM_MD5, self.CHALLENGE, digest))
+
+    def test_hashed(self) -> None:
+        """A hashed password answers no digest, not even the one that an empty password would give."""
+        password = self.parse(b"{SSHA256}" + SSHA256)
+        empty = Password("PLAIN", lambda secret: False, plain=b"")
+        ofNothing = b"74e6f7298a9c2d168935f58c001bad88"
+        self.assertFalse(password.answers(Method.CRAM_MD5, b"", ofNothing))
+        self.assertFalse(empty.answers(Method.CRAM_MD5, b"", ofNothing))
+
+
+class UnusableTests(PasswordTestCase):
+    """Stored passwords that nobody can give."""
+
+    def test_empty(self) -> None:
+        """An empty stored password is none, whatever its scheme and encoding."""
+        for text in (b"", b"{PLAIN}", b"{PLAIN.B64}", b"{CLEARTEXT.HEX}", b"{SSHA256}", b"{CRYPT}", b"{ARGON2ID}"):
+            self.assertIn("is empty", self.unusable(text))
+
+    def test_locked(self) -> None:
+        """A hash that starts with * or ! is locked, as in shadow(5); a PLAIN password that does so is not."""
+        for text in (b"*", b"!", b"!!", b"!" + SHA512, b"{SHA512-CRYPT}*0", b"{ARGON2ID}!", b"{SSHA256}*"):
+            self.assertIsNone(parsePassword(text), text)
+        self.assertTrue(self.parse(b"{PLAIN}!secret").matches(b"!secret"))
+
+    def test_unknownScheme(self) -> None:
+        """An unknown scheme is named with the nearest that is known."""
+        self.assertEqual(self.unusable(b"{SSHA-512}abc"), "has the unknown scheme SSHA-512; did you mean SSHA512?")
+        self.assertEqual(self.unusable(b"{blf-crpyt}abc"), "has the unknown scheme blf-crpyt; did you mean BLF-CRYPT?")
+        self.assertEqual(self.unusable(b"{MD5}abc"), "has the unknown scheme MD5")
+
+    def test_unknownEncoding(self) -> None:
+        """So is an unknown encoding."""
+        self.assertEqual(self.unusable(b"{PLAIN.B46}abc"), "has the unknown encoding .B46; did you mean B64?")
+
+    def test_notDecodable(self) -> None:
+        """What is not in the encoding that the scheme names cannot be used."""
+        for text in (b"{SSHA256}\xff\xff", b"{SSHA256.HEX}zz", b"{PLAIN.B64}c2Vj*mV0", b"{SSHA512}" + SSHA512[:-1]):
+            self.assertIn("is not in the encoding of", self.unusable(text))
+
+    def test_withoutSalt(self) -> None:
+        """A salted digest without a salt, which Dovecot refuses too, cannot be used."""
+        self.assertIn("too short", self.unusable(b"{SSHA256.HEX}" + b"00" * 32))
+        self.assertIn("too short", self.unusable(b"{SSHA512.HEX}" + b"00" * 64))
+
+    def test_broken(self) -> None:
+        """A hash cut short, of an old kind of crypt(3), or with too few rounds is none."""
+        fewRounds = SHA512_ROUNDS.replace(b"4000", b"500")
+        for text in (SHA512[:-1], SHA256 + b"x", BLOWFISH[:-1], fewRounds, b"$1$salt$hash", b"$y$j9T$x", b"secret"):
+            self.assertIn("no whole hash", self.unusable(text))
+        for text in (b"$argon2d$v=19$m=8,t=1,p=1$abc$abc", b"secret", BLOWFISH, ARGON2ID.partition(b"$hWd")[0]):
+            self.assertIn("no whole Argon2 hash", self.unusable(b"{ARGON2ID}" + text))
+
+    def test_argon2WithoutScheme(self) -> None:
+        """An Argon2 hash without its scheme, which Dovecot does not recognise either, is told what it lacks."""
+        self.assertIn("{ARGON2ID}", self.unusable(ARGON2ID))
+        self.assertIn("{ARGON2ID}", self.unusable(b"{CRYPT}" + ARGON2ID))
+
+    def test_noEndOfScheme(self) -> None:
+        """A scheme that is not closed, or whose name no scheme has, is not repeated: it may be a password."""
+        for text in (b"{hunter2", b"{}hunter2", b"{a hunter2}x", b"{hunter2" + b"2" * 40 + b"}"):
+            self.assertNotIn("hunter2", self.unusable(text))
+
+    def test_messagesQuoteNothing(self) -> None:
+        """No message quotes the hash, nor does the traceback behind it."""
+        for text in (b"{SSHA256}Zaphod\xff", b"{PLAIN.HEX}Zaphod", b"{CRYPT}$6$Zaphod", b"{ARGON2I}Zaphod", b"Zaphod"):
+            error = self.assertRaises(UnusablePassword, parsePassword, text)
+            self.assertNotIn("Zaphod", str(error))
+            self.assertTrue(error.__cause__ is None and (error.__context__ is None or error.__suppress_context__))
+
+
+class LibraryTests(PasswordTestCase):
+    """What computes the slow hashes: the system, or else a library."""
+
+    def withoutSystem(self) -> None:
+        """Make this a system without crypt(3)."""
+        self.patch(slowhashes, "loadCrypt3", lambda: None)
+
+    def test_missing(self) -> None:
+        """Without its library a scheme cannot be used, and what to install is said."""
+        self.withoutSystem()
+        for library, text, package in (
+            ("bcrypt", BLOWFISH, '"mailgate[passwdfile]"'),
+            ("passlib", SHA512, "libpass"),
+            ("passlib", SHA256, "libpass"),
+            ("argon2", b"{ARGON2ID}" + ARGON2ID, '"mailgate[passwdfile]"'),
+        ):
+            self.without(library)
+            self.assertIn(f"pip install {package}", self.unusable(text))
+
+    def test_systemNeedsNone(self) -> None:
+        """What the system's crypt(3) computes needs no library."""
+        for library in ("bcrypt", "passlib"):
+            self.without(library)
+        for text, scheme in SLOW:
+            if not scheme.startswith("ARGON2"):
+                self.assertTrue(self.parse(text).matches(b"secret"), text)
+
+    def test_withoutSystem(self) -> None:
+        """Without crypt(3) libraries compute the usual hashes; they say the same."""
+        self.withoutSystem()
+        for text, scheme in SLOW:
+            if scheme in ("SHA256-CRYPT", "SHA512-CRYPT", "BLF-CRYPT"):
+                password = self.parse(text)
+                self.assertEqual((password.scheme, password.slow), (scheme, True))
+                self.assertTrue(password.matches(b"secret"), text)
+                for wrong in (b"Secret", b"", b"secret\0", b"x" * 600):
+                    self.assertFalse(password.matches(wrong), (text, wrong))
+        password = self.parse(b"{BLF-CRYPT}$2y$05$ZesW0neJerbuFiYDbAAoCuSAqoUZ2rL1EL2PxBbV.RFgl3ij/hKjm")
+        self.assertTrue(password.matches(b"a" * 80))
+
+    def test_unknownToTheSystem(self) -> None:
+        """A kind that neither the system nor a library knows cannot be used, and is named."""
+        self.withoutSystem()
+        for text, scheme in ((YESCRYPT, "yescrypt"), (GOST_YESCRYPT, "gost-yescrypt"), (SCRYPT, "scrypt")):
+            expected = f"is a {scheme} hash, and this system's libcrypt does not know {scheme}"
+            self.assertEqual(self.unusable(b"{CRYPT}" + text), expected)
+
+    def test_pythonOneAtATime(self) -> None:
+        """Hashes in Python wait for one another: each of them takes the interpreter's time from all threads."""
+        self.withoutSystem()
+        password = self.parse(SHA512)
+        with slowhashes._ONE_AT_A_TIME, ThreadPoolExecutor(1) as threads:
+            answer = threads.submit(password.matches, b"secret")
+            self.assertFalse(answer.done())
+            self.assertRaises(FutureTimeout, answer.result, 0.05)
+            slowhashes._ONE_AT_A_TIME.release()
+            try:
+                self.assertTrue(answer.result(30))
+            finally:
+                slowhashes._ONE_AT_A_TIME.acquire()
+
+    def test_noMemory(self) -> None:
+        """An Argon2 hash for which there is no memory is not a wrong password."""
+        huge = ARGON2ID.replace(b"m=65536", b"m=4294967295")
+        self.assertRaises(HashFailed, self.parse(b"{ARGON2ID}" + huge).matches, b"secret")
+
+    def test_notNeeded(self) -> None:
+        """PLAIN and the salted digests need none of them."""
+        self.withoutSystem()
+        for library in ("bcrypt", "passlib", "argon2"):
+            self.without(library)
+        for text, _ in FAST:
+            self.assertTrue(self.parse(text).matches(b"secret"))
+
+
+class ExpenseTests(PasswordTestCase):
+    """L{expense}: what makes a hash unusually slow."""
+
+    def test_rounds(self) -> None:
+        """More rounds of SHA-crypt than 100,000 do, in each spelling of the scheme."""
+        many = SHA512.replace(b"$6$", b"$6$rounds=100001$")
+        for text in (many, b"{CRYPT}" + many, b"{SHA512-CRYPT.B64}" + base64.b64encode(many), many.replace(b"6", b"5")):
+            self.assertIn("takes 100001 rounds", expense(text))
+        for text in (SHA512, SHA512_ROUNDS, many.replace(b"100001", b"100000"), b"!" + many, b"{MD5}" + many):
+            self.assertEqual(expense(text), "", text)
+
+    def test_cost(self) -> None:
+        """So does a cost of bcrypt above 13."""
+        self.assertIn("has the cost 14", expense(BLOWFISH.replace(b"$05$", b"$14$")))
+        self.assertEqual(expense(BLOWFISH.replace(b"$05$", b"$13$")), "")
+
+    def test_others(self) -> None:
+        """Nothing else does."""
+        for text, _ in FAST + SLOW:
+            self.assertEqual(expense(text), "")
+
+
+class CommonestTests(PasswordTestCase):
+    """L{commonest}."""
+
+    def test_most(self) -> None:
+        """The scheme of the most is chosen, however each is written, and its first password."""
+        texts = [b"{PLAIN}a", b"{CRYPT}" + SHA512, SHA512_ROUNDS, b"{ARGON2ID}" + ARGON2ID]
+        found = commonest(texts)
+        assert found is not None
+        self.assertEqual((found.scheme, found.slow), ("SHA512-CRYPT", True))
+
+    def test_usableOnly(self) -> None:
+        """What cannot be used is not counted."""
+        found = commonest([b"", b"*", b"{MD5}x", b"{MD5}y", b"{PLAIN}a"])
+        assert found is not None
+        self.assertEqual(found.scheme, "PLAIN")
+        self.assertIsNone(commonest([b"", b"*", b"{MD5}x"]))
+        self.assertIsNone(commonest([]))

@@ -1,0 +1,388 @@
+"""
+Backends that are told who the client is, by ID or XCLIENT before the login: what they hear, and that their answers to
+that stay apart from those to the login, and from the client.
+"""
+
+from __future__ import annotations
+
+import base64
+from typing import Any
+
+from twisted.internet.error import ConnectionLost
+from twisted.trial.unittest import SynchronousTestCase
+
+from mailgate.backend.client import ProxySettings
+from mailgate.frontend.protocol import MailProtocol
+from mailgate.login import Backend, BackendTLS, Client, Denial, Envelope, Refusal, Trouble
+from mailgate.net.proxyprotocol import headerFor
+from mailgate.protocols.imap4.imap4 import IMAP4
+from mailgate.protocols.pop3 import POP3
+from mailgate.test.backend.test_client import FIRST, PASS_ON, SECOND, Attempt, routeTo
+from mailgate.test.backend.test_login import TEMPORARY, Script
+
+OFF = ProxySettings(identity="off")
+ID = b'mailgate ID ("x-originating-ip" "192.0.2.7" "x-originating-port" "40123")\r\n'
+LOGIN = b'a1 LOGIN "joe" "sesame"\r\n'
+OFFERING_ID = b"* OK [CAPABILITY IMAP4rev1 SASL-IR ID IDLE] Dovecot ready.\r\n"
+IDENTIFIED = b'* ID ("name" "Dovecot")\r\nmailgate OK ID completed.\r\n'
+XCLIENT = b"XCLIENT ADDR=192.0.2.7 PORT=40123\r\n"
+OFFERING_XCLIENT = b"+OK [XCLIENT] Dovecot ready.\r\n"
+UNIX = Client("unix:")
+WRONG = Denial(Trouble.DENIED, answer=b"NO wrong")
+NO = Denial(Trouble.DENIED, answer=b"-ERR [AUTH] no")
+
+IMAP_ID = Script(IMAP4, ((OFFERING_ID, ID + LOGIN), (IDENTIFIED + b"* NO disk is full\r\na1 OK done\r\n", b"")))
+IMAP_ID_LITERALS = Script(
+    IMAP4,
+    (
+        (OFFERING_ID, ID + b"a1 LOGIN {3}\r\n"),
+        (b"* OK still here\r\n" + IDENTIFIED + b"+ go ahead\r\n", b"jo\xe9 {7}\r\n"),
+        (b"+\r\n", b"s\xc3\xa9same\r\n"),
+        (b"a1 OK done\r\n", b""),
+    ),
+    changes={"route": routeTo(user=b"jo\xe9", password=b"s\xc3\xa9same")},
+)
+POP3_XCLIENT = Script(
+    POP3,
+    (
+        (OFFERING_XCLIENT, XCLIENT + b"USER joe\r\n"),
+        (b"+OK Updated\r\n+OK\r\n", b"PASS sesame\r\n"),
+        (b"+OK 3 messages\r\n", b""),
+    ),
+)
+SCRIPTS = (IMAP_ID, IMAP_ID_LITERALS, POP3_XCLIENT)
+
+
+class ScriptTests(SynchronousTestCase):
+    """What is true at every byte of such a login."""
+
+    def test_anyCut(self) -> None:
+        """It is the same wherever TCP cuts what the backend says, and the client hears nothing of what it is told."""
+        for script in SCRIPTS:
+            replies = set()
+            for position in range(script.length):
+                attempt = script.begin()
+                for segments, heard in script.cutAt(position):
+                    self.assertEqual(attempt.says(*segments), heard)
+                client = self.successResultOf(attempt.result)
+                self.assertEqual((client.leftOver, attempt.log), (b"", []))
+                replies.add(client.reply)
+            self.assertEqual(len(replies), 1)
+            self.assertNotRegex(replies.pop(), b"ID|Updated|mailgate")
+
+    def test_dropped(self) -> None:
+        """A backend that closes, at whatever byte, is a temporary failure."""
+        for script in SCRIPTS:
+            for position in range(script.length):
+                attempt = script.begin()
+                left = position
+                for said, _ in script.steps:
+                    attempt.says(said[: max(0, left)])
+                    left -= len(said)
+                attempt.transport.lose(ConnectionLost())
+                self.assertEqual(self.successResultOf(attempt.result), TEMPORARY)
+                self.assertEqual(attempt.levels, ["error"])
+
+    def test_garbled(self) -> None:
+        """So is one that talks nonsense."""
+        for script in SCRIPTS:
+            for nonsense in (b"\x00\x1b[2Jwhat? \xff\n", b"\r\n", b"mailgateOK\r\n", b"x" * 5000):
+                attempt = script.begin()
+                attempt.says(script.steps[0][0], nonsense)
+                self.assertEqual(self.successResultOf(attempt.result), TEMPORARY)
+                self.assertTrue(attempt.log[0].isprintable())
+                self.assertNotIn("sesame", attempt.log[0])
+
+    def test_endless(self) -> None:
+        """So is one whose answer never ends, whatever it consists of."""
+        for script, pieces in (
+            (IMAP_ID, (b"* ID NIL\r\n", b"* OK more\r\n", b"* ID ({9}\r\n123456789{9}\r\n", b"* ID ({9999999999}\r\n")),
+            (POP3_XCLIENT, (b"+OK",)),
+        ):
+            for piece in pieces:
+                attempt = script.begin()
+                attempt.says(script.steps[0][0])
+                for _ in range(5000 // len(piece)):
+                    attempt.says(piece)
+                self.assertEqual(self.successResultOf(attempt.result), TEMPORARY)
+
+
+class IdentityTests(SynchronousTestCase):
+    """What the tests of the protocols share."""
+
+    record: MailProtocol
+
+    def heard(self, greeting: bytes, *groups: Any, **changes: Any) -> bytes:
+        """What a backend that greets so hears."""
+        attempt = Attempt(self.record, *groups, **changes)
+        attempt.accept()
+        return attempt.says(greeting)
+
+    def outcome(self, attempt: Attempt, *replies: bytes) -> Any:
+        """What comes of C{attempt} at a backend that says C{replies}."""
+        attempt.accept()
+        attempt.says(*replies)
+        return self.successResultOf(attempt.result)
+
+    def overTLS(self, tls: BackendTLS, *steps: bytes) -> list[bytes]:
+        """What a backend hears that says C{steps}, of which the empty one is the handshake."""
+        attempt = Attempt(self.record, route=routeTo(Backend("192.0.2.99", 143, tls)))
+        attempt.accept()
+        heard = []
+        for step in steps:
+            if not step:
+                attempt.transport.shakeHands()
+            heard.append(attempt.says(step) if step else attempt.hears())
+        return heard
+
+
+class IMAP4Tests(IdentityTests):
+    """ID before LOGIN."""
+
+    record = IMAP4
+
+    def test_offered(self) -> None:
+        """Where the greeting's code lists it, in any case and at any place, ID is in the same write as LOGIN."""
+        for code in (b"CAPABILITY IMAP4rev1 ID IDLE", b"CAPABILITY ID", b"capability imap4 id", b"CAPABILITY ID IMAP4"):
+            self.assertEqual(self.heard(b"* OK [" + code + b"] ready\r\n"), ID + LOGIN)
+
+    def test_notOffered(self) -> None:
+        """Elsewhere the backend hears what it has always heard."""
+        for greeting in (
+            b"* OK\r\n",
+            b"* OK ready\r\n",
+            b"* OK [CAPABILITY IMAP4rev1] ready\r\n",
+            b"* OK [CAPABILITY IMAP4rev1 IDLE X-ID ID= XID] ready\r\n",
+            b"* OK [CAPABILITY IMAP4rev1] ID [CAPABILITY ID ] ready\r\n",
+            b"* OK server [CAPABILITY IMAP4rev1 ID] ready\r\n",
+            b"* OK CAPABILITY IMAP4rev1 ID ready\r\n",
+            b"* OK  [CAPABILITY ID] ready\r\n",
+            b"* OK [ALERT] [CAPABILITY ID] ready\r\n",
+            b"* OK [CAPABILITY IMAP4rev1 ID ready\r\n",
+            b"* OK [CAPABILITY IMAP4rev1 ID\r\n",
+            b"* OK The Microsoft Exchange IMAP4 service is ready. [TgBBAE0AUABSAEQAMAA2AEMAQQAwADEAMQAwAA==]\r\n",
+            b"* OK [CAPABILITY IMAP4rev1] ready\r\n* CAPABILITY IMAP4rev1 ID\r\n",
+        ):
+            self.assertEqual(self.heard(greeting), LOGIN, greeting)
+
+    def test_off(self) -> None:
+        """With proxy_identity off too."""
+        self.assertEqual(self.heard(OFFERING_ID, OFF, envelope=Envelope(fields=(b'"name" "x"',))), LOGIN)
+
+    def test_besidePROXY(self) -> None:
+        """And beside a PROXY header, which says it all."""
+        for version in ("on", "v2"):
+            attempt = Attempt(IMAP4, ProxySettings(proxyProtocol=version))
+            attempt.accept()
+            self.assertEqual(attempt.hears(), headerFor(attempt.request.client, version))
+            self.assertEqual(attempt.says(OFFERING_ID), LOGIN)
+
+    def test_withTheClients(self) -> None:
+        """The client's own fields are in the same ID."""
+        told = self.heard(OFFERING_ID, envelope=Envelope(fields=(b'"name" "x"', b'"os" NIL')))
+        self.assertEqual(told, ID.replace(b")", b' "name" "x" "os" NIL)') + LOGIN)
+
+    def test_unix(self) -> None:
+        """Of a client on a unix socket there is nothing to tell, but for what it says itself."""
+        self.assertEqual(self.heard(OFFERING_ID, client=UNIX), LOGIN)
+        told = self.heard(OFFERING_ID, client=UNIX, envelope=Envelope(fields=(b'"name" "x"',)))
+        self.assertEqual(told, b'mailgate ID ("name" "x")\r\n' + LOGIN)
+
+    def test_tag(self) -> None:
+        """The tag of ID is never the client's."""
+        attempt = Attempt(IMAP4, tag=b"mailgate")
+        attempt.accept()
+        heard = attempt.says(OFFERING_ID)
+        self.assertEqual(heard, ID.replace(b"mailgate", b"mailgate2") + b'mailgate LOGIN "joe" "sesame"\r\n')
+        attempt.says(b"* ID NIL\r\nmailgate2 OK\r\n")
+        self.assertNoResult(attempt.result)
+        attempt.says(b"mailgate OK done\r\n")
+        self.assertEqual(self.successResultOf(attempt.result).reply, b"mailgate OK done\r\n")
+
+    def test_goodbye(self) -> None:
+        """BYE in the place of its answer is a failure at once."""
+        for said in (b"* BYE going down\r\n", b"* ID NIL\r\n* BYE\r\n", IDENTIFIED + b"* BYE\r\n"):
+            attempt = Attempt(IMAP4)
+            self.assertEqual(self.outcome(attempt, OFFERING_ID, said), TEMPORARY)
+            self.assertIn("answers with BYE", attempt.log[0])
+
+    def test_refused(self) -> None:
+        """A backend that refuses ID is logged in at, and one line says so."""
+        for answer in (b"mailgate BAD what\r\n", b"mailgate NO [SERVERBUG] no\r\n", b"* ID NIL\r\nmailgate bad\r\n"):
+            attempt = Attempt(IMAP4)
+            client = self.outcome(attempt, OFFERING_ID, answer + b"a1 OK done\r\n")
+            self.assertEqual((client.reply, attempt.levels), (b"a1 OK done\r\n", ["warn"]))
+            self.assertIn("backend 192.0.2.99:110 answers ID with ", attempt.log[0])
+            attempt = Attempt(IMAP4, route=routeTo(judged=False))
+            self.assertEqual(self.outcome(attempt, OFFERING_ID, answer + b"a1 NO wrong\r\n"), WRONG)
+
+    def test_refusedAgain(self) -> None:
+        """Once for each backend."""
+        attempt = Attempt(IMAP4)
+        for _ in range(3):
+            attempt.accept()
+            attempt.says(OFFERING_ID, b"mailgate BAD what\r\na1 OK done\r\n")
+            self.successResultOf(attempt.result)
+            attempt.result = attempt.again()
+        self.assertEqual(attempt.levels, ["warn"])
+        attempt.route = routeTo(SECOND)
+        attempt.result = attempt.again()
+        self.outcome(attempt, OFFERING_ID, b"mailgate BAD what\r\na1 OK done\r\n")
+        self.assertEqual(attempt.levels, ["warn", "warn"])
+
+    def test_order(self) -> None:
+        """An answer to the login before that to ID is none, nor is a continuation request or one of another tag."""
+        for said in (
+            b"a1 OK done\r\n",
+            b"a1 NO wrong\r\n" + IDENTIFIED,
+            b"+ go\r\n" + IDENTIFIED,
+            b"mailgate2 OK\r\n",
+            IDENTIFIED + b"mailgate OK\r\n",
+        ):
+            attempt = Attempt(IMAP4)
+            self.assertEqual(self.outcome(attempt, OFFERING_ID, said), TEMPORARY)
+            self.assertEqual(attempt.levels, ["error"])
+
+    def test_outOfTurn(self) -> None:
+        """A backend that answers before it has been asked is given up."""
+        for early in (IDENTIFIED, b"mailgate OK\r\n", b"a1 OK done\r\n"):
+            attempt = Attempt(IMAP4)
+            self.assertEqual(self.outcome(attempt, OFFERING_ID + early), TEMPORARY)
+            self.assertEqual(attempt.hears(), b"")
+            self.assertIn("speaks out of turn", attempt.log[0])
+
+    def test_untagged(self) -> None:
+        """Only the answer to ID is kept from the client: other untagged responses are its own, before and behind it."""
+        said = b"* CAPABILITY IMAP4rev1\r\n" + IDENTIFIED + b"* ID NIL\r\n* OK more\r\na1 OK done\r\n"
+        client = self.outcome(Attempt(IMAP4), OFFERING_ID, said)
+        self.assertEqual(client.reply, b"* CAPABILITY IMAP4rev1\r\n* ID NIL\r\n* OK more\r\na1 OK done\r\n")
+
+    def test_answerWithLiterals(self) -> None:
+        """The answer may have literals, with line ends, and what looks like the end of it, in them."""
+        for answer in (
+            b"* ID ({4}\r\nname {7}\r\nDovecot)\r\n",
+            b'* id ("name" {22}\r\nmailgate OK\r\na1 OK x\r\n)\r\n',
+            b'* ID ("name" {4}\r\nab\r\n "os" {0}\r\n)\r\n',
+            b'* ID ("name" {2}\r\n\r\n)\r\n',
+            b'* ID ("name" {2}\r\n\r\n "os" "{3}")\r\n',
+            b'* ID ("name" {0}\r\n)\r\n',
+        ):
+            attempt = Attempt(IMAP4)
+            client = self.outcome(attempt, OFFERING_ID, answer + b"mailgate OK\r\na1 OK done\r\n")
+            self.assertNotEqual(client, TEMPORARY, answer)
+            self.assertEqual((client.reply, attempt.log), (b"a1 OK done\r\n", []))
+
+    def test_authorizing(self) -> None:
+        """AUTHENTICATE, which a login as another user needs, has it in the same segment too."""
+        attempt = Attempt(IMAP4, route=routeTo(authzid=b"alice"))
+        attempt.accept()
+        self.assertEqual(attempt.says(OFFERING_ID), ID + b"a1 AUTHENTICATE PLAIN\r\n")
+        self.assertEqual(attempt.says(IDENTIFIED), b"")
+        self.assertEqual(attempt.says(b"+ \r\n"), base64.b64encode(b"alice\0joe\0sesame") + b"\r\n")
+        attempt.says(b"a1 OK done\r\n")
+        self.assertEqual(self.successResultOf(attempt.result).reply, b"a1 OK done\r\n")
+
+    def test_passedOn(self) -> None:
+        """A refusal that the client is shown has nothing of it."""
+        outcome = self.outcome(Attempt(IMAP4, PASS_ON), OFFERING_ID, IDENTIFIED + b"a1 NO wrong\r\n")
+        self.assertEqual(outcome, Refusal(b"a1 NO wrong\r\n", False))
+
+    def test_nextBackend(self) -> None:
+        """Each backend that is tried is told, if it offers that."""
+        attempt = Attempt(IMAP4, route=routeTo(FIRST, SECOND))
+        attempt.accept()
+        attempt.says(OFFERING_ID)
+        attempt.transport.lose(ConnectionLost())
+        attempt.accept()
+        self.assertEqual(attempt.says(OFFERING_ID), ID + LOGIN)
+
+    def test_startTLS(self) -> None:
+        """With STARTTLS nothing is told in the clear; what was offered there counts."""
+        offering = b"* OK [CAPABILITY IMAP4rev1 ID STARTTLS] ready\r\n"
+        heard = self.overTLS(BackendTLS.STARTTLS, offering, b"mailgate OK go\r\n* ID NIL\r\nmailgate OK\r\n", b"")
+        self.assertEqual(heard, [b"mailgate STARTTLS\r\n", b"", ID + LOGIN])
+
+    def test_implicitTLS(self) -> None:
+        """With TLS from the first byte on the greeting within it counts."""
+        self.assertEqual(self.overTLS(BackendTLS.IMPLICIT, b"", OFFERING_ID), [b"", ID + LOGIN])
+
+
+class POP3Tests(IdentityTests):
+    """XCLIENT before USER."""
+
+    record = POP3
+
+    def test_offered(self) -> None:
+        """Where the greeting's code asks for it XCLIENT is in the same write as USER."""
+        for greeting in (OFFERING_XCLIENT, b"+OK [XCLIENT]\r\n", b"+OK [xclient] hello\r\n"):
+            self.assertEqual(self.heard(greeting), XCLIENT + b"USER joe\r\n")
+
+    def test_notOffered(self) -> None:
+        """Elsewhere the backend hears what it has always heard."""
+        for greeting in (
+            b"+OK\r\n",
+            b"+OK Dovecot ready.\r\n",
+            b"+OK ready [XCLIENT]\r\n",
+            b"+OK [XCLIENTS] ready\r\n",
+            b"+OK XCLIENT\r\n",
+            b"+OK  [XCLIENT]\r\n",
+            b"+OK <1896.697170952@dbc.mtview.ca.us> [XCLIENT]\r\n",
+        ):
+            self.assertEqual(self.heard(greeting), b"USER joe\r\n", greeting)
+        self.assertEqual(self.heard(b"+OKAY [XCLIENT]\r\n"), b"", "that is no greeting")
+
+    def test_off(self) -> None:
+        """With proxy_identity off too, and for a client on a unix socket."""
+        self.assertEqual(self.heard(OFFERING_XCLIENT, OFF), b"USER joe\r\n")
+        self.assertEqual(self.heard(OFFERING_XCLIENT, client=UNIX), b"USER joe\r\n")
+
+    def test_besidePROXY(self) -> None:
+        """And beside a PROXY header, which says it all."""
+        attempt = Attempt(POP3, ProxySettings(proxyProtocol="on"))
+        attempt.accept()
+        attempt.hears()
+        self.assertEqual(attempt.says(OFFERING_XCLIENT), b"USER joe\r\n")
+
+    def test_refused(self) -> None:
+        """A backend that refuses XCLIENT is logged in at, and one line says so."""
+        attempt = Attempt(POP3)
+        refusal = b"-ERR Invalid parameters\r\n"
+        client = self.outcome(attempt, OFFERING_XCLIENT, refusal + b"+OK\r\n", b"+OK 3 messages\r\n")
+        self.assertEqual(client.reply, b"+OK 3 messages\r\n")
+        self.assertEqual(attempt.levels, ["warn"])
+        self.assertIn("backend 192.0.2.99:110 answers XCLIENT with -ERR: it does not know", attempt.log[0])
+
+    def test_loginRefused(self) -> None:
+        """The answer to the login is the one behind that to XCLIENT."""
+        replies = (OFFERING_XCLIENT, b"+OK Updated\r\n-ERR [AUTH] no\r\n")
+        self.assertEqual(self.outcome(Attempt(POP3, route=routeTo(judged=False)), *replies), NO)
+        outcome = self.outcome(Attempt(POP3, PASS_ON), *replies)
+        self.assertEqual(outcome, Refusal(b"-ERR [AUTH] no\r\n", False))
+
+    def test_outOfTurn(self) -> None:
+        """A backend that answers before it has been asked hears no password."""
+        for early in (
+            (OFFERING_XCLIENT + b"+OK Updated\r\n",),
+            (OFFERING_XCLIENT, b"+OK Updated\r\n+OK\r\n+OK\r\n"),
+        ):
+            attempt = Attempt(POP3)
+            attempt.accept()
+            for said in early:
+                self.assertNotIn(b"sesame", attempt.says(said))
+            self.assertEqual(self.successResultOf(attempt.result), TEMPORARY)
+            self.assertIn("speaks out of turn", attempt.log[0])
+
+    def test_authorizing(self) -> None:
+        """AUTH, which a login as another user needs, has it in the same segment too."""
+        attempt = Attempt(POP3, route=routeTo(authzid=b"alice"))
+        attempt.accept()
+        self.assertEqual(attempt.says(OFFERING_XCLIENT), XCLIENT + b"AUTH PLAIN\r\n")
+        self.assertEqual(attempt.says(b"+OK Updated\r\n"), b"")
+        self.assertEqual(attempt.says(b"+ \r\n"), base64.b64encode(b"alice\0joe\0sesame") + b"\r\n")
+        attempt.says(b"+OK Logged in.\r\n")
+        self.assertEqual(self.successResultOf(attempt.result).reply, b"+OK Logged in.\r\n")
+
+    def test_stls(self) -> None:
+        """With STLS nothing is told in the clear."""
+        heard = self.overTLS(BackendTLS.STARTTLS, OFFERING_XCLIENT, b"+OK go\r\n", b"")
+        self.assertEqual(heard, [b"STLS\r\n", b"", XCLIENT + b"USER joe\r\n"])

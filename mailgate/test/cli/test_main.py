@@ -1,0 +1,261 @@
+"""
+Tests for L{mailgate.cli.main}.
+"""
+
+from __future__ import annotations
+
+import grp
+import io
+import os
+import pwd
+import socket
+import sys
+
+from twisted.trial.unittest import SynchronousTestCase
+
+import mailgate
+from mailgate.cli.main import describe, main
+from mailgate.config import parse
+from mailgate.process import rights
+from mailgate.sandbox.certificate import ensureCertificate
+from mailgate.test.integration.daemon import freePort
+
+GOOD = """
+[mail]
+server_name = mx.test
+auth_http = http://127.0.0.1:9/auth
+[server imap]
+protocol = imap
+listen =
+    127.0.0.1:21143
+    unix:/tmp/mailgate-imap.sock
+imap_auth = plain login cram-md5
+[server submission]
+protocol = smtp
+listen = 127.0.0.1:21587
+smtp_capabilities = 8BITMIME
+"""
+
+
+class ConsoleCase(SynchronousTestCase):
+    """The command, with what it prints."""
+
+    def setUp(self):
+        self.stdout, self.stderr = io.StringIO(), io.StringIO()
+        self.patch(sys, "stdout", self.stdout)
+        self.patch(sys, "stderr", self.stderr)
+        # argparse makes its lines as wide as the terminal is.
+        self.patch(os, "environ", {**os.environ, "COLUMNS": "200"})
+
+    def run_(self, *arguments: str) -> int:
+        """Run it; an early exit counts as its status."""
+        try:
+            return main(arguments)
+        except SystemExit as exit:
+            return int(exit.code or 0)
+
+    def write(self, text: str) -> str:
+        path: str = self.mktemp()
+        with open(path, "w", encoding="utf-8") as opened:
+            opened.write(text)
+        return path
+
+
+class CheckTests(ConsoleCase):
+    """C{mailgate check}."""
+
+    def test_good(self):
+        """A good configuration is described on standard output, and the status is 0."""
+        path = self.write(GOOD)
+        self.assertEqual(self.run_("check", "--config", path), 0)
+        self.assertEqual(
+            self.stdout.getvalue().splitlines(),
+            [
+                "server imap: imap on 127.0.0.1:21143, unix:/tmp/mailgate-imap.sock",
+                "  logins: cram-md5, plain, judged by auth_http",
+                "  TLS: none",
+                "server submission: smtp on 127.0.0.1:21587",
+                "  logins: plain, judged by auth_http",
+                "  TLS: none",
+                f"{path}: good",
+            ],
+        )
+        self.assertEqual(self.stderr.getvalue(), "")
+
+    def test_short(self):
+        """C{-c} will do."""
+        self.assertEqual(self.run_("check", "-c", self.write(GOOD)), 0)
+
+    def test_bad(self):
+        """What is wrong with another goes to standard error, a line each, and the status is 78."""
+        path = self.write(GOOD + "smtp_auth = plian\ntimeout = soon\n")
+        self.assertEqual(self.run_("check", "--config", path), 78)
+        self.assertEqual(self.stdout.getvalue(), "")
+        first, second = self.stderr.getvalue().splitlines()
+        self.assertTrue(
+            first.startswith(f'{path}:15: [server submission] smtp_auth = plian: "plian" is unknown'), first
+        )
+        self.assertTrue(first.endswith("did you mean plain?"), first)
+        self.assertTrue(second.startswith(f"{path}:16: [server submission] timeout = soon: must be a time"), second)
+
+    def test_missing(self):
+        """A file that is not there is a bad configuration."""
+        self.assertEqual(self.run_("check", "--config", "/nowhere/x.ini"), 78)
+        self.assertEqual(self.stderr.getvalue(), "/nowhere/x.ini: cannot be read: No such file or directory\n")
+
+    def test_logs(self):
+        """A log file in a folder that is not there is found out now; one that could be opened is not made."""
+        path = self.write("[mailgate]\nerror_log =\n    /nowhere/x.log\n    y.log\n" + GOOD)
+        self.assertEqual(self.run_("check", "--config", path), 78)
+        (line,) = self.stderr.getvalue().splitlines()
+        self.assertIn("[mailgate] error_log = /nowhere/x.log: cannot be opened: its folder is missing", line)
+        self.assertFalse(os.path.exists(os.path.join(os.path.dirname(os.path.abspath(path)), "y.log")))
+
+    def test_serversLogs(self):
+        """So are those of servers: each is told of once, however many servers have it from [mail]."""
+        text = GOOD.replace("[mail]", "[mail]\nerror_log = /nowhere/x.log").replace(
+            "imap_auth", "error_log = z.log\nimap_auth"
+        )
+        text += "error_log =\n    /nowhere/y.log\n    z.log\n"
+        text += "".join(f"[server {name}]\nlisten = {name}\nprotocol = pop3\n" for name in (21110, 21995))
+        self.assertEqual(self.run_("check", "--config", self.write(text)), 78)
+        first, second = self.stderr.getvalue().splitlines()
+        self.assertIn("[server submission] error_log = /nowhere/y.log: cannot be opened: its folder is missing", first)
+        self.assertIn("3: [mail] error_log = /nowhere/x.log: cannot be opened: its folder is missing", second)
+
+    def test_certificates(self):
+        """Certificates are loaded: one that is not there is found out now and not when the gateway starts."""
+        path = self.write(GOOD + "starttls = on\nssl_certificate = /nowhere/c\nssl_certificate_key = /nowhere/k\n")
+        self.assertEqual(self.run_("check", "--config", path), 78)
+        self.assertIn("/nowhere/k: cannot be read: No such file or directory", self.stderr.getvalue())
+
+    def test_users(self):
+        """Users are loaded; the passwords of those that are faulty are not shown."""
+        accounts = os.path.abspath(self.write("joe:{PLAIN}sesame::::::host=10.0.0.1\nann:{ROT13}frnfnzr\n"))
+        path = self.write(f"[server pop3]\nlisten = 127.0.0.1:110\nauth_file = {accounts}\n")
+        self.assertEqual(self.run_("check", "--config", path), 78)
+        (line,) = self.stderr.getvalue().splitlines()
+        self.assertIn("line 2 (ann): ", line)
+        self.assertNotIn("frnfnzr", line)
+
+    def test_user(self):
+        """A user that nobody but root could become is warned of, one whom the host does not know is a fault."""
+        self.patch(os, "geteuid", lambda: 1000)
+        user, group = pwd.getpwuid(os.getuid()).pw_name, grp.getgrgid(os.getgid()).gr_name
+        path = self.write(f"[mailgate]\nuser = {user} {group}\n{GOOD}")
+        self.assertEqual(self.run_("check", "--config", path), 0)
+        self.assertEqual(
+            self.stderr.getvalue(),
+            f"warning: {path}:2: [mailgate] user = {user}: is ignored: only root can become another user\n",
+        )
+        path = self.write(f"[mailgate]\nuser = no-such-user\n{GOOD}")
+        self.assertEqual(self.run_("check", "--config", path), 78)
+
+    def test_userOfFiles(self):
+        """As root it becomes the user, as the gateway will, and tells what that user cannot read."""
+        self.patch(os, "geteuid", lambda: 0)
+        self.patch(os, "access", lambda path, mode: False)
+        become = []
+        self.patch(rights, "becomeUser", become.append)
+        user, group = pwd.getpwuid(os.getuid()).pw_name, grp.getgrgid(os.getgid()).gr_name
+        accounts = os.path.abspath(self.write("joe:{PLAIN}sesame::::::host=10.0.0.1\n"))
+        text = f"[mailgate]\nuser = {user} {group}\n[server pop3]\nlisten = 127.0.0.1:110\nauth_file = {accounts}\n"
+        self.assertEqual(self.run_("check", "--config", self.write(text)), 0)
+        self.assertEqual([found.name for found in become], [user])
+        line, reload = self.stderr.getvalue().splitlines()[-2:]
+        reason = f"will not be read when it changes: {user} may not read it"
+        self.assertTrue(line.endswith(f":5: [server pop3] auth_file = {accounts}: {reason}"), line)
+        self.assertIn(f":2: [mailgate] user = {user}: a reload will be refused, as {user} may not read ", reload)
+
+    def test_noPort(self):
+        """No port is opened: it can be run beside the gateway whose configuration it checks."""
+        port = freePort()
+        path = self.write(f"[server a]\nprotocol = imap\nproxy_pass = 10.0.0.1:143\nlisten = 127.0.0.1:{port}\n")
+        with socket.create_server(("127.0.0.1", port)):
+            self.assertEqual(self.run_("check", "--config", path), 0)
+
+    def test_ascii(self):
+        """A server may be called anything, though the terminal knows ASCII alone."""
+        self.patch(sys, "stdout", io.TextIOWrapper(io.BytesIO(), encoding="ascii", write_through=True))
+        text = GOOD.replace("[server imap]", "[server b\xfcro]")
+        self.assertEqual(self.run_("check", "--config", self.write(text)), 0)
+        self.assertIn(b"server b\\xfcro: imap on", sys.stdout.buffer.getvalue())
+
+    def test_start(self):
+        """What would keep the gateway from starting is found; so is what would keep its user from reading again."""
+        for line, told in (
+            ("pid = /nowhere/x.pid", "pid = /nowhere/x.pid: cannot be written: its folder is missing"),
+            ("error_log = /", "error_log = /: cannot be opened: Is a directory"),
+        ):
+            path = self.write(f"[mailgate]\n{line}\n{GOOD}")
+            self.assertEqual(self.run_("check", "--config", path), 78)
+            self.assertEqual(self.stderr.getvalue(), f"{path}:2: [mailgate] {told}\n")
+            self.stderr.truncate(0)
+            self.stderr.seek(0)
+
+    def test_config(self):
+        """It does not guess which configuration is meant."""
+        self.assertEqual(self.run_("check"), 2)
+        self.assertIn("--config", self.stderr.getvalue())
+
+
+class DescribeTests(ConsoleCase):
+    """Tests for L{describe}."""
+
+    def test_tls(self):
+        """A server that speaks TLS is described with its versions, STARTTLS and number of certificates."""
+        certificate, key = map(os.path.abspath, ensureCertificate(self.mktemp(), ()))
+        pair = f"ssl_certificate = {certificate}\nssl_certificate_key = {key}\nstarttls = only\n"
+        text = f"[server p]\nproxy_pass = 10.0.0.1:110\nlisten =\n  127.0.0.1:110\n  127.0.0.1:995 ssl\n{pair}"
+        self.assertEqual(
+            list(describe(parse(text, "x.ini"))),
+            [
+                "server p: pop3 on 127.0.0.1:110, 127.0.0.1:995 ssl",
+                "  logins: plain, judged by proxy_pass",
+                "  TLS: TLSv1.2 TLSv1.3, starttls only, 1 certificate(s)",
+                "x.ini: good",
+            ],
+        )
+
+    def test_sandbox(self):
+        """The demo is recognised by its users, who are counted but not named with their passwords."""
+        told = "\n".join(describe(parse("[sandbox]\nusers = joe sesame\n" + GOOD)))
+        self.assertIn("sandbox: 1 user(s) in example.com", told)
+        self.assertNotIn("sesame", told)
+
+    def test_secrets(self):
+        """What is described is no secret."""
+        told = "\n".join(describe(parse(GOOD + "auth_http_header = X-Key sesame\n")))
+        self.assertNotIn("sesame", told)
+
+
+class CommandTests(ConsoleCase):
+    """The command line."""
+
+    def test_version(self):
+        """C{--version} names the release."""
+        self.assertEqual(self.run_("--version"), 0)
+        self.assertEqual(self.stdout.getvalue(), f"mailgate {mailgate.__version__}\n")
+
+    def test_help(self):
+        """C{--help} says what the gateway itself is run by, and which commands there are."""
+        self.assertEqual(self.run_("--help"), 0)
+        self.assertIn("twistd mailgate --config FILE", self.stdout.getvalue())
+        self.assertIn("check", self.stdout.getvalue())
+
+    def test_helpOfCheck(self):
+        """A command's own help says what its status means."""
+        self.assertEqual(self.run_("check", "--help"), 0)
+        self.assertIn("Exit status 0, or 78", self.stdout.getvalue())
+
+    def test_nothing(self):
+        """Without a command, and with one that is none, it is told how it is used."""
+        for arguments in ((), ("chekc",)):
+            self.assertEqual(self.run_(*arguments), 2)
+            self.assertIn("usage: mailgate", self.stderr.getvalue())
+            self.stderr.truncate(0)
+
+    def test_arguments(self):
+        """Without arguments of its own it takes the process's."""
+        self.patch(sys, "argv", ["mailgate", "check", "--config", self.write(GOOD)])
+        self.assertEqual(main(), 0)

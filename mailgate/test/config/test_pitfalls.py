@@ -1,0 +1,201 @@
+"""
+Tests for L{mailgate.config.pitfalls}: what can be started, and is hardly meant.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from mailgate.auth.passwdfile import authenticator as passwdfile
+from mailgate.config import load, parse, pitfalls
+from mailgate.config import reading as config
+from mailgate.directives import ConfigurationError
+
+HTTP = "auth_http = http://127.0.0.1:9/auth"
+OWN = "is left out: the gateway announces it itself where it is so"
+UNKEPT = "is left out: it promises a command before the login, which the gateway does not obey"
+MISSING = (
+    "smtp_capabilities: is missing: mail programs then rewrite mail of 8 bits, which breaks its signatures, and return"
+    " what needs SMTPUTF8: copy your backend's list"
+)
+
+
+def serving(protocol: str, *lines: str, listen: str = "127.0.0.1:21000", judge: str = HTTP) -> str:
+    """A server for C{protocol} with C{lines}, which begin with the fifth."""
+    return "\n".join((f"[server {protocol}]", f"protocol = {protocol}", f"listen = {listen}", judge, *lines, ""))
+
+
+class WarningTests(SynchronousTestCase):
+    """What is warned of."""
+
+    def assertWarned(self, text: str, *expected: str) -> None:
+        self.assertEqual([str(each).removeprefix("gateway.ini:") for each in parse(text).warnings], list(expected))
+
+    def test_capabilities(self):
+        """Words that the gateway announces itself, or that it would have to keep and does not, are named by line."""
+        for protocol, kept, words in (
+            ("imap", "IMAP4rev1", ("STARTTLS", "AUTH=PLAIN", "LOGINDISABLED")),
+            ("pop3", "TOP", ("SASL PLAIN", "STLS")),
+            ("smtp", "8BITMIME", ("STARTTLS", "AUTH PLAIN LOGIN")),
+        ):
+            text = serving(protocol, f"{protocol}_capabilities =", *(f"    {word}" for word in (kept, *words)))
+            self.assertWarned(
+                text,
+                *(
+                    f"{line}: [server {protocol}] {protocol}_capabilities = {word}: {OWN}"
+                    for line, word in enumerate(words, 7)
+                ),
+            )
+        self.assertWarned(
+            serving("pop3", "pop3_capabilities =", "    UTF8 USER", "    TOP"),
+            f"6: [server pop3] pop3_capabilities = UTF8 USER: {UNKEPT}",
+        )
+
+    def test_revision(self):
+        """IMAP needs the word for what is spoken; all in one line will do."""
+        told = "has no IMAP4rev1: clients then take the server for none that they can use"
+        self.assertWarned(serving("imap", "imap_capabilities = UIDPLUS"), f"5: [server imap] imap_capabilities: {told}")
+        self.assertWarned(serving("imap", "imap_capabilities = UIDPLUS IMAP4rev1"))
+
+    def test_parameter(self):
+        """A number of its own is a parameter that has lost its capability."""
+        told = "is no capability: a parameter stands on the line of its capability"
+        text = serving("smtp", "smtp_capabilities =", "    SIZE", "    50000000")
+        self.assertWarned(text, f"7: [server smtp] smtp_capabilities = 50000000: {told}")
+
+    def test_copied(self):
+        """Commas, and what else of a server's reply is no capability, would be sent to clients as they are."""
+        comma = "has a comma, which clients hear: commas part no capabilities"
+        reply = "begins as a server's reply does: of that the capability alone is meant"
+        text = serving("smtp", "smtp_capabilities =", "    PIPELINING,", "    SIZE 10000, DSN", "    8BITMIME")
+        option = "[server smtp] smtp_capabilities"
+        self.assertWarned(text, f"6: {option} = PIPELINING,: {comma}", f"7: {option} = SIZE 10000, DSN: {comma}")
+        text = serving("smtp", "smtp_capabilities =", "    250-PIPELINING", "    250 DSN", "    250X")
+        self.assertWarned(text, f"6: {option} = 250-PIPELINING: {reply}", f"7: {option} = 250 DSN: {reply}")
+        option = "[server imap] imap_capabilities"
+        text = serving("imap", "imap_capabilities = * CAPABILITY IMAP4rev1 IDLE")
+        self.assertWarned(text, f"5: {option} = *: {reply}", f"5: {option} = CAPABILITY: {reply}")
+        text = serving("imap", "imap_capabilities =", "    IMAP4rev1", "    IDLE,", "    LITERAL+")
+        self.assertWarned(text, f"7: {option} = IDLE,: {comma}")
+        text = serving("pop3", "pop3_capabilities =", "    +OK", "    TOP", "    .")
+        option = "[server pop3] pop3_capabilities"
+        self.assertWarned(text, f"6: {option} = +OK: {reply}", f"8: {option} = .: {reply}")
+
+    def test_nothingAnnounced(self):
+        """Without a list mail is changed and returned, where clients log in; under none alone they ask the backend."""
+        self.assertWarned(serving("smtp"), f"1: [server smtp] {MISSING}")
+        self.assertWarned(serving("smtp", "smtp_capabilities = 8BITMIME"))
+        (warning,) = parse(serving("smtp", "smtp_auth = none")).warnings
+        self.assertEqual(warning.option, "smtp_auth")
+
+    def test_serverName(self):
+        """It is a name of a host, or an address as SMTP writes it."""
+        for name in ("https://mail.test", "mail.test:993", "mail.test/", "_", "10.0.0.1", "-x.test"):
+            told = "is no host name, such as mail.example.com; backends may refuse the EHLO that has it"
+            self.assertWarned(
+                serving("imap", f"server_name = {name}"), f"5: [server imap] server_name = {name}: {told}"
+            )
+        for name in ("mail.test", "localhost", "[10.0.0.1]", "[IPv6:::1]", "mx_1.test"):
+            self.assertWarned(serving("imap", f"server_name = {name}"))
+
+    def test_shortTimes(self):
+        """Nobody can answer in a few milliseconds."""
+        told = "is too short for anybody to answer in; a number without a unit is seconds"
+        for option in ("timeout", "auth_http_timeout", "proxy_timeout"):
+            self.assertWarned(serving("imap", f"{option} = 5ms"), f"5: [server imap] {option} = 5ms: {told}")
+            self.assertWarned(serving("imap", f"{option} = 1s"))
+
+    def test_defaultBackend(self):
+        """Beside a service, which may name others, a backend that is the server itself is warned of."""
+        told = "is this server's own address, and a login there comes back to it without end"
+        text = serving("imap", "proxy_pass = 127.0.0.1:21000")
+        self.assertWarned(text, f"5: [server imap] proxy_pass = 127.0.0.1:21000: {told}")
+
+    def test_openFiles(self):
+        """The ini file and the accounts are nobody else's to write and to read."""
+        folder = self.mktemp()
+        os.mkdir(folder)
+        ini, accounts = os.path.join(folder, "x.ini"), os.path.abspath(os.path.join(folder, "accounts"))
+        with open(accounts, "w", encoding="ascii") as opened:
+            opened.write("joe:{PLAIN}sesame::::::host=10.0.0.1\n")
+        with open(ini, "w", encoding="ascii") as opened:
+            opened.write(serving("imap", judge=f"auth_file = {accounts}"))
+        self.patch(passwdfile, "isOpenToAll", lambda path: False)
+        os.chmod(accounts, 0o600)
+        self.patch(config, "writers", lambda path: f"strangers write to {path}")
+        self.assertEqual([str(each) for each in load(ini).warnings], [f"{ini}: strangers write to {ini}"])
+        self.patch(config, "writers", lambda path: None)
+        self.assertEqual(load(ini).warnings, ())
+        self.patch(passwdfile, "isOpenToAll", lambda path: True)
+        told = f"{ini}:4: [server imap] auth_file = {accounts}: everybody on this host may read it: chmod o-r it"
+        self.assertEqual([str(each) for each in load(ini).warnings], [told])
+
+
+class LoopTests(SynchronousTestCase):
+    """A server that is its own backend."""
+
+    def isLoop(self, listen: str, backend: str) -> bool:
+        """Whether a server with that C{listen} is refused because of that C{proxy_pass}."""
+        text = serving("imap", listen=listen, judge=f"proxy_pass = {backend}")
+        try:
+            self.assertEqual(parse(text).warnings, ())
+        except ConfigurationError as error:
+            told = "is this server's own address, and a login there comes back to it without end"
+            self.assertEqual(str(error), f"gateway.ini:4: [server imap] proxy_pass = {backend}: {told}")
+            return True
+        return False
+
+    def test_loops(self):
+        """The same address, or one that the wildcard takes in, whatever it is called."""
+        self.patch(pitfalls.socket, "gethostname", lambda: "Mx.test")
+        for listen, backend in (
+            ("127.0.0.1:21143", "127.0.0.1:21143"),
+            ("127.0.0.1:21143", "localhost:21143"),
+            ("21143", "127.0.0.1:21143"),
+            ("21143", "localhost:21143"),
+            ("21143", "mx.test:21143"),
+            ("[::]:21143 ipv6only=off", "127.0.0.1:21143"),
+            ("unix:/tmp/x.sock", "unix:/tmp/x.sock"),
+        ):
+            self.assertTrue(self.isLoop(listen, backend), (listen, backend))
+
+    def test_others(self):
+        """Another port, host or family is another's."""
+        for listen, backend in (
+            ("21143", "127.0.0.1:21144"),
+            ("21143", "192.0.2.1:21143"),
+            ("21143", "backend.test:21143"),
+            ("127.0.0.1:21143", "127.0.0.2:21143"),
+            ("[::]:21143", "127.0.0.1:21143"),
+            ("unix:/tmp/x.sock", "unix:/tmp/y.sock"),
+            ("systemd:imap", "127.0.0.1:21143"),
+        ):
+            self.assertFalse(self.isLoop(listen, backend), (listen, backend))
+
+
+class OverwrittenTests(SynchronousTestCase):
+    """Tests for L{pitfalls.overwritten}."""
+
+    def test_own(self) -> None:
+        """What names the file itself, by whatever name, would destroy it."""
+        folder = os.path.abspath(self.mktemp())
+        os.mkdir(folder)
+        ini, link = os.path.join(folder, "x.ini"), os.path.join(folder, "link")
+        os.symlink(ini, link)
+        reason = "is the configuration itself, which would be written over"
+        own = f"error_log = {os.path.realpath(ini)}: {reason}"
+        for place, line, told in (
+            ("[mailgate]", f"pid = {link}", f"pid = {link}: {reason}"),
+            ("[mailgate]", "error_log = x.ini info", own),
+            ("[mail]", "error_log = stderr\n    link info", own),
+        ):
+            text = f"{place}\n{line}\n" + serving("imap")
+            with open(ini, "w", encoding="ascii") as opened:
+                opened.write(text)
+            error = self.assertRaises(ConfigurationError, load, ini)
+            self.assertRegex(str(error), rf"\A{re.escape(ini)}:[23]: {re.escape(place)} {re.escape(told)}\Z")
+            with open(ini, encoding="ascii") as opened:
+                self.assertEqual(opened.read(), text)

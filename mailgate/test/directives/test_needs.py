@@ -1,0 +1,125 @@
+"""
+Tests for L{mailgate.directives.needs}: every option that has no effect is warned of, with the server that has it.
+"""
+
+from __future__ import annotations
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from mailgate.config import knownDirectives, parse
+from mailgate.directives import Level
+from mailgate.sandbox.certificate import ensureCertificate
+
+EVERYWHERE = {
+    *("error_log", "listen", "protocol", "ssl", "server_name", "timeout", "max_errors", "max_commands"),
+    *("unlisted_auth", "auth_delay", "max_auth_failures", "sasl_authzid"),
+    *("proxy_pass", "proxy_pass_error_message", "proxy_timeout", "proxy_buffer", "proxy_protocol"),
+    # its own warning: it never has an effect
+    "proxy",
+}
+"""What matters to every server."""
+
+HTTP = "auth_http = http://127.0.0.1:9/auth"
+PASS = "proxy_pass = 127.0.0.1:9"
+
+WITHOUT = (
+    ("imap", HTTP, "smtp_auth = plain", "protocol = smtp"),
+    ("imap", HTTP, "pop3_capabilities = TOP", "protocol = pop3"),
+    ("pop3", HTTP, "imap_client_buffer = 4k", "protocol = imap"),
+    ("imap", HTTP, "xclient = off", "protocol = smtp"),
+    ("pop3", HTTP, "proxy_smtp_auth = on", "protocol = smtp"),
+    ("imap", HTTP, "smtp_greeting_delay = 1s", "protocol = smtp"),
+    ("imap", HTTP, "resolver = 127.0.0.1", "protocol = smtp"),
+    ("smtp", HTTP, "resolver_timeout = 3s", "resolver"),
+    ("smtp", HTTP, "proxy_identity = off", "protocol = imap or pop3"),
+    ("imap", HTTP, "proxy_protocol = on\nproxy_identity = off", "proxy_protocol = off"),
+    ("smtp", PASS, "proxy_smtp_auth = off", "auth_http or auth_file: with proxy_pass alone the gateway always logs in"),
+    ("imap", PASS, "auth_cache_ttl = 5s", "auth_http"),
+    ("imap", PASS, "auth_http_timeout = 5s", "auth_http"),
+    ("imap", PASS, "auth_http_header = X-A b", "auth_http"),
+    ("imap", PASS, "auth_file_cache_ttl = 5s", "auth_file"),
+    ("imap", PASS, "limit_exempt = 10.0.0.0/8", "auth_http or auth_file"),
+    ("imap", HTTP, "auth_cache_size = 1m", "auth_cache_ttl"),
+    ("imap", HTTP, "auth_http_ssl_verify = off", "an https: URL in auth_http"),
+    ("imap", HTTP, "auth_http_pass_client_cert = on", "ssl_verify_client"),
+    ("imap", HTTP, "set_real_ip_from = 10.0.0.0/8", '"proxy_protocol" behind a listen'),
+    ("imap", HTTP, "ssl_certificate = /nowhere/x", '"ssl" behind a listen, or starttls'),
+    ("imap", HTTP, "ssl_protocols = TLSv1.3", '"ssl" behind a listen, or starttls'),
+    ("imap", HTTP, "ssl_session_timeout = 5m", '"ssl" behind a listen, or starttls'),
+)
+"""Options of a server that speaks no TLS, and what they lack."""
+
+
+class WithoutEffectTests(SynchronousTestCase):
+    """Options that change nothing."""
+
+    def warned(self, text: str) -> list[str]:
+        """What is said of options without effect."""
+        return [str(each) for each in parse(text).warnings if each.message.startswith("has no effect")]
+
+    def server(self, protocol: str, *lines: str) -> str:
+        announced = "smtp_capabilities = 8BITMIME\n" if protocol == "smtp" else ""
+        return (
+            f"[server {protocol}]\nprotocol = {protocol}\nlisten = 127.0.0.1:1\n{announced}" + "\n".join(lines) + "\n"
+        )
+
+    def test_table(self):
+        """L{WITHOUT}: in the server's own section it is named with the server and the line."""
+        for protocol, judge, option, what in WITHOUT:
+            text = self.server(protocol, judge, option)
+            line, name = text.count("\n"), option.split("\n")[-1].partition(" =")[0]
+            told = f"gateway.ini:{line}: [server {protocol}] {name}: has no effect without {what}"
+            self.assertEqual(self.warned(text), [told])
+
+    def test_inMail(self):
+        """In [mail] it is warned of where it is of use to none of the servers that have it from there."""
+        for protocol, judge, option, what in WITHOUT:
+            text = f"[mail]\n{option}\n" + self.server(protocol, judge)
+            line, name = option.count("\n") + 2, option.split("\n")[-1].partition(" =")[0]
+            told = f"gateway.ini:{line}: [mail] {name}: has no effect: no server that has it from here has {what}"
+            self.assertEqual(self.warned(text), [told])
+
+    def test_usedByOne(self):
+        """One server that it matters to is enough."""
+        smtp = self.server("smtp", HTTP).replace(":1", ":2")
+        mail = "[mail]\nsmtp_auth = plain\nimap_auth = plain\nset_real_ip_from = 10.0.0.0/8\n"
+        imap = self.server("imap", HTTP).replace("127.0.0.1:1", "127.0.0.1:1 proxy_protocol")
+        self.assertEqual(self.warned(mail + imap + smtp), [])
+
+    def test_overridden(self):
+        """What every server says for itself is a default for others to come."""
+        self.assertEqual(
+            self.warned("[mail]\nimap_auth = plain\n" + self.server("imap", HTTP, "imap_auth = login")), []
+        )
+
+    def test_differentReasons(self):
+        """Where servers lack different things, all of them are named."""
+        text = "[mail]\nresolver_timeout = 5s\n" + self.server("smtp", HTTP)
+        text += self.server("imap", HTTP).replace(":1", ":2")
+        told = "has no effect: no server that has it from here has resolver or protocol = smtp"
+        self.assertEqual(self.warned(text), [f"gateway.ini:2: [mail] resolver_timeout: {told}"])
+
+    def test_relayed(self):
+        """nginx's proxy off would have no session relayed; here all are."""
+        told = "gateway.ini:5: [server imap] proxy = off: has no effect: all sessions are relayed"
+        self.assertEqual(self.warned(self.server("imap", HTTP, "proxy = off")), [told])
+        self.assertEqual(self.warned(self.server("imap", HTTP, "proxy = on")), [])
+
+    def test_underTLS(self):
+        """Under TLS its options count, but for those that need more."""
+        certificate, key = ensureCertificate(self.mktemp(), ())
+        pair = f"ssl_certificate = {certificate}\nssl_certificate_key = {key}\n"
+        text = self.server("imap", HTTP).replace(":1\n", ":1 ssl\n") + pair
+        self.assertEqual(self.warned(text + "ssl_session_timeout = 5m\nssl_ciphers = HIGH\n"), [])
+        for options, what in (
+            ("starttls = on", 'a listen that has no "ssl" behind it'),
+            ("ssl_verify_depth = 2", "ssl_verify_client"),
+            ("ssl_protocols = TLSv1.3\nssl_ciphers = HIGH", "a version before TLSv1.3 in ssl_protocols"),
+        ):
+            (told,) = self.warned(f"{text}{options}\n")
+            self.assertTrue(told.endswith(f": has no effect without {what}"), told)
+
+    def test_complete(self):
+        """Every directive of servers says what it needs, or matters everywhere."""
+        known = {**knownDirectives(Level.MAIL), **knownDirectives(Level.SERVER)}
+        self.assertEqual({name for name, declared in known.items() if not declared.needs}, EVERYWHERE)

@@ -1,0 +1,79 @@
+"""
+Tests for L{mailgate.directives.problems}.
+"""
+
+from __future__ import annotations
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from mailgate.config import knownDirectives
+from mailgate.directives import Level
+from mailgate.directives.problems import ConfigurationError, Lines, Problem, nearest
+
+
+class ProblemTests(SynchronousTestCase):
+    """How a problem is told."""
+
+    def test_place(self):
+        """File and line are written as compilers write them; a line that is not known is left out."""
+        problem = Problem("x.ini", "is wrong", "mail", "timeout", "5x", 7)
+        self.assertEqual(str(problem), "x.ini:7: [mail] timeout = 5x: is wrong")
+        self.assertEqual(str(Problem("x.ini", "is empty")), "x.ini: is empty")
+
+    def test_escaped(self):
+        """What was pasted into the file moves no terminal's cursor, and a problem is one line; letters stay."""
+        problem = Problem("x.ini", 'is no "\x9b"', "server \x1b[31mé", "xclient", "on\r\u202e\xa0”", 7)
+        self.assertEqual(str(problem), 'x.ini:7: [server \\x1b[31mé] xclient = on\\r\\u202e\\xa0”: is no "\\x9b"')
+
+
+class LinesTests(SynchronousTestCase):
+    """Where something stands."""
+
+    lines = Lines({("mail", ""): [(1, "")], ("mail", "listen"): [(2, ""), (3, "143"), (5, "993 ssl")]})
+
+    def test_find(self):
+        """The line is that of the item, or else of the option, or else of the section; 0 where there is none."""
+        for place, line in (
+            (("mail", "listen", "993 ssl"), 5),
+            (("mail", "listen", "143 | 993"), 2),
+            (("mail", "listen"), 2),
+            (("mail", "timeout"), 1),
+            (("server x", "timeout"), 0),
+        ):
+            self.assertEqual(self.lines.find(*place), line, place)
+
+    def test_locate(self):
+        """An error gets the lines that it lacks, and no others."""
+        error = ConfigurationError(
+            [Problem("f", "m", "mail", "listen"), Problem("f", "m", "mail", line=9), Problem("f", "m")]
+        )
+        error.locate(self.lines)
+        self.assertEqual([problem.line for problem in error.problems], [2, 9, 0])
+        self.assertEqual(str(error), "f:2: [mail] listen: m\nf:9: [mail]: m\nf: m")
+
+
+class NearestTests(SynchronousTestCase):
+    """Tests for L{nearest}."""
+
+    def test_options(self):
+        """An abbreviation goes before what only looks alike; another case is no other word."""
+        known = list(knownDirectives(Level.SERVER))
+        for word, meant in (
+            ("ssl_cert", "ssl_certificate"),
+            ("ssl_key", "ssl_certificate_key"),
+            ("ssl_cert_key", "ssl_certificate_key"),
+            ("ssl_proto", "ssl_protocols"),
+            ("Timeout", "timeout"),
+            ("timeuot", "timeout"),
+            ("xlient", "xclient"),
+            ("listne", "listen"),
+            ("server_nam", "server_name"),
+            ("imap_capability", "imap_capabilities"),
+            ("auth_http_headers", "auth_http_header"),
+        ):
+            self.assertEqual(nearest(word, known), f"; did you mean {meant}?")
+
+    def test_nothing(self):
+        """What is like nothing, or has too few letters to be an abbreviation, has no neighbour."""
+        for word in ("zzzz", "s", "", "_", "ss"):
+            self.assertEqual(nearest(word, ["ssl", "timeout"] if word != "ss" else ["timeout"]), "")

@@ -1,0 +1,246 @@
+"""
+The authorization identity of SASL PLAIN (RFC 4616), by which a user asks for somebody else's mailbox: C{sasl_authzid},
+at every stage of a login.
+"""
+
+from __future__ import annotations
+
+import base64
+from typing import Any
+
+from attrs import evolve
+from twisted.trial.unittest import SynchronousTestCase
+from twisted.web.http_headers import Headers
+
+from mailgate.auth.http.dialect import NGINX, Untellable
+from mailgate.auth.http.exchange import question, route
+from mailgate.auth.passthrough import PassThroughAuthenticator
+from mailgate.frontend.protocol import DialogueSettings
+from mailgate.login import Backend, Client, Credentials, Denial, LoginRequest, Method, Route, Trouble
+from mailgate.protocols.imap4.imap4 import IMAP4
+from mailgate.protocols.pop3 import POP3
+from mailgate.protocols.smtp.smtp import SMTP, SMTPSettings
+from mailgate.test.backend.test_client import Attempt, routeTo
+from mailgate.test.frontend.test_exchange import WORDINGS, Wording
+from mailgate.test.support.fakes import ROUTE, Conversation, FakeAuthenticator, FakeClient, FakeConnector
+
+BOB_AS_ALICE = base64.b64encode(b"bob\0alice\0secret")
+REFUSALS = (
+    b"a NO [AUTHORIZATIONFAILED] Not authorized to log in as another user\r\n",
+    b"-ERR [AUTH] Not authorized to log in as another user\r\n",
+    b"535 5.7.8 Not authorized to log in as another user\r\n",
+)
+ASKED = LoginRequest("imap", Credentials(Method.PLAIN, b"alice", b"secret", authzid=b"b b"), Client("192.0.2.7"))
+BACKEND = Backend("192.0.2.99", 143)
+
+
+def converse(wording: Wording, word: str, authenticator: Any, **others: Any) -> Conversation:
+    """A conversation under C{sasl_authzid = word}."""
+    dialogue = DialogueSettings(serverName="mx.test", authzid=word)
+    return wording.converse(groups=(dialogue,), authenticator=authenticator, **others)
+
+
+class DialogueTests(SynchronousTestCase):
+    """What the client hears, and what an authenticator is asked."""
+
+    def test_refused(self) -> None:
+        """By default another's mailbox is refused, and the password is not even looked at."""
+        for wording, refusal in zip(WORDINGS, REFUSALS, strict=True):
+            for lines in ((b"PLAIN " + BOB_AS_ALICE,), (b"PLAIN", BOB_AS_ALICE)):
+                conversation = converse(wording, "refuse", FakeAuthenticator())
+                first, *rest = lines
+                heard = conversation.says(wording.auth + first, *rest)
+                self.assertEqual(heard.removeprefix(wording.challenge + b"\r\n"), refusal)
+                self.assertEqual(conversation.requests, [])
+                self.assertFalse(conversation.closed)
+
+    def test_isGuess(self) -> None:
+        """It is held back and counted as any other refusal."""
+        dialogue = DialogueSettings(serverName="mx.test", authDelay=2.0, maxAuthFailures=1)
+        for wording, refusal in zip(WORDINGS, REFUSALS, strict=True):
+            conversation = wording.converse(groups=(dialogue,))
+            self.assertEqual(conversation.says(wording.auth + b"PLAIN " + BOB_AS_ALICE), b"")
+            conversation.clock.advance(2)
+            self.assertTrue(conversation.hear().startswith(refusal))
+            self.assertTrue(conversation.closed)
+
+    def test_own(self) -> None:
+        """An empty one, and the user's own name, are as if there were none; another spelling is another name."""
+        for wording in WORDINGS:
+            for word in ("refuse", "pass", "ignore"):
+                for authzid in (b"", b"alice"):
+                    backend = FakeConnector(FakeClient(wording.accepted))
+                    conversation = converse(wording, word, FakeAuthenticator(), connector=backend)
+                    message = base64.b64encode(authzid + b"\0alice\0secret")
+                    self.assertEqual(conversation.says(wording.auth + b"PLAIN " + message), wording.accepted)
+                    self.assertEqual(
+                        conversation.requests[0].credentials, Credentials(Method.PLAIN, b"alice", b"secret")
+                    )
+            conversation = converse(wording, "refuse", FakeAuthenticator())
+            conversation.says(wording.auth + b"PLAIN " + base64.b64encode(b"Alice\0alice\0secret"))
+            self.assertEqual(conversation.requests, [])
+
+    def test_ignored(self) -> None:
+        """As nginx does it, who asks for another's mailbox gets the own."""
+        for wording in WORDINGS:
+            backend = FakeConnector(FakeClient(wording.accepted))
+            conversation = converse(wording, "ignore", FakeAuthenticator(), connector=backend)
+            self.assertEqual(conversation.says(wording.auth + b"PLAIN " + BOB_AS_ALICE), wording.accepted)
+            self.assertEqual(conversation.requests[0].credentials, Credentials(Method.PLAIN, b"alice", b"secret"))
+
+    def test_notAnsweredFor(self) -> None:
+        """With C{pass}, an authenticator that accepts the user and says nothing of the other lets nobody in."""
+        for wording, refusal in zip(WORDINGS, REFUSALS, strict=True):
+            conversation = converse(wording, "pass", FakeAuthenticator(ROUTE))
+            self.assertEqual(conversation.says(wording.auth + b"PLAIN " + BOB_AS_ALICE), refusal)
+            self.assertEqual(conversation.requests[0].credentials.authzid, b"bob")
+            self.assertEqual(conversation.connector.routes, [])
+
+    def test_answeredFor(self) -> None:
+        """One that answers for it does."""
+        for wording in WORDINGS:
+            for authzid in (b"", b"bob"):
+                backend = FakeConnector(FakeClient(wording.accepted))
+                answer = FakeAuthenticator(evolve(ROUTE, authzid=authzid))
+                conversation = converse(wording, "pass", answer, connector=backend)
+                self.assertEqual(conversation.says(wording.auth + b"PLAIN " + BOB_AS_ALICE), wording.accepted)
+
+    def test_reasonInLog(self) -> None:
+        """The log says why, in our words."""
+        conversation = converse(WORDINGS[0], "refuse", FakeAuthenticator())
+        conversation.says(WORDINGS[0].auth + b"PLAIN " + BOB_AS_ALICE)
+        self.assertEqual(
+            conversation.logged(),
+            [
+                "login failed: client 192.0.2.7:40123, not authorized, protocol imap, method plain,"
+                " reason another authorization identity, server 127.0.0.1:143, session 00007.00"
+                ', user "alice"'
+            ],
+        )
+
+
+class ServiceTests(SynchronousTestCase):
+    """C{auth_http}."""
+
+    def test_asked(self) -> None:
+        """The service gets it escaped as names are, behind the password; nothing where there is none."""
+        self.assertIn(b"Auth-Pass: secret\r\nAuth-Authzid: b%20b\r\nAuth-Protocol:", question(ASKED).block)
+        own = evolve(ASKED, credentials=evolve(ASKED.credentials, authzid=b""))
+        self.assertNotIn(b"Authzid", question(own).block)
+
+    def test_noInjection(self) -> None:
+        hostile = evolve(ASKED, credentials=evolve(ASKED.credentials, authzid=b"x\r\nAuth-User: root\0"))
+        self.assertIn(b"Auth-Authzid: x%0D%0AAuth-User:%20root%00\r\n", question(hostile).block)
+
+    def test_tooLong(self) -> None:
+        """It is bounded as names are."""
+        long = evolve(ASKED, credentials=evolve(ASKED.credentials, authzid=b"b" * 1025))
+        self.assertRaises(Untellable, question, long)
+
+    def answer(self, *fields: tuple[bytes, bytes]) -> Route:
+        """The route of a service that accepts with C{fields}."""
+        headers = Headers({b"Auth-Status": [b"OK"]})
+        for name, value in fields:
+            headers.addRawHeader(name, value)
+        return route(ASKED, headers, BACKEND, NGINX)
+
+    def test_acceptance(self) -> None:
+        """An acceptance that says nothing of it is none for another's mailbox."""
+        self.assertIsNone(self.answer().authzid)
+        self.assertIsNone(self.answer((b"Auth-Authzid", b"alice")).authzid)
+        self.assertIsNone(self.answer((b"Auth-Authzid", b"B B")).authzid)
+        self.assertIsNone(self.answer((b"Auth-Pass", b"master")).authzid)
+
+    def test_repeated(self) -> None:
+        """One that repeats it, escaped or not, has the backend open that mailbox."""
+        for repeated in (b"b b", b"b%20b"):
+            found = self.answer((b"Auth-Authzid", repeated))
+            self.assertEqual((found.user, found.authzid), (b"alice", b"b b"))
+
+    def test_user(self) -> None:
+        """One that names the user to log in as has settled it."""
+        found = self.answer((b"Auth-User", b"bob*alice"))
+        self.assertEqual((found.user, found.authzid), (b"bob*alice", b""))
+        found = self.answer((b"Auth-User", b"b b"), (b"Auth-Authzid", b"b%20b"))
+        self.assertEqual((found.user, found.authzid), (b"b b", b""))
+
+    def test_ownUser(self) -> None:
+        """Services name the user in each acceptance who have heard of no other: that opens nobody else's mailbox."""
+        self.assertIsNone(self.answer((b"Auth-User", b"alice")).authzid)
+
+    def test_both(self) -> None:
+        """Where that user is another the one that was asked for is not forgotten."""
+        for user in (b"alice", b"alice@example.com"):
+            found = self.answer((b"Auth-User", user), (b"Auth-Authzid", b"b b"))
+            self.assertEqual((found.user, found.authzid), (user, b"b b"))
+
+    def test_backendAlone(self) -> None:
+        """With proxy_pass alone the backend decides."""
+        answer = self.successResultOf(PassThroughAuthenticator(BACKEND).authenticate(ASKED))
+        self.assertEqual(answer, Route((BACKEND,), b"alice", b"secret", judged=False, authzid=b"b b"))
+
+
+class BackendTests(SynchronousTestCase):
+    """How a backend is asked: by PLAIN, which alone has a place for it."""
+
+    WAY = routeTo(user=b"alice", password=b"secret", authzid=b"bob", judged=False)
+
+    def attempt(self, record: Any, *groups: Any, route: Route = WAY) -> Attempt:
+        begun = Attempt(record, *groups, route=route)
+        begun.accept()
+        return begun
+
+    def test_imap(self) -> None:
+        attempt = self.attempt(IMAP4)
+        self.assertEqual(attempt.says(b"* OK ready\r\n"), b"a1 AUTHENTICATE PLAIN\r\n")
+        self.assertEqual(attempt.says(b"+ \r\n"), BOB_AS_ALICE + b"\r\n")
+        attempt.says(b"* CAPABILITY IMAP4rev1\r\na1 OK done\r\n")
+        self.assertEqual(self.successResultOf(attempt.result).reply, b"* CAPABILITY IMAP4rev1\r\na1 OK done\r\n")
+
+    def test_pop3(self) -> None:
+        attempt = self.attempt(POP3)
+        self.assertEqual(attempt.says(b"+OK ready\r\n"), b"AUTH PLAIN\r\n")
+        self.assertEqual(attempt.says(b"+ \r\n"), BOB_AS_ALICE + b"\r\n")
+        attempt.says(b"+OK done\r\n")
+        self.assertEqual(self.successResultOf(attempt.result).reply, b"+OK done\r\n")
+
+    def test_smtp(self) -> None:
+        attempt = self.attempt(SMTP, SMTPSettings(proxyAuth=True))
+        attempt.says(b"220 ready\r\n")
+        self.assertEqual(attempt.says(b"250-mx\r\n250 AUTH PLAIN LOGIN\r\n"), b"AUTH PLAIN " + BOB_AS_ALICE + b"\r\n")
+        attempt.says(b"235 done\r\n")
+        self.successResultOf(attempt.result)
+
+    def test_xclient(self) -> None:
+        """A backend that takes our word for it is told whose rights count."""
+        attempt = self.attempt(SMTP, route=evolve(self.WAY, judged=True))
+        attempt.says(b"220 ready\r\n")
+        heard = attempt.says(b"250-mx\r\n250 XCLIENT NAME ADDR LOGIN\r\n")
+        self.assertEqual(heard, b"XCLIENT ADDR=192.0.2.7 LOGIN=bob NAME=[UNAVAILABLE]\r\n")
+
+    def test_refused(self) -> None:
+        """Its refusal is the answer, where nobody has judged."""
+        attempt = self.attempt(IMAP4)
+        attempt.says(b"* OK ready\r\n")
+        attempt.says(b"+ \r\n")
+        attempt.says(b"a1 NO [AUTHORIZATIONFAILED] no\r\n")
+        refusal = Denial(Trouble.DENIED, answer=b"NO [AUTHORIZATIONFAILED] no")
+        self.assertEqual(self.successResultOf(attempt.result), refusal)
+
+    def test_impossible(self) -> None:
+        """Where only LOGIN or USER is possible nobody is let in, and no password is sent that would open the own."""
+        for record, groups, lines in (
+            (IMAP4, (), (b"* OK ready\r\n", b"a1 BAD unknown\r\n")),
+            (IMAP4, (), (b"* OK ready\r\n", b"a1 NO unsupported mechanism\r\n")),
+            (POP3, (), (b"+OK ready\r\n", b"-ERR unknown\r\n")),
+            (POP3, (), (b"+OK ready\r\n", b"+OK methods supported:\r\n")),
+            (SMTP, (SMTPSettings(proxyAuth=True),), (b"220 ready\r\n", b"250-mx\r\n250 AUTH LOGIN\r\n")),
+        ):
+            for judged in (True, False):
+                attempt = self.attempt(record, *groups, route=evolve(self.WAY, judged=judged))
+                heard = b"".join(attempt.says(line) for line in lines)
+                answer = self.successResultOf(attempt.result)
+                self.assertIs(answer.trouble, Trouble.UNAUTHORIZED)
+                self.assertNotIn(b"secret", heard)
+                self.assertNotIn(base64.b64encode(b"secret"), heard)
+                self.assertTrue(attempt.transport.aborted)

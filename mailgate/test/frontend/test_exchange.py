@@ -1,0 +1,379 @@
+"""SASL on the wire: what of it is the same for every protocol."""
+
+from __future__ import annotations
+
+import base64
+from typing import Any
+
+from attrs import frozen
+from twisted.trial.unittest import SynchronousTestCase
+
+from mailgate.frontend.protocol import DialogueSettings, MailProtocol
+from mailgate.login import Credentials, Denial, Method, Trouble
+from mailgate.protocols.imap4.imap4 import IMAP4, IMAP4Settings
+from mailgate.protocols.pop3 import POP3, POP3Settings
+from mailgate.protocols.smtp.smtp import SMTP, SMTPSettings
+from mailgate.session import Outcome, Phase
+from mailgate.test.support.fakes import Conversation, FakeAuthenticator, FakeClient, FakeConnector, hearEverything
+from mailgate.tls.settings import TLSSettings
+
+REASON = b"eyJzdGF0dXMiOiI0MDEifQ=="
+REFUSED = Denial(Trouble.DENIED, b"no", wait=3, challenge=REASON)
+CLOSING = Denial(Trouble.DENIED, b"no", close=True, challenge=REASON)
+SALT = "<7.1000@mx.test>"
+
+
+@frozen
+class OAuth:
+    """One of the two mechanisms: what a client sends, and the answer by which it takes note of a refusal."""
+
+    method: Method
+    response: bytes
+    answer: bytes
+
+    @property
+    def name(self) -> bytes:
+        return self.method.value.upper().encode()
+
+    @property
+    def initial(self) -> bytes:
+        return base64.b64encode(self.response)
+
+
+MECHANISMS = (
+    OAuth(Method.XOAUTH2, b"user=joe\x01auth=Bearer token\x01\x01", b""),
+    OAuth(Method.OAUTHBEARER, b"n,a=joe,\x01host=x\x01auth=Bearer token\x01\x01", b"AQ=="),
+)
+
+
+@frozen
+class Wording:
+    """
+    How a protocol says what all of them say; C{challenge} stands before a challenge, C{goodbye} behind a refusal that
+    ends the connection.
+    """
+
+    record: MailProtocol
+    settings: type
+    auth: bytes
+    challenge: bytes
+    unsupported: bytes
+    cancelled: bytes
+    notBase64: bytes
+    malformed: bytes
+    refusal: bytes
+    capabilities: bytes
+    accepted: bytes
+    goodbye: bytes = b""
+
+    def converse(self, *auth: str, **settings: Any) -> Conversation:
+        """A conversation past its greeting, with the methods C{auth} or passwords and tokens."""
+        groups = settings.pop("groups", ())
+        passwords = ("plain", "login") if self.record is not POP3 else ("plain",)
+        methods = auth or (*passwords, "xoauth2", "oauthbearer")
+        conversation = Conversation(self.record, self.settings(auth=methods), *groups, **settings)
+        conversation.hear()
+        return conversation
+
+
+WORDINGS = (
+    Wording(
+        IMAP4,
+        IMAP4Settings,
+        b"a AUTHENTICATE ",
+        b"+ ",
+        b"a NO [CANNOT] Unsupported authentication mechanism\r\n",
+        b"a BAD Authentication cancelled\r\n",
+        b"a BAD Invalid base64 data\r\n",
+        b"a BAD Invalid authentication response\r\n",
+        b"a NO no\r\n",
+        b"a CAPABILITY",
+        b"a OK hi\r\n",
+        b"* BYE Refused, closing connection\r\n",
+    ),
+    Wording(
+        POP3,
+        POP3Settings,
+        b"AUTH ",
+        b"+ ",
+        b"-ERR Unsupported authentication mechanism\r\n",
+        b"-ERR Authentication cancelled\r\n",
+        b"-ERR Invalid base64 data\r\n",
+        b"-ERR Invalid authentication response\r\n",
+        b"-ERR [AUTH] no\r\n",
+        b"CAPA",
+        b"+OK logged in\r\n",
+    ),
+    Wording(
+        SMTP,
+        SMTPSettings,
+        b"AUTH ",
+        b"334 ",
+        b"504 5.5.4 Unsupported authentication mechanism\r\n",
+        b"501 5.7.0 Authentication cancelled\r\n",
+        b"501 5.5.2 Invalid base64 data\r\n",
+        b"501 5.5.4 Invalid authentication response\r\n",
+        b"535 5.7.0 no\r\n",
+        b"EHLO c.test",
+        b"235 2.0.0 OK\r\n",
+        b"421 4.7.0 Refused, closing connection\r\n",
+    ),
+)
+
+
+class OAuthTests(SynchronousTestCase):
+    """XOAUTH2 and OAUTHBEARER, as freenginx takes them."""
+
+    def each(self) -> list[tuple[Wording, OAuth]]:
+        """Every protocol with every mechanism."""
+        return [(wording, mechanism) for wording in WORDINGS for mechanism in MECHANISMS]
+
+    def refused(self, wording: Wording, mechanism: OAuth, denial: Denial) -> Conversation:
+        """A conversation whose first login has just been refused with C{denial}, the wait being over."""
+        conversation = wording.converse(authenticator=FakeAuthenticator(denial))
+        conversation.says(wording.auth + mechanism.name + b" " + mechanism.initial)
+        conversation.clock.advance(denial.wait)
+        return conversation
+
+    def test_announced(self) -> None:
+        """They are listed behind all others, in that order."""
+        every = ("plain", "external", "xoauth2", "oauthbearer")
+        imap, pop3, smtp = (wording.converse(*every).says(wording.capabilities) for wording in WORDINGS)
+        self.assertIn(b" AUTH=PLAIN AUTH=EXTERNAL AUTH=XOAUTH2 AUTH=OAUTHBEARER\r\n", imap)
+        self.assertIn(b"\r\nSASL PLAIN LOGIN EXTERNAL XOAUTH2 OAUTHBEARER\r\n", pop3)
+        self.assertIn(b"\r\n250 AUTH PLAIN EXTERNAL XOAUTH2 OAUTHBEARER\r\n", smtp)
+        methods = b"+OK methods supported:\r\nXOAUTH2\r\nOAUTHBEARER\r\n.\r\n"
+        self.assertEqual(WORDINGS[1].converse("xoauth2", "oauthbearer").says(b"AUTH"), methods)
+
+    def test_login(self) -> None:
+        """A token is judged, sent at once or when asked for."""
+        for wording, mechanism in self.each():
+            for lines, challenge in (
+                ([wording.auth + mechanism.name + b" " + mechanism.initial], b""),
+                ([wording.auth + mechanism.name.lower(), mechanism.initial], wording.challenge + b"\r\n"),
+            ):
+                conversation = wording.converse(connector=FakeConnector(FakeClient(wording.accepted)))
+                self.assertEqual(conversation.says(*lines), challenge + wording.accepted)
+                [request] = conversation.requests
+                self.assertEqual(request.credentials, Credentials(mechanism.method, b"joe", b"token"))
+
+    def test_notListed(self) -> None:
+        """Where they are not listed they are refused, with an initial response too, and unlisted_auth is no help."""
+        for wording, mechanism in self.each():
+            for groups in ((), (DialogueSettings(serverName="mx.test", unlistedAuth=True),)):
+                conversation = wording.converse("plain", groups=groups)
+                for line in (mechanism.name, mechanism.name + b" " + mechanism.initial):
+                    self.assertEqual(conversation.says(wording.auth + line), wording.unsupported)
+                self.assertEqual(conversation.requests, [])
+
+    def test_broken(self) -> None:
+        """A response that is none, and the cancelling *, lead back to the commands."""
+        for wording, mechanism in self.each():
+            conversation = wording.converse()
+            for response, refusal in (
+                (b"*", wording.cancelled),
+                (b"a", wording.notBase64),
+                *((response, wording.malformed) for response in (b"", b"AQ==", b"am9l", b"AGpvZQB4")),
+            ):
+                heard = conversation.says(wording.auth + mechanism.name, response)
+                self.assertEqual(heard, wording.challenge + b"\r\n" + refusal)
+            self.assertEqual(conversation.says(wording.auth + mechanism.name + b" ="), wording.malformed)
+            self.assertEqual(conversation.requests, [])
+            self.assertIs(conversation.server.session.phase, Phase.COMMAND)
+
+    def test_refusal(self) -> None:
+        """A refusal with a reason is told in two steps, after the wait, and another login may follow."""
+        for wording, mechanism in self.each():
+            conversation = wording.converse(authenticator=FakeAuthenticator(REFUSED))
+            login = wording.auth + mechanism.name + b" " + mechanism.initial
+            self.assertEqual(conversation.says(login), b"")
+            conversation.clock.advance(2.5)
+            self.assertEqual(conversation.hear(), b"")
+            conversation.clock.advance(0.5)
+            self.assertEqual(conversation.hear(), wording.challenge + REASON + b"\r\n")
+            self.assertIs(conversation.server.session.phase, Phase.CHALLENGE)
+            self.assertEqual(conversation.says(mechanism.answer), wording.refusal)
+            self.assertFalse(conversation.closed)
+            conversation.says(login)
+            self.assertEqual([request.attempt for request in conversation.requests], [1, 2])
+
+    def test_refusalAndEnd(self) -> None:
+        """Without a wait the connection ends, but not before the client has answered."""
+        for wording, mechanism in self.each():
+            conversation = self.refused(wording, mechanism, CLOSING)
+            self.assertFalse(conversation.closed)
+            self.assertEqual(conversation.says(mechanism.answer), wording.refusal + wording.goodbye)
+            self.assertTrue(conversation.closed)
+            self.assertIs(conversation.server.session.outcome, Outcome.DENIED)
+
+    def test_anyAnswer(self) -> None:
+        """Any other answer takes note of the refusal as well; where the connection is to end that does not save it."""
+        for wording, mechanism in self.each():
+            (other,) = (each.answer for each in MECHANISMS if each is not mechanism)
+            for answer in (other, b"*", b"foo", b"%", b"a\rb\0", mechanism.initial, b"QUIT"):
+                conversation = self.refused(wording, mechanism, REFUSED)
+                self.assertEqual(conversation.says(answer), wording.refusal)
+                self.assertIs(conversation.server.session.phase, Phase.COMMAND)
+                self.assertFalse(conversation.closed)
+                conversation = self.refused(wording, mechanism, CLOSING)
+                self.assertEqual(conversation.says(answer), wording.refusal + wording.goodbye)
+                self.assertTrue(conversation.closed)
+                self.assertIs(conversation.server.session.outcome, Outcome.DENIED)
+
+    def test_noReason(self) -> None:
+        """Without a reason, or with one that is no base64, the refusal is told at once."""
+        for wording, mechanism in self.each():
+            for challenge in (None, b"", b"x\r\na OK", b"*", b"="):
+                denial = Denial(Trouble.DENIED, b"no", challenge=challenge)
+                conversation = wording.converse(authenticator=FakeAuthenticator(denial))
+                heard = conversation.says(wording.auth + mechanism.name + b" " + mechanism.initial)
+                self.assertEqual(heard, wording.refusal)
+
+    def test_otherMethods(self) -> None:
+        """A client that has sent a password gets no such challenge."""
+        for wording in WORDINGS:
+            conversation = wording.converse(authenticator=FakeAuthenticator(CLOSING))
+            self.assertEqual(conversation.says(wording.auth + b"PLAIN AGpvZQB4"), wording.refusal + wording.goodbye)
+            self.assertTrue(conversation.closed)
+
+    def test_silence(self) -> None:
+        """Who does not answer is given as long as for a command."""
+        for wording, mechanism in self.each():
+            conversation = self.refused(wording, mechanism, REFUSED)
+            conversation.clock.advance(59)
+            self.assertFalse(conversation.closed)
+            conversation.clock.advance(1)
+            self.assertTrue(conversation.closed)
+            self.assertIs(conversation.server.session.outcome, Outcome.TIMEOUT)
+
+    def test_everyCut(self) -> None:
+        """Cut anywhere, or pipelined without waiting for challenges, it is the same conversation."""
+        for wording, mechanism in self.each():
+            login = wording.auth + mechanism.name
+            lines = (login, mechanism.initial, mechanism.answer, login + b" " + mechanism.initial, b"foo")
+            sent = b"".join(line + b"\r\n" for line in (*lines, wording.auth + b"PLAIN AGpvZQB4"))
+
+            def make(wording: Wording = wording) -> Conversation:
+                refused = Denial(Trouble.DENIED, b"no", challenge=REASON)
+                backend = FakeClient(wording.accepted)
+                answers = FakeAuthenticator(refused, refused)
+                return wording.converse(authenticator=answers, connector=FakeConnector(backend))
+
+            explained = wording.challenge + REASON + b"\r\n"
+            whole = wording.challenge + b"\r\n" + (explained + wording.refusal) * 2
+            self.assertEqual(hearEverything(make, sent), whole + wording.accepted)
+            for cut in range(1, len(sent)):
+                self.assertEqual(hearEverything(make, sent[:cut], sent[cut:]), whole + wording.accepted)
+
+    def test_noSecrets(self) -> None:
+        """Neither a token nor a broken response gets into the log."""
+        for wording, mechanism in self.each():
+            conversation = self.refused(wording, mechanism, REFUSED)
+            conversation.says(b"c2VjcmV0")
+            conversation.says(wording.auth + mechanism.name + b" c2VjcmV0")
+            log = "".join(conversation.logged())
+            self.assertIn("login failed: client 192.0.2.7:40123, denied,", log)
+            self.assertIn(f", invalid login or token in AUTH {mechanism.name.decode()} command", log)
+            for secret in ("token ", "secret", "c2VjcmV0", mechanism.initial.decode()):
+                self.assertNotIn(secret, log.replace("login or token", "").replace("token in", ""))
+
+
+class UnlistedTests(SynchronousTestCase):
+    """C{unlisted_auth}."""
+
+    ON = (DialogueSettings(serverName="mx.test", unlistedAuth=True),)
+
+    passwords = (
+        (0, (b"a LOGIN joe x",)),
+        (0, (b"a AUTHENTICATE PLAIN AGpvZQB4",)),
+        (0, (b"a AUTHENTICATE LOGIN am9l", b"eA==")),
+        (1, (b"USER joe", b"PASS x")),
+        (1, (b"AUTH PLAIN", b"AGpvZQB4")),
+        (1, (b"AUTH LOGIN", b"am9l", b"eA==")),
+        (2, (b"AUTH PLAIN AGpvZQB4",)),
+        (2, (b"AUTH LOGIN", b"am9l", b"eA==")),
+    )
+    """Each way to send a password, by the protocol's place in L{WORDINGS}."""
+
+    def test_taken(self) -> None:
+        """Passwords are taken where nothing lists them; without the directive they are refused."""
+        for place, lines in self.passwords:
+            conversation = WORDINGS[place].converse("cram-md5", groups=self.ON)
+            conversation.says(*lines)
+            self.assertEqual(
+                [request.credentials for request in conversation.requests], [Credentials(Method.PLAIN, b"joe", b"x")]
+            )
+            conversation = WORDINGS[place].converse("cram-md5")
+            conversation.says(*lines)
+            self.assertEqual(conversation.requests, [])
+
+    def test_notOthers(self) -> None:
+        """Nothing else is: EXTERNAL, which nginx takes with an initial response, is not."""
+        for wording in WORDINGS:
+            conversation = wording.converse("plain", groups=self.ON)
+            for line in (b"EXTERNAL", b"EXTERNAL am9l", b"CRAM-MD5", b"XOAUTH2"):
+                self.assertEqual(conversation.says(wording.auth + line), wording.unsupported)
+        pop3 = WORDINGS[1].converse("plain", groups=self.ON)
+        self.assertEqual(pop3.says(b"APOP joe x"), b"-ERR APOP is disabled\r\n")
+
+    def test_announced(self) -> None:
+        """No mechanism is announced for it, but LOGINDISABLED is not either, and CAPA keeps USER."""
+        imap, pop3, smtp = (
+            wording.converse("cram-md5", groups=self.ON).says(wording.capabilities) for wording in WORDINGS
+        )
+        self.assertEqual(
+            imap, b"* CAPABILITY IMAP4 IMAP4rev1 SASL-IR LITERAL+ ID UIDPLUS AUTH=CRAM-MD5\r\na OK completed\r\n"
+        )
+        self.assertIn(b"\r\nUSER\r\n", pop3)
+        self.assertIn(b"\r\nSASL CRAM-MD5\r\n", pop3)
+        self.assertEqual(smtp, b"250-mx.test\r\n250 AUTH CRAM-MD5\r\n")
+
+    def test_inClear(self) -> None:
+        """Where TLS is demanded they are no more taken in the clear than those that are listed."""
+        only = TLSSettings(starttls="only")
+        for place, lines in self.passwords:
+            conversation = WORDINGS[place].converse("cram-md5", groups=(*self.ON, only))
+            conversation.says(*lines)
+            self.assertEqual(conversation.requests, [])
+        imap, pop3, _ = (
+            wording.converse("cram-md5", groups=(*self.ON, only)).says(wording.capabilities) for wording in WORDINGS
+        )
+        self.assertIn(b" STARTTLS LOGINDISABLED\r\n", imap)
+        self.assertNotIn(b"USER", pop3)
+
+
+class ExchangeTests(SynchronousTestCase):
+    """What every mechanism has."""
+
+    def test_firstWord(self) -> None:
+        """Of a response the first word counts, which is empty where it begins with a blank."""
+        for wording in WORDINGS:
+            for response, valid in ((b"AGpvZQB4 y z", True), (b" AGpvZQB4", False), (b"AGpvZQB4\t", False)):
+                conversation = wording.converse()
+                conversation.says(wording.auth + b"PLAIN", response)
+                self.assertEqual(len(conversation.requests), valid, response)
+
+    def test_salt(self) -> None:
+        """The challenge of CRAM-MD5 is the same throughout a connection."""
+        for wording in WORDINGS:
+            conversation = wording.converse("cram-md5")
+            once = conversation.says(wording.auth + b"CRAM-MD5", b"*")
+            self.assertIn(base64.b64encode(SALT.encode()), once)
+            conversation.clock.advance(5)
+            self.assertEqual(conversation.says(wording.auth + b"CRAM-MD5", b"*"), once)
+
+    def test_log(self) -> None:
+        """The log says, in nginx's words, what was wrong, and in which mechanism."""
+        for name, response, wrong in (
+            (b"PLAIN", b"*", 'the cancelling "*"'),
+            (b"PLAIN", b"a", "invalid base64 encoding"),
+            (b"PLAIN", b"am9l", "invalid login or password"),
+            (b"CRAM-MD5", b"am9l", "invalid CRAM-MD5 hash"),
+        ):
+            conversation = WORDINGS[1].converse("plain", "cram-md5")
+            conversation.says(b"AUTH " + name, response)
+            line = (
+                f"command refused: client 192.0.2.7:40123, {wrong} in AUTH {name.decode()} command, protocol pop3,"
+                " server 127.0.0.1:143, session 00007.00"
+            )
+            self.assertEqual(conversation.logged(), [line])

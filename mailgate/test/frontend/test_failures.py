@@ -1,0 +1,167 @@
+"""
+What the log says of backends and services that fail: a line each, at the level that suits what came of the login.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.internet.error import ConnectionLost, ConnectionRefusedError, DNSLookupError, NoRouteError
+from twisted.trial.unittest import SynchronousTestCase
+from twisted.web.client import ResponseFailed
+
+from mailgate.auth.http.authenticator import REST
+from mailgate.login import Denial, Trouble
+from mailgate.protocols.pop3 import POP3
+from mailgate.test.auth.http.test_authenticator import ACCEPTED, REQUEST, ROUTE, AuthenticatorTestCase, failed
+from mailgate.test.backend.test_client import FIRST, GREETING, LOGGED_IN, OK, SECOND, Attempt, loggedIn, routeTo
+
+NAMES = ("192.0.2.99:110", "192.0.2.100:110")
+
+
+class BackendTests(SynchronousTestCase):
+    """Backends, of a route that has two."""
+
+    def attempt(self, **changes: Any) -> Attempt:
+        return Attempt(POP3, route=routeTo(FIRST, SECOND, **changes))
+
+    def test_line(self) -> None:
+        """A line says who could not be served, which backend it was, what it did and when."""
+        attempt = Attempt(POP3, route=routeTo(FIRST))
+        attempt.refuse()
+        self.assertEqual(
+            attempt.log,
+            [
+                "backend failed: client 192.0.2.7:40123, backend 192.0.2.99:110 refused the connection,"
+                ' in phase connect, protocol pop3, server 127.0.0.1:110, session -, user "joe"'
+            ],
+        )
+
+    def test_words(self) -> None:
+        """What Twisted says of a connection is told in words of ours."""
+        for error, words in (
+            (ConnectionRefusedError(111, "Connection refused"), "refused the connection"),
+            (NoRouteError(101, "x"), "cannot be reached: there is no route to its network"),
+            (DNSLookupError("x"), "cannot be found: its name does not resolve"),
+        ):
+            attempt = Attempt(POP3, route=routeTo(FIRST))
+            attempt.refuse(error)
+            self.assertIn(f", backend 192.0.2.99:110 {words}, in phase connect, ", attempt.log[0])
+        attempt = Attempt(POP3, route=routeTo(FIRST))
+        attempt.accept()
+        attempt.transport.lose(ConnectionLost("[Errno 104] Connection reset by peer"))
+        self.assertIn(" reset the connection, in phase backend-login, ", attempt.log[0])
+
+    def test_served(self) -> None:
+        """Where the second serves the client the failure of the first is a warning, and comes once."""
+        attempt = self.attempt()
+        attempt.refuse()
+        attempt.accept()
+        attempt.says(GREETING, OK, LOGGED_IN)
+        self.successResultOf(attempt.result)
+        self.assertEqual(attempt.levels, ["warn"])
+        self.assertIn(f"backend {NAMES[0]} refused the connection, ", attempt.log[0])
+
+    def test_judged(self) -> None:
+        """So it is where the second is asked for its judgement, and refuses the password."""
+        attempt = self.attempt(judged=False)
+        attempt.refuse()
+        attempt.accept()
+        attempt.says(GREETING, OK, b"-ERR no\r\n")
+        self.assertIs(self.successResultOf(attempt.result).trouble, Trouble.DENIED)
+        self.assertEqual(attempt.levels, ["warn"])
+
+    def test_notServed(self) -> None:
+        """Where none serves it each failure is an error, and names its backend and its phase."""
+        attempt = self.attempt()
+        attempt.refuse()
+        attempt.accept()
+        attempt.says(b"-ERR full\r\n")
+        self.assertEqual(self.successResultOf(attempt.result), Denial(Trouble.TEMPORARY))
+        self.assertEqual(attempt.levels, ["error", "error"])
+        self.assertIn(f"backend {NAMES[0]} refused the connection, in phase connect, ", attempt.log[0])
+        self.assertIn(f"backend {NAMES[1]} greets with -ERR, in phase backend-login, ", attempt.log[1])
+
+    def test_refused(self) -> None:
+        """A backend that refuses what the service has accepted is an error."""
+        attempt = loggedIn(route=routeTo(FIRST, SECOND))
+        attempt.says(b"-ERR no\r\n")
+        self.assertEqual(attempt.levels, ["error"])
+
+    def test_clientLeft(self) -> None:
+        """Where the client leaves meanwhile what has failed so far is told, and is an error: nobody was served."""
+        attempt = self.attempt()
+        attempt.refuse()
+        attempt.accept()
+        attempt.result.addErrback(lambda failure: None)
+        attempt.result.cancel()
+        self.assertEqual(attempt.levels, ["error"])
+
+    def test_quoted(self) -> None:
+        """What the backend said stands last, and escaped."""
+        attempt = Attempt(POP3, route=routeTo(FIRST, user=b'j"oe'))
+        attempt.accept()
+        attempt.says(b'-ERR "x", session 1, user "eve\r\n')
+        self.assertTrue(
+            attempt.log[0].endswith(', session -, user "j\\"oe", text "-ERR \\"x\\", session 1, user \\"eve"'),
+            attempt.log[0],
+        )
+
+
+class ServiceTests(AuthenticatorTestCase):
+    """Services, of which there are two."""
+
+    def levels(self) -> list[str]:
+        """The level of each event."""
+        return [event["log_level"].name for event in self.events]
+
+    def test_served(self) -> None:
+        """Where the second answers the failure of the first is a warning, which says for how long it rests."""
+        judged = self.authenticate()
+        self.agents[0].fail(ResponseFailed([]))
+        self.assertEqual(self.levels(), [])
+        self.agents[1].answer(*ACCEPTED)
+        self.assertEqual(self.successResultOf(judged), ROUTE)
+        self.assertEqual(self.levels(), ["warn"])
+        (line,) = self.log()
+        self.assertIn(", it is passed over for 10 s, protocol imap, server -, session -, user ", line)
+
+    def test_back(self) -> None:
+        """When it answers again that is told once."""
+        for answers in (1, 0, 0):
+            self.authenticate()
+            if answers:
+                self.agents[0].fail(ResponseFailed([]))
+                self.agents[1].answer(*ACCEPTED)
+                self.clock.advance(REST)
+            else:
+                self.agents[0].answer(*ACCEPTED)
+        self.assertEqual(self.levels(), ["warn", "info"])
+        self.assertEqual(self.log()[1], "auth http server http://one:9000/auth answers again")
+
+    def test_notServed(self) -> None:
+        """Where none answers each is an error that names the client, its user, the server and the session."""
+        judged = self.authenticate()
+        self.agents[0].answer(code=500)
+        self.agents[1].answer(code=502)
+        self.assertEqual(self.successResultOf(judged), Denial(Trouble.TEMPORARY))
+        self.assertEqual(self.levels(), ["error", "error"])
+        first, second = self.log()
+        reason = "failed while reading the response: 500 without Auth-Status, it is passed over for 10 s"
+        self.assertEqual(first, failed(reason))
+        self.assertIn("http server https://two:443/auth failed while reading the response: 502 ", second)
+
+    def test_clientLeft(self) -> None:
+        """Where the client leaves meanwhile it is an error as well."""
+        judged = self.authenticate()
+        self.agents[0].fail(ResponseFailed([]))
+        judged.addErrback(lambda failure: None)
+        judged.cancel()
+        self.assertEqual(self.levels(), ["error"])
+
+    def test_refused(self) -> None:
+        """A refusal by the second is an answer: the client was served."""
+        self.authenticate(REQUEST)
+        self.agents[0].fail(ResponseFailed([]))
+        self.agents[1].answer("Auth-Status: no")
+        self.assertEqual(self.levels(), ["warn"])

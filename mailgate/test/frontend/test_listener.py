@@ -1,0 +1,371 @@
+"""
+Tests for L{mailgate.frontend.listener}.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import shutil
+import socket
+import stat
+import tempfile
+from typing import Any
+
+from attrs import evolve
+from twisted.application.service import MultiService
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IProtocolFactory
+from twisted.internet.protocol import ClientFactory, Protocol, connectionDone
+from twisted.internet.task import Clock
+from twisted.internet.testing import MemoryReactorClock
+from twisted.python.failure import Failure
+from twisted.trial.unittest import SynchronousTestCase, TestCase
+from zope.interface.verify import verifyObject
+
+from mailgate.directives import ConfigurationError, ListenAddress
+from mailgate.frontend.listener import Listener, ListenError, ProxyServerFactory
+from mailgate.log.journal import Journal
+from mailgate.protocols.pop3 import POP3, POP3Server
+from mailgate.test.support.fakes import CLIENT, FakeAuthenticator, FakeConnector, FakeTransport, settingsOf
+
+
+def makeFactory(address: ListenAddress) -> ProxyServerFactory:
+    """A factory of POP3 dialogues whose clock stands still."""
+    return ProxyServerFactory(
+        POP3,
+        settingsOf("pop3"),
+        address,
+        FakeAuthenticator(),
+        FakeConnector(),  # type: ignore[arg-type]
+        Clock(),
+        Journal(),
+    )
+
+
+def speaksIPv6() -> bool:
+    """Whether this host has a loopback by IPv6."""
+    try:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError:
+        return False
+    return True
+
+
+class ProxyServerFactoryTests(SynchronousTestCase):
+    """L{ProxyServerFactory}."""
+
+    def test_protocol(self) -> None:
+        """It makes the server's half of its protocol, a new one for each connection."""
+        factory = makeFactory(ListenAddress("127.0.0.1", 110))
+        self.assertTrue(verifyObject(IProtocolFactory, factory))
+        first, second = factory.buildProtocol(CLIENT), factory.buildProtocol(CLIENT)
+        self.assertIsInstance(first, POP3Server)
+        self.assertIsNot(first, second)
+
+    def test_connections(self) -> None:
+        """It knows the connections that have not ended."""
+        factory = makeFactory(ListenAddress("127.0.0.1", 110))
+        transport = FakeTransport()
+        protocol = factory.buildProtocol(CLIENT)
+        self.assertEqual(factory.connections, set())
+        transport.connect(protocol)
+        self.assertEqual(factory.connections, {protocol})
+        transport.lose()
+        self.assertEqual(factory.connections, set())
+        self.assertEqual(factory.clock.getDelayedCalls(), [])
+
+
+class ServiceTests(SynchronousTestCase):
+    """When a L{Listener} binds, and what it says where it cannot."""
+
+    def listener(self, host: str = "127.0.0.1", port: int = 0, reactor: Any = None) -> Listener:
+        address = ListenAddress(host, port)
+        return Listener(address, makeFactory(address), reactor or MemoryReactorClock())
+
+    def test_privileged(self) -> None:
+        """It binds while it has its privileges, and only once."""
+        reactor = MemoryReactorClock()
+        listener = self.listener(reactor=reactor)
+        self.assertIsNone(listener.port)
+        listener.privilegedStartService()
+        port = listener.port
+        self.assertIsNotNone(port)
+        listener.startService()
+        self.assertIs(listener.port, port)
+        self.assertEqual(len(reactor.adoptedPorts), 1)
+
+    def test_unprivileged(self) -> None:
+        """Started by C{twist}, which knows no privileged start, it binds at the start."""
+        listener = self.listener()
+        listener.startService()
+        self.assertTrue(listener.running)
+        self.assertIsNotNone(listener.port)
+
+    def test_childOfStartedService(self) -> None:
+        """Added to a service that runs already it binds too."""
+        parent = MultiService()
+        parent.startService()
+        listener = self.listener()
+        listener.setServiceParent(parent)
+        self.assertIsNotNone(listener.port)
+
+    def test_stopUnstarted(self) -> None:
+        """One that was never started can be stopped."""
+        listener = self.listener()
+        self.successResultOf(listener.stopService())
+
+    def assertCannot(self, host: str, port: int, reason: str) -> None:
+        reactor = MemoryReactorClock()
+        listener = self.listener(host, port, reactor)
+        error = self.assertRaises(ListenError, listener.privilegedStartService)
+        self.assertIsInstance(error, ConfigurationError)
+        (problem,) = error.problems
+        self.assertEqual((problem.section, problem.option), ("server pop3", "listen"))
+        self.assertEqual(problem.value, str(listener.address))
+        self.assertIn("cannot be bound: ", problem.message)
+        self.assertIn(reason, problem.message)
+        self.assertEqual(len(str(error).splitlines()), 1)
+        self.assertIsNone(listener.port)
+        self.assertEqual(reactor.adoptedPorts, [])
+
+    def test_taken(self) -> None:
+        """A port that another listens on is reported with the section that names it."""
+        with socket.create_server(("127.0.0.1", 0)) as other:
+            self.assertCannot("127.0.0.1", other.getsockname()[1], "Address already in use")
+
+    def test_foreignAddress(self) -> None:
+        """So is an address that is not of this host."""
+        self.assertCannot("192.0.2.1", 0, "Cannot assign requested address")
+
+    def test_unixFolderGone(self) -> None:
+        """So is a unix socket in a folder that does not exist."""
+        self.assertCannot("unix:/nonexistent/imap", 0, "No such file or directory")
+
+    def test_unixPathTooLong(self) -> None:
+        """So is one whose path is longer than the system allows."""
+        self.assertCannot("unix:/" + "x" * 200, 0, "path too long")
+
+
+class Other(POP3Server):
+    """A server that greets in its own way."""
+
+    def greet(self) -> None:
+        self.transport.write(b"other\r\n")
+
+
+class Greeted(Protocol):
+    """A client that waits for the first line, and for the end."""
+
+    def __init__(self) -> None:
+        self.line: Deferred[bytes] = Deferred()
+        self.gone: Deferred[None] = Deferred()
+
+    def dataReceived(self, data: bytes) -> None:
+        self.line.callback(data)
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self.gone.callback(None)
+
+
+class GreetedFactory(ClientFactory):
+    """Makes one client."""
+
+    noisy = False
+
+    def __init__(self) -> None:
+        self.client = Greeted()
+
+    def buildProtocol(self, addr: Any) -> Protocol:
+        return self.client
+
+    def clientConnectionFailed(self, connector: Any, reason: Failure) -> None:
+        self.client.line.errback(reason)
+
+
+class SocketTests(TestCase):
+    """A L{Listener} with a socket of the system's."""
+
+    timeout = 30
+
+    def setUp(self) -> None:
+        from twisted.internet import reactor
+
+        self.reactor: Any = reactor
+        # Not mktemp: a unix socket's path must be short.
+        self.folder = tempfile.mkdtemp()
+        self.addCleanup(shutil.rmtree, self.folder)
+        self.path = os.path.join(self.folder, "pop3")
+
+    def listen(self, host: str, port: int = 0) -> Listener:
+        """A listener that is started, and stopped after the test."""
+        address = ListenAddress(host, port)
+        listener = Listener(address, makeFactory(address), self.reactor)
+        listener.startService()
+        self.addCleanup(listener.stopService)
+        return listener
+
+    def portOf(self, listener: Listener) -> int:
+        assert listener.port is not None
+        port: int = listener.port.getHost().port  # type: ignore[attr-defined]
+        return port
+
+    async def greeting(self, listener: Listener) -> bytes:
+        """What a client of C{listener} hears first. It leaves then."""
+        factory = GreetedFactory()
+        address = listener.address
+        if address.host.startswith("unix:"):
+            self.reactor.connectUNIX(address.host.removeprefix("unix:"), factory)
+        else:
+            host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(address.host, address.host)
+            self.reactor.connectTCP(host, self.portOf(listener), factory)
+        line = await factory.client.line
+        (server,) = listener.factory.connections
+        left: Deferred[None] = Deferred()
+        lost = server.connectionLost
+
+        def connectionLost(reason: Failure = connectionDone) -> None:
+            lost(reason)
+            left.callback(None)
+
+        server.connectionLost = connectionLost
+        factory.client.transport.loseConnection()  # type: ignore[union-attr]
+        await factory.client.gone
+        await left
+        self.assertEqual(listener.factory.connections, set())
+        return line
+
+    async def test_ipv4(self) -> None:
+        """Clients that arrive by IPv4 are greeted."""
+        self.assertEqual(await self.greeting(self.listen("127.0.0.1")), b"+OK POP3 ready\r\n")
+
+    async def test_ipv6(self) -> None:
+        """So are those that arrive by IPv6."""
+        self.assertEqual(await self.greeting(self.listen("::1")), b"+OK POP3 ready\r\n")
+
+    async def test_bothWildcards(self) -> None:
+        """C{[::]} and C{0.0.0.0} can be listened on side by side, as in nginx, and each gets its own clients."""
+        old = self.listen("0.0.0.0")
+        new = self.listen("::", self.portOf(old))
+        await self.greeting(old)
+        await self.greeting(new)
+
+    async def test_specific(self) -> None:
+        """A specific address beside its wildcard has no socket of its own: where a client arrives tells whose it is."""
+        address = ListenAddress("0.0.0.0", 0)
+        own, others = makeFactory(ListenAddress("127.0.0.1", 110)), makeFactory(address)
+        own.record = evolve(POP3, server=Other)
+        listener = Listener(address, others, self.reactor, {"127.0.0.1": own})
+        listener.startService()
+        self.addCleanup(listener.stopService)
+        for host, line, factory in (("127.0.0.1", b"other\r\n", own), ("127.0.0.2", b"+OK POP3 ready\r\n", others)):
+            client = GreetedFactory()
+            self.reactor.connectTCP(host, self.portOf(listener), client)
+            self.assertEqual(await client.client.line, line)
+            self.assertEqual([server.session.server for server in factory.connections], [str(factory.address)])
+            for server in list(factory.connections):
+                server.transport.abortConnection()
+            await client.client.gone
+        self.assertEqual((own.connections, others.connections), (set(), set()))
+
+    async def test_unix(self) -> None:
+        """Clients that arrive by a unix socket, which every user may open, are greeted."""
+        listener = self.listen(f"unix:{self.path}")
+        self.assertEqual(await self.greeting(listener), b"+OK POP3 ready\r\n")
+        self.assertEqual(stat.S_IMODE(os.stat(self.path).st_mode), 0o666)
+
+    async def test_stop(self) -> None:
+        """A listener that is stopped lets go of its address, and may be started again."""
+        listener = self.listen("127.0.0.1")
+        port = self.portOf(listener)
+        await listener.stopService()
+        self.assertIsNone(listener.port)
+        with socket.socket() as probe:
+            self.assertNotEqual(probe.connect_ex(("127.0.0.1", port)), 0)
+        listener.startService()
+        await self.greeting(listener)
+
+    async def test_stopUnix(self) -> None:
+        """The file of a unix socket goes with it, if it is still there."""
+        listener = self.listen(f"unix:{self.path}")
+        await listener.stopService()
+        self.assertFalse(os.path.exists(self.path))
+        listener.startService()
+        os.unlink(self.path)
+        await listener.stopService()
+        self.assertFalse(listener.running)
+
+    async def test_restart(self) -> None:
+        """An address can be listened on right after its last connection was closed by us."""
+        listener = self.listen("127.0.0.1")
+        port = self.portOf(listener)
+        factory = GreetedFactory()
+        self.reactor.connectTCP("127.0.0.1", port, factory)
+        await factory.client.line
+        (server,) = listener.factory.connections
+        server.transport.loseConnection()
+        await factory.client.gone
+        await listener.stopService()
+        again = self.listen("127.0.0.1", port)
+        await self.greeting(again)
+
+    async def test_staleSocket(self) -> None:
+        """A unix socket that a killed gateway has left behind is replaced."""
+        with socket.socket(socket.AF_UNIX) as killed:
+            killed.bind(self.path)
+            killed.listen()
+        self.assertTrue(os.path.exists(self.path))
+        await self.greeting(self.listen(f"unix:{self.path}"))
+
+    async def test_liveSocket(self) -> None:
+        """One that somebody listens on is left to them."""
+        listener = self.listen(f"unix:{self.path}")
+        with self.assertRaises(ListenError) as caught:
+            self.listen(f"unix:{self.path}")
+        self.assertIn("Address already in use", str(caught.exception))
+        await self.drop(listener)
+        await self.greeting(listener)
+
+    async def drop(self, listener: Listener) -> None:
+        """Let C{listener} notice the probe that has come and gone."""
+        while not listener.factory.connections:
+            await self.turn()
+        while listener.factory.connections:
+            await self.turn()
+
+    def turn(self) -> Deferred[None]:
+        """Fires in the reactor's next turn."""
+        turned: Deferred[None] = Deferred()
+        self.reactor.callLater(0, turned.callback, None)
+        return turned
+
+    async def test_noSocket(self) -> None:
+        """A file that is no socket is never removed, whatever is written behind C{unix:}."""
+        with open(self.path, "w") as stream:
+            stream.write("precious")
+        link = os.path.join(self.folder, "link")
+        os.symlink(self.path, link)
+        for path in (self.path, link, self.folder):
+            with self.assertRaises(ListenError):
+                self.listen(f"unix:{path}")
+        with open(self.path) as stream:
+            self.assertEqual(stream.read(), "precious")
+        self.assertTrue(os.path.islink(link))
+
+    async def test_noDescriptorLeft(self) -> None:
+        """An address that cannot be bound leaves no descriptor open."""
+        if not os.path.isdir("/proc/self/fd"):
+            raise self.skipTest("descriptors are counted in /proc")
+        listener = self.listen("127.0.0.1")
+        # What other tests have left to the collector must not be closed in the middle of this one.
+        gc.collect()
+        before = len(os.listdir("/proc/self/fd"))
+        for host, port in (("127.0.0.1", self.portOf(listener)), (f"unix:{self.folder}", 0)):
+            with self.assertRaises(ListenError):
+                self.listen(host, port)
+        self.assertEqual(len(os.listdir("/proc/self/fd")), before)
+
+
+if not speaksIPv6():
+    for _test in (SocketTests.test_ipv6, SocketTests.test_bothWildcards):
+        _test.skip = "this host has no IPv6"  # type: ignore[attr-defined]

@@ -1,0 +1,188 @@
+"""The SASL mechanisms, without a wire."""
+
+from __future__ import annotations
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from mailgate.frontend.mechanisms import (
+    MECHANISMS,
+    InvalidResponse,
+    Mechanism,
+    RefusedOAuth,
+    decodeBase64,
+    mechanismNames,
+)
+from mailgate.login import Credentials, Denial, Method, Trouble
+
+
+def begin(name: bytes) -> Mechanism:
+    """An exchange whose salt is C{<salt>}."""
+    return MECHANISMS[name](lambda: b"<salt>")
+
+
+class Base64Tests(SynchronousTestCase):
+    """nginx's reading of base64."""
+
+    def test_good(self) -> None:
+        """Padding may be left out, and nothing behind it is looked at."""
+        for token, decoded in ((b"", b""), (b"=", b""), (b"am9l", b"joe"), (b"am8", b"jo"), (b"am8=x!", b"jo")):
+            self.assertEqual(decodeBase64(token), decoded)
+
+    def test_bad(self) -> None:
+        """Other characters, and a digit too many, are refused."""
+        for token in (b"*", b"am9lx", b"am9-", b"am\r\n", b"\0", b"am 9l"):
+            self.assertRaises(InvalidResponse, decodeBase64, token)
+
+
+class MechanismTests(SynchronousTestCase):
+    """Challenges and credentials."""
+
+    def test_plain(self) -> None:
+        """PLAIN gives the authorization identity where it is another than the user; the password may hold NUL."""
+        wanted = Credentials(Method.PLAIN, b"joe", b"p\0q")
+        self.assertEqual(begin(b"PLAIN").start(b"joe\0joe\0p\0q"), wanted)
+        other = Credentials(Method.PLAIN, b"joe", b"p\0q", authzid=b"admin")
+        self.assertEqual(begin(b"PLAIN").start(b"admin\0joe\0p\0q"), other)
+        exchange = begin(b"PLAIN")
+        self.assertEqual(exchange.start(None), b"")
+        self.assertEqual(exchange.respond(b"\0joe\0p\0q"), wanted)
+        self.assertEqual(begin(b"PLAIN").start(b"\0\0"), Credentials(Method.PLAIN, b"", b""))
+
+    def test_plainBroken(self) -> None:
+        """Two NULs are needed."""
+        for response in (b"", b"joe", b"joe\0sesame"):
+            self.assertRaises(InvalidResponse, begin(b"PLAIN").respond, response)
+
+    def test_login(self) -> None:
+        """LOGIN asks for name and password; an initial response is the name."""
+        exchange = begin(b"LOGIN")
+        self.assertEqual(exchange.start(None), b"Username:")
+        self.assertEqual(exchange.respond(b""), b"Password:")
+        self.assertEqual(exchange.respond(b"x"), Credentials(Method.PLAIN, b"", b"x"))
+        self.assertEqual(begin(b"LOGIN").start(b"joe"), b"Password:")
+
+    def test_cramMD5(self) -> None:
+        """CRAM-MD5's challenge is the salt, which the credentials keep; the name may hold blanks."""
+        exchange = begin(b"CRAM-MD5")
+        self.assertEqual(exchange.start(None), b"<salt>")
+        digest = b"0123456789abcdef" * 2
+        self.assertEqual(
+            exchange.respond(b"joe doe " + digest), Credentials(Method.CRAM_MD5, b"joe doe", digest, b"<salt>")
+        )
+
+    def test_cramMD5Broken(self) -> None:
+        """It has no initial response, and its digest 32 digits."""
+        self.assertRaises(InvalidResponse, begin(b"CRAM-MD5").start, b"joe")
+        for response in (b"", b"joe", b"joe 0123", b"0123456789abcdef" * 2):
+            self.assertRaises(InvalidResponse, begin(b"CRAM-MD5").respond, response)
+
+    def test_external(self) -> None:
+        """EXTERNAL gives a name, asked for as nginx does."""
+        exchange = begin(b"EXTERNAL")
+        self.assertEqual(exchange.start(None), b"Username:")
+        self.assertEqual(exchange.respond(b"joe"), Credentials(Method.EXTERNAL, b"joe"))
+        self.assertEqual(begin(b"EXTERNAL").start(b""), Credentials(Method.EXTERNAL, b""))
+
+    def test_names(self) -> None:
+        """Directive words switch mechanisms on, in nginx's order; apop and none are no mechanisms."""
+        self.assertEqual(mechanismNames(("external", "plain", "apop", "none")), (b"PLAIN", b"EXTERNAL"))
+        every = tuple(name.decode().lower() for name in MECHANISMS)
+        listed = (b"PLAIN", b"LOGIN", b"CRAM-MD5", b"EXTERNAL", b"XOAUTH2", b"OAUTHBEARER")
+        self.assertEqual(mechanismNames(every[::-1]), listed)
+
+    def test_secrets(self) -> None:
+        """An error holds nothing of what was sent."""
+        for name in (b"PLAIN", b"CRAM-MD5", b"XOAUTH2", b"OAUTHBEARER"):
+            error = self.assertRaises(InvalidResponse, begin(name).respond, b"sesame")
+            self.assertNotIn("sesame", str(error))
+
+
+class OAuthTests(SynchronousTestCase):
+    """XOAUTH2 and OAUTHBEARER."""
+
+    def assertGives(self, method: Method, response: bytes, user: bytes, token: bytes) -> None:
+        """C{response} makes the credentials, as an initial one and as an answer to the empty challenge."""
+        name = method.value.upper().encode()
+        wanted = Credentials(method, user, token)
+        self.assertEqual(begin(name).start(response), wanted)
+        exchange = begin(name)
+        self.assertEqual(exchange.start(None), b"")
+        self.assertEqual(exchange.respond(response), wanted)
+
+    def assertInvalid(self, name: bytes, *responses: bytes) -> None:
+        """None of C{responses} is one of mechanism C{name}."""
+        for response in responses:
+            with self.assertRaises(InvalidResponse, msg=response):
+                begin(name).respond(response)
+
+    def test_xoauth2(self) -> None:
+        """XOAUTH2 is a name and a token, between words in any case."""
+        for response, user, token in (
+            (b"user=joe@c.test\x01auth=Bearer ya29.t-o~k/e+n==\x01\x01", b"joe@c.test", b"ya29.t-o~k/e+n=="),
+            (b"USER=joe\x01Auth=bearer t\x01\x01", b"joe", b"t"),
+            (b"user=j,o=e \0\r\n\x01auth=Bearer  t \n\x01\x01", b"j,o=e \0\r\n", b" t \n"),
+            (b"user=\x01auth=Bearer \x01\x01", b"", b""),
+        ):
+            self.assertGives(Method.XOAUTH2, response, user, token)
+
+    def test_xoauth2Broken(self) -> None:
+        """Anything else is not, what lacks one of the ^A at its end among it."""
+        self.assertInvalid(
+            b"XOAUTH2",
+            b"",
+            b"\x01",
+            b"joe\x01auth=Bearer t\x01\x01",
+            b"user=joe\x01auth=Bearer t\x01",
+            b"user=joe\x01auth=Bearer t",
+            b"user=joe\x01auth=Bearer t\x01\x01\x01",
+            b"user=joe\x01auth=Bearer t\x01x\x01",
+            b"user=joe\x01auth=Basic t\x01\x01",
+            b"user=joe\x01auth=Bearert\x01\x01",
+            b"user=joe\x01\x01auth=Bearer t\x01\x01",
+            b" user=joe\x01auth=Bearer t\x01\x01",
+            b"n,a=joe,\x01auth=Bearer t\x01\x01",
+        )
+
+    def test_oauthBearer(self) -> None:
+        """OAUTHBEARER may have the name in its GS2 header, and the first token of its fields counts."""
+        for response, user, token in (
+            (b"n,a=joe@c.test,\x01host=c.test\x01port=143\x01auth=Bearer t=\x01\x01", b"joe@c.test", b"t="),
+            (b"n,a=joe,\x01auth=Bearer t\x01\x01", b"joe", b"t"),
+            (b"y,A=joe,\x01AUTH=bearer t\x01\x01", b"joe", b"t"),
+            (b"n,a=j=2Co=3de=3D2C,\x01auth=Bearer t\x01\x01", b"j,o=e=2C", b"t"),
+            (b"n,a=joe,\x01auth=Bearer s\x01auth=Bearer t\x01\x01", b"joe", b"s"),
+            (b"n,a=joe,\x01xauth=Bearer s\x01auth=Bearer t", b"joe", b"t"),
+            (b"n,,\x01auth=Bearer t\x01\x01", b"", b"t"),
+            (b"n,a=,\x01auth=Bearer \x01\x01", b"", b""),
+        ):
+            self.assertGives(Method.OAUTHBEARER, response, user, token)
+
+    def test_oauthBearerBroken(self) -> None:
+        """Without a token, or what parts them, it is none; in names = stands for a comma or itself alone."""
+        self.assertInvalid(
+            b"OAUTHBEARER",
+            b"",
+            b"\x01",
+            b"n,\x01auth=Bearer t\x01\x01",
+            b"n,a=joe\x01auth=Bearer t\x01\x01",
+            b"a=joe,\x01auth=Bearer t\x01\x01",
+            b"n,a=joe,auth=Bearer t\x01\x01",
+            b"n,a=j=2Do,\x01auth=Bearer t\x01\x01",
+            b"n,a=jo=,\x01auth=Bearer t\x01\x01",
+            b"n,a=joe,x,\x01auth=Bearer t\x01\x01",
+            b"n,a=joe,\x01host=c.test\x01\x01",
+            b"n,a=joe,\x01auth=Basic t\x01\x01",
+            b"user=joe\x01auth=Bearer t\x01\x01",
+        )
+
+    def test_refused(self) -> None:
+        """A refusal has a challenge, which is what the service gives, decoded."""
+        denial = Denial(Trouble.DENIED, challenge=b"e30=")
+        refused = RefusedOAuth(denial)
+        self.assertEqual((refused.challenge, refused.denial), (b"{}", denial))
+
+    def test_refusedWithoutReason(self) -> None:
+        """What is no base64, or nothing, is no challenge."""
+        for challenge in (None, b"", b"=", b"e30\r\n", b"{}"):
+            denial = Denial(Trouble.DENIED, challenge=challenge)
+            self.assertRaises(InvalidResponse, RefusedOAuth, denial)

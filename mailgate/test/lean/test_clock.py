@@ -1,0 +1,448 @@
+"""
+Tests for L{mailgate.lean.clock}.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from twisted.internet.error import AlreadyCalled, AlreadyCancelled
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+from zope.interface.verify import verifyObject
+
+from mailgate.lean.clock import FINEST, CoarseClock
+
+YEAR = 365 * 86400.0
+
+
+class Waiting:
+    """An entry, which notes when its time comes, and then does what C{react} does."""
+
+    def __init__(self, clock: Clock, react: Callable[[Waiting], object] | None = None) -> None:
+        self.tick = 0
+        self.times: list[float] = []
+        self._clock = clock
+        self._react = react
+
+    def expired(self) -> None:
+        self.times.append(self._clock.seconds())
+        if self._react is not None:
+            self._react(self)
+
+
+class Case(SynchronousTestCase):
+    """A clock of ours upon one that is turned by hand, and stands in the middle of a second."""
+
+    start = 1700000000.75
+
+    def setUp(self) -> None:
+        self.reactor = Clock()
+        self.reactor.rightNow = self.start
+        self.clock = CoarseClock(self.reactor)
+
+    def pass_(self, seconds: float) -> None:
+        """Have time pass as it does, little by little."""
+        self.reactor.pump([0.125] * int(seconds / 0.125))
+
+    def elapsed(self) -> float:
+        return self.reactor.seconds() - self.start
+
+    def assertDue(self, times: list[float], *delays: float) -> None:
+        """C{times} are each within the second after one of C{delays} since the start, in order, and not before."""
+        self.assertEqual(len(times), len(delays))
+        for time, delay in zip(times, delays, strict=True):
+            self.assertTrue(delay <= time - self.start <= delay + 1, (time - self.start, delay))
+
+    def assertQuiet(self) -> None:
+        """Nothing is waited for, neither here nor in the reactor."""
+        self.assertEqual(self.reactor.getDelayedCalls(), [])
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+        self.assertEqual((self.clock._ticks, self.clock._waiting), ({}, 0))
+
+    def turn(self, seconds: float) -> None:
+        """Set the reactor's clock forward by C{seconds}."""
+        self.reactor.rightNow += seconds
+        self.reactor.advance(0)
+
+
+class TimerTests(Case):
+    """What C{callLater} gives."""
+
+    def test_interfaces(self) -> None:
+        """The clock and its timers are what Twisted's are."""
+        self.assertTrue(verifyObject(IReactorTime, self.clock))
+        self.assertTrue(verifyObject(IDelayedCall, self.clock.callLater(60, int)))
+
+    def test_due(self) -> None:
+        """A call is made within the second after it is due, and never before; it is given its arguments."""
+        delays = [FINEST, 5.3, 7, 8.25, 59, 60, 600.999]
+        times: list[float] = []
+        given: list[tuple[Any, ...]] = []
+
+        def call(*args: Any, **kwargs: Any) -> None:
+            times.append(self.reactor.seconds())
+            given.append((*args, kwargs))
+
+        for delay in delays:
+            self.clock.callLater(delay, call, delay, key=delay)
+        self.pass_(602)
+        self.assertDue(times, *delays)
+        self.assertEqual(given, [(delay, {"key": delay}) for delay in delays])
+        self.assertQuiet()
+
+    def test_anyPhase(self) -> None:
+        """So it is wherever in a second the clock and the timer begin."""
+        for eighths in range(64):
+            times: list[float] = []
+            self.start = self.reactor.seconds()
+            self.clock.callLater(5, lambda times=times: times.append(self.reactor.seconds()))
+            self.pass_(6)
+            self.assertDue(times, 5)
+            self.pass_(eighths / 8)
+        self.assertQuiet()
+
+    def test_short(self) -> None:
+        """Short delays are the reactor's, and exact."""
+        times: list[float] = []
+        delays = [0.125, 1.5, FINEST - 0.125]
+        for delay in delays:
+            self.clock.callLater(delay, lambda: times.append(self.elapsed()))
+        self.pass_(4)
+        self.assertEqual([round(time, 3) for time in times], delays)
+
+    def test_again(self) -> None:
+        """A call may ask for another."""
+        times: list[float] = []
+
+        def call() -> None:
+            times.append(self.reactor.seconds())
+            if len(times) < 3:
+                self.start = self.reactor.seconds()
+                self.clock.callLater(5, call)
+
+        self.clock.callLater(5, call)
+        self.pass_(20)
+        self.assertEqual(len(times), 3)
+        self.assertDue(times[-1:], 5)
+        self.assertQuiet()
+
+    def test_cancel(self) -> None:
+        """A timer that is cancelled is not called, and leaves nothing behind."""
+        calls: list[int] = []
+        timers = [self.clock.callLater(delay, calls.append, 0) for delay in (5, 5, 60)]
+        for timer in timers:
+            self.assertTrue(timer.active())
+            timer.cancel()
+            self.assertFalse(timer.active())
+        self.assertQuiet()
+        self.pass_(70)
+        self.assertEqual(calls, [])
+
+    def test_over(self) -> None:
+        """What has been called, or cancelled, can be neither cancelled nor moved, as Twisted's."""
+        called, cancelled = self.clock.callLater(5, int), self.clock.callLater(5, int)
+        cancelled.cancel()
+        self.pass_(6)
+        for timer, kind in ((called, AlreadyCalled), (cancelled, AlreadyCancelled)):
+            self.assertFalse(timer.active())
+            self.assertRaises(kind, timer.cancel)
+            self.assertRaises(kind, timer.reset, 60)
+            self.assertRaises(kind, timer.delay, 60)
+        self.assertQuiet()
+
+    def test_itself(self) -> None:
+        """In its own call a timer has been called."""
+        raised: list[type[BaseException]] = []
+
+        def call() -> None:
+            for change in (timer.cancel, lambda: timer.reset(60), lambda: timer.delay(60)):
+                raised.append(type(self.assertRaises(AlreadyCalled, change)))
+
+        timer = self.clock.callLater(5, call)
+        self.pass_(6)
+        self.assertEqual(len(raised), 3)
+        self.assertQuiet()
+
+    def test_resetLater(self) -> None:
+        """A timer may be put off again and again: it counts from the last time."""
+        times: list[float] = []
+        timer = self.clock.callLater(5, lambda: times.append(self.reactor.seconds()))
+        for _ in range(10):
+            self.pass_(3)
+            timer.reset(5)
+            self.assertEqual(timer.getTime(), self.reactor.seconds() + 5)
+        self.pass_(10)
+        self.assertDue(times, 35)
+        self.assertQuiet()
+
+    def test_resetEarlier(self) -> None:
+        """It may be brought forward, also after it was put off, and also to less than C{FINEST}."""
+        for steps, due in (((60, 10), 10), ((600, 60, 10, 20), 20), ((60, 600, 30), 30), ((60, 0.5), 0.5)):
+            times: list[float] = []
+            self.start = self.reactor.seconds()
+            timer = self.clock.callLater(steps[0], lambda times=times: times.append(self.reactor.seconds()))
+            for step in steps[1:]:
+                timer.reset(step)
+            self.pass_(40)
+            self.assertDue(times, due)
+            self.assertQuiet()
+
+    def test_delay(self) -> None:
+        """It may be delayed, from when it was due, or hurried."""
+        times: list[float] = []
+        timer = self.clock.callLater(5, lambda: times.append(self.reactor.seconds()))
+        self.pass_(3)
+        timer.delay(10)
+        timer.delay(20)
+        self.assertEqual(timer.getTime(), self.start + 35)
+        timer.delay(-5)
+        self.pass_(60)
+        self.assertDue(times, 30)
+
+    def test_delayedCalls(self) -> None:
+        """The timers that have not come are told of, those of the reactor too, and no other."""
+        timers = [self.clock.callLater(delay, int) for delay in (60, 70, 80)]
+        short = self.clock.callLater(1, int)
+        other = self.reactor.callLater(60, int)
+        told = self.clock.getDelayedCalls()
+        for timer in (*timers, short, other):
+            self.assertIn(timer, told)
+        timers[0].cancel()
+        self.pass_(75)
+        self.assertNotIn(timers[0], self.clock.getDelayedCalls())
+        self.assertEqual(set(self.clock.getDelayedCalls()) - set(self.reactor.getDelayedCalls()), {timers[2]})
+        timers[2].cancel()
+        self.assertQuiet()
+
+    def test_oneTimer(self) -> None:
+        """However many wait, the reactor has one timer, and none later than the end of this second."""
+        for delay in range(5, 105):
+            self.clock.callLater(delay, int)
+        self.assertEqual(len(self.reactor.getDelayedCalls()), 1)
+        self.assertLessEqual(self.reactor.getDelayedCalls()[0].getTime(), self.start + 1)
+        self.pass_(50)
+        self.assertEqual(len(self.reactor.getDelayedCalls()), 1)
+
+    def test_error(self) -> None:
+        """A call that raises is logged, once; the others of its second, and later ones, are made."""
+        calls: list[int] = []
+        for number in range(4):
+            self.clock.callLater(5, calls.append, number)
+            self.clock.callLater(5, lambda: 1 // 0)
+        self.clock.callLater(10, calls.append, 4)
+        self.pass_(11)
+        self.assertEqual(sorted(calls), [0, 1, 2, 3, 4])
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 4)
+        self.assertQuiet()
+
+    def test_companions(self) -> None:
+        """The first of those that are due together may cancel the others, or put them off, or hurry later ones."""
+        times: list[float] = []
+        timers: dict[int, IDelayedCall] = {}
+
+        def call(number: int) -> None:
+            times.append(self.reactor.seconds())
+            del timers[number]
+            if len(times) == 1:
+                first, second = sorted(timers)[:2]
+                timers.pop(first).cancel()
+                timers[second].reset(20 - self.elapsed())
+                timers[4].reset(10 - self.elapsed())
+
+        for number in range(5):
+            timers[number] = self.clock.callLater(5 if number < 4 else 100, call, number)
+        self.pass_(30)
+        self.assertDue(times, 5, 5, 10, 20)
+        self.assertEqual(timers, {})
+        self.assertQuiet()
+
+    def test_lastCancels(self) -> None:
+        """One that is due may cancel all that is left, and ask for more."""
+        calls: list[str] = []
+        later = self.clock.callLater(60, calls.append, "later")
+
+        def call() -> None:
+            later.cancel()
+            self.clock.callLater(5, calls.append, "again")
+
+        self.clock.callLater(5, call)
+        self.pass_(12)
+        self.assertEqual(calls, ["again"])
+        self.assertQuiet()
+
+
+class EntryTests(Case):
+    """What waits without a timer of its own."""
+
+    def test_expires(self) -> None:
+        """It has a place until its time comes, within the second after, and expires once."""
+        entry = Waiting(self.reactor)
+        self.clock.put(entry, self.start + 5)
+        self.assertNotEqual(entry.tick, 0)
+        self.pass_(20)
+        self.assertDue(entry.times, 5)
+        self.assertEqual(entry.tick, 0)
+        self.assertQuiet()
+
+    def test_drop(self) -> None:
+        """What is dropped does not expire; it can be dropped again, or put again."""
+        entry, other = Waiting(self.reactor), Waiting(self.reactor)
+        self.clock.drop(entry)
+        self.clock.put(entry, self.start + 5)
+        self.clock.put(other, self.start + 5)
+        self.clock.drop(entry)
+        self.clock.drop(entry)
+        self.assertEqual(entry.tick, 0)
+        self.clock.put(entry, self.start + 10)
+        self.pass_(12)
+        self.assertDue(entry.times, 10)
+        self.assertDue(other.times, 5)
+        self.clock.drop(entry)
+        self.assertQuiet()
+
+    def test_again(self) -> None:
+        """An entry that expires may put itself again, and is not waited for in vain nor called twice."""
+
+        def again(entry: Waiting) -> None:
+            if len(entry.times) < 4:
+                self.clock.put(entry, self.start + 5 * len(entry.times) + 5)
+
+        entry = Waiting(self.reactor, again)
+        self.clock.put(entry, self.start + 5)
+        self.pass_(30)
+        self.assertDue(entry.times, 5, 10, 15, 20)
+        self.assertQuiet()
+
+    def test_overdue(self) -> None:
+        """What is overdue when it is put expires within a second, and not inside the call; not again and again."""
+
+        def again(entry: Waiting) -> None:
+            if len(entry.times) < 3:
+                self.clock.put(entry, self.start)
+
+        entry = Waiting(self.reactor, again)
+        self.clock.put(entry, self.start - 100)
+        self.assertEqual(entry.times, [])
+        self.pass_(6)
+        self.assertDue(entry.times, 0, 1, 2)
+        self.assertQuiet()
+
+    def test_overdueLate(self) -> None:
+        """What is put overdue when the reactor is late itself keeps nothing else that is due by then from its turn."""
+        others = [Waiting(self.reactor) for _ in range(4)]
+        for number, other in enumerate(others):
+            self.clock.put(other, self.start + number)
+        entry = Waiting(self.reactor)
+        self.reactor.rightNow += 3.5
+        self.clock.put(entry, self.start - 100)
+        self.pass_(3)
+        self.assertEqual([len(each.times) for each in (*others, entry)], [1] * 5)
+        self.assertQuiet()
+
+    def test_drops(self) -> None:
+        """An entry may drop the others of its second, and those of the next."""
+        entries: list[Waiting] = []
+
+        def dropAll(_: Waiting) -> None:
+            for entry in entries:
+                self.clock.drop(entry)
+
+        entries = [Waiting(self.reactor, dropAll) for _ in range(5)]
+        for entry in entries:
+            self.clock.put(entry, self.start + 5 + (entry is entries[0]))
+        self.pass_(10)
+        self.assertEqual(sum(len(entry.times) for entry in entries), 1)
+        self.assertQuiet()
+
+    def test_error(self) -> None:
+        """One that raises is logged and does not keep the others from theirs."""
+        entries = [Waiting(self.reactor, lambda _: 1 // 0), Waiting(self.reactor), Waiting(self.reactor)]
+        for number, entry in enumerate(entries):
+            self.clock.put(entry, self.start + 5 + number // 2)
+        self.pass_(8)
+        self.assertEqual([len(entry.times) for entry in entries], [1, 1, 1])
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+        self.assertQuiet()
+
+    def test_slow(self) -> None:
+        """One that takes seconds, and puts itself again, costs no other its turn."""
+
+        def dawdle(entry: Waiting) -> None:
+            self.reactor.rightNow += 2.5
+            if len(entry.times) == 1:
+                self.clock.put(entry, self.reactor.seconds() + 5)
+
+        slow, others = Waiting(self.reactor, dawdle), [Waiting(self.reactor) for _ in range(6)]
+        self.clock.put(slow, self.start + 5)
+        for number, other in enumerate(others):
+            self.clock.put(other, self.start + 5 + number)
+        self.pass_(20)
+        self.assertEqual([len(other.times) for other in others], [1] * 6)
+        self.assertEqual(len(slow.times), 2)
+        self.assertQuiet()
+
+
+class ClockSetTests(Case):
+    """A clock that is set, by hand or by the network."""
+
+    def test_forward(self) -> None:
+        """When it is set forward, by seconds or by years, all that is due by then is called, and nothing else."""
+        for jump in (3.0, 55.0, 61.0, 3600.0, 30 * YEAR):
+            calls: list[float] = []
+            for delay in (jump + 20, jump - 1, jump / 2 + 4, 4):
+                self.clock.callLater(delay, calls.append, delay)
+            self.turn(jump)
+            self.pass_(5)
+            due = sorted(delay for delay in (jump - 1, jump / 2 + 4, 4) if delay <= jump + 4)
+            self.assertEqual(sorted(calls), due)
+            self.pass_(20)
+            self.assertEqual(calls[-1], jump + 20)
+            self.assertEqual(len(calls), 4)
+            self.assertQuiet()
+
+    def test_forwardOrder(self) -> None:
+        """Years that pass at once are not counted second by second: the earlier is called first."""
+        calls: list[int] = []
+        for delay in (5000, 5, 70, 500):
+            self.clock.callLater(delay, calls.append, delay)
+        self.turn(50 * YEAR)
+        self.pass_(2)
+        self.assertEqual(calls, [5, 70, 500, 5000])
+        self.assertQuiet()
+
+    def test_back(self) -> None:
+        """
+        When it is set back, what waited then waits as much longer, as Twisted's; what is asked for from then on comes
+        in its time, though other timers wait, or late by as much, where that is less than its delay.
+        """
+        for jump in (2.0, 30.0, 3600.0, 30 * YEAR):
+            times: list[float] = []
+            old = self.clock.callLater(60, times.append, 0)
+            self.pass_(10)
+            self.reactor.rightNow -= jump
+            self.start = self.reactor.seconds()
+            self.clock.callLater(5, lambda times=times: times.append(self.reactor.seconds()))
+            self.pass_(30)
+            self.assertEqual(len(times), 1)
+            late = times[0] - self.start - 5
+            self.assertTrue(0 <= late <= (1 if jump > 5 else 1 + jump), late)
+            self.assertTrue(old.active())
+            old.cancel()
+            self.assertQuiet()
+
+    def test_backAndForth(self) -> None:
+        """What waits while the clock is set back and then right is neither lost nor called twice."""
+        calls: list[int] = []
+        for delay in range(5, 30):
+            self.clock.callLater(delay, calls.append, delay)
+        self.pass_(10)
+        self.reactor.rightNow -= 3600
+        self.pass_(10)
+        self.clock.callLater(4, calls.append, 100)
+        self.reactor.rightNow += 3600
+        self.pass_(30)
+        self.assertEqual(sorted(calls), [*range(5, 30), 100])
+        self.assertQuiet()

@@ -1,0 +1,364 @@
+"""
+Tests for L{mailgate.lean.connectionlimit}: the numbers, who counts, and who waits;
+L{mailgate.test.lean.test_portlimit} has ports that do.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+from typing import Any
+
+from twisted.internet.task import Clock
+from twisted.internet.testing import MemoryReactorClock
+from twisted.logger import LogLevel, LogPublisher, capturedLogs, formatEvent
+from twisted.trial.unittest import SynchronousTestCase
+
+from mailgate.auth.http.services import questionsOf
+from mailgate.config import parse
+from mailgate.directives import ConfigurationError, ListenAddress
+from mailgate.frontend.listener import ProxyServerFactory
+from mailgate.lean.connectionlimit import (
+    KEPT_BACK,
+    QUIET,
+    ConnectionLimit,
+    ConnectionSettings,
+    Places,
+    carried,
+)
+from mailgate.lean.descriptors import mostDescriptors
+from mailgate.lean.shares import Shares
+from mailgate.log.journal import Journal
+from mailgate.protocols.pop3 import POP3
+from mailgate.service import Gateway
+from mailgate.test.integration.daemon import freePort
+from mailgate.test.support.fakes import FakeAuthenticator, FakeConnector, FakeTransport, settingsOf
+
+SERVICE = "auth_http = a:1\n"
+INI = "[mail]\n{mail}\n[server x]\nprotocol = imap\nlisten = 127.0.0.1:143\n{server}"
+
+
+class NumberTests(SynchronousTestCase):
+    """How many clients there may be."""
+
+    def test_carried(self) -> None:
+        """By descriptors and by services of 64 connections each."""
+        table = {
+            200: (68, 50, 50),
+            256: (96, 64, 64),
+            1024: (480, 448, 384),
+            65536: (32736, 32704, 32640),
+        }
+        for descriptors, expected in table.items():
+            self.assertEqual(tuple(carried(descriptors, 64 * services) for services in (0, 1, 3)), expected)
+
+    def test_few(self) -> None:
+        """However few descriptors there are, one client gets in, and half of them are kept back at the most."""
+        self.assertEqual(carried(1, 0), 1)
+        for descriptors in range(8, 600):
+            for questions in (0, 64, 100000):
+                most = carried(descriptors, questions)
+                self.assertGreaterEqual(most, descriptors // 4)
+                self.assertLessEqual(2 * most, descriptors - min(KEPT_BACK, descriptors // 2))
+
+    def test_questions(self) -> None:
+        """Each service counts once, with the largest number that is given for it; no limit counts as the default."""
+
+        def count(mail: str, *servers: str) -> int:
+            text = f"[mail]\n{mail}\n" + "".join(
+                f"[server {number}]\nprotocol = imap\nlisten = 127.0.0.1:{number}\n{server}\n"
+                for number, server in enumerate(servers, 1000)
+            )
+            return questionsOf(parse(text).servers)
+
+        self.assertEqual(count(SERVICE, ""), 64)
+        self.assertEqual(count(SERVICE, "", "", "auth_http_max_connections = 5"), 64)
+        self.assertEqual(count(SERVICE + "auth_http_max_connections = 5", "", "auth_http_max_connections = 7"), 7)
+        self.assertEqual(count(SERVICE, "", "auth_http = b:1", "auth_http = a:2/x\n"), 192)
+        self.assertEqual(count("auth_http =\n  http://a:1/x\n  http://a:1/y\n  http://b:1/x", ""), 128)
+        self.assertEqual(count(SERVICE + "auth_http_max_connections = 0", ""), 64)
+        self.assertEqual(count("proxy_pass = 127.0.0.1:1", "", ""), 0)
+        accounts = os.path.abspath(self.mktemp())
+        with open(accounts, "w"):
+            self.assertEqual(count(SERVICE, f"auth_file = {accounts}"), 0)
+
+    def limit(self, written: int | None, descriptors: int, mail: str = SERVICE) -> ConnectionLimit:
+        servers = parse(INI.format(mail=mail, server="")).servers
+        return ConnectionLimit.of(ConnectionSettings(written), questionsOf(servers), descriptors, "gateway.ini")
+
+    def test_default(self) -> None:
+        """Nothing written is as many as can be served; more takes more descriptors."""
+        limit = self.limit(None, 1024)
+        self.assertEqual((limit.most, limit.warning), (448, None))
+        self.assertEqual(limit.remedy, "raise worker_rlimit_nofile, or the system's limit of open files, which is 1024")
+
+    def test_written(self) -> None:
+        """What is written counts, as far as it can be served; more takes a larger number."""
+        for written in (1, 100, 448):
+            limit = self.limit(written, 1024)
+            self.assertEqual((limit.most, limit.warning), (written, None))
+            self.assertIn("raise worker_connections, which may be up to 448", limit.remedy)
+
+    def test_tooMany(self) -> None:
+        """More than can be served is cut, with a warning that says to what and what would do."""
+        limit = self.limit(449, 1024)
+        self.assertEqual(limit.most, 448)
+        self.assertIn("raise worker_rlimit_nofile", limit.remedy)
+        self.assertEqual(
+            str(limit.warning),
+            "gateway.ini: [mailgate] worker_connections = 449: is more than 1024 open files are enough for: each client"
+            " takes one and its backend another, and 128 are for everything else; 448 is used, and worker_rlimit_nofile"
+            " = 1026 would do",
+        )
+
+    def test_wouldDo(self) -> None:
+        """What such a warning names does, and less does not."""
+        for mail in (SERVICE, "proxy_pass = 127.0.0.1:1"):
+            for written in (20, 40, 51, 65, 1000, 5001):
+                text = str(self.limit(written, 8, mail).warning)
+                named = int(text.partition("worker_rlimit_nofile = ")[2].partition(" ")[0])
+                self.assertEqual(self.limit(written, named, mail).most, written)
+                self.assertLess(self.limit(written, named - 2, mail).most, written)
+
+    def test_directive(self) -> None:
+        """It is a number above 0, and there is none unless it is written."""
+        text = INI.format(mail=SERVICE, server="")
+        self.assertIsNone(parse(text).connections.most)
+        self.assertEqual(parse("[mailgate]\nworker_connections = 7\n" + text).connections.most, 7)
+        for value in ("0", "-1", "auto", ""):
+            error = self.assertRaises(ConfigurationError, parse, f"[mailgate]\nworker_connections = {value}\n{text}")
+            (problem,) = error.problems
+            self.assertEqual((problem.section, problem.option), ("mailgate", "worker_connections"))
+
+    def test_descriptors(self) -> None:
+        """The limit of open files is the soft one that is in force; none is a very large number."""
+        self.assertEqual(mostDescriptors(), resource.getrlimit(resource.RLIMIT_NOFILE)[0])
+        self.patch(resource, "getrlimit", lambda which: (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+        self.assertGreater(mostDescriptors(), 10**6)
+
+
+class Log:
+    """The log of L{Places}."""
+
+    def __init__(self) -> None:
+        self.events: list[dict[str, Any]] = []
+        publisher = LogPublisher(self.events.append)  # type: ignore[arg-type]
+        self.journal = Journal(LogLevel.error, publisher)
+
+    def lines(self) -> list[str]:
+        return [formatEvent(event) for event in self.events]
+
+
+class PlacesTests(SynchronousTestCase):
+    """L{Places}, without ports."""
+
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.log = Log()
+        self.places = Places(self.clock)
+        self.places.limit(ConnectionLimit(2, "do something"), self.log.journal)
+        self.woken: list[str] = []
+
+    def wake(self) -> None:
+        self.woken.append("one")
+
+    def other(self) -> None:
+        self.woken.append("other")
+
+    def fill(self) -> None:
+        self.places.taken = 2
+        self.assertEqual(self.places.room(self.wake), 0)
+
+    def test_room(self) -> None:
+        """There is room for as many as are missing to the limit."""
+        for taken, room in ((0, 2), (1, 1), (2, 0), (3, 0)):
+            self.places.taken = taken
+            self.assertEqual(self.places.room(self.wake), room)
+
+    def test_unlimited(self) -> None:
+        """Before there is a limit there is room for everybody."""
+        places = Places(self.clock)
+        places.taken = 10**6
+        self.assertGreater(places.room(self.wake), 10**6)
+
+    def test_wakes(self) -> None:
+        """All who wait are woken by the first that leaves, once."""
+        self.fill()
+        self.places.room(self.other)
+        self.places.room(self.wake)
+        self.assertEqual(self.woken, [])
+        self.places.leave()
+        self.assertEqual(self.woken, ["one", "other"])
+        self.places.leave()
+        self.assertEqual((self.woken, self.places.taken), (["one", "other"], 0))
+
+    def test_stillFull(self) -> None:
+        """Where the limit has been lowered meanwhile they wait until there is room by that."""
+        self.places.taken = 4
+        self.places.room(self.wake)
+        self.places.leave()
+        self.places.leave()
+        self.assertEqual(self.woken, [])
+        self.places.leave()
+        self.assertEqual(self.woken, ["one"])
+
+    def test_raised(self) -> None:
+        """They are woken when the limit is raised, and not when it is lowered."""
+        self.fill()
+        self.places.limit(ConnectionLimit(1, ""), self.log.journal)
+        self.assertEqual(self.woken, [])
+        self.places.limit(ConnectionLimit(3, ""), self.log.journal)
+        self.assertEqual(self.woken, ["one"])
+
+    def test_forget(self) -> None:
+        """A port that is closed is not woken; nor is one that never waited missed."""
+        self.fill()
+        self.places.room(self.other)
+        self.places.forget(self.wake)
+        self.places.forget(self.wake)
+        self.places.leave()
+        self.assertEqual(self.woken, ["other"])
+
+    def test_told(self) -> None:
+        """The log is told what is reached, how many there are, and what helps."""
+        self.fill()
+        self.assertEqual(
+            self.log.lines(),
+            [
+                "worker_connections is reached: 2 client connections are open, and others wait until one of them ends;"
+                " do something"
+            ],
+        )
+
+    def test_toldOnce(self) -> None:
+        """It is told once, for all ports and however often it is reached, and again after a quiet minute."""
+        for _ in range(5):
+            self.fill()
+            self.places.room(self.other)
+            self.clock.advance(10 * QUIET)
+            self.places.leave()
+            self.clock.advance(QUIET - 1)
+        self.assertEqual(len(self.log.lines()), 1)
+        self.clock.advance(1)
+        self.fill()
+        self.assertEqual(len(self.log.lines()), 2)
+
+    def test_toldOnceByReloads(self) -> None:
+        """Ports that take the place of others meanwhile make it no news."""
+        self.fill()
+        self.clock.advance(QUIET)
+        self.places.forget(self.wake)
+        self.places.room(self.other)
+        self.assertEqual(len(self.log.lines()), 1)
+
+
+def makeFactory(places: Places, clock: Any, proxyProtocol: bool = False) -> ProxyServerFactory:
+    """A factory of POP3 dialogues that take C{places}."""
+    factory = ProxyServerFactory(
+        POP3,
+        settingsOf("pop3"),
+        ListenAddress("127.0.0.1", 0, proxyProtocol=proxyProtocol),
+        FakeAuthenticator(),
+        FakeConnector(),  # type: ignore[arg-type]
+        clock,
+        Journal(),
+    )
+    factory.places = places
+    return factory
+
+
+class CountTests(SynchronousTestCase):
+    """What takes a place, and for how long."""
+
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.places = Places(self.clock)
+
+    def connect(self, proxyProtocol: bool = False) -> FakeTransport:
+        transport = FakeTransport()
+        transport.connect(makeFactory(self.places, self.clock, proxyProtocol).buildProtocol(transport.getPeer()))
+        return transport
+
+    def test_dialogue(self) -> None:
+        """A dialogue does from its first moment until its connection is gone; that it ends is not enough."""
+        transport = self.connect()
+        self.assertEqual(self.places.taken, 1)
+        transport.protocol.dataReceived(b"QUIT\r\n")
+        self.assertEqual((transport.disconnecting, self.places.taken), (True, 1))
+        transport.lose()
+        self.assertEqual(self.places.taken, 0)
+
+    def test_header(self) -> None:
+        """So does the reader of a PROXY header, together with the dialogue that follows it."""
+        transport = self.connect(proxyProtocol=True)
+        self.assertEqual(self.places.taken, 1)
+        transport.protocol.dataReceived(b"PROXY TCP4 192.0.2.1 192.0.2.2 1 2\r\n")
+        self.assertEqual(self.places.taken, 1)
+        transport.lose()
+        self.assertEqual(self.places.taken, 0)
+
+    def test_noHeader(self) -> None:
+        """One whose header never comes gives its place back."""
+        transport = self.connect(proxyProtocol=True)
+        transport.protocol.dataReceived(b"EHLO\r\n")
+        self.assertEqual(self.places.taken, 1)
+        transport.lose()
+        self.assertEqual(self.places.taken, 0)
+
+    def test_relay(self) -> None:
+        """One that has logged in keeps the place that it has."""
+        transport = self.connect()
+        transport.protocol.dataReceived(b"USER joe\r\nPASS sesame\r\n")
+        self.assertEqual(self.places.taken, 1)
+        self.assertTrue(transport.protocol.relayed)
+        backend = next(iter(transport.protocol.factory.connections))._backend.transport
+        transport.lose()
+        self.assertEqual(self.places.taken, 1)
+        backend.lose()
+        self.assertEqual(self.places.taken, 0)
+
+
+class GatewayTests(SynchronousTestCase):
+    """The limit of a L{Gateway} that starts."""
+
+    def start(self, process: str, slot: int | None = None) -> tuple[Gateway, list[str]]:
+        """A gateway, the worker C{slot} if that is given, and what it has logged."""
+        self.patch(resource, "getrlimit", lambda which: (256, 4096))
+        text = f"[mailgate]\nerror_log = stderr warn\n{process}\n" + INI.format(mail=SERVICE, server="")
+        settings = parse(text.replace(":143", f":{freePort()}"))
+        share = None if slot is None else Shares(2).of(slot)
+        reactor = MemoryReactorClock()
+        with capturedLogs() as events:
+            gateway = Gateway(settings, reactor, share=share)
+            gateway.startService()
+            self.addCleanup(reactor.pump, [0, 2.0, 0])
+            self.addCleanup(gateway.stopService)
+        return gateway, [formatEvent(event) or "" for event in events if event["log_namespace"] == "mailgate"]
+
+    def most(self, gateway: Gateway) -> int:
+        return gateway.places.room(lambda: None)
+
+    def test_default(self) -> None:
+        """It is by the limit of open files that is in force when it starts."""
+        gateway, told = self.start("")
+        self.assertEqual((self.most(gateway), told), (carried(256, 64), []))
+
+    def test_written(self) -> None:
+        """A number that can be served is taken without a word."""
+        gateway, told = self.start("worker_connections = 10")
+        self.assertEqual((self.most(gateway), told), (10, []))
+
+    def test_tooMany(self) -> None:
+        """A larger one is cut, which is a warning; of several workers one says so."""
+        for slot, count in ((None, 1), (0, 1), (1, 0)):
+            gateway, told = self.start("worker_connections = 5000", slot)
+            self.assertEqual((self.most(gateway), len(told)), (64, count))
+            for line in told:
+                self.assertIn("[mailgate] worker_connections = 5000: is more than 256 open files are enough for", line)
+
+    def test_share(self) -> None:
+        """What a worker tells the others is how many places are taken."""
+        share = Shares(2).of(0)
+        gateway = Gateway(parse(INI.format(mail=SERVICE, server="")), MemoryReactorClock(), share=share)
+        gateway.places.taken = 7
+        self.assertEqual(share.count(), 7)

@@ -1,0 +1,323 @@
+"""
+Tests for L{mailgate.lean.quickack}: whose pieces are acknowledged at once, over each kind of transports, before the
+login and after it; and that whole commands cost nothing for that.
+"""
+
+from __future__ import annotations
+
+import select
+import socket
+import struct
+from typing import Any
+
+from twisted.internet.address import IPv4Address
+from twisted.internet.testing import MemoryReactorClock
+from twisted.trial.unittest import SynchronousTestCase
+
+from mailgate.lean import quickack
+from mailgate.lean.quickack import ANNOUNCED, BEGUN, NOTHING, acknowledge, acknowledgeOn, expectedAfter
+from mailgate.lean.reactor import LeanReactor
+from mailgate.lean.transport import StreamTransport
+from mailgate.protocols.imap4.imap4 import IMAP4
+from mailgate.protocols.pop3 import POP3
+from mailgate.protocols.smtp.smtp import SMTP
+from mailgate.relay import streamend as relayend
+from mailgate.relay.portable import Relay, RelayedProtocol
+from mailgate.relay.stream import StreamRelays
+from mailgate.session import Session
+from mailgate.test.relay.test_portable import RelayTransport
+from mailgate.test.support.fakes import Conversation, FakeAuthenticator
+from mailgate.tls.settings import TLSSettings
+
+LITERAL = b"Subject: x\r\n\r\n" + b"Down the rabbit-hole.\r\n" * 20
+
+COMMANDS = (
+    b"a NOOP\r\n",
+    b"a FETCH 1:* (FLAGS)\r\n",
+    b"NOOP\r\nSTAT\r\n",
+    b"\r\n",
+    b"MAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\n",
+    b"MAIL FROM:<DATA>\r\n",
+    b"a SEARCH TEXT DATA\r\n",
+    b"a SELECT Last\r\n",
+    b"a {3} b\r\n",
+)
+"""What is answered, whatever stands at the end of the line."""
+
+PIECES = (
+    (b"a ", b"NOOP\r\n"),
+    (b"a NOOP", b"\r\n"),
+    (b"a APPEND INBOX {%d}\r\n" % len(LITERAL), LITERAL, b"\r\n"),
+    (b"a APPEND INBOX {%d+}\r\n" % len(LITERAL), LITERAL, b"\r\n"),
+    (b"a APPEND INBOX {2000}\r\n", b"x" * 1000, b"y" * 998 + b"\r\n", b" {3}\r\n", b"x\r\n", b"\r\n"),
+    (b"MAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\ndata\r\n", b"Subject: x\r\n", b"\r\n", b"x\r\n", b".\r\n"),
+    (b"BDAT 100 LAST\r\n", b"Subject: x\r\n", b"\r\n"),
+    (LITERAL * 4, b".\r\n"),
+)
+"""Commands as clients write them: all but the last piece get no answer, though lines may end there."""
+
+
+class ExpectedTests(SynchronousTestCase):
+    """What belongs together."""
+
+    def test_commands(self) -> None:
+        """Behind a whole command nothing is expected."""
+        for command in COMMANDS:
+            self.assertEqual(expectedAfter(NOTHING, command), NOTHING, command)
+            self.assertEqual(expectedAfter(NOTHING, memoryview(command)), NOTHING)
+
+    def test_pieces(self) -> None:
+        """Behind all else more is, until there is an answer."""
+        for pieces in PIECES:
+            expected = NOTHING
+            for piece in pieces:
+                expected = expectedAfter(expected, memoryview(piece))
+                self.assertNotEqual(expected, NOTHING, piece)
+
+    def test_announced(self) -> None:
+        """What is announced has not begun: the answer that asks for it is no end of it."""
+        self.assertEqual(expectedAfter(NOTHING, b"a APPEND INBOX {3}\r\n"), ANNOUNCED)
+        self.assertEqual(expectedAfter(ANNOUNCED, b"x\r\n"), BEGUN)
+
+
+class Noting:
+    """Stands for a socket, and counts what is asked of it."""
+
+    def __init__(self, error: type[Exception] | None = None) -> None:
+        self.asked = 0
+        self._error = error
+
+    def setsockopt(self, *option: int) -> None:
+        assert option == (socket.IPPROTO_TCP, quickack._QUICKACK, 1)
+        self.asked += 1
+        if self._error:
+            raise self._error
+
+
+class AskingTests(SynchronousTestCase):
+    """How the system is asked."""
+
+    def test_unix(self) -> None:
+        """A unix socket has no such option, and nothing comes of that."""
+        one, other = socket.socketpair()
+        with one, other:
+            acknowledge(one.fileno())
+
+    def test_transports(self) -> None:
+        """One of Twisted's has a socket, or has had one; others have never."""
+        transport: Any = RelayTransport()
+        acknowledgeOn(transport)
+        transport.socket = Noting(OSError)
+        acknowledgeOn(transport)
+        self.assertEqual(transport.socket.asked, 1)
+
+    def test_elsewhere(self) -> None:
+        """Where the system has no such option nothing is asked."""
+        self.patch(quickack, "_QUICKACK", None)
+        transport: Any = RelayTransport()
+        transport.socket = Noting()
+        acknowledgeOn(transport)
+        acknowledge(-1)
+        self.assertEqual(transport.socket.asked, 0)
+
+    if quickack._QUICKACK is None:
+        test_transports.skip = "this system has no TCP_QUICKACK"  # type: ignore[attr-defined]
+
+
+class PortableRelayTests(SynchronousTestCase):
+    """After the login, over Twisted's transports."""
+
+    if quickack._QUICKACK is None:
+        skip = "this system has no TCP_QUICKACK"
+
+    def setUp(self) -> None:
+        self.client, self.backend = RelayTransport(), RelayTransport()
+        clock = MemoryReactorClock()
+        for side in (self.client, self.backend):
+            side.socket = Noting()  # type: ignore[attr-defined]
+            side.connect(RelayedProtocol())
+        session = Session("imap", "127.0.0.1:143", "192.0.2.7:40123", 0.0)
+        relay = Relay(self.client.protocol, self.backend.protocol, session, clock, 100, 10, lambda relay: None)
+        relay.start(b"", b"")
+
+    def asked(self) -> int:
+        """How often the client's socket has been asked. The backend's never is."""
+        self.assertEqual(self.backend.socket.asked, 0)  # type: ignore[attr-defined]
+        asked: int = self.client.socket.asked  # type: ignore[attr-defined]
+        return asked
+
+    def test_commands(self) -> None:
+        """Nothing is asked for commands, and answers of any kind."""
+        for command in COMMANDS:
+            self.client.protocol.dataReceived(command)
+            self.backend.protocol.dataReceived(b"* 1 FETCH {2000}\r\n")
+            self.backend.protocol.dataReceived(b"x" * 2000)
+            self.backend.protocol.dataReceived(b")\r\na OK\r\n")
+        self.assertEqual(self.asked(), 0)
+
+    def test_pieces(self) -> None:
+        """It is asked for each piece, also where the backend asks for the rest; and no more once it has answered."""
+        for pieces in PIECES:
+            for place, piece in enumerate(pieces):
+                before = self.asked()
+                self.client.protocol.dataReceived(piece)
+                self.assertEqual(self.asked(), before + 1, piece)
+                if not place and piece.endswith(b"}\r\n"):
+                    self.backend.protocol.dataReceived(b"+ OK\r\n")
+            self.backend.protocol.dataReceived(b"a OK\r\n")
+            before = self.asked()
+            self.client.protocol.dataReceived(b"a NOOP\r\n")
+            self.assertEqual(self.asked(), before)
+
+
+def _unacknowledged(connection: socket.socket) -> int:
+    """How many segments the system has sent on C{connection} of which nothing has been heard (tcpi_unacked)."""
+    (count,) = struct.unpack_from("=I", connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 104), 24)
+    assert isinstance(count, int)
+    return count
+
+
+class StreamRelayTests(SynchronousTestCase):
+    """
+    After the login, over descriptors, with real sockets. On the loopback an acknowledgement that is sent has arrived
+    when the call that sends it is done.
+    """
+
+    if quickack._QUICKACK is None or not hasattr(select, "epoll"):
+        skip = "this system has no TCP_QUICKACK"
+
+    def setUp(self) -> None:
+        reactor = LeanReactor(MemoryReactorClock())
+        self.poller = reactor.poller
+        self.client, client = self.connect()
+        self.backend, backend = self.connect()
+        session = Session("imap", "127.0.0.1:143", "192.0.2.7:40123", 0.0)
+        relays = StreamRelays(self.poller, reactor.clock)
+        self.addCleanup(relays.close)
+        self.ended: list[Any] = []
+        relay = relays.between(client, backend, session, 100, 10, self.ended.append)
+        relay.start(b"", b"")
+        self.addCleanup(lambda: self.ended or relay.stop())
+        self.asked = 0
+
+        def counting(fd: int) -> None:
+            self.asked += 1
+            acknowledge(fd)
+
+        self.patch(relayend, "acknowledge", counting)
+
+    def connect(self) -> tuple[socket.socket, RelayedProtocol]:
+        """A peer, and its protocol."""
+        with socket.create_server(("127.0.0.1", 0)) as listening:
+            peer = socket.create_connection(listening.getsockname(), 20)
+            accepted, _ = listening.accept()
+        self.addCleanup(peer.close)
+        peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        accepted.setblocking(False)
+        address = IPv4Address("TCP", *accepted.getpeername())
+        protocol = RelayedProtocol()
+        StreamTransport(self.poller, accepted.detach(), socket.AF_INET, address).open(protocol)
+        return peer, protocol
+
+    def carry(self, source: socket.socket, target: socket.socket, data: bytes) -> None:
+        """Have C{data} relayed."""
+        waiting = select.poll()
+        waiting.register(self.poller.fileno(), select.POLLIN)
+        waiting.register(target.fileno(), select.POLLIN)
+        source.sendall(data)
+        received = b""
+        target.setblocking(False)
+        while received != data:
+            self.assertTrue(waiting.poll(20000))
+            self.poller.doRead()
+            try:
+                received += target.recv(1 << 20)
+            except BlockingIOError:
+                continue
+        target.settimeout(20)
+
+    def test_commands(self) -> None:
+        """Nothing is asked of the system for commands and their answers."""
+        for command in COMMANDS:
+            self.carry(self.client, self.backend, command)
+            self.carry(self.backend, self.client, b"* 1 FETCH {2000}\r\n" + b"x" * 2000 + b")\r\na OK\r\n")
+        self.assertEqual(self.asked, 0)
+
+    def test_pieces(self) -> None:
+        """Every piece has been acknowledged when it has been relayed; the next command costs nothing again."""
+        for pieces in PIECES:
+            for place, piece in enumerate(pieces):
+                self.carry(self.client, self.backend, piece)
+                self.assertEqual(_unacknowledged(self.client), 0, piece)
+                if not place and piece.endswith(b"}\r\n"):
+                    self.carry(self.backend, self.client, b"+ OK\r\n")
+            self.carry(self.backend, self.client, b"a OK\r\n")
+            before = self.asked
+            self.carry(self.client, self.backend, b"a NOOP\r\n")
+            self.assertEqual(self.asked, before)
+            self.carry(self.backend, self.client, b"a OK\r\n")
+
+    def test_upload(self) -> None:
+        """So has the last of a long message, which nobody looks at."""
+        message = LITERAL * 4000
+        for data in (message, b"\r\n"):
+            self.carry(self.client, self.backend, data)
+            self.assertEqual(_unacknowledged(self.client), 0)
+
+    def test_gone(self) -> None:
+        """A client that is given up while its piece is passed on is not asked about."""
+        self.backend.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.backend.close()
+        self.client.sendall(b"a ")
+        for _ in range(10):
+            self.poller.doRead()
+        self.assertEqual((self.client.recv(1), len(self.ended), self.asked), (b"", 1, 0))
+
+
+class DialogueTests(SynchronousTestCase):
+    """Before the login."""
+
+    if quickack._QUICKACK is None:
+        skip = "this system has no TCP_QUICKACK"
+
+    def asked(self, record: Any, *pieces: bytes, **settings: Any) -> list[int]:
+        """How often the system has been asked after each of C{pieces}."""
+        conversation = Conversation(record, authenticator=FakeAuthenticator(None), **settings)
+        noting = conversation.transport.socket = Noting()  # type: ignore[attr-defined]
+        asked = []
+        for piece in pieces:
+            conversation.send(piece)
+            asked.append(noting.asked)
+        return asked
+
+    def test_commands(self) -> None:
+        """Commands that are answered, and logins, cost nothing."""
+        for record, commands in (
+            (IMAP4, (b"a CAPABILITY\r\n", b"a NOOP\r\nb NOOP\r\n", b"a AUTHENTICATE PLAIN\r\n", b"AGpvZQBz\r\n")),
+            (IMAP4, (b"a LOGIN joe sesame\r\n", b"b SELECT INBOX\r\n", b"c ")),
+            (POP3, (b"CAPA\r\n", b"USER joe\r\n", b"PASS sesame\r\n")),
+            (SMTP, (b"EHLO x\r\n", b"AUTH LOGIN\r\n", b"am9l\r\n", b"c2VzYW1l\r\n")),
+        ):
+            self.assertEqual(self.asked(record, *commands), [0] * len(commands))
+
+    def test_pieces(self) -> None:
+        """Pieces of commands, of answers to challenges, of literals and of what is thrown away are acknowledged."""
+        for record, pieces, asked in (
+            (IMAP4, (b"a ", b"NO", b"OP\r\n"), [1, 2, 2]),
+            (IMAP4, (b"a AUTHENTICATE PLAIN\r\n", b"AGpvZQ", b"Bz\r\n"), [0, 1, 1]),
+            # The literal is expected when it is asked for: its first piece then needs no system call.
+            (IMAP4, (b"a LOGIN joe {6}\r\n", b"ses", b"ame", b"\r\n"), [1, 2, 3, 3]),
+            (IMAP4, (b"a LOGIN joe {6+}\r\n", b"sesame", b"\r\n"), [1, 2, 2]),
+            (POP3, (b"USER", b" joe\r\nPA", b"SS sesame\r\n"), [1, 2, 2]),
+            (SMTP, (b"EHLO", b" x\r\n"), [1, 1]),
+            (SMTP, (b"BDAT 9\r\n", b"12345", b"6789"), [1, 2, 2]),
+        ):
+            self.assertEqual(self.asked(record, *pieces), asked, pieces)
+
+    def test_handshake(self) -> None:
+        """What comes before a handshake is TLS's own business."""
+        settings = TLSSettings(starttls="on")
+        conversation = Conversation(POP3, settings)
+        noting = conversation.transport.socket = Noting()  # type: ignore[attr-defined]
+        conversation.send(b"STLS\r\nUSER")
+        self.assertEqual(noting.asked, 0)

@@ -1,0 +1,48 @@
+"""
+Tests of L{mailgate.net.clients}.
+"""
+
+from __future__ import annotations
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from mailgate.login import Client, Credentials, Envelope, LoginRequest, Method
+from mailgate.net.clients import LimitSettings
+from mailgate.net.networks import parseNetworks
+
+
+def request(host: str, user: bytes = b"joe") -> LoginRequest:
+    """A login of C{user} from C{host}."""
+    return LoginRequest("imap", Credentials(Method.PLAIN, user, b"sesame"), Client(host, 40123))
+
+
+class ClientTests(SynchronousTestCase):
+    """Whom a login is counted for."""
+
+    def test_address(self) -> None:
+        settings = LimitSettings()
+        self.assertEqual(settings.clientOf(request("192.0.2.7")), "192.0.2.7")
+        self.assertEqual(settings.clientOf(request("192.0.2.7", b"ann")), "192.0.2.7")
+        self.assertEqual(settings.clientOf(request("2001:db8::7")), "2001:db8::/64")
+
+    def test_exempt(self) -> None:
+        """From an exempt network each user is a client, in any spelling; and never taken for an address."""
+        settings = LimitSettings(parseNetworks("192.0.2.0/24", "/"))
+        self.assertEqual(settings.clientOf(request("192.0.2.7", b"Joe")), settings.clientOf(request("192.0.2.8")))
+        self.assertNotEqual(settings.clientOf(request("192.0.2.7")), settings.clientOf(request("192.0.2.7", b"ann")))
+        self.assertEqual(settings.clientOf(request("198.51.100.7")), "198.51.100.7")
+        self.assertNotEqual(settings.clientOf(request("192.0.2.7", b"198.51.100.7")), "198.51.100.7")
+
+    def test_exemptRecipients(self) -> None:
+        """A recipient has no user: what another gateway brings for many of them is not one client's either."""
+        settings = LimitSettings(parseNetworks("192.0.2.0/24", "/"))
+
+        def of(host: str, recipient: bytes) -> str:
+            envelope = Envelope(b"mx.test", True, b"MAIL FROM:<a@example.org>", b"RCPT TO:<%b@example.com>" % recipient)
+            return settings.clientOf(
+                LoginRequest("smtp", Credentials(Method.NONE), Client(host, 40123), envelope=envelope)
+            )
+
+        self.assertNotEqual(of("192.0.2.7", b"joe"), of("192.0.2.7", b"ann"))
+        self.assertEqual(of("192.0.2.7", b"joe"), of("192.0.2.8", b"Joe"))
+        self.assertEqual(of("198.51.100.7", b"joe"), of("198.51.100.7", b"ann"))

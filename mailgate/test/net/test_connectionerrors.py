@@ -1,0 +1,61 @@
+"""
+Tests for L{mailgate.net.connectionerrors}.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+
+from twisted.internet.error import (
+    ConnectError,
+    ConnectionAborted,
+    ConnectionDone,
+    ConnectionLost,
+    DNSLookupError,
+    TimeoutError,
+    UnknownHostError,
+    getConnectError,
+)
+from twisted.trial.unittest import SynchronousTestCase
+
+from mailgate.net.connectionerrors import inWords
+
+
+class InWordsTests(SynchronousTestCase):
+    """Tests for L{inWords}."""
+
+    def test_system(self) -> None:
+        """What the system says of an attempt to connect has a phrase of ours, or the system's own words in one."""
+        for number, words in (
+            (errno.ECONNREFUSED, "refused the connection"),
+            (errno.ENETUNREACH, "cannot be reached: there is no route to its network"),
+            (errno.ETIMEDOUT, "cannot be reached: its host does not answer"),
+            (errno.EHOSTUNREACH, "cannot be connected to: No route to host"),
+            (errno.EMFILE, "cannot be connected to: Too many open files"),
+            (errno.ENOENT, "cannot be connected to: No such file or directory"),
+        ):
+            error = OSError(number, os.strerror(number))
+            self.assertEqual(inWords(getConnectError(error)), words)
+        self.assertEqual(inWords(OSError(errno.EMFILE, "x")), "cannot be connected to: Too many open files")
+
+    def test_names(self) -> None:
+        """A name without an address is reported as that."""
+        for error in (DNSLookupError("gone.example"), UnknownHostError()):
+            self.assertEqual(inWords(error), "cannot be found: its name does not resolve")
+        self.assertEqual(inWords(TimeoutError()), "cannot be reached: its host does not answer")
+
+    def test_ends(self) -> None:
+        """So is each way in which a connection ends."""
+        for error, words in (
+            (ConnectionDone(), "closed the connection"),
+            (ConnectionLost(), "broke off the connection"),
+            (ConnectionAborted(), "broke off the connection"),
+            (ConnectionLost("[Errno 104] Connection reset by peer"), "reset the connection"),
+        ):
+            self.assertEqual(inWords(error), words)
+
+    def test_others(self) -> None:
+        """What is none of these has no phrase, nor has an error of Twisted's without the system's number."""
+        for error in (None, ValueError("x"), ConnectError(), OSError("x")):
+            self.assertEqual(inWords(error), "")

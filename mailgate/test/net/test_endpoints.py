@@ -1,0 +1,172 @@
+"""Host names are looked up once for all who wait, and not too many at a time."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.internet.address import IPv4Address
+from twisted.internet.endpoints import HostnameEndpoint
+from twisted.internet.error import DNSLookupError
+from twisted.internet.interfaces import (
+    IHostnameResolver,
+    IHostResolution,
+    IReactorPluggableNameResolver,
+    IResolutionReceiver,
+)
+from twisted.internet.protocol import Factory, Protocol
+from twisted.internet.testing import MemoryReactorClock
+from twisted.trial.unittest import SynchronousTestCase
+from zope.interface import implementer
+from zope.interface.verify import verifyObject
+
+from mailgate.net.endpoints import MOST_LOOKUPS, NamingReactor, SharedLookups, endpointFor
+
+
+@implementer(IHostnameResolver)
+class FakeResolver:
+    """Keeps what it is asked, to be answered by L{answer}."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[Any, str]] = []
+
+    def resolveHostName(self, resolutionReceiver, hostName, portNumber=0, addressTypes=None, transportSemantics="TCP"):
+        self.asked.append((resolutionReceiver, hostName))
+        return None
+
+    def answer(self, *hosts: str) -> None:
+        """Answer the first question."""
+        receiver, _ = self.asked.pop(0)
+        for host in hosts:
+            receiver.addressResolved(IPv4Address("TCP", host, 143))
+        receiver.resolutionComplete()
+
+
+@implementer(IResolutionReceiver)
+class Receiver:
+    """Keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.began: Any = None
+        self.hosts: list[str] = []
+        self.complete = 0
+
+    def resolutionBegan(self, resolutionInProgress):
+        self.began = resolutionInProgress
+
+    def addressResolved(self, address):
+        self.hosts.append(address.host)
+
+    def resolutionComplete(self):
+        self.complete += 1
+
+
+class SharedLookupsTests(SynchronousTestCase):
+    """One lookup for many."""
+
+    def setUp(self) -> None:
+        self.resolver = FakeResolver()
+        self.shared = SharedLookups(self.resolver)
+
+    def ask(self, name: str) -> Receiver:
+        """Somebody asks for C{name}."""
+        receiver = Receiver()
+        self.shared.resolveHostName(receiver, name, 143)
+        return receiver
+
+    def test_noThread(self) -> None:
+        """Where the system has no thread left a name has no address, and is looked up the next time."""
+
+        def refuse(*_: Any) -> Any:
+            raise RuntimeError("can't start new thread")
+
+        self.patch(self.resolver, "resolveHostName", refuse)
+        for _ in range(MOST_LOOKUPS + 1):
+            receiver = self.ask("a.test")
+            self.assertEqual((receiver.hosts, receiver.complete), ([], 1))
+        self.patch(self.resolver, "resolveHostName", FakeResolver.resolveHostName.__get__(self.resolver))
+        receiver = self.ask("a.test")
+        self.resolver.answer("192.0.2.1")
+        self.assertEqual((receiver.hosts, receiver.complete), (["192.0.2.1"], 1))
+
+    def test_interfaces(self) -> None:
+        """Everything is what it stands for."""
+        self.assertTrue(verifyObject(IHostnameResolver, self.shared))
+        self.assertTrue(verifyObject(IHostResolution, self.ask("a.test").began))
+        self.assertTrue(verifyObject(IResolutionReceiver, self.resolver.asked[0][0]))
+        self.assertTrue(verifyObject(IResolutionReceiver, Receiver()))
+        self.assertTrue(verifyObject(IHostnameResolver, FakeResolver()))
+
+    def test_shared(self) -> None:
+        """All who ask for a name while it is looked up get that answer; whoever comes later asks anew."""
+        receivers = [self.ask("a.test") for _ in range(20)]
+        self.assertEqual(len(self.resolver.asked), 1)
+        self.resolver.answer("192.0.2.1", "192.0.2.2")
+        for receiver in receivers:
+            self.assertEqual((receiver.hosts, receiver.complete), (["192.0.2.1", "192.0.2.2"], 1))
+        self.ask("a.test")
+        self.assertEqual(len(self.resolver.asked), 1)
+
+    def test_bounded(self) -> None:
+        """Beyond the bound a name has no address at once; when a lookup ends there is room again."""
+        for number in range(MOST_LOOKUPS):
+            self.assertEqual(self.ask(f"{number}.test").complete, 0)
+        refused = self.ask("one.too.many.test")
+        self.assertEqual((refused.hosts, refused.complete), ([], 1))
+        self.assertEqual(len(self.resolver.asked), MOST_LOOKUPS)
+        self.assertEqual(self.ask("0.test").complete, 0)
+        self.resolver.answer("192.0.2.1")
+        self.assertEqual(self.ask("one.too.many.test").complete, 0)
+
+    def test_cancel(self) -> None:
+        """One who cancels does not take the answer from the others."""
+        first, second = self.ask("a.test"), self.ask("a.test")
+        first.began.cancel()
+        self.resolver.answer("192.0.2.1")
+        self.assertEqual(second.hosts, ["192.0.2.1"])
+
+
+class NamingReactorTests(SynchronousTestCase):
+    """Twisted's endpoints look names up by it."""
+
+    def setUp(self) -> None:
+        self.reactor = MemoryReactorClock()
+        self.resolver = FakeResolver()
+        self.reactor.installNameResolver(self.resolver)
+        self.naming = NamingReactor(self.reactor)
+
+    def test_interface(self) -> None:
+        """It says that it has a resolver; the rest is the reactor's."""
+        self.assertTrue(verifyObject(IReactorPluggableNameResolver, self.naming))
+        self.assertEqual(self.naming.seconds(), self.reactor.seconds())
+        other = FakeResolver()
+        self.naming.installNameResolver(other)
+        self.assertIs(self.reactor.nameResolver, other)
+
+    def test_endpoint(self) -> None:
+        """Endpoints share a lookup and each connect."""
+        for _ in range(3):
+            HostnameEndpoint(self.naming, "a.test", 143).connect(Factory.forProtocol(Protocol))
+        self.resolver.answer("192.0.2.1")
+        self.assertEqual([client[:2] for client in self.reactor.tcpClients], [("192.0.2.1", 143)] * 3)
+
+    def test_underscore(self) -> None:
+        """A name is the system's to look up, whatever it is made of, as long as it can be one."""
+        for name in ("mail_auth", "a_b.example", "r3---a.example", "xn--a", "mail.example.com."):
+            endpointFor(self.naming, name, 143, 7.0).connect(Factory.forProtocol(Protocol))
+            self.assertEqual([asked for _, asked in self.resolver.asked], [name])
+            self.resolver.answer("192.0.2.1")
+            self.assertEqual(self.reactor.tcpClients.pop()[:2], ("192.0.2.1", 143))
+
+    def test_noName(self) -> None:
+        """What can be none is not asked for."""
+        for name in ("a_..b", "a b", "a_/b", "_" * 64, "a_\0"):
+            connecting = endpointFor(self.naming, name, 143, 7.0).connect(Factory.forProtocol(Protocol))
+            self.failureResultOf(connecting, ValueError)
+        self.assertEqual(self.resolver.asked, [])
+
+    def test_tooMany(self) -> None:
+        """Beyond the bound a connection fails as one to an unknown name does."""
+        for number in range(MOST_LOOKUPS):
+            HostnameEndpoint(self.naming, f"{number}.test", 143).connect(Factory.forProtocol(Protocol))
+        connecting = HostnameEndpoint(self.naming, "b.test", 143).connect(Factory.forProtocol(Protocol))
+        self.failureResultOf(connecting, DNSLookupError)

@@ -1,0 +1,308 @@
+"""
+Tests for L{mailgate.net.listen}.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+from typing import Any
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from mailgate.directives import ListenAddress, SocketOptions, directives
+from mailgate.net.listen import ListenSettings, bind
+
+
+class ListenSettingsTests(SynchronousTestCase):
+    """The values of C{listen}."""
+
+    def parse(self, value: str) -> tuple[ListenAddress, ...]:
+        (found,) = (each for each in directives(ListenSettings) if each.name == "listen")
+        parsed: tuple[ListenAddress, ...] = found.parse(value, "")
+        return parsed
+
+    def test_forms(self) -> None:
+        """nginx's forms of an address are understood; what was written is kept."""
+        forms = {
+            "143": ("0.0.0.0", 143),
+            "*:143": ("0.0.0.0", 143),
+            "127.0.0.1:143": ("127.0.0.1", 143),
+            "[::]:143": ("::", 143),
+            "[2001:db8::1]:65535": ("2001:db8::1", 65535),
+            "unix:/run/mailgate/imap": ("unix:/run/mailgate/imap", 0),
+        }
+        for text, place in forms.items():
+            self.assertEqual(self.parse(text), (ListenAddress(*place, False, text),))
+
+    def test_ssl(self) -> None:
+        """C{ssl} behind an address asks for TLS from the first byte; it is not part of what the address is called."""
+        self.assertEqual(self.parse("[::]:993 ssl"), (ListenAddress("::", 993, True, "[::]:993"),))
+        self.assertEqual(self.parse("unix:/run/imaps  ssl")[0].ssl, True)
+
+    def test_several(self) -> None:
+        """Addresses stand one on a line."""
+        found = self.parse("\n143\n  993 ssl\n\n[::]:993 ssl\n")
+        self.assertEqual([str(each) for each in found], ["0.0.0.0:143", "0.0.0.0:993", "[::]:993"])
+        self.assertEqual([each.ssl for each in found], [False, True, True])
+
+    def test_range(self) -> None:
+        """A range of ports stands for each of them."""
+        for text, host in (("1000-1002", "0.0.0.0"), ("*:1000-1002", "0.0.0.0"), ("[::1]:1000-1002", "::1")):
+            found = self.parse(f"{text} ssl")
+            self.assertEqual(found, tuple(ListenAddress(host, port, True, text) for port in (1000, 1001, 1002)))
+        self.assertEqual(len(self.parse("127.0.0.1:7-7")), 1)
+        for value in ("1002-1000", "127.0.0.1:65535-65536", "0-1", "1-"):
+            self.assertRaises(ValueError, self.parse, value)
+        self.assertEqual(self.parse("unix:/run/a:1-2")[0].host, "unix:/run/a:1-2")
+
+    def test_name(self) -> None:
+        """A host name stands for each of its addresses, once."""
+        found = self.parse("localhost:143 ssl")
+        self.assertLessEqual({each.host for each in found}, {"127.0.0.1", "::1"})
+        self.assertEqual(len(found), len({each.host for each in found}))
+        self.assertTrue(all(each.ssl and each.port == 143 for each in found))
+
+    def test_underscore(self) -> None:
+        """It is the system that knows which names there are: a container's may have an underscore."""
+
+        def getaddrinfo(host: str, port: int, **hints: Any) -> list[Any]:
+            self.assertEqual(host, "mail_gate")
+            return [(2, 1, 6, "", ("192.0.2.1", port)), (10, 1, 6, "", ("2001:db8::1", port, 0, 0))]
+
+        self.patch(socket, "getaddrinfo", getaddrinfo)
+        found = self.parse("mail_gate:143")
+        self.assertEqual([str(each) for each in found], ["192.0.2.1:143", "[2001:db8::1]:143"])
+
+    def test_invalid(self) -> None:
+        """Anything else is refused, and the message quotes the line that is wrong."""
+        for value in (
+            "0",
+            "65536",
+            "*:0",
+            "127.0.0.1",
+            "127.0.0.1:",
+            "::1:143",
+            "[::1]",
+            "unix:run/imap",
+            "a..b:143",
+            "127.1:143",
+        ):
+            error = self.assertRaises(ValueError, self.parse, f"25\n{value}")
+            self.assertIn(f'"{value}"', str(error))
+
+    def test_empty(self) -> None:
+        """So is nothing at all."""
+        self.assertRaises(ValueError, self.parse, "\n")
+
+    def test_unknownParameter(self) -> None:
+        """So is a parameter that we do not know; the message says which one it may have been."""
+        error = self.assertRaises(ValueError, self.parse, "993 sls")
+        self.assertIn('invalid parameter "sls", they are ssl, proxy_protocol, bind, ', str(error))
+        self.assertTrue(str(error).endswith("; did you mean ssl?"), error)
+        for parameter, meant in (("backlog", "backlog="), ("proxy-protocol", "proxy_protocol"), ("ssl=on", "ssl")):
+            self.assertIn(f"did you mean {meant}?", self.refusal(f"993 {parameter}"))
+        for parameter in ("default_server", "reuseport", "deferred", "fastopen=3", "http2", "quic", "=", "SSL"):
+            self.assertIn(f'invalid parameter "{parameter}"', self.refusal(f"993 {parameter}"))
+
+    def test_proxyProtocol(self) -> None:
+        """C{proxy_protocol} asks for a PROXY header; parameters stand in any order."""
+        for value in ("993 ssl proxy_protocol", "993 proxy_protocol bind ssl"):
+            (address,) = self.parse(value)
+            self.assertTrue(address.ssl and address.proxyProtocol)
+            self.assertEqual(address.socket, SocketOptions())
+        self.assertFalse(self.parse("993 ssl")[0].proxyProtocol)
+
+    def test_socketOptions(self) -> None:
+        """What the socket is to be like, by nginx's names and in its units."""
+        values = {
+            "backlog=7": SocketOptions(backlog=7),
+            "rcvbuf=64k sndbuf=1m": SocketOptions(receiveBuffer=65536, sendBuffer=1048576),
+            "so_keepalive=on": SocketOptions(keepalive=True),
+            "so_keepalive=off": SocketOptions(keepalive=False),
+            "so_keepalive=30m::10": SocketOptions(keepalive=True, idle=1800, probes=10),
+            "so_keepalive=:5s:": SocketOptions(keepalive=True, interval=5),
+            "so_keepalive=::9": SocketOptions(keepalive=True, probes=9),
+            "multipath": SocketOptions(multipath=True),
+        }
+        for text, expected in values.items():
+            self.assertEqual(self.parse(f"127.0.0.1:143 {text}")[0].socket, expected)
+        self.assertEqual(self.parse("[::]:143 ipv6only=off")[0].socket, SocketOptions(ipv6only=False))
+
+    def test_shortKeepalive(self) -> None:
+        """What is missing at the end of C{so_keepalive} may be so without its colons, and 0 is as good as nothing."""
+        for value, expected in (
+            ("30m", (1800, None, None)),
+            ("30m:", (1800, None, None)),
+            ("30m:10", (1800, 10, None)),
+            (":10", (None, 10, None)),
+            (":1m:", (None, 60, None)),
+            ("1:0", (1, None, None)),
+            ("0::5", (None, None, 5)),
+            ("32767:32767:127", (32767, 32767, 127)),
+        ):
+            found = self.parse(f"143 so_keepalive={value}")[0].socket
+            self.assertTrue(found.keepalive)
+            self.assertEqual((found.idle, found.interval, found.probes), expected)
+
+    def test_exactCase(self) -> None:
+        """Parameters are words to the letter, as in nginx; the units of sizes are not."""
+        for parameter in ("SSL", "Bind", "PROXY_PROTOCOL", "Multipath", "Backlog=5", "RCVBUF=4k", "IPv6only=on"):
+            self.assertIn(f'invalid parameter "{parameter}"', self.refusal(f"[::1]:993 {parameter}"))
+        self.assertEqual(
+            self.parse("993 rcvbuf=4K sndbuf=1M")[0].socket, self.parse("993 rcvbuf=4k sndbuf=1m")[0].socket
+        )
+
+    def test_invalidSocketOptions(self) -> None:
+        """What makes no sense is refused, with the parameter that it is."""
+        for parameter in (
+            "backlog=0",
+            "backlog=-1",
+            "backlog=x",
+            "rcvbuf=1g",
+            "sndbuf=",
+            "ipv6only=yes",
+            "ipv6only=ON",
+            "ipv6only=Off",
+            "so_keepalive=",
+            "so_keepalive=yes",
+            "so_keepalive=::",
+            "so_keepalive=:",
+            "so_keepalive=:::",
+            "so_keepalive=1:2:3:4",
+            "so_keepalive=1:2:3:",
+            "so_keepalive=10h::",
+            "so_keepalive=0",
+            "so_keepalive=0:0:0",
+            "so_keepalive=::128",
+            "so_keepalive=500ms::",
+            "so_keepalive=::5s",
+            "so_keepalive=-1",
+            "so_keepalive=:+5",
+            "so_keepalive=On",
+            "so_keepalive=off:",
+        ):
+            self.assertIn(parameter + ": ", self.refusal(f"[::]:143 {parameter}"))
+
+    def test_tooMuch(self) -> None:
+        """What the system has no numbers for is refused."""
+        for parameter in ("backlog=2147483648", "rcvbuf=2048m", "sndbuf=999999999999m"):
+            self.assertIn(parameter + ": must be at most ", self.refusal(f"[::]:143 {parameter}"))
+        self.assertEqual(self.parse("143 backlog=2147483647 rcvbuf=2047m")[0].socket.backlog, 2**31 - 1)
+
+    def test_ipv6only(self) -> None:
+        """Of what is not IPv6's C{ipv6only} says nothing, and may stand there, as in nginx."""
+        for address in ("143", "127.0.0.1:143", "localhost:143", "unix:/run/imap"):
+            for word in ("on", "off"):
+                self.assertTrue(self.parse(f"{address} ipv6only={word}"))
+
+    def test_spelling(self) -> None:
+        """However an IPv6 address is spelt, it is the one that the system tells of; the operator's word is kept."""
+        for spelt, host in (("0:0::1", "::1"), ("2001:DB8:0::A", "2001:db8::a"), ("0::0", "::")):
+            found = self.parse(f"[{spelt}]:143")[0]
+            self.assertEqual((found.host, found.text), (host, f"[{spelt}]:143"))
+
+    def test_systemd(self) -> None:
+        """C{systemd:NAME} is a name of sockets that systemd passes; what is said of connections holds for them."""
+        (address,) = self.parse("systemd:imap-2 ssl proxy_protocol backlog=7")
+        self.assertEqual((str(address), address.host, address.port), ("systemd:imap-2", "systemd:imap-2", 0))
+        self.assertTrue(address.isPassed and address.ssl and address.proxyProtocol)
+        self.assertIsNone(address.wildcard)
+        self.assertFalse(self.parse("unix:/run/imap")[0].isPassed)
+
+    def test_invalidSystemd(self) -> None:
+        """A name that systemd would not give is refused."""
+        for value in ("systemd:", "systemd:a:b", "systemd:\u00e4", f"systemd:{'x' * 256}"):
+            self.assertIn("must be systemd:NAME", self.refusal(value))
+
+    def test_systemdBinds(self) -> None:
+        """Options of the socket are the unit's business, and the refusal says what they are called there."""
+        for parameter, option in (
+            ("rcvbuf=64k", "ReceiveBuffer="),
+            ("sndbuf=64k", "SendBuffer="),
+            ("ipv6only=off", "BindIPv6Only="),
+            ("so_keepalive=on", "KeepAlive="),
+            ("multipath", "SocketProtocol=mptcp"),
+        ):
+            refusal = self.refusal(f"systemd:imap {parameter}")
+            self.assertIn(f"{parameter}: is for the socket unit to say, by {option}", refusal)
+
+    def refusal(self, value: str) -> str:
+        """Why C{value} is refused."""
+        return str(self.assertRaises(ValueError, self.parse, value))
+
+
+class BindTests(SynchronousTestCase):
+    """Sockets of the system's."""
+
+    def bind(self, host: str, port: int = 0, **options: object) -> socket.socket:
+        """A listening socket, closed after the test."""
+        bound = bind(ListenAddress(host, port, socket=SocketOptions(**options)))  # type: ignore[arg-type]
+        self.addCleanup(bound.close)
+        return bound
+
+    def test_plain(self) -> None:
+        """Without options it listens, does not block, and leaves the rest to the system."""
+        bound = self.bind("127.0.0.1")
+        self.assertTrue(bound.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN))
+        self.assertFalse(bound.getblocking())
+        self.assertFalse(bound.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE))
+        with socket.create_connection(bound.getsockname()):
+            bound.accept()[0].close()
+
+    def test_buffers(self) -> None:
+        """Buffers have the sizes that were asked for; Linux doubles them for its own needs."""
+        bound = self.bind("127.0.0.1", receiveBuffer=32768, sendBuffer=16384)
+        self.assertIn(bound.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF), (32768, 65536))
+        self.assertIn(bound.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF), (16384, 32768))
+
+    def test_keepalive(self) -> None:
+        """The connections that are accepted have the keep-alive that the socket was given."""
+        bound = self.bind("127.0.0.1", keepalive=True, idle=1800, interval=7, probes=3)
+        with socket.create_connection(bound.getsockname()):
+            accepted = bound.accept()[0]
+        self.addCleanup(accepted.close)
+        self.assertTrue(accepted.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE))
+        names = ("TCP_KEEPIDLE", "TCP_KEEPINTVL", "TCP_KEEPCNT")
+        given = [accepted.getsockopt(socket.IPPROTO_TCP, getattr(socket, name)) for name in names]
+        self.assertEqual(given, [1800, 7, 3])
+
+    def test_backlog(self) -> None:
+        """No more wait to be accepted than C{backlog} says."""
+        bound = self.bind("127.0.0.1", backlog=1)
+        waiting = []
+        for _ in range(8):
+            client = socket.socket()
+            self.addCleanup(client.close)
+            client.setblocking(False)
+            waiting.append(client.connect_ex(bound.getsockname()))
+        self.assertEqual(set(waiting), {errno.EINPROGRESS})
+        accepted = 0
+        with self.assertRaises(BlockingIOError):
+            for _ in waiting:
+                bound.accept()[0].close()
+                accepted += 1
+        self.assertGreater(accepted, 0)
+
+    def test_multipath(self) -> None:
+        """C{multipath} is Multipath TCP, or, where the system has none, an error."""
+        has = hasattr(socket, "IPPROTO_MPTCP")
+        try:
+            bound = self.bind("127.0.0.1", multipath=True)
+        except OSError as error:
+            self.assertIn(error.errno, (errno.EPROTONOSUPPORT, errno.ENOPROTOOPT))
+        else:
+            self.assertEqual((has, bound.proto), (True, 262))
+
+    def test_unix(self) -> None:
+        """A unix socket has buffers, and no keep-alive."""
+        path = os.path.relpath(self.mktemp())
+        bound = self.bind(f"unix:{path}", receiveBuffer=32768, keepalive=True, idle=5)
+        self.assertIn(bound.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF), (32768, 65536))
+        os.unlink(path)
+
+    def test_nothingLeft(self) -> None:
+        """What cannot be bound leaves no socket behind, whose warning would fail this test."""
+        bound = self.bind("127.0.0.1")
+        self.assertRaises(OSError, self.bind, *bound.getsockname())

@@ -1,0 +1,472 @@
+"""
+Tests for L{mailgate.net.proxyprotocol}: headers as the specification has them, cut everywhere, and each fault that one
+can have; what is sent, to the byte.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from ipaddress import ip_address
+from typing import Any
+
+from twisted.protocols.haproxy._v1parser import V1Parser
+from twisted.protocols.haproxy._v2parser import V2Parser
+from twisted.trial.unittest import SynchronousTestCase
+
+from mailgate.login import Client, ClientCertificate, ProxiedAddresses, TLSDetails, TLSState
+from mailgate.net.proxyprotocol import (
+    LONGEST_TEXT,
+    MOST_BYTES,
+    Header,
+    HeaderError,
+    HeaderParser,
+    crc32c,
+    headerFor,
+    namesClient,
+)
+
+SIGNATURE = b"\x0d\x0a\x0d\x0a\x00\x0d\x0a\x51\x55\x49\x54\x0a"
+IPV4 = ProxiedAddresses("192.0.2.7", 40123, "198.51.100.1", 993)
+IPV6 = ProxiedAddresses("2001:db8::7", 65535, "2001:db8::1", 0)
+ENDS4 = b"\xc0\x00\x02\x07\xc6\x33\x64\x01\x9c\xbb\x03\xe1"
+ENDS6 = b"\x20\x01\x0d\xb8" + bytes(11) + b"\x07\x20\x01\x0d\xb8" + bytes(11) + b"\x01\xff\xff\x00\x00"
+TEXT4 = b"PROXY TCP4 192.0.2.7 198.51.100.1 40123 993\r\n"
+TEXT6 = b"PROXY TCP6 2001:db8::7 2001:db8::1 65535 0\r\n"
+LONGEST_UNKNOWN = (
+    b"PROXY UNKNOWN ffff:f...f:ffff ffff:f...f:ffff 65535 65535".replace(b"f...f", b"ffff:ffff:ffff:ffff:ffff:ffff")
+    + b"\r\n"
+)
+
+
+def binary(rest: bytes, command: int = 0x21, family: int = 0x11, length: int | None = None) -> bytes:
+    """A header of version 2."""
+    return SIGNATURE + struct.pack("!BBH", command, family, len(rest) if length is None else length) + rest
+
+
+def checked(header: bytes) -> bytes:
+    """C{header}, which ends in four zeros, with its checksum in their place."""
+    return header[:-4] + struct.pack("!I", crc32c(header))
+
+
+BINARY4 = binary(ENDS4)
+BINARY6 = binary(ENDS6, family=0x21)
+WITH_TLVS = checked(binary(ENDS4 + b"\x02\x00\x0bexample.com\x04\x00\x00\x03\x00\x04" + bytes(4)))
+
+GOOD = {
+    TEXT4: IPV4,
+    TEXT6: IPV6,
+    b"PROXY UNKNOWN\r\n": None,
+    LONGEST_UNKNOWN: None,
+    BINARY4: IPV4,
+    BINARY6: IPV6,
+    WITH_TLVS: IPV4,
+    binary(b"", 0x20, 0x00): None,
+}
+
+
+def parse(data: bytes) -> Header | None:
+    """What one piece gives."""
+    return HeaderParser().feed(data)
+
+
+class ParserCase(SynchronousTestCase):
+    """What is no header is refused in words."""
+
+    def assertBroken(self, data: bytes, reason: str) -> None:
+        error = self.assertRaises(HeaderError, parse, data)
+        self.assertIn(reason, str(error), data)
+
+
+class CuttingTests(ParserCase):
+    """Where one piece ends and the next begins."""
+
+    def test_whole(self) -> None:
+        """A header in one piece is understood, with nothing behind it."""
+        for header, addresses in GOOD.items():
+            self.assertEqual(parse(header), Header(addresses, b""), header)
+
+    def test_cutAnywhere(self) -> None:
+        """It means the same wherever it is cut, and what is behind it comes whole."""
+        for header, addresses in GOOD.items():
+            for cut in range(len(header)):
+                parser = HeaderParser()
+                self.assertIsNone(parser.feed(header[:cut]), header)
+                self.assertEqual(parser.feed(header[cut:] + b"NOOP\r\n\0"), Header(addresses, b"NOOP\r\n\0"), header)
+
+    def test_byteByByte(self) -> None:
+        """Even into single bytes."""
+        for header, addresses in GOOD.items():
+            parser = HeaderParser()
+            for byte in header[:-1]:
+                self.assertIsNone(parser.feed(bytes([byte])))
+            self.assertEqual(parser.feed(header[-1:]), Header(addresses, b""))
+
+    def test_restIsNoHeader(self) -> None:
+        """A second header behind the first is not read."""
+        for header, addresses in GOOD.items():
+            self.assertEqual(parse(header + TEXT6), Header(addresses, TEXT6))
+
+    def test_otherBeginnings(self) -> None:
+        """What begins like no header is refused with its first wrong byte, not waited for."""
+        for data in (b"E", b"EHLO x\r\n", b"\x16\x03\x01", b"PROXYX", b"proxy TCP4", b"\r\n\r\nX", b"\n", b"PROXY\r\n"):
+            self.assertBroken(data, "begins like no PROXY header")
+        parser = HeaderParser()
+        self.assertIsNone(parser.feed(b"PROX"))
+        self.assertRaises(HeaderError, parser.feed, b"I")
+
+    def test_shown(self) -> None:
+        """Of one that is refused the beginning may be shown, but nothing that may be a login."""
+        for data, shown in (
+            (b"PRONTO", b"PRONTO"),
+            (b"a LOGIN joe sesame\r\n", b"a LOGIN "),
+            (b"PROXY TCP4 a b c d\r\na LOGIN joe sesame", b"PROXY TCP4 a b c d\r"),
+            (b"PROXY TCP4 " + b"x" * 200, b"PROXY TCP4 " + b"x" * (LONGEST_TEXT - 11)),
+            (binary(b"", 0x31) + b"a LOGIN joe sesame\r\n", binary(b"", 0x31)),
+        ):
+            parser = HeaderParser()
+            self.assertRaises(HeaderError, parser.feed, data)
+            self.assertEqual(parser.shown, shown)
+
+
+class TextTests(ParserCase):
+    """Version 1."""
+
+    def test_longest(self) -> None:
+        """The longest that the specification has is taken."""
+        self.assertEqual(len(LONGEST_UNKNOWN), LONGEST_TEXT)
+        self.assertIsNotNone(parse(LONGEST_UNKNOWN))
+
+    def test_tooLong(self) -> None:
+        """One byte more is not, nor is an end waited for that could only come too late."""
+        self.assertBroken(LONGEST_UNKNOWN[:-2] + b"5\r\n", "longer than 107 bytes")
+        self.assertIsNone(parse(b"PROXY UNKNOWN " + b"x" * (LONGEST_TEXT - 15)))
+        self.assertBroken(b"PROXY UNKNOWN " + b"x" * (LONGEST_TEXT - 14), "longer than 107 bytes")
+
+    def test_lineEnd(self) -> None:
+        """It ends with CRLF; CR alone, or LF, does not do."""
+        self.assertBroken(TEXT4.replace(b"\r", b""), "does not end with CRLF")
+        self.assertIsNone(parse(TEXT4.replace(b"\n", b"")))
+        self.assertBroken(TEXT4.replace(b"\n", b"EHLO\r\n"), "invalid port")
+
+    def test_unknown(self) -> None:
+        """Behind UNKNOWN may stand anything, also addresses, which then count for nothing."""
+        for line in (b"PROXY UNKNOWN", b"PROXY UNKNOWN \xff\0", b"PROXY UNKNOWN 192.0.2.7 192.0.2.1 1 2"):
+            self.assertEqual(parse(line + b"\r\nx"), Header(None, b"x"))
+
+    def test_family(self) -> None:
+        """There are three families."""
+        for family in (b"TCP", b"TCP5", b"tcp4", b"UDP4", b"UNKNOWNX", b"", b"UNIX"):
+            self.assertBroken(b"PROXY " + family + b" 192.0.2.7 192.0.2.1 1 2\r\n", "neither TCP4, TCP6 nor UNKNOWN")
+
+    def test_words(self) -> None:
+        """There are two addresses and two ports, with one blank between them."""
+        for rest in (
+            b"",
+            b" ",
+            b" 192.0.2.7 192.0.2.1 1",
+            b" 192.0.2.7 192.0.2.1 1 2 3",
+            b" 192.0.2.7 192.0.2.1 1 2 ",
+            b"  192.0.2.7 192.0.2.1 1 2",
+        ):
+            self.assertBroken(b"PROXY TCP4" + rest + b"\r\n", "has not two addresses and two ports")
+
+    def test_otherFamily(self) -> None:
+        """An address is one, and of the family that was named. nginx takes any hexadecimal digits, dots and colons."""
+        for family, address in (
+            (b"TCP4", b"::1"),
+            (b"TCP4", b"::ffff:192.0.2.7"),
+            (b"TCP6", b"192.0.2.7"),
+            (b"TCP4", b"abc"),
+            (b"TCP4", b"192.0.2"),
+            (b"TCP4", b"192.0.2.256"),
+            (b"TCP4", b"192.0.2.07"),
+            (b"TCP4", b"0xc0000207"),
+            (b"TCP4", b"\xd9\xa1.0.0.1"),
+            (b"TCP4", b"1.2.3.4\0"),
+            (b"TCP6", b"2001:db8:::7"),
+            (b"TCP6", b"[::1]"),
+            (b"TCP6", b"fe80::1%lo"),
+            (b"TCP6", b"1:2:3:4:5:6:7:8:9"),
+        ):
+            good = b"192.0.2.1" if family == b"TCP4" else b"::1"
+            for ends in ((address, good), (good, address)):
+                self.assertBroken(b"PROXY %s %s %s 1 2\r\n" % (family, *ends), "address that is not of its family")
+
+    def test_spelling(self) -> None:
+        """However an address is spelt, it is told in its usual form; an IPv4 one that is mapped into IPv6 as IPv4."""
+        header = parse(b"PROXY TCP6 2001:0DB8:0:0:0:0:0:7 ::FFFF:192.0.2.1 1 2\r\n")
+        self.assertEqual(header, Header(ProxiedAddresses("2001:db8::7", 1, "192.0.2.1", 2), b""))
+
+    def test_mapped(self) -> None:
+        """So it is in version 2."""
+        ends = (ip_address(f"::ffff:192.0.2.{host}").packed for host in (7, 1))
+        data = SIGNATURE + struct.pack("!BBH16s16sHH", 0x21, 0x21, 36, *ends, 40123, 143)
+        self.assertEqual(parse(data), Header(ProxiedAddresses("192.0.2.7", 40123, "192.0.2.1", 143), b""))
+
+    def test_ports(self) -> None:
+        """Ports go from 0 to 65535, as decimals without signs and leading zeros."""
+        for port in (b"0", b"1", b"65535"):
+            header = parse(b"PROXY TCP4 192.0.2.7 192.0.2.1 %s %s\r\n" % (port, port))
+            expected = ProxiedAddresses("192.0.2.7", int(port), "192.0.2.1", int(port))
+            self.assertEqual(header, Header(expected, b""))
+        for port in (b"65536", b"-1", b"+1", b"00", b"01", b"x", b"1e3", b"99999999", b"\xd9\xa1", b"1\r"):
+            for ports in ((port, b"1"), (b"1", port)):
+                self.assertBroken(b"PROXY TCP4 192.0.2.7 192.0.2.1 %s %s\r\n" % ports, "invalid port")
+
+
+class BinaryTests(ParserCase):
+    """Version 2."""
+
+    def test_version(self) -> None:
+        """There is no other version of it."""
+        for command in (0x11, 0x31, 0x01):
+            self.assertBroken(binary(ENDS4, command), f"unknown version {command >> 4}")
+
+    def test_command(self) -> None:
+        """There are two commands."""
+        for command in (0x22, 0x2F):
+            self.assertBroken(binary(ENDS4, command), f"unknown command {command & 15}")
+
+    def test_local(self) -> None:
+        """Nothing in a LOCAL one counts, whatever it says."""
+        for rest, family in ((b"", 0x11), (ENDS4, 0x11), (b"\xff" * 30, 0xFF), (b"\x03\x00\x04ABCD", 0x00)):
+            self.assertEqual(parse(binary(rest, 0x20, family) + b"x"), Header(None, b"x"))
+
+    def test_otherFamilies(self) -> None:
+        """What is not TCP has no addresses that we could use."""
+        for rest, family in ((ENDS4, 0x12), (ENDS6, 0x22), (bytes(216), 0x31), (bytes(216), 0x32), (b"abc", 0x00)):
+            self.assertEqual(parse(binary(rest, family=family) + b"x"), Header(None, b"x"))
+        self.assertEqual(parse(binary(ENDS4, family=0x10)), Header(None, b""))
+
+    def test_unassigned(self) -> None:
+        """What the specification has not assigned is refused, as it demands."""
+        for family in (0x41, 0xF1, 0x13, 0x2F):
+            self.assertBroken(binary(bytes(216), family=family), f"unknown family and transport 0x{family:02x}")
+
+    def test_tooShort(self) -> None:
+        """Addresses are not read beyond the length that is given."""
+        for ends, family in ((ENDS4, 0x11), (ENDS6, 0x21), (bytes(216), 0x31)):
+            self.assertBroken(binary(ends[:-1], family=family) + b"xxxx", "too short for its addresses")
+
+    def test_tooLong(self) -> None:
+        """So many bytes are taken, and one more is refused before it has come."""
+        padding = MOST_BYTES - len(ENDS4) - 3
+        header = binary(ENDS4 + b"\x04" + struct.pack("!H", padding) + bytes(padding))
+        self.assertEqual(parse(header), Header(IPV4, b""))
+        self.assertBroken(binary(b"", length=MOST_BYTES + 1), "longer than 4112 bytes")
+        self.assertBroken(binary(b"", length=0xFFFF), "longer than 4112 bytes")
+
+    def test_tlvs(self) -> None:
+        """TLVs are passed over, those that nobody knows, too."""
+        tlvs = b"\x01\x00\x02h2\xee\x00\x00\x20\x00\x05\x01\x00\x00\x00\x00"
+        self.assertEqual(parse(binary(ENDS4 + tlvs) + b"x"), Header(IPV4, b"x"))
+
+    def test_brokenTLVs(self) -> None:
+        """They fill the header exactly."""
+        for tlvs in (b"\x01", b"\x01\x00", b"\x01\x00\x01", b"\x01\x00\x02h2\x02", b"\x01\xff\xffabc"):
+            self.assertBroken(binary(ENDS4 + tlvs) + b"x" * 70000, "ends within a TLV")
+
+    def test_checksum(self) -> None:
+        """One that has a checksum is refused where anything in it has changed since."""
+        for at in range(len(SIGNATURE) + 4, len(WITH_TLVS)):
+            if at == len(WITH_TLVS) - 7:
+                # The byte that says what the last four are.
+                continue
+            spoilt = WITH_TLVS[:at] + bytes([WITH_TLVS[at] ^ 1]) + WITH_TLVS[at + 1 :]
+            self.assertRaises(HeaderError, parse, spoilt)
+        self.assertBroken(WITH_TLVS[:-1] + bytes([WITH_TLVS[-1] ^ 1]), "wrong checksum")
+
+    def test_checksumNotLast(self) -> None:
+        """It may stand before other TLVs, of which it is one as well."""
+        header = binary(ENDS4 + b"\x03\x00\x04" + bytes(4) + b"\x04\x00\x01x")
+        value = struct.pack("!I", crc32c(header))
+        at = len(SIGNATURE) + 4 + len(ENDS4) + 3
+        self.assertEqual(parse(header[:at] + value + header[at + 4 :]), Header(IPV4, b""))
+
+    def test_malformedChecksum(self) -> None:
+        """There is one at most, of four bytes: a thousand would take a second of everybody's time."""
+        for tlvs in (b"\x03\x00\x03abc", b"\x03\x00\x05abcde", b"\x03\x00\x00"):
+            self.assertBroken(binary(ENDS4 + tlvs), "malformed checksum")
+        twice = WITH_TLVS[:14] + struct.pack("!H", len(WITH_TLVS) - 16 + 7) + WITH_TLVS[16:]
+        self.assertBroken(checked(twice) + WITH_TLVS[-7:], "checksum")
+
+    def test_crc(self) -> None:
+        """The checksum is CRC32C: its check value, and those of RFC 3720, appendix B.4."""
+        self.assertEqual(crc32c(b"123456789"), 0xE3069283)
+        self.assertEqual(crc32c(bytes(32)), 0x8A9136AA)
+        self.assertEqual(crc32c(b"\xff" * 32), 0x62A8AB43)
+        self.assertEqual(crc32c(bytes(range(32))), 0x46DD794E)
+
+
+CLIENT = Client("192.0.2.7", 40123, local="198.51.100.1", localPort=993)
+CLIENT6 = Client("2001:db8::7", 65535, local="2001:db8::1", localPort=1)
+TLS = TLSState("TLSv1.3", "TLS_AES_256_GCM_SHA384")
+CERTIFICATE = ClientCertificate("CN=joe", "CN=ca", "01", "aa", "joe", b"")
+MIXED = (
+    (Client("2001:db8::7", 1, local="192.0.2.1", localPort=2), b"2001:db8::7 ::ffff:c000:201 1 2"),
+    (Client("192.0.2.7", 1, local="2001:db8::1", localPort=2), b"::ffff:c000:207 2001:db8::1 1 2"),
+)
+
+
+class TextHeaderTests(SynchronousTestCase):
+    """What is sent to a backend as version 1."""
+
+    def test_families(self) -> None:
+        """Both families, with the client as the source and the address that it has connected to as the destination."""
+        self.assertEqual(headerFor(CLIENT, "on"), TEXT4)
+        self.assertEqual(headerFor(CLIENT6, "on"), b"PROXY TCP6 2001:db8::7 2001:db8::1 65535 1\r\n")
+
+    def test_mixed(self) -> None:
+        """An IPv4 address beside an IPv6 one becomes one: nginx's line is of neither family."""
+        for client, ends in MIXED:
+            self.assertEqual(headerFor(client, "on"), b"PROXY TCP6 " + ends + b"\r\n")
+
+    def test_mapped(self) -> None:
+        """Addresses of IPv4 in the form of IPv6 are those of IPv4 again, if both are."""
+        client = Client("::ffff:192.0.2.7", 40123, local="198.51.100.1", localPort=993)
+        self.assertEqual(headerFor(client, "on"), TEXT4)
+
+    def test_linkLocal(self) -> None:
+        """The interface, which is nobody else's business, is left out."""
+        client = Client("fe80::7%eth0", 1, local="fe80::1%eth0", localPort=2)
+        self.assertEqual(headerFor(client, "on"), b"PROXY TCP6 fe80::7 fe80::1 1 2\r\n")
+
+    def test_unknown(self) -> None:
+        """A unix socket at either end has no address to tell."""
+        for client in (Client("unix:", local="unix:"), Client("192.0.2.7", 1, local="unix:"), Client("unix:")):
+            self.assertEqual(headerFor(client, "on"), b"PROXY UNKNOWN\r\n")
+            self.assertFalse(namesClient(client))
+
+    def test_namesClient(self) -> None:
+        """All others have their addresses told."""
+        for client in (CLIENT, CLIENT6, *(client for client, _ in MIXED)):
+            self.assertTrue(namesClient(client))
+
+    def test_longest(self) -> None:
+        """The longest is no longer than it may be."""
+        address = "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff"
+        header = headerFor(Client(address, 65535, local=address, localPort=65535), "on")
+        self.assertLessEqual(len(header), LONGEST_TEXT)
+        self.assertIn(address.encode(), header)
+
+    def test_understood(self) -> None:
+        """Twisted reads it as it is meant."""
+        for client in (CLIENT, CLIENT6, *(client for client, _ in MIXED)):
+            info: Any = V1Parser.parse(headerFor(client, "on").removesuffix(b"\r\n"))
+            self.assertEqual((info.source.port, info.destination.port), (client.port, client.localPort))
+
+
+def tlvs(client: Client) -> dict[int, bytes]:
+    """The TLVs of C{client}'s header, but for the checksum; of the SSL one what is behind its first five bytes, too."""
+    header = headerFor(client, "v2")
+    size = {0x11: 12, 0x21: 36, 0x00: 0}[header[13]]
+    found = dict(split(header[16 + size : -7]))
+    return found | dict(split(found[0x20][5:])) if 0x20 in found else found
+
+
+def split(data: bytes) -> Iterator[tuple[int, bytes]]:
+    """The TLVs in C{data}."""
+    while data:
+        kind, length = struct.unpack_from("!BH", data)
+        assert len(data) >= 3 + length
+        yield kind, data[3 : 3 + length]
+        data = data[3 + length :]
+
+
+class BinaryHeaderTests(SynchronousTestCase):
+    """What is sent to a backend as version 2."""
+
+    def test_addresses(self) -> None:
+        """Signature, command, family, length, both ends, and the checksum of it all."""
+        self.assertEqual(
+            headerFor(CLIENT, "v2"), checked(SIGNATURE + b"\x21\x11\x00\x13" + ENDS4 + b"\x03\x00\x04" + bytes(4))
+        )
+        self.assertEqual(
+            headerFor(CLIENT6, "v2"),
+            checked(SIGNATURE + b"\x21\x21\x00\x2b" + ENDS6[:-1] + b"\x01\x03\x00\x04" + bytes(4)),
+        )
+
+    def test_local(self) -> None:
+        """Where either end is a unix socket's it is LOCAL, and says nothing but its checksum."""
+        for client in (Client("unix:", local="unix:"), Client("192.0.2.7", 1, local="unix:")):
+            expected = checked(SIGNATURE + b"\x20\x00\x00\x07\x03\x00\x04" + bytes(4))
+            self.assertEqual(headerFor(client, "v2"), expected)
+
+    def test_mixed(self) -> None:
+        """Mixed addresses are both IPv6's; those that can both be IPv4's are."""
+        for client, _ in MIXED:
+            header = headerFor(client, "v2")
+            self.assertEqual(header[13], 0x21)
+            self.assertIn(bytes(10) + b"\xff\xff\xc0\x00\x02", header)
+        mapped = Client("::ffff:192.0.2.7", 40123, local="::ffff:198.51.100.1", localPort=993)
+        self.assertEqual(headerFor(mapped, "v2"), headerFor(CLIENT, "v2"))
+
+    def test_everything(self) -> None:
+        """TLS is told of in nginx's order: name, ALPN, the SSL TLV with its own five, the checksum."""
+        details = TLSDetails("mail.example.com", "imap", "SUCCESS", 0, CERTIFICATE, "SHA256", "RSA2048")
+        client = Client("192.0.2.7", 40123, TLS, local="198.51.100.1", localPort=993, details=details)
+        ssl = (
+            b"\x07\x00\x00\x00\x00"
+            b"\x21\x00\x07TLSv1.3"
+            b"\x22\x00\x03joe"
+            b"\x23\x00\x16TLS_AES_256_GCM_SHA384"
+            b"\x24\x00\x06SHA256"
+            b"\x25\x00\x07RSA2048"
+        )
+        self.assertEqual(
+            headerFor(client, "v2"),
+            checked(
+                SIGNATURE
+                + b"\x21\x11\x00\x71"
+                + ENDS4
+                + b"\x02\x00\x10mail.example.com"
+                + b"\x01\x00\x04imap"
+                + b"\x20\x00\x41"
+                + ssl
+                + b"\x03\x00\x04"
+                + bytes(4)
+            ),
+        )
+
+    def test_noCertificate(self) -> None:
+        """Without a certificate of the client it is TLS alone, not verified, and what is not known is not there."""
+        client = Client("192.0.2.7", 1, TLS, local="192.0.2.1", localPort=2, details=TLSDetails())
+        found = tlvs(client)
+        self.assertEqual(found[0x20][:5], b"\x01\x00\x00\x00\x01")
+        self.assertEqual(set(found), {0x20, 0x21, 0x23})
+
+    def test_notVerified(self) -> None:
+        """A certificate that was refused is told of with OpenSSL's reason."""
+        details = TLSDetails(verification="FAILED:self-signed certificate", verifyCode=18, certificate=CERTIFICATE)
+        found = tlvs(Client("192.0.2.7", 1, TLS, local="192.0.2.1", localPort=2, details=details))
+        self.assertEqual(found[0x20][:5], b"\x07\x00\x00\x00\x12")
+
+    def test_withoutDetails(self) -> None:
+        """TLS of which nobody has asked the details is told of as far as it is known."""
+        found = tlvs(Client("192.0.2.7", 1, TLS, local="192.0.2.1", localPort=2))
+        self.assertEqual(set(found), {0x20, 0x21, 0x23})
+
+    def test_inClear(self) -> None:
+        """A client in the clear has no TLVs of TLS, whatever else is known."""
+        client = Client("192.0.2.7", 1, local="192.0.2.1", localPort=2, details=TLSDetails("x", "y"))
+        self.assertEqual(tlvs(client), {})
+
+    def test_names(self) -> None:
+        """A certificate's name that is none, as long or with a line end in it, gets onto no other wire."""
+        for name in ("x" * 256, "joe\r\n", "joe\0", ""):
+            certificate = ClientCertificate("", "", "", "", name, b"")
+            details = TLSDetails(certificate=certificate)
+            found = tlvs(Client("192.0.2.7", 1, TLS, local="192.0.2.1", localPort=2, details=details))
+            self.assertNotIn(0x22, found)
+            self.assertEqual(found[0x20][0], 0x07)
+
+    def test_understood(self) -> None:
+        """Our own parser and Twisted's read it as it is meant."""
+        for client in (CLIENT, CLIENT6):
+            header = headerFor(client, "v2")
+            expected = ProxiedAddresses(client.host, client.port, client.local, client.localPort)
+            self.assertEqual(parse(header + b"x"), Header(expected, b"x"))
+            info: Any = V2Parser.parse(header)
+            self.assertEqual(ip_address(info.source.host), ip_address(client.host))
+            self.assertEqual((info.source.port, info.destination.port), (client.port, client.localPort))

@@ -1,0 +1,125 @@
+"""The grammar of resolver and resolver_timeout."""
+
+from __future__ import annotations
+
+import socket
+from typing import Any
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from mailgate.config import parse
+from mailgate.directives import ConfigurationError
+from mailgate.net.resolver import Resolver, ResolverSettings
+
+INI = """
+[mail]
+auth_http = http://127.0.0.1:9/
+{mail}
+
+[server smtp]
+listen = 127.0.0.1:25
+{server}
+"""
+
+
+def read(value: str = "", mail: str = "", timeout: str = "") -> ResolverSettings:
+    """The settings of a server with C{resolver = value}."""
+    server = "\n".join(
+        f"{name} = {given}" for name, given in (("resolver", value), ("resolver_timeout", timeout)) if given
+    )
+    return parse(INI.format(mail=mail, server=server)).servers[0][ResolverSettings]
+
+
+class GrammarTests(SynchronousTestCase):
+    """What is understood, and what is refused with the reason."""
+
+    def assertResolver(self, value: str, *servers: tuple[str, int], **fields: Any) -> None:
+        self.assertEqual(read(value).resolver, Resolver(servers, **fields), value)
+
+    def assertRefused(self, value: str, *messages: str) -> None:
+        error = self.assertRaises(ConfigurationError, read, value)
+        (problem,) = error.problems
+        self.assertEqual((problem.section, problem.option), ("server smtp", "resolver"))
+        for message in messages:
+            self.assertIn(message, problem.message, value)
+
+    def test_default(self) -> None:
+        """Nobody is asked, and would be waited for half a minute."""
+        self.assertEqual(read(), ResolverSettings(None, 30.0))
+
+    def test_off(self) -> None:
+        """off takes back what [mail] says."""
+        self.assertIsNotNone(read(mail="resolver = 127.0.0.1").resolver)
+        self.assertIsNone(read("off", mail="resolver = 127.0.0.1").resolver)
+
+    def test_addresses(self) -> None:
+        """Addresses, several too, with and without a port; IPv6 in brackets, in any spelling."""
+        self.assertResolver("127.0.0.1", ("127.0.0.1", 53))
+        self.assertResolver("127.0.0.1:5353", ("127.0.0.1", 5353))
+        self.assertResolver("[::1]", ("::1", 53))
+        self.assertResolver("[2001:DB8:0::1]:5353", ("2001:db8::1", 5353))
+        self.assertResolver("10.0.0.2 10.0.0.1:54", ("10.0.0.2", 53), ("10.0.0.1", 54))
+
+    def test_once(self) -> None:
+        """The same server has but one turn."""
+        self.assertResolver("10.0.0.1 10.0.0.1:53 10.0.0.2", ("10.0.0.1", 53), ("10.0.0.2", 53))
+
+    def test_name(self) -> None:
+        """A host name stands for all its addresses, as of now."""
+        asked = []
+
+        def getaddrinfo(host: str, port: int, **hints: Any) -> list[Any]:
+            asked.append(host)
+            return [(2, 2, 17, "", ("10.0.0.1", port)), (10, 2, 17, "", ("2001:db8::1", port, 0, 0))]
+
+        self.patch(socket, "getaddrinfo", getaddrinfo)
+        self.assertResolver("dns_1.example.com:54", ("10.0.0.1", 54), ("2001:db8::1", 54))
+        self.assertEqual(asked, ["dns_1.example.com"])
+
+    def test_unknownName(self) -> None:
+        """One that nobody knows is refused in nginx's words."""
+
+        def getaddrinfo(*arguments: Any, **hints: Any) -> Any:
+            raise socket.gaierror(-2, "Name or service not known")
+
+        self.patch(socket, "getaddrinfo", getaddrinfo)
+        self.assertRefused("127.0.0.x", 'host not found in resolver "127.0.0.x"')
+
+    def test_parameters(self) -> None:
+        """How long an answer is good, in nginx's time in whole seconds, and which families are looked for."""
+        self.assertResolver("10.0.0.1 valid=90", ("10.0.0.1", 53), valid=90)
+        self.assertResolver("valid=1h30m 10.0.0.1", ("10.0.0.1", 53), valid=5400)
+        self.assertResolver("10.0.0.1 valid=1y1M", ("10.0.0.1", 53), valid=(365 + 30) * 86400)
+        self.assertResolver("10.0.0.1 ipv6=off", ("10.0.0.1", 53), ipv6=False)
+        self.assertResolver("10.0.0.1 ipv4=off ipv6=on", ("10.0.0.1", 53), ipv4=False)
+
+    def test_badParameters(self) -> None:
+        """A bad one is named, and what would be right."""
+        self.assertRefused("10.0.0.1 valid=500ms", '"valid=500ms"', "must be a time in whole seconds")
+        self.assertRefused("10.0.0.1 valid=", "must be a time")
+        self.assertRefused("10.0.0.1 ipv6=no", '"ipv6=no"', 'must be "on" or "off"')
+        self.assertRefused("10.0.0.1 ipv6=OFF", '"ipv6=OFF"', 'must be "on" or "off", in small letters')
+        self.assertRefused("10.0.0.1 ipv5=off", 'invalid parameter "ipv5="', "did you mean ipv")
+        self.assertRefused("10.0.0.1 status_zone=x", "status_zone", "commercial")
+
+    def test_noFamily(self) -> None:
+        """Both families cannot be off: nothing could be confirmed."""
+        self.assertRefused("10.0.0.1 ipv4=off ipv6=off", '"ipv4" and "ipv6" cannot both be "off"')
+
+    def test_noServer(self) -> None:
+        """Parameters alone name nobody to ask, and off is no server."""
+        self.assertRefused("valid=30s", "no name servers defined")
+        self.assertRefused("10.0.0.1 off", '"off" stands alone')
+
+    def test_badAddresses(self) -> None:
+        """What is no address is refused, a unix socket too."""
+        for value in ("2001:db8::1", "[10.0.0.1]", "[::1", "10.0.0.1:", "10.0.0.1:http", "unix:/run/dns"):
+            self.assertRefused(value, f'"{value}"')
+        self.assertRefused("::1", "must be an address, such as")
+        self.assertRefused("10.0.0.1:0", "invalid port 0")
+        self.assertRefused("10.0.0.1\n    10.0.0.2", "takes one line")
+
+    def test_timeout(self) -> None:
+        """It is a time, longer than nothing."""
+        self.assertEqual(read(timeout="1500ms").timeout, 1.5)
+        self.assertRaises(ConfigurationError, read, timeout="0")

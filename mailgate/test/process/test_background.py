@@ -1,0 +1,180 @@
+"""
+Tests for L{mailgate.process.background}. That the process which was started really waits is for
+L{mailgate.test.process.test_surroundings} to say.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import subprocess
+import sys
+from typing import Any
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from mailgate.process.background import ENDED_SILENTLY, Launch, Twistd, result
+
+
+class BrokenStream(io.StringIO):
+    """A standard error that takes nothing."""
+
+    def write(self, text: str) -> int:
+        raise BrokenPipeError(32, "Broken pipe")
+
+
+class LaunchTests(SynchronousTestCase):
+    """Tests for L{Launch} and L{result}, the two ends of one pipe."""
+
+    def setUp(self):
+        self.patch(sys, "excepthook", lambda *error: self.hooked.append(error))
+        self.hooked: list[Any] = []
+        self.hook = sys.excepthook
+        self.reading, writing = os.pipe()
+        self.addCleanup(os.close, self.reading)
+        self.writing = writing
+        self.launch = Launch(writing)
+        self.stderr = io.StringIO()
+
+    def result(self):
+        """The status, and what standard error says."""
+        status = result(self.reading, self.stderr)
+        return status, self.stderr.getvalue()
+
+    def test_succeed(self):
+        """A gateway that serves is status 0, and nothing is said."""
+        self.launch.succeed()
+        self.assertEqual(self.result(), (0, ""))
+
+    def test_remarks(self):
+        """What there is to remark of a start that succeeds is said; later remarks have no reader."""
+        self.launch.remark("x.log cannot be written")
+        self.launch.remark("y.log cannot be written")
+        self.launch.succeed()
+        self.launch.remark("z.log cannot be written")
+        self.assertEqual(self.result(), (0, "x.log cannot be written\ny.log cannot be written\n"))
+
+    def test_fail(self):
+        """One that does not come up is its status, and the whole reason, however long, in all its lines."""
+        reason = "\n".join(f"gateway.ini: [server {i}] listen = 127.0.0.1:{i}: cannot be bound" for i in range(100))
+        self.launch.fail(reason, 71)
+        self.assertEqual(self.result(), (71, f"{reason}\n"))
+
+    def test_first(self):
+        """Only the first result counts, and the pipe is closed behind it."""
+        self.launch.fail("a port is taken", 71)
+        self.launch.fail("it was stopped", 1)
+        self.launch.succeed()
+        self.assertEqual(self.result(), (71, "a port is taken\n"))
+        self.assertEqual(os.read(self.reading, 100), b"")
+
+    def test_silent(self):
+        """A process that ends without a word has not come up."""
+        os.close(self.writing)
+        status, told = self.result()
+        self.assertEqual(status, ENDED_SILENTLY)
+        self.assertEqual(ENDED_SILENTLY, os.EX_OSERR)
+        self.assertEqual(told, "the gateway has ended before it served, without a reason; its log may have more\n")
+
+    def test_partial(self):
+        """So has one that was killed while it spoke."""
+        os.write(self.writing, b'[0, "')
+        os.close(self.writing)
+        self.assertEqual(self.result()[0], ENDED_SILENTLY)
+
+    def test_crash(self):
+        """An exception that is not caught is a result of one line; it goes on to where it would have gone."""
+        error = FileNotFoundError(2, "No such file or directory", "/nowhere/twistd.pid")
+        sys.excepthook(type(error), error, None)
+        told = "the start has failed: FileNotFoundError: [Errno 2] No such file or directory: '/nowhere/twistd.pid'\n"
+        self.assertEqual(self.result(), (1, told))
+        self.assertEqual(self.hooked, [(FileNotFoundError, error, None)])
+
+    def test_hook(self):
+        """Once there is a result, exceptions go where they went before."""
+        self.assertIsNot(sys.excepthook, self.hook)
+        self.launch.succeed()
+        self.assertIs(sys.excepthook, self.hook)
+
+    def test_interrupted(self):
+        """Where the process that waited is gone, the gateway goes on."""
+        other, writing = os.pipe()
+        launch = Launch(writing)
+        os.close(other)
+        launch.succeed()
+        self.launch.succeed()
+
+    def test_noStandardError(self):
+        """A standard error that is closed, or takes nothing, does not change the status."""
+        for stderr in (None, BrokenStream()):
+            reading, writing = os.pipe()
+            Launch(writing).fail("a port is taken", 71)
+            self.assertEqual(result(reading, stderr), 71)
+            os.close(reading)
+
+
+class ClosedStreamsTests(SynchronousTestCase):
+    """A start by something that has closed standard streams, such as C{>&-} of a shell."""
+
+    SCRIPT = """
+import os, sys
+from mailgate.process.background import Launch
+log = os.open(sys.argv[1], os.O_WRONLY | os.O_CREAT)
+launch = Launch.intoBackground(None)
+os.write(log, b"".join(os.readlink(f"/proc/self/fd/{i}").encode() + b" " for i in range(3) if i != log))
+launch.succeed()
+"""
+
+    def test_closed(self):
+        """What has their numbers by then stays what it is. Those that are free are the null device, as streams are."""
+        for closed in ("<&-", ">&-", "2>&-", "<&- >&- 2>&-"):
+            path = self.mktemp()
+            shell = ["sh", "-c", f'exec "$@" {closed}', "sh", sys.executable, "-c", self.SCRIPT, path]
+            self.assertEqual(subprocess.run(shell, check=False).returncode, 0, closed)
+            with open(path, encoding="utf-8") as opened:
+                self.assertEqual(opened.read().split(), ["/dev/null"] * 2, closed)
+
+
+class TwistdTests(SynchronousTestCase):
+    """Tests for L{Twistd}."""
+
+    def test_background(self):
+        """It goes into the background unless it is told not to; C{twist}, and whatever else runs a service, never."""
+        for config, expected in (({"nodaemon": 0}, True), ({"nodaemon": 1}, False), ({}, False), (None, False)):
+            self.assertEqual(Twistd(config).isBackground, expected, config)
+
+    def test_ignored(self):
+        """Options for its log that are given are named, those that have their defaults are not."""
+        defaults = {"nodaemon": 0, "logfile": None, "syslog": 0, "prefix": "twisted", "logger": None}
+        self.assertEqual(list(Twistd(defaults).ignored()), [])
+        self.assertEqual(list(Twistd(None).ignored()), [])
+        given = {**defaults, "logfile": "x", "syslog": 1, "prefix": "mail"}
+        self.assertEqual(list(Twistd(given).ignored()), ["--logfile", "--syslog", "--prefix"])
+
+    def test_logger(self):
+        """C{--logger} is obeyed by twistd itself."""
+        self.assertFalse(Twistd({"logger": None}).hasLogger)
+        self.assertTrue(Twistd({"logger": print}).hasLogger)
+
+    def test_started(self):
+        """twistd finds what it was told when it looks where to write its crash log."""
+        config = {"nodaemon": 0}
+        twistd = Twistd(config)
+        config["nodaemon"] = 1
+        twistd.started()
+        self.assertFalse(config["nodaemon"])
+        foreground = {"nodaemon": 1}
+        Twistd(foreground).started()
+        self.assertEqual(foreground, {"nodaemon": 1})
+
+    def test_pidFile(self):
+        """The file of C{--pidfile} is removed if it names this process; another's stays, and a missing one is fine."""
+        path = self.mktemp()
+        twistd = Twistd({"pidfile": path})
+        twistd.removePIDFile()
+        for content, stays in ((b"1", True), (b"%d" % os.getpid(), False)):
+            with open(path, "wb") as opened:
+                opened.write(content)
+            twistd.removePIDFile()
+            self.assertEqual(os.path.exists(path), stays)
+        Twistd(None).removePIDFile()

@@ -1,0 +1,207 @@
+"""
+Tests for L{mailgate.process.startchecks}: what would keep a gateway from starting is found, and nothing is made for
+that.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import socket
+import stat
+import tempfile
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from mailgate.config import parse
+from mailgate.directives import ConfigurationError
+from mailgate.process import startchecks
+from mailgate.process.startchecks import checkStart
+from mailgate.system import rootfiles
+from mailgate.test.integration.daemon import freePort
+
+GOOD = """
+[mailgate]
+{process}
+[server imap]
+protocol = imap
+listen = {listen}
+proxy_pass = 10.0.0.1:143
+{server}
+"""
+
+
+class Case(SynchronousTestCase):
+    """A folder, and what is said of configurations that name files there."""
+
+    def setUp(self):
+        self.folder = os.path.abspath(self.mktemp())
+        os.mkdir(self.folder, 0o755)
+
+    def path(self, name: str) -> str:
+        return os.path.join(self.folder, name)
+
+    def look(self, process: str = "", listen: str = "127.0.0.1:21000", server: str = "") -> list[str]:
+        """The faults that are found, or else the warnings. The folder is as it was."""
+        before = self.state()
+        settings = parse(GOOD.format(process=process, listen=listen, server=server))
+        try:
+            return [str(each) for each in checkStart(settings)]
+        except ConfigurationError as error:
+            return str(error).split("\n")
+        finally:
+            self.assertEqual(self.state(), before)
+
+    def state(self) -> dict[str, tuple[int, int, int]]:
+        """What is in the folder."""
+        found = {name: os.lstat(self.path(name)) for name in ("", *os.listdir(self.folder))}
+        return {name: (each.st_mode, each.st_size, each.st_mtime_ns) for name, each in found.items()}
+
+
+class FileTests(Case):
+    """Logs and the pid file."""
+
+    def test_good(self):
+        """Files that are not there, or are, and devices, are good."""
+        for name in ("a.log", "a.pid"):
+            with open(self.path(name), "w", encoding="ascii") as opened:
+                opened.write("kept")
+        for name in ("a", "b"):
+            logs = f"\n  {self.path(name)}.log\n  /dev/null\n  /dev/stderr"
+            self.assertEqual(self.look(f"error_log ={logs}\npid = {self.path(name)}.pid"), [])
+
+    def test_folders(self):
+        """A folder is no log and no pid file, and one that is missing is not made."""
+        missing = self.path("missing/x")
+        for process, told in (
+            (f"error_log = {self.folder} info", f"error_log = {self.folder}: cannot be opened: Is a directory"),
+            (f"error_log = {missing}", f"error_log = {missing}: cannot be opened: its folder is missing"),
+            (f"pid = {self.folder}", f"pid = {self.folder}: cannot be written: Is a directory"),
+            (f"pid = {missing}", f"pid = {missing}: cannot be written: its folder is missing"),
+        ):
+            self.assertEqual(self.look(process), [f"gateway.ini:3: [mailgate] {told}"])
+
+    def test_serversLog(self):
+        """So it is with the log of a server, and where something else than a folder is on the way."""
+        with open(self.path("file"), "w", encoding="ascii"):
+            pass
+        log = self.path("file/x.log")
+        (told,) = self.look(server=f"error_log = {log}")
+        self.assertEqual(told, f"gateway.ini:8: [server imap] error_log = {log}: cannot be opened: Not a directory")
+
+    def test_rights(self):
+        """Nor is what this process may not write to."""
+        self.patch(rootfiles.os, "access", lambda path, mode, **more: False)
+        with open(self.path("a.log"), "w", encoding="ascii"):
+            pass
+        for name in ("a.log", "b.log"):
+            log = self.path(name)
+            (told,) = self.look(f"error_log = {log}")
+            self.assertTrue(told.startswith(f"gateway.ini:3: [mailgate] error_log = {log}: cannot be opened: "), told)
+            self.assertIn(os.strerror(errno.EACCES), told)
+
+    def test_links(self):
+        """Root follows no link where others may write; a pid file is a link nowhere."""
+        os.symlink(self.path("elsewhere"), self.path("x.log"))
+        os.chmod(self.folder, 0o777)
+        self.patch(rootfiles.os, "geteuid", lambda: 0)
+        log = self.path("x.log")
+        (told,) = self.look(f"error_log = {log}")
+        self.assertIn("it is a link, which root does not write to where others may write", told)
+        (told,) = self.look(f"pid = {log}")
+        self.assertIn(os.strerror(errno.ELOOP), told)
+        self.patch(rootfiles.os, "geteuid", lambda: 1000)
+        self.assertEqual(self.look(f"error_log = {log}"), [])
+        (told,) = self.look(f"pid = {log}")
+        self.assertIn(os.strerror(errno.ELOOP), told)
+
+    def test_fifo(self):
+        """Nor does it write to a FIFO there."""
+        os.mkfifo(self.path("x.log"))
+        os.chmod(self.folder, 0o777)
+        self.patch(rootfiles.os, "geteuid", lambda: 0)
+        (told,) = self.look(f"error_log = {self.path('x.log')}")
+        self.assertIn("it is no regular file", told)
+
+    def test_commands(self):
+        """The socket of commands has its place beside the pid file."""
+        # Trial's own folder may have a longer path than a unix socket can.
+        self.folder = tempfile.mkdtemp()
+        self.addCleanup(shutil.rmtree, self.folder)
+        pid = self.path("x.pid")
+        with open(f"{pid}.sock", "w", encoding="ascii"):
+            pass
+        (told,) = self.look(f"pid = {pid}")
+        reason = f"its socket {pid}.sock cannot be bound: a file that is no socket has its name"
+        self.assertEqual(told, f"gateway.ini:3: [mailgate] pid = {pid}: {reason}")
+        (told,) = self.look(f"pid = {'/tmp/' + 'x' * 100}")
+        self.assertIn("cannot be bound: its path has more than 107 bytes", told)
+
+
+class AddressTests(Case):
+    """Where it would listen."""
+
+    def test_elsewhere(self):
+        """An address that this host does not have cannot be bound, and each is reported once."""
+        (told,) = self.look(listen="\n    192.0.2.1:21143\n    127.0.0.1:21143\n    192.0.2.1:21144")
+        reason = f"cannot be bound: {os.strerror(errno.EADDRNOTAVAIL)}"
+        self.assertEqual(told, f"gateway.ini:7: [server imap] listen = 192.0.2.1:21143: {reason}")
+
+    def test_taken(self):
+        """A port that is taken may be the running gateway's: nothing is said, nor does anybody notice."""
+        port = freePort()
+        with socket.create_server(("127.0.0.1", port)) as taken:
+            self.assertEqual(self.look(listen=f"127.0.0.1:{port}"), [])
+            taken.setblocking(False)
+            self.assertRaises(BlockingIOError, taken.accept)
+        self.assertEqual(self.look(listen=f"\n  *:{port}\n  systemd:imap"), [])
+
+    def test_unix(self):
+        """A unix socket needs its folder; a socket that is there is a gateway's, and another file stays."""
+        with socket.socket(socket.AF_UNIX) as bound:
+            bound.bind(self.path("s"))
+            self.assertEqual(self.look(listen=f"unix:{self.path('s')}"), [])
+        self.assertEqual(self.look(listen=f"unix:{self.path('new')}"), [])
+        with open(self.path("file"), "w", encoding="ascii"):
+            pass
+        for name, reason in (("file", "a file that is no socket has its name"), ("a/s", "its folder is missing")):
+            path = f"unix:{self.path(name)}"
+            told = f"gateway.ini:6: [server imap] listen = {path}: cannot be bound: {reason}"
+            self.assertEqual(self.look(listen=path), [told])
+        self.assertTrue(stat.S_ISREG(os.stat(self.path("file")).st_mode))
+
+    def test_ports(self):
+        """Ports of the system take a right that another process may have: that is a warning."""
+        self.patch(startchecks.os, "geteuid", lambda: 1000)
+        self.patch(startchecks, "_mayBind", lambda: False)
+        self.patch(startchecks, "_FIRST_FREE", self.path("first"))
+        for first, warned in (("1024", True), ("144", True), ("143", False), ("", True)):
+            with open(self.path("first"), "w", encoding="ascii") as opened:
+                opened.write(first)
+            told = self.look(listen="127.0.0.1:143")
+            self.assertEqual([line[:46] for line in told], ["gateway.ini:6: [server imap] listen = 127.0.0."] * warned)
+            self.assertTrue(all("take root or CAP_NET_BIND_SERVICE" in line for line in told))
+        self.patch(startchecks, "_mayBind", lambda: True)
+        self.assertEqual(self.look(listen="127.0.0.1:143"), [])
+
+    def test_openFiles(self):
+        """So does a limit of open files above the hard one."""
+        self.patch(startchecks.os, "geteuid", lambda: 1000)
+        self.patch(startchecks.resource, "getrlimit", lambda which: (1024, 4096))
+        (told,) = self.look("worker_rlimit_nofile = 5000", listen="127.0.0.1:21000")
+        reason = "will be refused: 4096 is the most that this process may have"
+        self.assertEqual(told, f"gateway.ini:3: [mailgate] worker_rlimit_nofile = 5000: {reason}")
+        self.assertEqual(self.look("worker_rlimit_nofile = 4096", listen="127.0.0.1:21000"), [])
+
+    def test_openFilesOfRoot(self):
+        """Root may have more than its hard limit, and no more than the system has for one process."""
+        self.patch(startchecks.os, "geteuid", lambda: 0)
+        self.patch(startchecks.resource, "getrlimit", lambda which: (1024, 4096))
+        self.patch(startchecks, "_MOST_OPEN", self.mktemp())
+        self.assertEqual(self.look("worker_rlimit_nofile = 70000", listen="127.0.0.1:21000"), [])
+        with open(startchecks._MOST_OPEN, "w", encoding="ascii") as opened:
+            opened.write("65536\n")
+        self.assertEqual(self.look("worker_rlimit_nofile = 65536", listen="127.0.0.1:21000"), [])
+        (told,) = self.look("worker_rlimit_nofile = 70000", listen="127.0.0.1:21000")
+        self.assertTrue(told.endswith("will be refused: 65536 is the most that this process may have"), told)

@@ -1,0 +1,196 @@
+"""
+Tests for L{mailgate.process.upgrade}, without another process; with one C{integration.test_upgrade} has them.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import sys
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.internet.error import ProcessDone, ProcessTerminated
+from twisted.internet.task import Clock
+from twisted.python.failure import Failure
+from twisted.trial.unittest import SynchronousTestCase
+
+from mailgate.net.sockets import ListeningSockets
+from mailgate.process.upgrade import READY_WITHIN, VARIABLE, Command, Inheritance, Successor, UpgradeError
+
+
+class CommandTests(SynchronousTestCase):
+    """Tests for L{Command}."""
+
+    def test_ofThisProcess(self) -> None:
+        """It is the interpreter's own command line, options of the interpreter included; nothing of it is shown."""
+        command = Command.ofThisProcess({"SECRET": "wonderland"})
+        self.assertEqual(command.arguments, (sys.executable, *sys.orig_argv[1:]))
+        self.assertEqual(command.folder, os.getcwd())
+        self.assertNotIn("wonderland", repr(command))
+
+
+class InheritanceTests(SynchronousTestCase):
+    """Tests for L{Inheritance}."""
+
+    def setUp(self) -> None:
+        self.ours, self.theirs = socket.socketpair()
+        self.addCleanup(self.ours.close)
+        self.addCleanup(self.theirs.close)
+
+    def told(self, **changes: Any) -> dict[str, str]:
+        """An environment that hands over a channel and a socket."""
+        bound = socket.create_server(("127.0.0.1", 0))
+        self.descriptors = {"channel": os.dup(self.theirs.fileno()), "socket": bound.detach()}
+        told: dict[str, Any] = {"version": 1, "channel": self.descriptors["channel"], "commands": None}
+        told |= {"sockets": {"127.0.0.1:143": self.descriptors["socket"]}, **changes}
+        return {VARIABLE: json.dumps(told), "HOME": "/"}
+
+    def closeAll(self) -> None:
+        for descriptor in self.descriptors.values():
+            os.close(descriptor)
+
+    def test_nobody(self) -> None:
+        """Whoever is the first inherits nothing."""
+        self.assertIsNone(Inheritance.of({"HOME": "/"}))
+
+    def test_inherited(self) -> None:
+        """The sockets are there, are not handed on by accident, and the environment tells of them no more."""
+        environ = self.told()
+        inheritance = Inheritance.of(environ)
+        assert inheritance is not None
+        self.assertEqual(environ, {"HOME": "/"})
+        self.assertEqual(inheritance.sockets.descriptors(), {"127.0.0.1:143": self.descriptors["socket"]})
+        self.assertFalse(any(map(os.get_inheritable, self.descriptors.values())))
+        self.assertTrue(inheritance.sockets.keepsFiles)
+        inheritance.take(ListeningSockets())
+        self.assertEqual(inheritance.sockets.descriptors(), {})
+        inheritance.fail("it is \u2026 full\nof faults")
+        inheritance._channel.close()
+        said = json.loads(self.ours.recv(1000))
+        self.assertEqual(said, {"failed": "it is \u2026 full\nof faults"})
+
+    def test_nonsense(self) -> None:
+        """What makes no sense is refused, and the refusal quotes nothing of it."""
+        noSockets = '{"version": 1, "channel": -1, "commands": null, "sockets": 1}'
+        tooLarge = '{"version": 1, "channel": -1, "commands": 1' + 30 * "0" + "}"
+        for text in ("", "5", "[]", "{}", '{"version": 1}', noSockets, tooLarge, "[" * 100000):
+            error = self.assertRaises(UpgradeError, Inheritance.of, {VARIABLE: text})
+            self.assertTrue(str(error).startswith(f"{VARIABLE} makes no sense: "), text)
+
+    def test_noSocket(self) -> None:
+        """So is a descriptor that is none, or no socket."""
+        reading, writing = os.pipe()
+        self.addCleanup(os.close, reading)
+        self.addCleanup(os.close, writing)
+        self.assertRaises(UpgradeError, Inheritance.of, self.told(sockets={"127.0.0.1:143": reading}))
+        self.closeAll()
+
+    def test_version(self) -> None:
+        """So is what a mailgate of another kind hands over."""
+        error = self.assertRaises(UpgradeError, Inheritance.of, self.told(version=2))
+        self.closeAll()
+        self.assertEqual(str(error), f"{VARIABLE} is of another version than this mailgate")
+
+
+class FakeProcess:
+    """A process as Twisted has it."""
+
+    pid = 4711
+
+    def __init__(self) -> None:
+        self.signals: list[str] = []
+
+    def signalProcess(self, name: str) -> None:
+        self.signals.append(name)
+
+
+class FakeReactor(Clock):
+    """Starts no process, and has a channel that nobody is at the end of."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.spawned: list[Any] = []
+        self.process = FakeProcess()
+
+    def spawnProcess(self, protocol: Any, *arguments: Any, **named: Any) -> None:
+        self.spawned.append((arguments, named))
+        protocol.makeConnection(self.process)
+
+    def adoptStreamConnection(self, descriptor: int, family: int, factory: Any) -> None:
+        self.channel = factory.buildProtocol(None)
+
+
+class SuccessorTests(SynchronousTestCase):
+    """Tests for L{Successor}."""
+
+    def setUp(self) -> None:
+        self.reactor = FakeReactor()
+        command = Command(("/bin/python", "-n"), "/somewhere", {"HOME": "/", "A": "b"})
+        self.successor = Successor(command, {"NOTIFY_SOCKET": "@n"}, self.reactor)
+
+    def start(self) -> Deferred[int]:
+        return self.successor.start(ListeningSockets(), None)
+
+    def reason(self, ready: Deferred[int]) -> str:
+        """Why there is none; no time is kept any more."""
+        self.assertEqual(self.reactor.getDelayedCalls(), [])
+        return str(self.failureResultOf(ready, UpgradeError).value)
+
+    def test_command(self) -> None:
+        """The same command is run, in the same folder and environment, with what is handed over besides."""
+        self.start()
+        ((arguments, named),) = self.reactor.spawned
+        program, words, environ, folder = arguments
+        self.assertEqual((program, words, folder), ("/bin/python", ("/bin/python", "-n"), "/somewhere"))
+        told = json.loads(environ.pop(VARIABLE))
+        self.assertEqual(environ, {"HOME": "/", "A": "b", "NOTIFY_SOCKET": "@n"})
+        self.assertEqual(told, {"version": 1, "channel": 3, "commands": None, "sockets": {}})
+        self.assertEqual(sorted(named["childFDs"]), [0, 1, 2, 3])
+
+    def test_ready(self) -> None:
+        """It is there when it says so, with the number that it has in the background."""
+        ready = self.start()
+        self.reactor.channel.lineReceived(b'{"ready": 5}')
+        self.assertEqual(self.successResultOf(ready), 5)
+        self.assertEqual(self.successor.pid, 5)
+        self.assertEqual(self.reactor.getDelayedCalls(), [])
+
+    def test_reason(self) -> None:
+        """What it says of its failure counts for more than how it ends."""
+        ready = self.start()
+        self.reactor.channel.lineReceived(b'{"failed": "the port is taken"}')
+        self.successor.processExited(Failure(ProcessTerminated(78)))
+        self.reactor.channel.connectionLost()
+        self.assertEqual(self.reason(ready), "the port is taken")
+
+    def test_ends(self) -> None:
+        """Otherwise how it ends is the reason, whichever is noticed first."""
+        ready = self.start()
+        self.reactor.channel.connectionLost()
+        self.assertNoResult(ready)
+        self.successor.processExited(Failure(ProcessTerminated(1)))
+        self.assertEqual(self.reason(ready), "the new process exited with status 1")
+
+    def test_background(self) -> None:
+        """That the process which was started ends says nothing, while its child has the channel."""
+        ready = self.start()
+        self.successor.processExited(Failure(ProcessDone(0)))
+        self.assertNoResult(ready)
+        self.reactor.channel.connectionLost()
+        self.assertEqual(self.reason(ready), "the new process exited with status 0")
+
+    def test_tooLate(self) -> None:
+        """Who takes too long is ended."""
+        ready = self.start()
+        self.reactor.advance(READY_WITHIN)
+        self.assertEqual(self.reason(ready), "not ready within 120 s")
+        self.assertEqual(self.reactor.process.signals, ["TERM"])
+
+    def test_nonsense(self) -> None:
+        """What is no message is passed over."""
+        ready = self.start()
+        for line in (b"", b"ready", b"[5]", b'{"ready": "5"}', b"\xff"):
+            self.reactor.channel.lineReceived(line)
+        self.assertNoResult(ready)

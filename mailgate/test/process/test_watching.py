@@ -1,0 +1,156 @@
+"""
+Tests for L{mailgate.process.watching}.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+
+from mailgate.config import parse
+from mailgate.directives import ListenAddress, ServerSettings, directives, path, paths
+from mailgate.process.watching import LOOK, FileWatch, watchedFiles
+from mailgate.test.tls.test_settings import makePair
+from mailgate.tls.files import sources
+from mailgate.tls.settings import BackendTLSSettings, TLSSettings
+
+
+def serverWith(tls: TLSSettings, ssl: bool = True, backend: BackendTLSSettings | None = None) -> ServerSettings:
+    """A server with those settings."""
+    groups = {TLSSettings: tls, BackendTLSSettings: backend or BackendTLSSettings()}
+    return ServerSettings("imap", "imap", (ListenAddress("127.0.0.1", 143, ssl),), groups)
+
+
+class WatchedFilesTests(SynchronousTestCase):
+    """Tests for L{watchedFiles}."""
+
+    tls = TLSSettings(certificates=("/a.crt", "/b.crt"), keys=("/a.key", "/b.key"), passwordFile="/pass")
+
+    def test_files(self) -> None:
+        """They are all that the settings name by paths, and nothing else of them."""
+        server = serverWith(self.tls, backend=BackendTLSSettings(trusted="/roots.pem"))
+        expected = ["/a.crt", "/a.key", "/b.crt", "/b.key", "/pass", "/roots.pem"]
+        self.assertEqual(sorted(watchedFiles([server])), expected)
+
+    def test_commands(self) -> None:
+        """So do those of ssl_conf_command, whose other values are no paths."""
+        commands = (("Certificate", "/c.crt"), ("PrivateKey", "/c.key"), ("CipherString", "HIGH"))
+        tls = TLSSettings(commands=commands, dhParameters="/dh", ticketKeys=("/t",), revoked="/crl")
+        expected = ["/c.crt", "/c.key", "/crl", "/dh", "/t"]
+        self.assertEqual(sorted(watchedFiles([serverWith(tls)])), expected)
+
+    def test_services(self) -> None:
+        """The roots of auth_http are among them, where it judges, and whatever a server reads of accounts is not."""
+        text = (
+            "[server one]\nprotocol = imap\nlisten = 127.0.0.1:143\nauth_http = https://127.0.0.1/\n"
+            "auth_http_ssl_trusted_certificate = {}\n"
+        )
+        folder = self.mktemp()
+        os.mkdir(folder)
+        roots = os.path.abspath(makePair(folder, "roots").certificate)
+        self.assertEqual(list(watchedFiles(parse(text.format(roots)).servers)), [roots])
+        accounts = os.path.join(os.path.abspath(folder), "accounts")
+        with open(accounts, "w", encoding="ascii"):
+            pass
+        os.chmod(accounts, 0o600)
+        judged = text.format(roots).replace("auth_http = https://127.0.0.1/", f"auth_file = {accounts}")
+        self.assertEqual(list(watchedFiles(parse(judged).servers)), [])
+
+    def test_everyPath(self) -> None:
+        """Every directive of TLS that takes a path, or paths, is among them: there is none that is forgotten."""
+        groups: dict[type, Any] = {}
+        expected = []
+        for group in (TLSSettings, BackendTLSSettings):
+            values: dict[str, Any] = {}
+            for declared in directives(group):
+                if declared.parse in (path, paths, sources):
+                    expected.append(f"/{declared.name}")
+                    values[declared.field] = expected[-1] if declared.parse is path else (expected[-1],)
+            groups[group] = group(**values)
+        self.assertGreater(len(expected), 8)
+        server = serverWith(groups[TLSSettings], backend=groups[BackendTLSSettings])
+        self.assertEqual(sorted(watchedFiles([server])), sorted(expected))
+
+    def test_plain(self) -> None:
+        """A server without TLS has read none of its own."""
+        self.assertEqual(list(watchedFiles([serverWith(self.tls, ssl=False)])), [])
+
+
+class FileWatchTests(SynchronousTestCase):
+    """Tests for L{FileWatch}."""
+
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.changes: list[list[str]] = []
+        self.files = [os.path.abspath(self.mktemp()) for _ in range(2)]
+        for name in self.files:
+            self.write(name, "old")
+        self.watch = FileWatch(self.clock, self.changes.append)
+        self.watch.watch(self.files)
+        self.watch.startService()
+
+    def tearDown(self) -> None:
+        self.watch.stopService()
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def write(self, name: str, text: str) -> None:
+        """Replace the file C{name}, as all do who renew certificates."""
+        with open(f"{name}.new", "w", encoding="ascii") as opened:
+            opened.write(text)
+        os.rename(f"{name}.new", name)
+
+    def test_quiet(self) -> None:
+        """As long as nothing changes nothing is told."""
+        self.clock.pump([LOOK] * 5)
+        self.assertEqual(self.changes, [])
+
+    def test_changed(self) -> None:
+        """A change is told once, when it has been the same for one look."""
+        self.write(self.files[0], "new")
+        self.clock.advance(LOOK)
+        self.assertEqual(self.changes, [])
+        self.clock.advance(LOOK)
+        self.assertEqual(self.changes, [[self.files[0]]])
+        self.clock.pump([LOOK] * 3)
+        self.assertEqual(len(self.changes), 1)
+
+    def test_oneAfterTheOther(self) -> None:
+        """Nothing is told while one or the other still changes."""
+        self.write(self.files[0], "new")
+        self.clock.advance(LOOK)
+        self.write(self.files[1], "new")
+        self.clock.advance(LOOK)
+        self.assertEqual(self.changes, [])
+        self.clock.advance(LOOK)
+        self.assertEqual(self.changes, [self.files])
+
+    def test_inPlace(self) -> None:
+        """That a file is written in place is noticed, too."""
+        with open(self.files[1], "a", encoding="ascii") as opened:
+            opened.write("more")
+        self.clock.pump([LOOK, LOOK])
+        self.assertEqual(self.changes, [[self.files[1]]])
+
+    def test_gone(self) -> None:
+        """So is that one vanishes, and that it comes back."""
+        os.unlink(self.files[0])
+        self.clock.pump([LOOK, LOOK])
+        self.write(self.files[0], "back")
+        self.clock.pump([LOOK, LOOK])
+        self.assertEqual(self.changes, [[self.files[0]]] * 2)
+
+    def test_others(self) -> None:
+        """What is watched can be replaced: the files are then looked at as they are now."""
+        self.write(self.files[0], "new")
+        self.clock.advance(LOOK)
+        self.watch.watch(self.files[:1])
+        self.write(self.files[1], "new")
+        self.clock.pump([LOOK] * 3)
+        self.assertEqual(self.changes, [])
+
+    def test_unstarted(self) -> None:
+        """One that was never started can be stopped."""
+        FileWatch(self.clock, self.changes.append).stopService()

@@ -1,0 +1,562 @@
+"""
+Tests for L{mailgate.process.workers.generation}.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from twisted.internet.error import ProcessDone, ProcessTerminated
+from twisted.internet.interfaces import IProcessTransport
+from twisted.internet.task import Clock
+from twisted.internet.testing import StringTransport
+from twisted.logger import capturedLogs, formatEvent
+from twisted.python.failure import Failure
+from twisted.trial.unittest import SynchronousTestCase
+from zope.interface import implementer
+from zope.interface.verify import verifyObject
+
+from mailgate.process.workers.generation import (
+    DRAINED_WITHIN,
+    RETIRED_WITHIN,
+    STOPPED_WITHIN,
+    BackOff,
+    Generation,
+    GenerationError,
+    environmentOf,
+)
+from mailgate.process.workers.messages import (
+    Become,
+    Begin,
+    Ended,
+    Failed,
+    Fork,
+    Kill,
+    Lines,
+    Loaded,
+    Message,
+    Order,
+    Ready,
+    Retired,
+    Started,
+    Tell,
+    encode,
+)
+from mailgate.system.exitstatus import howItEnded
+from mailgate.system.lastwords import LastWords
+
+ZYGOTE = 1000
+
+
+@implementer(IProcessTransport)
+class FakeProcess(StringTransport):
+    """A zygote: what it was told, and what it was sent."""
+
+    pid = ZYGOTE
+    retires = True
+    """Whether its workers let nobody in any more as soon as they are told."""
+
+    def __init__(self, protocol: Any) -> None:
+        super().__init__()
+        self.protocol = protocol
+        self.heard: list[Message] = []
+        self.signals: list[str | int] = []
+        self.workers: set[int] = set()
+        self._lines = Lines()
+
+    pipes = True
+    """Whether it has not closed its pipes."""
+
+    def writeToChild(self, childFD: int, data: bytes) -> None:
+        assert childFD == 3
+        if not self.pipes:
+            # As Twisted's.
+            raise KeyError(childFD)
+        messages = self._lines.feed(data)
+        self.heard += messages
+        if self.retires and Tell(Order.RETIRE) in messages:
+            self.says(*(Retired(slot) for slot in sorted(self.workers)))
+
+    def signalProcess(self, signalID: str | int) -> None:
+        self.signals.append(signalID)
+
+    def closeChildFD(self, descriptor: int) -> None:
+        raise NotImplementedError
+
+    def closeStdin(self) -> None:
+        raise NotImplementedError
+
+    def closeStdout(self) -> None:
+        raise NotImplementedError
+
+    def closeStderr(self) -> None:
+        raise NotImplementedError
+
+    def says(self, *messages: Message) -> None:
+        """It reports C{messages}."""
+        self.workers |= {message.slot for message in messages if isinstance(message, Started)}
+        self.workers -= {message.slot for message in messages if isinstance(message, Ended)}
+        self.protocol.childDataReceived(4, b"".join(map(encode, messages)))
+
+    def exits(self, reason: Exception | None = None) -> None:
+        """It ends."""
+        self.protocol.processEnded(Failure(reason or ProcessDone(0)))
+
+    def takeHeard(self) -> list[Message]:
+        """What it was told since this was asked last."""
+        heard, self.heard = self.heard, []
+        return heard
+
+
+class FakeReactor(Clock):
+    """Time, and zygotes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.processes: list[FakeProcess] = []
+        self.spawned: list[dict[str, Any]] = []
+
+    def spawnProcess(self, protocol: Any, executable: str, args: Any, **others: Any) -> FakeProcess:
+        process = FakeProcess(protocol)
+        self.processes.append(process)
+        self.spawned.append({"executable": executable, "args": args, **others})
+        protocol.makeConnection(process)
+        return process
+
+    def comesUp(self, count: int) -> FakeProcess:
+        """The zygote that was started last loads, and its workers are there."""
+        process = self.processes[-1]
+        process.says(Loaded())
+        for slot in range(count):
+            process.says(Started(slot, 2000 + slot), Ready(slot))
+        return process
+
+
+class BackOffTests(SynchronousTestCase):
+    """How long to wait before another begins."""
+
+    def setUp(self):
+        self.clock = Clock()
+        self.backOff = BackOff(self.clock)
+
+    def die(self, age):
+        self.backOff.begun()
+        self.clock.advance(age)
+        return self.backOff.delay()
+
+    def test_grows(self):
+        """Each that dies soon makes the next wait longer, up to half a minute."""
+        self.assertEqual([self.die(1) for _ in range(8)], [0, 1, 2, 4, 8, 16, 30, 30])
+
+    def test_forgets(self):
+        """One that has lived for a minute begins at once, and so on from there."""
+        for _ in range(5):
+            self.die(1)
+        self.assertEqual([self.die(60), self.die(1), self.die(59)], [0, 1, 2])
+
+
+class WordsTests(SynchronousTestCase):
+    """How a process has ended, in words."""
+
+    def test_words(self):
+        """A status, the name of a signal, or its number where it has none."""
+        for status, words in (
+            (0, "exited with status 0"),
+            (-9, "was ended by SIGKILL"),
+            (-99, "was ended by signal 99"),
+        ):
+            self.assertEqual(howItEnded(status), words)
+
+
+class EnvironmentTests(SynchronousTestCase):
+    """What a zygote gets of our environment."""
+
+    def test_paths(self):
+        """Modules are looked for where we look, whatever folder the zygote is in."""
+        environment = environmentOf({"PYTHONPATH": os.pathsep.join([".", "/x"]), "HOME": "/h"})
+        self.assertEqual(environment, {"PYTHONPATH": os.pathsep.join([os.getcwd(), "/x"]), "HOME": "/h"})
+
+    def test_systemd(self):
+        """What systemd tells one process is not handed down."""
+        self.assertEqual(environmentOf({"NOTIFY_SOCKET": "/run/x", "LISTEN_FDS": "1", "LISTEN_PID": "7"}), {})
+
+
+class FakeTests(SynchronousTestCase):
+    """The fake of this module."""
+
+    def test_process(self):
+        """It has what a process transport has."""
+        verifyObject(IProcessTransport, FakeProcess(None))
+
+
+class GenerationCase(SynchronousTestCase):
+    """A generation of two workers, before a fake zygote."""
+
+    root = False
+    patience: float | None = None
+
+    def setUp(self):
+        self.reactor = FakeReactor()
+        self.patch(os, "geteuid", lambda: 0 if self.root else 1000)
+        self.lost: list[Generation] = []
+        self.generation = Generation(
+            self.reactor, "x.ini", "text", {"127.0.0.1:143": 17}, 2, {"A": "b"}, self.patience, self.lost.append
+        )
+        self.generation.start()
+        self.zygote = self.reactor.processes[0]
+
+    def up(self) -> None:
+        self.generation.fork()
+        self.reactor.comesUp(2)
+        self.zygote.takeHeard()
+
+    def logged(self, act: Any) -> list[str]:
+        with capturedLogs() as events:
+            act()
+        return [formatEvent(event) for event in events]
+
+
+class StartTests(GenerationCase):
+    """How a generation comes up."""
+
+    def test_spawned(self):
+        """The zygote runs the same Python, and gets its channels and the sockets as descriptors."""
+        (spawned,) = self.reactor.spawned
+        self.assertEqual(spawned["args"][1:], ["-m", "mailgate.process.workers.zygote"])
+        self.assertEqual(spawned["childFDs"], {0: 0, 1: 1, 2: "r", 3: "w", 4: "r", 5: 2, 6: 17})
+        self.assertEqual(spawned["env"], {"A": "b"})
+        self.assertTrue(os.path.isdir(os.path.join(spawned["path"], "mailgate")))
+        self.assertEqual(self.zygote.heard, [Begin("x.ini", "text", {"127.0.0.1:143": 6})])
+
+    def test_ready(self):
+        """It is ready when it has loaded, and all workers are ready; they are asked for when both sides are so far."""
+        self.zygote.takeHeard()
+        self.zygote.says(Loaded())
+        self.assertEqual(self.zygote.takeHeard(), [])
+        self.generation.fork()
+        self.assertEqual(self.zygote.takeHeard(), [Fork(0), Fork(1)])
+        self.zygote.says(Started(0, 11), Ready(0), Started(1, 12))
+        self.assertNoResult(self.generation.ready)
+        self.zygote.says(Ready(1))
+        self.successResultOf(self.generation.ready)
+        self.assertEqual(self.generation.workers, [11, 12])
+        self.assertEqual(self.reactor.getDelayedCalls(), [])
+
+    def test_gone(self):
+        """One that has closed its pipe, and whose end has not been heard of, is told to end without a fault."""
+        self.reactor.comesUp(2)
+        self.zygote.pipes = False
+        for order in (Order.REOPEN, Order.STOP):
+            self.generation.tell(order)
+        self.zygote.exits()
+        self.assertEqual(self.reactor.getDelayedCalls(), [])
+
+    def test_forkFirst(self):
+        """The other way round it is the same."""
+        self.zygote.takeHeard()
+        self.generation.fork()
+        self.assertEqual(self.zygote.takeHeard(), [])
+        self.zygote.says(Loaded())
+        self.assertEqual(self.zygote.takeHeard(), [Fork(0), Fork(1)])
+
+    def failsWith(self, text: str) -> None:
+        self.assertNoResult(self.generation.ready)
+        self.zygote.exits()
+        failure = self.failureResultOf(self.generation.ready, GenerationError)
+        self.assertIn(text, str(failure.value))
+        self.assertEqual(self.lost, [])
+        self.assertEqual(self.reactor.getDelayedCalls(), [])
+
+    def test_failed(self):
+        """A configuration that the zygote cannot use is the reason that is given."""
+        self.zygote.says(Failed("gateway.ini: bad"))
+        self.failsWith("gateway.ini: bad")
+
+    def test_workerDies(self):
+        """A worker that dies at the start is not replaced: the others are stopped, and this generation never is."""
+        self.generation.fork()
+        self.zygote.says(Loaded(), Started(0, 11), Started(1, 12), Ready(0))
+        self.zygote.takeHeard()
+        self.zygote.says(Ended(1, 12, 71, 0))
+        self.assertEqual(self.zygote.takeHeard(), [Tell(Order.STOP)])
+        self.zygote.says(Ended(0, 11, 0, 0))
+        self.failsWith("worker 12 exited with status 71")
+
+    def test_workerSlow(self):
+        """A worker that is not ready within half a minute is killed."""
+        self.generation.fork()
+        self.zygote.says(Loaded(), Started(0, 11), Started(1, 12), Ready(0))
+        self.zygote.takeHeard()
+        logged = self.logged(lambda: self.reactor.advance(30))
+        self.assertEqual(logged, ["worker 12 is not ready after 30 s"])
+        self.assertEqual(self.zygote.takeHeard(), [Kill(1), Tell(Order.STOP)])
+        self.zygote.says(Ended(1, 12, -9, 0), Ended(0, 11, 0, 0))
+        self.failsWith("a worker is not ready in time")
+
+    def test_zygoteHangs(self):
+        """A zygote that loads, and then does not fork, is killed."""
+        self.generation.fork()
+        self.zygote.says(Loaded())
+        self.logged(lambda: self.reactor.advance(30))
+        self.assertIn("KILL", self.zygote.signals)
+        self.failsWith("a worker is not ready in time")
+
+    def test_zygoteSlow(self):
+        """So is a zygote that does not load in time told to stop, and killed when it does not hear."""
+        self.zygote.takeHeard()
+        self.reactor.advance(30)
+        self.assertEqual(self.zygote.takeHeard(), [Tell(Order.STOP)])
+        self.reactor.pump([10, 10])
+        self.assertEqual(self.zygote.signals, ["KILL"])
+        self.failsWith("its zygote is not ready in time")
+
+    def test_zygoteDies(self):
+        """One whose zygote dies has not come up."""
+        self.assertNoResult(self.generation.ready)
+        self.zygote.exits(ProcessTerminated(signal=11))
+        failure = self.failureResultOf(self.generation.ready, GenerationError)
+        self.assertEqual(str(failure.value), "its zygote was ended by SIGSEGV")
+
+    def test_lastWords(self):
+        """The last that a zygote says on standard error is its reason."""
+        self.generation._words = LastWords(os.open(os.devnull, os.O_WRONLY))
+        self.addCleanup(os.close, self.generation._words._descriptor)
+        self.zygote.protocol.childDataReceived(2, b"Traceback (most recent call last):\nOSError: no ")
+        self.zygote.protocol.childDataReceived(2, b"memory\n")
+        self.zygote.exits(ProcessTerminated(exitCode=1))
+        failure = self.failureResultOf(self.generation.ready, GenerationError)
+        self.assertEqual(str(failure.value), "its zygote exited with status 1: OSError: no memory")
+
+    def test_nonsense(self):
+        """A zygote that is not understood is killed."""
+        for message in (Ready(7), Tell(Order.STOP), Fork(1)):
+            self.logged(lambda message=message: self.zygote.says(message))
+        self.assertEqual(self.zygote.signals, ["KILL"] * 3)
+        self.failsWith("its zygote exited with status 0")
+
+
+class RightsTests(GenerationCase):
+    """twistd's C{--uid}."""
+
+    root = True
+
+    def test_shed(self):
+        """Who was root at the start and is not any more has the zygote become who it is, before there are workers."""
+        self.zygote.takeHeard()
+        self.zygote.says(Loaded())
+        self.root = False
+        self.patch(os, "getegid", lambda: 8)
+        self.patch(os, "getgroups", lambda: [8, 9])
+        self.generation.fork()
+        self.assertEqual(self.zygote.takeHeard(), [Become(1000, 8, (8, 9)), Fork(0), Fork(1)])
+
+    def test_root(self):
+        """Who stays root has workers of a root's zygote."""
+        self.zygote.takeHeard()
+        self.zygote.says(Loaded())
+        self.generation.fork()
+        self.assertEqual(self.zygote.takeHeard(), [Fork(0), Fork(1)])
+
+
+class ServingTests(GenerationCase):
+    """A generation that serves."""
+
+    def setUp(self):
+        super().setUp()
+        self.up()
+
+    def test_replaced(self):
+        """A worker that dies is replaced at once, and the log says which and how."""
+        logged = self.logged(lambda: self.zygote.says(Ended(1, 2001, -9, 0)))
+        self.assertEqual(logged, ["worker 2001 was ended by SIGKILL; another starts at once"])
+        self.reactor.advance(0)
+        self.assertEqual(self.zygote.takeHeard(), [Fork(1)])
+
+    def test_backOff(self):
+        """One that dies again and again is replaced ever more slowly; the other's place is none of its business."""
+        for delay in (0, 1, 2, 4):
+            self.zygote.says(Ended(1, 2001, 1, 0))
+            if delay:
+                self.reactor.advance(delay - 0.1)
+                self.assertEqual(self.zygote.takeHeard(), [])
+            self.reactor.advance(0.1)
+            self.assertEqual(self.zygote.takeHeard(), [Fork(1)])
+            self.zygote.says(Started(1, 2001), Ready(1))
+        self.zygote.says(Ended(0, 2000, 1, 0))
+        self.reactor.advance(0)
+        self.assertEqual(self.zygote.takeHeard(), [Fork(0)])
+
+    def test_slowReplacement(self):
+        """A replacement that is not ready in time is killed, and replaced in its turn."""
+        self.zygote.says(Ended(1, 2001, 1, 0))
+        self.reactor.advance(0)
+        self.zygote.says(Started(1, 2009))
+        self.zygote.takeHeard()
+        self.reactor.advance(30)
+        self.assertEqual(self.zygote.takeHeard(), [Kill(1)])
+        self.zygote.says(Ended(1, 2009, -9, 0))
+        self.reactor.advance(1)
+        self.assertEqual(self.zygote.takeHeard(), [Fork(1)])
+
+    def test_zygoteDies(self):
+        """If the zygote dies it says so, once; nobody is asked to fork any more."""
+        self.zygote.says(Ended(1, 2001, 1, 0))
+        logged = self.logged(lambda: self.zygote.exits(ProcessTerminated(signal=9)))
+        self.assertEqual(logged, ["the zygote 1000 was ended by SIGKILL; its workers drain"])
+        self.assertEqual(self.lost, [self.generation])
+        self.assertEqual(self.reactor.getDelayedCalls(), [])
+
+    def test_told(self):
+        """Each order reaches the zygote."""
+        orders = (Order.REOPEN, Order.RETIRE, Order.DRAIN, Order.STOP)
+        for order in orders:
+            self.generation.tell(order)
+        self.assertEqual(self.zygote.takeHeard(), [Tell(order) for order in orders])
+
+    def test_retire(self):
+        """To retire is done when no worker lets anybody in: it says so, or has ended."""
+        self.zygote.retires = False
+        retired = self.generation.retire()
+        self.assertEqual(self.zygote.takeHeard(), [Tell(Order.RETIRE)])
+        self.zygote.says(Retired(0))
+        self.assertNoResult(retired)
+        self.zygote.says(Ended(1, 2001, 0, 0))
+        self.assertIsNone(self.successResultOf(retired))
+
+    def test_retireWithoutZygote(self):
+        """So it is when the zygote has ended, of whose workers nobody hears any more."""
+        self.zygote.retires = False
+        retired = self.generation.retire()
+        self.logged(self.zygote.exits)
+        self.assertIsNone(self.successResultOf(retired))
+        self.assertEqual(self.reactor.getDelayedCalls(), [])
+
+    def test_retireLater(self):
+        """One whose zygote has ended before is not waited for at all."""
+        self.logged(self.zygote.exits)
+        self.assertIsNone(self.successResultOf(self.generation.retire()))
+        self.assertEqual(self.reactor.getDelayedCalls(), [])
+
+    def test_retireHangs(self):
+        """One that does not say so is waited for but a moment, and told of."""
+        self.zygote.retires = False
+        retired = self.generation.retire()
+        self.zygote.says(Retired(1))
+        logged = self.logged(lambda: self.reactor.advance(RETIRED_WITHIN))
+        self.assertEqual(logged, ["1 workers of before may still let somebody in"])
+        self.assertIsNone(self.successResultOf(retired))
+        self.zygote.says(Retired(0))
+
+    def test_leaving(self):
+        """While it leaves none is replaced; in the end it says how many sessions were cut, to each who asks."""
+        first = self.generation.whenEnded()
+        self.generation.tell(Order.DRAIN)
+        self.zygote.takeHeard()
+        self.zygote.says(Ended(0, 2000, 75, 3), Ended(1, 2001, 75, 2))
+        self.reactor.advance(100)
+        self.assertEqual(self.zygote.takeHeard(), [])
+        self.assertNoResult(first)
+        self.zygote.exits()
+        self.assertEqual(self.successResultOf(first), 5)
+        self.assertEqual(self.successResultOf(self.generation.whenEnded()), 5)
+        self.assertEqual(self.lost, [])
+
+    def test_notForked(self):
+        """A worker that the system does not fork is tried again, and the log has the system's reason."""
+        logged = self.logged(lambda: self.zygote.says(Ended(0, 2000, -9, 0), Ended(0, 0, 11, 0)))
+        self.assertEqual(
+            logged,
+            [
+                "worker 2000 was ended by SIGKILL; another starts at once",
+                "a worker cannot be forked: Resource temporarily unavailable; another starts in 1 s",
+            ],
+        )
+
+    def test_killed(self):
+        """Workers that do not stop are killed; those that drain may take as long as they like."""
+        self.generation.tell(Order.DRAIN)
+        self.reactor.advance(3600)
+        self.generation.tell(Order.STOP)
+        self.zygote.says(Ended(0, 2000, 0, 0))
+        self.zygote.takeHeard()
+        self.reactor.advance(10)
+        self.assertEqual(self.zygote.takeHeard(), [Kill(1)])
+
+    def test_impatience(self):
+        """To say it again does not give those who hang more time."""
+        self.generation.tell(Order.STOP)
+        self.reactor.advance(6)
+        self.generation.tell(Order.STOP)
+        self.zygote.takeHeard()
+        self.reactor.advance(4)
+        self.assertEqual(self.zygote.takeHeard(), [Kill(0), Kill(1)])
+
+    def test_killedCounts(self):
+        """Of a worker that had to be killed nobody knows how many sessions it had, but not none."""
+        ended = self.generation.whenEnded()
+        self.generation.tell(Order.STOP)
+        self.logged(lambda: self.zygote.says(Ended(0, 2000, 75, 3), Ended(1, 2001, -9, 0)))
+        self.zygote.exits()
+        self.assertEqual(self.successResultOf(ended), 4)
+
+    def test_afterwards(self):
+        """What has ended is told nothing."""
+        self.generation.tell(Order.STOP)
+        self.zygote.exits()
+        self.zygote.takeHeard()
+        self.generation.tell(Order.REOPEN)
+        self.assertEqual(self.zygote.takeHeard(), [])
+        self.assertEqual(self.reactor.getDelayedCalls(), [])
+
+
+class ImpatienceTests(GenerationCase):
+    """With C{worker_shutdown_timeout} a worker that hangs is not waited for."""
+
+    patience = 60.0
+
+    def test_hangs(self):
+        """Who is there long after that is killed, whether it drains or was retired, and that is told."""
+        for order in (Order.DRAIN, Order.RETIRE):
+            self.setUp()
+            self.up()
+            self.generation.tell(order)
+            self.zygote.says(Ended(0, 2000, 0, 0))
+            self.reactor.advance(self.patience + DRAINED_WITHIN - 1)
+            self.assertEqual(self.zygote.takeHeard(), [Tell(order)])
+            logged = self.logged(lambda: self.reactor.advance(1))
+            self.assertEqual(logged, ["worker 2001 does not end, and is killed"])
+            self.assertEqual(self.zygote.takeHeard(), [Kill(1)])
+
+    def test_sooner(self):
+        """What was said first holds for those who were told to drain after it; to stop is sooner."""
+        self.up()
+        self.generation.tell(Order.RETIRE)
+        self.reactor.advance(self.patience)
+        self.generation.tell(Order.DRAIN)
+        self.zygote.takeHeard()
+        self.logged(lambda: self.reactor.advance(DRAINED_WITHIN))
+        self.assertEqual(self.zygote.takeHeard(), [Kill(0), Kill(1)])
+        self.setUp()
+        self.up()
+        self.generation.tell(Order.DRAIN)
+        self.generation.tell(Order.STOP)
+        self.zygote.takeHeard()
+        self.logged(lambda: self.reactor.advance(STOPPED_WITHIN))
+        self.assertEqual(self.zygote.takeHeard(), [Kill(0), Kill(1)])
+
+    def test_inTime(self):
+        """Nothing is left to be done when all have ended in time."""
+        self.up()
+        self.generation.tell(Order.DRAIN)
+        self.zygote.says(Ended(0, 2000, 0, 0), Ended(1, 2001, 0, 0))
+        self.zygote.exits()
+        self.assertEqual(self.reactor.getDelayedCalls(), [])
+
+    def test_starting(self):
+        """A zygote that hangs before it serves anybody keeps nobody from going; a drain waits no longer than a stop."""
+        self.generation.ready.addErrback(lambda failure: failure.trap(GenerationError))
+        self.generation.tell(Order.DRAIN)
+        self.reactor.advance(STOPPED_WITHIN)
+        self.reactor.advance(STOPPED_WITHIN)
+        self.assertEqual(self.zygote.signals, ["KILL"])

@@ -1,0 +1,134 @@
+"""
+Tests for L{mailgate.process.workers.messages}.
+"""
+
+from __future__ import annotations
+
+import json
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from mailgate.process.workers.messages import (
+    VERSION,
+    Become,
+    Begin,
+    ControlError,
+    Cut,
+    Ended,
+    Failed,
+    Fork,
+    Kill,
+    Lines,
+    Loaded,
+    Order,
+    Ready,
+    Retired,
+    Started,
+    Tell,
+    decode,
+    encode,
+)
+
+MESSAGES = (
+    Begin("/etc/gateway.ini", "[mail]\nserver_name = m\xfcller\n", {"0.0.0.0:143": 5, "unix:/run/x": 6}),
+    Become(1000, 1000, (1000, 27)),
+    Fork(0),
+    Kill(3),
+    Tell(Order.RETIRE),
+    Loaded(),
+    Failed("a\nb"),
+    Started(2, 4711),
+    Ready(),
+    Ready(2),
+    Retired(),
+    Retired(2),
+    Cut(0),
+    Ended(2, 4711, -9, 3),
+)
+
+
+class MessageTests(SynchronousTestCase):
+    """Messages, and what is none."""
+
+    def test_thereAndBack(self):
+        """Each kind of message is one line, and means the same on the other side."""
+        for message in MESSAGES:
+            line = encode(message)
+            self.assertEqual(line.count(b"\n"), 1)
+            self.assertTrue(line.endswith(b"\n"))
+            self.assertEqual(decode(line[:-1]), message)
+
+    def test_none(self):
+        """What is not a message of a known kind, with its fields and no others, of the right types, is refused."""
+        for line in (
+            b"",
+            b"{}",
+            b"[]",
+            b"7",
+            b"{",
+            b"\xff",
+            b'{"kind": "loaded"',
+            b'{"kind": "nothing"}',
+            b'{"kind": ["fork"], "slot": 1}',
+            b'{"kind": "fork"}',
+            b'{"kind": "fork", "slot": "1"}',
+            b'{"kind": "fork", "slot": true}',
+            b'{"kind": "fork", "slot": 1.0}',
+            b'{"kind": "fork", "slot": -1}',
+            b'{"kind": "fork", "slot": 1, "more": 1}',
+            b'{"kind": "started", "slot": 1, "pid": 0}',
+            b'{"kind": "tell", "order": "dance"}',
+            b'{"kind": "become", "uid": 0, "gid": 0, "groups": []}',
+            b'{"kind": "become", "uid": 1, "gid": 1, "groups": 27}',
+            b'{"kind": "become", "uid": 1, "gid": 1, "groups": ["27"]}',
+            b"[" * 100000,
+        ):
+            self.assertRaises(ControlError, decode, line)
+
+    def test_otherVersion(self):
+        """Another version's beginning is refused."""
+        given = json.loads(encode(MESSAGES[0]))
+        given["version"] = VERSION + 1
+        self.assertRaises(ControlError, decode, json.dumps(given).encode())
+
+    def test_standardDescriptors(self):
+        """A socket is none of the three descriptors that every process has."""
+        given = json.loads(encode(MESSAGES[0]))
+        given["sockets"] = {"127.0.0.1:143": 2}
+        self.assertRaises(ControlError, decode, json.dumps(given).encode())
+
+    def test_tooLong(self):
+        """A configuration that is too long for a message is not sent."""
+        self.assertRaises(ControlError, encode, Begin("x", "\x01" * 2000000, {}))
+
+    def test_secret(self):
+        """The configuration is shown neither by a message nor by the complaint about one."""
+        self.assertNotIn("sesame", repr(Begin("x", "sesame", {})))
+        error = self.assertRaises(ControlError, decode, b'{"kind": "begin", "text": "sesame"}')
+        self.assertNotIn("sesame", str(error))
+
+
+class LinesTests(SynchronousTestCase):
+    """Bytes into messages."""
+
+    def test_anywhere(self):
+        """The messages are the same wherever the bytes are cut."""
+        data = b"".join(map(encode, MESSAGES))
+        for size in (1, 7, 100, len(data)):
+            lines = Lines()
+            heard = [message for i in range(0, len(data), size) for message in lines.feed(data[i : i + size])]
+            self.assertEqual(heard, list(MESSAGES), size)
+
+    def test_bound(self):
+        """What grows too long without an end is refused, and so is what has one."""
+        for pieces in ([b"x" * 60, b"x" * 60], [b"x" * 101 + b"\n"], [b"x" * 60, b"x" * 60 + b"\n"]):
+            lines = Lines(100)
+            with self.assertRaises(ControlError):
+                for piece in pieces:
+                    lines.feed(piece)
+
+    def test_boundOfOne(self):
+        """The bound is that of one message, not of all."""
+        lines = Lines(100)
+        for _ in range(100):
+            self.assertEqual(lines.feed(encode(Fork(1))), [Fork(1)])

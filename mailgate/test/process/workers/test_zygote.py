@@ -1,0 +1,288 @@
+"""
+Tests for L{mailgate.process.workers.zygote}: its loop, before a fake system. How it forks is for the integration tests
+to say.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from mailgate.process.workers.messages import (
+    Become,
+    Begin,
+    Cut,
+    Ended,
+    Fork,
+    Kill,
+    Lines,
+    Message,
+    Order,
+    Ready,
+    Retired,
+    Started,
+    Tell,
+    encode,
+)
+from mailgate.process.workers.zygote import Zygote
+
+
+class ZygoteCase(SynchronousTestCase):
+    """A zygote whose workers are sockets that the test keeps."""
+
+    def setUp(self):
+        orders, self.orders = os.pipe()
+        self.reports, reports = os.pipe()
+        os.set_blocking(self.reports, False)
+        self.obeyed: list[Order] = []
+        self.lost: list[int] = []
+        self.killed: list[tuple[int, int]] = []
+        self.dead: dict[int, int] = {}
+        self.pids = iter(range(100, 200))
+        self.channels: list[socket.socket] = []
+        self.patch(socket, "socketpair", self.socketpair(socket.socketpair))
+        self.zygote = Zygote(
+            orders,
+            reports,
+            Lines(),
+            self.serve,
+            self.obeyed.append,
+            self.lost.append,
+            lambda: next(self.pids),
+            lambda pid, options: (pid, self.dead[pid]) if pid in self.dead else (0, 0),
+            lambda pid, number: self.killed.append((pid, number)),
+        )
+        self.lines = Lines()
+        for fd in (orders, reports, self.reports):
+            self.addCleanup(os.close, fd)
+        self.addCleanup(self.closeOrders)
+
+    def serve(self, slot: int, channel: socket.socket) -> int:
+        raise AssertionError("this is not a fork")
+
+    def socketpair(self, real: Callable[[], tuple[socket.socket, socket.socket]]):
+        def pair() -> tuple[socket.socket, socket.socket]:
+            ours, theirs = real()
+            self.addCleanup(ours.close)
+            # The zygote closes its own.
+            kept = theirs.dup()
+            kept.setblocking(False)
+            self.addCleanup(kept.close)
+            self.channels.append(kept)
+            return ours, theirs
+
+        return pair
+
+    def closeOrders(self) -> None:
+        if self.orders >= 0:
+            os.close(self.orders)
+            self.orders = -1
+
+    def order(self, *messages: Message) -> None:
+        os.write(self.orders, b"".join(map(encode, messages)))
+        self.zygote.turn(0)
+
+    def reported(self):
+        try:
+            return self.lines.feed(os.read(self.reports, 65536))
+        except BlockingIOError:
+            return []
+
+    def worker(self, slot: int) -> socket.socket:
+        """A new worker's end of its channel."""
+        self.order(Fork(slot))
+        return self.channels[-1]
+
+    def dies(self, pid: int, status: int) -> None:
+        """The system says that the process C{pid} has ended."""
+        self.dead[pid] = status
+        # The first pair is the one by which SIGCHLD wakes the zygote.
+        self.channels[0].send(b"\x11")
+        self.zygote.turn(0)
+
+    def heard(self, channel: socket.socket) -> list[Message]:
+        try:
+            return Lines().feed(channel.recv(4096))
+        except BlockingIOError:
+            return []
+
+
+class OrderTests(ZygoteCase):
+    """What the master says."""
+
+    def test_fork(self):
+        """It forks when it is told, and tells the process."""
+        self.order(Fork(0), Fork(1))
+        self.assertEqual(self.reported(), [Started(0, 100), Started(1, 101)])
+
+    def test_notForked(self):
+        """Where the system does not fork that is told, nothing is left of it, and the others are not touched."""
+        worker = self.worker(0)
+        self.reported()
+
+        def fork() -> int:
+            raise OSError(errno.EAGAIN, "Resource temporarily unavailable")
+
+        self.zygote._fork, works = fork, self.zygote._fork
+        self.order(Fork(1))
+        self.assertEqual(self.reported(), [Ended(1, 0, errno.EAGAIN, 0)])
+        self.zygote._fork = works
+        self.order(Fork(1))
+        self.assertEqual(self.reported(), [Started(1, 101)])
+        self.assertEqual(self.heard(worker), [])
+
+    def test_ready(self):
+        """That a worker is ready is passed on."""
+        worker = self.worker(1)
+        self.reported()
+        worker.send(encode(Ready()))
+        self.zygote.turn(0)
+        self.assertEqual(self.reported(), [Ready(1)])
+
+    def test_retired(self):
+        """That a worker lets nobody in any more is passed on, with its number; the zygote listens on to it."""
+        worker = self.worker(1)
+        self.reported()
+        worker.send(encode(Retired()) + encode(Cut(2)))
+        self.zygote.turn(0)
+        self.assertEqual(self.reported(), [Retired(1)])
+
+    def test_told(self):
+        """Each order to the workers reaches each of them, and the zygote obeys as well."""
+        workers = [self.worker(slot) for slot in range(2)]
+        self.order(Tell(Order.REOPEN))
+        for worker in workers:
+            self.assertEqual(self.heard(worker), [Tell(Order.REOPEN)])
+        self.assertEqual(self.obeyed, [Order.REOPEN])
+
+    def test_leaving(self):
+        """Once workers are told to end, none is made any more."""
+        for order in (Order.RETIRE, Order.DRAIN, Order.STOP):
+            self.order(Tell(order), Fork(0))
+        self.assertEqual(self.reported(), [])
+
+    def test_kill(self):
+        """A worker that does not obey is killed; one that there is not is nobody else."""
+        self.worker(1)
+        self.order(Kill(1), Kill(0))
+        self.assertEqual(self.killed, [(100, signal.SIGKILL)])
+
+    def test_become(self):
+        """It becomes another user, the groups first."""
+        became: list[tuple[str, object]] = []
+        for name in ("setgroups", "setgid", "setuid"):
+            self.patch(os, name, lambda value, name=name: became.append((name, value)))
+        self.order(Become(8, 9, (9, 10)))
+        self.assertEqual(became, [("setgroups", (9, 10)), ("setgid", 9), ("setuid", 8)])
+
+    def test_masterGone(self):
+        """When the master has gone the workers drain, and it goes when the last has gone."""
+        worker = self.worker(0)
+        self.closeOrders()
+        self.zygote.turn(0)
+        self.assertEqual(self.heard(worker), [Tell(Order.DRAIN)])
+        self.assertEqual(self.obeyed, [Order.DRAIN])
+        self.dead[100] = 0
+        self.channels[0].send(b"\x11")
+        self.addCleanup(signal.signal, signal.SIGCHLD, signal.getsignal(signal.SIGCHLD))
+        self.addCleanup(signal.set_wakeup_fd, signal.set_wakeup_fd(-1))
+        self.assertEqual(self.zygote.run([]), 0)
+
+    def test_nonsense(self):
+        """A master that says what no master says is as good as gone."""
+        for message in (Begin("x", "y", {}), Ready(1), Fork(0)):
+            with self.subTest(message):
+                self.setUp()
+                worker = self.worker(0)
+                self.order(message, Fork(1))
+                self.assertEqual(self.heard(worker), [Tell(Order.DRAIN)])
+                self.assertEqual(self.reported(), [Started(0, 100)])
+
+
+class WorkerTests(ZygoteCase):
+    """What becomes of workers."""
+
+    def test_ended(self):
+        """The end of a worker is reported, with its status, or the signal that ended it."""
+        self.worker(0)
+        self.worker(1)
+        self.reported()
+        self.dies(101, signal.SIGKILL)
+        self.assertEqual(self.reported(), [Ended(1, 101, -9, 0)])
+        self.dies(100, 75 << 8)
+        self.assertEqual(self.reported(), [Ended(0, 100, 75, 0)])
+        self.assertEqual(self.lost, [1, 0])
+
+    def test_cut(self):
+        """With it is reported what the worker has said last, even when nobody had the time to listen."""
+        worker = self.worker(0)
+        self.reported()
+        worker.send(encode(Cut(3)))
+        self.dies(100, 75 << 8)
+        self.assertEqual(self.reported(), [Ended(0, 100, 75, 3)])
+
+    def test_again(self):
+        """Its place can be taken again."""
+        self.worker(0)
+        self.dies(100, 0)
+        self.reported()
+        self.worker(0)
+        self.assertEqual(self.reported(), [Started(0, 101)])
+
+    def test_closed(self):
+        """A worker that closes its channel has not ended for that."""
+        worker = self.worker(0)
+        self.reported()
+        worker.shutdown(socket.SHUT_RDWR)
+        self.zygote.turn(0)
+        self.assertEqual(self.reported(), [])
+        self.dies(100, 0)
+        self.assertEqual(self.reported(), [Ended(0, 100, 0, 0)])
+
+    def test_nonsense(self):
+        """A worker that says what no worker says is listened to no more; the others are."""
+        for said in (b"\xff\n", b"x" * 2000, encode(Fork(1)), encode(Ended(0, 1, 0, 0))):
+            with self.subTest(said):
+                self.setUp()
+                bad, good = self.worker(0), self.worker(1)
+                self.reported()
+                bad.send(said)
+                self.zygote.turn(0)
+                bad.send(encode(Ready()))
+                good.send(encode(Ready()))
+                self.zygote.turn(0)
+                self.assertEqual(self.reported(), [Ready(1)])
+
+    def test_full(self):
+        """A worker that hangs, and hears nothing any more, keeps nobody waiting."""
+        worker = self.worker(0)
+        for _ in range(20000):
+            self.order(Tell(Order.REOPEN))
+        self.assertEqual(len(self.obeyed), 20000)
+        self.assertGreater(len(worker.recv(1000)), 0)
+
+
+class ImportTests(SynchronousTestCase):
+    """What a zygote has imported when it forks."""
+
+    def test_noReactor(self):
+        """No reactor: workers that were forks of a process with one would all wait for the same events."""
+        command = "import sys, mailgate.process.workers.zygote; sys.exit('twisted.internet.reactor' in sys.modules)"
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+        self.assertEqual(subprocess.run([sys.executable, "-c", command], env=environment, timeout=60).returncode, 0)
+
+    def test_notBegun(self):
+        """One whose master goes before it has said anything goes, too, and says nothing."""
+        command = 'exec "$0" -m mailgate.process.workers.zygote 3</dev/null 4>/dev/null'
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+        done = subprocess.run(
+            ["sh", "-c", command, sys.executable], env=environment, timeout=60, capture_output=True, check=False
+        )
+        self.assertEqual((done.returncode, done.stdout, done.stderr), (1, b"", b""))

@@ -1,0 +1,1 @@
+"""Tests of L{mailgate.protocols.imap4}."""

@@ -1,0 +1,149 @@
+"""
+IMAP's ID before the login (RFC 2971): a client may say more in it than is kept. It is answered all the same, and takes
+no more memory than a bound.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from mailgate.protocols.imap4.command import LONGEST_ID, CommandParser
+from mailgate.protocols.imap4.imap4 import IMAP4, IMAP4Settings
+from mailgate.session import Outcome
+from mailgate.test.support.fakes import Conversation, hearEverything
+
+ANSWER = b"* ID NIL\r\ni OK completed\r\n"
+BAD = b"i BAD invalid command\r\n"
+
+
+def pair(number: int, length: int = 1024) -> bytes:
+    """The field C{number}, whose value has C{length} bytes."""
+    return b'"%030d" "%b"' % (number, b"v" * length)
+
+
+LONGEST = b"(" + b" ".join(pair(number) for number in range(30)) + b")"
+"""As much as RFC 2971 lets a client send."""
+
+
+def converse(**settings: Any) -> Conversation:
+    """A conversation past its greeting."""
+    conversation = Conversation(IMAP4, IMAP4Settings(**settings))
+    conversation.hear()
+    return conversation
+
+
+def kept(conversation: Conversation) -> tuple[bytes, ...]:
+    """The fields that go to a backend with a login."""
+    conversation.says(b"a LOGIN joe sesame")
+    return conversation.requests[0].envelope.fields
+
+
+class LongTests(SynchronousTestCase):
+    """More than C{imap_client_buffer}."""
+
+    def test_line(self) -> None:
+        """All that RFC 2971 allows is answered as ever, in one line; whole pairs are kept while there is room."""
+        conversation = converse()
+        self.assertEqual(conversation.says(b"i ID " + LONGEST), ANSWER)
+        self.assertEqual(conversation.says(b"i ID NIL"), ANSWER)
+        self.assertEqual(kept(conversation), tuple(pair(number) for number in range(3)))
+
+    def test_everyCut(self) -> None:
+        """However it is cut, what follows it is a command."""
+        sent = b"i ID " + LONGEST + b"\r\ni ID NIL\r\n"
+        heard = b"* OK IMAP4 ready\r\n" + ANSWER * 2
+        for size in (1000, 4096, 5000):
+            chunks = [sent[start : start + size] for start in range(0, len(sent), size)]
+            self.assertEqual(hearEverything(lambda: Conversation(IMAP4), *chunks), heard)
+
+    def test_literals(self) -> None:
+        """So is it in literals, of which each is asked for that waits for that."""
+        value = b"v" * 1024
+        conversation = converse()
+        self.assertEqual(conversation.send(b"i ID ("), b"")
+        for number in range(30):
+            end = b"{1024%b}\r\n" % (b"+" if number % 2 else b"")
+            asked = conversation.send(b' "n%d" ' % number + end)
+            self.assertEqual(asked, b"" if number % 2 else b"+ OK\r\n")
+            self.assertEqual(conversation.send(value), b"")
+        self.assertEqual(conversation.says(b")"), ANSWER)
+        self.assertEqual(kept(conversation), tuple(b'"n%d" "%b"' % (number, value) for number in range(3)))
+
+    def test_buffer(self) -> None:
+        """The buffer says how much is kept: with a larger one more is, with the smallest nothing of this."""
+        for size, count in ((16384, 15), (128, 0)):
+            conversation = converse(clientBuffer=size)
+            self.assertEqual(conversation.says(b"i ID " + LONGEST), ANSWER)
+            self.assertEqual(kept(conversation), tuple(pair(number) for number in range(count)))
+
+    def test_tooLong(self) -> None:
+        """A line beyond the bound is refused with its tag, and is the end."""
+        conversation = converse()
+        heard = conversation.says(b'i ID ("n" "' + b"v" * LONGEST_ID + b'")')
+        self.assertTrue(heard.startswith(BAD))
+        self.assertIs(conversation.server.session.outcome, Outcome.TOO_LONG)
+
+    def test_tooLongLiteral(self) -> None:
+        """So is a literal that comes unasked; one that waits is not asked for."""
+        conversation = converse()
+        self.assertEqual(conversation.says(b'i ID ("n" {%d}' % LONGEST_ID, b"i NOOP"), BAD + b"i OK completed\r\n")
+        heard = conversation.says(b'i ID ("n" {%d+}' % LONGEST_ID)
+        self.assertTrue(heard.startswith(BAD))
+        self.assertTrue(conversation.closed)
+
+    def test_severalTogether(self) -> None:
+        """The bound is one for lines and literals together."""
+        conversation = converse()
+        conversation.send(b'i ID ("n" {40000+}\r\n' + b"v" * 40000)
+        self.assertEqual(conversation.says(b' "m" {20000}'), b"+ OK\r\n")
+        self.assertEqual(conversation.send(b"v" * 20000 + b' "o" {20000}\r\n'), BAD)
+        self.assertFalse(conversation.closed)
+
+    def test_memory(self) -> None:
+        """No more is buffered than the bound, whatever is sent."""
+        conversation = converse()
+        conversation.send(b'i ID ("n" "')
+        for _ in range(100):
+            conversation.send(b"v" * 1000)
+            self.assertLessEqual(len(conversation.server._buffer), LONGEST_ID)
+        self.assertTrue(conversation.closed)
+
+    def test_notOthers(self) -> None:
+        """Other commands have the buffer alone, whatever stands in them."""
+        for line in (b"i LOGIN ID ", b"i NOOP ID ", b"ID ", b"i IDLE ", b"i IDX "):
+            conversation = converse()
+            conversation.says(line + b"v" * 5000)
+            self.assertIs(conversation.server.session.outcome, Outcome.TOO_LONG)
+        conversation = converse()
+        conversation.says(b"i AUTHENTICATE PLAIN", b"i ID " + b"v" * 5000)
+        self.assertIs(conversation.server.session.outcome, Outcome.TOO_LONG)
+
+
+class ParserTests(SynchronousTestCase):
+    """L{CommandParser} with little room."""
+
+    def arguments(self, line: bytes, room: int) -> list[bytes]:
+        """What is kept of C{line}."""
+        parser = CommandParser(room)
+        parser.feed(b"i ID " + line)
+        return parser.arguments
+
+    def test_wholePairs(self) -> None:
+        """A name whose value has no room goes with it; the list is a list all the same."""
+        line = b'("a" "b" "c" "d")'
+        self.assertEqual(self.arguments(line, 100), [b"(", b"a", b"b", b"c", b"d", b")"])
+        for room in range(6, 10):
+            self.assertEqual(self.arguments(line, room), [b"(", b"a", b"b", b")"], room)
+        self.assertEqual(self.arguments(line, 4), [b"(", b")"])
+
+    def test_parentheses(self) -> None:
+        """Parentheses take room as well."""
+        self.assertLess(len(self.arguments(b"(" * 5000, 100)), 60)
+
+    def test_otherCommands(self) -> None:
+        """Arguments of other commands are all kept: the buffer has bounded them."""
+        parser = CommandParser(4)
+        parser.feed(b"i LOGIN joe sesame")
+        self.assertEqual(parser.arguments, [b"joe", b"sesame"])

@@ -1,0 +1,356 @@
+"""POP3 before login, to nginx's byte."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from mailgate.login import Credentials, Denial, Envelope, Method, Trouble
+from mailgate.protocols.pop3 import POP3, POP3Settings
+from mailgate.session import Outcome, Phase
+from mailgate.test.support.fakes import Conversation, FakeAuthenticator, FakeClient, FakeConnector, hearEverything
+from mailgate.tls.settings import TLSSettings
+
+OK = b"+OK\r\n"
+INVALID = b"-ERR invalid command\r\n"
+UNSUPPORTED = b"-ERR Unsupported authentication mechanism\r\n"
+USER_FIRST = b"-ERR Send USER first\r\n"
+OURS = b"PIPELINING\r\nRESP-CODES\r\nAUTH-RESP-CODE\r\n"
+"""The capabilities of the default list that the gateway itself keeps."""
+SALT = b"<7.1000@mx.test>"
+
+
+def converse(*auth: str, **settings: Any) -> Conversation:
+    """A conversation with the methods C{auth}, or the default."""
+    return Conversation(POP3, POP3Settings(auth=auth or ("plain",)), **settings)
+
+
+class GreetingTests(SynchronousTestCase):
+    """What the client hears first."""
+
+    def test_plain(self) -> None:
+        """Without digest methods the greeting has no salt."""
+        self.assertEqual(converse().hear(), b"+OK POP3 ready\r\n")
+
+    def test_salt(self) -> None:
+        """With apop or cram-md5 it has one."""
+        for method in ("apop", "cram-md5"):
+            self.assertEqual(converse(method).hear(), b"+OK POP3 ready " + SALT + b"\r\n")
+
+    def test_noDelay(self) -> None:
+        """Replies do not wait for acknowledgements."""
+        self.assertTrue(converse().transport.noDelay)
+
+    def test_implicitTLS(self) -> None:
+        """On an ssl address the greeting waits for the handshake."""
+        conversation = converse(ssl=True)
+        self.assertEqual(conversation.hear(), b"")
+        self.assertEqual(conversation.transport.tls, ["the TLS context"])
+        conversation.transport.shakeHands()
+        self.assertEqual(conversation.hear(), b"+OK POP3 ready\r\n")
+
+
+class CapabilityTests(SynchronousTestCase):
+    """CAPA and AUTH without an argument."""
+
+    def test_default(self) -> None:
+        """The default capabilities, what the gateway itself can do among them, and SASL with PLAIN and LOGIN."""
+        self.assertEqual(
+            converse().says(b"CAPA"),
+            b"+OK Capability list follows\r\nTOP\r\nUSER\r\nUIDL\r\n" + OURS + b"SASL PLAIN LOGIN\r\n.\r\n",
+        )
+
+    def test_apopAlone(self) -> None:
+        """APOP is no SASL mechanism; the SASL line is there all the same. USER is not, as passwords are not taken."""
+        heard = b"+OK Capability list follows\r\nTOP\r\nUIDL\r\n" + OURS + b"SASL\r\n.\r\n"
+        self.assertEqual(converse("apop").says(b"capa"), heard)
+
+    def test_everything(self) -> None:
+        """Mechanisms stand in nginx's order, STLS last."""
+        conversation = Conversation(
+            POP3,
+            POP3Settings(auth=("plain", "apop", "cram-md5", "external"), capabilities=("EXPIRE 60",)),
+            TLSSettings(starttls="on"),
+        )
+        self.assertEqual(
+            conversation.says(b"CAPA x y z"),
+            b"+OK Capability list follows\r\nEXPIRE 60\r\nSASL PLAIN LOGIN CRAM-MD5 EXTERNAL\r\nSTLS\r\n.\r\n",
+        )
+        self.assertEqual(
+            conversation.says(b"AUTH"),
+            b"+OK methods supported:\r\nPLAIN\r\nLOGIN\r\nCRAM-MD5\r\nEXTERNAL\r\n.\r\n",
+        )
+
+    def test_starttlsOnly(self) -> None:
+        """Where TLS is demanded, neither USER nor SASL is offered in the clear, and both are under TLS."""
+        conversation = Conversation(POP3, TLSSettings(starttls="only"))
+        heard = b"+OK Capability list follows\r\nTOP\r\nUIDL\r\n" + OURS + b"STLS\r\n.\r\n"
+        self.assertEqual(conversation.says(b"CAPA"), heard)
+        conversation.says(b"STLS")
+        conversation.transport.shakeHands()
+        self.assertEqual(
+            conversation.says(b"CAPA"),
+            b"+OK Capability list follows\r\nTOP\r\nUSER\r\nUIDL\r\n" + OURS + b"SASL PLAIN LOGIN\r\n.\r\n",
+        )
+
+    def test_afterUser(self) -> None:
+        """While PASS is awaited, STLS is not offered."""
+        conversation = Conversation(POP3, TLSSettings(starttls="on"))
+        conversation.says(b"USER joe")
+        self.assertNotIn(b"STLS", conversation.says(b"CAPA"))
+        conversation.says(b"PASS x")
+        self.assertIs(conversation.server.session.phase, Phase.RELAY)
+
+
+class CommandTests(SynchronousTestCase):
+    """What leads to no login."""
+
+    def test_noop(self) -> None:
+        """NOOP does nothing, with arguments too, but for too many."""
+        conversation = converse()
+        self.assertEqual(conversation.says(b"NOOP", b"noop a b c"), OK * 2)
+        self.assertEqual(conversation.says(b"NOOP a b c d"), INVALID)
+
+    def test_quit(self) -> None:
+        """QUIT ends the connection, and the ledger says so."""
+        conversation = converse()
+        self.assertEqual(conversation.says(b"QUIT"), OK)
+        self.assertTrue(conversation.closed)
+        self.assertIs(conversation.server.session.outcome, Outcome.QUIT)
+
+    def test_nothingAfterQuit(self) -> None:
+        """What comes behind QUIT is not obeyed."""
+        self.assertEqual(converse().says(b"QUIT", b"NOOP"), OK)
+
+    def test_stlsNotOffered(self) -> None:
+        """STLS is refused where it is not offered."""
+        self.assertEqual(converse().says(b"STLS"), b"-ERR STLS is not offered here\r\n")
+
+    def test_tooManyErrors(self) -> None:
+        """Five unknown commands are answered, the fifth with the end."""
+        conversation = converse()
+        self.assertEqual(conversation.says(b"STATE", b"", b"RET 1", b"\x80", b"LISTE", b"NOOP"), INVALID * 5)
+        self.assertTrue(conversation.closed)
+        self.assertIs(conversation.server.session.outcome, Outcome.ERRORS)
+
+    def test_knownButWrong(self) -> None:
+        """Known commands at the wrong moment do not count as errors."""
+        conversation = converse()
+        self.assertEqual(conversation.says(*[b"PASS x"] * 10), USER_FIRST * 10)
+        self.assertFalse(conversation.closed)
+
+    def test_strayCarriageReturn(self) -> None:
+        """A CR that ends no line, and a NUL, make a line invalid."""
+        self.assertEqual(converse().says(b"NOOP\rNOOP", b"USER a\0b"), INVALID * 2)
+
+    def test_bareLineFeed(self) -> None:
+        """A bare LF ends a line."""
+        self.assertEqual(converse().send(b"NOOP\nNOOP\r\n"), OK * 2)
+
+    def test_tooLong(self) -> None:
+        """A line that does not fit the buffer ends the connection."""
+        conversation = Conversation(POP3, POP3Settings(clientBuffer=128))
+        self.assertEqual(conversation.says(b"USER " + b"x" * 121), OK)
+        self.assertEqual(conversation.says(b"PASS " + b"x" * 122), INVALID)
+        self.assertTrue(conversation.closed)
+        self.assertIs(conversation.server.session.outcome, Outcome.TOO_LONG)
+
+    def test_pipelinedBeyondTheBuffer(self) -> None:
+        """Many short commands at once may be longer than the buffer (nginx breaks there)."""
+        conversation = Conversation(POP3, POP3Settings(clientBuffer=128))
+        self.assertEqual(conversation.says(*[b"NOOP"] * 1000), OK * 1000)
+
+
+class LoginTests(SynchronousTestCase):
+    """USER and PASS, APOP, AUTH."""
+
+    def assertAsks(self, conversation: Conversation, credentials: Credentials) -> None:
+        """The authenticator has been asked once, for C{credentials}."""
+        [request] = conversation.requests
+        self.assertEqual(request.credentials, credentials)
+        self.assertEqual((request.protocol, request.attempt, request.envelope), ("pop3", 1, Envelope()))
+        self.assertEqual((request.client.host, request.client.port), ("192.0.2.7", 40123))
+
+    def test_userPass(self) -> None:
+        """USER and PASS log in, and the backend's reply is the client's."""
+        backend = FakeClient(b"+OK Logged in.\r\n")
+        conversation = converse(connector=FakeConnector(backend))
+        self.assertEqual(conversation.says(b"USER joe"), OK)
+        self.assertEqual(conversation.says(b"PASS open sesame "), b"+OK Logged in.\r\n")
+        self.assertAsks(conversation, Credentials(Method.PLAIN, b"joe", b"open sesame "))
+        self.assertIs(conversation.server.session.phase, Phase.RELAY)
+
+    def test_otherThanPass(self) -> None:
+        """Anything but PASS, CAPA, NOOP and QUIT after USER is invalid, and begins anew."""
+        conversation = converse()
+        self.assertEqual(conversation.says(b"USER joe", b"USER jim", b"PASS x"), OK + INVALID + USER_FIRST)
+        self.assertEqual(conversation.says(b"USER joe", b"NOOP", b"CAPA")[:10], OK * 2)
+        self.assertEqual(conversation.requests, [])
+
+    def test_emptyArguments(self) -> None:
+        """USER and PASS need one."""
+        conversation = converse()
+        self.assertEqual(conversation.says(b"USER", b"USER  ", b"USER joe", b"PASS "), INVALID * 2 + OK + INVALID)
+        self.assertEqual(conversation.says(b"PASS sesame"), USER_FIRST)
+        self.assertEqual(conversation.requests, [])
+
+    def test_apop(self) -> None:
+        """APOP sends a digest over the greeting's salt."""
+        conversation = converse("apop")
+        conversation.says(b"APOP joe 0123456789abcdef0123456789abcdef")
+        self.assertAsks(conversation, Credentials(Method.APOP, b"joe", b"0123456789abcdef0123456789abcdef", SALT))
+
+    def test_apopNotOffered(self) -> None:
+        """APOP is refused where it is not configured, or has not two arguments."""
+        self.assertEqual(converse().says(b"APOP joe 01234"), b"-ERR APOP is disabled\r\n")
+        self.assertEqual(converse("apop").says(b"APOP joe"), INVALID)
+
+    def test_authPlain(self) -> None:
+        """AUTH PLAIN takes its credentials at once, or when asked."""
+        for lines in ([b"AUTH PLAIN AGpvZQBzZXNhbWU="], [b"auth plain", b"AGpvZQBzZXNhbWU="]):
+            conversation = converse()
+            conversation.says(*lines)
+            self.assertAsks(conversation, Credentials(Method.PLAIN, b"joe", b"sesame"))
+
+    def test_authLogin(self) -> None:
+        """AUTH LOGIN asks for both."""
+        conversation = converse()
+        self.assertEqual(conversation.says(b"AUTH LOGIN"), b"+ VXNlcm5hbWU6\r\n")
+        self.assertEqual(conversation.says(b"am9l"), b"+ UGFzc3dvcmQ6\r\n")
+        conversation.says(b"c2VzYW1l")
+        self.assertAsks(conversation, Credentials(Method.PLAIN, b"joe", b"sesame"))
+
+    def test_cramMD5(self) -> None:
+        """AUTH CRAM-MD5's challenge is the greeting's salt."""
+        conversation = converse("cram-md5")
+        self.assertEqual(conversation.says(b"AUTH CRAM-MD5"), b"+ PDcuMTAwMEBteC50ZXN0Pg==\r\n")
+        conversation.says(b"am9lIDAxMjM0NTY3ODlhYmNkZWYwMTIzNDU2Nzg5YWJjZGVm")
+        self.assertAsks(conversation, Credentials(Method.CRAM_MD5, b"joe", b"0123456789abcdef" * 2, SALT))
+
+    def test_external(self) -> None:
+        """AUTH EXTERNAL gives a name alone."""
+        conversation = converse("external")
+        conversation.says(b"AUTH EXTERNAL am9l")
+        self.assertAsks(conversation, Credentials(Method.EXTERNAL, b"joe"))
+
+    def test_notOffered(self) -> None:
+        """A mechanism that is not configured is refused, PLAIN and LOGIN too, and USER with them."""
+        conversation = converse("cram-md5")
+        for line in (b"AUTH PLAIN AGpvZQBzZXNhbWU=", b"AUTH LOGIN", b"AUTH EXTERNAL am9l", b"AUTH XYZ"):
+            self.assertEqual(conversation.says(line), UNSUPPORTED)
+        self.assertEqual(conversation.says(b"USER joe"), b"-ERR USER is disabled, use AUTH or APOP\r\n")
+        self.assertEqual(conversation.requests, [])
+
+    def test_spoiltExchange(self) -> None:
+        """A response that makes no sense leads back to the commands, and so does the cancelling *."""
+        for response, refusal in (
+            (b"*", b"-ERR Authentication cancelled\r\n"),
+            (b"am9lx", b"-ERR Invalid base64 data\r\n"),
+            (b"\0", b"-ERR Invalid base64 data\r\n"),
+            (b"am9l", b"-ERR Invalid authentication response\r\n"),
+        ):
+            conversation = converse()
+            self.assertEqual(conversation.says(b"AUTH PLAIN", response, b"NOOP"), b"+ \r\n" + refusal + OK)
+            self.assertEqual(conversation.requests, [])
+
+    def test_starttlsOnly(self) -> None:
+        """Nobody logs in in the clear where TLS is demanded."""
+        conversation = Conversation(POP3, TLSSettings(starttls="only"))
+        lines = (b"USER joe", b"PASS x", b"APOP a b", b"AUTH", b"AUTH PLAIN AGpvZQBzZXNhbWU=")
+        self.assertEqual(conversation.says(*lines * 2), b"-ERR Use STLS first\r\n" * 10)
+        self.assertFalse(conversation.closed)
+        self.assertEqual(conversation.requests, [])
+
+
+class RefusalTests(SynchronousTestCase):
+    """A login that fails."""
+
+    def refusal(self, denial: Denial | Exception, *auth: str) -> tuple[Conversation, bytes]:
+        """A conversation whose login is answered with C{denial}, and what the client hears."""
+        conversation = converse(authenticator=FakeAuthenticator(denial))
+        conversation.says(b"USER joe")
+        return conversation, conversation.says(b"PASS sesame")
+
+    def test_denied(self) -> None:
+        """A wrong password is worded by RFC 3206, and the session lives on."""
+        conversation, heard = self.refusal(Denial(Trouble.DENIED))
+        self.assertEqual(heard, b"-ERR [AUTH] Authentication failed\r\n")
+        conversation.says(b"USER joe", b"PASS sesame")
+        self.assertEqual([request.attempt for request in conversation.requests], [1, 2])
+
+    def test_temporary(self) -> None:
+        """What cannot be decided is no wrong password."""
+        conversation, heard = self.refusal(Denial(Trouble.TEMPORARY))
+        self.assertEqual(heard, b"-ERR [SYS/TEMP] Temporary authentication failure, try again later\r\n")
+        self.assertFalse(conversation.closed)
+
+    def test_authenticatorFails(self) -> None:
+        """An authenticator that fails is a temporary failure, told of in the log and not to the client."""
+        conversation, heard = self.refusal(ValueError("out of order"))
+        self.assertEqual(heard, b"-ERR [SYS/TEMP] Temporary authentication failure, try again later\r\n")
+        self.assertIn("could not be judged", "".join(conversation.logged()))
+
+    def test_text(self) -> None:
+        """The authentication service's text reaches the client; without Auth-Wait the connection ends."""
+        conversation, heard = self.refusal(Denial(Trouble.DENIED, b"Go away", close=True))
+        self.assertEqual(heard, b"-ERR [AUTH] Go away\r\n")
+        self.assertTrue(conversation.closed)
+        self.assertIs(conversation.server.session.outcome, Outcome.DENIED)
+
+    def test_passing(self) -> None:
+        """The text of a service that calls its trouble a passing one has no code of wrong credentials before it."""
+        _, heard = self.refusal(Denial(Trouble.DENIED, b"Try later", b"451 4.3.0", wait=0))
+        self.assertEqual(heard, b"-ERR Try later\r\n")
+
+    def test_unfitText(self) -> None:
+        """A text that would not fit the protocol is replaced."""
+        for text in (b"a\r\n+OK", b"a\nb", b"a\0", b"\x1b[2J", b""):
+            self.assertEqual(self.refusal(Denial(Trouble.DENIED, text))[1], b"-ERR [AUTH] Authentication failed\r\n")
+
+    def test_latin1(self) -> None:
+        """A text that is not UTF-8 is taken for Latin-1."""
+        self.assertEqual(self.refusal(Denial(Trouble.DENIED, b"Ung\xfcltig"))[1], "-ERR [AUTH] Ungültig\r\n".encode())
+
+    def test_wait(self) -> None:
+        """Auth-Wait delays the refusal; commands sent meanwhile are obeyed behind it."""
+        conversation, heard = self.refusal(Denial(Trouble.DENIED, b"no", wait=3))
+        self.assertEqual(heard, b"")
+        self.assertEqual(conversation.says(b"NOOP"), b"")
+        conversation.clock.advance(2.9)
+        self.assertEqual(conversation.hear(), b"")
+        conversation.clock.advance(0.1)
+        self.assertEqual(conversation.hear(), b"-ERR [AUTH] no\r\n" + OK)
+
+
+class WholeConversationTests(SynchronousTestCase):
+    """The same, wherever TCP cuts it."""
+
+    chunks = (
+        b"CAPA\r\nNOOP\r\n\r\nUSER joe\r\nPASS bad\r\nAUTH LOGIN\r\nam9l\r\n*\r\nAUTH PLAIN\r\nAGpvZQBiYWQ=\r\n"
+        b"USER joe\r\nPASS sesame\r\nSTAT\r\nQUIT\r\n"
+    )
+
+    def make(self) -> Conversation:
+        """A conversation in which two logins fail."""
+        denial = Denial(Trouble.DENIED)
+        backend = FakeClient(b"+OK hi\r\n")
+        return converse(authenticator=FakeAuthenticator(denial, denial), connector=FakeConnector(backend))
+
+    def test_everyCut(self) -> None:
+        """Cut in two at every position, and into single bytes, it is the same conversation."""
+        whole = hearEverything(self.make, self.chunks)
+        self.assertTrue(whole.endswith(b"+OK hi\r\n"))
+        for cut in range(1, len(self.chunks)):
+            self.assertEqual(hearEverything(self.make, self.chunks[:cut], self.chunks[cut:]), whole)
+        singly = [self.chunks[i : i + 1] for i in range(len(self.chunks))]
+        self.assertEqual(hearEverything(self.make, *singly), whole)
+
+    def test_pipelinedBehindLogin(self) -> None:
+        """What is pipelined behind the login reaches the backend, and nobody else."""
+        backend = FakeClient(b"+OK hi\r\n", b"+OK too early\r\n")
+        conversation = converse(connector=FakeConnector(backend))
+        self.assertEqual(
+            conversation.says(b"USER joe", b"PASS sesame", b"STAT", b"QUIT"), OK + b"+OK hi\r\n+OK too early\r\n"
+        )
+        self.assertEqual(backend.transport.value(), b"STAT\r\nQUIT\r\n")

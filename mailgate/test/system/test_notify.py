@@ -1,0 +1,143 @@
+"""
+Tests for L{mailgate.system.notify}, before a socket such as systemd's.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import time
+
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+
+from mailgate.system.notify import Notifier, NotifySettings
+from mailgate.test.integration.daemon import newFolder
+
+
+class NotifySettingsTests(SynchronousTestCase):
+    """Tests for L{NotifySettings}."""
+
+    def test_environment(self) -> None:
+        """Place and patience are systemd's, and are gone from the environment then."""
+        environ = {"NOTIFY_SOCKET": "/run/notify", "WATCHDOG_USEC": "30000000", "WATCHDOG_PID": "7", "HOME": "/"}
+        self.assertEqual(NotifySettings.of(environ, 7), NotifySettings("/run/notify", 30.0))
+        self.assertEqual(environ, {"HOME": "/"})
+
+    def test_nobody(self) -> None:
+        """Without systemd there is nobody to tell."""
+        self.assertEqual(NotifySettings.of({}, 7), NotifySettings())
+
+    def test_nonsense(self) -> None:
+        """What systemd would not say is as if it had not been said."""
+        for usec in ("", "0", "-5", "often", "²"):
+            settings = NotifySettings.of({"NOTIFY_SOCKET": "relative", "WATCHDOG_USEC": usec}, 7)
+            self.assertEqual(settings, NotifySettings(), usec)
+
+    def test_anothers(self) -> None:
+        """A watchdog that watches another process is not fed by this one."""
+        environ = {"NOTIFY_SOCKET": "@notify", "WATCHDOG_USEC": "1000000", "WATCHDOG_PID": "8"}
+        self.assertEqual(NotifySettings.of(environ, 7), NotifySettings("@notify"))
+
+    def test_handedOn(self) -> None:
+        """Another process gets the same, whatever its number is going to be."""
+        settings = NotifySettings("@notify", 2.5)
+        self.assertEqual(NotifySettings.of(settings.environ(), 99), settings)
+        self.assertEqual(NotifySettings(None, 2.5).environ(), {})
+
+
+class NotifierTests(SynchronousTestCase):
+    """Tests for L{Notifier}."""
+
+    def setUp(self) -> None:
+        self.folder = newFolder("notify")
+        self.addCleanup(shutil.rmtree, self.folder)
+        self.place = os.path.join(self.folder, "notify")
+        self.clock = Clock()
+        self.notifier = Notifier(NotifySettings(self.place, 10.0), self.clock)
+
+    def listen(self, address: str) -> socket.socket:
+        listening = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self.addCleanup(listening.close)
+        listening.bind(address)
+        listening.setblocking(False)
+        return listening
+
+    def heard(self, listening: socket.socket) -> list[dict[str, str]]:
+        """All that has been said, each as a mapping."""
+        said: list[dict[str, str]] = []
+        while True:
+            try:
+                text = listening.recv(4096).decode()
+            except BlockingIOError:
+                return said
+            said.append(dict(line.split("=", 1) for line in text.split("\n")))
+
+    def test_ready(self) -> None:
+        """It serves, and this is the process."""
+        systemd = self.listen(self.place)
+        self.notifier.ready("serving")
+        ready = {"READY": "1", "MAINPID": str(os.getpid()), "STATUS": "serving"}
+        self.assertEqual(self.heard(systemd), [ready, {"WATCHDOG": "1"}])
+
+    def test_abstract(self) -> None:
+        """An abstract name is understood."""
+        name = f"mailgate-test-{os.getpid()}"
+        systemd = self.listen(f"\0{name}")
+        Notifier(NotifySettings(f"@{name}"), self.clock).stopping("draining")
+        self.assertEqual(self.heard(systemd), [{"STOPPING": "1", "STATUS": "draining"}])
+
+    def test_reloading(self) -> None:
+        """A reload is told of with the moment it began at, in microseconds."""
+        systemd = self.listen(self.place)
+        before = time.monotonic_ns() // 1000
+        self.notifier.reloading()
+        (said,) = self.heard(systemd)
+        self.assertEqual((said["RELOADING"], said["STATUS"]), ("1", "reloading"))
+        self.assertTrue(before <= int(said["MONOTONIC_USEC"]) <= time.monotonic_ns() // 1000)
+
+    def test_watchdog(self) -> None:
+        """There is a sign of life twice in the time that systemd allows, once for all who say that they are ready."""
+        systemd = self.listen(self.place)
+        self.notifier.ready("serving")
+        self.notifier.ready("serving")
+        self.heard(systemd)
+        self.clock.pump([5.0, 4.9])
+        self.assertEqual(self.heard(systemd), [{"WATCHDOG": "1"}])
+        self.clock.advance(0.2)
+        self.assertEqual(self.heard(systemd), [{"WATCHDOG": "1"}])
+
+    def test_noWatchdog(self) -> None:
+        """Where systemd asks for no sign of life there is none."""
+        systemd = self.listen(self.place)
+        Notifier(NotifySettings(self.place), self.clock).ready("serving")
+        self.assertEqual(len(self.heard(systemd)), 1)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_handOver(self) -> None:
+        """The one that takes over is named, and the signs of life are its business."""
+        systemd = self.listen(self.place)
+        self.notifier.ready("serving")
+        self.heard(systemd)
+        self.notifier.handOver(4711)
+        self.assertEqual(self.heard(systemd), [{"MAINPID": "4711"}])
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_nobodyListens(self) -> None:
+        """Whether anybody listens makes no difference to the gateway."""
+        self.notifier.ready("serving")
+        self.notifier.reloading()
+        self.notifier.close()
+
+    def test_neverWaits(self) -> None:
+        """Nor does a queue that is full."""
+        systemd = self.listen(self.place)
+        for _ in range(5000):
+            self.notifier.stopping("draining")
+        self.assertLess(len(self.heard(systemd)), 5000)
+
+    def test_nowhere(self) -> None:
+        """Without systemd nothing is sent, and no time is kept."""
+        Notifier(NotifySettings(), self.clock).ready("serving")
+        self.assertEqual(self.clock.getDelayedCalls(), [])

@@ -1,0 +1,179 @@
+"""
+Tests for L{mailgate.system.privileges}. A process that really becomes another user:
+L{mailgate.test.process.test_surroundings}.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import grp
+import os
+import pwd
+import re
+import resource
+import subprocess
+import sys
+from typing import Any
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from mailgate.directives import directives
+from mailgate.system.privileges import ProcessSettings, User, becomeUser, gainNothing, limitOpenFiles, raiseOpenFiles
+
+
+def parse(name: str, value: str) -> Any:
+    """What the directive C{name} makes of C{value}."""
+    (declared,) = (declared for declared in directives(ProcessSettings) if declared.name == name)
+    return declared.parse(value, "/etc/mailgate")
+
+
+class UserSettingsTests(SynchronousTestCase):
+    """The directive C{user}."""
+
+    def setUp(self):
+        self.entry = pwd.getpwuid(os.getuid())
+        self.group = grp.getgrgid(os.getgid())
+
+    def test_group(self):
+        """A user and a group are looked up by their names."""
+        user = parse("user", f"{self.entry.pw_name}  {self.group.gr_name}")
+        self.assertEqual(user, User(self.entry.pw_name, os.getuid(), os.getgid()))
+
+    def test_sameName(self):
+        """Without a group it is the one of the user's name, as with nginx, not that of its entry."""
+        entry = self.entry
+        self.patch(pwd, "getpwnam", {"joe": entry}.__getitem__)
+        self.patch(grp, "getgrnam", {"joe": grp.struct_group(("joe", "x", 4711, []))}.__getitem__)
+        self.assertEqual(parse("user", "joe"), User("joe", entry.pw_uid, 4711))
+
+    def test_refused(self):
+        """Unknown names are named; more than two words are too many."""
+        user = self.entry.pw_name
+        for value, message in (
+            ("", "a value is missing"),
+            ("no-such-user", 'this host has no user "no-such-user"'),
+            (f"{user} no-such-group", 'this host has no group "no-such-group"'),
+            (f"{user} a b", "must be a user, and perhaps a group"),
+            ("a\nb", "takes one line"),
+        ):
+            self.assertEqual(str(self.assertRaises(ValueError, parse, "user", value)), message)
+
+    def test_noSuchGroup(self):
+        """A user without a group of its name is told to name one."""
+        self.patch(pwd, "getpwnam", {"joe": self.entry}.__getitem__)
+        self.patch(grp, "getgrnam", {}.__getitem__)
+        error = self.assertRaises(ValueError, parse, "user", "joe")
+        self.assertEqual(str(error), 'this host has no group "joe": name one behind the user')
+
+    def test_warnings(self):
+        """It has no effect unless the process is root's, which a warning says."""
+        settings = ProcessSettings(User("joe", 1000, 1000))
+        for uid, expected in (
+            (0, []),
+            (1000, ["x.ini: [mailgate] user = joe: is ignored: only root can become another user"]),
+        ):
+            self.patch(os, "geteuid", lambda uid=uid: uid)
+            self.assertEqual([str(warning) for warning in settings.warnings("x.ini")], expected)
+            self.assertEqual(list(ProcessSettings().warnings("x.ini")), [])
+
+
+class BecomeUserTests(SynchronousTestCase):
+    """Tests for L{becomeUser}."""
+
+    def test_order(self):
+        """The groups are changed while it may still change them, all of them, and the user for good."""
+        calls = []
+        for name in ("setgid", "initgroups", "setuid"):
+            self.patch(os, name, lambda *arguments, name=name: calls.append((name, *arguments)))
+        becomeUser(User("joe", 1000, 2000))
+        self.assertEqual(calls, [("setgid", 2000), ("initgroups", "joe", 2000), ("setuid", 1000)])
+
+    def test_gainsNothing(self):
+        """
+        Afterwards no program that it starts gives it rights that it has not: the kernel says so of a process that has
+        become another, and of one that has stayed root's the contrary.
+        """
+        program = "from mailgate.system.privileges import User, becomeUser, gainNothing\nimport os\n"
+        program += "if os.getuid(): gainNothing()\n"
+        program += "else: becomeUser(User('nobody', {uid}, 65534))\n"
+        program += "print(open('/proc/self/status').read())"
+        for uid, expected in ((65534, "1"), (0, "0")):
+            if uid or os.getuid() == 0:
+                told = subprocess.run(
+                    [sys.executable, "-c", program.format(uid=uid)],
+                    capture_output=True,
+                    text=True,
+                    check=True,
+                    env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+                ).stdout
+                self.assertEqual(re.findall(r"^NoNewPrivs:\s+(\d)", told, re.MULTILINE), [expected])
+
+    def test_elsewhere(self):
+        """Where the system has nothing of the kind, nothing happens."""
+        self.patch(os, "getuid", lambda: 4711)
+        self.patch(ctypes, "CDLL", lambda name: object())
+        gainNothing()
+
+        def fail(name: object) -> None:
+            raise OSError("there is no library")
+
+        self.patch(ctypes, "CDLL", fail)
+        gainNothing()
+
+
+class OpenFilesTests(SynchronousTestCase):
+    """Tests for L{raiseOpenFiles}, L{limitOpenFiles} and C{worker_rlimit_nofile}."""
+
+    def setUp(self):
+        limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+        self.addCleanup(resource.setrlimit, resource.RLIMIT_NOFILE, limits)
+        self.hard = limits[1]
+
+    def refuse(self, error):
+        """Have the system refuse each limit, as Python tells of that."""
+
+        def refuse(which, limits):
+            raise error
+
+        return self.patch(resource, "setrlimit", refuse)
+
+    def test_directive(self):
+        """A number that is more than nothing."""
+        self.assertEqual(parse("worker_rlimit_nofile", "4096"), 4096)
+        for value, message in (
+            ("0", "must be at least 64, which leaves room for a few clients"),
+            ("63", "must be at least 64"),
+            ("-1", "must be a whole number"),
+            ("4k", "must be a whole"),
+        ):
+            self.assertIn(message, str(self.assertRaises(ValueError, parse, "worker_rlimit_nofile", value)))
+
+    def test_raised(self):
+        """The soft limit becomes the hard one, which stays."""
+        resource.setrlimit(resource.RLIMIT_NOFILE, (64, self.hard))
+        raiseOpenFiles()
+        self.assertEqual(resource.getrlimit(resource.RLIMIT_NOFILE), (self.hard, self.hard))
+
+    def test_refused(self):
+        """Where the system does not allow that, the gateway runs with what it has."""
+        for error in (ValueError("not allowed to raise maximum limit"), OSError(1, "Operation not permitted")):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (64, self.hard))
+            refusal = self.refuse(error)
+            raiseOpenFiles()
+            refusal.restore()
+            self.assertEqual(resource.getrlimit(resource.RLIMIT_NOFILE)[0], 64)
+
+    def test_limited(self):
+        """Both limits become the one that is given."""
+        given = []
+        self.patch(resource, "setrlimit", lambda which, limits: given.append((which, limits)))
+        limitOpenFiles(300)
+        self.assertEqual(given, [(resource.RLIMIT_NOFILE, (300, 300))])
+
+    def test_limitRefused(self):
+        """What the system says to a limit that it refuses is told, whatever Python makes of it."""
+        for error in (ValueError("not allowed to raise maximum limit"), OSError(1, "Operation not permitted")):
+            refusal = self.refuse(error)
+            told = self.assertRaises(OSError, limitOpenFiles, 300)
+            refusal.restore()
+            self.assertEqual(str(told), str(error))

@@ -1,0 +1,201 @@
+"""
+Tests for L{mailgate.system.regularfiles}.
+"""
+
+from __future__ import annotations
+
+import grp
+import os
+import shutil
+import tempfile
+import threading
+from pathlib import Path
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from mailgate.system import regularfiles
+from mailgate.system.regularfiles import isOpenToAll, openRegular, readRegular, readRegularOrPipe, writers
+
+
+class ReadingCase(SynchronousTestCase):
+    """A path, and what may be there."""
+
+    def setUp(self) -> None:
+        self.path = os.path.abspath(self.mktemp())
+
+    def write(self, content: bytes) -> None:
+        with open(self.path, "wb") as opened:
+            opened.write(content)
+
+
+class RegularTests(ReadingCase):
+    """Tests for L{openRegular} and L{readRegular}."""
+
+    def test_file(self) -> None:
+        """A file is read, by a link as well."""
+        self.write(b"content")
+        self.assertEqual(readRegular(self.path), b"content")
+        os.symlink(self.path, f"{self.path}.link")
+        with openRegular(f"{self.path}.link") as opened:
+            self.assertEqual(opened.read(), b"content")
+
+    def test_noFile(self) -> None:
+        """A FIFO is not waited for, and what never ends is not read."""
+        os.mkfifo(self.path)
+        for path, reason in (
+            (self.path, "it is no regular file"),
+            ("/dev/zero", "it is no regular file"),
+            (os.path.dirname(self.path), "Is a directory"),
+            (f"{self.path}.none", "No such file or directory"),
+        ):
+            for read in (openRegular, readRegular):
+                error = self.assertRaises(OSError, read, path)
+                self.assertEqual((error.strerror, error.filename), (reason, path))
+
+    def test_long(self) -> None:
+        """What is too long is refused, and not read to its end."""
+        self.patch(regularfiles, "MOST", 1024 * 1024)
+        with open(self.path, "wb") as opened:
+            opened.truncate(1024 * 1024)
+        self.assertEqual(len(readRegular(self.path)), 1024 * 1024)
+        with open(self.path, "wb") as opened:
+            opened.truncate(1 << 40)
+        self.assertEqual(self.assertRaises(OSError, readRegular, self.path).strerror, "it is longer than 1 MB")
+
+
+class PipeTests(ReadingCase):
+    """Tests for L{readRegularOrPipe}."""
+
+    def read(self, path: str = "", most: int = 1024 * 1024, patience: float = 60) -> bytes:
+        return readRegularOrPipe(path or self.path, most, patience)
+
+    def test_file(self) -> None:
+        """A file is read."""
+        for content in (b"", b"content", bytes(1024 * 1024)):
+            self.write(content)
+            self.assertEqual(self.read(), content)
+
+    def test_pipe(self) -> None:
+        """What comes by a pipe, as a shell's process substitution has it, is read to its end."""
+        reading, writing = os.pipe()
+        self.addCleanup(os.close, reading)
+        content = b"content" * 50000
+
+        def write() -> None:
+            with os.fdopen(writing, "wb") as opened:
+                opened.write(content)
+
+        writer = threading.Thread(target=write)
+        writer.start()
+        self.assertEqual(self.read(f"/dev/fd/{reading}"), content)
+        writer.join()
+
+    def test_noWriter(self) -> None:
+        """A FIFO that nobody writes to is not waited for for ever."""
+        os.mkfifo(self.path)
+        writing = os.open(self.path, os.O_RDWR)
+        self.addCleanup(os.close, writing)
+        error = self.assertRaises(TimeoutError, self.read, patience=0.01)
+        self.assertEqual(error.strerror, "it is a pipe that has not come to its end within 0.01 s")
+
+    def test_refused(self) -> None:
+        """Anything else is refused, as is what is too long."""
+        for path, reason in (
+            ("/dev/zero", "it is no regular file, and no pipe"),
+            (os.path.dirname(self.path), "Is a directory"),
+            (f"{self.path}.none", "No such file or directory"),
+        ):
+            self.assertEqual(self.assertRaises(OSError, self.read, path).strerror, reason)
+        self.write(bytes(1024 * 1024 + 1))
+        self.assertEqual(self.assertRaises(OSError, self.read).strerror, "it is longer than 1 MB")
+
+
+class KeyCase(ReadingCase):
+    """A key in a folder of its own."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.folder = tempfile.mkdtemp()
+        self.addCleanup(shutil.rmtree, self.folder)
+        self.path = os.path.join(self.folder, "key.pem")
+        self.write(b"secret")
+
+
+class OpenToAllTests(KeyCase):
+    """Tests for L{isOpenToAll}."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.reachable = all(
+            os.stat(folder).st_mode & 0o001 for folder in map(str, Path(os.path.realpath(self.folder)).parents)
+        )
+
+    def test_modes(self) -> None:
+        """Both the file and the folders to it have to let everybody in; a group that may read it is not everybody."""
+        for folder, mode, isOpen in (
+            (0o755, 0o644, self.reachable),
+            (0o711, 0o604, self.reachable),
+            (0o755, 0o640, False),
+            (0o755, 0o600, False),
+            (0o750, 0o644, False),
+            (0o700, 0o666, False),
+        ):
+            os.chmod(self.folder, folder)
+            os.chmod(self.path, mode)
+            self.assertEqual(isOpenToAll(self.path), isOpen, (oct(folder), oct(mode)))
+
+    def test_link(self) -> None:
+        """By a link it is the file that counts, and the folders to that."""
+        os.chmod(self.path, 0o644)
+        link = os.path.abspath(self.mktemp())
+        os.symlink(self.path, link)
+        self.assertFalse(isOpenToAll(link))
+        os.chmod(self.folder, 0o755)
+        self.assertEqual(isOpenToAll(link), self.reachable)
+
+    def test_noFile(self) -> None:
+        """What is not there, or no file, is nobody's secret."""
+        for path in (f"{self.path}.none", "/dev/null", "/"):
+            self.assertFalse(isOpenToAll(path))
+
+
+class WritersTests(KeyCase):
+    """Tests for L{writers}."""
+
+    def told(self, folder: int, mode: int) -> str | None:
+        """What is said of the file with this C{mode} in a C{folder} of that one."""
+        os.chmod(self.folder, folder)
+        os.chmod(self.path, mode)
+        return writers(self.path)
+
+    def test_everybody(self) -> None:
+        """Who may write to the file, or exchange it, if the folder lets them through."""
+        if not all(os.stat(each).st_mode & 0o001 for each in map(str, Path(self.folder).parents)):
+            raise AssertionError("the folder for temporary files is everybody's")
+        writing = f"everybody on this host may write to it: chmod o-w {os.path.realpath(self.path)}"
+        exchanging = f"everybody on this host may put another file in its place: chmod o-w {self.folder}"
+        for folder, mode, told in (
+            (0o755, 0o666, writing),
+            (0o755, 0o602, writing),
+            (0o777, 0o600, exchanging),
+            (0o1777, 0o644, None),
+            (0o755, 0o644, None),
+            (0o700, 0o666, None),
+            (0o702, 0o600, None),
+        ):
+            self.assertEqual(self.told(folder, mode), told, (oct(folder), oct(mode)))
+
+    def test_group(self) -> None:
+        """A group that is root's, or its owner's own, is no stranger; the mode alone is no reason."""
+        self.assertIsNone(self.told(0o755, 0o660))
+        self.patch(regularfiles, "_isOwn", lambda found: False)
+        name = grp.getgrgid(os.stat(self.path).st_gid).gr_name
+        told = f"the group {name} may write to it: chmod g-w {os.path.realpath(self.path)}"
+        self.assertEqual(self.told(0o755, 0o660), told)
+        self.assertEqual(self.told(0o710, 0o660), told)
+        self.assertIsNone(self.told(0o700, 0o660))
+        self.assertIsNone(self.told(0o755, 0o640))
+
+    def test_noFile(self) -> None:
+        """What is not there nobody can change."""
+        self.assertIsNone(writers(f"{self.path}.none"))

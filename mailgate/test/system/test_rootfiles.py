@@ -1,0 +1,328 @@
+"""
+Tests for L{mailgate.system.rootfiles}. As root, the folder of others is another user's; as another user, who only seems
+to be root, it is that user's own.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import stat
+import threading
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from mailgate.system import rootfiles
+from mailgate.system.rootfiles import isRootsAlone, openToWrite
+
+OTHER, THIRD = 4711, 4712
+
+
+class FolderTests(SynchronousTestCase):
+    """Tests for L{isRootsAlone}."""
+
+    def test_isRootsAlone(self) -> None:
+        """A folder is root's alone if it is root's, and neither its group nor everybody may write to it."""
+        for mode, uid, expected in (
+            (0o755, 0, True),
+            (0o700, 0, True),
+            (0o775, 0, False),
+            (0o757, 0, False),
+            (0o1777, 0, False),
+            (0o755, OTHER, False),
+        ):
+            status = os.stat_result((stat.S_IFDIR | mode, 1, 1, 2, uid, 0, 4096, 0, 0, 0))
+            self.assertEqual(isRootsAlone(status), expected, oct(mode))
+
+
+class WritingCase(SynchronousTestCase):
+    """Files in a folder, and a precious one elsewhere."""
+
+    def setUp(self) -> None:
+        self.isRoot = os.geteuid() == 0
+        self.patch(os, "geteuid", lambda: 0)
+        self.folder = os.path.abspath(self.mktemp())
+        self.roots = os.path.abspath(self.mktemp())
+        for folder in (self.folder, self.roots):
+            os.mkdir(folder)
+        self.precious = os.path.join(self.roots, "precious")
+        self.write(self.precious)
+        self.path = os.path.join(self.folder, "x.log")
+        if self.isRoot:
+            os.chown(self.folder, OTHER, OTHER)
+
+    def write(self, path: str) -> None:
+        with open(path, "w", encoding="ascii") as opened:
+            opened.write("precious\n")
+
+    def append(self, path: str = "", user: int | None = OTHER) -> bool:
+        """Append a line; whether it lies where only root may write."""
+        descriptor, isExposed = openToWrite(path or self.path, os.O_APPEND, user=user)
+        with os.fdopen(descriptor, "w", encoding="ascii") as opened:
+            opened.write("line\n")
+        return not isExposed
+
+    def read(self, path: str = "") -> str:
+        with open(path or self.path, encoding="ascii") as opened:
+            return opened.read()
+
+    def assertRefused(self, what: str, path: str = "") -> None:
+        error = self.assertRaises(OSError, self.append, path)
+        self.assertEqual(error.filename, path or self.path)
+        place = f"which root does not write to where others may write to the folder {self.folder}"
+        self.assertIn(f"{what}, {place}", str(error.strerror))
+        self.assertIn(": remove it, or use a folder of root's alone", str(error.strerror))
+        self.assertEqual(self.read(self.precious), "precious\n")
+
+
+class OthersFolderTests(WritingCase):
+    """A folder where others than root may write."""
+
+    def test_made(self) -> None:
+        """A file that is not there is made, and appended to the next time."""
+        self.assertFalse(self.append())
+        self.assertFalse(self.append())
+        self.assertEqual(self.read(), "line\nline\n")
+        self.assertEqual(stat.S_IMODE(os.stat(self.path).st_mode), 0o666 & ~self.umask())
+
+    def umask(self) -> int:
+        mask = os.umask(0)
+        os.umask(mask)
+        return mask
+
+    def test_owners(self) -> None:
+        """One of root's, of the user's or of the folder's owner's is taken, a third user's is not."""
+        self.write(self.path)
+        self.assertFalse(self.append())
+        if self.isRoot:
+            os.chown(self.path, OTHER, OTHER)
+            self.append(user=None)
+            os.chown(self.path, THIRD, THIRD)
+            self.assertRefused(f"it is the file of another user, {THIRD}")
+            self.append(user=THIRD)
+
+    def test_link(self) -> None:
+        """A link is not followed, whether there is something where it leads or not."""
+        for target in (self.precious, os.path.join(self.roots, "new"), self.path):
+            os.symlink(target, self.path)
+            self.assertRefused("it is a link")
+            os.unlink(self.path)
+        self.assertEqual(os.listdir(self.roots), ["precious"])
+
+    def test_linkOfFolder(self) -> None:
+        """Nor is one in the place of a folder on the way."""
+        os.symlink(self.roots, os.path.join(self.folder, "logs"))
+        for name in ("precious", "new", "../x.log"):
+            path = os.path.join(self.folder, "logs", name)
+            self.assertRefused(f"{self.folder}/logs is a link", path)
+        self.assertEqual(os.listdir(self.roots), ["precious"])
+
+    def test_below(self) -> None:
+        """A folder below one that others may write to is theirs as well, whoever's it is: they may exchange it."""
+        below = os.path.join(self.folder, "logs")
+        os.mkdir(below)
+        path = os.path.join(below, "x.log")
+        os.symlink(self.precious, path)
+        error = self.assertRaises(OSError, self.append, path)
+        self.assertIn(
+            f"it is a link, which root does not write to where others may write to the folder {below}", str(error)
+        )
+        self.assertEqual(self.read(self.precious), "precious\n")
+
+    def test_hardLink(self) -> None:
+        """A file with another name may be anybody's precious one."""
+        os.link(self.precious, self.path)
+        self.assertRefused("it has several names (hard links)")
+
+    def test_noFile(self) -> None:
+        """A FIFO, whose reader may never come, a socket and a folder are no logs."""
+        os.mkfifo(self.path)
+        self.assertRefused("it is no regular file")
+        os.unlink(self.path)
+        with socket.socket(socket.AF_UNIX) as bound:
+            # The path itself may be too long for a socket.
+            self.addCleanup(os.chdir, os.getcwd())
+            os.chdir(self.folder)
+            bound.bind("x.log")
+            self.assertRefused("it is no regular file")
+        os.unlink(self.path)
+        os.mkdir(self.path)
+        self.assertRefused("it is no regular file")
+
+    def test_exchanged(self) -> None:
+        """One that is exchanged for a link or a FIFO after the first look is not opened either."""
+        real = os.open
+        for exchange in (lambda: os.symlink(self.precious, self.path), lambda: os.mkfifo(self.path)):
+            self.write(self.path)
+
+            def exchanging(name, flags, *arguments, exchange=exchange, **options):
+                if name == "x.log":
+                    os.unlink(self.path)
+                    exchange()
+                return real(name, flags, *arguments, **options)
+
+            self.patch(os, "open", exchanging)
+            self.assertRaises(OSError, self.append)
+            self.patch(os, "open", real)
+            os.unlink(self.path)
+        self.assertEqual(self.read(self.precious), "precious\n")
+
+    def test_missing(self) -> None:
+        """A folder that is missing is told of as by the system."""
+        error = self.assertRaises(FileNotFoundError, self.append, os.path.join(self.folder, "none", "x.log"))
+        self.assertEqual(error.strerror, "No such file or directory")
+
+    def test_notRoot(self) -> None:
+        """Another than root follows links: the system sees to it where they may lead."""
+        self.patch(os, "geteuid", lambda: OTHER)
+        os.symlink(self.precious, self.path)
+        self.append()
+        self.assertEqual(self.read(self.precious), "precious\nline\n")
+
+
+class RootsFolderTests(WritingCase):
+    """Folders that are root's alone."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.others = 0
+        self.patch(rootfiles, "isRootsAlone", lambda folder: folder.st_ino != self.others)
+
+    def test_link(self) -> None:
+        """A link is followed, relative ones as well, and links to links and through folders."""
+        os.symlink(self.precious, self.path)
+        self.assertTrue(self.append())
+        self.assertEqual(self.read(self.precious), "precious\nline\n")
+        os.symlink(os.path.relpath(self.roots, self.folder), os.path.join(self.folder, "logs"))
+        again = os.path.join(self.folder, "again")
+        os.symlink("./logs/../" + os.path.basename(self.roots) + "/precious", again)
+        self.assertTrue(self.append(again))
+        self.assertEqual(self.read(self.precious), "precious\nline\nline\n")
+        os.symlink("logs/new", os.path.join(self.folder, "to-new"))
+        self.append(os.path.join(self.folder, "to-new"))
+        self.assertEqual(self.read(os.path.join(self.roots, "new")), "line\n")
+
+    def test_linkToOthers(self) -> None:
+        """Where it leads into a folder of others, what holds there holds for it."""
+        self.others = os.stat(self.folder).st_ino
+        log = os.path.join(self.roots, "x.log")
+        os.symlink(self.path, log)
+        self.assertFalse(self.append(log))
+        os.unlink(self.path)
+        os.symlink(self.precious, self.path)
+        self.assertRefused("it is a link", log)
+
+    def test_loop(self) -> None:
+        """Links that lead in circles are given up."""
+        os.symlink("x.log", self.path)
+        error = self.assertRaises(OSError, self.append)
+        self.assertEqual(error.strerror, "Too many levels of symbolic links")
+
+    def test_device(self) -> None:
+        """Devices are taken, and whatever standard output is, if that is a file or a pipe."""
+        self.assertTrue(self.append("/dev/null"))
+        reading, writing = os.pipe()
+        self.addCleanup(os.close, reading)
+        self.addCleanup(os.close, writing)
+        self.append(f"/dev/fd/{writing}")
+        self.assertEqual(os.read(reading, 100), b"line\n")
+
+    def test_fifo(self) -> None:
+        """So are FIFOs: they wait for their reader."""
+        os.mkfifo(self.path)
+        read: list[str] = []
+        reader = threading.Thread(target=lambda: read.append(self.read()))
+        reader.start()
+        self.assertTrue(self.append())
+        reader.join(10)
+        self.assertEqual(read, ["line\n"])
+
+    def test_noFollow(self) -> None:
+        """Who wants no link gets none."""
+        os.symlink(self.precious, self.path)
+        error = self.assertRaises(OSError, openToWrite, self.path, os.O_NOFOLLOW)
+        self.assertEqual(error.strerror, "Too many levels of symbolic links")
+        self.assertEqual(self.read(self.precious), "precious\n")
+
+    def test_relative(self) -> None:
+        """A relative path starts at the current folder."""
+        name = os.path.relpath(self.path)
+        self.assertTrue(self.append(name))
+        self.assertEqual(self.read(), "line\n")
+
+    def test_folderGone(self) -> None:
+        """For a whole path it does not matter that the current folder is there no more."""
+        before = os.getcwd()
+        gone = os.path.join(self.roots, "gone")
+        os.mkdir(gone)
+        os.chdir(gone)
+        try:
+            os.rmdir(gone)
+            self.assertTrue(self.append())
+        finally:
+            os.chdir(before)
+
+    def test_named(self) -> None:
+        """An error names the whole path, as it was given."""
+        os.symlink("loop", os.path.join(self.folder, "loop"))
+        long = "x" * 300
+        for path in (self.folder, *(os.path.join(self.folder, name) for name in ("none/x", "loop", long, long + "/x"))):
+            error = self.assertRaises(OSError, self.append, path)
+            self.assertEqual(error.filename, path)
+
+    def test_closed(self) -> None:
+        """Whatever comes of it, no descriptor is left open."""
+
+        def descriptors() -> list[str]:
+            return os.listdir("/dev/fd")
+
+        before = len(descriptors())
+        self.append()
+        for path in (self.folder, os.path.join(self.folder, "none", "x"), os.path.join(self.path, "x")):
+            self.assertRaises(OSError, self.append, path)
+        self.assertEqual(len(descriptors()), before)
+
+
+class StickyTests(WritingCase):
+    """Below a sticky folder, such as C{/tmp}, where everybody may write and nobody may exchange what is root's."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.below = os.path.join(self.folder, "below")
+        os.mkdir(self.below)
+        self.path = os.path.join(self.below, "x.log")
+        self.sticky, self.owner = os.stat(self.folder).st_ino, 0
+        self.folders = {0: 0o40755, self.sticky: 0o41777}
+        true = os.fstat
+
+        def fstat(fd: int) -> os.stat_result:
+            status = true(fd)
+            if not stat.S_ISDIR(status.st_mode):
+                return status
+            mode = self.folders.get(status.st_ino, self.folders[0])
+            uid = self.owner if status.st_ino == os.stat(self.below).st_ino else 0
+            return os.stat_result((mode, *status[1:4], uid, *status[5:10]))
+
+        self.patch(os, "fstat", fstat)
+
+    def test_roots(self) -> None:
+        """A folder there that is root's alone is as good as any."""
+        os.symlink(self.precious, self.path)
+        self.assertTrue(self.append())
+        self.assertEqual(self.read(self.precious), "precious\nline\n")
+
+    def test_others(self) -> None:
+        """One that is another user's, or lies where there is no sticky bit, is not."""
+        os.symlink(self.precious, self.path)
+        self.owner = OTHER
+        self.assertRaises(OSError, self.append)
+        self.owner = 0
+        self.folders[self.sticky] = 0o40777
+        self.assertRaises(OSError, self.append)
+        self.assertEqual(self.read(self.precious), "precious\n")
+
+    def test_inIt(self) -> None:
+        """What lies in the sticky folder itself is where others may write."""
+        os.symlink(self.precious, os.path.join(self.folder, "y.log"))
+        self.assertRaises(OSError, self.append, os.path.join(self.folder, "y.log"))
+        self.assertEqual(self.read(self.precious), "precious\n")

@@ -1,0 +1,236 @@
+"""
+Tests for L{mailgate.tls.backend} and L{mailgate.tls.errors}: what is wrong with a backend's certificate, in sentences.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta, timezone
+from ipaddress import ip_address
+from typing import Any
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+from OpenSSL import SSL, crypto
+from twisted.internet.error import ConnectionDone, ConnectionLost
+from twisted.internet.ssl import Certificate, trustRootFromCertificates
+from twisted.trial.unittest import SynchronousTestCase
+
+from mailgate.tls.backend import backendTLS
+from mailgate.tls.engine import PublicEngine
+from mailgate.tls.errors import CertificateError, clientTrouble, openSSLReason, serverTrouble
+from mailgate.tls.makeengine import makeEngine
+
+HOST = "mail.example.com"
+OPTION = "proxy_ssl_trusted_certificate"
+NOW = datetime.now(timezone.utc)
+DAY = timedelta(days=1)
+
+
+class Authority:
+    """Issues certificates in memory."""
+
+    def __init__(self, name: str, issuer: Authority | None = None, **changes: Any) -> None:
+        self.name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+        self.key = ec.generate_private_key(ec.SECP256R1())
+        self.certificate = (self if issuer is None else issuer).issue(self.name, self.key, authority=True, **changes)
+
+    def issue(
+        self,
+        subject: x509.Name,
+        key: Any,
+        names: tuple[str, ...] = (),
+        since: datetime = NOW - DAY,
+        until: datetime = NOW + 30 * DAY,
+        authority: bool = False,
+    ) -> x509.Certificate:
+        """A certificate of C{subject} for C{key}, good for C{names}."""
+        serial = x509.random_serial_number()
+        builder = x509.CertificateBuilder(self.name, subject, key.public_key(), serial, since, until)
+        builder = builder.add_extension(x509.BasicConstraints(ca=authority, path_length=None), True)
+        if names:
+            found = [x509.IPAddress(ip_address(each)) if each[0].isdigit() else x509.DNSName(each) for each in names]
+            builder = builder.add_extension(x509.SubjectAlternativeName(found), False)
+        return builder.sign(self.key, hashes.SHA256())
+
+    @property
+    def trust(self) -> Any:
+        """Itself, as the one root."""
+        return trustRootFromCertificates([Certificate(crypto.X509.from_cryptography(self.certificate))])
+
+
+class SentenceTests(SynchronousTestCase):
+    """What L{backendTLS} says of certificates, with either engine."""
+
+    def setUp(self) -> None:
+        self.authority = Authority("The authority")
+        self.key = ec.generate_private_key(ec.SECP256R1())
+
+    def leaf(self, *names: str, issuer: Authority | None = None, **changes: Any) -> x509.Certificate:
+        """A backend's certificate."""
+        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "backend")])
+        return (issuer or self.authority).issue(subject, self.key, names or (HOST,), **changes)
+
+    def trouble(self, *chain: x509.Certificate, host: str = HOST, trust: Any = None, option: str = OPTION) -> str:
+        """The text of the error that a backend with this C{chain} causes; both engines agree on it."""
+        texts = {self._trouble(kind, chain, host, trust, option) for kind in (None, PublicEngine)}
+        (text,) = texts
+        return text
+
+    def _trouble(self, kind: Any, chain: Any, host: str, trust: Any, option: str) -> str:
+        context = SSL.Context(SSL.TLS_SERVER_METHOD)
+        context.use_certificate(crypto.X509.from_cryptography(chain[0]))
+        context.use_privatekey(crypto.PKey.from_cryptography_key(self.key))
+        for each in chain[1:]:
+            context.add_extra_chain_cert(crypto.X509.from_cryptography(each))
+        server = SSL.Connection(context, None)
+        server.set_accept_state()
+        peer = PublicEngine(server)
+        engine = makeEngine(backendTLS(host, True, trust or self.authority.trust, option), False, kind)
+        with self.assertRaises(CertificateError) as caught:
+            for _ in range(5):
+                engine.handshake()
+                peer.feed(bytes(engine.output()))
+                peer.handshake()
+                engine.feed(bytes(peer.output()))
+        self.assertFalse(engine.handshaken)
+        # The backend is sent an alert.
+        self.assertEqual(bytes(engine.output())[:1], b"\x15")
+        return str(caught.exception)
+
+    def test_untrusted(self) -> None:
+        """An authority that is not trusted is named, and where to name it; by its name, in the name of the option."""
+        other = Authority("Another authority")
+        start = 'its certificate is issued by "CN=Another authority", which is not trusted: name that in '
+        for option in (OPTION, "auth_http_ssl_trusted_certificate"):
+            told = self.trouble(self.leaf(issuer=other), option=option)
+            self.assertEqual(
+                told, f"{start}{option}, or have the whole chain sent (unable to get local issuer certificate)"
+            )
+
+    def test_untrustedRoot(self) -> None:
+        """So is one that the backend sends along."""
+        other = Authority("Another authority")
+        told = self.trouble(self.leaf(issuer=other), other.certificate)
+        start = 'its certificate leads to an authority that is not trusted, "CN=Another authority": name that in '
+        self.assertEqual(told, f"{start}{OPTION} (self-signed certificate in certificate chain)")
+
+    def test_selfSigned(self) -> None:
+        """One that is its own authority's."""
+        own = Authority("backend")
+        self.key = own.key
+        told = self.trouble(own.certificate)
+        start = "its certificate is self-signed, and not among the trusted ones: if it is the right one, name it in "
+        self.assertEqual(told, start + OPTION)
+
+    def test_missingIntermediate(self) -> None:
+        """A chain with a hole names what is missing."""
+        between = Authority("Between", self.authority)
+        told = self.trouble(self.leaf(issuer=between))
+        self.assertIn('its certificate is issued by "CN=Between", which is not trusted: ', told)
+        self.assertIn("or have the whole chain sent", told)
+
+    def test_expired(self) -> None:
+        """Since when a certificate, or an authority's, has been out of date."""
+        until = datetime(2024, 2, 29, 12, 30, tzinfo=timezone.utc)
+        since = until - DAY
+        told = self.trouble(self.leaf(since=since, until=until))
+        self.assertEqual(told, "its certificate expired on 2024-02-29 12:30 UTC: it has to be renewed")
+        between = Authority("Between", self.authority, since=since, until=until)
+        told = self.trouble(self.leaf(issuer=between), between.certificate)
+        start = 'the certificate of its authority "CN=Between"'
+        self.assertEqual(told, f"{start} expired on 2024-02-29 12:30 UTC: it has to be renewed")
+
+    def test_notYet(self) -> None:
+        """When it will be valid."""
+        since = datetime(2049, 1, 2, 3, 4, tzinfo=timezone.utc)
+        told = self.trouble(self.leaf(since=since, until=since + DAY))
+        reason = "it is the wrong one, or a clock is wrong"
+        self.assertEqual(told, f"its certificate is not valid before 2049-01-02 03:04 UTC: {reason}")
+
+    def test_otherName(self) -> None:
+        """The names that it has, if not all of them, and the one that was asked for."""
+        mend = "use a name that it has, or have it issued for this one"
+        for names, shown in (
+            (("a.example",), '"a.example"'),
+            (("a.example", "192.0.2.1"), '"a.example", "192.0.2.1"'),
+            (tuple(f"{each}.example" for each in "abcde"), '"a.example", "b.example", "c.example" and 2 more'),
+        ):
+            for host in (HOST, "192.0.2.9"):
+                told = self.trouble(self.leaf(*names), host=host)
+                start = "its certificate is for another name: it is good for "
+                self.assertEqual(told, f'{start}{shown}, and we asked for "{host}": {mend}')
+
+    def test_noName(self) -> None:
+        """That it has none."""
+        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, HOST)])
+        told = self.trouble(self.authority.issue(subject, self.key))
+        start = "its certificate names no host (it has no subjectAltName)"
+        self.assertEqual(told, f'{start}, and we asked for "{HOST}"')
+
+    def test_hostile(self) -> None:
+        """Nothing that stands in a certificate breaks the line, or ends a quotation."""
+        told = self.trouble(self.leaf('a"\nb\x1b', "c" * 3000))
+        self.assertIn(r'it is good for "a\"\nb\x1b", "' + "c" * 256 + '...", and', told)
+        hostile = Authority('evil", outcome relayed\n')
+        told = self.trouble(self.leaf(issuer=hostile))
+        self.assertTrue(told.isprintable(), told)
+        self.assertNotIn('evil", outcome', told)
+
+    def test_others(self) -> None:
+        """Whatever else is wrong is in OpenSSL's words."""
+        useless = Authority("Useless", self.authority)
+        useless.certificate = self.authority.issue(useless.name, useless.key)
+        told = self.trouble(self.leaf(issuer=useless), useless.certificate)
+        self.assertRegex(told, r'\Athe certificate of its authority "CN=Useless" is not accepted: \w')
+
+
+class TroubleTests(SynchronousTestCase):
+    """L{serverTrouble} and L{clientTrouble}."""
+
+    def error(self, *reasons: str) -> SSL.Error:
+        """An error of pyOpenSSL's."""
+        return SSL.Error([("SSL routines", "", reason) for reason in reasons])
+
+    def test_servers(self) -> None:
+        """A backend's failure is a clause in OpenSSL's words and ours."""
+        for error, told in (
+            (self.error("wrong version number"), "wrong version number: what it says is no TLS"),
+            (
+                self.error("tlsv1 alert protocol version"),
+                "tlsv1 alert protocol version: it speaks no version of TLS that we do: TLS 1.2 is the least",
+            ),
+            (self.error("an unknown one"), "an unknown one"),
+            (CertificateError("its certificate is odd"), "its certificate is odd"),
+            (ConnectionDone(), "it closed the connection"),
+            (ConnectionLost("[Errno 104] Connection reset by peer"), "it closed the connection"),
+            (SSL.SysCallError(-1, "Unexpected EOF"), "it closed the connection"),
+            (self.error("unexpected eof while reading"), "it closed the connection"),
+            (SSL.Error([]), "it closed the connection"),
+        ):
+            self.assertEqual(serverTrouble(error), told)
+        self.assertEqual(serverTrouble(self.error("wrong version number"), "try"), "wrong version number: try")
+
+    def test_alerts(self) -> None:
+        """Alerts are understood by the names of OpenSSL 3 and 4."""
+        meaning = "the client does not accept our certificate: for its name, its dates or who issued it"
+        for version in ("sslv3", "ssl/tls", "tls"):
+            reason = f"{version} alert bad certificate"
+            self.assertEqual(clientTrouble(self.error(reason)), f"{reason}: {meaning}")
+
+    def test_reason(self) -> None:
+        """Of several reasons it is the innermost that says anything."""
+        for reasons, told in (
+            (("no start line", "PEM lib"), "no start line"),
+            (("PEM lib",), "PEM lib"),
+            (("data length too long", "record layer failure"), "data length too long"),
+            (("first", "second"), "second"),
+        ):
+            self.assertEqual(openSSLReason(self.error(*reasons)), told)
+        self.assertEqual(openSSLReason(SSL.SysCallError(-1, "Unexpected EOF")), "(-1, 'Unexpected EOF')")
+        self.assertEqual(openSSLReason(SSL.Error()), "Error")
+
+    def test_internal(self) -> None:
+        """What was no fault of the client's is not called one."""
+        self.assertEqual(clientTrouble(ValueError("secret")), "internal error: ValueError")

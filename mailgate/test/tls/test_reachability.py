@@ -1,0 +1,73 @@
+"""
+Tests for L{mailgate.tls.reachability}: servers that no client can reach by TLS are found out when they are configured.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from OpenSSL import SSL
+from twisted.trial.unittest import SynchronousTestCase
+
+from mailgate.test.tls.test_settings import makePair, settingsFor
+from mailgate.tls.server import checkTLS
+from mailgate.tls.settings import TLSError
+
+
+def suites(name: str) -> tuple[tuple[str, str], ...]:
+    """The command that leaves this suite of TLS 1.3 alone, where pyOpenSSL can (since 25.2)."""
+    return (("Ciphersuites", name),) if hasattr(SSL.Context, "set_tls13_ciphersuites") else ()
+
+
+class ReachTests(SynchronousTestCase):
+    """L{checkTLS} of settings in which each directive is good by itself."""
+
+    def setUp(self) -> None:
+        self.folder = self.mktemp()
+        os.mkdir(self.folder)
+        self.pair = makePair(self.folder, "server")
+
+    def assertUnreachable(self, option: str, reason: str, **changes: Any) -> None:
+        error = self.assertRaises(TLSError, checkTLS, settingsFor(self.pair, **changes), "imap")
+        self.assertEqual(error.option, option)
+        self.assertEqual(str(error), f"no client can connect by TLS, whatever it speaks: {reason}")
+
+    def test_oldVersions(self) -> None:
+        """Old versions alone take a lower level of security, and the error says so."""
+        hint = "no protocols available; TLSv1 needs @SECLEVEL=0 in ssl_ciphers"
+        self.assertUnreachable("ssl_protocols", hint, protocols=("TLSv1", "SSLv3"))
+        hint = "no protocols available; TLSv1 and TLSv1.1 need @SECLEVEL=0 in ssl_ciphers"
+        self.assertUnreachable("ssl_protocols", hint, protocols=("TLSv1", "TLSv1.1"))
+        for protocols in (("TLSv1",), ("TLSv1.1",), ("TLSv1", "TLSv1.1", "SSLv3")):
+            checkTLS(settingsFor(self.pair, protocols=protocols, ciphers="ALL:@SECLEVEL=0"), "imap")
+
+    def test_noVersion(self) -> None:
+        """Commands of OpenSSL's can take away what ssl_protocols leaves."""
+        commands = (("MinProtocol", "tlsv1.3"),)
+        reason = "no protocols available"
+        self.assertUnreachable("ssl_protocols", reason, protocols=("TLSv1.2",), commands=commands)
+
+    def test_ciphers(self) -> None:
+        """Ciphers have to fit the key, or those of TLS 1.3, which fit all."""
+        foreign = "ECDHE-RSA-AES128-GCM-SHA256"
+        self.assertUnreachable("ssl_ciphers", "no shared cipher", protocols=("TLSv1.2",), ciphers=foreign)
+        checkTLS(settingsFor(self.pair, ciphers=foreign), "imap")
+        rsa = makePair(self.folder, "rsa", kind="rsa")
+        checkTLS(settingsFor(rsa, protocols=("TLSv1.2",), ciphers=foreign), "imap")
+
+    def test_rare(self) -> None:
+        """A client that speaks everything reaches what hardly any other does."""
+        changes: dict[str, Any]
+        for changes in (
+            {"protocols": ("TLSv1.2",), "ciphers": "ECDHE-ECDSA-AES256-CCM"},
+            {"protocols": ("TLSv1.3",), "commands": suites("TLS_AES_128_CCM_SHA256")},
+            {"curve": "secp521r1"},
+            {"verifyClient": "on", "clientCertificate": self.pair.certificate},
+            {"sessionTickets": False},
+        ):
+            checkTLS(settingsFor(self.pair, **changes), "imap")
+
+    def test_oneVersion(self) -> None:
+        """Where the highest version fails, another one is enough."""
+        checkTLS(settingsFor(self.pair, commands=suites("TLS_AES_128_CCM_8_SHA256")), "imap")

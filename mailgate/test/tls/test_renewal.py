@@ -1,0 +1,316 @@
+"""
+Tests for L{mailgate.tls.renewal}, and for what one process and a master make of it: which certificates are put into
+force because their files have changed, and which only if an operator asks.
+"""
+
+from __future__ import annotations
+
+import os
+from datetime import datetime, timedelta, timezone
+from typing import Any
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import NameOID
+from twisted.internet.defer import Deferred
+from twisted.internet.testing import MemoryReactorClock
+from twisted.logger import LogPublisher, capturedLogs, formatEvent
+from twisted.trial.unittest import SynchronousTestCase
+
+from mailgate.config import GatewaySettings, load
+from mailgate.log.journal import ErrorLogs, ProcessLog
+from mailgate.process.generations import Generations
+from mailgate.process.watching import LOOK
+from mailgate.process.workers.master import Master
+from mailgate.test.integration.daemon import freePort
+from mailgate.test.process.workers.test_master import Reactor
+from mailgate.test.tls.test_backend import Authority
+from mailgate.test.tls.test_settings import write
+from mailgate.tls.renewal import certificatesOf, namesLost, renewalFaults
+
+NOW = datetime.now(timezone.utc)
+DAY = timedelta(days=1)
+NAMES = ("mx.test", "imap.test")
+TEXT = """
+[mailgate]
+error_log = {folder}/log info
+{more}
+[mail]
+server_name = mx.test
+proxy_pass = 127.0.0.1:1
+ssl_certificate = cert.pem
+ssl_certificate_key = key.pem
+[server imap]
+protocol = imap
+listen = 127.0.0.1:{port} ssl
+"""
+KEPT = "and the one before is kept; mailgate reload takes it all the same"
+
+
+class Case(SynchronousTestCase):
+    """A configuration with a certificate."""
+
+    more = ""
+
+    def setUp(self) -> None:
+        self.folder = os.path.abspath(self.mktemp())
+        os.mkdir(self.folder)
+        self.certificate = os.path.join(self.folder, "cert.pem")
+        self.authority = Authority("The authority")
+        self.renew()
+        text = TEXT.format(folder=self.folder, port=freePort(), more=self.more)
+        self.file = write(os.path.join(self.folder, "gateway.ini"), text.encode())
+
+    def renew(self, *names: str, subject: str = "mail", **changes: Any) -> None:
+        """Have another certificate, for C{names} or the usual ones, and its key in the files."""
+        key = ec.generate_private_key(ec.SECP256R1())
+        called = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, subject)])
+        certificate = self.authority.issue(called, key, names or NAMES, **changes)
+        self.put(certificate, key)
+
+    def put(self, certificate: x509.Certificate, key: Any) -> None:
+        """Replace both files."""
+        private = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+        for name, content in (("cert.pem", certificate.public_bytes(Encoding.PEM)), ("key.pem", private)):
+            path = os.path.join(self.folder, name)
+            os.replace(write(f"{path}.new", content), path)
+
+    def told(self, option: str, what: str) -> str:
+        """A line about the certificate."""
+        with open(self.file, encoding="utf-8") as opened:
+            number = next(n for n, line in enumerate(opened, 1) if line.startswith(f"{option} ="))
+        return f"{self.file}:{number}: [mail] {option} = {self.certificate}: {what}"
+
+
+class RenewalTests(Case):
+    """L{renewalFaults} and L{namesLost}."""
+
+    def faults(self, before: Any, settings: GatewaySettings) -> list[str]:
+        return [each.message for each in renewalFaults(before, settings.servers)]
+
+    def test_good(self) -> None:
+        """One that is valid and has all names takes the place; more names, or a wildcard for them, are good too."""
+        settings = load(self.file)
+        before = certificatesOf(settings.servers)
+        self.assertEqual(self.faults(before, settings), [])
+        for names in (NAMES, (*reversed(NAMES), "more.test"), ("mx.test", "imap.test", "*.test")):
+            self.renew(*names)
+            self.assertEqual(self.faults(before, settings), [])
+            self.assertEqual(list(namesLost(before, settings.servers)), [])
+
+    def test_wildcard(self) -> None:
+        """A wildcard stands for a name of before; the other way round something is lost."""
+        self.renew("mx.mail.test")
+        settings = load(self.file)
+        before = certificatesOf(settings.servers)
+        self.renew("*.mail.test")
+        self.assertEqual(self.faults(before, settings), [])
+        before = certificatesOf(settings.servers)
+        self.renew("mx.mail.test")
+        self.assertEqual(
+            self.faults(before, settings), ['the new certificate lacks names of the one before: "*.mail.test"']
+        )
+
+    def test_dates(self) -> None:
+        """One that is out of date, or not valid yet, does not."""
+        settings = load(self.file)
+        before = certificatesOf(settings.servers)
+        until = datetime(2024, 2, 29, 12, 30, tzinfo=timezone.utc)
+        self.renew(since=until - DAY, until=until)
+        told = "the new certificate expired on 2024-02-29 12:30 UTC"
+        self.assertEqual(self.faults(before, settings), [told])
+        since = datetime(2049, 1, 2, 3, 4, tzinfo=timezone.utc)
+        self.renew(since=since, until=since + DAY)
+        told = "the new certificate is not valid before 2049-01-02 03:04 UTC"
+        self.assertEqual(self.faults(before, settings), [told])
+
+    def test_namesUnreadable(self) -> None:
+        """One whose names cannot be read is no reason not to start; none takes the place of a better one."""
+        settings = load(self.file)
+        before = certificatesOf(settings.servers)
+        key = ec.generate_private_key(ec.SECP256R1())
+        name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "mail")])
+        builder = x509.CertificateBuilder(name, name, key.public_key(), 1, NOW - DAY, NOW + DAY)
+        party = x509.UnrecognizedExtension(x509.ObjectIdentifier("2.5.29.17"), bytes.fromhex("3006a50481024142"))
+        self.put(builder.add_extension(party, False).sign(key, hashes.SHA256()), key)
+        self.assertEqual([each.names for each in certificatesOf(settings.servers).values()], [("mail",)])
+        told = 'the new certificate lacks names of the one before: "mx.test", "imap.test"'
+        self.assertEqual(self.faults(before, settings), [told])
+
+    def test_same(self) -> None:
+        """The one in force may expire: what else has changed is not held up by it."""
+        self.renew(since=NOW - 2 * DAY, until=NOW - DAY)
+        settings = load(self.file)
+        self.assertEqual(self.faults(certificatesOf(settings.servers), settings), [])
+
+    def test_foreign(self) -> None:
+        """One that lacks a name does not, whichever it has; an address is a name."""
+        self.renew("mx.test", "192.0.2.1")
+        settings = load(self.file)
+        before = certificatesOf(settings.servers)
+        for names, lost in (
+            (("mx.test",), '"192.0.2.1"'),
+            (("other.test",), '"mx.test", "192.0.2.1"'),
+            (("192.0.2.1",), '"mx.test"'),
+        ):
+            self.renew(*names)
+            told = f"the new certificate lacks names of the one before: {lost}"
+            self.assertEqual(self.faults(before, settings), [f"{told}"])
+            self.assertEqual([each.message for each in namesLost(before, settings.servers)], [told])
+
+    def test_commonName(self) -> None:
+        """Of certificates without any other name the common name is looked at."""
+        key = ec.generate_private_key(ec.SECP256R1())
+        for name, isLost in (("old.test", False), ("new.test", True)):
+            subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+            certificate = self.authority.issue(subject, key)
+            self.put(certificate, key)
+            settings = load(self.file)
+            if not isLost:
+                before = certificatesOf(settings.servers)
+            self.assertEqual(bool(self.faults(before, settings)), isLost)
+
+    def test_unreadable(self) -> None:
+        """What cannot be read is for others to refuse."""
+        settings = load(self.file)
+        before = certificatesOf(settings.servers)
+        for content in (b"", b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"):
+            write(self.certificate, content)
+            self.assertEqual(self.faults(before, settings), [])
+            self.assertEqual(certificatesOf(settings.servers), {})
+        os.unlink(self.certificate)
+        self.assertEqual(self.faults(before, settings), [])
+
+    def test_newServer(self) -> None:
+        """A server that was not there before may have any."""
+        settings = load(self.file)
+        self.renew("other.test")
+        self.assertEqual(self.faults({}, settings), [])
+
+
+class ProcessTests(Case):
+    """One process."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.reactor: Any = MemoryReactorClock()
+        if not hasattr(self.reactor, "nameResolver"):
+            # Twisted's has one since 24.
+            vars(self.reactor)["nameResolver"] = None
+        logs = ErrorLogs()
+        settings = load(self.file)
+        process = ProcessLog(logs.observerFor(settings.log.errorLog, self.file, "mailgate"))
+        self.generations = Generations(settings, self.reactor, logs, process, load)
+        self.generations.startService()
+        self.addCleanup(self.end)
+
+    def end(self) -> None:
+        stopped: Deferred[Any] = self.generations.stopService()
+        self.reactor.pump([0, 2.0, 0])
+        self.successResultOf(stopped)
+
+    def look(self) -> list[tuple[str, str]]:
+        """Let the files be looked at; gives what is logged, by levels."""
+        with capturedLogs() as events:
+            self.reactor.pump([LOOK, LOOK, 0])
+        return self.lines(events)
+
+    def lines(self, events: Any) -> list[tuple[str, str]]:
+        found = [each for each in events if each["log_namespace"] == "mailgate"]
+        return [(each["log_level"].name, formatEvent(each)) for each in found]
+
+    def test_renewed(self) -> None:
+        """A good one is put into force, and then the next is compared with that."""
+        before = self.generations.gateway
+        self.renew(*NAMES, "more.test")
+        self.assertNotIn("error", [level for level, _ in self.look()])
+        self.assertIsNot(self.generations.gateway, before)
+        self.renew()
+        self.assertIn(
+            (
+                "error",
+                self.told("ssl_certificate", f'the new certificate lacks names of the one before: "more.test", {KEPT}'),
+            ),
+            self.look(),
+        )
+
+    def test_refused(self) -> None:
+        """One that is out of date is reported once as an error, and the gateway stays; so it is until it is good."""
+        before = self.generations.gateway
+        until = datetime(2024, 2, 29, 12, 30, tzinfo=timezone.utc)
+        self.renew(since=until - DAY, until=until)
+        told = self.told("ssl_certificate", f"the new certificate expired on 2024-02-29 12:30 UTC, {KEPT}")
+        _, *errors = self.look()
+        self.assertEqual(errors, [("error", told), ("error", "the configuration is not reloaded: nothing changes")])
+        self.assertEqual(self.look(), [])
+        self.assertIs(self.generations.gateway, before)
+        self.renew()
+        self.look()
+        self.assertIsNot(self.generations.gateway, before)
+
+    def test_asked(self) -> None:
+        """An operator gets what is there, with a warning."""
+        until = datetime(2024, 2, 29, 12, 30, tzinfo=timezone.utc)
+        self.renew("mx.test", since=until - DAY, until=until)
+        before = self.generations.gateway
+        with capturedLogs() as events:
+            self.assertEqual(self.successResultOf(self.generations.reload()), ())
+            self.reactor.advance(0)
+        self.assertIsNot(self.generations.gateway, before)
+        warned = [line for level, line in self.lines(events) if level == "warn" and line.startswith(self.file)]
+        lost = self.told("ssl_certificate", 'the new certificate lacks names of the one before: "imap.test"')
+        expired = self.told("ssl_certificate", "expired on 2024-02-29 12:30 UTC: clients refuse it")
+        self.assertEqual(sorted(warned), sorted([lost, expired]))
+
+
+class MasterTests(Case):
+    """A master and its workers."""
+
+    more = "worker_processes = 2"
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.reactor: Any = Reactor()
+        with open(self.file, encoding="utf-8") as opened:
+            text = opened.read()
+        self.master = Master(load(self.file), text, self.reactor, ErrorLogs(), ProcessLog(LogPublisher()))
+        self.addCleanup(lambda: self.master.sockets.close())
+        self.master.privilegedStartService()
+        self.master.startService()
+        self.addCleanup(self.master._watch.stopService)
+        self.reactor.comesUp(2)
+
+    def look(self) -> list[str]:
+        with capturedLogs() as events:
+            self.reactor.pump([LOOK, LOOK])
+        return [formatEvent(each) or "" for each in events]
+
+    def test_refused(self) -> None:
+        """For one that is refused no workers are started; for a good one, and for any that is asked for, they are."""
+        self.renew("other.test")
+        lost = 'the new certificate lacks names of the one before: "mx.test", "imap.test"'
+        self.assertIn(self.told("ssl_certificate", f"{lost}, {KEPT}"), self.look())
+        self.assertEqual(len(self.reactor.processes), 1)
+        with capturedLogs() as events:
+            self.master.reload()
+        self.assertIn(self.told("ssl_certificate", lost), [formatEvent(each) for each in events])
+        self.assertEqual(len(self.reactor.processes), 2)
+        self.reactor.comesUp(2)
+        self.renew("other.test", "more.test")
+        self.look()
+        self.assertEqual(len(self.reactor.processes), 3)
+
+    def test_lost(self) -> None:
+        """When the zygote dies there is only the one that was refused: the log says that it is used."""
+        self.renew("other.test")
+        self.look()
+        (zygote,) = self.reactor.processes
+        with capturedLogs() as events:
+            zygote.exits()
+            self.reactor.pump([1] * 5)
+        self.assertEqual(len(self.reactor.processes), 2)
+        lost = 'the new certificate lacks names of the one before: "mx.test", "imap.test"'
+        told = self.told("ssl_certificate", f"{lost}, and is used: no other is left")
+        self.assertIn(("error", told), [(each["log_level"].name, formatEvent(each)) for each in events])

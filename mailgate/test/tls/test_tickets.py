@@ -1,0 +1,595 @@
+"""
+Tests for L{mailgate.tls.tickets}, and for those who obey it, L{mailgate.tls.server} and L{mailgate.lean.tls}: sessions
+that real clients resume, with a clock that is turned.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import socket
+import ssl
+from typing import Any
+
+from OpenSSL import SSL
+from twisted.internet.error import ConnectionLost
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+from zope.interface.verify import verifyObject
+
+from mailgate.lean import tls as tlslayer
+from mailgate.test.lean.test_tls import Case as LayerCase
+from mailgate.test.support.transportcontract import Near
+from mailgate.test.tls.test_makeengine import FAST
+from mailgate.test.tls.test_settings import clientContext, makePair, settingsFor
+from mailgate.tls import makeengine as tlsengine
+from mailgate.tls.clientcertificate import NotingConnection
+from mailgate.tls.clienthello import ClientHello
+from mailgate.tls.engine import PublicEngine
+from mailgate.tls.server import ServerTLS, checkTLS
+from mailgate.tls.settings import SessionCache
+from mailgate.tls.tickets import PERIOD, SIZE, FixedKeys, ITicketReader, PatientConnection, TicketRing, keyName
+
+VERSIONS = ("TLSv1_2", "TLSv1_3")
+LIFETIME = 300.0
+
+
+def contexts(count: int = SIZE) -> list[Any]:
+    """Stand-ins, where nobody shakes hands."""
+    return [SSL.Context(SSL.TLS_SERVER_METHOD) for _ in range(count)]
+
+
+class TurnTests(SynchronousTestCase):
+    """Whose turn it is in a L{TicketRing}."""
+
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.clock.advance(1e6)
+        self.contexts = contexts()
+        self.ring = self.makeRing(LIFETIME)
+
+    def makeRing(self, lifetime: float) -> TicketRing:
+        return TicketRing(self.contexts, lifetime, self.clock.seconds)
+
+    def at(self, seconds: float) -> tuple[int, list[int]]:
+        """The numbers of those that issue, and still take tickets, so many C{seconds} after the start."""
+        self.clock.rightNow = 1e6 + seconds
+        return self.contexts.index(self.ring.issuing), [self.contexts.index(each) for each in self.ring.older]
+
+    def test_first(self) -> None:
+        """The first issues tickets to begin with, and there are no older ones."""
+        self.assertEqual(self.at(0), (0, []))
+        self.assertEqual(self.at(PERIOD - 1), (0, []))
+
+    def test_next(self) -> None:
+        """Then comes the next, and the one before it takes its tickets until none of them can be resumed any more."""
+        self.assertEqual(self.at(PERIOD), (1, [0]))
+        self.assertEqual(self.at(PERIOD + LIFETIME - 1), (1, [0]))
+        self.assertEqual(self.at(PERIOD + LIFETIME), (1, []))
+        self.assertEqual(self.at(2 * PERIOD), (2, [1]))
+
+    def test_round(self) -> None:
+        """After the last it is the first's turn again."""
+        self.assertEqual(self.at((SIZE - 1) * PERIOD + LIFETIME), (SIZE - 1, []))
+        self.assertEqual(self.at(SIZE * PERIOD), (0, [SIZE - 1]))
+        self.assertEqual(self.at((SIZE + 1) * PERIOD), (1, [0]))
+
+    def test_longSessions(self) -> None:
+        """A turn is as long as sessions are, if they are longer."""
+        self.ring = self.makeRing(86400.0)
+        self.clock.rightNow = 1e6
+        self.ring = self.makeRing(86400.0)
+        self.assertEqual(self.at(86399), (0, []))
+        self.assertEqual(self.at(86400), (1, [0]))
+        self.assertEqual(self.at(2 * 86400 - 1), (1, [0]))
+        self.assertEqual(self.at(2 * 86400), (2, [1]))
+
+    def test_fixed(self) -> None:
+        """Without a ring the first issues all the time, and all others take their tickets."""
+        fixed = FixedKeys(self.contexts[:3])
+        self.assertIs(fixed.issuing, self.contexts[0])
+        self.assertEqual(list(fixed.older), self.contexts[1:3])
+        self.assertEqual(list(FixedKeys(self.contexts[:1]).older), [])
+
+
+class Client:
+    """The standard library's end of a connection, with what L{mailgate.test.tls.test_makeengine.Peer} has of it."""
+
+    def __init__(self, context: ssl.SSLContext, session: Any = None) -> None:
+        self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self.tls = context.wrap_bio(self._incoming, self._outgoing, False, None, session)
+        self.handshaken = False
+
+    def handshake(self) -> None:
+        try:
+            self.tls.do_handshake()
+            self.handshaken = True
+        except ssl.SSLWantReadError:
+            pass
+
+    def feed(self, data: bytes) -> None:
+        self._incoming.write(data)
+
+    def output(self) -> bytes:
+        return self._outgoing.read()
+
+    def read(self) -> bytes:
+        """What has been said; with TLS 1.3 it is now that a client reads its tickets."""
+        try:
+            return self.tls.read(65536)
+        except ssl.SSLWantReadError:
+            return b""
+
+    @property
+    def offered(self) -> tuple[bytes, ...]:
+        """What tickets its ClientHello, which is lost over it, offers."""
+        self.handshake()
+        hello = ClientHello()
+        assert hello.feed(self.output())
+        return hello.tickets
+
+
+def serve(server: ServerTLS, client: Client) -> None:
+    """Shake hands in memory, as a transport does it that looks at tickets, and greet."""
+    client.handshake()
+    hello = ClientHello()
+    assert hello.feed(client.output())
+    creator = server.creatorFor(hello.tickets) if server.readsTickets else None
+    connection = server.newConnection() if creator is None else creator.serverConnectionForTLS(None)  # type: ignore[arg-type]
+    connection.set_accept_state()
+    connection.bio_write(bytes(hello.received))
+    welcome(connection, client)
+
+
+def servePatiently(server: ServerTLS, client: Client) -> None:
+    """Shake hands in memory as a transport does it that does not, and that has a byte at a time, and greet."""
+    client.handshake()
+    connection: Any = server.serverConnectionForTLS(None)
+    connection.set_accept_state()
+    for byte in client.output():
+        with contextlib.suppress(SSL.WantReadError):
+            connection.do_handshake()
+        assert not saidBy(connection)
+        assert connection.bio_write(bytes([byte])) == 1
+    welcome(connection, client)
+
+
+def saidBy(connection: SSL.Connection) -> bytes:
+    """What there is to be sent."""
+    try:
+        return connection.bio_read(65536)
+    except SSL.WantReadError:
+        return b""
+
+
+def welcome(connection: SSL.Connection, client: Client) -> None:
+    """Shake hands with C{client}, whose ClientHello C{connection} has, and greet."""
+    for _ in range(4):
+        with contextlib.suppress(SSL.WantReadError):
+            connection.do_handshake()
+        with contextlib.suppress(SSL.WantReadError):
+            client.feed(connection.bio_read(65536))
+        client.handshake()
+        if said := client.output():
+            connection.bio_write(said)
+    connection.send(b"* OK\r\n")
+    client.feed(connection.bio_read(65536))
+    assert client.read() == b"* OK\r\n"
+
+
+class Case(SynchronousTestCase):
+    """A server whose clock is C{self.clock}."""
+
+    def setUp(self) -> None:
+        folder = self.mktemp()
+        os.mkdir(folder)
+        self.pair = makePair(folder, "server")
+        self.clock = Clock()
+
+    def server(self, **changes: Any) -> ServerTLS:
+        return ServerTLS(settingsFor(self.pair, **changes), "imap", self.clock.seconds)
+
+    def visit(self, server: ServerTLS, context: ssl.SSLContext, session: Any = None) -> Client:
+        """A client that has shaken hands."""
+        client = Client(context, session)
+        serve(server, client)
+        return client
+
+
+class KeyNameTests(Case):
+    """L{keyName}."""
+
+    def test_inTickets(self) -> None:
+        """It is what the tickets of a context begin with, in either version, and differs from any other's."""
+        names = set()
+        for version in VERSIONS:
+            server, context = self.server(), clientContext(version)
+            first = self.visit(server, context)
+            (ticket,) = Client(context, first.tls.session).offered
+            name = keyName(server._contexts.issuing)
+            self.assertEqual((len(name), ticket[:16]), (16, name), version)
+            self.assertEqual(keyName(server._contexts.issuing), name)
+            names |= {name, *map(keyName, server._contexts._contexts)}
+        self.assertEqual(len(names), 2 * SIZE)
+
+    def test_fewIdeas(self) -> None:
+        """It is found out of a server that speaks but one version, one curve, one cipher or one suite."""
+        for changes in (
+            {"protocols": ("TLSv1.2",)},
+            {"protocols": ("TLSv1.3",)},
+            {"curve": "secp521r1"},
+            {"protocols": ("TLSv1.2",), "ciphers": "ECDHE-ECDSA-AES128-SHA"},
+            {"protocols": ("TLSv1.3",), "commands": (("Ciphersuites", "TLS_AES_128_CCM_SHA256"),)},
+            {"protocols": ("TLSv1",), "ciphers": "ALL:@SECLEVEL=0"},
+        ):
+            self.assertEqual(len(keyName(self.server(**changes)._contexts.issuing)), 16, changes)
+
+    def test_none(self) -> None:
+        """There is none of a context that nobody can shake hands with."""
+        self.assertEqual(keyName(SSL.Context(SSL.TLS_SERVER_METHOD)), b"")
+
+
+class ResumptionTests(Case):
+    """Sessions of L{ServerTLS}, as time goes on."""
+
+    def resumes(self, server: ServerTLS, *advances: float) -> list[bool]:
+        """Whether a client resumes its session after each of C{advances}, in each version; it has its latest ticket."""
+        found = []
+        for version in VERSIONS:
+            self.clock.rightNow = 0
+            context = clientContext(version)
+            clients = [self.visit(server, context)]
+            for seconds in advances:
+                self.clock.advance(seconds)
+                clients.append(self.visit(server, context, clients[-1].tls.session))
+            found.append([bool(client.tls.session_reused) for client in clients[1:]])
+        self.assertEqual(found[0], found[1])
+        return found[0]
+
+    def test_interface(self) -> None:
+        """It says what those who wait for a ClientHello ask for."""
+        self.assertTrue(verifyObject(ITicketReader, self.server()))
+
+    def test_sameTurn(self) -> None:
+        """It is resumed as long as the keys are the same."""
+        self.assertEqual(self.resumes(self.server(), 1, PERIOD - 2), [True, True])
+
+    def test_overChange(self) -> None:
+        """It is resumed when the keys have just changed, and again."""
+        self.assertEqual(self.resumes(self.server(), PERIOD, LIFETIME - 1), [True, True])
+
+    def test_afterChange(self) -> None:
+        """It is not resumed later; then a client has a ticket by the new key, and resumes that."""
+        self.assertEqual(self.resumes(self.server(), PERIOD + LIFETIME, 1), [False, True])
+
+    def test_renewed(self) -> None:
+        """A ticket that was renewed after the change is not good for longer than the others of its key."""
+        self.assertEqual(self.resumes(self.server(), PERIOD + LIFETIME - 1, 1, 1), [True, False, True])
+
+    def test_laterTurn(self) -> None:
+        """By the turn after the next it is forgotten."""
+        self.assertEqual(self.resumes(self.server(), 2 * PERIOD), [False])
+
+    def test_timeout(self) -> None:
+        """ssl_session_timeout says how long keys outlive their turn, and OpenSSL itself holds to it."""
+        server = self.server(sessionTimeout=20.0)
+        self.assertEqual({each.get_timeout() for each in server._contexts._contexts}, {20})
+        self.assertEqual(self.resumes(server, PERIOD + 19), [True])
+        self.assertEqual(self.resumes(server, PERIOD + 20), [False])
+
+    def test_stranger(self) -> None:
+        """The ticket of another server, or garbage in its place, is nobody's: hands are shaken in full."""
+        for version in VERSIONS:
+            server, context = self.server(), clientContext(version)
+            known = self.visit(server, context)
+            stranger = self.visit(self.server(), context)
+            self.clock.advance(PERIOD)
+            self.assertFalse(self.visit(server, context, stranger.tls.session).tls.session_reused)
+            self.assertTrue(self.visit(server, context, known.tls.session).tls.session_reused)
+            self.assertIsNone(server.creatorFor((b"", b"short", bytes(200))))
+            self.assertIsNone(server.creatorFor(()))
+
+    def test_newKeys(self) -> None:
+        """A client that has a new ticket already is not sent to the old key."""
+        server, context = self.server(), clientContext()
+        self.clock.advance(PERIOD)
+        client = self.visit(server, context)
+        self.assertIsNone(server.creatorFor(Client(context, client.tls.session).offered))
+        self.assertTrue(self.visit(server, context, client.tls.session).tls.session_reused)
+
+    def test_readsTickets(self) -> None:
+        """Tickets are looked at only as long as there are some of an older key."""
+        server = self.server()
+        found = []
+        for seconds in (0, PERIOD - 1, 1, LIFETIME - 1, 1):
+            self.clock.advance(seconds)
+            found.append(server.readsTickets)
+        self.assertEqual(found, [False, False, True, True, False])
+
+    def test_oneContext(self) -> None:
+        """Where nothing is resumed by tickets there is one context, which is there all the time."""
+        for changes in (
+            {"sessionTickets": False},
+            {"commands": (("Options", "-SessionTicket"),)},
+            {"verifyClient": "optional_no_ca"},
+        ):
+            server = self.server(**changes)
+            self.assertEqual(len(server._contexts._contexts), 1, changes)
+            self.clock.advance(PERIOD)
+            self.assertFalse(server.readsTickets)
+
+    def test_verifiesClients(self) -> None:
+        """Where clients are asked for certificates nothing is resumed, before a change of keys or after it."""
+        server = self.server(verifyClient="optional_no_ca", sessionCache=SessionCache(True))
+        self.assertEqual(self.resumes(server, 1, PERIOD), [False, False])
+
+    def test_patience(self) -> None:
+        """Over a change those resume, too, whose transport does not look; all others shake hands in full."""
+        for version in VERSIONS:
+            server, context = self.server(), clientContext(version)
+            known, stranger = self.visit(server, context), self.visit(self.server(), context)
+            self.clock.advance(PERIOD)
+            found = []
+            for session in (known.tls.session, stranger.tls.session, None):
+                client = Client(context, session)
+                servePatiently(server, client)
+                found.append(client.tls.session_reused)
+            self.assertEqual(found, [True, False, False])
+
+    def test_patienceRefuses(self) -> None:
+        """What is no ClientHello is refused at once, by OpenSSL."""
+        server = self.server()
+        self.clock.advance(PERIOD)
+        connection = server.serverConnectionForTLS(None)
+        connection.set_accept_state()
+        connection.bio_write(b"GET / HTTP/1.1\r\n\r\n")
+        self.assertRaises(SSL.Error, connection.do_handshake)
+
+    def test_patienceInTime(self) -> None:
+        """There is no waiting where no ticket matters, or where somebody else does it."""
+        server = self.server()
+        self.assertIsInstance(server.serverConnectionForTLS(None), NotingConnection)
+        self.clock.advance(PERIOD)
+        self.assertIs(type(server.serverConnectionForTLS(None)), PatientConnection)
+        self.assertIs(type(server.newConnection()), NotingConnection)
+
+    def test_check(self) -> None:
+        """To check a configuration takes no ring: one context, and one of a client that tries it."""
+        made = []
+
+        class Noted(SSL.Context):
+            def __init__(self, method: int) -> None:
+                super().__init__(method)
+                made.append(self)
+
+        self.patch(SSL, "Context", Noted)
+        checkTLS(settingsFor(self.pair), "imap")
+        self.assertEqual(len(made), 2)
+
+
+class ForkTests(Case):
+    """A server's processes, forked after its contexts were made."""
+
+    def worker(self, server: ServerTLS) -> ssl.SSLSocket:
+        """A client's end of a connection to a new process, which serves nobody else."""
+        near, far = socket.socketpair()
+        child = os.fork()
+        if not child:
+            try:
+                near.close()
+                self.serveSocket(server, far)
+            finally:
+                os._exit(0)
+        far.close()
+        near.settimeout(20)
+        self.addCleanup(os.waitpid, child, 0)
+        client = self.context.wrap_socket(near, session=self.session)
+        self.addCleanup(client.close)
+        # With TLS 1.3 this is when a client reads its tickets.
+        self.assertEqual(client.read(6), b"* OK\r\n")
+        return client
+
+    def serveSocket(self, server: ServerTLS, far: socket.socket) -> None:
+        far.settimeout(20)
+        hello = ClientHello()
+        while not hello.feed(far.recv(65536)):
+            pass
+        creator: Any = server.creatorFor(hello.tickets)
+        connection = server.newConnection() if creator is None else creator.serverConnectionForTLS(None)
+        connection.set_accept_state()
+        connection.bio_write(bytes(hello.received))
+        while True:
+            try:
+                connection.do_handshake()
+                break
+            except SSL.WantReadError:
+                far.sendall(connection.bio_read(65536))
+                connection.bio_write(far.recv(65536))
+        connection.send(b"* OK\r\n")
+        far.sendall(connection.bio_read(65536))
+        far.recv(1)
+
+    def test_otherWorker(self) -> None:
+        """A ticket of one process resumes at any other, also when the keys have changed since; not much later."""
+        for version in VERSIONS:
+            self.clock.rightNow = 0
+            server, self.context, self.session = self.server(), clientContext(version), None
+            found = []
+            for seconds in (0.0, 1.0, PERIOD, LIFETIME):
+                self.clock.advance(seconds)
+                client = self.worker(server)
+                found.append(client.session_reused)
+                self.session = client.session
+            self.assertEqual(found, [False, True, True, False], version)
+
+
+class LayerScenarios(LayerCase):
+    """Transports of a server whose keys have just changed, and C{self.peer}, who has a ticket by the old ones."""
+
+    context: ssl.SSLContext
+
+    def setUp(self) -> None:
+        super().setUp()
+        folder = self.mktemp()
+        os.mkdir(folder)
+        self.clock = Clock()
+        self.creator = ServerTLS(settingsFor(makePair(folder, "server")), "imap", self.clock.seconds)
+
+    def visited(self, version: str, advance: float = PERIOD) -> None:
+        """Have a client gone with a ticket, C{advance} seconds passed, and another come with that."""
+        self.context = clientContext(version)
+        before = self.before = Client(self.context)
+        serve(self.creator, before)
+        self.clock.advance(advance)
+        peer: Any = Client(self.context, before.tls.session)
+        self.peer = peer
+
+    def start(self, near: Near) -> Any:
+        """As a port opens a connection, and its protocol starts TLS."""
+        transport = self.open(near)
+        transport.tls = None
+        self.engines: list[Any] = []
+        make = tlsengine.makeEngine
+
+        def noting(*arguments: Any) -> Any:
+            self.engines.append(make(*arguments))
+            return self.engines[-1]
+
+        self.patch(tlslayer, "makeEngine", noting)
+        transport.startTLS(self.creator)
+        return transport
+
+    def test_resumed(self) -> None:
+        """Its session is resumed, on the only engine, of the old context; it is told once that hands are shaken."""
+        for version in VERSIONS:
+            self.visited(version)
+            near = Near()
+            transport = self.start(near)
+            self.peer.handshake()
+            self.exchange()
+            self.assertEqual(near.told, ["made", "handshake"])
+            self.assertTrue(self.peer.tls.session_reused)
+            self.assertEqual(self.engines, [transport.tls.engine])
+            self.assertIs(transport.getHandle(), transport.tls.engine.connection)
+            self.peer.tls.write(b"a001 NOOP\r\n")
+            transport.write(b"* OK\r\n")
+            self.exchange()
+            self.assertEqual((near.received, self.peer.read()), (b"a001 NOOP\r\n", b"* OK\r\n"))
+            self.assertNothingLeft()
+
+    def test_everyByte(self) -> None:
+        """The same when its ClientHello comes a byte at a time, and its Finished with what it has to say."""
+        self.visited("TLSv1_3")
+        near = Near()
+        transport = self.start(near)
+        self.peer.handshake()
+        said = self.peer.output()
+        for at in range(len(said)):
+            self.assertEqual(self.hear(), b"", at)
+            self.far.send(said[at : at + 1])
+            self.poller.doRead()
+        self.peer.feed(self.hear())
+        self.peer.handshake()
+        self.peer.tls.write(b"a001 NOOP\r\n")
+        self.exchange()
+        self.assertTrue(self.peer.tls.session_reused)
+        self.assertEqual((near.told[:2], near.received), (["made", "handshake"], b"a001 NOOP\r\n"))
+        self.assertIsNone(transport.tls._hello)
+
+    def test_noTicket(self) -> None:
+        """Who has no ticket, or one by nobody's key, shakes hands in full, upon the only engine that is made."""
+        stranger = Client(clientContext())
+        serve(ServerTLS(settingsFor(self.creatorPair()), "imap"), stranger)
+        self.visited("TLSv1_3")
+        for session in (None, stranger.tls.session):
+            peer: Any = Client(self.context if session is None else stranger.tls.context, session)
+            self.peer = peer
+            near = Near()
+            transport = self.start(near)
+            self.peer.handshake()
+            self.exchange()
+            self.assertEqual(near.told, ["made", "handshake"])
+            self.assertFalse(self.peer.tls.session_reused)
+            self.assertEqual(self.engines, [transport.tls.engine])
+            self.assertNothingLeft()
+
+    def creatorPair(self) -> Any:
+        """A certificate of somebody else's."""
+        folder = self.mktemp()
+        os.mkdir(folder)
+        return makePair(folder, "stranger")
+
+    def test_garbage(self) -> None:
+        """What is no TLS is refused as ever, by OpenSSL and at once."""
+        for garbage in (b"GET / HTTP/1.1\r\n\r\n", b"\x16\x03\x01\x00\x04\x02\0\0\0", b"\x16\x03\x01\xff\xff"):
+            self.visited("TLSv1_3")
+            near = Near()
+            self.start(near)
+            self.far.send(garbage)
+            self.poller.doRead()
+            self.reactor.advance(0)
+            self.assertEqual(near.told, ["made", "lost"])
+            self.assertIsInstance(near.reason, SSL.Error)
+            self.assertNothingLeft()
+
+    def test_neverComplete(self) -> None:
+        """A client that goes away in the middle of its ClientHello has lost its connection, and nothing stays."""
+        self.visited("TLSv1_3")
+        near = Near()
+        self.start(near)
+        self.peer.handshake()
+        self.far.send(self.peer.output()[:-1])
+        self.poller.doRead()
+        self.assertEqual((near.told, self.hear()), (["made"], b""))
+        self.far.shutdown(socket.SHUT_WR)
+        self.poller.doRead()
+        self.reactor.advance(0)
+        self.assertEqual(near.told, ["made", "lost"])
+        self.assertIsInstance(near.reason, ConnectionLost)
+
+    def test_early(self) -> None:
+        """What was written before the ClientHello has come is said when hands are shaken, and the end after it."""
+        self.visited("TLSv1_3")
+        near = Near()
+        transport = self.start(near)
+        transport.write(b"* BYE busy\r\n")
+        transport.loseConnection()
+        self.peer.handshake()
+        self.exchange()
+        self.assertEqual(self.peer.read(), b"* BYE busy\r\n")
+        self.assertEqual(near.told[-1], "lost")
+
+    def test_notOutsideChange(self) -> None:
+        """At other times nothing is waited for: OpenSSL has what comes as it comes."""
+        self.visited("TLSv1_3", PERIOD + LIFETIME)
+        transport = self.start(Near())
+        self.assertIsNone(transport.tls._hello)
+
+    def test_backend(self) -> None:
+        """A client's side never waits for a ClientHello, whoever makes its connection."""
+        self.visited("TLSv1_3")
+        transport = self.open(Near())
+        transport.tls = None
+        self.assertTrue(self.creator.readsTickets)
+        self.assertRaises(TypeError, transport.startTLS, self.creator, False)
+
+
+class FastLayerTests(LayerScenarios, SynchronousTestCase):
+    """Upon L{mailgate.tls.engine.FastEngine}."""
+
+    kind = FAST
+
+
+class PublicLayerTests(LayerScenarios, SynchronousTestCase):
+    """Upon L{mailgate.tls.engine.PublicEngine}."""
+
+    kind = PublicEngine
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.patch(tlsengine, "_bestKind", lambda: PublicEngine)
+
+
+if not hasattr(select, "epoll"):
+    FastLayerTests.skip = PublicLayerTests.skip = "there is no epoll"

@@ -1,0 +1,180 @@
+# -*- test-case-name: mailgate.test.tls.test_makeengine -*-
+"""
+The start of TLS upon whatever C{startTLS} takes: a connection, and the best kind of L{TLSEngine} for it.
+
+L{FastEngine} relies on what pyOpenSSL keeps private, of whatever version is installed. It is therefore tested before it
+is used: a short conversation with an engine that does not, a few milliseconds long.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime, timedelta, timezone
+from functools import cache, partial
+from typing import Any
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from OpenSSL import SSL
+from twisted.internet.interfaces import IOpenSSLClientConnectionCreator, IOpenSSLServerConnectionCreator
+
+from mailgate.tls.engine import FastBinding, FastEngine, PeerClosed, PublicEngine, TLSEngine, Verification
+from mailgate.tls.tickets import ITicketReader
+
+__all__ = ["EngineKind", "PeerClosed", "TLSEngine", "chooseKind", "fastEngineWorks", "makeEngine"]
+
+EngineKind = Callable[[SSL.Connection], TLSEngine]
+
+
+def _connect(contextFactory: Any, server: bool) -> SSL.Connection:
+    """
+    The connection that C{contextFactory} makes.
+
+    @raise TypeError: it is nothing that C{startTLS} takes.
+    """
+    verification: Any = Verification()
+    if server and ITicketReader.providedBy(contextFactory):
+        connection = contextFactory.newConnection()
+    elif server and IOpenSSLServerConnectionCreator.providedBy(contextFactory):
+        connection = contextFactory.serverConnectionForTLS(verification)
+    elif not server and IOpenSSLClientConnectionCreator.providedBy(contextFactory):
+        connection = contextFactory.clientConnectionForTLS(verification)
+    elif hasattr(contextFactory, "getContext"):
+        connection = SSL.Connection(contextFactory.getContext(), None)
+    else:
+        raise TypeError(
+            f"{type(contextFactory).__name__} makes no connections for a {'server' if server else 'client'}"
+        )
+    if server:
+        connection.set_accept_state()
+    else:
+        connection.set_connect_state()
+    connection.set_app_data(verification)
+    return connection
+
+
+def makeEngine(contextFactory: object, server: bool, kind: EngineKind | None = None) -> TLSEngine:
+    """
+    An engine by C{contextFactory}, which is anything that C{startTLS} takes; of the best C{kind} there is, unless one
+    is given. It is this end that is the C{server}, or not. Tickets (L{ITicketReader}) are for the caller to look at.
+
+    @raise TypeError: C{contextFactory} makes no connections for this side.
+    """
+    return (kind or _bestKind())(_connect(contextFactory, server))
+
+
+def fastEngineWorks() -> bool:
+    """Whether what is private in this pyOpenSSL is as L{FastEngine} expects it; found out once."""
+    return _bestKind() is not PublicEngine
+
+
+@cache
+def _bestKind() -> EngineKind:
+    return chooseKind(_private)
+
+
+def _private() -> tuple[Any, Any]:
+    """pyOpenSSL's bindings to OpenSSL: its functions, and cffi."""
+    from OpenSSL._util import ffi, lib
+
+    return lib, ffi
+
+
+def chooseKind(private: Callable[[], tuple[Any, Any]]) -> EngineKind:
+    """L{FastEngine} upon the two that C{private} gives, if it passes a test; or else L{PublicEngine}."""
+    try:
+        kind = partial(FastEngine, binding=FastBinding(*private()))
+        works = _talks(kind) and _refuses(kind)
+    # Whatever goes wrong here, it is because something private is not what it was: there is a way without.
+    except Exception:
+        works = False
+    return kind if works else PublicEngine
+
+
+def _talks(kind: EngineKind) -> bool:
+    """Whether an engine of C{kind} understands a public one, and is understood, to the end."""
+    engine, peer = _acquainted(kind)
+    data = bytes(range(256)) * 160
+    engine.write(data)
+    _carry(engine, peer)
+    engine.settle()
+    understood = _read(peer, len(data)) == data
+    peer.write(data)
+    ciphertext = bytes(peer.output())
+    engine.feed(ciphertext[:20000])
+    received = _read(engine, len(data))
+    engine.settle()
+    engine.forget()
+    engine.feed(ciphertext[20000:])
+    received += _read(engine, len(data))
+    engine.closeNotify()
+    _carry(engine, peer)
+    peer.closeNotify()
+    _carry(peer, engine)
+    return understood and received == data and _hasClosed(peer) and _hasClosed(engine)
+
+
+def _refuses(kind: EngineKind) -> bool:
+    """Whether an engine of C{kind} refuses a forged record, and says why."""
+    engine, _ = _acquainted(kind)
+    engine.feed(b"\x17\x03\x03\x00\x20" + bytes(32))
+    try:
+        engine.read()
+    except SSL.Error as error:
+        return bool(error.args[0]) and bool(engine.output())
+    return False
+
+
+def _acquainted(kind: EngineKind) -> tuple[TLSEngine, TLSEngine]:
+    """An engine of C{kind} and a public one that have shaken hands."""
+    server, client = SSL.Connection(_selfSigned(), None), SSL.Connection(SSL.Context(SSL.TLS_METHOD), None)
+    server.set_accept_state()
+    client.set_connect_state()
+    engine, peer = kind(server), PublicEngine(client)
+    for _ in range(3):
+        peer.handshake()
+        _carry(peer, engine)
+        engine.handshake()
+        _carry(engine, peer)
+    assert engine.handshaken and peer.handshaken
+    return engine, peer
+
+
+def _carry(source: TLSEngine, target: TLSEngine) -> None:
+    target.feed(bytes(source.output()))
+
+
+def _read(engine: TLSEngine, size: int) -> bytes:
+    """What C{engine} has to read, but not on and on when that is more than C{size}."""
+    plaintext = b""
+    while len(plaintext) <= size and (read := engine.read()) is not None:
+        plaintext += read
+    return plaintext
+
+
+def _hasClosed(engine: TLSEngine) -> bool:
+    """Whether the next that C{engine} reads is the end."""
+    try:
+        engine.read()
+    except PeerClosed:
+        return True
+    return False
+
+
+@cache
+def _selfSigned() -> SSL.Context:
+    """What a server needs, of a certificate that nobody trusts."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "mailgate")])
+    today = datetime.now(timezone.utc)
+    certificate = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+        .not_valid_before(today)
+        .not_valid_after(today + timedelta(days=1))
+        .sign(key, hashes.SHA256())
+    )
+    context = SSL.Context(SSL.TLS_METHOD)
+    context.use_certificate(certificate)
+    context.use_privatekey(key)
+    return context

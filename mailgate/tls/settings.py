@@ -1,0 +1,322 @@
+# -*- test-case-name: mailgate.test.tls.test_settings -*-
+"""
+The directives of TLS: nginx's C{ssl_…} towards clients, which L{mailgate.tls.server} obeys, and the roots for backends,
+whose certificates L{mailgate.tls.backend} looks at.
+"""
+
+from __future__ import annotations
+
+import re
+import ssl as standardSSL
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from datetime import datetime, timezone
+from typing import Any, ClassVar
+
+from attrs import frozen
+from OpenSSL import crypto
+from twisted.internet.ssl import (
+    Certificate,
+    trustRootFromCertificates,
+)
+
+from mailgate.directives import (
+    Problem,
+    ServerSettings,
+    directive,
+    flag,
+    longSeconds,
+    number,
+    oneOf,
+    path,
+    paths,
+    text,
+    words,
+)
+from mailgate.directives import size as parseSize
+from mailgate.directives.needs import Need, given
+from mailgate.system.regularfiles import isOpenToAll, readRegular
+from mailgate.tls.backend import backendTLS
+from mailgate.tls.certificatechecks import certificateWarnings, listWarnings, writableWarnings
+from mailgate.tls.confcommand import VERSIONS, commands, curve
+from mailgate.tls.errors import openSSLReason
+from mailgate.tls.files import TLSError, passPhrases, shown, sources, unreadable, withoutWanted
+from mailgate.tls.server import NoApplicationProtocol, ServerTLS, checkTLS, describeTLS
+
+__all__ = [
+    "BackendTLSSettings",
+    "NoApplicationProtocol",
+    "ServerTLS",
+    "SessionCache",
+    "TLSError",
+    "TLSSettings",
+    "backendTLS",
+    "cacheConflicts",
+    "cachesUnshared",
+    "describeTLS",
+    "keysUnread",
+    "loadTrust",
+    "trustProblems",
+    "usesTLS",
+]
+
+_MIN_SHARED_CACHE = 8 * 4096
+
+
+@frozen
+class SessionCache:
+    """C{ssl_session_cache}: whether it C{keeps} sessions, and what was written of a C{shared} one."""
+
+    keeps: bool = False
+    zone: str = ""
+    size: int = 0
+
+
+def _sessionCache(value: str, folder: str) -> SessionCache:
+    """nginx's C{off | none | [builtin[:SIZE]] [shared:NAME:SIZE]}; the first two are the same here."""
+    given = value.split()
+    if value in ("off", "none"):
+        return SessionCache()
+    if not 1 <= len(given) <= 2:
+        raise ValueError("must be off, none, builtin[:SIZE] or shared:NAME:SIZE")
+    cache = SessionCache(True)
+    for word in given:
+        shared = re.fullmatch(r"shared:([^:]+):([^:]+)", word)
+        if shared is not None:
+            cache = SessionCache(True, shared[1], parseSize(shared[2], folder))
+            if cache.size < _MIN_SHARED_CACHE:
+                raise ValueError(f'session cache "{word}" is too small, it takes 32k')
+        elif not re.fullmatch(r"builtin(:\d{1,9})?", word):
+            raise ValueError(f'"{word}": must be off, none, builtin[:SIZE] or shared:NAME:SIZE')
+    return cache
+
+
+_TLS = Need('"ssl" behind a listen, or starttls', lambda server: usesTLS(server))
+_IN_CLEAR = Need(
+    'a listen that has no "ssl" behind it',
+    lambda server: server[TLSSettings].starttls == "off" or not all(at.ssl for at in server.listen),
+)
+_OLDER = Need("a version before TLSv1.3 in ssl_protocols", lambda server: server[TLSSettings].protocols != ("TLSv1.3",))
+_TICKETS = Need("ssl_session_tickets = on", lambda server: server[TLSSettings].sessionTickets)
+_ASKED = Need("ssl_verify_client", lambda server: server[TLSSettings].verifiesClients)
+
+
+@frozen
+class TLSSettings:
+    """The TLS of a server towards its clients, by nginx's directives."""
+
+    needs: ClassVar[tuple[Need, ...]] = (_TLS,)
+
+    starttls: str = directive("starttls", oneOf("off", "on", "only"), "off", needs=(_IN_CLEAR,))
+    certificates: tuple[str, ...] = directive("ssl_certificate", sources, (), secret=True)
+    keys: tuple[str, ...] = directive("ssl_certificate_key", sources, (), secret=True)
+    passwordFile: str | None = directive("ssl_password_file", path, None)
+    protocols: tuple[str, ...] = directive("ssl_protocols", words(*VERSIONS), ("TLSv1.2", "TLSv1.3"))
+    ciphers: str = directive("ssl_ciphers", text, "HIGH:!aNULL:!MD5", needs=(_TLS, _OLDER))
+    preferServerCiphers: bool = directive("ssl_prefer_server_ciphers", flag, False)
+    curve: str = directive("ssl_ecdh_curve", curve, "auto")
+    dhParameters: str | None = directive("ssl_dhparam", path, None, needs=(_TLS, _OLDER))
+    sessionCache: SessionCache = directive("ssl_session_cache", _sessionCache, SessionCache())
+    sessionTimeout: float = directive("ssl_session_timeout", longSeconds, 300.0)
+    sessionTickets: bool = directive("ssl_session_tickets", flag, True)
+    ticketKeys: tuple[str, ...] = directive("ssl_session_ticket_key", paths, (), needs=(_TLS, _TICKETS))
+    verifyClient: str = directive("ssl_verify_client", oneOf("off", "on", "optional", "optional_no_ca"), "off")
+    verifyDepth: int = directive("ssl_verify_depth", number, 1, needs=(_TLS, _ASKED))
+    clientCertificate: str | None = directive("ssl_client_certificate", path, None, needs=(_TLS, _ASKED))
+    trustedCertificate: str | None = directive("ssl_trusted_certificate", path, None, needs=(_TLS, _ASKED))
+    revoked: str | None = directive("ssl_crl", path, None, needs=(_TLS, _ASKED))
+    commands: tuple[tuple[str, str], ...] = directive("ssl_conf_command", commands, ())
+    certificateCompression: bool = directive("ssl_certificate_compression", flag, False)
+
+    @property
+    def verifiesClients(self) -> bool:
+        """Whether clients are asked for certificates."""
+        return self.verifyClient != "off"
+
+    def problems(self, server: ServerSettings) -> Iterator[Problem]:
+        """Load everything, where TLS is spoken at all: nginx looks at no certificate of a plain server either."""
+        if self.passwordFile is not None:
+            try:
+                passPhrases(self.passwordFile)
+            except OSError as error:
+                yield server.problem("ssl_password_file", f"cannot be read: {error.strerror}", self.passwordFile)
+                return
+        if not usesTLS(server):
+            return
+        wantedBy = "listen … ssl" if server.speaksTLS else "starttls"
+        hasRoots = self.clientCertificate is not None or self.trustedCertificate is not None
+        if not self.certificates:
+            yield server.problem("ssl_certificate", f'is missing, "{wantedBy}" needs it')
+        elif len(self.keys) < len(self.certificates):
+            missing = shown(self.certificates[len(self.keys)])
+            yield server.problem("ssl_certificate_key", f'is missing for certificate "{missing}" of "{wantedBy}"')
+        elif self.verifyClient in ("on", "optional") and not hasRoots:
+            message = "needs ssl_client_certificate or ssl_trusted_certificate: whom clients' certificates are good by"
+            yield server.problem("ssl_verify_client", message, self.verifyClient)
+        elif not set(self.protocols) - {"SSLv2", "SSLv3"}:
+            message = "has no version that the TLS library still speaks"
+            yield server.problem("ssl_protocols", message, " ".join(self.protocols))
+        elif lost := list(self._unreadable(server)):
+            yield from lost
+        else:
+            try:
+                checkTLS(self, server.protocol)
+            except TLSError as error:
+                yield server.problem(error.option, str(error), error.value)
+
+    def _unreadable(self, server: ServerSettings) -> Iterator[Problem]:
+        """Each of the files that L{ServerTLS} would stop at; it tells of the first alone."""
+        named: list[tuple[str, str | None]] = [("ssl_certificate", each) for each in self.certificates]
+        named += [("ssl_certificate_key", each) for each in self.keys[: len(self.certificates)]]
+        if self.verifiesClients:
+            named.append(("ssl_client_certificate", self.clientCertificate))
+            named.append(("ssl_trusted_certificate", self.trustedCertificate))
+            named.append(("ssl_crl", self.revoked))
+        named.append(("ssl_dhparam", self.dhParameters))
+        for option, source in named:
+            reason = None if source is None else unreadable(source)
+            if reason is not None:
+                yield server.problem(option, f"cannot be read: {reason}", source)
+
+    def warnings(self, server: ServerSettings) -> Iterator[Problem]:
+        """What will not have the effect that the operator may expect."""
+        if not usesTLS(server):
+            return
+        chosen = " ".join(self.protocols)
+        old = [version for version in ("TLSv1", "TLSv1.1") if version in self.protocols]
+        if old and "@SECLEVEL=0" not in self.ciphers:
+            message = f"{' and '.join(old)} cannot be spoken without @SECLEVEL=0 in ssl_ciphers"
+            yield server.problem("ssl_protocols", message, chosen)
+        gone = [version for version in ("SSLv2", "SSLv3") if version in self.protocols]
+        if gone:
+            message = f"{' and '.join(gone)} cannot be spoken: the TLS library does not know it any more"
+            yield server.problem("ssl_protocols", message, chosen)
+        now = datetime.now(timezone.utc)
+        for option, source in self.shownCertificates():
+            yield from certificateWarnings(server, option, source, now)
+        if self.verifiesClients and self.revoked is not None:
+            with suppress(TLSError):
+                yield from listWarnings(server, "ssl_crl", self.revoked, now)
+        yield from writableWarnings(server, self._files())
+        for option, filename in self._secrets():
+            if isOpenToAll(filename):
+                yield server.problem(option, "everybody on this host may read it: chmod o-r it", filename)
+        if self.certificateCompression:
+            message = "is not supported by the TLS library's bindings, ignored"
+            yield server.problem("ssl_certificate_compression", message, "on")
+
+    def shownCertificates(self) -> Iterator[tuple[str, str]]:
+        """The certificates that clients are shown, as files or C{data:}, and what names them."""
+        for source in self.certificates:
+            yield "ssl_certificate", source
+        for name, value in self.commands:
+            if name == "Certificate":
+                yield "ssl_conf_command", value
+
+    def _files(self) -> Iterator[tuple[str, str | None]]:
+        """Whatever is read for TLS, if it is given, and what names it."""
+        yield from self.shownCertificates()
+        yield from self._secrets()
+        yield "ssl_dhparam", self.dhParameters
+        if self.verifiesClients:
+            yield "ssl_client_certificate", self.clientCertificate
+            yield "ssl_trusted_certificate", self.trustedCertificate
+            yield "ssl_crl", self.revoked
+
+    def _secrets(self) -> Iterator[tuple[str, str]]:
+        """The files that hold secrets, and what names them."""
+        for source in self.keys[: len(self.certificates)]:
+            if shown(source) == source:
+                yield "ssl_certificate_key", source
+        if self.passwordFile is not None:
+            yield "ssl_password_file", self.passwordFile
+        for filename in self.ticketKeys:
+            yield "ssl_session_ticket_key", filename
+        for name, value in self.commands:
+            if name == "PrivateKey":
+                yield "ssl_conf_command", value
+
+
+def cacheConflicts(servers: Sequence[ServerSettings], inMail: SessionCache | None = None) -> Iterator[Problem]:
+    """
+    The shared session caches of one name that have several sizes, which nginx does not allow; nor if that C{inMail} is
+    no server's.
+    """
+    declared = {} if inMail is None else {inMail.zone: inMail.size}
+    for server in servers:
+        cache = server[TLSSettings].sessionCache
+        size = declared.setdefault(cache.zone, cache.size)
+        if size != cache.size:
+            zone = f'the size {cache.size} of shared memory zone "{cache.zone}"'
+            yield server.problem("ssl_session_cache", f"{zone} conflicts with already declared size {size}")
+
+
+def cachesUnshared(servers: Sequence[ServerSettings], workers: int) -> Iterator[Problem]:
+    """The session caches that C{workers} processes would not share, where their clients get no tickets either."""
+    for server in servers if workers > 1 else ():
+        tls = server[TLSSettings]
+        if usesTLS(server) and tls.sessionCache.zone and not tls.sessionTickets:
+            yield server.problem(
+                "ssl_session_cache",
+                f"shared: is not shared by {workers} workers: the TLS library's bindings know no cache outside"
+                " of a process. What all workers know are tickets: leave ssl_session_tickets on,"
+                " or set worker_processes = 1",
+            )
+
+
+def keysUnread(servers: Sequence[ServerSettings]) -> Iterator[Problem]:
+    """The keys of tickets that do nothing where transports look into no ClientHello: all but the first of a server."""
+    for server in servers:
+        keys = server[TLSSettings].ticketKeys
+        if len(keys) > 1 and usesTLS(server):
+            message = "only the first can be used with the reactor's own transports: use = epoll, or leave it out"
+            yield server.problem("ssl_session_ticket_key", message, keys[1])
+
+
+def usesTLS(server: ServerSettings) -> bool:
+    """Whether C{server} ever speaks TLS with a client."""
+    return server.speaksTLS or server[TLSSettings].starttls != "off"
+
+
+@frozen
+class BackendTLSSettings:
+    """The TLS of connections to backends, by the names of nginx's stream module."""
+
+    needs: ClassVar[tuple[Need, ...]] = (given("auth_file"),)
+
+    trusted: str | None = directive("proxy_ssl_trusted_certificate", path, None)
+
+    def problems(self, server: ServerSettings) -> Iterator[Problem]:
+        yield from trustProblems(server, "proxy_ssl_trusted_certificate", self.trusted)
+
+    def warnings(self, server: ServerSettings) -> Iterator[Problem]:
+        """Roots that others may add to."""
+        yield from writableWarnings(server, [("proxy_ssl_trusted_certificate", self.trusted)])
+
+
+def trustProblems(server: ServerSettings, option: str, filename: str | None) -> Iterator[Problem]:
+    """What keeps the file that C{server}'s C{option} names, if it names one, from being loaded by L{loadTrust}."""
+    if filename is not None:
+        try:
+            loadTrust(filename)
+        except OSError as error:
+            yield server.problem(option, f"cannot be read: {error.strerror or error}", filename)
+        except ValueError as error:
+            yield server.problem(option, f"cannot be loaded: {error}", filename)
+
+
+def loadTrust(filename: str) -> Any:
+    """
+    The certificates in PEM file C{filename}, as roots to trust.
+
+    @raise OSError: it cannot be read.
+    @raise ValueError: it holds no certificate.
+    """
+    content = readRegular(filename).decode("ascii", "replace")
+    blocks = re.findall(r"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----", content, re.DOTALL)
+    if not blocks:
+        raise ValueError(withoutWanted(content.encode("ascii", "replace"), "a certificate") or "it is cut off")
+    try:
+        return trustRootFromCertificates([Certificate.loadPEM(block) for block in blocks])
+    except (crypto.Error, standardSSL.SSLError) as error:
+        raise ValueError(openSSLReason(error)) from None

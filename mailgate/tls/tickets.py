@@ -1,0 +1,207 @@
+# -*- test-case-name: mailgate.test.tls.test_tickets -*-
+"""
+Contexts that are alike but for the keys of their tickets (RFC 5077, 4; RFC 8446, 4.6.1), and which of them is for whom.
+
+OpenSSL makes those keys at random, with the context, and has no call in pyOpenSSL to change them. Processes that are
+forked when the contexts are there have the same keys, and none is made later; so what changes with time is the context.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from typing import Any
+
+from OpenSSL import SSL
+from twisted.internet.interfaces import IOpenSSLServerConnectionCreator
+from zope.interface import Attribute
+
+from mailgate.tls.clienthello import ClientHello
+
+__all__ = [
+    "KEY_NAME",
+    "PERIOD",
+    "SIZE",
+    "FixedKeys",
+    "ITicketReader",
+    "PatientConnection",
+    "TicketRing",
+    "issuesTickets",
+    "keyName",
+]
+
+SIZE = 8
+"""Contexts in a ring."""
+
+PERIOD = 3600.0
+"""Seconds for which a context issues tickets, at the least."""
+
+KEY_NAME = 16
+"""The bytes at the beginning of OpenSSL's tickets that say which key it takes."""
+
+_FLIGHTS = 6
+_BUFFER = 65536
+_SUITES = b"TLS_AES_256_GCM_SHA384:TLS_CHACHA20_POLY1305_SHA256:TLS_AES_128_GCM_SHA256:TLS_AES_128_CCM_SHA256"
+
+
+class ITicketReader(IOpenSSLServerConnectionCreator):
+    """
+    Makes connections by the tickets that their clients offer. What C{serverConnectionForTLS} gives waits for a
+    ClientHello by itself; the others are for those who do.
+    """
+
+    readsTickets = Attribute("Whether tickets matter now: where not, there is nothing to wait for.")
+
+    def newConnection() -> SSL.Connection:
+        """A connection of whoever offers no ticket, or none that matters."""
+
+    def creatorFor(tickets: Sequence[bytes]) -> IOpenSSLServerConnectionCreator | None:
+        """Who makes a connection that resumes one of C{tickets}; L{None} if that is no other than this."""
+
+
+class PatientConnection:
+    """
+    A connection by C{reader} for those who feed OpenSSL without a look, as Twisted's TLS does: what comes is kept until
+    the ClientHello is complete, and only then it is settled which connection this is. All else is that connection's.
+    """
+
+    heard = False
+    """Whether a byte has come."""
+
+    def __init__(self, reader: Any) -> None:
+        self._reader = reader
+        self._hello: ClientHello | None = ClientHello()
+        self._connection: SSL.Connection = reader.newConnection()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._connection, name)
+
+    def bio_write(self, data: bytes) -> int:
+        """C{data} has come; see L{SSL.Connection.bio_write}."""
+        self.heard = True
+        hello = self._hello
+        if hello is None:
+            return self._connection.bio_write(data)
+        if hello.feed(data):
+            self._hello = None
+            creator = self._reader.creatorFor(hello.tickets)
+            if creator is not None:
+                self._connection = creator.serverConnectionForTLS(None)
+                self._connection.set_accept_state()
+            self._connection.bio_write(bytes(hello.received))
+        return len(data)
+
+
+class FixedKeys:
+    """The first of C{contexts} issues tickets, and all take those that they have issued, at any time."""
+
+    def __init__(self, contexts: Iterable[SSL.Context]) -> None:
+        self._contexts = tuple(contexts)
+        self._names: dict[SSL.Context, bytes] = {}
+
+    @property
+    def issuing(self) -> SSL.Context:
+        """The context of new sessions."""
+        return self._contexts[0]
+
+    @property
+    def older(self) -> Sequence[SSL.Context]:
+        """The contexts that do not issue tickets any more, and whose tickets are still good."""
+        return self._contexts[1:]
+
+    def find(self, tickets: Sequence[bytes]) -> SSL.Context | None:
+        """The one of L{older} that has issued one of C{tickets}."""
+        names = {ticket[:KEY_NAME] for ticket in tickets}
+        return next((each for each in self.older if self._nameOf(each) in names), None) if names else None
+
+    def _nameOf(self, context: SSL.Context) -> bytes | None:
+        # Found out when it is needed: a handshake for each context would make a start slow.
+        if context not in self._names:
+            self._names[context] = keyName(context)
+        return self._names[context] or None
+
+
+class TicketRing(FixedKeys):
+    """
+    Each of C{contexts} issues tickets in its turn, for L{PERIOD}, or for C{lifetime}, which is how many seconds a
+    session can be resumed, if that is longer; and takes them for C{lifetime} after that. OpenSSL renews a ticket by
+    the key that it was issued by, so one that is renewed after its context's turn is good until then, and no longer.
+
+    Keys come back when the ring has gone round. Tickets of the last time are long out of date then.
+
+    @ivar period: the seconds of a turn.
+    """
+
+    def __init__(
+        self, contexts: Iterable[SSL.Context], lifetime: float, seconds: Callable[[], float] = time.monotonic
+    ) -> None:
+        """
+        Begin with the first turn.
+
+        @param seconds: the clock. That of the system which is never set is the same in all processes.
+        """
+        super().__init__(contexts)
+        self._lifetime = lifetime
+        self._seconds = seconds
+        self._birth = seconds()
+        self.period = max(lifetime, PERIOD)
+
+    @property
+    def issuing(self) -> SSL.Context:
+        turn = int((self._seconds() - self._birth) // self.period)
+        return self._contexts[turn % len(self._contexts)]
+
+    @property
+    def older(self) -> Sequence[SSL.Context]:
+        turn, since = divmod(self._seconds() - self._birth, self.period)
+        if turn < 1 or since >= self._lifetime or len(self._contexts) == 1:
+            return ()
+        return (self._contexts[int(turn - 1) % len(self._contexts)],)
+
+
+def issuesTickets(context: SSL.Context) -> bool:
+    """Whether C{context}, a server's that has made no connection yet, lets clients keep their sessions themselves."""
+    return not context.set_options(0) & SSL.OP_NO_TICKET
+
+
+def keyName(context: SSL.Context) -> bytes:
+    """
+    The name of the key of C{context}, a server's that issues tickets, as it stands in these; empty if hands cannot be
+    shaken with it. Takes a handshake.
+    """
+    client = SSL.Context(SSL.TLS_CLIENT_METHOD)
+    client.set_cipher_list(b"ALL:@SECLEVEL=0")
+    if hasattr(client, "set_tls13_ciphersuites"):
+        # pyOpenSSL has it since 25.2; without it clients have the first three.
+        client.set_tls13_ciphersuites(_SUITES)
+    server, first, second = SSL.Connection(context, None), SSL.Connection(client, None), SSL.Connection(client, None)
+    server.set_accept_state()
+    hello = ClientHello()
+    with suppress(SSL.Error):
+        first.set_connect_state()
+        _shakeHands(first, server)
+        session = first.get_session()
+        second.set_connect_state()
+        if session is not None:
+            # It is good only as long as its connection, the first, is there.
+            second.set_session(session)
+        _advance(second)
+        hello.feed(second.bio_read(_BUFFER))
+    return hello.tickets[0][:KEY_NAME] if hello.tickets else b""
+
+
+def _shakeHands(client: SSL.Connection, server: SSL.Connection) -> None:
+    """To the end, and have C{client} read its tickets."""
+    for _ in range(_FLIGHTS):
+        for source, target in ((client, server), (server, client)):
+            _advance(source)
+            with suppress(SSL.WantReadError):
+                target.bio_write(source.bio_read(_BUFFER))
+    with suppress(SSL.WantReadError):
+        client.recv(1)
+
+
+def _advance(connection: SSL.Connection) -> None:
+    with suppress(SSL.WantReadError):
+        connection.do_handshake()
