@@ -2,7 +2,7 @@
 mailgate: a gateway for IMAP4, POP3 and SMTP on Twisted.
 
 Reading order: L{mailgate.login} and L{mailgate.session} (the words), L{mailgate.frontend.dialogue} (the dialogue before
-login) with L{mailgate.protocols.pop3} as its shortest example, L{mailgate.frontend.loginflow} (the login),
+login) with L{mailgate.protocols.pop3.server} as its shortest example, L{mailgate.frontend.loginflow} (the login),
 L{mailgate.backend.client} (the backend's side), L{mailgate.relay.portable}, L{mailgate.auth.http.authenticator},
 L{mailgate.config}, and L{mailgate.service}, which puts them together. What is logged of a connection:
 L{mailgate.log.connection}. How one such gateway follows another without anybody being dropped:

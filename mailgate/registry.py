@@ -18,9 +18,9 @@ from mailgate.lean.reactor import EventSettings
 from mailgate.log.journal import LogSettings, ServerLogSettings
 from mailgate.net.clients import LimitSettings
 from mailgate.net.resolver import ResolverSettings
-from mailgate.protocols.imap4.imap4 import IMAP4
+from mailgate.protocols.imap4 import IMAP4
 from mailgate.protocols.pop3 import POP3
-from mailgate.protocols.smtp.smtp import SMTP
+from mailgate.protocols.smtp import SMTP
 from mailgate.sandbox.settings import SandboxSettings
 from mailgate.system.pidfile import PIDSettings
 from mailgate.system.privileges import ProcessSettings

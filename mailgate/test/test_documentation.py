@@ -21,7 +21,7 @@ from mailgate.auth.http.settings import HTTPSettings
 from mailgate.config import knownDirectives, load, parse
 from mailgate.directives import ConfigurationError, Directive, Level, ListenAddress
 from mailgate.login import Trouble
-from mailgate.protocols.smtp.smtp import SMTPSettings
+from mailgate.protocols.smtp.server import SMTPSettings
 from mailgate.registry import PROTOCOLS
 from mailgate.sandbox.certificate import ensureCertificate
 from mailgate.session import Outcome, Phase

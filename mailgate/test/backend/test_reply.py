@@ -13,9 +13,10 @@ from twisted.trial.unittest import SynchronousTestCase
 from mailgate.backend.reply import LONGEST, imapDenial, isOfAccount, pop3Denial, smtpDenial, transactionDenial
 from mailgate.frontend.protocol import DialogueSettings
 from mailgate.login import Denial, Trouble
-from mailgate.protocols.imap4.imap4 import IMAP4
+from mailgate.protocols.imap4 import IMAP4
 from mailgate.protocols.pop3 import POP3
-from mailgate.protocols.smtp.smtp import SMTP, SMTPSettings
+from mailgate.protocols.smtp import SMTP
+from mailgate.protocols.smtp.server import SMTPSettings
 from mailgate.session import Outcome
 from mailgate.test.backend.test_client import PASS_ON, Attempt, routeTo
 from mailgate.test.support.fakes import ROUTE, Conversation, FakeConnector

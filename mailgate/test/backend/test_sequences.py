@@ -12,7 +12,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from mailgate.backend.client import ProxyClient
 from mailgate.login import Client, Credentials, Envelope, Method
-from mailgate.protocols.smtp.smtp import SMTP, SMTPSettings
+from mailgate.protocols.smtp import SMTP
+from mailgate.protocols.smtp.server import SMTPSettings
 from mailgate.test.backend.test_client import Attempt, routeTo
 
 REPLIES = {

@@ -25,8 +25,8 @@ from mailgate.directives import ConfigurationError, Level, ServerSettings
 from mailgate.frontend.protocol import DialogueSettings
 from mailgate.log.journal import ErrorLog
 from mailgate.login import Backend
-from mailgate.protocols.imap4.imap4 import IMAP4Settings
-from mailgate.protocols.smtp.smtp import SMTPSettings
+from mailgate.protocols.imap4.server import IMAP4Settings
+from mailgate.protocols.smtp.server import SMTPSettings
 from mailgate.sandbox.certificate import ensureCertificate
 from mailgate.system.privileges import ProcessSettings, User
 from mailgate.tls.settings import TLSSettings

@@ -17,9 +17,10 @@ from mailgate.auth.http.exchange import question, route
 from mailgate.auth.passthrough import PassThroughAuthenticator
 from mailgate.frontend.protocol import DialogueSettings
 from mailgate.login import Backend, Client, Credentials, Denial, LoginRequest, Method, Route, Trouble
-from mailgate.protocols.imap4.imap4 import IMAP4
+from mailgate.protocols.imap4 import IMAP4
 from mailgate.protocols.pop3 import POP3
-from mailgate.protocols.smtp.smtp import SMTP, SMTPSettings
+from mailgate.protocols.smtp import SMTP
+from mailgate.protocols.smtp.server import SMTPSettings
 from mailgate.test.backend.test_client import Attempt, routeTo
 from mailgate.test.frontend.test_exchange import WORDINGS, Wording
 from mailgate.test.support.fakes import ROUTE, Conversation, FakeAuthenticator, FakeClient, FakeConnector

@@ -5,9 +5,12 @@ from __future__ import annotations
 from twisted.trial.unittest import SynchronousTestCase
 
 from mailgate.frontend.capabilities import OWN, UNKEPT, announced, leftOut, whyLeftOut
-from mailgate.protocols.imap4.imap4 import IMAP4, IMAP4Settings
-from mailgate.protocols.pop3 import POP3, POP3Settings
-from mailgate.protocols.smtp.smtp import SMTP, SMTPSettings
+from mailgate.protocols.imap4 import IMAP4
+from mailgate.protocols.imap4.server import IMAP4Settings
+from mailgate.protocols.pop3 import POP3
+from mailgate.protocols.pop3.settings import POP3Settings
+from mailgate.protocols.smtp import SMTP
+from mailgate.protocols.smtp.server import SMTPSettings
 from mailgate.test.support.fakes import Conversation
 from mailgate.tls.settings import TLSSettings
 

@@ -17,9 +17,10 @@ from mailgate.log.connection import LOGGED_IN, STORY
 from mailgate.log.journal import Journal
 from mailgate.log.rate import Rate
 from mailgate.login import Backend, Credentials, Denial, Method, Refusal, Route, TLSState, Trouble
-from mailgate.protocols.imap4.imap4 import IMAP4
-from mailgate.protocols.pop3 import POP3, POP3Settings
-from mailgate.protocols.smtp.smtp import SMTP
+from mailgate.protocols.imap4 import IMAP4
+from mailgate.protocols.pop3 import POP3
+from mailgate.protocols.pop3.settings import POP3Settings
+from mailgate.protocols.smtp import SMTP
 from mailgate.session import Outcome, Phase, Session
 from mailgate.test.support.fakes import ROUTE, Conversation, FakeAuthenticator, FakeClient, FakeConnector, FakeHandle
 from mailgate.tls.settings import TLSSettings

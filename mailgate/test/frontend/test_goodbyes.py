@@ -13,9 +13,11 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from mailgate.frontend.protocol import DialogueSettings, MailProtocol
 from mailgate.login import Denial, Refusal, Trouble
-from mailgate.protocols.imap4.imap4 import IMAP4, IMAP4Settings
+from mailgate.protocols.imap4 import IMAP4
+from mailgate.protocols.imap4.server import IMAP4Settings
 from mailgate.protocols.pop3 import POP3
-from mailgate.protocols.smtp.smtp import SMTP, SMTPSettings
+from mailgate.protocols.smtp import SMTP
+from mailgate.protocols.smtp.server import SMTPSettings
 from mailgate.session import Outcome
 from mailgate.test.support.fakes import Conversation, FakeAuthenticator, FakeConnector
 

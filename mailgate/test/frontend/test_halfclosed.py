@@ -24,9 +24,11 @@ from mailgate.frontend.protocol import DialogueSettings, MailProtocol
 from mailgate.lean.reactor import LeanReactor
 from mailgate.lean.transport import StreamTransport
 from mailgate.login import Denial, Trouble
-from mailgate.protocols.imap4.imap4 import IMAP4, IMAP4Settings
+from mailgate.protocols.imap4 import IMAP4
+from mailgate.protocols.imap4.server import IMAP4Settings
 from mailgate.protocols.pop3 import POP3
-from mailgate.protocols.smtp.smtp import SMTP, SMTPSettings
+from mailgate.protocols.smtp import SMTP
+from mailgate.protocols.smtp.server import SMTPSettings
 from mailgate.session import Outcome, Phase
 from mailgate.test.protocols.smtp.test_smtp import FakeReverseDNS
 from mailgate.test.support.fakes import ROUTE, Conversation, FakeAuthenticator, FakeClient, FakeConnector

@@ -26,7 +26,8 @@ from zope.interface.verify import verifyObject
 from mailgate.directives import ConfigurationError, ListenAddress
 from mailgate.frontend.listener import Listener, ListenError, ProxyServerFactory
 from mailgate.log.journal import Journal
-from mailgate.protocols.pop3 import POP3, POP3Server
+from mailgate.protocols.pop3 import POP3
+from mailgate.protocols.pop3.server import POP3Server
 from mailgate.test.support.fakes import CLIENT, FakeAuthenticator, FakeConnector, FakeTransport, settingsOf
 
 

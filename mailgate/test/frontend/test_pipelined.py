@@ -11,9 +11,11 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from mailgate.frontend.protocol import DialogueSettings
 from mailgate.login import Denial, Trouble
-from mailgate.protocols.imap4.imap4 import IMAP4
-from mailgate.protocols.pop3 import POP3, POP3Settings
-from mailgate.protocols.smtp.smtp import SMTP, SMTPSettings
+from mailgate.protocols.imap4 import IMAP4
+from mailgate.protocols.pop3 import POP3
+from mailgate.protocols.pop3.settings import POP3Settings
+from mailgate.protocols.smtp import SMTP
+from mailgate.protocols.smtp.server import SMTPSettings
 from mailgate.session import Outcome
 from mailgate.test.support.fakes import Conversation, FakeAuthenticator, hearEverything
 from mailgate.tls.settings import TLSSettings

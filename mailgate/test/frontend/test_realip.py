@@ -18,9 +18,10 @@ from mailgate.directives import ConfigurationError, directives
 from mailgate.frontend.protocol import MailProtocol
 from mailgate.frontend.realip import HeaderReader, RealIPSettings, Senders
 from mailgate.login import Client, ProxiedAddresses
-from mailgate.protocols.imap4.imap4 import IMAP4
+from mailgate.protocols.imap4 import IMAP4
 from mailgate.protocols.pop3 import POP3
-from mailgate.protocols.smtp.smtp import SMTP, SMTPSettings
+from mailgate.protocols.smtp import SMTP
+from mailgate.protocols.smtp.server import SMTPSettings
 from mailgate.session import Outcome, Phase
 from mailgate.test.net.test_proxyprotocol import BINARY4, BINARY6, IPV4, IPV6, TEXT4, TEXT6, WITH_TLVS, binary
 from mailgate.test.support.fakes import CLIENT, Conversation

@@ -14,7 +14,8 @@ from mailgate.config import parse
 from mailgate.directives import ConfigurationError
 from mailgate.frontend.protocol import DialogueSettings
 from mailgate.login import Denial, Method, Trouble
-from mailgate.protocols.smtp.smtp import SMTP, SMTPSettings
+from mailgate.protocols.smtp import SMTP
+from mailgate.protocols.smtp.server import SMTPSettings
 from mailgate.session import Outcome, Phase
 from mailgate.test.frontend.test_exchange import MECHANISMS, REASON, WORDINGS, Wording
 from mailgate.test.support.fakes import Conversation, FakeAuthenticator, FakeClient, FakeConnector

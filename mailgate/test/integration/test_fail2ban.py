@@ -25,9 +25,9 @@ import mailgate
 from mailgate.log.journal import ErrorLog, ErrorLogs
 from mailgate.log.syslog import syslogServer
 from mailgate.login import Denial, Trouble
-from mailgate.protocols.imap4.imap4 import IMAP4
+from mailgate.protocols.imap4 import IMAP4
 from mailgate.protocols.pop3 import POP3
-from mailgate.protocols.smtp.smtp import SMTP
+from mailgate.protocols.smtp import SMTP
 from mailgate.registry import PROTOCOLS
 from mailgate.test.integration.programs import require
 from mailgate.test.support.fakes import Conversation, FakeAuthenticator

@@ -18,9 +18,9 @@ from mailgate.lean import quickack
 from mailgate.lean.quickack import ANNOUNCED, BEGUN, NOTHING, acknowledge, acknowledgeOn, expectedAfter
 from mailgate.lean.reactor import LeanReactor
 from mailgate.lean.transport import StreamTransport
-from mailgate.protocols.imap4.imap4 import IMAP4
+from mailgate.protocols.imap4 import IMAP4
 from mailgate.protocols.pop3 import POP3
-from mailgate.protocols.smtp.smtp import SMTP
+from mailgate.protocols.smtp import SMTP
 from mailgate.relay import streamend as relayend
 from mailgate.relay.portable import Relay, RelayedProtocol
 from mailgate.relay.stream import StreamRelays

@@ -15,9 +15,7 @@ from mailgate.log import connection as connectionlog
 from mailgate.log.connection import about, aboutRequest, line, peerName
 from mailgate.log.journal import Journal
 from mailgate.login import Backend, Client, Credentials, Denial, LoginRequest, Method, Route, Trouble
-from mailgate.protocols import pop3
-from mailgate.protocols.imap4 import imap4
-from mailgate.protocols.smtp import smtp
+from mailgate.protocols import imap4, pop3, smtp
 from mailgate.session import Session
 from mailgate.test.support.fakes import Conversation, FakeAuthenticator, FakeClient, FakeConnector
 

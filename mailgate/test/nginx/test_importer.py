@@ -21,9 +21,9 @@ from mailgate.frontend.protocol import DialogueSettings
 from mailgate.nginx.conf import Refused
 from mailgate.nginx.importer import DIFFERENCES, importNginx, pathsFor
 from mailgate.nginx.mapping import NGINX_DEFAULTS, Mapping
-from mailgate.protocols.imap4.imap4 import IMAP4Settings
-from mailgate.protocols.pop3 import POP3Settings
-from mailgate.protocols.smtp.smtp import SMTPSettings
+from mailgate.protocols.imap4.server import IMAP4Settings
+from mailgate.protocols.pop3.settings import POP3Settings
+from mailgate.protocols.smtp.server import SMTPSettings
 from mailgate.sandbox.certificate import ensureCertificate
 from mailgate.system.processors import processors
 from mailgate.test.cli.test_main import ConsoleCase

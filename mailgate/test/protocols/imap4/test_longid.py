@@ -9,8 +9,9 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from mailgate.protocols.imap4 import IMAP4
 from mailgate.protocols.imap4.command import LONGEST_ID, CommandParser
-from mailgate.protocols.imap4.imap4 import IMAP4, IMAP4Settings
+from mailgate.protocols.imap4.server import IMAP4Settings
 from mailgate.session import Outcome
 from mailgate.test.support.fakes import Conversation, hearEverything
 

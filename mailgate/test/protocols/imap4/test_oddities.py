@@ -6,7 +6,7 @@ else the docstring tells.
 from __future__ import annotations
 
 from mailgate.login import Credentials, Method
-from mailgate.protocols.imap4.imap4 import IMAP4
+from mailgate.protocols.imap4 import IMAP4
 from mailgate.test.frontend.test_oddities import (
     CHALLENGE,
     CRAM,

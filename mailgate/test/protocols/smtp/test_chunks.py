@@ -13,7 +13,8 @@ from twisted.trial.unittest import SynchronousTestCase
 from mailgate.frontend.framing import READ_AHEAD
 from mailgate.frontend.protocol import DialogueSettings
 from mailgate.login import Denial, Trouble
-from mailgate.protocols.smtp.smtp import SMTP, SMTPSettings
+from mailgate.protocols.smtp import SMTP
+from mailgate.protocols.smtp.server import SMTPSettings
 from mailgate.session import Outcome, Phase
 from mailgate.test.support.fakes import (
     ROUTE,

@@ -10,7 +10,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from mailgate.login import Credentials, Denial, Envelope, Method, Trouble
 from mailgate.protocols.pop3 import POP3
-from mailgate.protocols.smtp.smtp import SMTP, SMTPServer, SMTPSettings, xtext
+from mailgate.protocols.smtp import SMTP
+from mailgate.protocols.smtp.server import SMTPServer, SMTPSettings, xtext
 from mailgate.session import Outcome, Phase
 from mailgate.test.support.fakes import (
     CLIENT,

@@ -11,7 +11,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from mailgate.backend.client import ProxyClient, ProxySettings
 from mailgate.login import Backend, BackendTLS, Client, Credentials, Denial, Envelope, Method, Refusal, Trouble
-from mailgate.protocols.smtp.smtp import SMTP, SMTPSettings
+from mailgate.protocols.smtp import SMTP
+from mailgate.protocols.smtp.server import SMTPSettings
 from mailgate.test.backend.test_client import FIRST, SECOND, Attempt, routeTo
 
 TEMPORARY = Denial(Trouble.TEMPORARY)

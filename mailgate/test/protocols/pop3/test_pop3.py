@@ -7,7 +7,8 @@ from typing import Any
 from twisted.trial.unittest import SynchronousTestCase
 
 from mailgate.login import Credentials, Denial, Envelope, Method, Trouble
-from mailgate.protocols.pop3 import POP3, POP3Settings
+from mailgate.protocols.pop3 import POP3
+from mailgate.protocols.pop3.settings import POP3Settings
 from mailgate.session import Outcome, Phase
 from mailgate.test.support.fakes import Conversation, FakeAuthenticator, FakeClient, FakeConnector, hearEverything
 from mailgate.tls.settings import TLSSettings

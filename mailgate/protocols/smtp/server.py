@@ -18,7 +18,7 @@ from mailgate.frontend.capabilities import announced
 from mailgate.frontend.dialogue import ProxyServer
 from mailgate.frontend.goodbyes import goodbyes
 from mailgate.frontend.mechanisms import Cancelled, InitialResponse, InvalidResponse, NotBase64
-from mailgate.frontend.protocol import Command, MailProtocol, acceptableText, splitArguments
+from mailgate.frontend.protocol import Command, acceptableText, splitArguments
 from mailgate.log.connection import COMMAND_REFUSED, about
 from mailgate.log.journal import printable
 from mailgate.login import Credentials, Denial, Envelope, Method, Trouble
@@ -30,13 +30,23 @@ from mailgate.session import Outcome, Phase
 if TYPE_CHECKING:
     from mailgate.net.reversedns import ReverseDNS
 
-__all__ = ["SMTP", "SMTPClient", "SMTPServer", "SMTPSettings", "xtext"]
+__all__ = ["SMTPClient", "SMTPServer", "SMTPSettings", "xtext"]
 
 _MOST_ARGUMENTS = 11
+
+
 _LOGIN_FIRST = b"530 5.7.1 Authentication required"
+
+
 _NAME = re.compile(rb"[\x21-\x7e\x80-\xff]+")
+
+
 _CODE = re.compile(rb"[45][0-5][0-9](?: [45]\.[0-9]{1,3}\.[0-9]{1,3})?")
+
+
 _CHUNK = re.compile(rb"[ \t]*BDAT(?![!-~])", re.IGNORECASE)
+
+
 _CHUNK_SIZE = re.compile(rb"BDAT +([0-9]{1,20})( +LAST)? *", re.IGNORECASE)
 
 
@@ -337,6 +347,3 @@ class SMTPServer(ProxyServer):
         b"HELP": Command(_notImplemented),
         b"QUIT": Command(_doQUIT),
     }
-
-
-SMTP = MailProtocol("smtp", (25, 465, 587), SMTPServer, SMTPClient, SMTPSettings)

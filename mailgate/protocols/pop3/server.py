@@ -1,21 +1,11 @@
-# -*- test-case-name: mailgate.test.protocols.test_pop3 -*-
+# -*- test-case-name: mailgate.test.protocols.pop3.test_pop3 -*-
 """
-POP3 (RFC 1939, 2449, 5034; STLS of RFC 2595): the dialogue before login, and the login at a backend. The replies are
+POP3 (RFC 1939, 2449, 5034; STLS of RFC 2595): the dialogue before login. The replies are
 nginx's, but for those that docs/differences.rst lists.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import ClassVar
-
-from attrs import frozen
-
-from mailgate.backend.client import BackendError, LoginRefused, ProxyClient, Unauthorizing, beginsWith, replyCode
-from mailgate.backend.identity import xclientCommand
-from mailgate.backend.reply import pop3Denial
-from mailgate.directives import Problem, ServerSettings, bufferSize, capabilities, directive, words
-from mailgate.directives.needs import Need, protocol
 from mailgate.frontend.capabilities import announced
 from mailgate.frontend.dialogue import ProxyServer
 from mailgate.frontend.goodbyes import goodbyes
@@ -24,52 +14,24 @@ from mailgate.frontend.mechanisms import (
     InitialResponse,
     InvalidResponse,
     NotBase64,
-    loginMethods,
-    mechanismNames,
 )
-from mailgate.frontend.protocol import Command, MailProtocol, acceptableText, splitArguments, tokenWarnings
+from mailgate.frontend.protocol import Command, acceptableText, splitArguments
 from mailgate.login import Credentials, Denial, Method, Trouble
+from mailgate.protocols.pop3.settings import POP3Settings
 from mailgate.session import Outcome, Phase
 
-__all__ = ["POP3", "POP3Client", "POP3Server", "POP3Settings"]
+__all__ = ["POP3Server"]
 
 _MOST_ARGUMENTS = 3
+
+
 _LOGIN = frozenset((b"USER", b"PASS", b"APOP", b"AUTH"))
+
+
 _LATER = frozenset((b"STAT", b"LIST", b"RETR", b"DELE", b"RSET", b"TOP", b"UIDL", b"LAST"))
 """
 Commands of the state behind the login. Clients that do not wait for the answer to their login send them before it.
 """
-_AUTH_WORDS = ("plain", "apop", "cram-md5", "external", "xoauth2", "oauthbearer")
-
-
-@frozen
-class POP3Settings:
-    """nginx's C{pop3_…} directives, and C{pop3_client_buffer}, which in nginx is fixed at 128 bytes."""
-
-    needs: ClassVar[tuple[Need, ...]] = (protocol("pop3"),)
-
-    auth: tuple[str, ...] = directive("pop3_auth", words(*_AUTH_WORDS), ("plain",))
-    capabilities: tuple[str, ...] = directive(
-        "pop3_capabilities",
-        capabilities("TOP", "USER", "UIDL", "STLS", "PIPELINING", "RESP-CODES", "AUTH-RESP-CODE"),
-        ("TOP", "USER", "UIDL", "PIPELINING", "RESP-CODES", "AUTH-RESP-CODE"),
-    )
-    clientBuffer: int = directive("pop3_client_buffer", bufferSize, 4096)
-
-    @property
-    def mechanisms(self) -> tuple[bytes, ...]:
-        """SASL mechanisms; C{plain} stands for LOGIN too."""
-        implied = (*self.auth, "login") if "plain" in self.auth else self.auth
-        return mechanismNames(implied)
-
-    @property
-    def methods(self) -> frozenset[Method]:
-        """The login methods that are offered."""
-        return loginMethods(self.auth)
-
-    def warnings(self, server: ServerSettings) -> Iterator[Problem]:
-        """What of these settings will not do for every client."""
-        return tokenWarnings(server, self.methods, self.clientBuffer)
 
 
 class POP3Server(ProxyServer):
@@ -245,66 +207,3 @@ class POP3Server(ProxyServer):
         b"NOOP": Command(_doNOOP),
         b"QUIT": Command(_doQUIT),
     }
-
-
-class POP3Client(ProxyClient):
-    """
-    The client's side at a backend: USER and PASS, and before them, where the greeting's response code asks for that as
-    Dovecot's does, XCLIENT. With STLS that greeting came in the clear, but XCLIENT is sent over TLS alone.
-    """
-
-    async def greeted(self) -> None:
-        greeting = await self.line()
-        if not beginsWith(greeting, b"+OK"):
-            raise BackendError(f"greets with {replyCode(greeting)}", greeting, isQuoted=True)
-        if self.tellsByCommand and greeting[:13].upper() == b"+OK [XCLIENT]":
-            self.introduction = xclientCommand(self.request.client)
-
-    async def requestTLS(self) -> None:
-        self.send(b"STLS")
-        reply = await self.line()
-        if not beginsWith(reply, b"+OK"):
-            raise BackendError(f"refuses STLS with {replyCode(reply)}", reply, isQuoted=True)
-
-    async def authenticate(self) -> None:
-        if self.route.authzid:
-            await self._authorize()
-            return
-        password = self.password
-        for command in (b"USER " + self.route.user, b"PASS " + password):
-            self.sendLogin(command)
-            self._accepted(await self._answer())
-
-    async def _authorize(self) -> None:
-        """AUTH PLAIN (RFC 5034): USER and PASS have no place for an authorization identity."""
-        message = self.plainMessage
-        self.sendLogin(b"AUTH PLAIN")
-        reply = await self._answer()
-        if not reply.startswith(b"+") or reply.startswith(b"+OK"):
-            raise Unauthorizing(f"answers AUTH PLAIN with {replyCode(reply)}", reply)
-        self.send(message)
-        self._accepted(await self.line())
-
-    async def _answer(self) -> bytes:
-        """The next reply, but for that to XCLIENT."""
-        if self.isIntroducing:
-            await self.introduced()
-        return self.takeLine() or await self.line()
-
-    def _accepted(self, reply: bytes) -> None:
-        if reply.startswith(b"-ERR"):
-            raise LoginRefused(reply, pop3Denial(reply, self.route))
-        if not beginsWith(reply, b"+OK"):
-            raise BackendError(f"answers the login with {replyCode(reply)}", reply)
-        self.reply = reply
-
-    async def introduced(self) -> None:
-        self.isIntroducing = False
-        reply = await self.line()
-        if reply.startswith(b"-ERR"):
-            self.concerns = (f"answers XCLIENT with {replyCode(reply)}: it does not know who its clients are",)
-        elif not beginsWith(reply, b"+OK"):
-            raise BackendError(f"answers XCLIENT with {replyCode(reply)}", reply)
-
-
-POP3 = MailProtocol("pop3", (110, 995), POP3Server, POP3Client, POP3Settings)

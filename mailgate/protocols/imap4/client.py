@@ -1,0 +1,176 @@
+# -*- test-case-name: mailgate.test.backend.test_login -*-
+"""
+IMAP4's login at a backend (RFC 3501, 9051; ID of RFC 2971).
+"""
+
+from __future__ import annotations
+
+import re
+from typing import NoReturn
+
+from mailgate.backend.client import BackendError, LoginRefused, ProxyClient, Unauthorizing, beginsWith, replyCode
+from mailgate.backend.identity import idCommand
+from mailgate.backend.reply import imapDenial
+
+__all__ = ["IMAP4Client"]
+
+_QUOTABLE = re.compile(rb"[ -~]{0,256}")
+_SPECIAL = re.compile(rb'["\\]')
+_LITERAL_AT_END = re.compile(rb"\{(\d{1,10})\}\r?\n\Z")
+_OFFERS_ID = re.compile(rb"\* OK \[CAPABILITY (?:[^]]* )?ID(?: [^]]*)?\]", re.IGNORECASE)
+"""A greeting whose response code, not its text, lists ID among the capabilities."""
+
+_GOODBYE = re.compile(rb"^\* BYE(?![^ \r\n])[^\n]*", re.IGNORECASE | re.MULTILINE)
+"""The end of a connection among untagged responses."""
+
+_ID_TAG = b"mailgate"
+_IDENTIFIED = re.compile(rb"\* ID [^\r\n{]{1,1000}\r\n" + _ID_TAG + rb" OK(?: [^\r\n]{0,1000})?\r\n")
+
+
+def _continuation(line: bytes, octets: int) -> int | None:
+    """
+    Of how many bytes of a literal the response goes on with behind C{line}, of which the first C{octets} are of one;
+    L{None} where C{line} is the end of it.
+    """
+    if len(line) <= octets:
+        return octets - len(line)
+    literal = _LITERAL_AT_END.search(line, octets)
+    return int(literal[1]) if literal else None
+
+
+class IMAP4Client(ProxyClient):
+    """
+    The client's side at a backend: LOGIN, with the tag that the client itself has given, and before it, where the
+    greeting lists that, ID.
+
+    Where STARTTLS follows that greeting came in the clear, and somebody on the way may have changed it. ID is sent
+    over TLS alone; all that he can bring about is that it is not sent, or is sent to a server that refuses it.
+    """
+
+    _idTag = _ID_TAG
+
+    def dialogueReceived(self, data: bytes) -> None:
+        if self.isIntroducing and not self._buffer and self._idTag == _ID_TAG:
+            # The reply of nearly all servers, which comes long before that to the login: to wake the login for it would
+            # take as much as all else that ID costs.
+            reply = _IDENTIFIED.match(data)
+            if reply is not None:
+                self.isIntroducing = False
+                data = data[reply.end() :]
+                if not data:
+                    return
+        super().dialogueReceived(data)
+
+    def answersEarly(self, ahead: bytearray) -> bool:
+        # Untagged responses may come at any time.
+        return any(not line.startswith(b"*") for line in ahead.splitlines())
+
+    async def greeted(self) -> None:
+        greeting = await self.line()
+        if not beginsWith(greeting.upper(), b"* OK"):
+            raise BackendError(f"greets with {replyCode(greeting)}", greeting, isQuoted=True)
+        if self.tellsByCommand and _OFFERS_ID.match(greeting):
+            request = self.request
+            if request.tag == self._idTag:
+                self._idTag += b"2"
+            self.introduction = idCommand(self._idTag, request.client, request.envelope.fields)
+
+    async def requestTLS(self) -> None:
+        self.send(b"mailgate STARTTLS")
+        response = await self._response(b"mailgate")
+        if not beginsWith(response.upper(), b"MAILGATE OK"):
+            raise BackendError(f"refuses STARTTLS with {replyCode(response)}", response, isQuoted=True)
+        self.reply = b""
+
+    async def authenticate(self) -> None:
+        if self.route.authzid:
+            await self._authorize()
+            return
+        tag = self.request.tag
+        command = tag + b" LOGIN"
+        for argument in (self.route.user, self.password):
+            # A quoted string saves a round trip, but holds printable ASCII alone for certain.
+            if _QUOTABLE.fullmatch(argument):
+                command += b' "' + _SPECIAL.sub(rb"\\\g<0>", argument) + b'"'
+                continue
+            self.sendLogin(command + b" {%d}" % len(argument))
+            response = await self._response(tag)
+            if not response.startswith(b"+"):
+                self._refuse(tag, response)
+            command = argument
+        self.sendLogin(command)
+        completion = await self._response(tag)
+        self._expectOK(tag, completion)
+        self.reply += completion
+
+    async def _authorize(self) -> None:
+        """AUTHENTICATE PLAIN: LOGIN has no place for an authorization identity."""
+        tag, message = self.request.tag, self.plainMessage
+        self.sendLogin(tag + b" AUTHENTICATE PLAIN")
+        response = await self._response(tag)
+        if not response.startswith(b"+"):
+            raise Unauthorizing(f"answers AUTHENTICATE PLAIN with {replyCode(response)}", self.reply + response)
+        self.send(message)
+        completion = await self._response(tag)
+        self._expectOK(tag, completion)
+        self.reply += completion
+
+    def _expectOK(self, tag: bytes, response: bytes) -> None:
+        if not beginsWith(response.upper(), tag.upper() + b" OK"):
+            self._refuse(tag, response)
+
+    def _refuse(self, tag: bytes, response: bytes) -> NoReturn:
+        status, _, text = response[len(tag) + 1 :].strip().partition(b" ")
+        status = status.upper()
+        if response.startswith(tag) and status in (b"NO", b"BAD"):
+            raise LoginRefused(self.reply + response, imapDenial(status, text, self.route))
+        raise BackendError(f"answers the login with {replyCode(response)}", self.reply + response)
+
+    async def introduced(self) -> None:
+        self.isIntroducing = False
+        tag, heard = self._idTag + b" ", 0
+        octets: int | None = None
+        while True:
+            line = self.takeLine() or await self.line()
+            if octets is None and line.startswith(tag):
+                break
+            heard += len(line)
+            if heard > self.limit:
+                raise BackendError("sent a too long reply")
+            if octets is not None or line[:5].upper() == b"* ID ":
+                octets = _continuation(line, octets or 0)
+            elif line.startswith(b"* "):
+                self.reply += line
+                self._checkGoodbye()
+            else:
+                raise BackendError(f"answers ID with {replyCode(line)}", self.reply + line)
+        if not beginsWith(line[len(tag) :].upper(), b"OK"):
+            self.concerns = (f"answers ID with {replyCode(line)}: it does not know who its clients are",)
+
+    async def _response(self, tag: bytes) -> bytes:
+        """
+        The next tagged response or continuation request, but for that to ID; untagged responses before it go to
+        C{reply}.
+        """
+        if self.isIntroducing:
+            await self._wait()
+            if self.isIntroducing:
+                await self.introduced()
+        while True:
+            line = self.takeLine() or await self.line()
+            if line.startswith((tag + b" ", b"+")):
+                return line
+            self.reply += line
+            if not line.startswith(b"* ") or len(self.reply) > self.limit:
+                raise BackendError(f"answers with {replyCode(line)}", self.reply)
+            self._checkGoodbye()
+
+    def _checkGoodbye(self) -> None:
+        """
+        Wait for nothing behind BYE (RFC 3501, 7.1.5): not every server closes then. What has come behind it counts.
+
+        @raise BackendError: there is nothing.
+        """
+        goodbye = None if b"\n" in self._buffer else _GOODBYE.search(self.reply)
+        if goodbye is not None:
+            raise BackendError(f"answers with {replyCode(goodbye[0].upper())}", self.reply)

@@ -1,0 +1,72 @@
+# -*- test-case-name: mailgate.test.backend.test_login -*-
+"""
+POP3's login at a backend (RFC 1939; AUTH of RFC 5034, Dovecot's XCLIENT).
+"""
+
+from __future__ import annotations
+
+from mailgate.backend.client import BackendError, LoginRefused, ProxyClient, Unauthorizing, beginsWith, replyCode
+from mailgate.backend.identity import xclientCommand
+from mailgate.backend.reply import pop3Denial
+
+__all__ = ["POP3Client"]
+
+
+class POP3Client(ProxyClient):
+    """
+    The client's side at a backend: USER and PASS, and before them, where the greeting's response code asks for that as
+    Dovecot's does, XCLIENT. With STLS that greeting came in the clear, but XCLIENT is sent over TLS alone.
+    """
+
+    async def greeted(self) -> None:
+        greeting = await self.line()
+        if not beginsWith(greeting, b"+OK"):
+            raise BackendError(f"greets with {replyCode(greeting)}", greeting, isQuoted=True)
+        if self.tellsByCommand and greeting[:13].upper() == b"+OK [XCLIENT]":
+            self.introduction = xclientCommand(self.request.client)
+
+    async def requestTLS(self) -> None:
+        self.send(b"STLS")
+        reply = await self.line()
+        if not beginsWith(reply, b"+OK"):
+            raise BackendError(f"refuses STLS with {replyCode(reply)}", reply, isQuoted=True)
+
+    async def authenticate(self) -> None:
+        if self.route.authzid:
+            await self._authorize()
+            return
+        password = self.password
+        for command in (b"USER " + self.route.user, b"PASS " + password):
+            self.sendLogin(command)
+            self._accepted(await self._answer())
+
+    async def _authorize(self) -> None:
+        """AUTH PLAIN (RFC 5034): USER and PASS have no place for an authorization identity."""
+        message = self.plainMessage
+        self.sendLogin(b"AUTH PLAIN")
+        reply = await self._answer()
+        if not reply.startswith(b"+") or reply.startswith(b"+OK"):
+            raise Unauthorizing(f"answers AUTH PLAIN with {replyCode(reply)}", reply)
+        self.send(message)
+        self._accepted(await self.line())
+
+    async def _answer(self) -> bytes:
+        """The next reply, but for that to XCLIENT."""
+        if self.isIntroducing:
+            await self.introduced()
+        return self.takeLine() or await self.line()
+
+    def _accepted(self, reply: bytes) -> None:
+        if reply.startswith(b"-ERR"):
+            raise LoginRefused(reply, pop3Denial(reply, self.route))
+        if not beginsWith(reply, b"+OK"):
+            raise BackendError(f"answers the login with {replyCode(reply)}", reply)
+        self.reply = reply
+
+    async def introduced(self) -> None:
+        self.isIntroducing = False
+        reply = await self.line()
+        if reply.startswith(b"-ERR"):
+            self.concerns = (f"answers XCLIENT with {replyCode(reply)}: it does not know who its clients are",)
+        elif not beginsWith(reply, b"+OK"):
+            raise BackendError(f"answers XCLIENT with {replyCode(reply)}", reply)
