@@ -37,7 +37,7 @@ GOODBYE = {
     "pop3": b"-ERR [SYS/TEMP] Gateway is shutting down, closing connection\r\n",
     "smtp": b"421 4.3.2 Gateway is shutting down, closing connection\r\n",
 }
-_SCRIPT = "from mailgate import watching; watching.LOOK = 1.0; from twisted.scripts.twistd import run; run()"
+_SCRIPT = "from mailgate.process import watching; watching.LOOK = 1.0; from twisted.scripts.twistd import run; run()"
 WATCHFUL = [sys.executable, "-c", _SCRIPT, "-n", "--pidfile="]
 """A gateway that looks at files every second, for tests to have less to wait for."""
 
