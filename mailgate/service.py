@@ -136,13 +136,13 @@ class Gateway(MultiService):
         )
         tls = self._contexts.get(server.name)
         if tls is None and usesTLS(server):
-            tls = ServerTLS(server[TLSSettings], server.protocol)
+            tls = ServerTLS(server[TLSSettings], record.alpn)
         authenticator = kind.build(server, server[ProxySettings].backend, self._naming, journal)
         self._authenticators.append(authenticator)
         facts = set(kind.facts(server) | server[ProxySettings].facts)
         if server[TLSSettings].verifiesClients:
             facts.add(Fact.DETAILS)
-        reverseDNS = self._clientNames(server)
+        reverseDNS = self._clientNames(server) if record.wantsClientName else None
         for address in server.listen:
             factory = ProxyServerFactory(
                 record,
@@ -164,8 +164,7 @@ class Gateway(MultiService):
     def _clientNames(self, server: ServerSettings) -> ReverseDNS | None:
         """Who finds the names of C{server}'s clients: the same for all servers that name the same C{resolver}."""
         settings = server[ResolverSettings]
-        # As nginx: no other protocol tells anybody the client's name.
-        if settings.resolver is None or server.protocol != "smtp":
+        if settings.resolver is None:
             return None
         if settings not in self._reverseDNS:
             made = ReverseDNS(settings.resolver, settings.timeout, self._reactor, self._journal)

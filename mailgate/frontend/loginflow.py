@@ -112,7 +112,7 @@ class Login:
         session.user = credentials.user
         session.method = credentials.method
         self.request = LoginRequest(
-            session.protocol,
+            self.factory.record.authName,
             credentials,
             self._client(),
             session.attempts,

@@ -222,7 +222,7 @@ class IMAP4Server(ProxyServer):
         self.reply(b"OK completed")
 
     def _doCAPABILITY(self, arguments: list[bytes]) -> None:
-        words = self.capabilities(announced("imap", self.settings.capabilities))
+        words = self.capabilities(announced(self.factory.record, self.settings.capabilities))
         self.transport.write(b" ".join((b"* CAPABILITY", *words)) + b"\r\n")
         self._completed()
 

@@ -93,7 +93,7 @@ class POP3Server(ProxyServer):
     @property
     def _tellsCodes(self) -> bool:
         """Whether clients are promised a code in every refusal of credentials (RFC 3206)."""
-        return b"AUTH-RESP-CODE" in map(bytes.upper, announced("pop3", self.settings.capabilities))
+        return b"AUTH-RESP-CODE" in map(bytes.upper, announced(self.factory.record, self.settings.capabilities))
 
     def capabilities(self, offers: Sequence[bytes]) -> list[bytes]:
         awaitingPass = self._user is not None
@@ -176,7 +176,7 @@ class POP3Server(ProxyServer):
             self.authenticate(*arguments)
 
     def _doCAPA(self, rest: bytes) -> None:
-        lines = self.capabilities(announced("pop3", self.settings.capabilities))
+        lines = self.capabilities(announced(self.factory.record, self.settings.capabilities))
         self.transport.write(b"\r\n".join((b"+OK Capability list follows", *lines, b".", b"")))
 
     def _doNOOP(self, rest: bytes) -> None:

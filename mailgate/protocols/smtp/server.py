@@ -254,7 +254,7 @@ class SMTPServer(ProxyServer):
         if not self._hello(arguments):
             return
         self._extended = True
-        lines = [self._name, *self.capabilities(announced("smtp", self.settings.capabilities))]
+        lines = [self._name, *self.capabilities(announced(self.factory.record, self.settings.capabilities))]
         self.transport.write(b"".join(b"250-" + line + b"\r\n" for line in lines[:-1]))
         self.reply(b"250 " + lines[-1])
 
