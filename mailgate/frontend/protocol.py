@@ -25,7 +25,7 @@ from mailgate.directives import (
     seconds,
     word,
 )
-from mailgate.login import Denial, Method, Trouble, fitText
+from mailgate.login import Method
 
 if TYPE_CHECKING:
     from mailgate.backend.client import ProxyClient
@@ -36,8 +36,6 @@ __all__ = [
     "Command",
     "DialogueSettings",
     "MailProtocol",
-    "acceptableText",
-    "splitArguments",
     "tokenWarnings",
 ]
 
@@ -158,15 +156,3 @@ def tokenWarnings(server: ServerSettings, methods: frozenset[Method], buffer: in
     if buffer < LONGEST_AUTH and any(method.isOAuth for method in methods):
         option = f"{server.protocol}_client_buffer"
         yield server.problem(option, "is too small for long tokens of OAuth, whose clients are then refused: try 16k")
-
-
-def splitArguments(rest: bytes) -> list[bytes]:
-    """The words of C{rest}; nothing but blanks parts them."""
-    return [word for word in rest.split(b" ") if word]
-
-
-def acceptableText(denial: Denial) -> bytes | None:
-    """The authentication service's text of a refusal, unless it is not L{fitText}."""
-    if denial.trouble is not Trouble.DENIED or not denial.text:
-        return None
-    return fitText(denial.text)

@@ -14,22 +14,21 @@ from mailgate.frontend.capabilities import announced
 from mailgate.frontend.dialogue import ProxyServer
 from mailgate.frontend.goodbyes import goodbyes
 from mailgate.frontend.mechanisms import Cancelled, InitialResponse, InvalidResponse, NotBase64
-from mailgate.frontend.protocol import Command, acceptableText
+from mailgate.frontend.protocol import Command
+from mailgate.frontend.text import Literal, acceptableText, literalAtEnd
 from mailgate.login import Credentials, Denial, Envelope, Method, Trouble
 from mailgate.protocols.imap4.command import (
     LATER,
     LONGEST_ID,
     CommandParser,
     IMAP4SyntaxError,
-    Literal,
     beginsID,
-    literalAtEnd,
     tagOf,
 )
 from mailgate.protocols.imap4.settings import IMAP4Settings
 from mailgate.session import Outcome, Phase
 
-__all__ = ["CommandParser", "IMAP4Server", "IMAP4Settings", "IMAP4SyntaxError", "Literal"]
+__all__ = ["CommandParser", "IMAP4Server", "IMAP4Settings", "IMAP4SyntaxError"]
 
 
 class IMAP4Server(ProxyServer):

@@ -17,7 +17,8 @@ from mailgate.frontend.mechanisms import (
     InvalidResponse,
     NotBase64,
 )
-from mailgate.frontend.protocol import Command, acceptableText, splitArguments
+from mailgate.frontend.protocol import Command
+from mailgate.frontend.text import acceptableText, splitArguments
 from mailgate.login import Credentials, Denial, Method, Trouble
 from mailgate.protocols.pop3.settings import POP3Settings
 from mailgate.session import Outcome, Phase

@@ -19,7 +19,8 @@ from mailgate.frontend.capabilities import announced
 from mailgate.frontend.dialogue import ProxyServer
 from mailgate.frontend.goodbyes import goodbyes
 from mailgate.frontend.mechanisms import Cancelled, InitialResponse, InvalidResponse, NotBase64
-from mailgate.frontend.protocol import Command, acceptableText, splitArguments
+from mailgate.frontend.protocol import Command
+from mailgate.frontend.text import acceptableText, splitArguments
 from mailgate.log.connection import COMMAND_REFUSED, about
 from mailgate.log.journal import printable
 from mailgate.login import Credentials, Denial, Envelope, Method, Trouble
