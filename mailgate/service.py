@@ -19,7 +19,7 @@ from mailgate.config import GatewaySettings, authenticatorKind
 from mailgate.directives import ServerSettings
 from mailgate.frontend.draining import Draining
 from mailgate.frontend.listener import Listener, ProxyServerFactory
-from mailgate.frontend.protocol import DialogueSettings
+from mailgate.frontend.settings import DialogueSettings
 from mailgate.interfaces import IAuthenticator
 from mailgate.lean.connectionlimit import ConnectionLimit, Places
 from mailgate.lean.descriptors import mostDescriptors

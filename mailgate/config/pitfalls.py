@@ -15,7 +15,7 @@ from twisted.internet.abstract import isIPAddress
 from mailgate.backend.settings import ProxySettings
 from mailgate.directives import ListenAddress, Problem, ServerSettings, deadline, directives
 from mailgate.frontend.capabilities import each, leftOut
-from mailgate.frontend.protocol import DialogueSettings
+from mailgate.frontend.settings import DialogueSettings
 from mailgate.log.journal import LogSettings, ServerLogSettings
 from mailgate.login import Backend
 from mailgate.registry import PROTOCOLS, SERVER_SETTINGS

@@ -43,7 +43,7 @@ from mailgate.directives import (
 )
 from mailgate.directives.problems import Lines
 from mailgate.frontend.draining import DrainSettings
-from mailgate.frontend.protocol import DialogueSettings
+from mailgate.frontend.settings import DialogueSettings
 from mailgate.lean.connectionlimit import ConnectionSettings
 from mailgate.lean.reactor import EventSettings
 from mailgate.log.journal import LogSettings

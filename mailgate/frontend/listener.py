@@ -21,8 +21,9 @@ from twisted.python.failure import Failure
 from mailgate.backend.connector import Connector
 from mailgate.backend.settings import ProxySettings
 from mailgate.directives import ListenAddress, ServerSettings
-from mailgate.frontend.protocol import DialogueSettings, MailProtocol
+from mailgate.frontend.protocol import MailProtocol
 from mailgate.frontend.realip import HeaderReader, RealIPSettings
+from mailgate.frontend.settings import DialogueSettings
 from mailgate.interfaces import IAuthenticator
 from mailgate.lean.connectionlimit import Places
 from mailgate.lean.port import LeanPort

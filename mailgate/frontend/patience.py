@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
-from mailgate.frontend.protocol import BUDGET, DialogueSettings
+from mailgate.frontend.settings import BUDGET, DialogueSettings
 
 __all__ = ["Patience"]
 

@@ -16,7 +16,7 @@ from mailgate.frontend.mechanisms import (
     loginMethods,
     mechanismNames,
 )
-from mailgate.frontend.protocol import tokenWarnings
+from mailgate.frontend.settings import tokenWarnings
 from mailgate.login import Method
 
 __all__ = ["POP3Settings"]

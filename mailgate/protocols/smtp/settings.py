@@ -24,7 +24,7 @@ from mailgate.directives import (
 )
 from mailgate.directives.needs import Need, protocol
 from mailgate.frontend.mechanisms import loginMethods, mechanismNames
-from mailgate.frontend.protocol import tokenWarnings
+from mailgate.frontend.settings import tokenWarnings
 from mailgate.login import Method
 
 __all__ = ["SMTPSettings"]

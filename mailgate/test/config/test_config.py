@@ -22,7 +22,7 @@ from mailgate.backend.client import ProxySettings
 from mailgate.config import GatewaySettings, authenticatorKind, knownDirectives, load, parse, read
 from mailgate.config import reading as config
 from mailgate.directives import ConfigurationError, Level, ServerSettings
-from mailgate.frontend.protocol import DialogueSettings
+from mailgate.frontend.settings import DialogueSettings
 from mailgate.log.journal import ErrorLog
 from mailgate.login import Backend
 from mailgate.protocols.imap4.server import IMAP4Settings

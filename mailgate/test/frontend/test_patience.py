@@ -8,7 +8,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from mailgate.frontend.patience import Patience
-from mailgate.frontend.protocol import BUDGET, DialogueSettings
+from mailgate.frontend.settings import BUDGET, DialogueSettings
 
 TIMEOUT = 60.0
 

@@ -22,7 +22,8 @@ from zope.interface import alsoProvides, implementer
 from mailgate.backend.client import ProxyClient
 from mailgate.directives import ListenAddress, ServerSettings
 from mailgate.frontend.listener import ProxyServerFactory
-from mailgate.frontend.protocol import DialogueSettings, MailProtocol
+from mailgate.frontend.protocol import MailProtocol
+from mailgate.frontend.settings import DialogueSettings
 from mailgate.interfaces import IAuthenticator
 from mailgate.log.journal import Journal
 from mailgate.login import Backend, Denial, LoginRequest, Refusal, Route

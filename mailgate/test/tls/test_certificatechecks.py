@@ -19,7 +19,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from mailgate.auth.http.settings import HTTPSettings
 from mailgate.config import parse
 from mailgate.directives import ConfigurationError, ListenAddress, ServerSettings
-from mailgate.frontend.protocol import DialogueSettings
+from mailgate.frontend.settings import DialogueSettings
 from mailgate.test.support import certificates
 from mailgate.test.tls.test_backend import Authority
 from mailgate.test.tls.test_settings import Pair, inline, makePair, settingsFor, write
