@@ -313,6 +313,7 @@ class _Reading:
             self._file,
             frozenset(inherited).difference(section.written),
             self._lines,
+            ports=PROTOCOLS[protocol].backendPorts,
         )
         server = withRefusals(server)
         if sandbox is not None and usesTLS(server) and not server[TLSSettings].certificates:
