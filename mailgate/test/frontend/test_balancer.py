@@ -32,8 +32,8 @@ from mailgate.service import Gateway
 from mailgate.test.integration.daemon import freePort
 from mailgate.test.integration.transports import areLean, withTransports
 from mailgate.test.net.test_proxyprotocol import BINARY4, BINARY6, IPV4, IPV6, TEXT4, WITH_TLVS
+from mailgate.test.support.tlspair import makePair
 from mailgate.test.test_service import Talk
-from mailgate.test.tls.test_settings import makePair
 
 GATEWAY = """
 [mailgate]

@@ -24,9 +24,9 @@ from mailgate.lean.poller import Poller
 from mailgate.lean.tls import TLSLayer
 from mailgate.lean.transport import StreamTransport
 from mailgate.test.lean.test_poller import Reactor
+from mailgate.test.support.tlspair import makePair, settingsFor
 from mailgate.test.support.transportcontract import HalfCloseableNear, Near
 from mailgate.test.tls.test_makeengine import FAST, Peer
-from mailgate.test.tls.test_settings import makePair, settingsFor
 from mailgate.tls.engine import FastEngine, PublicEngine
 from mailgate.tls.makeengine import makeEngine
 from mailgate.tls.settings import ServerTLS

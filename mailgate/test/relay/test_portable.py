@@ -24,7 +24,7 @@ from zope.interface.verify import verifyObject
 from mailgate.relay.portable import HELD, Relay, RelayedProtocol, makeNoDelay
 from mailgate.session import Outcome, Session
 from mailgate.test.support.fakes import FakeTransport
-from mailgate.test.tls.test_settings import makePair, settingsFor
+from mailgate.test.support.tlspair import makePair, settingsFor
 from mailgate.tls.settings import ServerTLS, backendTLS, loadTrust
 
 IDLE = 100.0

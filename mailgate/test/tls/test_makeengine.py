@@ -19,7 +19,7 @@ from OpenSSL._util import ffi, lib
 from twisted.internet.ssl import CertificateOptions, KeyPair, PrivateCertificate
 from twisted.trial.unittest import SynchronousTestCase
 
-from mailgate.test.tls.test_settings import clientContext, makePair, settingsFor
+from mailgate.test.support.tlspair import clientContext, makePair, settingsFor
 from mailgate.tls.engine import FastBinding, FastEngine, PublicEngine
 from mailgate.tls.errors import CertificateError
 from mailgate.tls.makeengine import PeerClosed, TLSEngine, chooseKind, fastEngineWorks, makeEngine

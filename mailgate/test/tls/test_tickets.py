@@ -20,9 +20,9 @@ from zope.interface.verify import verifyObject
 
 from mailgate.lean import tls as tlslayer
 from mailgate.test.lean.test_tls import Case as LayerCase
+from mailgate.test.support.tlspair import clientContext, makePair, settingsFor
 from mailgate.test.support.transportcontract import Near
 from mailgate.test.tls.test_makeengine import FAST
-from mailgate.test.tls.test_settings import clientContext, makePair, settingsFor
 from mailgate.tls import makeengine as tlsengine
 from mailgate.tls.clientcertificate import NotingConnection
 from mailgate.tls.clienthello import ClientHello
