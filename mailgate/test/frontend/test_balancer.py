@@ -31,9 +31,9 @@ from mailgate.net.proxyprotocol import HeaderParser
 from mailgate.service import Gateway
 from mailgate.test.integration.daemon import freePort
 from mailgate.test.integration.transports import areLean, withTransports
-from mailgate.test.net.test_proxyprotocol import BINARY4, BINARY6, IPV4, IPV6, TEXT4, WITH_TLVS
+from mailgate.test.support.proxyheaders import BINARY4, BINARY6, IPV4, IPV6, TEXT4, WITH_TLVS
+from mailgate.test.support.talk import Talk
 from mailgate.test.support.tlspair import makePair
-from mailgate.test.test_service import Talk
 
 GATEWAY = """
 [mailgate]
