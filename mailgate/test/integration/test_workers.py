@@ -27,7 +27,7 @@ from mailgate.test.integration.gateway import TWISTD, GatewayProcess, environmen
 from mailgate.test.integration.procfs import children, inodes, runs, servedBy, serving
 from mailgate.test.integration.rawclient import RawClient
 from mailgate.test.integration.reloading import ACCEPTED, GOODBYE, PASSWORD, PROTOCOLS, QUIT, USER, ReloadTestCase
-from mailgate.test.integration.sandboxbackend import Backend
+from mailgate.test.integration.sandboxbackend import sandboxPorts
 from mailgate.test.integration.site import Address
 
 WORKERS = 3
@@ -50,7 +50,7 @@ class WorkersMixin(MixinBase):
 
     def setUp(self):
         super().setUp()
-        self.addCleanup(Backend(self.sandbox).stop)
+        self.sandbox = sandboxPorts()
 
     def ini(self, process: str = "", mail: str = "", more: str = "") -> str:
         whole = super().ini(f"worker_processes = {WORKERS}\n{process}", mail, more)

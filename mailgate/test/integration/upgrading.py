@@ -14,7 +14,7 @@ from mailgate.test.integration.gateway import FOREGROUND, GatewayProcess
 from mailgate.test.integration.procfs import runs
 from mailgate.test.integration.rawclient import RawClient
 from mailgate.test.integration.reloading import QUIT, ReloadTestCase
-from mailgate.test.integration.sandboxbackend import Backend
+from mailgate.test.integration.sandboxbackend import sandboxPorts
 
 __all__ = ["WORKERS", "UpgradeTestCase"]
 
@@ -29,7 +29,7 @@ class UpgradeTestCase(ReloadTestCase):
 
     def setUp(self):
         super().setUp()
-        self.addCleanup(Backend(self.sandbox).stop)
+        self.sandbox = sandboxPorts()
         self.pidFile = os.path.join(self.folder, "gateway.pid")
         # Called after everything that a test has added.
         self.addCleanup(self.endAll)
