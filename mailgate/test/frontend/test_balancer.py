@@ -83,6 +83,7 @@ class TLSTalk(Talk):
         self._advance()
 
     def _advance(self, before: bytes = b"") -> None:
+        assert self.transport is not None
         plaintext = b""
         try:
             if not self._shaken:
@@ -90,9 +91,10 @@ class TLSTalk(Talk):
                 self._shaken = True
             while read := self._tls.read(65536):
                 plaintext += read
+            # The gateway has said goodbye, and waits for the client's.
+            self.transport.loseConnection()
         except ssl.SSLWantReadError:
             pass
-        assert self.transport is not None
         self.transport.write(before + self._outgoing.read())
         if plaintext:
             super().dataReceived(plaintext)
