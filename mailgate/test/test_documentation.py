@@ -26,33 +26,13 @@ from mailgate.registry import PROTOCOLS
 from mailgate.sandbox.certificate import ensureCertificate
 from mailgate.session import Outcome, Phase
 from mailgate.test.integration.programs import PROGRAMS
-
-ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-MISSING = None if os.path.exists(os.path.join(ROOT, "README.rst")) else "documents stand in the checkout alone"
+from mailgate.test.support.documents import MISSING, ROOT, codeBlocks, document, documents
 
 KNOWN = {(level, name): known for level in Level for name, known in knownDirectives(level).items()}
 """Every directive, by the kind of section and its name."""
 
 WITHOUT_FIXED_DEFAULT = {"server_name", "auth_delay", "max_auth_failures"}
 """Directives whose default is not the same on every host, or for every server."""
-
-
-def document(*names: str) -> str:
-    """The text of a file of the checkout."""
-    with open(os.path.join(ROOT, *names), encoding="utf-8") as opened:
-        return opened.read()
-
-
-def documents() -> dict[str, str]:
-    """All texts for people, by their names."""
-    names = ["README.rst", "NEWS.rst", *sorted(f"docs/{name}" for name in os.listdir(os.path.join(ROOT, "docs")))]
-    return {name: document(name) for name in names}
-
-
-def codeBlocks(text: str, language: str) -> list[str]:
-    """The C{code-block}s of C{language} in an rst C{text}."""
-    found = re.findall(rf"^\.\. code-block:: {language}\n\n((?:    .*\n|\n)+)", text, re.MULTILINE)
-    return [textwrap.dedent(block).strip("\n") + "\n" for block in found]
 
 
 def default(known: Directive) -> Any:

@@ -32,6 +32,7 @@ from mailgate.service import Gateway
 from mailgate.session import Outcome, Session
 from mailgate.test.integration.daemon import freePort
 from mailgate.test.integration.transports import areLean, withTransports
+from mailgate.test.support.talk import Talk
 
 TEXT = """
 [mailgate]
@@ -48,6 +49,7 @@ listen =
 protocol = pop3
 listen = 127.0.0.1:{pop3}
 """
+
 SANDBOX = """
 [sandbox]
 imap = 127.0.0.1:0
@@ -61,40 +63,6 @@ def settingsFrom(text: str) -> tuple[GatewaySettings, dict[str, int]]:
     """The settings of C{text}, and the ports of 127.0.0.1 that were put into it, all of them free."""
     ports = {name: freePort() for name in ("imap", "other", "pop3", "auth")}
     return parse(text.format(**ports)), ports
-
-
-class Talk(Protocol):
-    """A client: C{heard} is all that it has heard, C{lost} fires when its connection is gone."""
-
-    def __init__(self) -> None:
-        self.heard = b""
-        self.lost: Deferred[None] = Deferred()
-        self._awaited: tuple[bytes, Deferred[bytes]] | None = None
-
-    def dataReceived(self, data: bytes) -> None:
-        self.heard += data
-        self._look()
-
-    def connectionLost(self, reason: object = None) -> None:
-        self.lost.callback(None)
-
-    def _look(self) -> None:
-        if self._awaited is not None and self._awaited[0] in self.heard:
-            awaited, self._awaited = self._awaited[1], None
-            awaited.callback(self.heard)
-
-    def hears(self, awaited: bytes) -> Deferred[bytes]:
-        """Fires once C{awaited} has been heard."""
-        waiting: Deferred[bytes] = Deferred()
-        self._awaited = (awaited, waiting)
-        self._look()
-        return waiting
-
-    def asks(self, line: bytes, awaited: bytes) -> Deferred[bytes]:
-        """Say C{line}, and wait for C{awaited}."""
-        assert self.transport is not None
-        self.transport.write(line + b"\r\n")
-        return self.hears(awaited)
 
 
 class GatewayCase(TestCase):

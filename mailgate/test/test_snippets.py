@@ -25,7 +25,7 @@ from mailgate.config import parse
 from mailgate.interfaces import IAuthenticator
 from mailgate.log.journal import Journal
 from mailgate.login import Backend, Client, Credentials, Denial, LoginRequest, Method, Route, Trouble
-from mailgate.test.test_documentation import MISSING, codeBlocks, document
+from mailgate.test.support.documents import MISSING, codeBlocks, document
 
 
 class _Dialogue(Protocol):

@@ -65,7 +65,7 @@ from mailgate.protocols.smtp import SMTP
 from mailgate.relay.portable import Relay, RelayedProtocol
 from mailgate.session import Phase, Session
 from mailgate.test.support.fakes import FakeTransport, settingsOf
-from mailgate.test.tls.test_settings import makePair
+from mailgate.test.support.tlspair import makePair
 
 FIRST = Backend("192.0.2.99", 110)
 SECOND = Backend("192.0.2.100", 110)

@@ -15,7 +15,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from mailgate.config import parse, readPID
 from mailgate.config.inifile import IniFile
 from mailgate.directives import ConfigurationError
-from mailgate.test.test_documentation import MISSING, ROOT, codeBlocks, documents
+from mailgate.test.support.documents import MISSING, ROOT, codeBlocks, documents
 
 HEAD = "[mail]\nauth_http = http://127.0.0.1:9000/auth\n[server imap]\nprotocol = imap\n"
 """Four lines that are good."""

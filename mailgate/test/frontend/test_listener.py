@@ -29,6 +29,7 @@ from mailgate.log.journal import Journal
 from mailgate.protocols.pop3 import POP3
 from mailgate.protocols.pop3.server import POP3Server
 from mailgate.test.support.fakes import CLIENT, FakeAuthenticator, FakeConnector, FakeTransport, settingsOf
+from mailgate.test.support.loopback import speaksIPv6
 
 
 def makeFactory(address: ListenAddress) -> ProxyServerFactory:
@@ -42,15 +43,6 @@ def makeFactory(address: ListenAddress) -> ProxyServerFactory:
         Clock(),
         Journal(),
     )
-
-
-def speaksIPv6() -> bool:
-    """Whether this host has a loopback by IPv6."""
-    try:
-        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
-    except OSError:
-        return False
-    return True
 
 
 class ProxyServerFactoryTests(SynchronousTestCase):

@@ -28,7 +28,7 @@ from mailgate.test.integration.clients import PATIENCE
 from mailgate.test.integration.daemon import waitUntil
 from mailgate.test.integration.gateway import environment
 from mailgate.test.integration.procfs import runs
-from mailgate.test.integration.test_upgrade import WORKERS, UpgradeTestCase
+from mailgate.test.integration.upgrading import WORKERS, UpgradeTestCase
 
 MAILGATE = [sys.executable, "-c", "import sys; from mailgate.cli.main import main; sys.exit(main())"]
 

@@ -24,7 +24,7 @@ from zope.interface.verify import verifyObject
 from mailgate.lean.poller import MOST_ROUNDS, READABLE, Poller
 from mailgate.lean.port import BATCH, BREATH, QUIET, LeanPort
 from mailgate.lean.shares import PAUSE
-from mailgate.test.lean.test_poller import Owner, Reactor
+from mailgate.test.support.pollers import Owner, Reactor
 
 
 class Greeting(Protocol):

@@ -18,7 +18,7 @@ from zope.interface.verify import verifyObject
 from mailgate.log.journal import ErrorLog, ErrorLogs, Journal
 from mailgate.log.levels import LEVELS, levelName
 from mailgate.log.syslog import FACILITIES, LONGEST_LINE, SyslogObserver, SyslogServer, syslogServer
-from mailgate.test.log.test_journal import NASTY, caught
+from mailgate.test.support.journals import NASTY, caught
 
 HOST = socket.gethostname().lower()
 

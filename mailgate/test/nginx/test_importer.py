@@ -27,7 +27,7 @@ from mailgate.protocols.smtp.server import SMTPSettings
 from mailgate.sandbox.certificate import ensureCertificate
 from mailgate.system.processors import processors
 from mailgate.test.cli.test_main import ConsoleCase
-from mailgate.test.test_documentation import MISSING, document
+from mailgate.test.support.documents import MISSING, document
 from mailgate.tls.settings import TLSSettings
 
 GUIDE = """\

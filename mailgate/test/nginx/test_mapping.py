@@ -20,7 +20,7 @@ from mailgate.nginx.conf import _NEWER as NEWER
 from mailgate.nginx.importer import importNginx
 from mailgate.nginx.mapping import NGINX_DEFAULTS
 from mailgate.sandbox.certificate import ensureCertificate
-from mailgate.test.test_documentation import MISSING, document
+from mailgate.test.support.documents import MISSING, document
 
 NEVER = {"ssl_session_ticket_key"}
 """What mailgate refuses."""

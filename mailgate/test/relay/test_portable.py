@@ -8,7 +8,6 @@ import os
 import socket
 from typing import Any
 
-from twisted.internet.address import IPv4Address
 from twisted.internet.defer import Deferred, DeferredList
 from twisted.internet.endpoints import TCP4ServerEndpoint
 from twisted.internet.error import ConnectionLost
@@ -23,40 +22,12 @@ from zope.interface.verify import verifyObject
 
 from mailgate.relay.portable import HELD, Relay, RelayedProtocol, makeNoDelay
 from mailgate.session import Outcome, Session
-from mailgate.test.support.fakes import FakeTransport
-from mailgate.test.tls.test_settings import makePair, settingsFor
+from mailgate.test.support.relaytransport import RelayTransport
+from mailgate.test.support.tlspair import makePair, settingsFor
 from mailgate.tls.settings import ServerTLS, backendTLS, loadTrust
 
 IDLE = 100.0
 LINGER = 10.0
-
-
-class RelayTransport(FakeTransport):
-    """
-    A transport as forgiving as Twisted's own, which may be resumed after its end and have no producer to unregister.
-    C{calls} are those that matter to the order of things.
-    """
-
-    def __init__(self) -> None:
-        super().__init__(IPv4Address("TCP", "192.0.2.7", 40123))
-        self._lenient = True
-        self.calls: list[str] = []
-
-    def unregisterProducer(self) -> None:
-        self.calls.append("unregisterProducer")
-        self.producer = None
-
-    def resumeProducing(self) -> None:
-        self.calls.append("resumeProducing")
-        super().resumeProducing()
-
-    def loseWriteConnection(self) -> None:
-        self.calls.append("loseWriteConnection")
-        super().loseWriteConnection()
-
-    def loseConnection(self) -> None:
-        self.calls.append("loseConnection")
-        super().loseConnection()
 
 
 class Listening(RelayedProtocol):
@@ -481,9 +452,6 @@ class EndTests(SynchronousTestCase):
             second.lose()
             first.lose()
             self.assertFinished(relayed)
-
-
-# Over sockets.
 
 
 @implementer(IHandshakeListener, IHalfCloseableProtocol)

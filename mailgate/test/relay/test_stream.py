@@ -46,10 +46,10 @@ from mailgate.relay.streamend import LITTLE, MUCH
 from mailgate.service import Gateway
 from mailgate.session import Outcome, Session
 from mailgate.test.integration.daemon import freePort
-from mailgate.test.relay.test_portable import RelayTransport
-from mailgate.test.test_service import Talk
-from mailgate.test.tls.test_makeengine import FAST, FORGED
-from mailgate.test.tls.test_settings import makePair, settingsFor
+from mailgate.test.support.relaytransport import RelayTransport
+from mailgate.test.support.talk import Talk
+from mailgate.test.support.tlsengines import FAST, FORGED
+from mailgate.test.support.tlspair import makePair, settingsFor
 from mailgate.tls.engine import PublicEngine
 from mailgate.tls.makeengine import PeerClosed, TLSEngine, makeEngine
 from mailgate.tls.settings import ServerTLS, backendTLS, loadTrust

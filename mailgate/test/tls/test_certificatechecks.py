@@ -21,8 +21,8 @@ from mailgate.config import parse
 from mailgate.directives import ConfigurationError, ListenAddress, ServerSettings
 from mailgate.frontend.protocol import DialogueSettings
 from mailgate.test.support import certificates
-from mailgate.test.tls.test_backend import Authority
-from mailgate.test.tls.test_settings import Pair, inline, makePair, settingsFor, write
+from mailgate.test.support.memoryauthority import Authority
+from mailgate.test.support.tlspair import Pair, inline, makePair, settingsFor, write
 from mailgate.tls import certificatechecks
 from mailgate.tls.settings import BackendTLSSettings, TLSSettings
 

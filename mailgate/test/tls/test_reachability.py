@@ -10,7 +10,7 @@ from typing import Any
 from OpenSSL import SSL
 from twisted.trial.unittest import SynchronousTestCase
 
-from mailgate.test.tls.test_settings import makePair, settingsFor
+from mailgate.test.support.tlspair import makePair, settingsFor
 from mailgate.tls.server import checkTLS
 from mailgate.tls.settings import TLSError
 

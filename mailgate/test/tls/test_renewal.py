@@ -26,8 +26,8 @@ from mailgate.process.watching import LOOK
 from mailgate.process.workers.master import Master
 from mailgate.test.integration.daemon import freePort
 from mailgate.test.process.workers.test_master import Reactor
-from mailgate.test.tls.test_backend import Authority
-from mailgate.test.tls.test_settings import write
+from mailgate.test.support.memoryauthority import Authority
+from mailgate.test.support.tlspair import write
 from mailgate.tls.renewal import certificatesOf, namesLost, renewalFaults
 
 NOW = datetime.now(timezone.utc)

@@ -17,7 +17,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from mailgate.config import parse
 from mailgate.directives import ConfigurationError
-from mailgate.test.tls.test_settings import clientContext, makePair, settingsFor, write
+from mailgate.test.support.tlspair import clientContext, makePair, settingsFor, write
 from mailgate.test.tls.test_tickets import VERSIONS, Client
 from mailgate.tls import ticketkeys
 from mailgate.tls.files import TLSError

@@ -20,9 +20,9 @@ from zope.interface.verify import verifyObject
 
 from mailgate.lean import tls as tlslayer
 from mailgate.test.lean.test_tls import Case as LayerCase
+from mailgate.test.support.tlsengines import FAST
+from mailgate.test.support.tlspair import clientContext, makePair, settingsFor
 from mailgate.test.support.transportcontract import Near
-from mailgate.test.tls.test_makeengine import FAST
-from mailgate.test.tls.test_settings import clientContext, makePair, settingsFor
 from mailgate.tls import makeengine as tlsengine
 from mailgate.tls.clientcertificate import NotingConnection
 from mailgate.tls.clienthello import ClientHello
@@ -94,7 +94,7 @@ class TurnTests(SynchronousTestCase):
 
 
 class Client:
-    """The standard library's end of a connection, with what L{mailgate.test.tls.test_makeengine.Peer} has of it."""
+    """The standard library's end of a connection, with what L{mailgate.test.support.tlsengines.Peer} has of it."""
 
     def __init__(self, context: ssl.SSLContext, session: Any = None) -> None:
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()

@@ -53,8 +53,8 @@ from mailgate.login import (
     Trouble,
 )
 from mailgate.net.clients import LimitSettings
-from mailgate.test.auth.http.test_agent import FakeEndpoint
 from mailgate.test.auth.http.test_settings import server, settings
+from mailgate.test.support.httpagent import FakeEndpoint
 
 REQUEST = LoginRequest("imap", Credentials(Method.PLAIN, b"joe", b"sesame"), Client("192.0.2.7", 4711))
 

@@ -24,9 +24,9 @@ from mailgate.lean.reactor import LeanReactor
 from mailgate.log.journal import Journal
 from mailgate.login import Client, Credentials, Denial, Method, Trouble
 from mailgate.net.clients import LimitSettings
-from mailgate.test.auth.http.test_agent import FakeEndpoint
 from mailgate.test.auth.http.test_authenticator import ACCEPTED, REQUEST, ROUTE, UNDECIDED, AuthenticatorTestCase
 from mailgate.test.auth.http.test_settings import server, settings
+from mailgate.test.support.httpagent import FakeEndpoint
 
 
 def of(host, user=b"joe"):
