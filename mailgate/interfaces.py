@@ -5,7 +5,7 @@ What can be put into mailgate from outside: the interfaces of its extension poin
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence, Set
+from collections.abc import Callable, Set
 from typing import Any
 
 from attrs import frozen
@@ -16,7 +16,7 @@ from mailgate.directives import ServerSettings
 from mailgate.log.journal import Journal
 from mailgate.login import Backend, Denial, Fact, LoginRequest, Method, Route
 
-__all__ = ["AuthenticatorKind", "IAuthenticator", "IGenerations", "Refusals"]
+__all__ = ["AuthenticatorKind", "IAuthenticator", "Refusals"]
 
 
 def _none(server: ServerSettings) -> Set[Fact]:
@@ -51,40 +51,6 @@ class IAuthenticator(Interface):
 
     def close() -> None:
         """Drop what is kept open: the gateway has stopped."""
-
-
-class IGenerations(Interface):
-    """
-    All that serve clients in this process, or for it. A generation is one configuration, put into force once, and all
-    who are served by it.
-    """
-
-    def whenReady() -> Deferred[None]:
-        """Fires when the first of them serves; fails, with a reason for the log, if it does not come up."""
-
-    def reload() -> Deferred[Sequence[str]]:
-        """
-        Read the configuration again, and serve those who come from now on by it; if it is bad, say so in the log and
-        change nothing. Fires when that is done, with what was wrong, if anything; those who are connected go on.
-        """
-
-    def drain() -> Deferred[int]:
-        """
-        Let nobody in any more, and wait until all have left, for worker_shutdown_timeout at most. Fires with how many
-        proxied sessions had to be cut.
-        """
-
-    def stop() -> Deferred[int]:
-        """The same, without waiting; the second time without courtesy."""
-
-    def retire() -> Deferred[int]:
-        """
-        Another process has taken over: let nobody in any more, and wait as in C{drain} until all have left; those
-        before login go on, too.
-        """
-
-    def reopen() -> None:
-        """Open the log files again: they have been renamed."""
 
 
 @frozen

@@ -23,11 +23,10 @@ from mailgate.process.background import Launch
 from mailgate.process.commandsocket import CommandSocket
 from mailgate.process.operation import Operation
 from mailgate.process.upgrade import Command, Inheritance, Successor, UpgradeError
-from mailgate.system.activation import passedSockets
 from mailgate.system.exitstatus import CANNOT_SERVE
-from mailgate.system.notify import Notifier, NotifySettings
 from mailgate.system.pidfile import PIDFile
 from mailgate.system.reparenting import Parent
+from mailgate.system.systemd import Notifier, NotifySettings, passedSockets
 
 __all__ = ["Process", "Surroundings"]
 

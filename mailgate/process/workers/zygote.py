@@ -42,11 +42,13 @@ from mailgate.process.workers.messages import (
     Loaded,
     Message,
     Order,
+    OtherRelease,
     Ready,
     Retired,
     Started,
     Tell,
     encode,
+    otherRelease,
 )
 from mailgate.process.workers.worker import work
 from mailgate.system.exitstatus import BAD_CONFIGURATION, CANNOT_SERVE
@@ -326,17 +328,23 @@ def _first(lines: Lines) -> tuple[Begin, Sequence[Message]]:
     """
     The master's first message, and those that came along with it.
 
-    @raise ControlError: it says something else, or has gone.
+    @raise ControlError: the master has gone.
+    @raise OtherRelease: it is of another release, or speaks as if it were.
     """
     messages: list[Message] = []
     while not messages:
         data = os.read(ORDERS, 65536)
         if not data:
             raise ControlError("the master has gone")
-        messages = lines.feed(data)
+        try:
+            messages = lines.feed(data)
+        except OtherRelease:
+            raise
+        except ControlError:
+            raise OtherRelease(otherRelease()) from None
     begin, *others = messages
     if not isinstance(begin, Begin):
-        raise ControlError("the master has not begun")
+        raise OtherRelease(otherRelease())
     return begin, others
 
 
@@ -353,6 +361,8 @@ def main() -> int:
     lines = Lines()
     try:
         begin, others = _first(lines)
+    except OtherRelease as error:
+        return _fail(str(error), CANNOT_SERVE)
     except ControlError:
         # It has told why, if there is anything to tell.
         return 1
@@ -363,11 +373,9 @@ def main() -> int:
     if "twisted.internet.reactor" in sys.modules:
         # All workers would share one epoll(7).
         return _fail("a module has imported the reactor before the workers were forked", CANNOT_SERVE)
-    # A master of a version before has a socket there, and its standard error in its place.
-    if STANDARD_ERROR not in begin.sockets.values():
-        # Workers must be able to write when there is no master any more.
-        os.dup2(STANDARD_ERROR, 2)
-        os.close(STANDARD_ERROR)
+    # Workers must be able to write when there is no master any more.
+    os.dup2(STANDARD_ERROR, 2)
+    os.close(STANDARD_ERROR)
     del begin
     gc.collect()
     gc.freeze()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import grp
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -14,6 +15,7 @@ import sys
 
 from twisted.trial.unittest import SkipTest
 
+import mailgate
 from mailgate.test.integration.clients import PATIENCE
 from mailgate.test.integration.daemon import accepts, freePort, ifKilled, waitUntil
 from mailgate.test.integration.gateway import TWISTD, environment
@@ -305,3 +307,38 @@ class BackgroundGateway:
     def log(self) -> str:
         with open(self._log, encoding="utf-8", errors="backslashreplace") as opened:
             return opened.read()
+
+
+class InstalledTests(UpgradeTestCase):
+    """Another release is installed while several workers serve."""
+
+    processes = WORKERS
+
+    def setUp(self):
+        super().setUp()
+        self.installed = os.path.join(self.folder, "installed")
+        package, left = (
+            os.path.dirname(os.path.abspath(mailgate.__file__)),
+            shutil.ignore_patterns("test", "__pycache__"),
+        )
+        shutil.copytree(package, os.path.join(self.installed, "mailgate"), ignore=left)
+        plugins = os.path.join(os.path.dirname(package), "twisted")
+        shutil.copytree(plugins, os.path.join(self.installed, "twisted"), ignore=left)
+
+    def test_reload(self):
+        """Until the upgrade nothing is reloaded, the log says what to do, and those who serve go on."""
+        self.start(command=["env", f"PYTHONPATH={self.installed}", *FOREGROUND])
+        with open(os.path.join(self.installed, "mailgate", "_version.py"), "w", encoding="ascii") as opened:
+            opened.write('__version__ = "98.7"\n')
+        client = self.loggedIn("imap")
+        self.gateway.signal(signal.SIGHUP)
+        self.told(
+            f"the mailgate that runs is {mailgate.__version__}, the one that is installed is 98.7: run mailgate"
+            " upgrade, or restart it"
+        )
+        self.told("the configuration is not reloaded: nothing changes")
+        self.assertServes(client)
+        self.leave(self.loggedIn("imap"))
+        self.upgraded()
+        self.leave(self.loggedIn("imap"))
+        self.leave(client)
