@@ -6,7 +6,7 @@ read. Which options exist is not known here.
 from mailgate.directives.addresses import LONGEST_SOCKET_PATH, ListenAddress, SocketOptions, hostPort, isHostName
 from mailgate.directives.declare import Directive, Level, directive, directives
 from mailgate.directives.problems import ConfigurationError, Problem, nearest
-from mailgate.directives.settings import ServerSettings
+from mailgate.directives.settings import GatewaySettings, ServerSettings
 from mailgate.directives.values import (
     Parser,
     bufferSize,
@@ -32,6 +32,7 @@ __all__ = [
     "LONGEST_SOCKET_PATH",
     "ConfigurationError",
     "Directive",
+    "GatewaySettings",
     "Level",
     "ListenAddress",
     "Parser",
