@@ -9,8 +9,8 @@ import ast
 from twisted.trial.unittest import SynchronousTestCase
 
 from mailgate.test.support import picture
+from mailgate.test.support.documents import MISSING, document
 from mailgate.test.support.imports import trees
-from mailgate.test.test_documentation import MISSING, document
 
 
 class PictureTests(SynchronousTestCase):

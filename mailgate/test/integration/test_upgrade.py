@@ -18,7 +18,7 @@ from twisted.trial.unittest import SkipTest
 import mailgate
 from mailgate.test.integration.clients import PATIENCE
 from mailgate.test.integration.daemon import accepts, freePort, ifKilled, waitUntil
-from mailgate.test.integration.gateway import TWISTD, environment
+from mailgate.test.integration.gateway import FOREGROUND, TWISTD, environment
 from mailgate.test.integration.procfs import runs
 from mailgate.test.integration.reloading import ACCEPTED, PASSWORD, TWIST, USER
 from mailgate.test.integration.transports import withTransports
