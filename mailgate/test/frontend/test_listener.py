@@ -28,7 +28,7 @@ from mailgate.frontend.listener import Listener, ListenError, ProxyServerFactory
 from mailgate.log.journal import Journal
 from mailgate.protocols.pop3 import POP3
 from mailgate.protocols.pop3.server import POP3Server
-from mailgate.test.support.fakes import CLIENT, FakeAuthenticator, FakeConnector, FakeTransport, settingsOf
+from mailgate.testing import CLIENT, FakeAuthenticator, FakeConnector, FakeTransport, settingsOf
 
 
 def makeFactory(address: ListenAddress) -> ProxyServerFactory:

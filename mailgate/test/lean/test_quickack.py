@@ -26,7 +26,7 @@ from mailgate.relay.portable import Relay, RelayedProtocol
 from mailgate.relay.stream import StreamRelays
 from mailgate.session import Session
 from mailgate.test.relay.test_portable import RelayTransport
-from mailgate.test.support.fakes import Conversation, FakeAuthenticator
+from mailgate.testing import Conversation, FakeAuthenticator
 from mailgate.tls.settings import TLSSettings
 
 LITERAL = b"Subject: x\r\n\r\n" + b"Down the rabbit-hole.\r\n" * 20

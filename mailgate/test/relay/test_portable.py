@@ -23,8 +23,8 @@ from zope.interface.verify import verifyObject
 
 from mailgate.relay.portable import HELD, Relay, RelayedProtocol, makeNoDelay
 from mailgate.session import Outcome, Session
-from mailgate.test.support.fakes import FakeTransport
 from mailgate.test.tls.test_settings import makePair, settingsFor
+from mailgate.testing import FakeTransport
 from mailgate.tls.settings import ServerTLS, backendTLS, loadTrust
 
 IDLE = 100.0

@@ -39,7 +39,7 @@ from zope.interface.verify import verifyObject
 
 from mailgate.directives import ListenAddress, Problem, ServerSettings
 from mailgate.login import TLSState
-from mailgate.test.support.fakes import settingsOf
+from mailgate.testing import settingsOf
 from mailgate.tls import settings as tls
 from mailgate.tls.errors import CertificateError
 from mailgate.tls.files import sources

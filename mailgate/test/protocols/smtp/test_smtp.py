@@ -13,7 +13,7 @@ from mailgate.protocols.pop3 import POP3
 from mailgate.protocols.smtp import SMTP
 from mailgate.protocols.smtp.server import SMTPServer, SMTPSettings, xtext
 from mailgate.session import Outcome, Phase
-from mailgate.test.support.fakes import (
+from mailgate.testing import (
     CLIENT,
     Conversation,
     FakeAuthenticator,
