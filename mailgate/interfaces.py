@@ -39,7 +39,12 @@ def _guarded(server: ServerSettings) -> Refusals:
 
 
 class IAuthenticator(Interface):
-    """Judges logins, and knows where accounts live."""
+    """
+    Judges logins, and knows where accounts live.
+
+    Where an application hands one over, it is asked for passwords (C{Method.PLAIN}) only, unless it has an attribute
+    C{methods} with the L{Method}s that it can judge.
+    """
 
     def authenticate(request: LoginRequest) -> Deferred[Route | Denial]:
         """
@@ -61,6 +66,9 @@ class AuthenticatorKind:
     C{methods} are the login methods it can judge. C{build(server, default, reactor, journal)} makes one for a server;
     C{default} is the backend of C{proxy_pass}, for accounts whose own is not known. C{facts(server)} are those that one
     for C{server} wants to know of each connection; C{refusals(server)} how it treats those who guess.
+
+    One that C{isLent} gives an authenticator that somebody else closes; all others are closed by the gateway that had
+    them built.
     """
 
     name: str
@@ -70,3 +78,4 @@ class AuthenticatorKind:
     build: Callable[[ServerSettings, Backend | None, Any, Journal], Any]
     facts: Callable[[ServerSettings], Set[Fact]] = _none
     refusals: Callable[[ServerSettings], Refusals] = _guarded
+    isLent: bool = False

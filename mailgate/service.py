@@ -9,6 +9,7 @@ import os
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from attrs import evolve
 from twisted.application.service import MultiService
 from twisted.internet.defer import Deferred, DeferredList, gatherResults
 
@@ -16,11 +17,12 @@ from mailgate.auth.http.services import questionsOf
 from mailgate.backend.connector import Connector
 from mailgate.backend.settings import ProxySettings
 from mailgate.config import GatewaySettings, authenticatorKind
-from mailgate.directives import ServerSettings
+from mailgate.config.outside import handOver
+from mailgate.directives import ConfigurationError, ServerSettings
 from mailgate.frontend.draining import Draining
 from mailgate.frontend.listener import Listener, ProxyServerFactory
 from mailgate.frontend.protocol import DialogueSettings
-from mailgate.interfaces import IAuthenticator
+from mailgate.interfaces import AuthenticatorKind, IAuthenticator
 from mailgate.lean.connectionlimit import ConnectionLimit, ConnectionSettings, Places
 from mailgate.lean.descriptors import mostDescriptors
 from mailgate.lean.port import BATCH
@@ -51,9 +53,10 @@ class Gateway(MultiService):
     at once among C{logs}. It listens on C{sockets}, which stay the caller's and may be given until it starts; without
     them it binds its own. C{contexts} are those of servers, by name, that have been made before. Other processes with
     the same sockets are known by C{share}. Clients take C{places}, which are those of another gateway where both are of
-    one process, and are limited by the configuration of the one that started last.
+    one process, and are limited by the configuration of the one that started last. C{authenticators} judge the logins
+    of servers, by their names, at all addresses of these, in the place of what C{settings} say.
 
-    @raise ConfigurationError: a server's C{error_log} cannot be opened.
+    @raise ConfigurationError: a server's C{error_log} cannot be opened, or its authenticator cannot be made.
     """
 
     def __init__(
@@ -65,8 +68,11 @@ class Gateway(MultiService):
         contexts: Mapping[str, ServerTLS] | None = None,
         share: Share | None = None,
         places: Places | None = None,
+        authenticators: Mapping[str, AuthenticatorKind | IAuthenticator] = {},
     ) -> None:
         super().__init__()
+        if authenticators:
+            settings = evolve(settings, servers=handOver(settings.servers, authenticators, settings.file))
         self.settings = settings
         self.places = Places(reactor) if places is None else places
         self._share = share
@@ -120,8 +126,6 @@ class Gateway(MultiService):
 
     def _factoriesOf(self, server: ServerSettings) -> Iterator[ProxyServerFactory]:
         record = PROTOCOLS[server.protocol]
-        kind = authenticatorKind(server)
-        assert kind is not None, "the configuration has been checked"
         dialogue = server[DialogueSettings]
         journal = self._journalOf(server)
         trusted = server[BackendTLSSettings].trusted
@@ -137,8 +141,9 @@ class Gateway(MultiService):
         tls = self._contexts.get(server.name)
         if tls is None and usesTLS(server):
             tls = ServerTLS(server[TLSSettings], server.protocol)
-        authenticator = kind.build(server, server[ProxySettings].backend, self._naming, journal)
-        self._authenticators.append(authenticator)
+        kind = authenticatorKind(server)
+        assert kind is not None, "the configuration has been checked"
+        authenticator = self._build(kind, server, journal)
         facts = set(kind.facts(server) | server[ProxySettings].facts)
         if server[TLSSettings].verifiesClients:
             facts.add(Fact.DETAILS)
@@ -160,6 +165,22 @@ class Gateway(MultiService):
             )
             factory.places = self.places
             yield factory
+
+    def _build(self, kind: AuthenticatorKind, server: ServerSettings, journal: Journal) -> IAuthenticator:
+        try:
+            built = kind.build(server, server[ProxySettings].backend, self._naming, journal)
+            if not IAuthenticator.providedBy(built):
+                raise TypeError(f"{type(built).__name__} is no IAuthenticator")
+        except ConfigurationError:
+            raise
+        except Exception as error:
+            # It may be another distribution's, and what is served must survive a reload that fails.
+            reason = f"the authenticator {kind.name} cannot be made: {type(error).__name__}: {error}"
+            raise ConfigurationError([server.problem(kind.directive, reason)]) from error
+        if not kind.isLent:
+            self._authenticators.append(built)
+        authenticator: IAuthenticator = built
+        return authenticator
 
     def _clientNames(self, server: ServerSettings) -> ReverseDNS | None:
         """Who finds the names of C{server}'s clients: the same for all servers that name the same C{resolver}."""

@@ -13,12 +13,13 @@ from collections.abc import Iterator, Sequence
 from twisted.internet.abstract import isIPAddress
 
 from mailgate.backend.settings import ProxySettings
+from mailgate.config.serverchecks import authenticatorKind
 from mailgate.directives import ListenAddress, Problem, ServerSettings, deadline, directives
 from mailgate.frontend.capabilities import each, leftOut
 from mailgate.frontend.protocol import DialogueSettings
 from mailgate.log.journal import LogSettings, ServerLogSettings
 from mailgate.login import Backend, Method
-from mailgate.registry import PROTOCOLS, SERVER_SETTINGS
+from mailgate.registry import PROTOCOLS
 from mailgate.system.pidfile import PIDSettings
 from mailgate.tls.certificatechecks import nameWarnings
 from mailgate.tls.settings import TLSSettings, usesTLS
@@ -55,7 +56,8 @@ def pitfalls(server: ServerSettings) -> Iterator[Problem]:
 
 def isAlone(server: ServerSettings) -> bool:
     """Whether C{proxy_pass} is where all of C{server}'s logins go."""
-    return server.given.isdisjoint(("auth_http", "auth_file"))
+    kind = authenticatorKind(server)
+    return kind is None or kind.directive == "proxy_pass"
 
 
 def _ports(server: ServerSettings) -> Iterator[Problem]:
@@ -74,7 +76,7 @@ def _ports(server: ServerSettings) -> Iterator[Problem]:
 
 def _shortTimes(server: ServerSettings) -> Iterator[Problem]:
     """Times within which nothing can be done."""
-    for declared in (known for group in SERVER_SETTINGS for known in directives(group)):
+    for declared in (known for group in server.groups for known in directives(group)):
         if declared.parse is deadline and declared.name in server.given and declared.group is not None:
             seconds = getattr(server[declared.group], declared.field)
             if seconds < _SHORTEST:

@@ -16,7 +16,9 @@ from typing import Any
 from attrs import define, evolve, field
 
 from mailgate.auth.passwdfile.authenticator import hashConflicts
+from mailgate.config.entrypoints import JUDGED, installed
 from mailgate.config.inifile import IniFile
+from mailgate.config.outside import HASTY, Authenticators, Outside
 from mailgate.config.pitfalls import isAlone, loops, overwritten, pitfalls
 from mailgate.config.secretvalues import isSecret, shownValue
 from mailgate.config.serverchecks import (
@@ -24,9 +26,9 @@ from mailgate.config.serverchecks import (
     WHO,
     authenticatorKind,
     faults,
+    judgedBy,
     remarks,
     withoutEffect,
-    withRefusals,
 )
 from mailgate.config.strays import explained, holdsOwnWords, strays
 from mailgate.directives import (
@@ -44,11 +46,11 @@ from mailgate.directives import (
 )
 from mailgate.directives.problems import Lines
 from mailgate.frontend.protocol import DialogueSettings
+from mailgate.interfaces import AuthenticatorKind, IAuthenticator
 from mailgate.lean.reactor import EventSettings
 from mailgate.log.journal import LogSettings
 from mailgate.net.listen import ListenSettings
 from mailgate.registry import (
-    AUTHENTICATORS,
     PROCESS_SETTINGS,
     PROTOCOLS,
     SANDBOX_SETTINGS,
@@ -81,13 +83,15 @@ def knownDirectives(level: Level) -> dict[str, Directive]:
     return {known.name: known for group in _GROUPS for known in directives(group) if level in known.levels}
 
 
-def load(filename: str) -> GatewaySettings:
+def load(filename: str, authenticators: Mapping[str, AuthenticatorKind | IAuthenticator] = {}) -> GatewaySettings:
     """
     Read the configuration in C{filename}, certificates and users with it.
 
+    @param authenticators: what judges the logins of servers, by their names, whatever the configuration says. A kind
+        may be configured there by its directives.
     @raise ConfigurationError: something is wrong with it.
     """
-    return parse(read(filename), filename)
+    return parse(read(filename), filename, authenticators)
 
 
 def read(filename: str) -> str:
@@ -106,9 +110,12 @@ def read(filename: str) -> str:
         raise ConfigurationError([Problem(filename, "is not UTF-8 text", line=line)]) from None
 
 
-def parse(text: str, filename: str = "gateway.ini") -> GatewaySettings:
+def parse(
+    text: str, filename: str = "gateway.ini", authenticators: Mapping[str, AuthenticatorKind | IAuthenticator] = {}
+) -> GatewaySettings:
     """
-    The settings that C{text} makes; relative paths in it start at C{filename}'s folder.
+    The settings that C{text} makes; relative paths in it start at C{filename}'s folder. C{authenticators} are those of
+    L{load}.
 
     @raise ConfigurationError: something is wrong with it.
     """
@@ -116,7 +123,7 @@ def parse(text: str, filename: str = "gateway.ini") -> GatewaySettings:
     if block is not None:
         message = "looks like an nginx.conf: mailgate import-nginx writes a gateway.ini that does what it says"
         raise ConfigurationError([Problem(filename, message, line=text.count("\n", 0, block.start(1)) + 1)])
-    reading = _Reading(filename)
+    reading = _Reading(filename, authenticators)
     settings = reading.read(text)
     if reading.problems:
         raise ConfigurationError(map(settings.lines.located, reading.problems))
@@ -125,7 +132,7 @@ def parse(text: str, filename: str = "gateway.ini") -> GatewaySettings:
 
 def readPID(text: str, filename: str) -> PIDSettings:
     """Where the process of the configuration C{text} is to be found, whatever else may be wrong with it."""
-    reading = _Reading(filename)
+    reading = _Reading(filename, {})
     sections = [reading.section(name, options) for name, options in reading.options(text) if name == "mailgate"]
     values = next((section.values for section in sections if section is not None), {})
     found: PIDSettings = _make(PIDSettings, values)
@@ -149,8 +156,10 @@ def _make(group: type, values: Mapping[str, Any]) -> Any:
 class _Reading:
     """One reading of a file, which gathers C{problems}, and C{warnings} of what makes no difference."""
 
-    def __init__(self, filename: str) -> None:
+    def __init__(self, filename: str, authenticators: Authenticators) -> None:
         self._file = filename
+        self._authenticators = authenticators
+        self._outside = Outside("", {}, ())
         self._folder = os.path.dirname(os.path.abspath(filename))
         self.problems: list[Problem] = []
         self.warnings: list[Problem] = []
@@ -161,6 +170,8 @@ class _Reading:
         self._lines = Lines()
 
     def read(self, text: str) -> GatewaySettings:
+        own = {name for level in Level for name in knownDirectives(level)}
+        self._outside = Outside(text, self._authenticators, own)
         sections = [self.section(name, options) for name, options in self.options(text)]
         known = [section for section in sections if section is not None]
         mail = next((section for section in known if section.level is Level.MAIL), _Section(Level.MAIL, "mail"))
@@ -168,14 +179,20 @@ class _Reading:
         self._workers = _make(WorkerSettings, process)
         demo = next((section.values for section in known if section.level is Level.SANDBOX), None)
         sandbox = None if demo is None else _make(SANDBOX_SETTINGS, demo)
-        servers = []
+        servers, names = [], list[str]()
         for section in known:
             if section.level is Level.SERVER:
+                names.append(section.name.removeprefix("server ").strip())
                 server = self._server(section, mail, sandbox)
                 if server is not None:
                     servers.append(server)
         if not any(section.level is Level.SERVER for section in known):
             self._problem("mail", "", "there is no [server NAME] section")
+        self.problems.extend(self._outside.strangers(names, self._file))
+        if self._workers.count > 1:
+            for section in known:
+                for option in self._outside.hasty.intersection(section.written):
+                    self._problem(section.name, option, HASTY)
         self._checkAddresses(servers)
         self.problems.extend(cacheConflicts(servers, mail.values.get("ssl_session_cache")))
         self.problems.extend(hashConflicts(servers))
@@ -207,7 +224,7 @@ class _Reading:
 
     def options(self, text: str) -> Iterator[tuple[str, Mapping[str, str]]]:
         """The sections of C{text}, and what is written in them."""
-        found = IniFile(text, self._file, {name for level in Level for name in knownDirectives(level)})
+        found = IniFile(text, self._file, {name for level in Level for name in self._known(level)})
         self._lines = found.lines
         self._unread = {section.name: section.unread for section in found.sections.values()}
         self.problems.extend(found.problems)
@@ -227,7 +244,7 @@ class _Reading:
             return None
         # An option in a line that could not be read has been told of, and is not missing.
         section = _Section(level, name, written=dict.fromkeys(self._unread.get(name, ()), ""))
-        known = knownDirectives(level)
+        known = self._known(level)
         for option, text in options.items():
             self._option(section, known, option, text.strip())
         if section.values.get("ssl") and section.values.get("starttls", "off") != "off":
@@ -237,11 +254,10 @@ class _Reading:
     def _option(self, section: _Section, known: Mapping[str, Directive], option: str, text: str) -> None:
         declared = known.get(option)
         if declared is None:
-            elsewhere = [level.value for level in Level if option in knownDirectives(level)]
-            message = "is no known option" + nearest(option, list(known))
-            if elsewhere:
-                message = f"does not belong here, but in [{elsewhere[0]}{' NAME' if elsewhere[0] == 'server' else ''}]"
-            self._problem(section.name, option, message)
+            section.written.update(dict.fromkeys({option}.intersection(self._outside.broken), ""))
+            message = self._unknown(section.level, option)
+            if message:
+                self._problem(section.name, option, message)
             return
         section.written[option] = shownValue(declared, text)
         place = (section.name, option, section.written[option])
@@ -259,10 +275,27 @@ class _Reading:
         remarks = [*strayed, *(f'duplicate value "{word}"' for word in repeatedWords(declared.parse, text))]
         self.warnings.extend(Problem(self._file, remark, *place) for remark in remarks)
 
+    def _known(self, level: Level) -> dict[str, Directive]:
+        """The options that may stand in sections of C{level}, those from outside among them."""
+        return {**knownDirectives(level), **(self._outside.directives if level in JUDGED else {})}
+
+    def _unknown(self, level: Level, option: str) -> str:
+        """What is wrong with C{option}, which a section of C{level} does not have; empty where that is told already."""
+        elsewhere = [other.value for other in Level if option in self._known(other)]
+        if elsewhere:
+            return f"does not belong here, but in [{elsewhere[0]}{' NAME' if elsewhere[0] == 'server' else ''}]"
+        names = list(self._known(level))
+        if level in JUDGED:
+            if self._outside.broken:
+                # It may be one that the broken kind would have declared.
+                return self._outside.broken.get(option, "")
+            names += installed()
+        return "is no known option" + nearest(option, names)
+
     def _server(self, section: _Section, mail: _Section, sandbox: SandboxSettings | None) -> ServerSettings | None:
         inherited = {name: value for name, value in mail.values.items() if not self._hidden(name, section)}
         values = {**inherited, **section.values}
-        groups = {group: _make(group, values) for group in SERVER_SETTINGS}
+        groups = {group: _make(group, values) for group in (*SERVER_SETTINGS, *self._outside.groups)}
         # What a server takes of the machine depends on how many processes take as much.
         groups[WorkerSettings] = self._workers
         listening: ListenSettings = _make(ListenSettings, values)
@@ -282,14 +315,16 @@ class _Reading:
             frozenset(inherited).difference(section.written),
             self._lines,
         )
-        server = withRefusals(server)
+        kind = self._outside.kindFor(server.name, server.given)
+        server = server if kind is None else judgedBy(server, kind)
         if sandbox is not None and usesTLS(server) and not server[TLSSettings].certificates:
             server = self._withSandboxCertificate(server)
         # What could not be read has been told of; what that leads to is no news.
         spoilt = {name for name in {*section.written, *mail.written} if name not in values}
-        missingKind = spoilt.intersection(kind.directive for kind in AUTHENTICATORS)
+        exclusive = (*EXCLUSIVE, *self._outside.exclusive)
+        missingKind = spoilt.intersection(("proxy_pass", *exclusive))
         told = []
-        for problem in (*faults(server), *(loops(server) if isAlone(server) else ())):
+        for problem in (*faults(server, exclusive), *(loops(server) if isAlone(server) else ())):
             if problem.option not in spoilt and not (missingKind and problem.option == WHO):
                 told.append(problem)
         # What is wrong in [mail] is so for each server that has it from there.
@@ -297,7 +332,8 @@ class _Reading:
         return server
 
     def _hidden(self, option: str, section: _Section) -> bool:
-        return option in EXCLUSIVE and any(other in section.written for other in EXCLUSIVE)
+        exclusive = (*EXCLUSIVE, *self._outside.exclusive)
+        return option in exclusive and any(other in section.written for other in exclusive)
 
     def _protocol(self, section: _Section, listening: ListenSettings) -> str | None:
         """The protocol that is given, or the one of the first well-known port."""

@@ -39,6 +39,7 @@ PACKAGES = {
     "nginx": ASSEMBLY,
     "tap": f"{ASSEMBLY} process sandbox",
     "cli": f"{ASSEMBLY} process nginx tap",
+    "testing": f"{MIDDLE} frontend",
 }
 """What each may import; all may import themselves, and the release."""
 

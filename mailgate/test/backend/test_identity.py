@@ -14,7 +14,7 @@ from mailgate.backend.identity import Atom, fieldsOf, idCommand, xclientCommand
 from mailgate.login import Client, Denial, ProxiedAddresses, Trouble
 from mailgate.protocols.imap4 import IMAP4
 from mailgate.protocols.imap4.server import CommandParser
-from mailgate.test.support.fakes import Conversation, FakeAuthenticator
+from mailgate.testing import Conversation, FakeAuthenticator
 from mailgate.tls.settings import TLSSettings
 
 CLIENT = Client("192.0.2.7", 40123)

@@ -22,7 +22,7 @@ from mailgate.protocols.pop3 import POP3
 from mailgate.protocols.pop3.settings import POP3Settings
 from mailgate.protocols.smtp import SMTP
 from mailgate.session import Outcome, Phase, Session
-from mailgate.test.support.fakes import ROUTE, Conversation, FakeAuthenticator, FakeClient, FakeConnector, FakeHandle
+from mailgate.testing import ROUTE, Conversation, FakeAuthenticator, FakeClient, FakeConnector, FakeHandle
 from mailgate.tls.settings import TLSSettings
 
 INTERNAL = b"-ERR [SYS/TEMP] Internal server error, closing connection\r\n"

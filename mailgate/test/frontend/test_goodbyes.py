@@ -19,7 +19,7 @@ from mailgate.protocols.pop3 import POP3
 from mailgate.protocols.smtp import SMTP
 from mailgate.protocols.smtp.server import SMTPSettings
 from mailgate.session import Outcome
-from mailgate.test.support.fakes import Conversation, FakeAuthenticator, FakeConnector
+from mailgate.testing import Conversation, FakeAuthenticator, FakeConnector
 
 DIALOGUE = DialogueSettings(serverName="mx.test")
 CLOSING = Denial(Trouble.DENIED, b"no", close=True)

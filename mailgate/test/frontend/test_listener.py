@@ -28,8 +28,8 @@ from mailgate.frontend.listener import Listener, ListenError, ProxyServerFactory
 from mailgate.log.journal import Journal
 from mailgate.protocols.pop3 import POP3
 from mailgate.protocols.pop3.server import POP3Server
-from mailgate.test.support.fakes import CLIENT, FakeAuthenticator, FakeConnector, FakeTransport, settingsOf
 from mailgate.test.support.loopback import speaksIPv6
+from mailgate.testing import CLIENT, FakeAuthenticator, FakeConnector, FakeTransport, settingsOf
 
 
 def makeFactory(address: ListenAddress) -> ProxyServerFactory:

@@ -30,7 +30,7 @@ from mailgate.protocols.pop3 import POP3
 from mailgate.protocols.smtp import SMTP
 from mailgate.registry import PROTOCOLS
 from mailgate.test.integration.programs import require
-from mailgate.test.support.fakes import Conversation, FakeAuthenticator
+from mailgate.testing import Conversation, FakeAuthenticator
 
 ETC = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(mailgate.__file__))), "etc", "fail2ban")
 FILTER = os.path.join(ETC, "filter.d", "mailgate.conf")

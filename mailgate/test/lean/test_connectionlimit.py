@@ -32,7 +32,7 @@ from mailgate.log.journal import Journal
 from mailgate.protocols.pop3 import POP3
 from mailgate.service import Gateway
 from mailgate.test.integration.daemon import freePort
-from mailgate.test.support.fakes import FakeAuthenticator, FakeConnector, FakeTransport, settingsOf
+from mailgate.testing import FakeAuthenticator, FakeConnector, FakeTransport, settingsOf
 
 SERVICE = "auth_http = a:1\n"
 INI = "[mail]\n{mail}\n[server x]\nprotocol = imap\nlisten = 127.0.0.1:143\n{server}"

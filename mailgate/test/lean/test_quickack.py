@@ -25,8 +25,9 @@ from mailgate.relay import streamend as relayend
 from mailgate.relay.portable import Relay, RelayedProtocol
 from mailgate.relay.stream import StreamRelays
 from mailgate.session import Session
-from mailgate.test.support.fakes import Conversation, FakeAuthenticator
+from mailgate.test.relay.test_portable import RelayTransport
 from mailgate.test.support.relaytransport import RelayTransport
+from mailgate.testing import Conversation, FakeAuthenticator
 from mailgate.tls.settings import TLSSettings
 
 LITERAL = b"Subject: x\r\n\r\n" + b"Down the rabbit-hole.\r\n" * 20

@@ -17,7 +17,7 @@ from mailgate.log.journal import Journal
 from mailgate.login import Backend, Client, Credentials, Denial, LoginRequest, Method, Route, Trouble
 from mailgate.protocols import imap4, pop3, smtp
 from mailgate.session import Session
-from mailgate.test.support.fakes import Conversation, FakeAuthenticator, FakeClient, FakeConnector
+from mailgate.testing import Conversation, FakeAuthenticator, FakeClient, FakeConnector
 
 FORMATS = {
     name: value

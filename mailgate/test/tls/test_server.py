@@ -21,9 +21,11 @@ from mailgate.service import Gateway
 from mailgate.test.integration.daemon import freePort
 from mailgate.test.integration.transports import withTransports
 from mailgate.test.support.certificates import Authority, clientContext
-from mailgate.test.support.fakes import FakeAuthenticator
 from mailgate.test.support.talk import Talk
 from mailgate.test.support.tlspair import makePair
+from mailgate.test.test_service import Talk
+from mailgate.test.tls.test_settings import makePair
+from mailgate.testing import FakeAuthenticator
 
 TEXT = """
 [mailgate]

@@ -26,8 +26,8 @@ from zope.interface.verify import verifyObject
 
 from mailgate.directives import ListenAddress, Problem, ServerSettings
 from mailgate.login import TLSState
-from mailgate.test.support.fakes import settingsOf
 from mailgate.test.support.tlspair import Pair, clientContext, connect, inline, makePair, settingsFor, write
+from mailgate.testing import settingsOf
 from mailgate.tls import settings as tls
 from mailgate.tls.errors import CertificateError
 from mailgate.tls.files import sources

@@ -16,7 +16,7 @@ from mailgate.login import Denial, Trouble
 from mailgate.protocols.smtp import SMTP
 from mailgate.protocols.smtp.server import SMTPSettings
 from mailgate.session import Outcome, Phase
-from mailgate.test.support.fakes import (
+from mailgate.testing import (
     ROUTE,
     Conversation,
     FakeAuthenticator,

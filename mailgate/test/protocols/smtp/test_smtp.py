@@ -12,7 +12,8 @@ from mailgate.protocols.pop3 import POP3
 from mailgate.protocols.smtp import SMTP
 from mailgate.protocols.smtp.server import SMTPServer, SMTPSettings, xtext
 from mailgate.session import Outcome, Phase
-from mailgate.test.support.fakes import (
+from mailgate.test.support.reversedns import FakeReverseDNS
+from mailgate.testing import (
     CLIENT,
     Conversation,
     FakeAuthenticator,
@@ -20,7 +21,6 @@ from mailgate.test.support.fakes import (
     FakeConnector,
     hearEverything,
 )
-from mailgate.test.support.reversedns import FakeReverseDNS
 from mailgate.tls.settings import TLSSettings
 
 OK = b"250 2.0.0 OK\r\n"

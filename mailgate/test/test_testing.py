@@ -14,7 +14,7 @@ from zope.interface.verify import verifyObject
 
 from mailgate.interfaces import IAuthenticator
 from mailgate.protocols.pop3 import POP3
-from mailgate.test.support.fakes import Conversation, FakeAuthenticator, FakeClient, FakeTransport
+from mailgate.testing import Conversation, FakeAuthenticator, FakeClient, FakeTransport
 
 
 class FakeTests(SynchronousTestCase):
