@@ -20,7 +20,8 @@ from mailgate.config import GatewaySettings, authenticatorKind
 from mailgate.config.outside import handOver
 from mailgate.directives import ConfigurationError, ServerSettings
 from mailgate.frontend.draining import Draining
-from mailgate.frontend.listener import Listener, ProxyServerFactory
+from mailgate.frontend.factory import Means, ProxyServerFactory
+from mailgate.frontend.listener import Listener
 from mailgate.frontend.protocol import DialogueSettings
 from mailgate.interfaces import AuthenticatorKind, IAuthenticator
 from mailgate.lean.connectionlimit import ConnectionLimit, ConnectionSettings, Places
@@ -110,7 +111,6 @@ class Gateway(MultiService):
         for address, others in ownSockets(byAddress).items():
             specific = {other.host: byAddress[other] for other in others}
             listener = Listener(address, byAddress[address], self._reactor, specific)
-            listener.places = self.places
             if share is not None:
                 listener.isLarge = share.isLarge
             self.listeners.append(listener)
@@ -147,24 +147,20 @@ class Gateway(MultiService):
         facts = set(kind.facts(server) | server[ProxySettings].facts)
         if server[TLSSettings].verifiesClients:
             facts.add(Fact.DETAILS)
-        reverseDNS = self._clientNames(server)
+        means = Means(
+            authenticator,
+            connector,
+            self._reactor,
+            journal,
+            tls,
+            self._relays,
+            self.places,
+            sessionIds=self._sessionIds,
+            reverseDNS=self._clientNames(server),
+            facts=facts,
+        )
         for address in server.listen:
-            factory = ProxyServerFactory(
-                record,
-                server,
-                address,
-                authenticator,
-                connector,
-                self._reactor,
-                journal,
-                tls,
-                relays=self._relays,
-                facts=facts,
-                sessionIds=self._sessionIds,
-                reverseDNS=reverseDNS,
-            )
-            factory.places = self.places
-            yield factory
+            yield ProxyServerFactory(record, server, address, means)
 
     def _build(self, kind: AuthenticatorKind, server: ServerSettings, journal: Journal) -> IAuthenticator:
         try:
@@ -201,7 +197,7 @@ class Gateway(MultiService):
             listener.shared = self.sockets.find(listener.address)
             for other in self.sockets.findAll(listener.address)[1:]:
                 beside = Listener(listener.address, listener.factory, self._reactor)
-                beside.shared, beside.places = other, self.places
+                beside.shared = other
                 self.listeners.append(beside)
                 self.addService(beside)
 

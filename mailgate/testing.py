@@ -26,7 +26,7 @@ from zope.interface import alsoProvides, implementer
 from mailgate.backend.client import ProxyClient
 from mailgate.backend.connector import Connector
 from mailgate.directives import ListenAddress, ServerSettings
-from mailgate.frontend.listener import ProxyServerFactory
+from mailgate.frontend.factory import Means, ProxyServerFactory
 from mailgate.frontend.protocol import DialogueSettings, MailProtocol
 from mailgate.interfaces import IAuthenticator
 from mailgate.log.journal import Journal
@@ -223,13 +223,15 @@ class Conversation:
             record,
             self.settings,
             ListenAddress("127.0.0.1", 143, ssl, proxyProtocol=proxyProtocol),
-            self.authenticator,
-            self.connector,  # type: ignore[arg-type]
-            self.clock,
-            Journal(level, publisher),
-            "the TLS context" if usesTLS else None,  # type: ignore[arg-type]
-            lambda n: (7).to_bytes(n, "big"),
-            reverseDNS=reverseDNS,
+            Means(
+                self.authenticator,
+                self.connector,  # type: ignore[arg-type]
+                self.clock,
+                Journal(level, publisher),
+                "the TLS context" if usesTLS else None,  # type: ignore[arg-type]
+                randomness=lambda n: (7).to_bytes(n, "big"),
+                reverseDNS=reverseDNS,
+            ),
         )
         self.transport = FakeTransport(peer)
         self.transport.connect(self.factory.buildProtocol(peer))

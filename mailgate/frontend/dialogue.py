@@ -28,7 +28,7 @@ from mailgate.tls.errors import clientTrouble, hasReason
 from mailgate.tls.settings import TLSSettings, describeTLS
 
 if TYPE_CHECKING:
-    from mailgate.frontend.listener import ProxyServerFactory
+    from mailgate.frontend.factory import ProxyServerFactory
 
 __all__ = ["ProxyServer", "hostAndPort"]
 

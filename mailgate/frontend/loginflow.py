@@ -36,7 +36,7 @@ from mailgate.net.networks import unmapped
 from mailgate.session import Outcome, Phase
 
 if TYPE_CHECKING:
-    from mailgate.frontend.listener import ProxyServerFactory
+    from mailgate.frontend.factory import ProxyServerFactory
 
 __all__ = ["LoginServer", "hostAndPort"]
 

@@ -27,7 +27,7 @@ from mailgate.net.proxyprotocol import Header, HeaderError, HeaderParser
 from mailgate.session import Outcome, Phase, Session
 
 if TYPE_CHECKING:
-    from mailgate.frontend.listener import ProxyServerFactory
+    from mailgate.frontend.factory import ProxyServerFactory
 
 __all__ = ["HeaderReader", "RealIPSettings", "Senders"]
 

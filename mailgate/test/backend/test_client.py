@@ -31,27 +31,12 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
-from mailgate.backend.client import (
-    BackendError,
-    LoginRefused,
-    ProxyClient,
-    ProxySettings,
-    replyCode,
-)
+from mailgate.backend.client import BackendError, LoginRefused, ProxyClient, ProxySettings, replyCode
 from mailgate.backend.connector import Connector
 from mailgate.directives import directives
 from mailgate.frontend.protocol import MailProtocol
 from mailgate.log.journal import Journal
-from mailgate.login import (
-    Backend,
-    BackendTLS,
-    Client,
-    Denial,
-    Envelope,
-    Fact,
-    Refusal,
-    Trouble,
-)
+from mailgate.login import Backend, BackendTLS, Client, Denial, Envelope, Fact, Refusal, Trouble
 from mailgate.net.endpoints import endpointFor
 from mailgate.net.proxyprotocol import headerFor
 from mailgate.protocols.imap4 import IMAP4
@@ -60,7 +45,6 @@ from mailgate.protocols.smtp import SMTP
 from mailgate.relay.portable import Relay, RelayedProtocol
 from mailgate.session import Phase, Session
 from mailgate.test.support.tlspair import makePair
-from mailgate.test.tls.test_settings import makePair
 from mailgate.testing import Attempt, FakeTransport, requestFor, routeTo, settingsOf
 
 FIRST = Backend("192.0.2.99", 110)

@@ -23,7 +23,6 @@ from mailgate.protocols.pop3 import POP3
 from mailgate.protocols.smtp import SMTP
 from mailgate.protocols.smtp.server import SMTPSettings
 from mailgate.session import Outcome, Phase
-from mailgate.test.net.test_proxyprotocol import BINARY4, BINARY6, IPV4, IPV6, TEXT4, TEXT6, WITH_TLVS, binary
 from mailgate.test.support.proxyheaders import BINARY4, BINARY6, IPV4, IPV6, TEXT4, TEXT6, WITH_TLVS, binary
 from mailgate.testing import CLIENT, Conversation
 from mailgate.tls.settings import TLSSettings

@@ -25,7 +25,6 @@ from mailgate.relay import streamend as relayend
 from mailgate.relay.portable import Relay, RelayedProtocol
 from mailgate.relay.stream import StreamRelays
 from mailgate.session import Session
-from mailgate.test.relay.test_portable import RelayTransport
 from mailgate.test.support.relaytransport import RelayTransport
 from mailgate.testing import Conversation, FakeAuthenticator
 from mailgate.tls.settings import TLSSettings

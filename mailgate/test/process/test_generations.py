@@ -148,7 +148,7 @@ class GenerationsTests(SynchronousTestCase):
             places.taken += 1
             self.next = self.settings(f"worker_connections = {most}")
             self.reload()
-            self.assertIs(self.generations.gateway.listeners[0].places, places)
+            self.assertIs(self.generations.gateway.listeners[0].factory.places, places)
         self.assertIs(self.generations.gateway.factories[0].places, places)
         with capturedLogs() as events:
             self.assertEqual(places.room(lambda: None), 0)

@@ -24,7 +24,6 @@ from mailgate.relay.portable import HELD, Relay, RelayedProtocol, makeNoDelay
 from mailgate.session import Outcome, Session
 from mailgate.test.support.relaytransport import RelayTransport
 from mailgate.test.support.tlspair import makePair, settingsFor
-from mailgate.test.tls.test_settings import makePair, settingsFor
 from mailgate.tls.settings import ServerTLS, backendTLS, loadTrust
 
 IDLE = 100.0

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from twisted.internet.address import IPv4Address
 
-from mailgate.test.support.fakes import FakeTransport
+from mailgate.testing import FakeTransport
 
 __all__ = ["RelayTransport"]
 

@@ -23,8 +23,6 @@ from mailgate.test.integration.transports import withTransports
 from mailgate.test.support.certificates import Authority, clientContext
 from mailgate.test.support.talk import Talk
 from mailgate.test.support.tlspair import makePair
-from mailgate.test.test_service import Talk
-from mailgate.test.tls.test_settings import makePair
 from mailgate.testing import FakeAuthenticator
 
 TEXT = """
