@@ -40,7 +40,9 @@ from mailgate.lean.tls import TLSLayer
 from mailgate.lean.transport import StreamTransport
 from mailgate.registry import PROTOCOLS
 from mailgate.relay import streamend as relayend
-from mailgate.relay.portable import HELD, Relay, RelayedProtocol
+from mailgate.relay.base import HELD
+from mailgate.relay.portable import Relay
+from mailgate.relay.protocol import RelayedProtocol
 from mailgate.relay.stream import StreamRelay, StreamRelays
 from mailgate.relay.streamend import LITTLE, MUCH
 from mailgate.service import Gateway
