@@ -21,6 +21,7 @@ from mailgate.net.resolver import ResolverSettings
 from mailgate.protocols.imap4 import IMAP4
 from mailgate.protocols.pop3 import POP3
 from mailgate.protocols.smtp import SMTP
+from mailgate.relay.settings import RelaySettings
 from mailgate.sandbox.settings import SandboxSettings
 from mailgate.system.pidfile import PIDSettings
 from mailgate.system.privileges import ProcessSettings
@@ -39,6 +40,7 @@ SERVER_SETTINGS: tuple[type, ...] = (
     ServerLogSettings,
     DialogueSettings,
     ProxySettings,
+    RelaySettings,
     TLSSettings,
     BackendTLSSettings,
     ResolverSettings,

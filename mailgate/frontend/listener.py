@@ -19,7 +19,6 @@ from twisted.internet.unix import Port as UNIXPort
 from twisted.python.failure import Failure
 
 from mailgate.backend.connector import Connector
-from mailgate.backend.settings import ProxySettings
 from mailgate.directives import ListenAddress, ServerSettings
 from mailgate.frontend.protocol import DialogueSettings, MailProtocol
 from mailgate.frontend.realip import HeaderReader, RealIPSettings
@@ -35,6 +34,7 @@ from mailgate.net.networks import unmapped
 from mailgate.net.reversedns import ReverseDNS
 from mailgate.net.sockets import ListenError, openSocket
 from mailgate.relay.portable import Relays
+from mailgate.relay.settings import RelaySettings
 from mailgate.session import Phase
 from mailgate.session import sessionIds as makeSessionIds
 from mailgate.tls.settings import ServerTLS, TLSSettings
@@ -84,7 +84,7 @@ class ProxyServerFactory(Factory):
         self.dialogue = settings[DialogueSettings]
         self.starttls = settings[TLSSettings].starttls
         self.verifiesClients = settings[TLSSettings].verifiesClients
-        self.relayTimeout = settings[ProxySettings].timeout
+        self.relayTimeout = settings[RelaySettings].timeout
         self.relays = Relays(clock) if relays is None else relays
         self.tellsLocal = Fact.LOCAL in facts
         self.local = (unmapped(address.host), address.port) if address.isOneAddress else ("", 0)

@@ -1415,6 +1415,17 @@ class TimeTests(RelayCase):
             self.advance(LINGER + 2)
             self.assertFinished(relayed)
 
+    def test_heldEndIsNotTaken(self) -> None:
+        """A backend that cannot be written to when the held end is passed on ends the session, and every wait."""
+        relayed = self.relayed(backendTLS=True)
+        relayed.client.say(b"")
+        self.settle()
+        with socket.socket(fileno=os.dup(relayed.relay._backend.fd)) as same:
+            same.shutdown(socket.SHUT_WR)
+        self.advance(HELD + 2)
+        self.assertFinished(relayed)
+        self.assertEqual(self.turns.clock.getDelayedCalls(), [])
+
     def test_lingersNoLongerThanIdle(self) -> None:
         """Where C{idle} is the shorter time it is that of the end, too."""
         relayed = self.relayed(idle=3, linger=60)
