@@ -16,7 +16,7 @@ from mailgate.backend.settings import ProxySettings
 from mailgate.directives import ListenAddress, Problem, ServerSettings, deadline, directives
 from mailgate.frontend.capabilities import each, leftOut
 from mailgate.frontend.protocol import DialogueSettings
-from mailgate.log.journal import LogSettings, ServerLogSettings
+from mailgate.log.settings import LogSettings, ServerLogSettings
 from mailgate.login import Backend, Method
 from mailgate.registry import PROTOCOLS, SERVER_SETTINGS
 from mailgate.system.pidfile import PIDSettings

@@ -46,7 +46,7 @@ from mailgate.frontend.draining import DrainSettings
 from mailgate.frontend.protocol import DialogueSettings
 from mailgate.lean.connectionlimit import ConnectionSettings
 from mailgate.lean.reactor import EventSettings
-from mailgate.log.journal import LogSettings
+from mailgate.log.settings import LogSettings
 from mailgate.net.listen import ListenSettings
 from mailgate.registry import (
     AUTHENTICATORS,

@@ -21,7 +21,7 @@ from zope.interface import implementer
 from mailgate.config import GatewaySettings, parse, read
 from mailgate.directives import ConfigurationError, Problem
 from mailgate.interfaces import IGenerations
-from mailgate.log.journal import ErrorLogs, ProcessLog
+from mailgate.log.errorlog import ErrorLogs, ProcessLog
 from mailgate.net.sockets import ListeningSockets
 from mailgate.process.generations import checkRenewal, refused
 from mailgate.process.watching import FileWatch, watchedFiles

@@ -18,7 +18,7 @@ from twisted.logger import ILogObserver, Logger, globalLogBeginner, globalLogPub
 from mailgate.config import GatewaySettings
 from mailgate.directives import ConfigurationError
 from mailgate.lean.shares import Share
-from mailgate.log.journal import ErrorLogs
+from mailgate.log.errorlog import ErrorLogs
 from mailgate.net.sockets import ListeningSockets
 from mailgate.process.rights import shedPrivileges, tuneCollector
 from mailgate.process.workers.messages import ControlError, Cut, Lines, Message, Order, Ready, Retired, Tell, encode

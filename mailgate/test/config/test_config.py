@@ -23,7 +23,7 @@ from mailgate.config import GatewaySettings, authenticatorKind, knownDirectives,
 from mailgate.config import reading as config
 from mailgate.directives import ConfigurationError, Level, ServerSettings
 from mailgate.frontend.protocol import DialogueSettings
-from mailgate.log.journal import ErrorLog
+from mailgate.log.settings import ErrorLog
 from mailgate.login import Backend
 from mailgate.protocols.imap4.server import IMAP4Settings
 from mailgate.protocols.smtp.server import SMTPSettings

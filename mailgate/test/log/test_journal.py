@@ -1,5 +1,5 @@
 """
-Tests for L{mailgate.log.journal}.
+Tests for L{mailgate.log.journal}, L{mailgate.log.errorlog} and L{mailgate.log.settings}.
 """
 
 from __future__ import annotations
@@ -20,19 +20,11 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
 from mailgate.directives import ConfigurationError, directives
-from mailgate.log.journal import (
-    NOTICE,
-    ErrorLog,
-    ErrorLogs,
-    Journal,
-    LogSettings,
-    ProcessLog,
-    ServerLogSettings,
-    leastLevel,
-    printable,
-)
-from mailgate.log.levels import LEVELS
+from mailgate.log.errorlog import ErrorLogs, ProcessLog
+from mailgate.log.journal import Journal, printable
+from mailgate.log.levels import LEVELS, NOTICE
 from mailgate.log.rate import Rate
+from mailgate.log.settings import ErrorLog, LogSettings, ServerLogSettings, leastLevel
 from mailgate.log.syslog import syslogServer
 
 NASTY = "joe\r\n2026-01-01T00:00:00+0000 [info] forged\0\x1b[2J\x7f\x85\u2028\u2029"

@@ -17,7 +17,7 @@ from zope.interface.verify import verifyObject
 from mailgate.config import GatewaySettings, parse
 from mailgate.directives import ConfigurationError, Problem
 from mailgate.interfaces import IGenerations
-from mailgate.log.journal import ErrorLogs, ProcessLog
+from mailgate.log.errorlog import ErrorLogs, ProcessLog
 from mailgate.process.generations import Generations, untouchable
 from mailgate.process.watching import LOOK
 from mailgate.session import Outcome, Phase, Session

@@ -27,7 +27,8 @@ from mailgate.relay.protocol import RelayedProtocol, makeNoDelay
 from mailgate.session import Outcome, Session
 from mailgate.test.support.fakes import FakeTransport
 from mailgate.test.tls.test_settings import makePair, settingsFor
-from mailgate.tls.settings import ServerTLS, backendTLS, loadTrust
+from mailgate.tls.backendsettings import loadTrust
+from mailgate.tls.settings import ServerTLS, backendTLS
 
 IDLE = 100.0
 LINGER = 10.0

@@ -52,9 +52,10 @@ from mailgate.test.relay.test_portable import RelayTransport
 from mailgate.test.test_service import Talk
 from mailgate.test.tls.test_makeengine import FAST, FORGED
 from mailgate.test.tls.test_settings import makePair, settingsFor
+from mailgate.tls.backendsettings import loadTrust
 from mailgate.tls.engine import PublicEngine
 from mailgate.tls.makeengine import PeerClosed, TLSEngine, makeEngine
-from mailgate.tls.settings import ServerTLS, backendTLS, loadTrust
+from mailgate.tls.settings import ServerTLS, backendTLS
 
 IDLE = 100.0
 LINGER = 10.0
