@@ -15,17 +15,19 @@ from mailgate.frontend.realip import RealIPSettings
 from mailgate.interfaces import AuthenticatorKind
 from mailgate.lean.connectionlimit import ConnectionSettings
 from mailgate.lean.reactor import EventSettings
-from mailgate.log.journal import LogSettings, ServerLogSettings
+from mailgate.log.settings import LogSettings, ServerLogSettings
 from mailgate.net.clients import LimitSettings
 from mailgate.net.resolver import ResolverSettings
 from mailgate.protocols.imap4 import IMAP4
 from mailgate.protocols.pop3 import POP3
 from mailgate.protocols.smtp import SMTP
+from mailgate.relay.settings import RelaySettings
 from mailgate.sandbox.settings import SandboxSettings
 from mailgate.system.pidfile import PIDSettings
 from mailgate.system.privileges import ProcessSettings
 from mailgate.system.processors import WorkerSettings
-from mailgate.tls.settings import BackendTLSSettings, TLSSettings
+from mailgate.tls.backendsettings import BackendTLSSettings
+from mailgate.tls.settings import TLSSettings
 
 __all__ = ["AUTHENTICATORS", "PROCESS_SETTINGS", "PROTOCOLS", "SANDBOX_SETTINGS", "SERVER_SETTINGS"]
 
@@ -39,6 +41,7 @@ SERVER_SETTINGS: tuple[type, ...] = (
     ServerLogSettings,
     DialogueSettings,
     ProxySettings,
+    RelaySettings,
     TLSSettings,
     BackendTLSSettings,
     ResolverSettings,

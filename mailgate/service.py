@@ -29,7 +29,9 @@ from mailgate.lean.descriptors import mostDescriptors
 from mailgate.lean.port import BATCH
 from mailgate.lean.reactor import EventSettings, LeanReactor
 from mailgate.lean.shares import Share
-from mailgate.log.journal import ErrorLogs, Journal, LogSettings, ServerLogSettings, leastLevel
+from mailgate.log.errorlog import ErrorLogs
+from mailgate.log.journal import Journal
+from mailgate.log.settings import LogSettings, ServerLogSettings, leastLevel
 from mailgate.login import Fact
 from mailgate.net.endpoints import NamingReactor
 from mailgate.net.resolver import ResolverSettings
@@ -39,8 +41,9 @@ from mailgate.registry import PROTOCOLS
 from mailgate.relay.portable import Relays
 from mailgate.relay.stream import StreamRelays
 from mailgate.session import sessionIds
+from mailgate.tls.backendsettings import BackendTLSSettings, loadTrust
 from mailgate.tls.makeengine import fastEngineWorks
-from mailgate.tls.settings import BackendTLSSettings, ServerTLS, TLSSettings, loadTrust, usesTLS
+from mailgate.tls.settings import ServerTLS, TLSSettings, usesTLS
 
 __all__ = ["Gateway"]
 

@@ -20,7 +20,8 @@ from twisted.python.components import Componentized
 
 from mailgate.config import GatewaySettings, parse, read
 from mailgate.directives import ConfigurationError, Problem
-from mailgate.log.journal import ErrorLogs, LogSettings, ProcessLog, ServerLogSettings, needsStandardError
+from mailgate.log.errorlog import ErrorLogs, ProcessLog
+from mailgate.log.settings import LogSettings, ServerLogSettings, needsStandardError
 from mailgate.net.sockets import ListenError
 from mailgate.process.background import Twistd
 from mailgate.process.generations import Generations

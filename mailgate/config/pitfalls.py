@@ -17,7 +17,7 @@ from mailgate.config.serverchecks import authenticatorKind
 from mailgate.directives import ListenAddress, Problem, ServerSettings, deadline, directives
 from mailgate.frontend.capabilities import each, leftOut
 from mailgate.frontend.protocol import DialogueSettings
-from mailgate.log.journal import LogSettings, ServerLogSettings
+from mailgate.log.settings import LogSettings, ServerLogSettings
 from mailgate.login import Backend, Method
 from mailgate.registry import PROTOCOLS
 from mailgate.system.pidfile import PIDSettings

@@ -21,15 +21,7 @@ from mailgate.config.inifile import IniFile
 from mailgate.config.outside import HASTY, Authenticators, Outside
 from mailgate.config.pitfalls import isAlone, loops, overwritten, pitfalls
 from mailgate.config.secretvalues import isSecret, shownValue
-from mailgate.config.serverchecks import (
-    EXCLUSIVE,
-    WHO,
-    authenticatorKind,
-    faults,
-    judgedBy,
-    remarks,
-    withoutEffect,
-)
+from mailgate.config.serverchecks import EXCLUSIVE, WHO, authenticatorKind, faults, judgedBy, remarks, withoutEffect
 from mailgate.config.strays import explained, holdsOwnWords, strays
 from mailgate.directives import (
     ConfigurationError,
@@ -48,14 +40,9 @@ from mailgate.directives.problems import Lines
 from mailgate.frontend.protocol import DialogueSettings
 from mailgate.interfaces import AuthenticatorKind, IAuthenticator
 from mailgate.lean.reactor import EventSettings
-from mailgate.log.journal import LogSettings
+from mailgate.log.settings import LogSettings
 from mailgate.net.listen import ListenSettings
-from mailgate.registry import (
-    PROCESS_SETTINGS,
-    PROTOCOLS,
-    SANDBOX_SETTINGS,
-    SERVER_SETTINGS,
-)
+from mailgate.registry import PROCESS_SETTINGS, PROTOCOLS, SANDBOX_SETTINGS, SERVER_SETTINGS
 from mailgate.sandbox.certificate import ensureCertificate, stateFolder
 from mailgate.sandbox.settings import SandboxSettings
 from mailgate.system.pidfile import PIDSettings

@@ -22,7 +22,7 @@ from mailgate.frontend.loginflow import LoginServer, hostAndPort
 from mailgate.frontend.protocol import BUDGET, Command
 from mailgate.log.connection import TLS_ESTABLISHED, about, peerName, tlsName
 from mailgate.login import ProxiedAddresses, Trouble
-from mailgate.relay.portable import makeNoDelay
+from mailgate.relay.protocol import makeNoDelay
 from mailgate.session import Outcome, Phase, Session, Stopwatch
 from mailgate.tls.errors import clientTrouble, hasReason
 from mailgate.tls.settings import TLSSettings, describeTLS

@@ -14,7 +14,6 @@ from attrs import field, frozen
 from twisted.internet.protocol import Factory, Protocol
 
 from mailgate.backend.connector import Connector
-from mailgate.backend.settings import ProxySettings
 from mailgate.directives import ListenAddress, ServerSettings
 from mailgate.frontend.protocol import DialogueSettings, MailProtocol
 from mailgate.frontend.realip import HeaderReader, RealIPSettings
@@ -26,6 +25,7 @@ from mailgate.login import Fact
 from mailgate.net.networks import unmapped
 from mailgate.net.reversedns import ReverseDNS
 from mailgate.relay.portable import Relays
+from mailgate.relay.settings import RelaySettings
 from mailgate.session import Phase
 from mailgate.session import sessionIds as makeSessionIds
 from mailgate.tls.settings import ServerTLS, TLSSettings
@@ -91,7 +91,7 @@ class ProxyServerFactory(Factory):
         self.dialogue = settings[DialogueSettings]
         self.starttls = settings[TLSSettings].starttls
         self.verifiesClients = settings[TLSSettings].verifiesClients
-        self.relayTimeout = settings[ProxySettings].timeout
+        self.relayTimeout = settings[RelaySettings].timeout
         self.tellsLocal = Fact.LOCAL in means.facts
         self.local = (unmapped(address.host), address.port) if address.isOneAddress else ("", 0)
         """What is known of L{Fact.LOCAL} without asking the system for each connection."""

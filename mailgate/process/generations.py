@@ -21,7 +21,9 @@ from mailgate.config import GatewaySettings, load
 from mailgate.directives import ConfigurationError, ServerSettings
 from mailgate.frontend.draining import DrainSettings
 from mailgate.lean.connectionlimit import Places
-from mailgate.log.journal import ErrorLog, ErrorLogs, Journal, LogSettings, ProcessLog, ServerLogSettings
+from mailgate.log.errorlog import ErrorLogs, ProcessLog
+from mailgate.log.journal import Journal
+from mailgate.log.settings import ErrorLog, LogSettings, ServerLogSettings
 from mailgate.net.sockets import ListeningSockets
 from mailgate.process.interfaces import IGenerations
 from mailgate.process.watching import FileWatch, watchedFiles

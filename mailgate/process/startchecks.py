@@ -17,7 +17,7 @@ from collections.abc import Iterator
 
 from mailgate.config import GatewaySettings
 from mailgate.directives import LONGEST_SOCKET_PATH, ConfigurationError, ListenAddress, Problem
-from mailgate.log.journal import LogSettings, ServerLogSettings
+from mailgate.log.settings import LogSettings, ServerLogSettings
 from mailgate.process.commandsocket import socketPath
 from mailgate.system.pidfile import PIDSettings
 from mailgate.system.privileges import ProcessSettings

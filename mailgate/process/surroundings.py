@@ -18,7 +18,7 @@ from twisted.python.failure import Failure
 
 from mailgate.config import GatewaySettings
 from mailgate.directives import ConfigurationError, Problem
-from mailgate.log.journal import LogSettings
+from mailgate.log.settings import LogSettings
 from mailgate.net.sockets import ListeningSockets
 from mailgate.process.background import Launch
 from mailgate.process.commandsocket import CommandSocket

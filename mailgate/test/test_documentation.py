@@ -20,7 +20,7 @@ from mailgate.auth.http.presets import PRESETS
 from mailgate.auth.http.settings import HTTPSettings
 from mailgate.config import knownDirectives, load, parse
 from mailgate.directives import ConfigurationError, Directive, Level, ListenAddress
-from mailgate.log.journal import LogSettings
+from mailgate.log.settings import LogSettings
 from mailgate.login import Trouble
 from mailgate.protocols.smtp.server import SMTPSettings
 from mailgate.registry import PROTOCOLS

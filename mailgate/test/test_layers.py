@@ -26,7 +26,7 @@ PACKAGES = {
     "lean": "directives log tls",
     "net": "directives login log",
     "interfaces": "directives login log",
-    "relay": "session tls lean",
+    "relay": "directives session tls lean",
     "backend": "directives login log tls session net relay",
     "frontend": MIDDLE,
     "auth": MIDDLE,

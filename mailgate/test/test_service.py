@@ -27,7 +27,7 @@ from mailgate.config import GatewaySettings, parse
 from mailgate.directives import ConfigurationError
 from mailgate.frontend.listener import ListenError
 from mailgate.lean.transport import StreamTransport
-from mailgate.log.journal import LogSettings
+from mailgate.log.settings import LogSettings
 from mailgate.net.sockets import ListeningSockets
 from mailgate.service import Gateway
 from mailgate.session import Outcome, Session

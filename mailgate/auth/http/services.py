@@ -19,7 +19,8 @@ from mailgate.auth.http.settings import HTTPSettings, ServiceURL
 from mailgate.directives import ServerSettings
 from mailgate.log.journal import Journal
 from mailgate.net.endpoints import endpointFor
-from mailgate.tls.settings import backendTLS, loadTrust
+from mailgate.tls.backendsettings import loadTrust
+from mailgate.tls.settings import backendTLS
 
 __all__ = ["REMIND", "SharedService", "questionsOf", "sharedService"]
 

@@ -20,7 +20,8 @@ from zope.interface import implementer
 from mailgate.config import GatewaySettings, parse, read
 from mailgate.directives import ConfigurationError, Problem
 from mailgate.frontend.draining import DrainSettings
-from mailgate.log.journal import ErrorLogs, LogSettings, ProcessLog
+from mailgate.log.errorlog import ErrorLogs, ProcessLog
+from mailgate.log.settings import LogSettings
 from mailgate.net.sockets import ListeningSockets
 from mailgate.process.generations import checkRenewal, refused
 from mailgate.process.interfaces import IGenerations

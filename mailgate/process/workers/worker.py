@@ -19,7 +19,7 @@ from mailgate.config import GatewaySettings
 from mailgate.directives import ConfigurationError
 from mailgate.frontend.draining import DrainSettings
 from mailgate.lean.shares import Share
-from mailgate.log.journal import ErrorLogs
+from mailgate.log.errorlog import ErrorLogs
 from mailgate.net.sockets import ListeningSockets
 from mailgate.process.rights import shedPrivileges, tuneCollector
 from mailgate.process.workers.messages import ControlError, Cut, Lines, Message, Order, Ready, Retired, Tell, encode

@@ -27,7 +27,8 @@ from attrs import define, evolve, field
 from mailgate.config import parse
 from mailgate.directives import ConfigurationError, ServerSettings
 from mailgate.lean.shares import Shares
-from mailgate.log.journal import ErrorLogs, LogSettings, ServerLogSettings
+from mailgate.log.errorlog import ErrorLogs
+from mailgate.log.settings import LogSettings, ServerLogSettings
 from mailgate.net.sockets import ListeningSockets
 from mailgate.process.workers.messages import (
     Become,

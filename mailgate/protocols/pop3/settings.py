@@ -12,10 +12,7 @@ from attrs import frozen
 
 from mailgate.directives import Problem, ServerSettings, bufferSize, capabilities, directive, words
 from mailgate.directives.needs import Need, protocol
-from mailgate.frontend.mechanisms import (
-    loginMethods,
-    mechanismNames,
-)
+from mailgate.frontend.mechanisms import loginMethods, mechanismNames
 from mailgate.frontend.protocol import tokenWarnings
 from mailgate.login import Method
 

@@ -42,7 +42,8 @@ from mailgate.net.proxyprotocol import headerFor
 from mailgate.protocols.imap4 import IMAP4
 from mailgate.protocols.pop3 import POP3
 from mailgate.protocols.smtp import SMTP
-from mailgate.relay.portable import Relay, RelayedProtocol
+from mailgate.relay.portable import Relays
+from mailgate.relay.protocol import RelayedProtocol
 from mailgate.session import Phase, Session
 from mailgate.test.support.tlspair import makePair
 from mailgate.testing import Attempt, FakeTransport, requestFor, routeTo, settingsOf
@@ -874,7 +875,7 @@ class SocketTests(TestCase):
         assert isinstance(client, ProxyClient)
         left = LeftTransport()
         left.connect(RelayedProtocol())
-        relay = Relay(left.protocol, client, session, Clock(), 50.0, 50.0, lambda relay: None)
+        relay = Relays(Clock()).between(left.protocol, client, session, 50.0, 50.0, lambda relay: None)
         relay.start(client.reply, b"")
         return left
 

@@ -25,7 +25,7 @@ from mailgate.directives import ConfigurationError, Level, ServerSettings
 from mailgate.frontend.draining import DrainSettings
 from mailgate.frontend.protocol import DialogueSettings
 from mailgate.lean.reactor import EventSettings
-from mailgate.log.journal import ErrorLog, LogSettings
+from mailgate.log.settings import ErrorLog, LogSettings
 from mailgate.login import Backend
 from mailgate.protocols.imap4.server import IMAP4Settings
 from mailgate.protocols.smtp.server import SMTPSettings

@@ -6,11 +6,7 @@ from __future__ import annotations
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from mailgate.directives import (
-    ListenAddress,
-    hostPort,
-    isHostName,
-)
+from mailgate.directives import ListenAddress, hostPort, isHostName
 
 
 class HostPortTests(SynchronousTestCase):

@@ -7,13 +7,7 @@ from __future__ import annotations
 from attrs import frozen
 from twisted.trial.unittest import SynchronousTestCase
 
-from mailgate.directives import (
-    Level,
-    directive,
-    directives,
-    seconds,
-    text,
-)
+from mailgate.directives import Level, directive, directives, seconds, text
 
 FOLDER = "/etc/mailgate"
 

@@ -9,14 +9,7 @@ from typing import Any
 from attrs import exceptions, frozen
 from twisted.trial.unittest import SynchronousTestCase
 
-from mailgate.directives import (
-    Level,
-    ListenAddress,
-    ServerSettings,
-    directive,
-    seconds,
-    text,
-)
+from mailgate.directives import Level, ListenAddress, ServerSettings, directive, seconds, text
 
 
 @frozen

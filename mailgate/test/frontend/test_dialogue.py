@@ -265,7 +265,7 @@ class LoginTests(SynchronousTestCase):
             def abort(self) -> None:
                 self.aborted += 1
 
-        broken = Broken()
+        broken: Any = Broken()
         conversation = converse()
         conversation.factory.relays.between = lambda *arguments: broken  # type: ignore[method-assign]
         self.assertEqual(conversation.says(*LOGIN), b"+OK\r\n")

@@ -22,7 +22,8 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 import mailgate
-from mailgate.log.journal import ErrorLog, ErrorLogs
+from mailgate.log.errorlog import ErrorLogs
+from mailgate.log.settings import ErrorLog
 from mailgate.log.syslog import syslogServer
 from mailgate.login import Denial, Trouble
 from mailgate.protocols.imap4 import IMAP4

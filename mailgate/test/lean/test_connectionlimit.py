@@ -17,14 +17,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from mailgate.auth.http.services import questionsOf
 from mailgate.config import parse
 from mailgate.directives import ConfigurationError, ListenAddress
-from mailgate.lean.connectionlimit import (
-    KEPT_BACK,
-    QUIET,
-    ConnectionLimit,
-    ConnectionSettings,
-    Places,
-    carried,
-)
+from mailgate.lean.connectionlimit import KEPT_BACK, QUIET, ConnectionLimit, ConnectionSettings, Places, carried
 from mailgate.lean.descriptors import mostDescriptors
 from mailgate.lean.shares import Shares
 from mailgate.log.journal import Journal

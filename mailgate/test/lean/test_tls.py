@@ -27,7 +27,8 @@ from mailgate.test.support.pollers import Reactor
 from mailgate.test.support.tlsengines import FAST, Peer
 from mailgate.test.support.tlspair import makePair, settingsFor
 from mailgate.test.support.transportcontract import HalfCloseableNear, Near
-from mailgate.tls.engine import FastEngine, PublicEngine
+from mailgate.tls.engine import PublicEngine
+from mailgate.tls.fastengine import FastEngine
 from mailgate.tls.makeengine import makeEngine
 from mailgate.tls.settings import ServerTLS
 

@@ -34,8 +34,9 @@ from mailgate.test.support import transportcontract as contract
 from mailgate.test.support.loopback import speaksIPv6
 from mailgate.test.support.tlspair import clientContext, makePair, settingsFor
 from mailgate.test.support.transportcontract import CONTENT, MiB, NearFactory, Peer, Source
+from mailgate.tls.backendsettings import loadTrust
 from mailgate.tls.errors import CertificateError
-from mailgate.tls.settings import ServerTLS, backendTLS, loadTrust
+from mailgate.tls.settings import ServerTLS, backendTLS
 
 SOME = CONTENT[: 4 * MiB]
 

@@ -1,5 +1,5 @@
 """
-Tests for L{mailgate.log.journal}.
+Tests for L{mailgate.log.journal}, L{mailgate.log.errorlog} and L{mailgate.log.settings}.
 """
 
 from __future__ import annotations
@@ -19,19 +19,11 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
 from mailgate.directives import ConfigurationError, directives
-from mailgate.log.journal import (
-    NOTICE,
-    ErrorLog,
-    ErrorLogs,
-    Journal,
-    LogSettings,
-    ProcessLog,
-    ServerLogSettings,
-    leastLevel,
-    printable,
-)
-from mailgate.log.levels import LEVELS
+from mailgate.log.errorlog import ErrorLogs, ProcessLog
+from mailgate.log.journal import Journal, printable
+from mailgate.log.levels import LEVELS, NOTICE
 from mailgate.log.rate import Rate
+from mailgate.log.settings import ErrorLog, LogSettings, ServerLogSettings, leastLevel
 from mailgate.log.syslog import syslogServer
 from mailgate.test.support.journals import NASTY, caught, recorder
 

@@ -1,5 +1,5 @@
 """
-Tests for L{mailgate.net.listen}.
+Tests for L{mailgate.net.listen} and L{mailgate.net.bind}.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ from typing import Any
 from twisted.trial.unittest import SynchronousTestCase
 
 from mailgate.directives import ListenAddress, SocketOptions, directives
-from mailgate.net.listen import ListenSettings, bind
+from mailgate.net.bind import bind
+from mailgate.net.listen import ListenSettings
 
 
 class ListenSettingsTests(SynchronousTestCase):

@@ -19,7 +19,7 @@ from mailgate.config import GatewaySettings, knownDirectives, load, parse
 from mailgate.directives import Level
 from mailgate.frontend.protocol import DialogueSettings
 from mailgate.lean.connectionlimit import ConnectionSettings
-from mailgate.log.journal import LogSettings
+from mailgate.log.settings import LogSettings
 from mailgate.nginx.conf import Refused
 from mailgate.nginx.importer import DIFFERENCES, importNginx, pathsFor
 from mailgate.nginx.mapping import NGINX_DEFAULTS, Mapping

@@ -16,7 +16,8 @@ from zope.interface.verify import verifyObject
 
 from mailgate.config import GatewaySettings, parse
 from mailgate.directives import ConfigurationError, Problem
-from mailgate.log.journal import ErrorLogs, LogSettings, ProcessLog
+from mailgate.log.errorlog import ErrorLogs, ProcessLog
+from mailgate.log.settings import LogSettings
 from mailgate.process.generations import Generations, untouchable
 from mailgate.process.interfaces import IGenerations
 from mailgate.process.watching import LOOK

@@ -20,11 +20,14 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 from zope.interface import alsoProvides, implementer
 from zope.interface.verify import verifyObject
 
-from mailgate.relay.portable import HELD, Relay, RelayedProtocol, makeNoDelay
+from mailgate.relay.base import HELD
+from mailgate.relay.portable import Relay, Relays
+from mailgate.relay.protocol import RelayedProtocol, makeNoDelay
 from mailgate.session import Outcome, Session
 from mailgate.test.support.relaytransport import RelayTransport
 from mailgate.test.support.tlspair import makePair, settingsFor
-from mailgate.tls.settings import ServerTLS, backendTLS, loadTrust
+from mailgate.tls.backendsettings import loadTrust
+from mailgate.tls.settings import ServerTLS, backendTLS
 
 IDLE = 100.0
 LINGER = 10.0
@@ -67,7 +70,7 @@ class Relayed:
                 alsoProvides(side, ISSLTransport)
             side.connect(Listening())
         self.relay = Relay(
-            self.client.protocol, self.backend.protocol, self.session, self.clock, idle, linger, self._finished
+            Relays(self.clock), self.client.protocol, self.backend.protocol, self.session, idle, linger, self._finished
         )
         self.relay.start(toClient, toBackend)
 
@@ -163,7 +166,8 @@ class BytesTests(SynchronousTestCase):
             side.connect(Listening())
             side.pauseProducing()
         session = Session("imap", "", "", 0.0)
-        Relay(client.protocol, backend.protocol, session, Clock(), IDLE, LINGER, lambda relay: None).start(b"", b"")
+        relays = Relays(Clock())
+        relays.between(client.protocol, backend.protocol, session, IDLE, LINGER, lambda relay: None).start(b"", b"")
         self.assertEqual((client.producerState, backend.producerState), ("producing", "producing"))
 
     def test_producers(self) -> None:
@@ -606,8 +610,8 @@ class SocketTests(TestCase):
         await self._connect(self.client, self.near, small)
         self.session = Session("imap", "", "", 0.0)
         self.done: Deferred[None] = Deferred()
-        self.relay = Relay(
-            self.near, self.far, self.session, self.reactor, 50.0, 50.0, lambda relay: self.done.callback(None)
+        self.relay = Relays(self.reactor).between(
+            self.near, self.far, self.session, 50.0, 50.0, lambda relay: self.done.callback(None)
         )
         self.addCleanup(self._stop)
 
@@ -672,11 +676,11 @@ class SocketTests(TestCase):
         arrived = self.client.until(self.MANY)
         Torrent(self.backend.transport, self.MANY, lambda: None)
         await watched.paused
-        end: Any = self.far._end
-        taken = end.received
+        end: Any = self.far._successor
+        taken = end.moved
         for _ in range(50):
             await deferLater(self.reactor, 0)
-        self.assertEqual(end.received, taken)
+        self.assertEqual(end.moved, taken)
         self.assertLess(taken, 1024 * 1024)
         self.client.transport.resumeProducing()
         await arrived

@@ -324,7 +324,7 @@ class EncryptScenarios(Mixin):
 
 
 class FastEncryptTests(EncryptScenarios, SynchronousTestCase):
-    """That of L{mailgate.tls.engine.FastEngine}."""
+    """That of L{mailgate.tls.fastengine.FastEngine}."""
 
     kind = staticmethod(FAST)
 

@@ -7,9 +7,7 @@ from __future__ import annotations
 import struct
 
 from mailgate.login import ProxiedAddresses
-from mailgate.net.proxyprotocol import (
-    crc32c,
-)
+from mailgate.net.proxyprotocol import crc32c
 
 __all__ = [
     "BINARY4",

@@ -24,7 +24,8 @@ from mailgate.test.support import certificates
 from mailgate.test.support.memoryauthority import Authority
 from mailgate.test.support.tlspair import Pair, inline, makePair, settingsFor, write
 from mailgate.tls import certificatechecks
-from mailgate.tls.settings import BackendTLSSettings, TLSSettings
+from mailgate.tls.backendsettings import BackendTLSSettings
+from mailgate.tls.settings import TLSSettings
 
 NOW = datetime.now(timezone.utc)
 DAY = timedelta(days=1)

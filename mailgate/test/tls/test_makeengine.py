@@ -1,6 +1,6 @@
 """
-Tests for L{mailgate.tls.makeengine} and L{mailgate.tls.engine}: one contract for both kinds of engine, with pyOpenSSL
-or the standard library at the other end; and what makes the choice between them.
+Tests for L{mailgate.tls.makeengine}, L{mailgate.tls.engine} and L{mailgate.tls.fastengine}: one contract for both kinds
+of engine, with pyOpenSSL or the standard library at the other end; and what makes the choice between them.
 """
 
 from __future__ import annotations
@@ -20,10 +20,12 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from mailgate.test.support.tlsengines import FAST, FORGED, Peer, carry, introduce, readAll
 from mailgate.test.support.tlspair import clientContext, makePair, settingsFor
-from mailgate.tls.engine import FastBinding, FastEngine, PublicEngine
+from mailgate.tls.backendsettings import loadTrust
+from mailgate.tls.engine import PublicEngine
 from mailgate.tls.errors import CertificateError
+from mailgate.tls.fastengine import FastBinding, FastEngine
 from mailgate.tls.makeengine import PeerClosed, TLSEngine, chooseKind, fastEngineWorks, makeEngine
-from mailgate.tls.settings import ServerTLS, backendTLS, describeTLS, loadTrust
+from mailgate.tls.settings import ServerTLS, backendTLS, describeTLS
 
 
 class Case(SynchronousTestCase):

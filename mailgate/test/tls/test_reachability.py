@@ -11,7 +11,7 @@ from OpenSSL import SSL
 from twisted.trial.unittest import SynchronousTestCase
 
 from mailgate.test.support.tlspair import makePair, settingsFor
-from mailgate.tls.server import checkTLS
+from mailgate.tls.context import checkTLS
 from mailgate.tls.settings import TLSError
 
 

@@ -20,7 +20,8 @@ from twisted.logger import LogPublisher, capturedLogs, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 
 from mailgate.config import GatewaySettings, load
-from mailgate.log.journal import ErrorLogs, LogSettings, ProcessLog
+from mailgate.log.errorlog import ErrorLogs, ProcessLog
+from mailgate.log.settings import LogSettings
 from mailgate.process.generations import Generations
 from mailgate.process.watching import LOOK
 from mailgate.process.workers.master import Master

@@ -1,5 +1,6 @@
 """
-Tests for L{mailgate.tls.settings}: handshakes with the standard library's TLS at the other end.
+Tests for L{mailgate.tls.settings} and L{mailgate.tls.backendsettings}: handshakes with the standard library's TLS at
+the other end.
 """
 
 from __future__ import annotations
@@ -29,19 +30,10 @@ from mailgate.login import TLSState
 from mailgate.test.support.tlspair import Pair, clientContext, connect, inline, makePair, settingsFor, write
 from mailgate.testing import settingsOf
 from mailgate.tls import settings as tls
+from mailgate.tls.backendsettings import BackendTLSSettings, loadTrust
 from mailgate.tls.errors import CertificateError
 from mailgate.tls.files import sources
-from mailgate.tls.settings import (
-    BackendTLSSettings,
-    ServerTLS,
-    SessionCache,
-    TLSError,
-    TLSSettings,
-    backendTLS,
-    describeTLS,
-    loadTrust,
-    usesTLS,
-)
+from mailgate.tls.settings import ServerTLS, SessionCache, TLSError, TLSSettings, backendTLS, describeTLS, usesTLS
 
 
 class ServerTLSTests(SynchronousTestCase):

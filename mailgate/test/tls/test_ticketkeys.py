@@ -20,8 +20,9 @@ from mailgate.directives import ConfigurationError
 from mailgate.test.support.tlspair import clientContext, makePair, settingsFor, write
 from mailgate.test.tls.test_tickets import VERSIONS, Client
 from mailgate.tls import ticketkeys
+from mailgate.tls.context import checkTLS
 from mailgate.tls.files import TLSError
-from mailgate.tls.server import ServerTLS, checkTLS
+from mailgate.tls.server import ServerTLS
 from mailgate.tls.settings import SessionCache
 from mailgate.tls.ticketkeys import reachCall, readTicketKey, ticketKeyCall, useTicketKey
 from mailgate.tls.tickets import FixedKeys, keyName

@@ -26,8 +26,9 @@ from mailgate.test.support.transportcontract import Near
 from mailgate.tls import makeengine as tlsengine
 from mailgate.tls.clientcertificate import NotingConnection
 from mailgate.tls.clienthello import ClientHello
+from mailgate.tls.context import checkTLS
 from mailgate.tls.engine import PublicEngine
-from mailgate.tls.server import ServerTLS, checkTLS
+from mailgate.tls.server import ServerTLS
 from mailgate.tls.settings import SessionCache
 from mailgate.tls.tickets import PERIOD, SIZE, FixedKeys, ITicketReader, PatientConnection, TicketRing, keyName
 
@@ -576,7 +577,7 @@ class LayerScenarios(LayerCase):
 
 
 class FastLayerTests(LayerScenarios, SynchronousTestCase):
-    """Upon L{mailgate.tls.engine.FastEngine}."""
+    """Upon L{mailgate.tls.fastengine.FastEngine}."""
 
     kind = FAST
 

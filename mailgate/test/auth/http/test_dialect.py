@@ -8,15 +8,7 @@ from attrs import evolve
 from twisted.trial.unittest import SynchronousTestCase
 
 from mailgate.auth.http.dialect import ESCAPES, NGINX, PROTOCOL_NAMES, VARIABLES, Dialect, Untellable
-from mailgate.login import (
-    Client,
-    Credentials,
-    Fact,
-    LoginRequest,
-    Method,
-    TLSDetails,
-    TLSState,
-)
+from mailgate.login import Client, Credentials, Fact, LoginRequest, Method, TLSDetails, TLSState
 
 CLIENT = Client(
     "192.0.2.7",

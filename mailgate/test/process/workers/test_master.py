@@ -14,7 +14,8 @@ from zope.interface.verify import verifyObject
 
 from mailgate.config import parse
 from mailgate.directives import ConfigurationError
-from mailgate.log.journal import ErrorLog, ErrorLogs, ProcessLog
+from mailgate.log.errorlog import ErrorLogs, ProcessLog
+from mailgate.log.settings import ErrorLog
 from mailgate.net.sockets import ListenError
 from mailgate.process.interfaces import IGenerations
 from mailgate.process.workers import master

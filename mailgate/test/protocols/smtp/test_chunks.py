@@ -16,14 +16,7 @@ from mailgate.login import Denial, Trouble
 from mailgate.protocols.smtp import SMTP
 from mailgate.protocols.smtp.server import SMTPSettings
 from mailgate.session import Outcome, Phase
-from mailgate.testing import (
-    ROUTE,
-    Conversation,
-    FakeAuthenticator,
-    FakeClient,
-    FakeConnector,
-    hearEverything,
-)
+from mailgate.testing import ROUTE, Conversation, FakeAuthenticator, FakeClient, FakeConnector, hearEverything
 from mailgate.tls.settings import TLSSettings
 
 GREETING = b"220 mx.test ESMTP ready\r\n"

@@ -13,14 +13,7 @@ from mailgate.protocols.smtp import SMTP
 from mailgate.protocols.smtp.server import SMTPServer, SMTPSettings, xtext
 from mailgate.session import Outcome, Phase
 from mailgate.test.support.reversedns import FakeReverseDNS
-from mailgate.testing import (
-    CLIENT,
-    Conversation,
-    FakeAuthenticator,
-    FakeClient,
-    FakeConnector,
-    hearEverything,
-)
+from mailgate.testing import CLIENT, Conversation, FakeAuthenticator, FakeClient, FakeConnector, hearEverything
 from mailgate.tls.settings import TLSSettings
 
 OK = b"250 2.0.0 OK\r\n"
