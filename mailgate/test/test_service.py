@@ -33,6 +33,7 @@ from mailgate.service import Gateway
 from mailgate.session import Outcome, Session
 from mailgate.test.integration.daemon import freePort
 from mailgate.test.integration.transports import areLean, withTransports
+from mailgate.test.support.nowhere import NOWHERE
 from mailgate.test.support.talk import Talk
 
 TEXT = """
@@ -570,7 +571,7 @@ class ConstructionTests(SynchronousTestCase):
 
     def test_plain(self):
         """A server that never speaks TLS loads no certificate."""
-        gateway = self.gateway(TEXT + "ssl_certificate = /nowhere\nssl_certificate_key = /nowhere\n")
+        gateway = self.gateway(TEXT + f"ssl_certificate = {NOWHERE}\nssl_certificate_key = {NOWHERE}\n")
         self.assertEqual({listener.factory.tls for listener in gateway.listeners}, {None})
 
     def test_level(self):
@@ -630,8 +631,8 @@ class ConstructionTests(SynchronousTestCase):
 
     def test_unopenableLog(self):
         """A server's own log that cannot be opened is told of at once."""
-        error = self.assertRaises(ConfigurationError, self.gateway, TEXT + "error_log = /nowhere/x.log\n")
-        place = "gateway.ini:15: [server pop3] error_log = /nowhere/x.log: "
+        error = self.assertRaises(ConfigurationError, self.gateway, TEXT + f"error_log = {NOWHERE}/x.log\n")
+        place = f"gateway.ini:15: [server pop3] error_log = {NOWHERE}/x.log: "
         self.assertEqual(str(error), place + "cannot be opened: No such file or directory")
 
     def test_patience(self):

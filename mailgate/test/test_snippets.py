@@ -6,7 +6,8 @@ The pieces of Python in the documents do what the documents say, on real sockets
 from __future__ import annotations
 
 import os
-import socket
+import shutil
+import tempfile
 from http.server import ThreadingHTTPServer
 from threading import Thread
 from typing import Any
@@ -25,6 +26,7 @@ from mailgate.config import parse
 from mailgate.interfaces import IAuthenticator
 from mailgate.log.journal import Journal
 from mailgate.login import Backend, Client, Credentials, Denial, LoginRequest, Method, Route, Trouble
+from mailgate.test.integration.daemon import freePort
 from mailgate.test.support.documents import MISSING, codeBlocks, document
 
 
@@ -52,13 +54,6 @@ class SnippetTests(TestCase):
 
     skip = MISSING
     timeout = 30
-
-    def freePort(self) -> int:
-        """A port of 127.0.0.1 that nobody listens on."""
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port: int = probe.getsockname()[1]
-        return port
 
     def embed(self, port: int, servers: str = "") -> Any:
         """
@@ -90,7 +85,7 @@ class SnippetTests(TestCase):
 
     async def test_readme(self) -> None:
         """README's application is a gateway that answers on its port."""
-        port = self.freePort()
+        port = freePort()
         gateway = self.embed(port)
         heard = await self.talk(port, b"a NOOP\r\nb LOGOUT\r\n")
         self.assertEqual(heard, b"* OK IMAP4 ready\r\na OK completed\r\n* BYE Logging out\r\nb OK completed\r\n")
@@ -98,7 +93,7 @@ class SnippetTests(TestCase):
 
     async def test_embeddedAuthenticator(self) -> None:
         """docs/embedding.rst's authenticator, put in as it says, judges the gateway's logins."""
-        port = self.freePort()
+        port = freePort()
         namespace = self.authenticator()
         namespace["domains"](self.embed(port))
         heard = await self.talk(port, b"a LOGIN joe@elsewhere.example secret\r\nb LOGOUT\r\n")
@@ -110,7 +105,7 @@ class SnippetTests(TestCase):
         It is put in at every address of every server, one beside its own wildcard included: there is no factory without
         it, and it answers there. A configuration as the document has it needs no backend, and takes every method.
         """
-        port, other = self.freePort(), self.freePort()
+        port, other, path = freePort(), freePort(), self.freePath()
         (placeholder,) = codeBlocks(document("docs", "embedding.rst"), "ini")
         gateway = self.embed(
             port,
@@ -120,7 +115,7 @@ protocol = imap
 imap_auth = plain cram-md5
 listen =
     0.0.0.0:{port}
-    unix:{self.path}
+    unix:{path}
 [server beside]
 protocol = imap
 listen =
@@ -135,22 +130,24 @@ listen =
         namespace["domains"](gateway)
         self.assertEqual({type(factory.authenticator) for factory in gateway.factories}, {namespace["ByDomain"]})
         says = b"a LOGIN joe@elsewhere.example secret\r\nb LOGOUT\r\n"
-        places = [("127.0.0.1", port), ("127.0.0.2", port), ("127.0.0.3", port), ("127.0.0.1", other), (self.path, 0)]
+        places = [("127.0.0.1", port), ("127.0.0.2", port), ("127.0.0.3", port), ("127.0.0.1", other), (path, 0)]
         for host, number in places:
             self.assertIn(b"\r\na NO [AUTHENTICATIONFAILED] ", await self.talk(number, says, host), host)
 
     async def test_placeholder(self) -> None:
         """Where nothing is put in its place, the configuration that the document has lets nobody in, nor out."""
-        port = self.freePort()
+        port = freePort()
         (placeholder,) = codeBlocks(document("docs", "embedding.rst"), "ini")
+        placeholder = placeholder.replace("/nonexistent", self.freePath())
         self.embed(port, f"{placeholder}\n[server imap]\nprotocol = imap\nlisten = 127.0.0.1:{port}\n")
         heard = await self.talk(port, b"a LOGIN joe secret\r\nb LOGOUT\r\n")
         self.assertIn(b"\r\na NO [UNAVAILABLE] ", heard)
 
-    @property
-    def path(self) -> str:
-        """That of a unix socket, which must be short."""
-        return f"/tmp/mailgate-snippet-{os.getpid()}"
+    def freePath(self) -> str:
+        """That of a unix socket, which must be short; there is nothing yet."""
+        folder = tempfile.mkdtemp()
+        self.addCleanup(shutil.rmtree, folder)
+        return os.path.join(folder, "socket")
 
     def authenticator(self) -> dict[str, Any]:
         """What docs/embedding.rst defines."""

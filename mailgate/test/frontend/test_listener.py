@@ -92,7 +92,9 @@ class ServiceTests(SynchronousTestCase):
 
     def test_unixFolderGone(self) -> None:
         """So is a unix socket in a folder that does not exist."""
-        self.assertCannot("unix:/nonexistent/imap", 0, "No such file or directory")
+        folder = tempfile.mkdtemp()
+        os.rmdir(folder)
+        self.assertCannot(f"unix:{folder}/imap", 0, "No such file or directory")
 
     def test_unixPathTooLong(self) -> None:
         """So is one whose path is longer than the system allows."""

@@ -17,6 +17,7 @@ from mailgate.test.integration.daemon import accepts, freePort, ifKilled, waitUn
 from mailgate.test.integration.gateway import FOREGROUND, TWISTD, environment
 from mailgate.test.integration.procfs import descriptors
 from mailgate.test.integration.reloading import ACCEPTED, GOODBYE, PASSWORD, QUIT, TLS, TWIST, USER, ReloadTestCase
+from mailgate.test.support.nowhere import NOWHERE
 
 _SCRIPT = "from mailgate.process import watching; watching.LOOK = 1.0; from twisted.scripts.twistd import run; run()"
 WATCHFUL = [sys.executable, "-c", _SCRIPT, "-n", "--pidfile="]
@@ -365,10 +366,10 @@ class FileTests(ReloadTestCase):
         """A file C{pid} that cannot be written stops the start in one line."""
         configuration = os.path.join(self.folder, "gateway.ini")
         with open(configuration, "w") as opened:
-            opened.write(text := self.ini(process="pid = /nowhere/gateway.pid").replace("gateway.log", "stderr"))
+            opened.write(text := self.ini(process=f"pid = {NOWHERE}/gateway.pid").replace("gateway.log", "stderr"))
         command = [*FOREGROUND, "mailgate", "--config", configuration]
         ended = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=30)
-        reason = "[mailgate] pid = /nowhere/gateway.pid: cannot be written: No such file or directory"
+        reason = f"[mailgate] pid = {NOWHERE}/gateway.pid: cannot be written: No such file or directory"
         self.assertEqual(ended.returncode, os.EX_OSERR)
         line = text[: text.index("pid = ")].count("\n") + 1
         self.assertEqual(ended.stderr.splitlines()[-1], f"{configuration}:{line}: {reason}")

@@ -30,6 +30,7 @@ from mailgate.sandbox.certificate import ensureCertificate
 from mailgate.system.processors import WorkerSettings, processors
 from mailgate.test.cli.test_main import ConsoleCase
 from mailgate.test.support.documents import MISSING, document
+from mailgate.test.support.nowhere import NOWHERE
 from mailgate.tls.settings import TLSSettings
 
 GUIDE = """\
@@ -70,6 +71,9 @@ mail {
 """The sample of a guide that has been copied for years; where it was found, the first line has no ";"."""
 
 MAIL = "events {{ }} mail {{ auth_http 127.0.0.1:9; {} }}"
+
+ABROAD = GUIDE.replace("/etc/ssl/certs", NOWHERE)
+"""The same with files that are not there."""
 
 
 class ImportCase(SynchronousTestCase):
@@ -150,19 +154,19 @@ class GuideTests(ImportCase):
 
     def test_otherHost(self):
         """On a host without its files they are kept, as they may be where the gateway will run; that is told."""
-        ini, told = self.imported(GUIDE)
-        self.assertIn("\nssl_certificate = /etc/ssl/certs/server.crt\n", ini)
-        self.assertIn("\nssl_certificate_key = /etc/ssl/certs/server.key\n", ini)
+        ini, told = self.imported(ABROAD)
+        self.assertIn(f"\nssl_certificate = {NOWHERE}/server.crt\n", ini)
+        self.assertIn(f"\nssl_certificate_key = {NOWHERE}/server.key\n", ini)
         lines = [line for line in told if "ssl_" in line]
         self.assertEqual(len(lines), 2)
         for line in lines:
             self.assertRegex(
-                line, r'^nginx\.conf:1[01]: ssl_\w+: carried over, but "/etc/ssl/certs/server\.\w+" cannot be read'
+                line, rf'^nginx\.conf:1[01]: ssl_\w+: carried over, but "{NOWHERE}/server\.\w+" cannot be read'
             )
 
     def test_otherUser(self):
         """So is a user whom this host does not have: as root the gateway is not to stay root because of it."""
-        ini, told = self.imported(f"user no-such-user;\n{GUIDE}")
+        ini, told = self.imported(f"user no-such-user;\n{ABROAD}")
         self.assertIn("\nuser = no-such-user\n", ini)
         self.assertIn('nginx.conf:1: user: carried over, but this host has no user "no-such-user"', told)
 
@@ -633,8 +637,8 @@ class CommandTests(ConsoleCase):
 
     def test_missing(self):
         """A file that is not there is one."""
-        self.assertEqual(self.run_("import-nginx", "/nowhere/nginx.conf"), 78)
-        self.assertEqual(self.stderr.getvalue(), "/nowhere/nginx.conf: cannot be read: No such file or directory\n")
+        self.assertEqual(self.run_("import-nginx", f"{NOWHERE}/nginx.conf"), 78)
+        self.assertEqual(self.stderr.getvalue(), f"{NOWHERE}/nginx.conf: cannot be read: No such file or directory\n")
 
     def test_notInstalled(self):
         """Where crossplane is missing, one line says how to get it."""

@@ -23,6 +23,7 @@ from mailgate.process.interfaces import IGenerations
 from mailgate.process.watching import LOOK
 from mailgate.session import Outcome, Phase, Session
 from mailgate.test.integration.daemon import freePort
+from mailgate.test.support.nowhere import NOWHERE
 
 TEXT = """
 [mailgate]
@@ -189,9 +190,9 @@ class GenerationsTests(SynchronousTestCase):
     def test_unopenableLog(self) -> None:
         """So it is where a log cannot be opened."""
         before = self.generations.gateway
-        self.next = self.settings(log="/nowhere/x.log")
+        self.next = self.settings(log=f"{NOWHERE}/x.log")
         told = self.reload()
-        self.assertIn("error_log = /nowhere/x.log: cannot be opened", told[0])
+        self.assertIn(f"error_log = {NOWHERE}/x.log: cannot be opened", told[0])
         self.assertIs(self.generations.gateway, before)
 
     def test_surprise(self) -> None:

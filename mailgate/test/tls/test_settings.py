@@ -27,6 +27,7 @@ from zope.interface.verify import verifyObject
 
 from mailgate.directives import ListenAddress, Problem, ServerSettings
 from mailgate.login import TLSState
+from mailgate.test.support.nowhere import NOWHERE
 from mailgate.test.support.tlspair import Pair, clientContext, connect, inline, makePair, settingsFor, write
 from mailgate.testing import settingsOf
 from mailgate.tls import settings as tls
@@ -411,10 +412,10 @@ class BadSettingsTests(SynchronousTestCase):
         settings = settingsFor(
             self.pair,
             Pair("data:PEM", "data:sesame"),
-            passwordFile="/passwords",
-            ticketKeys=("/tickets",),
-            commands=(("PrivateKey", "/other.key"), ("Certificate", "/other.crt")),
-            dhParameters="/dh",
+            passwordFile=f"{NOWHERE}/passwords",
+            ticketKeys=(f"{NOWHERE}/tickets",),
+            commands=(("PrivateKey", f"{NOWHERE}/other.key"), ("Certificate", f"{NOWHERE}/other.crt")),
+            dhParameters=f"{NOWHERE}/dh",
         )
         self.patch(tls, "isOpenToAll", lambda path: True)
         options = ["ssl_certificate_key", "ssl_password_file", "ssl_session_ticket_key", "ssl_conf_command"]
