@@ -5,18 +5,19 @@ What can be put into mailgate from outside: the interfaces of its extension poin
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence, Set
+from collections.abc import Callable, Set
 from typing import Any
 
 from attrs import frozen
 from twisted.internet.defer import Deferred
-from zope.interface import Interface
+from zope.interface import Attribute, Interface
 
 from mailgate.directives import ServerSettings
 from mailgate.log.journal import Journal
-from mailgate.login import Backend, Denial, Fact, LoginRequest, Method, Route
+from mailgate.login import Backend, Denial, Fact, LoginRequest, Method, Route, Trouble
+from mailgate.session import Outcome, Session
 
-__all__ = ["AuthenticatorKind", "IAuthenticator", "IGenerations", "Refusals"]
+__all__ = ["AuthenticatorKind", "IAuthenticator", "IConnection", "Refusals"]
 
 
 def _none(server: ServerSettings) -> Set[Fact]:
@@ -53,38 +54,22 @@ class IAuthenticator(Interface):
         """Drop what is kept open: the gateway has stopped."""
 
 
-class IGenerations(Interface):
-    """
-    All that serve clients in this process, or for it. A generation is one configuration, put into force once, and all
-    who are served by it.
-    """
+class IConnection(Interface):
+    """The connection of one client, at one stage: a PROXY header is waited for, a dialogue goes on, or a relay does."""
 
-    def whenReady() -> Deferred[None]:
-        """Fires when the first of them serves; fails, with a reason for the log, if it does not come up."""
+    session: Session = Attribute("The ledger of the connection.")
 
-    def reload() -> Deferred[Sequence[str]]:
-        """
-        Read the configuration again, and serve those who come from now on by it; if it is bad, say so in the log and
-        change nothing. Fires when that is done, with what was wrong, if anything; those who are connected go on.
-        """
+    def dismiss(outcome: Outcome, trouble: Trouble) -> None:
+        """Say goodbye for C{trouble}, where anything can be said, and close. The story ends with C{outcome}."""
 
-    def drain() -> Deferred[int]:
-        """
-        Let nobody in any more, and wait until all have left, for worker_shutdown_timeout at most. Fires with how many
-        proxied sessions had to be cut.
-        """
+    def stop() -> None:
+        """Close now: the gateway goes down, and waits no longer."""
 
-    def stop() -> Deferred[int]:
-        """The same, without waiting; the second time without courtesy."""
-
-    def retire() -> Deferred[int]:
+    def limit(moment: float | None) -> None:
         """
-        Another process has taken over: let nobody in any more, and wait as in C{drain} until all have left; those
-        before login go on, too.
+        Be gone by C{moment}, in seconds of the gateway's clock; it may be a second later. L{None} lifts the limit. What
+        follows this connection for the same client keeps it.
         """
-
-    def reopen() -> None:
-        """Open the log files again: they have been renamed."""
 
 
 @frozen

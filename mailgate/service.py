@@ -21,7 +21,7 @@ from mailgate.frontend.draining import Draining
 from mailgate.frontend.factory import Means, ProxyServerFactory
 from mailgate.frontend.listener import Listener
 from mailgate.frontend.protocol import DialogueSettings
-from mailgate.interfaces import IAuthenticator
+from mailgate.interfaces import IAuthenticator, IConnection
 from mailgate.lean.connectionlimit import ConnectionLimit, Places
 from mailgate.lean.descriptors import mostDescriptors
 from mailgate.lean.port import BATCH
@@ -219,7 +219,7 @@ class Gateway(MultiService):
         return tuple(self._factories)
 
     @property
-    def connections(self) -> list[Any]:
+    def connections(self) -> list[IConnection]:
         """The clients that are connected: their dialogues and relays."""
         return [connection for factory in self._factories for connection in factory.connections]
 

@@ -18,7 +18,7 @@ from mailgate.backend.settings import ProxySettings
 from mailgate.directives import ListenAddress, ServerSettings
 from mailgate.frontend.protocol import DialogueSettings, MailProtocol
 from mailgate.frontend.realip import HeaderReader, RealIPSettings
-from mailgate.interfaces import IAuthenticator
+from mailgate.interfaces import IAuthenticator, IConnection
 from mailgate.lean.connectionlimit import Places
 from mailgate.log.connection import BEGUN, STORY, about
 from mailgate.log.journal import Journal
@@ -97,7 +97,7 @@ class ProxyServerFactory(Factory):
         """What is known of L{Fact.LOCAL} without asking the system for each connection."""
         self.tellsDetails = Fact.DETAILS in means.facts
         self._senders = settings[RealIPSettings].senders
-        self.connections: set[Any] = set()
+        self.connections: set[IConnection] = set()
         self.emptied: Callable[[], object] | None = None
         self.phaseClock: Callable[[], float] | None = clock.seconds if journal.wantsInfo else None
         """What sessions measure their phases by, where the log tells of that."""
@@ -108,19 +108,19 @@ class ProxyServerFactory(Factory):
         server = self.record.server(self)
         return HeaderReader(server, self._senders) if self.address.proxyProtocol else server
 
-    def began(self, connection: Any) -> None:
+    def began(self, connection: IConnection) -> None:
         """Count C{connection}, which L{ended} or L{handedOver} has to follow."""
         self.connections.add(connection)
         self.places.taken += 1
         if self.journal.wantsDebug:
             self.journal.debug(BEGUN, **about(connection.session))
 
-    def handedOver(self, connection: Any) -> None:
+    def handedOver(self, connection: IConnection) -> None:
         """Forget C{connection}: what goes on with its client begins, and is counted, at once."""
         self.connections.discard(connection)
         self.places.taken -= 1
 
-    def ended(self, connection: Any) -> None:
+    def ended(self, connection: IConnection) -> None:
         """Forget C{connection}, and tell its story."""
         self.connections.discard(connection)
         self.places.leave()

@@ -64,10 +64,12 @@ class LoginServer(SASLServer):
     _failures = 0
     _parting = b""
     """The goodbye that the next reply is to take with it."""
-    _host = ""
+    _host: str
     _port: int
     _proxied: ProxiedAddresses | None
     _deadline: IDelayedCall
+    _limit: IDelayedCall | None = None
+    """What ends the dialogue when the session's time is over."""
     _budgetEnd: float
 
     def __init__(self, factory: ProxyServerFactory) -> None:
@@ -288,8 +290,16 @@ class LoginServer(SASLServer):
             return Outcome.FAILURES, Trouble.FAILURES
         return None
 
+    def _dropLimit(self) -> None:
+        """The relay heeds the end of the session's time itself; a dialogue that ends needs to no more."""
+        limit, self._limit = self._limit, None
+        if limit is not None and limit.active():
+            limit.cancel()
+
     def _handOver(self, client: ProxyClient) -> None:
         self._deadline.cancel()
+        if self._limit is not None:
+            self._dropLimit()
         self.session.enter(Phase.RELAY)
         self.session.settleTimes()
         if self._journal.wantsInfo:

@@ -19,10 +19,10 @@ from zope.interface import implementer
 
 from mailgate.config import GatewaySettings, load
 from mailgate.directives import ConfigurationError, ServerSettings
-from mailgate.interfaces import IGenerations
 from mailgate.lean.connectionlimit import Places
 from mailgate.log.journal import ErrorLog, ErrorLogs, Journal, ProcessLog, ServerLogSettings
 from mailgate.net.sockets import ListeningSockets
+from mailgate.process.interfaces import IGenerations
 from mailgate.process.watching import FileWatch, watchedFiles
 from mailgate.service import Gateway
 from mailgate.tls.renewal import InForce, certificatesOf, namesLost, renewalFaults

@@ -25,9 +25,9 @@ from zope.interface.verify import verifyObject
 
 from mailgate import tap
 from mailgate.directives import ConfigurationError, Problem
-from mailgate.interfaces import IGenerations
 from mailgate.process import rights
 from mailgate.process.background import Launch
+from mailgate.process.interfaces import IGenerations
 from mailgate.process.rights import tuneCollector
 from mailgate.system.exitstatus import BAD_CONFIGURATION, CANNOT_LISTEN, CUT
 from mailgate.system.pidfile import PIDFile

@@ -20,10 +20,10 @@ from zope.interface import implementer
 
 from mailgate.config import GatewaySettings, parse, read
 from mailgate.directives import ConfigurationError, Problem
-from mailgate.interfaces import IGenerations
 from mailgate.log.journal import ErrorLogs, ProcessLog
 from mailgate.net.sockets import ListeningSockets
 from mailgate.process.generations import checkRenewal, refused
+from mailgate.process.interfaces import IGenerations
 from mailgate.process.watching import FileWatch, watchedFiles
 from mailgate.process.workers.generation import BackOff, Generation, GenerationError, environmentOf
 from mailgate.process.workers.messages import Order

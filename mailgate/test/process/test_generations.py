@@ -16,9 +16,10 @@ from zope.interface.verify import verifyObject
 
 from mailgate.config import GatewaySettings, parse
 from mailgate.directives import ConfigurationError, Problem
-from mailgate.interfaces import IGenerations
 from mailgate.log.journal import ErrorLogs, ProcessLog
+from mailgate.login import Trouble
 from mailgate.process.generations import Generations, untouchable
+from mailgate.process.interfaces import IGenerations
 from mailgate.process.watching import LOOK
 from mailgate.session import Outcome, Phase, Session
 from mailgate.test.integration.daemon import freePort
@@ -44,8 +45,8 @@ class Relayed:
         self._crowd = crowd
         crowd.connections.add(self)
 
-    def dismiss(self) -> None:
-        self.session.conclude(Outcome.STOPPED)
+    def dismiss(self, outcome: Outcome, trouble: Trouble) -> None:
+        self.session.conclude(outcome)
         self.leave()
 
     def leave(self) -> None:
