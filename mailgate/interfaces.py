@@ -5,7 +5,7 @@ What can be put into mailgate from outside: the interfaces of its extension poin
 
 from __future__ import annotations
 
-from collections.abc import Callable, Set
+from collections.abc import Callable
 from typing import Any
 
 from attrs import frozen
@@ -14,14 +14,10 @@ from zope.interface import Attribute, Interface
 
 from mailgate.directives import ServerSettings
 from mailgate.log.journal import Journal
-from mailgate.login import Backend, Denial, Fact, LoginRequest, Method, Route, Trouble
+from mailgate.login import Backend, Denial, LoginRequest, Method, Route, Trouble
 from mailgate.session import Outcome, Session
 
 __all__ = ["AuthenticatorKind", "IAuthenticator", "IConnection", "Refusals"]
-
-
-def _none(server: ServerSettings) -> Set[Fact]:
-    return frozenset()
 
 
 @frozen
@@ -78,8 +74,8 @@ class AuthenticatorKind:
     A kind of authenticator: chosen by the option C{directive}, configured by the class C{settings}.
 
     C{methods} are the login methods it can judge. C{build(server, default, reactor, journal)} makes one for a server;
-    C{default} is the backend of C{proxy_pass}, for accounts whose own is not known. C{facts(server)} are those that one
-    for C{server} wants to know of each connection; C{refusals(server)} how it treats those who guess.
+    C{default} is the backend of C{proxy_pass}, for accounts whose own is not known. C{refusals(server)} is how one for
+    C{server} treats those who guess.
     """
 
     name: str
@@ -87,5 +83,4 @@ class AuthenticatorKind:
     settings: type
     methods: frozenset[Method]
     build: Callable[[ServerSettings, Backend | None, Any, Journal], Any]
-    facts: Callable[[ServerSettings], Set[Fact]] = _none
     refusals: Callable[[ServerSettings], Refusals] = _guarded

@@ -28,7 +28,6 @@ from mailgate.lean.port import BATCH
 from mailgate.lean.reactor import LeanReactor
 from mailgate.lean.shares import Share
 from mailgate.log.journal import ErrorLogs, Journal, ServerLogSettings, leastLevel
-from mailgate.login import Fact
 from mailgate.net.endpoints import NamingReactor
 from mailgate.net.resolver import ResolverSettings
 from mailgate.net.reversedns import ReverseDNS
@@ -139,9 +138,6 @@ class Gateway(MultiService):
             tls = ServerTLS(server[TLSSettings], server.protocol)
         authenticator = kind.build(server, server[ProxySettings].backend, self._naming, journal)
         self._authenticators.append(authenticator)
-        facts = set(kind.facts(server) | server[ProxySettings].facts)
-        if server[TLSSettings].verifiesClients:
-            facts.add(Fact.DETAILS)
         means = Means(
             authenticator,
             connector,
@@ -152,7 +148,6 @@ class Gateway(MultiService):
             self.places,
             sessionIds=self._sessionIds,
             reverseDNS=self._clientNames(server),
-            facts=facts,
         )
         for address in server.listen:
             yield ProxyServerFactory(record, server, address, means)

@@ -18,7 +18,8 @@ from twisted.internet.interfaces import IHandshakeListener
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from mailgate.frontend.loginflow import LoginServer, hostAndPort
+from mailgate.frontend.findings import hostAndPort
+from mailgate.frontend.loginflow import LoginServer
 from mailgate.frontend.protocol import BUDGET, Command
 from mailgate.interfaces import IConnection
 from mailgate.log.connection import TLS_ESTABLISHED, about, peerName, tlsName
@@ -31,7 +32,7 @@ from mailgate.tls.settings import TLSSettings, describeTLS
 if TYPE_CHECKING:
     from mailgate.frontend.factory import ProxyServerFactory
 
-__all__ = ["ProxyServer", "hostAndPort"]
+__all__ = ["ProxyServer"]
 
 
 _ANSWERING = frozenset(

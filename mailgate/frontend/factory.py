@@ -6,7 +6,7 @@ What makes a server's dialogues, and counts them: one factory for each listening
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Set
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from attrs import Factory as Default
@@ -22,7 +22,6 @@ from mailgate.interfaces import IAuthenticator, IConnection
 from mailgate.lean.connectionlimit import Places
 from mailgate.log.connection import BEGUN, STORY, about
 from mailgate.log.journal import Journal
-from mailgate.login import Fact
 from mailgate.net.networks import unmapped
 from mailgate.net.reversedns import ReverseDNS
 from mailgate.relay.portable import Relays
@@ -45,7 +44,6 @@ class Means:
     @ivar sessionIds: yields the ids of sessions.
     @ivar reverseDNS: finds the names of clients, if that is wanted.
     @ivar randomness: returns as many random bytes as it is asked for.
-    @ivar facts: those that somebody wants to know of each connection.
     """
 
     authenticator: IAuthenticator
@@ -58,7 +56,6 @@ class Means:
     randomness: Callable[[int], bytes] = os.urandom
     sessionIds: Iterator[str] = field(default=Default(lambda self: makeSessionIds(self.randomness), takes_self=True))
     reverseDNS: ReverseDNS | None = None
-    facts: Set[Fact] = frozenset()
 
 
 class ProxyServerFactory(Factory):
@@ -92,10 +89,8 @@ class ProxyServerFactory(Factory):
         self.starttls = settings[TLSSettings].starttls
         self.verifiesClients = settings[TLSSettings].verifiesClients
         self.relayTimeout = settings[ProxySettings].timeout
-        self.tellsLocal = Fact.LOCAL in means.facts
-        self.local = (unmapped(address.host), address.port) if address.isOneAddress else ("", 0)
-        """What is known of L{Fact.LOCAL} without asking the system for each connection."""
-        self.tellsDetails = Fact.DETAILS in means.facts
+        self.local = (unmapped(address.host), address.port) if address.isOneAddress else None
+        """The address that all clients connect to, if it is one."""
         self._senders = settings[RealIPSettings].senders
         self.connections: set[IConnection] = set()
         self.emptied: Callable[[], object] | None = None

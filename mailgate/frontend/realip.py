@@ -18,7 +18,8 @@ from zope.interface import implementer
 
 from mailgate.directives import Problem, ServerSettings, directive, isHostName, lines
 from mailgate.directives.needs import Need
-from mailgate.frontend.dialogue import ProxyServer, hostAndPort
+from mailgate.frontend.dialogue import ProxyServer
+from mailgate.frontend.findings import hostAndPort
 from mailgate.interfaces import IConnection
 from mailgate.lean.transport import StreamTransport
 from mailgate.log.connection import BAD_HEADER, UNTOLD_HEADER, about

@@ -592,12 +592,6 @@ class ConstructionTests(SynchronousTestCase):
         self.assertIs(imap.connector, other.connector)
         self.assertIsNot(imap.authenticator, pop3.authenticator)
 
-    def test_local(self):
-        """The address that a client has connected to is asked for where a backend is to be told of it."""
-        for given, told in (("", False), ("proxy_protocol = on\n", True), ("proxy_protocol = v2\n", True)):
-            gateway = self.gateway(TEXT.replace("[server imap]", f"{given}[server imap]"))
-            self.assertEqual({listener.factory.tellsLocal for listener in gateway.listeners}, {told})
-
     def test_contexts(self):
         """A server's TLS that has been made before is that one, and no file is read for it."""
         settings, _ = settingsFrom(TEXT)
