@@ -23,7 +23,7 @@ from mailgate.frontend.draining import Draining
 from mailgate.frontend.factory import Means, ProxyServerFactory
 from mailgate.frontend.listener import Listener
 from mailgate.frontend.protocol import DialogueSettings
-from mailgate.interfaces import AuthenticatorKind, IAuthenticator
+from mailgate.interfaces import AuthenticatorKind, IAuthenticator, IConnection
 from mailgate.lean.connectionlimit import ConnectionLimit, ConnectionSettings, Places
 from mailgate.lean.descriptors import mostDescriptors
 from mailgate.lean.port import BATCH
@@ -32,7 +32,6 @@ from mailgate.lean.shares import Share
 from mailgate.log.errorlog import ErrorLogs
 from mailgate.log.journal import Journal
 from mailgate.log.settings import LogSettings, ServerLogSettings, leastLevel
-from mailgate.login import Fact
 from mailgate.net.endpoints import NamingReactor
 from mailgate.net.resolver import ResolverSettings
 from mailgate.net.reversedns import ReverseDNS
@@ -147,9 +146,6 @@ class Gateway(MultiService):
         kind = authenticatorKind(server)
         assert kind is not None, "the configuration has been checked"
         authenticator = self._build(kind, server, journal)
-        facts = set(kind.facts(server) | server[ProxySettings].facts)
-        if server[TLSSettings].verifiesClients:
-            facts.add(Fact.DETAILS)
         means = Means(
             authenticator,
             connector,
@@ -160,7 +156,6 @@ class Gateway(MultiService):
             self.places,
             sessionIds=self._sessionIds,
             reverseDNS=self._clientNames(server),
-            facts=facts,
         )
         for address in server.listen:
             yield ProxyServerFactory(record, server, address, means)
@@ -243,7 +238,7 @@ class Gateway(MultiService):
         return tuple(self._factories)
 
     @property
-    def connections(self) -> list[Any]:
+    def connections(self) -> list[IConnection]:
         """The clients that are connected: their dialogues and relays."""
         return [connection for factory in self._factories for connection in factory.connections]
 

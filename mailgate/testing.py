@@ -30,8 +30,8 @@ from mailgate.frontend.factory import Means, ProxyServerFactory
 from mailgate.frontend.protocol import DialogueSettings, MailProtocol
 from mailgate.interfaces import IAuthenticator
 from mailgate.log.journal import Journal
-from mailgate.login import Backend, Client, Credentials, Denial, LoginRequest, Method, Refusal, Route
-from mailgate.session import Session
+from mailgate.login import Backend, Client, Credentials, Denial, LoginRequest, Method, Refusal, Route, Trouble
+from mailgate.session import Outcome, Session
 from mailgate.tls.settings import TLSSettings
 
 __all__ = [
@@ -266,6 +266,10 @@ class Conversation:
         heard: bytes = self.transport.value()
         self.transport.clear()
         return heard
+
+    def dismiss(self) -> None:
+        """The gateway goes down."""
+        self.server.dismiss(Outcome.STOPPED, Trouble.STOPPING)
 
     def logged(self) -> list[str]:
         """The log, a text for each event."""

@@ -6,7 +6,7 @@ What makes a server's dialogues, and counts them: one factory for each listening
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Set
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from attrs import Factory as Default
@@ -17,11 +17,10 @@ from mailgate.backend.connector import Connector
 from mailgate.directives import ListenAddress, ServerSettings
 from mailgate.frontend.protocol import DialogueSettings, MailProtocol
 from mailgate.frontend.realip import HeaderReader, RealIPSettings
-from mailgate.interfaces import IAuthenticator
+from mailgate.interfaces import IAuthenticator, IConnection
 from mailgate.lean.connectionlimit import Places
 from mailgate.log.connection import BEGUN, STORY, about
 from mailgate.log.journal import Journal
-from mailgate.login import Fact
 from mailgate.net.networks import unmapped
 from mailgate.net.reversedns import ReverseDNS
 from mailgate.relay.portable import Relays
@@ -45,7 +44,6 @@ class Means:
     @ivar sessionIds: yields the ids of sessions.
     @ivar reverseDNS: finds the names of clients, if that is wanted.
     @ivar randomness: returns as many random bytes as it is asked for.
-    @ivar facts: those that somebody wants to know of each connection.
     """
 
     authenticator: IAuthenticator
@@ -58,7 +56,6 @@ class Means:
     randomness: Callable[[int], bytes] = os.urandom
     sessionIds: Iterator[str] = field(default=Default(lambda self: makeSessionIds(self.randomness), takes_self=True))
     reverseDNS: ReverseDNS | None = None
-    facts: Set[Fact] = frozenset()
 
 
 class ProxyServerFactory(Factory):
@@ -92,12 +89,10 @@ class ProxyServerFactory(Factory):
         self.starttls = settings[TLSSettings].starttls
         self.verifiesClients = settings[TLSSettings].verifiesClients
         self.relayTimeout = settings[RelaySettings].timeout
-        self.tellsLocal = Fact.LOCAL in means.facts
-        self.local = (unmapped(address.host), address.port) if address.isOneAddress else ("", 0)
-        """What is known of L{Fact.LOCAL} without asking the system for each connection."""
-        self.tellsDetails = Fact.DETAILS in means.facts
+        self.local = (unmapped(address.host), address.port) if address.isOneAddress else None
+        """The address that all clients connect to, if it is one."""
         self._senders = settings[RealIPSettings].senders
-        self.connections: set[Any] = set()
+        self.connections: set[IConnection] = set()
         self.emptied: Callable[[], object] | None = None
         self.phaseClock: Callable[[], float] | None = clock.seconds if journal.wantsInfo else None
         """What sessions measure their phases by, where the log tells of that."""
@@ -108,19 +103,19 @@ class ProxyServerFactory(Factory):
         server = self.record.server(self)
         return HeaderReader(server, self._senders) if self.address.proxyProtocol else server
 
-    def began(self, connection: Any) -> None:
+    def began(self, connection: IConnection) -> None:
         """Count C{connection}, which L{ended} or L{handedOver} has to follow."""
         self.connections.add(connection)
         self.places.taken += 1
         if self.journal.wantsDebug:
             self.journal.debug(BEGUN, **about(connection.session))
 
-    def handedOver(self, connection: Any) -> None:
+    def handedOver(self, connection: IConnection) -> None:
         """Forget C{connection}: what goes on with its client begins, and is counted, at once."""
         self.connections.discard(connection)
         self.places.taken -= 1
 
-    def ended(self, connection: Any) -> None:
+    def ended(self, connection: IConnection) -> None:
         """Forget C{connection}, and tell its story."""
         self.connections.discard(connection)
         self.places.leave()

@@ -14,6 +14,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from zope.interface import implementer
+
+from mailgate.interfaces import IConnection
+from mailgate.login import Trouble
 from mailgate.session import Outcome, Session
 
 if TYPE_CHECKING:
@@ -65,6 +69,7 @@ class BaseEnd(ABC):
         """Give up a connection that is of no use any more."""
 
 
+@implementer(IConnection)
 class BaseRelay(ABC):
     """
     Both directions of one session.
@@ -117,7 +122,13 @@ class BaseRelay(ABC):
 
     @abstractmethod
     def _wait(self) -> None:
-        """Have L{expired} called, once, when C{_limit} seconds have passed since C{_active}, not by earlier calls."""
+        """Have L{expired} called, once, at C{_due}, not by earlier calls."""
+
+    @property
+    def _due(self) -> float:
+        """When something has to be done, if no byte moves."""
+        due, expires = self._active + self._limit, self.session.expires
+        return due if expires is None or self.closing else min(due, expires)
 
     def moved(self) -> None:
         """A byte has."""
@@ -169,11 +180,15 @@ class BaseRelay(ABC):
         return False
 
     def expired(self) -> None:
-        """C{idle} seconds, or C{linger}, may have passed without a byte."""
-        if self._active + self._limit > self.means.clock.seconds():
+        """C{idle} seconds, or C{linger}, may have passed without a byte; or the session's time may be over."""
+        now = self.means.clock.seconds()
+        if self._due > now:
             self._wait()
         elif self.closing:
             self.abort()
+        elif self.session.hasExpired(now):
+            self.session.conclude(Outcome.EXPIRED)
+            self.close()
         elif self._limit < self._linger:
             self._passHeld()
         else:
@@ -193,13 +208,19 @@ class BaseRelay(ABC):
         client.abort()
         backend.abort()
 
-    def dismiss(self) -> None:
-        """The gateway goes down: end both, each once it has been given what is already on its way."""
-        self.session.conclude(Outcome.STOPPED)
+    def dismiss(self, outcome: Outcome, trouble: Trouble) -> None:
+        """See L{IConnection}: nothing can be said here. Each is given what is already on its way before it ends."""
+        self.session.conclude(outcome)
         self.close()
 
+    def limit(self, moment: float | None) -> None:
+        """See L{IConnection}."""
+        self.session.expires = moment
+        if not self.closing:
+            self._wait()
+
     def stop(self) -> None:
-        """The gateway goes down, and waits no longer."""
+        """See L{IConnection}."""
         self.session.conclude(Outcome.STOPPED)
         self.abort()
 

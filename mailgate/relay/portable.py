@@ -153,7 +153,7 @@ class Relay(BaseRelay):
     def _wait(self) -> None:
         self._forget()
         clock = self.means.clock
-        self._timer = clock.callLater(max(0.0, self._active + self._limit - clock.seconds()), self.expired)
+        self._timer = clock.callLater(max(0.0, self._due - clock.seconds()), self.expired)
 
     def _forget(self) -> None:
         timer, self._timer = self._timer, None

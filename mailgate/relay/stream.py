@@ -173,7 +173,7 @@ class StreamRelay(BaseRelay):
 
     def _wait(self) -> None:
         self.means.clock.drop(self)
-        self.means.clock.put(self, self._active + self._limit)
+        self.means.clock.put(self, self._due)
 
     def _forget(self) -> None:
         self.means.clock.drop(self)

@@ -174,7 +174,8 @@ class SocketTests(TestCase):
             host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(address.host, address.host)
             self.reactor.connectTCP(host, self.portOf(listener), factory)
         line = await factory.client.line
-        (server,) = listener.factory.connections
+        connections: Any = listener.factory.connections
+        (server,) = connections
         left: Deferred[None] = Deferred()
         lost = server.connectionLost
 
@@ -217,7 +218,8 @@ class SocketTests(TestCase):
             self.reactor.connectTCP(host, self.portOf(listener), client)
             self.assertEqual(await client.client.line, line)
             self.assertEqual([server.session.server for server in factory.connections], [str(factory.address)])
-            for server in list(factory.connections):
+            connections: Any = list(factory.connections)
+            for server in connections:
                 server.transport.abortConnection()
             await client.client.gone
         self.assertEqual((own.connections, others.connections), (set(), set()))
@@ -256,7 +258,8 @@ class SocketTests(TestCase):
         factory = GreetedFactory()
         self.reactor.connectTCP("127.0.0.1", port, factory)
         await factory.client.line
-        (server,) = listener.factory.connections
+        connections: Any = listener.factory.connections
+        (server,) = connections
         server.transport.loseConnection()
         await factory.client.gone
         await listener.stopService()

@@ -126,7 +126,8 @@ class PortTests(PortCase):
             client.close()
         self.assertEqual(len(self.turn()), 3)
         self.assertEqual(self.events(), 0)
-        hosts = {connection.transport.getHost().port for connection in self.factory.connections}
+        connections: Any = self.factory.connections
+        hosts = {connection.transport.getHost().port for connection in connections}
         self.assertEqual(len(hosts), 2)
 
     def test_stopped(self) -> None:

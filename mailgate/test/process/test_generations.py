@@ -18,6 +18,7 @@ from mailgate.config import GatewaySettings, parse
 from mailgate.directives import ConfigurationError, Problem
 from mailgate.log.errorlog import ErrorLogs, ProcessLog
 from mailgate.log.settings import LogSettings
+from mailgate.login import Trouble
 from mailgate.process.generations import Generations, untouchable
 from mailgate.process.interfaces import IGenerations
 from mailgate.process.watching import LOOK
@@ -46,8 +47,8 @@ class Relayed:
         self._crowd = crowd
         crowd.connections.add(self)
 
-    def dismiss(self) -> None:
-        self.session.conclude(Outcome.STOPPED)
+    def dismiss(self, outcome: Outcome, trouble: Trouble) -> None:
+        self.session.conclude(outcome)
         self.leave()
 
     def leave(self) -> None:
