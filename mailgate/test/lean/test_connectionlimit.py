@@ -20,7 +20,6 @@ from mailgate.directives import ConfigurationError, ListenAddress
 from mailgate.frontend.listener import ProxyServerFactory
 from mailgate.lean.connectionlimit import (
     KEPT_BACK,
-    QUIET,
     ConnectionLimit,
     ConnectionSettings,
     Places,
@@ -29,6 +28,7 @@ from mailgate.lean.connectionlimit import (
 from mailgate.lean.descriptors import mostDescriptors
 from mailgate.lean.shares import Shares
 from mailgate.log.journal import Journal
+from mailgate.log.seldom import PERIOD
 from mailgate.protocols.pop3 import POP3
 from mailgate.service import Gateway
 from mailgate.test.integration.daemon import freePort
@@ -235,9 +235,9 @@ class PlacesTests(SynchronousTestCase):
         for _ in range(5):
             self.fill()
             self.places.room(self.other)
-            self.clock.advance(10 * QUIET)
+            self.clock.advance(10 * PERIOD)
             self.places.leave()
-            self.clock.advance(QUIET - 1)
+            self.clock.advance(PERIOD - 1)
         self.assertEqual(len(self.log.lines()), 1)
         self.clock.advance(1)
         self.fill()
@@ -246,7 +246,7 @@ class PlacesTests(SynchronousTestCase):
     def test_toldOnceByReloads(self) -> None:
         """Ports that take the place of others meanwhile make it no news."""
         self.fill()
-        self.clock.advance(QUIET)
+        self.clock.advance(PERIOD)
         self.places.forget(self.wake)
         self.places.room(self.other)
         self.assertEqual(len(self.log.lines()), 1)
