@@ -10,7 +10,7 @@ import re
 import socket
 from collections.abc import Iterator, Sequence
 
-from twisted.internet.abstract import isIPAddress
+from twisted.internet.abstract import isIPAddress, isIPv6Address
 
 from mailgate.backend.settings import ProxySettings
 from mailgate.directives import ListenAddress, Problem, ServerSettings, deadline, directives
@@ -18,6 +18,7 @@ from mailgate.frontend.capabilities import each, leftOut
 from mailgate.frontend.protocol import DialogueSettings
 from mailgate.log.settings import LogSettings, ServerLogSettings
 from mailgate.login import Backend, Method
+from mailgate.net.bind import checkAddress
 from mailgate.registry import PROTOCOLS, SERVER_SETTINGS
 from mailgate.system.pidfile import PIDSettings
 from mailgate.tls.certificatechecks import nameWarnings
@@ -146,11 +147,11 @@ def _isAt(backend: Backend, address: ListenAddress) -> bool:
 
 
 def _isOwn(host: str) -> bool:
-    """Whether C{host} is an address of this machine."""
+    """Whether C{host} is an address of this machine. Names are not looked up for this."""
+    if not (isIPAddress(host) or isIPv6Address(host)):
+        return False
     try:
-        with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
-            # Names are not looked up for this: those of backends are when they are needed.
-            probe.bind((socket.inet_ntop(probe.family, socket.inet_pton(probe.family, host)), 0))
+        checkAddress(host)
     except OSError:
         return False
     return True
