@@ -1,4 +1,4 @@
-# -*- test-case-name: mailgate.test.net.test_listen -*-
+# -*- test-case-name: mailgate.test.net.test_bind -*-
 """
 The sockets that nginx's C{listen} asks for.
 """
