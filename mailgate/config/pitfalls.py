@@ -19,7 +19,7 @@ from mailgate.frontend.protocol import DialogueSettings
 from mailgate.log.settings import LogSettings, ServerLogSettings
 from mailgate.login import Backend, Method
 from mailgate.net.bind import checkAddress
-from mailgate.registry import PROTOCOLS, SERVER_SETTINGS
+from mailgate.registry import PROTOCOLS, SERVER_SETTINGS, protocolAt
 from mailgate.system.pidfile import PIDSettings
 from mailgate.tls.certificatechecks import nameWarnings
 from mailgate.tls.settings import TLSSettings, usesTLS
@@ -64,7 +64,7 @@ def _ports(server: ServerSettings) -> Iterator[Problem]:
     for address in server.listen:
         if address.proxyProtocol:
             continue
-        usual = next((known.name for known in PROTOCOLS.values() if address.port in known.ports), server.protocol)
+        usual = protocolAt([address]) or server.protocol
         if usual != server.protocol:
             reason = f"port {address.port} is one of {usual}, and clients find {server.protocol} there"
             yield server.problem("listen", reason, str(address))

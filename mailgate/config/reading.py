@@ -54,6 +54,7 @@ from mailgate.registry import (
     PROTOCOLS,
     SANDBOX_SETTINGS,
     SERVER_SETTINGS,
+    protocolAt,
 )
 from mailgate.sandbox.certificate import ensureCertificate, stateFolder
 from mailgate.sandbox.settings import SandboxSettings
@@ -339,13 +340,10 @@ class _Reading:
             known = f"they are {', '.join(PROTOCOLS)}{nearest(listening.protocol, list(PROTOCOLS))}"
             self._problem(section.name, "protocol", f"is no known protocol, {known}", listening.protocol)
             return None
-        for address in listening.addresses:
-            for protocol in PROTOCOLS.values():
-                if address.port in protocol.ports:
-                    return protocol.name
-        if listening.addresses and "protocol" not in section.written:
+        found = protocolAt(listening.addresses)
+        if found is None and listening.addresses and "protocol" not in section.written:
             self._problem(section.name, "protocol", f"is missing, and no port tells it: {', '.join(PROTOCOLS)}")
-        return None
+        return found
 
     def _withSandboxCertificate(self, server: ServerSettings) -> ServerSettings:
         try:
