@@ -42,7 +42,7 @@ from mailgate.interfaces import AuthenticatorKind, IAuthenticator
 from mailgate.lean.reactor import EventSettings
 from mailgate.log.settings import LogSettings
 from mailgate.net.listen import ListenSettings
-from mailgate.registry import PROCESS_SETTINGS, PROTOCOLS, SANDBOX_SETTINGS, SERVER_SETTINGS
+from mailgate.registry import PROCESS_SETTINGS, PROTOCOLS, SANDBOX_SETTINGS, SERVER_SETTINGS, protocolAt
 from mailgate.sandbox.certificate import ensureCertificate, stateFolder
 from mailgate.sandbox.settings import SandboxSettings
 from mailgate.system.pidfile import PIDSettings
@@ -330,13 +330,10 @@ class _Reading:
             known = f"they are {', '.join(PROTOCOLS)}{nearest(listening.protocol, list(PROTOCOLS))}"
             self._problem(section.name, "protocol", f"is no known protocol, {known}", listening.protocol)
             return None
-        for address in listening.addresses:
-            for protocol in PROTOCOLS.values():
-                if address.port in protocol.ports:
-                    return protocol.name
-        if listening.addresses and "protocol" not in section.written:
+        found = protocolAt(listening.addresses)
+        if found is None and listening.addresses and "protocol" not in section.written:
             self._problem(section.name, "protocol", f"is missing, and no port tells it: {', '.join(PROTOCOLS)}")
-        return None
+        return found
 
     def _withSandboxCertificate(self, server: ServerSettings) -> ServerSettings:
         try:

@@ -1,4 +1,4 @@
-# -*- test-case-name: mailgate.test.net.test_listen -*-
+# -*- test-case-name: mailgate.test.net.test_bind -*-
 """
 The sockets that nginx's C{listen} asks for.
 """
@@ -13,7 +13,7 @@ import stat
 from mailgate.directives import ListenAddress, SocketOptions
 from mailgate.net.listen import KEEPALIVE
 
-__all__ = ["bind", "setOptions"]
+__all__ = ["bind", "bindPath", "checkAddress", "setOptions"]
 
 
 def bind(address: ListenAddress) -> socket.socket:
@@ -83,13 +83,7 @@ def _bindUNIX(address: ListenAddress) -> socket.socket:
     mask = os.umask(0o111)
     try:
         _set(bound, address.socket)
-        try:
-            bound.bind(path)
-        except OSError as error:
-            if error.errno != errno.EADDRINUSE or not _isStale(path):
-                raise
-            os.unlink(path)
-            bound.bind(path)
+        bindPath(bound, path)
         bound.listen(address.socket.backlog)
     except BaseException:
         bound.close()
@@ -99,8 +93,34 @@ def _bindUNIX(address: ListenAddress) -> socket.socket:
     return bound
 
 
+def checkAddress(host: str) -> None:
+    """
+    Look whether this machine has C{host}, an address, without listening there.
+
+    @raise OSError: it has not.
+    """
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+        # Any port that is free: nobody can come, as the socket does not listen.
+        probe.bind((host, 0))
+
+
+def bindPath(unbound: socket.socket, path: str) -> None:
+    """
+    Bind C{unbound} at C{path}, in the place of a socket that a process which was killed has left behind.
+
+    @raise OSError: it cannot be bound; C{EADDRINUSE}: somebody listens there, or it is no socket.
+    """
+    try:
+        unbound.bind(path)
+    except OSError as error:
+        if error.errno != errno.EADDRINUSE or not _isStale(path):
+            raise
+        os.unlink(path)
+        unbound.bind(path)
+
+
 def _isStale(path: str) -> bool:
-    """Whether C{path} is a socket that was left behind by a gateway that was killed, and nothing else."""
+    """Whether C{path} is a unix socket at which nobody listens any more, and nothing else."""
     if not stat.S_ISSOCK(os.lstat(path).st_mode):
         return False
     with socket.socket(socket.AF_UNIX) as probe:

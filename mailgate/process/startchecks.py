@@ -11,13 +11,13 @@ import errno
 import os
 import re
 import resource
-import socket
 import stat
 from collections.abc import Iterator
 
 from mailgate.config import GatewaySettings
 from mailgate.directives import LONGEST_SOCKET_PATH, ConfigurationError, ListenAddress, Problem
 from mailgate.log.settings import LogSettings, ServerLogSettings
+from mailgate.net.bind import checkAddress
 from mailgate.process.commandsocket import socketPath
 from mailgate.system.pidfile import PIDSettings
 from mailgate.system.privileges import ProcessSettings
@@ -111,9 +111,7 @@ def _unavailable(address: ListenAddress) -> str:
     if address.host.startswith("unix:"):
         return _unbindable(address.host.removeprefix("unix:"))
     try:
-        with socket.socket(socket.AF_INET6 if ":" in address.host else socket.AF_INET) as probe:
-            # Any port that is free: nobody can come, as the socket does not listen.
-            probe.bind((address.host, 0))
+        checkAddress(address.host)
     except OSError as error:
         return str(error.strerror)
     return ""

@@ -1,4 +1,4 @@
-# -*- test-case-name: mailgate.test.relay.test_portable -*-
+# -*- test-case-name: mailgate.test.relay.test_base mailgate.test.relay -*-
 """
 The rules of a relayed session, however its bytes are moved: when the end of one side is passed on to the other, how
 long both may be silent, how the session ends, and what its ledger says of that.

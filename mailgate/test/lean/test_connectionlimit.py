@@ -17,10 +17,11 @@ from twisted.trial.unittest import SynchronousTestCase
 from mailgate.auth.http.services import questionsOf
 from mailgate.config import parse
 from mailgate.directives import ConfigurationError, ListenAddress
-from mailgate.lean.connectionlimit import KEPT_BACK, QUIET, ConnectionLimit, ConnectionSettings, Places, carried
+from mailgate.lean.connectionlimit import KEPT_BACK, ConnectionLimit, ConnectionSettings, Places, carried
 from mailgate.lean.descriptors import mostDescriptors
 from mailgate.lean.shares import Shares
 from mailgate.log.journal import Journal
+from mailgate.log.seldom import PERIOD
 from mailgate.service import Gateway
 from mailgate.test.integration.daemon import freePort
 from mailgate.test.support.factories import makeFactory
@@ -227,9 +228,9 @@ class PlacesTests(SynchronousTestCase):
         for _ in range(5):
             self.fill()
             self.places.room(self.other)
-            self.clock.advance(10 * QUIET)
+            self.clock.advance(10 * PERIOD)
             self.places.leave()
-            self.clock.advance(QUIET - 1)
+            self.clock.advance(PERIOD - 1)
         self.assertEqual(len(self.log.lines()), 1)
         self.clock.advance(1)
         self.fill()
@@ -238,7 +239,7 @@ class PlacesTests(SynchronousTestCase):
     def test_toldOnceByReloads(self) -> None:
         """Ports that take the place of others meanwhile make it no news."""
         self.fill()
-        self.clock.advance(QUIET)
+        self.clock.advance(PERIOD)
         self.places.forget(self.wake)
         self.places.room(self.other)
         self.assertEqual(len(self.log.lines()), 1)

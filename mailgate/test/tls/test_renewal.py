@@ -197,9 +197,6 @@ class ProcessTests(Case):
     def setUp(self) -> None:
         super().setUp()
         self.reactor: Any = MemoryReactorClock()
-        if not hasattr(self.reactor, "nameResolver"):
-            # Twisted's has one since 24.
-            vars(self.reactor)["nameResolver"] = None
         logs = ErrorLogs()
         settings = load(self.file)
         process = ProcessLog(logs.observerFor(settings[LogSettings].errorLog, self.file, "mailgate"))
