@@ -16,7 +16,7 @@ from mailgate.directives import ServerSettings
 from mailgate.log.journal import Journal
 from mailgate.login import Backend, Denial, Fact, LoginRequest, Method, Route
 
-__all__ = ["AuthenticatorKind", "IAuthenticator", "IGenerations", "Refusals"]
+__all__ = ["AuthenticatorKind", "IAuthenticator", "IGenerations", "Refusals", "methodsOf"]
 
 
 def _none(server: ServerSettings) -> Set[Fact]:
@@ -56,6 +56,11 @@ class IAuthenticator(Interface):
 
     def close() -> None:
         """Drop what is kept open: the gateway has stopped."""
+
+
+def methodsOf(authenticator: Any) -> frozenset[Method]:
+    """The methods that an L{IAuthenticator} says it can judge; C{PLAIN} where it does not say."""
+    return frozenset(getattr(authenticator, "methods", (Method.PLAIN,)))
 
 
 class IGenerations(Interface):

@@ -197,13 +197,26 @@ def settingsOf(protocol: str, *groups: Any, given: frozenset[str] = frozenset())
 
 
 class Conversation:
-    """A dialogue over a L{FakeTransport}, whose clock stands at 1000 seconds and whose random number is 7."""
+    """
+    A dialogue over a L{FakeTransport}, whose clock stands at 1000 seconds and whose random number is 7.
+
+    @param record: what is spoken, such as L{mailgate.protocols.imap4.IMAP4}.
+    @param groups: instances of settings classes that are not as by default.
+    @param authenticator: what judges logins; a L{FakeAuthenticator} where there is none.
+    @param connector: what connects to backends; a L{FakeConnector} where there is none.
+    @param ssl: whether the client has come to a port of TLS. No byte is encrypted.
+    @param peer: the client's address.
+    @param level: what is logged, to C{events}.
+    @param proxyProtocol: whether the client has to begin with a PROXY header.
+    @ivar transport: the client's connection.
+    @ivar clock: the dialogue's clock, to be advanced.
+    """
 
     def __init__(
         self,
         record: MailProtocol,
         *groups: Any,
-        authenticator: FakeAuthenticator | None = None,
+        authenticator: IAuthenticator | None = None,
         connector: FakeConnector | None = None,
         ssl: bool = False,
         peer: Any = CLIENT,
@@ -212,7 +225,7 @@ class Conversation:
         proxyProtocol: bool = False,
     ) -> None:
         self.settings = settingsOf(record.name, *groups)
-        self.authenticator = authenticator or FakeAuthenticator()
+        self.authenticator: Any = authenticator or FakeAuthenticator()
         self.connector = connector or FakeConnector()
         self.clock = Clock()
         self.clock.advance(1000)
@@ -241,8 +254,9 @@ class Conversation:
 
     @property
     def requests(self) -> list[LoginRequest]:
-        """What the authenticator was asked."""
-        return self.authenticator.requests
+        """What the L{FakeAuthenticator} was asked."""
+        asked: list[LoginRequest] = self.authenticator.requests
+        return asked
 
     @property
     def closed(self) -> bool:
