@@ -51,11 +51,15 @@ class IAuthenticator(Interface):
         Judge C{request}.
 
         The Deferred can be cancelled: the client has left, and whatever is under way for it is given up. An errback
-        means "could not be decided": the client is told of a temporary failure, the reason is logged.
+        means "could not be decided": the client is told of a temporary failure, the reason is logged. L{None}, for an
+        account of another, is an answer only in a L{mailgate.auth.firstof.FirstOf}.
         """
 
     def close() -> None:
-        """Drop what is kept open: the gateway has stopped."""
+        """
+        Drop what is kept open: the gateway has stopped. It calls this for those that it has had made; one that was
+        handed over is closed by the application.
+        """
 
 
 def methodsOf(authenticator: Any) -> frozenset[Method]:

@@ -126,7 +126,15 @@ class FakeTransport(StringTransport):
 
 @implementer(IAuthenticator)
 class FakeAuthenticator:
-    """Gives the next of C{answers}: a value, an exception to fail with, or L{None} for one that never comes."""
+    """
+    Answers with the next of C{answers}: a value, an exception to fail with, or L{None} for one that comes when the test
+    fires it, if ever. With none left it answers L{ROUTE}.
+
+    @ivar requests: what it was asked.
+    @ivar pending: the Deferreds of the answers that are yet to come.
+    @ivar cancelled: how many of them the gateway did not want any more.
+    @ivar closed: whether it was closed.
+    """
 
     def __init__(self, *answers: Route | Denial | Exception | None) -> None:
         self.answers = list(answers)
@@ -166,7 +174,11 @@ class FakeClient(ProxyClient):
 
 
 class FakeConnector:
-    """Gives the next of C{answers}; C{None} is a Deferred that never fires."""
+    """
+    Answers with the next of C{answers}, as L{FakeAuthenticator} does. With none left it answers a L{FakeClient}.
+
+    @ivar routes: what it was to connect to.
+    """
 
     def __init__(self, *answers: ProxyClient | Refusal | Denial | Exception | None) -> None:
         self.answers = list(answers)
