@@ -17,7 +17,7 @@ from mailgate.log.journal import Journal
 from mailgate.login import Backend, Denial, LoginRequest, Method, Route, Trouble
 from mailgate.session import Outcome, Session
 
-__all__ = ["AuthenticatorKind", "IAuthenticator", "IConnection", "Refusals"]
+__all__ = ["AuthenticatorKind", "IAuthenticator", "IConnection", "Refusals", "methodsOf"]
 
 
 @frozen
@@ -48,11 +48,20 @@ class IAuthenticator(Interface):
         Judge C{request}.
 
         The Deferred can be cancelled: the client has left, and whatever is under way for it is given up. An errback
-        means "could not be decided": the client is told of a temporary failure, the reason is logged.
+        means "could not be decided": the client is told of a temporary failure, the reason is logged. L{None}, for an
+        account of another, is an answer only in a L{mailgate.auth.firstof.FirstOf}.
         """
 
     def close() -> None:
-        """Drop what is kept open: the gateway has stopped."""
+        """
+        Drop what is kept open: the gateway has stopped. It calls this for those that it has had made; one that was
+        handed over is closed by the application.
+        """
+
+
+def methodsOf(authenticator: Any) -> frozenset[Method]:
+    """The methods that an L{IAuthenticator} says it can judge; C{PLAIN} where it does not say."""
+    return frozenset(getattr(authenticator, "methods", (Method.PLAIN,)))
 
 
 class IConnection(Interface):

@@ -126,7 +126,15 @@ class FakeTransport(StringTransport):
 
 @implementer(IAuthenticator)
 class FakeAuthenticator:
-    """Gives the next of C{answers}: a value, an exception to fail with, or L{None} for one that never comes."""
+    """
+    Answers with the next of C{answers}: a value, an exception to fail with, or L{None} for one that comes when the test
+    fires it, if ever. With none left it answers L{ROUTE}.
+
+    @ivar requests: what it was asked.
+    @ivar pending: the Deferreds of the answers that are yet to come.
+    @ivar cancelled: how many of them the gateway did not want any more.
+    @ivar closed: whether it was closed.
+    """
 
     def __init__(self, *answers: Route | Denial | Exception | None) -> None:
         self.answers = list(answers)
@@ -166,7 +174,11 @@ class FakeClient(ProxyClient):
 
 
 class FakeConnector:
-    """Gives the next of C{answers}; C{None} is a Deferred that never fires."""
+    """
+    Answers with the next of C{answers}, as L{FakeAuthenticator} does. With none left it answers a L{FakeClient}.
+
+    @ivar routes: what it was to connect to.
+    """
 
     def __init__(self, *answers: ProxyClient | Refusal | Denial | Exception | None) -> None:
         self.answers = list(answers)
@@ -197,13 +209,26 @@ def settingsOf(protocol: str, *groups: Any, given: frozenset[str] = frozenset())
 
 
 class Conversation:
-    """A dialogue over a L{FakeTransport}, whose clock stands at 1000 seconds and whose random number is 7."""
+    """
+    A dialogue over a L{FakeTransport}, whose clock stands at 1000 seconds and whose random number is 7.
+
+    @param record: what is spoken, such as L{mailgate.protocols.imap4.IMAP4}.
+    @param groups: instances of settings classes that are not as by default.
+    @param authenticator: what judges logins; a L{FakeAuthenticator} where there is none.
+    @param connector: what connects to backends; a L{FakeConnector} where there is none.
+    @param ssl: whether the client has come to a port of TLS. No byte is encrypted.
+    @param peer: the client's address.
+    @param level: what is logged, to C{events}.
+    @param proxyProtocol: whether the client has to begin with a PROXY header.
+    @ivar transport: the client's connection.
+    @ivar clock: the dialogue's clock, to be advanced.
+    """
 
     def __init__(
         self,
         record: MailProtocol,
         *groups: Any,
-        authenticator: FakeAuthenticator | None = None,
+        authenticator: IAuthenticator | None = None,
         connector: FakeConnector | None = None,
         ssl: bool = False,
         peer: Any = CLIENT,
@@ -212,7 +237,7 @@ class Conversation:
         proxyProtocol: bool = False,
     ) -> None:
         self.settings = settingsOf(record.name, *groups)
-        self.authenticator = authenticator or FakeAuthenticator()
+        self.authenticator: Any = authenticator or FakeAuthenticator()
         self.connector = connector or FakeConnector()
         self.clock = Clock()
         self.clock.advance(1000)
@@ -243,8 +268,9 @@ class Conversation:
 
     @property
     def requests(self) -> list[LoginRequest]:
-        """What the authenticator was asked."""
-        return self.authenticator.requests
+        """What the L{FakeAuthenticator} was asked."""
+        asked: list[LoginRequest] = self.authenticator.requests
+        return asked
 
     @property
     def closed(self) -> bool:

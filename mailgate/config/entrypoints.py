@@ -89,7 +89,7 @@ def _broken(entry: EntryPoint, reason: str) -> BrokenEntryPoint:
 def _fault(kind: object, name: str) -> str:
     """Why C{kind} cannot be what the directive C{name} chooses; empty where it can."""
     if not isinstance(kind, AuthenticatorKind):
-        return f"is a {type(kind).__name__}, and no mailgate.interfaces.AuthenticatorKind"
+        return f"names a value of type {type(kind).__name__}, and no mailgate.interfaces.AuthenticatorKind"
     if kind.directive != name:
         return f"is named for another directive than its kind, which has {kind.directive}"
     if kind.name in [own.name for own in AUTHENTICATORS]:

@@ -16,8 +16,7 @@ from attrs import frozen
 from mailgate.config.entrypoints import BrokenEntryPoint, findKind, installed, undeclarable
 from mailgate.config.serverchecks import judgedBy, kindFaults
 from mailgate.directives import ConfigurationError, Directive, Problem, ServerSettings, directives, nearest
-from mailgate.interfaces import AuthenticatorKind, IAuthenticator
-from mailgate.login import Method
+from mailgate.interfaces import AuthenticatorKind, IAuthenticator, methodsOf
 from mailgate.registry import AUTHENTICATORS, SERVER_SETTINGS
 
 __all__ = ["HASTY", "Authenticators", "Outside", "handOver", "kindOf"]
@@ -53,7 +52,7 @@ def kindOf(authenticator: AuthenticatorKind | IAuthenticator) -> AuthenticatorKi
         name=type(authenticator).__name__,
         directive="",
         settings=_NoSettings,
-        methods=frozenset(getattr(authenticator, "methods", (Method.PLAIN,))),
+        methods=methodsOf(authenticator),
         build=lambda server, default, reactor, journal: authenticator,
         isLent=True,
     )

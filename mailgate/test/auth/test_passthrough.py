@@ -147,7 +147,7 @@ class MappingTests(SynchronousTestCase):
         for record, (login, refusal) in logins.items():
             authenticator = PassThroughAuthenticator(BACKEND)
             connector = FakeConnector(Denial(Trouble.DENIED), Denial(Trouble.DENIED))
-            conversation = Conversation(record, authenticator=authenticator, connector=connector)  # type: ignore[arg-type]
+            conversation = Conversation(record, authenticator=authenticator, connector=connector)
             for _ in range(2):
                 self.assertEqual(conversation.says(login), refusal)
             self.assertFalse(conversation.closed)

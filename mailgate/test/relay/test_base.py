@@ -9,6 +9,7 @@ from typing import Any
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
+from mailgate.login import Trouble
 from mailgate.relay.base import HELD, BaseEnd, BaseRelay
 from mailgate.relay.portable import Relays
 from mailgate.session import Outcome, Session
@@ -158,7 +159,7 @@ class RulesTests(SynchronousTestCase):
     def test_stopped(self) -> None:
         """The gateway may have both closed, or end them at once; the first reason counts."""
         relay = self.relayed()
-        relay.dismiss()
+        relay.dismiss(Outcome.STOPPED, Trouble.STOPPING)
         self.assertEqual((self.client.asked, self.backend.asked), (["close"], ["close"]))
         relay.stop()
         self.assertOver(Outcome.STOPPED)
