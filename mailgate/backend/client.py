@@ -20,7 +20,7 @@ from mailgate.log.journal import printable
 from mailgate.login import Backend, BackendTLS, LoginRequest, Route
 from mailgate.net.connectionerrors import inWords
 from mailgate.net.proxyprotocol import headerFor
-from mailgate.relay.portable import RelayedProtocol, makeNoDelay
+from mailgate.relay.protocol import RelayedProtocol, makeNoDelay
 from mailgate.session import Phase, Session
 from mailgate.tls.errors import hasReason, serverTrouble
 from mailgate.tls.settings import backendTLS

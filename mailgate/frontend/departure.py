@@ -84,6 +84,7 @@ def leave(server: ProxyServer) -> None:
     server.session.enter(Phase.END)
     server.intake.takeAll()
     server.patience.stop()
+    server.dropLimit()
     pending, server.pending = server.pending, None
     if pending is not None:
         pending.cancel()

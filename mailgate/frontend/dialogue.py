@@ -15,29 +15,31 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IHandshakeListener, IPushProducer
+from twisted.internet.interfaces import IDelayedCall, IHandshakeListener, IPushProducer
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from mailgate.backend.client import ProxyClient
 from mailgate.frontend.departure import certificateRefused, end, isSilent, leave, lossOf, speaksInTLS
 from mailgate.frontend.exchange import Exchange
+from mailgate.frontend.findings import hostAndPort
 from mailgate.frontend.framing import Unit
 from mailgate.frontend.hooks import Hooks
 from mailgate.frontend.intake import Intake
-from mailgate.frontend.loginflow import Login, authenticate, goOn, handOver, hostAndPort
+from mailgate.frontend.loginflow import Login, authenticate, goOn, handOver
 from mailgate.frontend.patience import Patience
+from mailgate.interfaces import IConnection
 from mailgate.lean.quickack import acknowledgeOn
 from mailgate.log.connection import TLS_ESTABLISHED, about, peerName, tlsName
 from mailgate.login import Credentials, ProxiedAddresses, Trouble
-from mailgate.relay.portable import RelayedProtocol, makeNoDelay
+from mailgate.relay.protocol import RelayedProtocol, makeNoDelay
 from mailgate.session import Outcome, Phase, Session, Stopwatch
 from mailgate.tls.settings import describeTLS
 
 if TYPE_CHECKING:
-    from mailgate.frontend.listener import ProxyServerFactory
+    from mailgate.frontend.factory import ProxyServerFactory
 
-__all__ = ["ProxyServer", "hostAndPort"]
+__all__ = ["ProxyServer"]
 
 _ANSWERING = frozenset(
     (Phase.COMMAND, Phase.CHALLENGE, Phase.AUTH, Phase.CONNECT, Phase.BACKEND_TLS, Phase.BACKEND_LOGIN)
@@ -45,7 +47,7 @@ _ANSWERING = frozenset(
 """Phases in which commands may wait to be obeyed, or a login for its answer."""
 
 
-@implementer(IHandshakeListener, IPushProducer)
+@implementer(IConnection, IHandshakeListener, IPushProducer)
 class ProxyServer(Hooks, RelayedProtocol):
     """
     The server's side of a dialogue. It is the producer of its own transport: while the client does not take our replies
@@ -64,7 +66,7 @@ class ProxyServer(Hooks, RelayedProtocol):
     """Whether a whole line has come."""
 
     _hasArrived = False
-    _host = ""
+    _host: str
     _port: int
     _proxied: ProxiedAddresses | None
     _clientName = "[UNAVAILABLE]"
@@ -72,6 +74,8 @@ class ProxyServer(Hooks, RelayedProtocol):
     exchange: Exchange | None = None
     pending: Deferred[Any] | None = None
     """What is waited for, which is cancelled when the client leaves."""
+    _limit: IDelayedCall | None = None
+    """What ends the dialogue when the session's time is over."""
 
     def __init__(self, factory: ProxyServerFactory) -> None:
         self.factory = factory
@@ -106,10 +110,12 @@ class ProxyServer(Hooks, RelayedProtocol):
 
     def connectionMade(self) -> None:
         now = self.clock.seconds()
-        if not self._host:
+        if not self._hasArrived:
             self.arrive(*hostAndPort(self.transport.getPeer()), now)
         self.factory.began(self)
         self.patience = Patience(self.dialogue, self.clock, self._expired)
+        if self.session.expires is not None:
+            self.limit(self.session.expires)
         makeNoDelay(self.transport)
         self.transport.registerProducer(self, True)
         if self.factory.address.ssl:
@@ -169,12 +175,28 @@ class ProxyServer(Hooks, RelayedProtocol):
         """Say C{goodbye} and close, whatever is under way."""
         end(self, outcome, goodbye)
 
-    def dismiss(self) -> None:
-        """The gateway goes down: say so, where anything can be said, and close."""
-        self.end(Outcome.STOPPED, self.goodbye(Trouble.STOPPING))
+    def dismiss(self, outcome: Outcome, trouble: Trouble) -> None:
+        """See L{IConnection}."""
+        self.end(outcome, self.goodbye(trouble))
+
+    def limit(self, moment: float | None) -> None:
+        """See L{IConnection}."""
+        self.dropLimit()
+        self.session.expires = moment
+        if moment is not None and self.session.phase is not Phase.END:
+            self._limit = self.clock.callLater(max(0.0, moment - self.clock.seconds()), self._outlived)
+
+    def dropLimit(self) -> None:
+        """The relay heeds the end of the session's time itself; a dialogue that ends needs to no more."""
+        limit, self._limit = self._limit, None
+        if limit is not None and limit.active():
+            limit.cancel()
+
+    def _outlived(self) -> None:
+        self.end(Outcome.EXPIRED, self.goodbye(Trouble.TIMEOUT))
 
     def stop(self) -> None:
-        """The gateway goes down, and waits no longer: end this connection now."""
+        """See L{IConnection}."""
         self.end(Outcome.STOPPED)
         self.transport.abortConnection()
 

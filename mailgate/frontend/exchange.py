@@ -9,14 +9,7 @@ from __future__ import annotations
 from base64 import b64encode
 from collections.abc import Callable, Container
 
-from mailgate.frontend.mechanisms import (
-    MECHANISMS,
-    Cancelled,
-    InvalidResponse,
-    Mechanism,
-    RefusedOAuth,
-    decodeBase64,
-)
+from mailgate.frontend.mechanisms import MECHANISMS, Cancelled, InvalidResponse, Mechanism, RefusedOAuth, decodeBase64
 from mailgate.login import Credentials, Denial, Method
 
 __all__ = ["Exchange", "Step", "beginning", "explaining"]

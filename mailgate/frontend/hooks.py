@@ -17,7 +17,7 @@ from mailgate.login import Denial, Envelope, Method, Trouble
 from mailgate.session import Session
 
 if TYPE_CHECKING:
-    from mailgate.frontend.listener import ProxyServerFactory
+    from mailgate.frontend.factory import ProxyServerFactory
 
 __all__ = ["Hooks"]
 

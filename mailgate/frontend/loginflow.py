@@ -8,47 +8,29 @@ from __future__ import annotations
 
 import re
 from collections.abc import Container
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from attrs import evolve
-from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
 
 from mailgate.backend.client import ProxyClient
 from mailgate.frontend.exchange import Exchange, Step, beginning, explaining
+from mailgate.frontend.findings import DialogueFindings
 from mailgate.frontend.mechanisms import UNLISTED
 from mailgate.log.connection import JUDGED, LOGGED_IN, LOGIN_FAILED, RESPONSE_REFUSED, about, defect, tlsName
 from mailgate.log.journal import Journal, printable
-from mailgate.login import (
-    Client,
-    Credentials,
-    Denial,
-    LoginRequest,
-    Method,
-    Refusal,
-    Route,
-    Trouble,
-)
-from mailgate.net.networks import unmapped
+from mailgate.login import Client, Credentials, Denial, LoginRequest, Method, Refusal, Route, Trouble
 from mailgate.session import Outcome, Phase, Session
 
 if TYPE_CHECKING:
     from mailgate.frontend.dialogue import ProxyServer
 
-__all__ = ["Login", "authenticate", "deny", "goOn", "handOver", "hostAndPort"]
+__all__ = ["Login", "authenticate", "deny", "goOn", "handOver"]
 
 _SAYS_GOODBYE = re.compile(rb"(?mi)^(?:\* BYE|421)\b")
 """A backend's reply that has the goodbye in it."""
-
-_INET = (IPv4Address, IPv6Address)
-# Not a union: making one takes longer than all else that is found out of a connection.
-
-
-def hostAndPort(address: Any) -> tuple[str, int]:
-    """C{address} in the forms of L{Client}."""
-    return (unmapped(address.host), address.port) if isinstance(address, _INET) else ("unix:", 0)
 
 
 def authenticate(server: ProxyServer, name: bytes, initial: bytes | None) -> None:
@@ -131,28 +113,17 @@ class Login:
         pending.addErrback(self._loginFailed)
 
     def _client(self) -> Client:
-        """Who wants to log in, and of its connection what somebody wants to know."""
-        factory, session = self.factory, self.session
-        local, localPort = self._localAddress() if factory.tellsLocal else factory.local
-        details = None
-        if factory.tellsDetails and factory.tls is not None and session.tls is not None:
-            details = factory.tls.details(self.server.transport.getHandle())
-        return Client(
-            self.server._host,
-            self.server._port,
-            session.tls,
-            self.server._clientName,
-            self.server._proxied,
-            local,
-            localPort,
-            session.id,
-            details,
-            session.server,
+        """Who wants to log in. What costs something to find out of its connection is left until somebody asks."""
+        factory, session, server = self.factory, self.session, self.server
+        known = (
+            *(server._host, server._port, session.tls, server._clientName, server._proxied),
+            *(factory.local or ("", 0)),
+            *(session.id, None, session.server),
         )
-
-    def _localAddress(self) -> tuple[str, int]:
-        """The address that the client has connected to, which of a wildcard is one of many."""
-        return hostAndPort(self.server.transport.getHost())
+        unknown: tuple[str, ...] = () if factory.local else ("local", "localPort")
+        if session.tls is not None:
+            unknown += ("details",)
+        return Client.lazily(DialogueFindings(server), unknown, *known) if unknown else Client(*known)
 
     async def _login(self, request: LoginRequest, began: float) -> None:
         answer: Route | ProxyClient | Refusal | Denial = await self._judge(request)
@@ -277,6 +248,7 @@ def handOver(server: ProxyServer, client: ProxyClient) -> None:
     """Leave the connections of C{server} and C{client} to the relay."""
     factory, session = server.factory, server.session
     server.patience.stop()
+    server.dropLimit()
     session.enter(Phase.RELAY)
     session.settleTimes()
     if factory.journal.wantsInfo:

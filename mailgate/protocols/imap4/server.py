@@ -17,14 +17,7 @@ from mailgate.frontend.mechanisms import Cancelled, InitialResponse, InvalidResp
 from mailgate.frontend.protocol import Command
 from mailgate.frontend.text import Literal, acceptableText, literalAtEnd
 from mailgate.login import Credentials, Denial, Envelope, Method, Trouble
-from mailgate.protocols.imap4.command import (
-    LATER,
-    LONGEST_ID,
-    CommandParser,
-    IMAP4SyntaxError,
-    beginsID,
-    tagOf,
-)
+from mailgate.protocols.imap4.command import LATER, LONGEST_ID, CommandParser, IMAP4SyntaxError, beginsID, tagOf
 from mailgate.protocols.imap4.settings import IMAP4Settings
 from mailgate.session import Outcome, Phase
 

@@ -11,12 +11,7 @@ from collections.abc import Sequence
 from mailgate.frontend.capabilities import announced
 from mailgate.frontend.dialogue import ProxyServer
 from mailgate.frontend.goodbyes import goodbyes
-from mailgate.frontend.mechanisms import (
-    Cancelled,
-    InitialResponse,
-    InvalidResponse,
-    NotBase64,
-)
+from mailgate.frontend.mechanisms import Cancelled, InitialResponse, InvalidResponse, NotBase64
 from mailgate.frontend.protocol import Command
 from mailgate.frontend.text import acceptableText, splitArguments
 from mailgate.login import Credentials, Denial, Method, Trouble

@@ -12,7 +12,7 @@ from mailgate.protocols.pop3.settings import POP3Settings
 from mailgate.protocols.smtp import SMTP
 from mailgate.protocols.smtp.server import SMTPSettings
 from mailgate.registry import PROTOCOLS
-from mailgate.test.support.fakes import Conversation
+from mailgate.testing import Conversation
 from mailgate.tls.settings import TLSSettings
 
 COPIED = {

@@ -10,7 +10,7 @@ from zope.interface import implementer
 
 from mailgate.frontend.framing import Unit
 from mailgate.frontend.intake import READ_AHEAD, Intake
-from mailgate.test.support.fakes import FakeTransport
+from mailgate.testing import FakeTransport
 
 
 @implementer(IPushProducer)

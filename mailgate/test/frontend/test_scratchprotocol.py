@@ -14,13 +14,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from mailgate.login import Credentials, Denial, Method, Refusal, Trouble
 from mailgate.session import Outcome, Phase
 from mailgate.test.frontend.scratchprotocol import SIEVE, SieveSettings
-from mailgate.test.support.fakes import (
-    Conversation,
-    FakeAuthenticator,
-    FakeClient,
-    FakeConnector,
-    hearEverything,
-)
+from mailgate.testing import Conversation, FakeAuthenticator, FakeClient, FakeConnector, hearEverything
 from mailgate.tls.settings import TLSSettings
 
 PLAIN = b"AGpvZQBzZXNhbWU="
@@ -166,7 +160,7 @@ class DialogueTests(SynchronousTestCase):
         timeout.clock.advance(60)
         self.assertEqual(timeout.hear(), b'BYE "Timeout, closing connection"\r\n')
         stopped = converse()
-        stopped.server.dismiss()
+        stopped.server.dismiss(Outcome.STOPPED, Trouble.STOPPING)
         self.assertEqual(stopped.hear(), b'BYE "Gateway is shutting down, closing connection"\r\n')
         heard = converse().says(*[b"NONSENSE"] * 9)
         self.assertEqual(
