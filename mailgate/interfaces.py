@@ -5,7 +5,7 @@ What can be put into mailgate from outside: the interfaces of its extension poin
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence, Set
+from collections.abc import Awaitable, Callable, Sequence, Set
 from typing import Any
 
 from attrs import frozen
@@ -15,8 +15,9 @@ from zope.interface import Interface
 from mailgate.directives import ServerSettings
 from mailgate.log.journal import Journal
 from mailgate.login import Backend, Denial, Fact, LoginRequest, Method, Route
+from mailgate.session import Session
 
-__all__ = ["AuthenticatorKind", "IAuthenticator", "IGenerations", "Refusals"]
+__all__ = ["AuthenticatorKind", "IAuthenticator", "IConnector", "IGenerations", "Refusals"]
 
 
 def _none(server: ServerSettings) -> Set[Fact]:
@@ -51,6 +52,19 @@ class IAuthenticator(Interface):
 
     def close() -> None:
         """Drop what is kept open: the gateway has stopped."""
+
+
+class IConnector(Interface):
+    """Finds a backend that logs a client in."""
+
+    def connect(route: Route, request: LoginRequest, session: Session) -> Awaitable[Any]:
+        """
+        Log in at a backend of C{route}. C{session} is kept up to date: its phase, and the backend that is asked.
+
+        The result is a L{mailgate.backend.client.ProxyClient} that is logged in; a L{mailgate.login.Refusal}, which the
+        client is sent as it is before its connection ends; or a L{Denial}. A L{mailgate.backend.coroutine.Task} awaits
+        it. Where that is cancelled the client has left, and whatever is under way is given up.
+        """
 
 
 class IGenerations(Interface):

@@ -11,12 +11,13 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from twisted.internet.address import IPv4Address, IPv6Address
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
 
 from mailgate.backend.client import ProxyClient
+from mailgate.backend.coroutine import Task
 from mailgate.frontend.exchange import SASLServer
 from mailgate.log.connection import JUDGED, LOGGED_IN, LOGIN_FAILED, about, defect, tlsName
 from mailgate.log.journal import printable
@@ -78,7 +79,7 @@ class LoginServer(SASLServer):
         self.settings = factory.protocolSettings
         self.dialogue = factory.dialogue
         self._clientName = "[UNAVAILABLE]"
-        self._pending: Deferred[Any] | None = None
+        self._pending: Task | Deferred[Any] | None = None
 
     def resume(self) -> None:
         """Take the next command, unless this is the end."""
@@ -131,10 +132,8 @@ class LoginServer(SASLServer):
         request = LoginRequest(
             session.protocol, credentials, self._client(), session.attempts, self.tag, self.envelope(credentials.method)
         )
-        pending = Deferred.fromCoroutine(self._login(request, now))
-        if not pending.called:
-            self._pending = pending
-        pending.addErrback(self._loginFailed)
+        self._pending = task = Task(self._login(request, now), self._loginFailed)
+        task.start()
 
     def _client(self) -> Client:
         """Who wants to log in, and of its connection what somebody wants to know."""
@@ -217,8 +216,6 @@ class LoginServer(SASLServer):
             return Denial(Trouble.TEMPORARY)
 
     def _loginFailed(self, failure: Failure) -> None:
-        if self.session.phase is Phase.END and failure.check(CancelledError):
-            return
         self._pending = None
         defect(self._journal, self.session, "the login failed", failure)
         self.end(Outcome.INTERNAL, self.goodbye(Trouble.INTERNAL))
@@ -294,6 +291,7 @@ class LoginServer(SASLServer):
         self.session.settleTimes()
         if self._journal.wantsInfo:
             self._logLoggedIn()
+        client.detach()
         early = self.takeBuffer()
         self.transport.unregisterProducer()
         factory = self.factory

@@ -23,7 +23,7 @@ from mailgate.backend.client import ProxyClient
 from mailgate.directives import ListenAddress, ServerSettings
 from mailgate.frontend.listener import ProxyServerFactory
 from mailgate.frontend.protocol import DialogueSettings, MailProtocol
-from mailgate.interfaces import IAuthenticator
+from mailgate.interfaces import IAuthenticator, IConnector
 from mailgate.log.journal import Journal
 from mailgate.login import Backend, Denial, LoginRequest, Refusal, Route
 from mailgate.session import Session
@@ -137,12 +137,13 @@ class FakeClient(ProxyClient):
     """A backend's side that is logged in already."""
 
     def __init__(self, reply: bytes = b"", leftOver: bytes = b"") -> None:
-        super().__init__(settingsOf("imap"), "mx.test", Backend("192.0.2.99", 143), ROUTE, None)  # type: ignore
+        super().__init__(settingsOf("imap"), "mx.test", Backend("192.0.2.99", 143), None)  # type: ignore[arg-type]
         self.reply = reply
-        self.leftOver = leftOver
+        self._buffer += leftOver
         FakeTransport().connect(self)
 
 
+@implementer(IConnector)
 class FakeConnector:
     """Gives the next of C{answers}; C{None} is a Deferred that never fires."""
 
