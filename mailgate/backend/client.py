@@ -8,16 +8,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from twisted.internet.defer import Deferred, TimeoutError
-from twisted.internet.interfaces import (
-    IHalfCloseableProtocol,
-    IHandshakeListener,
-    ISSLTransport,
-    IStreamClientEndpoint,
-)
-from twisted.internet.protocol import Factory
+from twisted.internet.defer import TimeoutError
+from twisted.internet.interfaces import IHandshakeListener, IStreamClientEndpoint
 from twisted.python.failure import Failure
-from zope.interface import alsoProvides, implementer
+from zope.interface import implementer
 
 from mailgate.backend.coroutine import Condition
 from mailgate.backend.credentials import BackendCredentials
@@ -27,6 +21,7 @@ from mailgate.directives import ServerSettings
 from mailgate.log.journal import printable
 from mailgate.login import Backend, BackendTLS, Client, LoginRequest
 from mailgate.net.connectionerrors import inWords
+from mailgate.net.endpoints import begin
 from mailgate.net.proxyprotocol import headerFor
 from mailgate.relay.portable import RelayedProtocol, makeNoDelay
 from mailgate.session import Phase
@@ -50,24 +45,6 @@ _NOBODY = Client("unix:")
 """What a PROXY header tells of where there is no client: nothing."""
 
 
-class _Once(Factory):
-    """Gives C{client} to one connection."""
-
-    noisy = False
-
-    def __init__(self, client: ProxyClient) -> None:
-        self._client = client
-
-    def buildProtocol(self, addr: Any) -> ProxyClient:
-        return self._client
-
-
-def _passHalfCloses(client: ProxyClient) -> None:
-    """Endpoints' wrappers pass on the last of a protocol's interfaces alone: half-closes, which TLS lacks, are lost."""
-    if client.transport.protocol is not client and not ISSLTransport.providedBy(client.transport):
-        alsoProvides(client.transport.protocol, IHalfCloseableProtocol)
-
-
 @implementer(IHandshakeListener)
 class ProxyClient(RelayedProtocol):
     """
@@ -89,7 +66,7 @@ class ProxyClient(RelayedProtocol):
     concerns: tuple[str, ...] = ()
 
     _isShakingHands = False
-    _connecting: Deferred[Any] | None = None
+    _connecting: Any = None
     _client: Client | None = None
     _enter: Callable[[Phase], object] = staticmethod(_ignored)
 
@@ -102,7 +79,7 @@ class ProxyClient(RelayedProtocol):
         self, settings: ServerSettings, serverName: str, backend: Backend, endpoint: IStreamClientEndpoint
     ) -> None:
         self.settings = settings
-        self.serverName = serverName.encode()
+        self.serverName = serverName
         self.backend = backend
         self._endpoint = endpoint
         proxy = settings[ProxySettings]
@@ -168,8 +145,7 @@ class ProxyClient(RelayedProtocol):
         @raise Exception: what L{fail} was given: no connection came about, for example.
         """
         self._client, self._enter = client, enter
-        connecting = self._connecting = self._endpoint.connect(_Once(self))
-        connecting.addCallbacks(_passHalfCloses, self._notConnected)
+        self._connecting = begin(self._endpoint, self, self._notConnected)
         tls = self.backend.tls
         if tls is BackendTLS.IMPLICIT:
             while self.transport is None:

@@ -91,9 +91,11 @@ class Connector:
         isServed = False
         try:
             for backend in route.backends:
-                session.backend = self._place(backend)[0]
+                session.backend, endpoint = self._place(backend)
+                session.enter(Phase.CONNECT)
+                client = self._client(self._settings, self._serverName, backend, endpoint)
                 try:
-                    client = await self._attempt(backend, login, request, session)
+                    await self._attempt(client, login, request, session)
                     isServed = True
                     return client
                 except LoginRefused as refused:
@@ -108,9 +110,9 @@ class Connector:
                         return Denial(Trouble.UNAUTHORIZED, reason="the backend takes no authorization identity")
                     reply = getattr(error, "reply", b"")
         finally:
-            # Not sooner: it is an error only where no other backend has served the client.
-            tell = self._journal.warn if isServed else self._journal.error
             for failure in failures:
+                # Not sooner: it is an error only where no other backend has served the client.
+                tell = self._journal.warn if isServed else self._journal.error
                 tell(BACKEND_FAILED, **failure)
         if self._passErrorMessage and replyCode(reply).startswith(_REFUSALS):
             if request.credentials.method is Method.NONE:
@@ -120,10 +122,8 @@ class Connector:
         return Denial(Trouble.TEMPORARY)
 
     async def _attempt(
-        self, backend: Backend, login: BackendCredentials, request: LoginRequest, session: Session
-    ) -> ProxyClient:
-        session.enter(Phase.CONNECT)
-        client = self._client(self._settings, self._serverName, backend, self._place(backend)[1])
+        self, client: ProxyClient, login: BackendCredentials, request: LoginRequest, session: Session
+    ) -> None:
         deadline = self._reactor.callLater(self._timeout, client.expired)
         try:
             await client.open(request.client, self._trust, session.enter)
@@ -136,7 +136,6 @@ class Connector:
                 deadline.cancel()
         if client.concerns:
             self._warn(client.concerns, session)
-        return client
 
     def _warn(self, concerns: tuple[str, ...], session: Session) -> None:
         """Tell of each backend once that it is a cause for C{concerns}."""

@@ -13,7 +13,6 @@ the clear is passed on to a backend over TLS only when the backend has been sile
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Any
 
 from twisted.internet.interfaces import IDelayedCall, IHalfCloseableProtocol, IReactorTime, ISSLTransport
@@ -32,9 +31,11 @@ HELD = 2.0
 
 def makeNoDelay(transport: Any) -> None:
     """Send small writes at once (TCP_NODELAY), where C{transport} is TCP: with Nagle a reply waits 40 ms for an ACK."""
-    # A unix socket has no such option, and a peer may be gone before it is set.
-    with suppress(AttributeError, OSError):
+    try:
         transport.setTcpNoDelay(True)
+    except (AttributeError, OSError):
+        # A unix socket has no such option, and a peer may be gone before it is set.
+        return
 
 
 @implementer(IHalfCloseableProtocol)

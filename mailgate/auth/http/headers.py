@@ -46,6 +46,8 @@ class FieldHeaders(Headers):
     def copy(self) -> FieldHeaders:
         duplicate = type(self).__new__(type(self))
         FieldHeaders.__init__(duplicate, self._fieldsNow())
+        if self._index is not None and not self._whole:
+            duplicate._index = self._index.copy()
         return duplicate
 
     def _fieldsNow(self) -> tuple[tuple[bytes, bytes], ...]:

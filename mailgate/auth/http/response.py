@@ -221,7 +221,7 @@ class ResponseParser:
         for name, value in head.fields:
             found = lists.get(name.lower())
             if found is not None:
-                found.extend(item.strip(b" \t").lower() for item in value.split(b","))
+                found += [item.strip(b" \t").lower() for item in value.split(b",")]
         lengths, codings, options = lists.values()
         if lengths and (len(set(lengths)) > 1 or not _LENGTH.fullmatch(lengths[0])):
             raise ProtocolError("the response has an invalid Content-Length")

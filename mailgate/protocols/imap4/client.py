@@ -17,7 +17,6 @@ from mailgate.login import LoginRequest
 __all__ = ["IMAP4Client"]
 
 _QUOTABLE = re.compile(rb"[ -~]{0,256}")
-_SPECIAL = re.compile(rb'["\\]')
 _LITERAL_AT_END = re.compile(rb"\{(\d{1,10})\}\r?\n\Z")
 _OFFERS_ID = re.compile(rb"\* OK \[CAPABILITY (?:[^]]* )?ID(?: [^]]*)?\]", re.IGNORECASE)
 """A greeting whose response code, not its text, lists ID among the capabilities."""
@@ -95,7 +94,8 @@ class IMAP4Client(ProxyClient):
         for argument in (credentials.user, credentials.knownPassword):
             # A quoted string saves a round trip, but holds printable ASCII alone for certain.
             if _QUOTABLE.fullmatch(argument):
-                command += b' "' + _SPECIAL.sub(rb"\\\g<0>", argument) + b'"'
+                quoted = argument.replace(b"\\", b"\\\\").replace(b'"', b'\\"')
+                command += b' "' + quoted + b'"'
                 continue
             self.sendLogin(command + b" {%d}" % len(argument))
             response = await self._response(tag)

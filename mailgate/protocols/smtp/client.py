@@ -78,7 +78,7 @@ class SMTPClient(ProxyClient):
             raise BackendError(f"greets with {replyCode(said)}", said, isQuoted=True)
 
     async def requestTLS(self) -> None:
-        await self._prepare(b"EHLO " + self.serverName, 250)
+        await self._prepare(b"EHLO " + self.serverName.encode(), 250)
         await self._prepare(b"STARTTLS", 220)
 
     async def authenticate(self, credentials: BackendCredentials, request: LoginRequest) -> None:
@@ -93,7 +93,9 @@ class SMTPClient(ProxyClient):
             # be judged in its place. Of any before XCLIENT it knows nothing any more.
             offers = {}
             if envelope.helo or authenticating:
-                offers = await self._hello(envelope.helo or self.serverName, envelope.extended or authenticating)
+                offers = await self._hello(
+                    envelope.helo or self.serverName.encode(), envelope.extended or authenticating
+                )
             elif introduction is Introduction.HEADER and not withoutLogin:
                 await self._prepare(b"NOOP", 250)  # Or did it refuse the header as a command, and go by our address?
         self.concerns = tuple(concerns(offers, settings.capabilities, envelope.extended))
@@ -120,7 +122,7 @@ class SMTPClient(ProxyClient):
             return {}
         isUnasked = introduction is Introduction.UNASKED
         extended = request.envelope.extended or authenticating or isUnasked
-        offers = await self._hello(self.serverName, extended, probing=True)
+        offers = await self._hello(self.serverName.encode(), extended, probing=True)
         if introduction.isDone(offers):
             known = b"" if isUnasked else offers.get(b"XCLIENT", b"")
             withoutLogin = request.credentials.method is Method.NONE
