@@ -136,15 +136,16 @@ class ResponseParser:
     could have been used again: they belong to no question.
     """
 
+    head: ResponseHead | None = None
+    surplus = False
+    stage = Stage.HEAD
+    _lineStart = 0
+    _passedOver = 0
+    _bodySize = 0
+    _body: _CountedBody | _ChunkedBody
+
     def __init__(self) -> None:
-        self.head: ResponseHead | None = None
-        self.surplus = False
-        self.stage = Stage.HEAD
         self._buffer = bytearray()
-        self._lineStart = 0
-        self._passedOver = 0
-        self._bodySize = 0
-        self._body: _CountedBody | _ChunkedBody = _CountedBody(0)
 
     @property
     def untouched(self) -> bool:
