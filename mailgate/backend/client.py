@@ -182,16 +182,17 @@ class ProxyClient(RelayedProtocol):
         self.leftOver = bytes(self._buffer)
         self._buffer.clear()
         # The session may last for days.
-        self._client, self._enter, self._connecting = None, _ignored, None
+        self._client, self._enter = None, _ignored
 
     def abandon(self) -> None:
         """The conversation has ended without success: so does the connection."""
         # The coroutine may be ending just now, and cannot be resumed.
         self._changed.task = None
+        connecting, self._connecting = self._connecting, None
         if self.transport is not None:
             self.transport.abortConnection()
-        elif self._connecting is not None:
-            self._connecting.cancel()
+        elif connecting is not None:
+            connecting.cancel()
 
     async def line(self) -> bytes:
         """
@@ -272,6 +273,7 @@ class ProxyClient(RelayedProtocol):
         self._changed.notify()
 
     def connectionMade(self) -> None:
+        self._connecting = None
         makeNoDelay(self.transport)
         if self._proxyProtocol != "off":
             self.transport.write(headerFor(self._client or _NOBODY, self._proxyProtocol))

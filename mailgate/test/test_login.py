@@ -4,7 +4,7 @@ Tests for L{mailgate.login}.
 
 from __future__ import annotations
 
-from attrs import exceptions
+from attrs import evolve, exceptions
 from twisted.trial.unittest import SynchronousTestCase
 
 from mailgate.login import (
@@ -84,6 +84,12 @@ class DefaultsTests(SynchronousTestCase):
         route = Route((), b"joe")
         self.assertTrue(route.judged)
         self.assertIsNone(route.password)
+
+    def test_withPassword(self):
+        """A route with another password is the same in all else."""
+        route = Route((Backend("192.0.2.1", 143),), b"joe", b"one", judged=False, authzid=b"ann")
+        for password in (b"two", None):
+            self.assertEqual(route.withPassword(password), evolve(route, password=password))
 
     def test_denial(self):
         """A denial is told at once, in the protocol's own words, and the connection lives on."""
