@@ -271,6 +271,32 @@ class ReentrancyTests(SynchronousTestCase):
         self.successResultOf(opened)
 
 
+class CostTests(SynchronousTestCase):
+    """What a login does without."""
+
+    def test_noDeferred(self) -> None:
+        """Between the connection and the hand-over no Deferred is made: the connection resumes the coroutine."""
+        for record, replies in (
+            (POP3, (GREETING, OK, LOGGED_IN)),
+            (IMAP4, (b"* OK [CAPABILITY IMAP4rev1 ID] hi\r\n", b"* ID NIL\r\nmailgate OK\r\n", b"a1 OK in\r\n")),
+            (SMTP, (b"220 hi\r\n", b"250-mx\r\n250 AUTH PLAIN\r\n", b"235 in\r\n")),
+        ):
+            attempt = Attempt(record)
+            attempt.accept()
+            made: list[Deferred[Any]] = []
+            construct = Deferred.__init__
+
+            def counted(deferred: Deferred[Any], *given: Any, construct: Any = construct, made: Any = made) -> None:
+                made.append(deferred)
+                construct(deferred, *given)
+
+            patched = self.patch(Deferred, "__init__", counted)
+            attempt.says(*replies)
+            patched.restore()
+            self.assertIsInstance(self.successResultOf(attempt.result), ProxyClient)
+            self.assertEqual(made, [], record.name)
+
+
 class InterfaceTests(SynchronousTestCase):
     """L{IConnector}."""
 
