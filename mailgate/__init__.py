@@ -1,20 +1,22 @@
 """
-mailgate: a gateway for IMAP4, POP3 and SMTP on Twisted.
+mailgate: a gateway for IMAP4, POP3 and SMTP on Twisted. Where things live, from the bottom up::
 
-Reading order: L{mailgate.login} and L{mailgate.session} (the words), L{mailgate.frontend.dialogue} (the dialogue before
-login) with L{mailgate.protocols.pop3.server} as its shortest example, L{mailgate.frontend.loginflow} (the login),
-L{mailgate.backend.client} (the backend's side), L{mailgate.relay.portable}, L{mailgate.auth.http.authenticator},
-L{mailgate.config}, and L{mailgate.service}, which puts them together. What is logged of a connection:
-L{mailgate.log.connection}. How one such gateway follows another without anybody being dropped:
-L{mailgate.process.generations}, and over several processes L{mailgate.process.workers.master},
-L{mailgate.process.workers.zygote} and L{mailgate.process.workers.worker}; L{mailgate.process.operation} is what may be
-asked of them.
+    directives, login         the words of gateway.ini, and of a login
+    system, log, tls          the process's rights and files; lines of the log; contexts, certificates and engines
+    lean, net                 connections on raw descriptors; addresses, names and the PROXY protocol
+    session, interfaces       the ledger of a connection; what can be put in from outside
+    relay, backend            bytes both ways; the way out: from a route to a backend that has logged us in
+    frontend, auth            the way in: a client's connection before the relay; who judges logins
+    protocols                 what IMAP, POP3 and SMTP have of their own
+    registry, config          what can be chosen; gateway.ini into settings
+    service                   a gateway, as a Twisted service
+    process, nginx            reload, drain, upgrade, several processes; nginx.conf into gateway.ini
+    tap, cli                  twistd mailgate; the command mailgate
+    sandbox, testing          mail servers for the demo; fakes for tests of authenticators
 
-Below them all, and not needed to understand them: L{mailgate.lean.poller}, L{mailgate.lean.transport} with
-L{mailgate.lean.tls}, and L{mailgate.lean.reactor}, which are to dialogues what Twisted's own reactor and transports
-are; and L{mailgate.relay.stream}, which takes the connections over when the login is done.
-
-Imports go downward only: L{mailgate.test.test_layers} holds the table.
+To read a login from end to end: L{mailgate.frontend.dialogue} with L{mailgate.protocols.pop3}, its shortest example,
+L{mailgate.frontend.loginflow}, L{mailgate.backend.client}, L{mailgate.relay.portable}. The picture of the packages is
+in docs/architecture.rst, and the table of who may import whom in L{mailgate.test.test_layers}.
 """
 
 from mailgate._version import __version__

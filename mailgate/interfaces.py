@@ -5,23 +5,19 @@ What can be put into mailgate from outside: the interfaces of its extension poin
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence, Set
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from attrs import frozen
 from twisted.internet.defer import Deferred
-from zope.interface import Interface
+from zope.interface import Attribute, Interface
 
 from mailgate.directives import ServerSettings
 from mailgate.log.journal import Journal
-from mailgate.login import Backend, Denial, Fact, LoginRequest, Method, Route
-from mailgate.session import Session
+from mailgate.login import Backend, Denial, LoginRequest, Method, Route, Trouble
+from mailgate.session import Outcome, Session
 
-__all__ = ["AuthenticatorKind", "IAuthenticator", "IConnector", "IGenerations", "Refusals"]
-
-
-def _none(server: ServerSettings) -> Set[Fact]:
-    return frozenset()
+__all__ = ["AuthenticatorKind", "IAuthenticator", "IConnection", "IConnector", "Refusals", "methodsOf"]
 
 
 @frozen
@@ -40,18 +36,32 @@ def _guarded(server: ServerSettings) -> Refusals:
 
 
 class IAuthenticator(Interface):
-    """Judges logins, and knows where accounts live."""
+    """
+    Judges logins, and knows where accounts live.
+
+    Where an application hands one over, it is asked for passwords (C{Method.PLAIN}) only, unless it has an attribute
+    C{methods} with the L{Method}s that it can judge.
+    """
 
     def authenticate(request: LoginRequest) -> Deferred[Route | Denial]:
         """
         Judge C{request}.
 
         The Deferred can be cancelled: the client has left, and whatever is under way for it is given up. An errback
-        means "could not be decided": the client is told of a temporary failure, the reason is logged.
+        means "could not be decided": the client is told of a temporary failure, the reason is logged. L{None}, for an
+        account of another, is an answer only in a L{mailgate.auth.firstof.FirstOf}.
         """
 
     def close() -> None:
-        """Drop what is kept open: the gateway has stopped."""
+        """
+        Drop what is kept open: the gateway has stopped. It calls this for those that it has had made; one that was
+        handed over is closed by the application.
+        """
+
+
+def methodsOf(authenticator: Any) -> frozenset[Method]:
+    """The methods that an L{IAuthenticator} says it can judge; C{PLAIN} where it does not say."""
+    return frozenset(getattr(authenticator, "methods", (Method.PLAIN,)))
 
 
 class IConnector(Interface):
@@ -67,38 +77,22 @@ class IConnector(Interface):
         """
 
 
-class IGenerations(Interface):
-    """
-    All that serve clients in this process, or for it. A generation is one configuration, put into force once, and all
-    who are served by it.
-    """
+class IConnection(Interface):
+    """The connection of one client, at one stage: a PROXY header is waited for, a dialogue goes on, or a relay does."""
 
-    def whenReady() -> Deferred[None]:
-        """Fires when the first of them serves; fails, with a reason for the log, if it does not come up."""
+    session: Session = Attribute("The ledger of the connection.")
 
-    def reload() -> Deferred[Sequence[str]]:
-        """
-        Read the configuration again, and serve those who come from now on by it; if it is bad, say so in the log and
-        change nothing. Fires when that is done, with what was wrong, if anything; those who are connected go on.
-        """
+    def dismiss(outcome: Outcome, trouble: Trouble) -> None:
+        """Say goodbye for C{trouble}, where anything can be said, and close. The story ends with C{outcome}."""
 
-    def drain() -> Deferred[int]:
-        """
-        Let nobody in any more, and wait until all have left, for worker_shutdown_timeout at most. Fires with how many
-        proxied sessions had to be cut.
-        """
+    def stop() -> None:
+        """Close now: the gateway goes down, and waits no longer."""
 
-    def stop() -> Deferred[int]:
-        """The same, without waiting; the second time without courtesy."""
-
-    def retire() -> Deferred[int]:
+    def limit(moment: float | None) -> None:
         """
-        Another process has taken over: let nobody in any more, and wait as in C{drain} until all have left; those
-        before login go on, too.
+        Be gone by C{moment}, in seconds of the gateway's clock; it may be a second later. L{None} lifts the limit. What
+        follows this connection for the same client keeps it.
         """
-
-    def reopen() -> None:
-        """Open the log files again: they have been renamed."""
 
 
 @frozen
@@ -107,8 +101,11 @@ class AuthenticatorKind:
     A kind of authenticator: chosen by the option C{directive}, configured by the class C{settings}.
 
     C{methods} are the login methods it can judge. C{build(server, default, reactor, journal)} makes one for a server;
-    C{default} is the backend of C{proxy_pass}, for accounts whose own is not known. C{facts(server)} are those that one
-    for C{server} wants to know of each connection; C{refusals(server)} how it treats those who guess.
+    C{default} is the backend of C{proxy_pass}, for accounts whose own is not known. C{refusals(server)} is how one for
+    C{server} treats those who guess.
+
+    One that C{isLent} gives an authenticator that somebody else closes; all others are closed by the gateway that had
+    them built.
     """
 
     name: str
@@ -116,5 +113,5 @@ class AuthenticatorKind:
     settings: type
     methods: frozenset[Method]
     build: Callable[[ServerSettings, Backend | None, Any, Journal], Any]
-    facts: Callable[[ServerSettings], Set[Fact]] = _none
     refusals: Callable[[ServerSettings], Refusals] = _guarded
+    isLent: bool = False

@@ -5,29 +5,34 @@ What mailgate speaks and whom it asks: a new protocol, or a new kind of authenti
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from mailgate.auth import passthrough
 from mailgate.auth.http import authenticator as http
 from mailgate.auth.passwdfile import authenticator as passwdfile
 from mailgate.backend.client import ProxySettings
+from mailgate.directives import ListenAddress
 from mailgate.frontend.draining import DrainSettings
 from mailgate.frontend.protocol import DialogueSettings, MailProtocol
 from mailgate.frontend.realip import RealIPSettings
 from mailgate.interfaces import AuthenticatorKind
 from mailgate.lean.connectionlimit import ConnectionSettings
 from mailgate.lean.reactor import EventSettings
-from mailgate.log.journal import LogSettings, ServerLogSettings
+from mailgate.log.settings import LogSettings, ServerLogSettings
 from mailgate.net.clients import LimitSettings
 from mailgate.net.resolver import ResolverSettings
 from mailgate.protocols.imap4 import IMAP4
 from mailgate.protocols.pop3 import POP3
 from mailgate.protocols.smtp import SMTP
+from mailgate.relay.settings import RelaySettings
 from mailgate.sandbox.settings import SandboxSettings
 from mailgate.system.pidfile import PIDSettings
 from mailgate.system.privileges import ProcessSettings
 from mailgate.system.processors import WorkerSettings
-from mailgate.tls.settings import BackendTLSSettings, TLSSettings
+from mailgate.tls.backendsettings import BackendTLSSettings
+from mailgate.tls.settings import TLSSettings
 
-__all__ = ["AUTHENTICATORS", "PROCESS_SETTINGS", "PROTOCOLS", "SANDBOX_SETTINGS", "SERVER_SETTINGS"]
+__all__ = ["AUTHENTICATORS", "PROCESS_SETTINGS", "PROTOCOLS", "SANDBOX_SETTINGS", "SERVER_SETTINGS", "protocolAt"]
 
 PROTOCOLS: dict[str, MailProtocol] = {protocol.name: protocol for protocol in (IMAP4, POP3, SMTP)}
 """Protocols by the word that the directive C{protocol} takes."""
@@ -39,6 +44,7 @@ SERVER_SETTINGS: tuple[type, ...] = (
     ServerLogSettings,
     DialogueSettings,
     ProxySettings,
+    RelaySettings,
     TLSSettings,
     BackendTLSSettings,
     ResolverSettings,
@@ -62,3 +68,12 @@ PROCESS_SETTINGS: tuple[type, ...] = (
 
 SANDBOX_SETTINGS = SandboxSettings
 """That of [sandbox]."""
+
+
+def protocolAt(addresses: Iterable[ListenAddress]) -> str | None:
+    """The name of the protocol whose port is the first well-known one of C{addresses}, if one of them has any."""
+    for address in addresses:
+        for protocol in PROTOCOLS.values():
+            if address.port in protocol.ports:
+                return protocol.name
+    return None

@@ -9,6 +9,7 @@ import os
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from attrs import evolve
 from twisted.application.service import MultiService
 from twisted.internet.defer import Deferred, DeferredList, gatherResults
 
@@ -16,18 +17,21 @@ from mailgate.auth.http.services import questionsOf
 from mailgate.backend.connector import Connector
 from mailgate.backend.settings import ProxySettings
 from mailgate.config import GatewaySettings, authenticatorKind
-from mailgate.directives import ServerSettings
+from mailgate.config.outside import handOver
+from mailgate.directives import ConfigurationError, ServerSettings
 from mailgate.frontend.draining import Draining
-from mailgate.frontend.listener import Listener, ProxyServerFactory
+from mailgate.frontend.factory import Means, ProxyServerFactory
+from mailgate.frontend.listener import Listener
 from mailgate.frontend.protocol import DialogueSettings
-from mailgate.interfaces import IAuthenticator
-from mailgate.lean.connectionlimit import ConnectionLimit, Places
+from mailgate.interfaces import AuthenticatorKind, IAuthenticator, IConnection
+from mailgate.lean.connectionlimit import ConnectionLimit, ConnectionSettings, Places
 from mailgate.lean.descriptors import mostDescriptors
 from mailgate.lean.port import BATCH
-from mailgate.lean.reactor import LeanReactor
+from mailgate.lean.reactor import EventSettings, LeanReactor
 from mailgate.lean.shares import Share
-from mailgate.log.journal import ErrorLogs, Journal, ServerLogSettings, leastLevel
-from mailgate.login import Fact
+from mailgate.log.errorlog import ErrorLogs
+from mailgate.log.journal import Journal
+from mailgate.log.settings import LogSettings, ServerLogSettings, leastLevel
 from mailgate.net.endpoints import NamingReactor
 from mailgate.net.resolver import ResolverSettings
 from mailgate.net.reversedns import ReverseDNS
@@ -36,8 +40,9 @@ from mailgate.registry import PROTOCOLS
 from mailgate.relay.portable import Relays
 from mailgate.relay.stream import StreamRelays
 from mailgate.session import sessionIds
+from mailgate.tls.backendsettings import BackendTLSSettings, loadTrust
 from mailgate.tls.makeengine import fastEngineWorks
-from mailgate.tls.settings import BackendTLSSettings, ServerTLS, TLSSettings, loadTrust, usesTLS
+from mailgate.tls.settings import ServerTLS, TLSSettings, usesTLS
 
 __all__ = ["Gateway"]
 
@@ -51,9 +56,10 @@ class Gateway(MultiService):
     at once among C{logs}. It listens on C{sockets}, which stay the caller's and may be given until it starts; without
     them it binds its own. C{contexts} are those of servers, by name, that have been made before. Other processes with
     the same sockets are known by C{share}. Clients take C{places}, which are those of another gateway where both are of
-    one process, and are limited by the configuration of the one that started last.
+    one process, and are limited by the configuration of the one that started last. C{authenticators} judge the logins
+    of servers, by their names, at all addresses of these, in the place of what C{settings} say.
 
-    @raise ConfigurationError: a server's C{error_log} cannot be opened.
+    @raise ConfigurationError: a server's C{error_log} cannot be opened, or its authenticator cannot be made.
     """
 
     def __init__(
@@ -65,8 +71,11 @@ class Gateway(MultiService):
         contexts: Mapping[str, ServerTLS] | None = None,
         share: Share | None = None,
         places: Places | None = None,
+        authenticators: Mapping[str, AuthenticatorKind | IAuthenticator] = {},
     ) -> None:
         super().__init__()
+        if authenticators:
+            settings = evolve(settings, servers=handOver(settings.servers, authenticators, settings.file))
         self.settings = settings
         self.places = Places(reactor) if places is None else places
         self._share = share
@@ -75,11 +84,11 @@ class Gateway(MultiService):
         self._contexts = {} if contexts is None else contexts
         self._logs = ErrorLogs() if logs is None else logs
         self._clock = reactor
-        self._journal = Journal(settings.log.level, None, settings.log.rate, reactor)
+        self._journal = Journal(settings[LogSettings].level, None, settings[LogSettings].rate, reactor)
         self._journals = [self._journal]
         self._reactor: Any
         self._relays: Relays
-        if settings.events.isLean:
+        if settings[EventSettings].isLean:
             self._reactor = LeanReactor(reactor, BATCH if share is None else 1, self._journal)
             self._relays = StreamRelays(self._reactor.poller, self._reactor.clock)
         else:
@@ -104,7 +113,6 @@ class Gateway(MultiService):
         for address, others in ownSockets(byAddress).items():
             specific = {other.host: byAddress[other] for other in others}
             listener = Listener(address, byAddress[address], self._reactor, specific)
-            listener.places = self.places
             if share is not None:
                 listener.isLarge = share.isLarge
             self.listeners.append(listener)
@@ -115,13 +123,11 @@ class Gateway(MultiService):
         if not own:
             return self._journal
         observer = self._logs.observerFor(own, server.file, server.sectionOf("error_log"), server.lines)
-        self._journals.append(Journal(leastLevel(own), observer, self.settings.log.rate, self._clock))
+        self._journals.append(Journal(leastLevel(own), observer, self.settings[LogSettings].rate, self._clock))
         return self._journals[-1]
 
     def _factoriesOf(self, server: ServerSettings) -> Iterator[ProxyServerFactory]:
         record = PROTOCOLS[server.protocol]
-        kind = authenticatorKind(server)
-        assert kind is not None, "the configuration has been checked"
         dialogue = server[DialogueSettings]
         journal = self._journalOf(server)
         trusted = server[BackendTLSSettings].trusted
@@ -137,29 +143,38 @@ class Gateway(MultiService):
         tls = self._contexts.get(server.name)
         if tls is None and usesTLS(server):
             tls = ServerTLS(server[TLSSettings], server.protocol)
-        authenticator = kind.build(server, server[ProxySettings].backend, self._naming, journal)
-        self._authenticators.append(authenticator)
-        facts = set(kind.facts(server) | server[ProxySettings].facts)
-        if server[TLSSettings].verifiesClients:
-            facts.add(Fact.DETAILS)
-        reverseDNS = self._clientNames(server)
+        kind = authenticatorKind(server)
+        assert kind is not None, "the configuration has been checked"
+        authenticator = self._build(kind, server, journal)
+        means = Means(
+            authenticator,
+            connector,
+            self._reactor,
+            journal,
+            tls,
+            self._relays,
+            self.places,
+            sessionIds=self._sessionIds,
+            reverseDNS=self._clientNames(server),
+        )
         for address in server.listen:
-            factory = ProxyServerFactory(
-                record,
-                server,
-                address,
-                authenticator,
-                connector,
-                self._reactor,
-                journal,
-                tls,
-                relays=self._relays,
-                facts=facts,
-                sessionIds=self._sessionIds,
-                reverseDNS=reverseDNS,
-            )
-            factory.places = self.places
-            yield factory
+            yield ProxyServerFactory(record, server, address, means)
+
+    def _build(self, kind: AuthenticatorKind, server: ServerSettings, journal: Journal) -> IAuthenticator:
+        try:
+            built = kind.build(server, server[ProxySettings].backend, self._naming, journal)
+            if not IAuthenticator.providedBy(built):
+                raise TypeError(f"{type(built).__name__} is no IAuthenticator")
+        except ConfigurationError:
+            raise
+        except Exception as error:
+            # It may be another distribution's, and what is served must survive a reload that fails.
+            reason = f"the authenticator {kind.name} cannot be made: {type(error).__name__}: {error}"
+            raise ConfigurationError([server.problem(kind.directive, reason)]) from error
+        if not kind.isLent:
+            self._authenticators.append(built)
+        authenticator: IAuthenticator = built
+        return authenticator
 
     def _clientNames(self, server: ServerSettings) -> ReverseDNS | None:
         """Who finds the names of C{server}'s clients: the same for all servers that name the same C{resolver}."""
@@ -180,7 +195,7 @@ class Gateway(MultiService):
             listener.shared = self.sockets.find(listener.address)
             for other in self.sockets.findAll(listener.address)[1:]:
                 beside = Listener(listener.address, listener.factory, self._reactor)
-                beside.shared, beside.places = other, self.places
+                beside.shared = other
                 self.listeners.append(beside)
                 self.addService(beside)
 
@@ -194,7 +209,7 @@ class Gateway(MultiService):
         for warning in self.settings.warnings:
             self._journal.warn("{reason}", reason=str(warning))
         self._limitConnections()
-        lean = self.settings.events.isLean and any(map(usesTLS, self.settings.servers))
+        lean = self.settings[EventSettings].isLean and any(map(usesTLS, self.settings.servers))
         if lean and not fastEngineWorks():
             text = "using pyOpenSSL's public API only (private API differs): TLS costs more CPU and memory; {remedy}"
             self._journal.warn(text, remedy="pyOpenSSL 26.2 to 26.4 are known to have what is needed")
@@ -203,7 +218,7 @@ class Gateway(MultiService):
         # Not sooner: the process may have set its limit of open files since it has read the configuration.
         settings = self.settings
         limit = ConnectionLimit.of(
-            settings.connections, questionsOf(settings.servers), mostDescriptors(), settings.file
+            settings[ConnectionSettings], questionsOf(settings.servers), mostDescriptors(), settings.file
         )
         self.places.limit(limit, self._journal)
         if limit.warning is not None and (self._share is None or self._share.isFirst):
@@ -223,7 +238,7 @@ class Gateway(MultiService):
         return tuple(self._factories)
 
     @property
-    def connections(self) -> list[Any]:
+    def connections(self) -> list[IConnection]:
         """The clients that are connected: their dialogues and relays."""
         return [connection for factory in self._factories for connection in factory.connections]
 

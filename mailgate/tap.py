@@ -20,7 +20,8 @@ from twisted.python.components import Componentized
 
 from mailgate.config import GatewaySettings, parse, read
 from mailgate.directives import ConfigurationError, Problem
-from mailgate.log.journal import ErrorLogs, ProcessLog, ServerLogSettings, needsStandardError
+from mailgate.log.errorlog import ErrorLogs, ProcessLog
+from mailgate.log.settings import LogSettings, ServerLogSettings, needsStandardError
 from mailgate.net.sockets import ListenError
 from mailgate.process.background import Twistd
 from mailgate.process.generations import Generations
@@ -31,7 +32,8 @@ from mailgate.process.workers.master import Master
 from mailgate.sandbox.settings import SandboxSettings
 from mailgate.sandbox.welcome import welcome
 from mailgate.system.exitstatus import BAD_CONFIGURATION, CANNOT_LISTEN, CUT, endWith
-from mailgate.system.privileges import gainNothing, limitOpenFiles, raiseOpenFiles
+from mailgate.system.privileges import ProcessSettings, gainNothing, limitOpenFiles, raiseOpenFiles
+from mailgate.system.processors import WorkerSettings
 from mailgate.tls.settings import TLSSettings, usesTLS
 
 __all__ = ["Options", "makeService"]
@@ -78,7 +80,7 @@ class _TwistdService(MultiService):
 
     def setOpenFiles(self) -> None:
         """Set the limit of open files. As nginx, it starts all the same where the system refuses it."""
-        limit = self._settings.process.openFiles
+        limit = self._settings[ProcessSettings].openFiles
         if limit is None:
             raiseOpenFiles()
             return
@@ -130,7 +132,7 @@ class _TwistdService(MultiService):
         self._reactor.callWhenRunning(self._process.running)
 
     def _shedPrivileges(self) -> None:
-        user = self._settings.process.user
+        user = self._settings[ProcessSettings].user
         if self._wasRoot and os.geteuid() != 0:
             gainNothing()
         if user is None or not self._wasRoot:
@@ -153,7 +155,7 @@ class _TwistdService(MultiService):
             error = self._sandboxProblem(error)
         if isinstance(error, ConfigurationError):
             error.locate(self._settings.lines)
-        if not all(log.isStandardError for log in self._settings.log.errorLog):
+        if not all(log.isStandardError for log in self._settings[LogSettings].errorLog):
             self._log.error("{reason}", reason=str(error))
         self._surroundings.fail(str(error), CANNOT_LISTEN)
         self._twistd.removePIDFile()
@@ -210,7 +212,7 @@ def _logRemarks(twistd: Twistd, settings: GatewaySettings) -> Iterator[Problem]:
     if not twistd.isBackground:
         return
     reason = "leads nowhere in the background: these lines are lost; the remedy is error_log = FILE"
-    if needsStandardError(settings.log.errorLog) and not twistd.hasLogger:
+    if needsStandardError(settings[LogSettings].errorLog) and not twistd.hasLogger:
         yield Problem(settings.file, reason, "mailgate", "error_log", "stderr")
     for server in settings.servers:
         if needsStandardError(server[ServerLogSettings].errorLog):
@@ -230,10 +232,12 @@ def makeService(options: Options) -> IService:
         surroundings = Surroundings.of(os.environ)
         text = read(options["config"])
         settings = parse(text, options["config"])
-        logs.owner = settings.process.owner
-        observer = ProcessLog(logs.observerFor(settings.log.errorLog, settings.file, "mailgate", settings.lines))
+        logs.owner = settings[ProcessSettings].owner
+        observer = ProcessLog(
+            logs.observerFor(settings[LogSettings].errorLog, settings.file, "mailgate", settings.lines)
+        )
         generations: Generations | Master
-        if settings.workers.count == 1:
+        if settings[WorkerSettings].count == 1:
             generations = Generations(settings, reactor, logs, observer, sockets=surroundings.sockets)
         else:
             generations = Master(settings, text, reactor, logs, observer, surroundings.sockets)

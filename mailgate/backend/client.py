@@ -23,7 +23,7 @@ from mailgate.login import Backend, BackendTLS, Client, LoginRequest
 from mailgate.net.connectionerrors import inWords
 from mailgate.net.endpoints import begin
 from mailgate.net.proxyprotocol import headerFor
-from mailgate.relay.portable import RelayedProtocol, makeNoDelay
+from mailgate.relay.protocol import RelayedProtocol, makeNoDelay
 from mailgate.session import Phase
 from mailgate.tls.errors import hasReason, serverTrouble
 from mailgate.tls.settings import backendTLS

@@ -5,13 +5,11 @@ nginx's directives for the backend's side of a session.
 
 from __future__ import annotations
 
-from collections.abc import Set
-
 from attrs import frozen
 
-from mailgate.directives import bufferSize, deadline, directive, flag, hostPort, oneOf, text
+from mailgate.directives import bufferSize, directive, flag, hostPort, oneOf, text
 from mailgate.directives.needs import Need, protocol
-from mailgate.login import Backend, Fact
+from mailgate.login import Backend
 
 __all__ = ["ProxySettings"]
 
@@ -27,23 +25,16 @@ _NO_HEADER = Need("proxy_protocol = off", lambda server: server[ProxySettings].p
 @frozen
 class ProxySettings:
     """
-    nginx's C{proxy_…} directives; C{proxy_pass} is the backend of accounts whose own nobody knows. C{proxy} has no
-    effect, as it has none in nginx.
+    nginx's C{proxy_…} directives, for the time until the relay begins; C{proxy_pass} is the backend of accounts whose
+    own nobody knows. C{proxy} has no effect, as it has none in nginx.
     """
 
     backend: Backend | None = directive("proxy_pass", _backend, None)
     passErrorMessage: bool = directive("proxy_pass_error_message", flag, False)
-    timeout: float = directive("proxy_timeout", deadline, 86400.0)
     buffer: int = directive("proxy_buffer", bufferSize, 4096)
     proxy: bool = directive("proxy", flag, False)
     proxyProtocol: str = directive("proxy_protocol", oneOf("off", "on", "v2"), "off")
     identity: str = directive("proxy_identity", oneOf("auto", "off"), "auto", needs=(_COMMANDS, _NO_HEADER))
-
-    @property
-    def facts(self) -> Set[Fact]:
-        """Those that a PROXY header to the backend tells of."""
-        told = {"off": (), "on": (Fact.LOCAL,), "v2": (Fact.LOCAL, Fact.DETAILS)}
-        return frozenset(told[self.proxyProtocol])
 
     @property
     def tellsByCommand(self) -> bool:

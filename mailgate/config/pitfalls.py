@@ -10,15 +10,17 @@ import re
 import socket
 from collections.abc import Iterator, Sequence
 
-from twisted.internet.abstract import isIPAddress
+from twisted.internet.abstract import isIPAddress, isIPv6Address
 
 from mailgate.backend.settings import ProxySettings
+from mailgate.config.serverchecks import authenticatorKind
 from mailgate.directives import ListenAddress, Problem, ServerSettings, deadline, directives
 from mailgate.frontend.capabilities import each, leftOut
 from mailgate.frontend.protocol import DialogueSettings
-from mailgate.log.journal import LogSettings, ServerLogSettings
+from mailgate.log.settings import LogSettings, ServerLogSettings
 from mailgate.login import Backend, Method
-from mailgate.registry import PROTOCOLS, SERVER_SETTINGS
+from mailgate.net.bind import checkAddress
+from mailgate.registry import PROTOCOLS, protocolAt
 from mailgate.system.pidfile import PIDSettings
 from mailgate.tls.certificatechecks import nameWarnings
 from mailgate.tls.settings import TLSSettings, usesTLS
@@ -55,7 +57,8 @@ def pitfalls(server: ServerSettings) -> Iterator[Problem]:
 
 def isAlone(server: ServerSettings) -> bool:
     """Whether C{proxy_pass} is where all of C{server}'s logins go."""
-    return server.given.isdisjoint(("auth_http", "auth_file"))
+    kind = authenticatorKind(server)
+    return kind is None or kind.directive == "proxy_pass"
 
 
 def _ports(server: ServerSettings) -> Iterator[Problem]:
@@ -63,7 +66,7 @@ def _ports(server: ServerSettings) -> Iterator[Problem]:
     for address in server.listen:
         if address.proxyProtocol:
             continue
-        usual = next((known.name for known in PROTOCOLS.values() if address.port in known.ports), server.protocol)
+        usual = protocolAt([address]) or server.protocol
         if usual != server.protocol:
             reason = f"port {address.port} is one of {usual}, and clients find {server.protocol} there"
             yield server.problem("listen", reason, str(address))
@@ -74,7 +77,7 @@ def _ports(server: ServerSettings) -> Iterator[Problem]:
 
 def _shortTimes(server: ServerSettings) -> Iterator[Problem]:
     """Times within which nothing can be done."""
-    for declared in (known for group in SERVER_SETTINGS for known in directives(group)):
+    for declared in (known for group in server.groups for known in directives(group)):
         if declared.parse is deadline and declared.name in server.given and declared.group is not None:
             seconds = getattr(server[declared.group], declared.field)
             if seconds < _SHORTEST:
@@ -146,11 +149,11 @@ def _isAt(backend: Backend, address: ListenAddress) -> bool:
 
 
 def _isOwn(host: str) -> bool:
-    """Whether C{host} is an address of this machine."""
+    """Whether C{host} is an address of this machine. Names are not looked up for this."""
+    if not (isIPAddress(host) or isIPv6Address(host)):
+        return False
     try:
-        with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
-            # Names are not looked up for this: those of backends are when they are needed.
-            probe.bind((socket.inet_ntop(probe.family, socket.inet_pton(probe.family, host)), 0))
+        checkAddress(host)
     except OSError:
         return False
     return True

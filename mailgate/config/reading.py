@@ -13,25 +13,20 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from attrs import define, evolve, field, frozen
+from attrs import define, evolve, field
 
 from mailgate.auth.passwdfile.authenticator import hashConflicts
+from mailgate.config.entrypoints import JUDGED, installed
 from mailgate.config.inifile import IniFile
+from mailgate.config.outside import HASTY, Authenticators, Outside
 from mailgate.config.pitfalls import isAlone, loops, overwritten, pitfalls
 from mailgate.config.secretvalues import isSecret, shownValue
-from mailgate.config.serverchecks import (
-    EXCLUSIVE,
-    WHO,
-    authenticatorKind,
-    faults,
-    remarks,
-    withoutEffect,
-    withRefusals,
-)
+from mailgate.config.serverchecks import EXCLUSIVE, WHO, authenticatorKind, faults, judgedBy, remarks, withoutEffect
 from mailgate.config.strays import explained, holdsOwnWords, strays
 from mailgate.directives import (
     ConfigurationError,
     Directive,
+    GatewaySettings,
     Level,
     ListenAddress,
     Problem,
@@ -42,19 +37,12 @@ from mailgate.directives import (
     repeatedWords,
 )
 from mailgate.directives.problems import Lines
-from mailgate.frontend.draining import DrainSettings
 from mailgate.frontend.protocol import DialogueSettings
-from mailgate.lean.connectionlimit import ConnectionSettings
+from mailgate.interfaces import AuthenticatorKind, IAuthenticator
 from mailgate.lean.reactor import EventSettings
-from mailgate.log.journal import LogSettings
+from mailgate.log.settings import LogSettings
 from mailgate.net.listen import ListenSettings
-from mailgate.registry import (
-    AUTHENTICATORS,
-    PROCESS_SETTINGS,
-    PROTOCOLS,
-    SANDBOX_SETTINGS,
-    SERVER_SETTINGS,
-)
+from mailgate.registry import PROCESS_SETTINGS, PROTOCOLS, SANDBOX_SETTINGS, SERVER_SETTINGS, protocolAt
 from mailgate.sandbox.certificate import ensureCertificate, stateFolder
 from mailgate.sandbox.settings import SandboxSettings
 from mailgate.system.pidfile import PIDSettings
@@ -77,38 +65,20 @@ _NGINX = re.compile(r"^\s*(events|mail|http|stream)\s*\{", re.MULTILINE)
 """What nginx.conf has, and no ini file."""
 
 
-@frozen
-class GatewaySettings:
-    """
-    A whole configuration. C{sandbox} is L{None} where there is no such section; C{warnings} keep nobody from starting.
-    """
-
-    servers: tuple[ServerSettings, ...]
-    log: LogSettings = LogSettings()
-    events: EventSettings = EventSettings()
-    process: ProcessSettings = ProcessSettings()
-    pid: PIDSettings = PIDSettings()
-    draining: DrainSettings = DrainSettings()
-    workers: WorkerSettings = WorkerSettings()
-    sandbox: SandboxSettings | None = None
-    file: str = "gateway.ini"
-    warnings: tuple[Problem, ...] = ()
-    connections: ConnectionSettings = ConnectionSettings()
-    lines: Lines = field(factory=Lines, repr=False, eq=False)
-
-
 def knownDirectives(level: Level) -> dict[str, Directive]:
     """The options that may stand in sections of C{level}, by name."""
     return {known.name: known for group in _GROUPS for known in directives(group) if level in known.levels}
 
 
-def load(filename: str) -> GatewaySettings:
+def load(filename: str, authenticators: Mapping[str, AuthenticatorKind | IAuthenticator] = {}) -> GatewaySettings:
     """
     Read the configuration in C{filename}, certificates and users with it.
 
+    @param authenticators: what judges the logins of servers, by their names, whatever the configuration says. A kind
+        may be configured there by its directives.
     @raise ConfigurationError: something is wrong with it.
     """
-    return parse(read(filename), filename)
+    return parse(read(filename), filename, authenticators)
 
 
 def read(filename: str) -> str:
@@ -127,9 +97,12 @@ def read(filename: str) -> str:
         raise ConfigurationError([Problem(filename, "is not UTF-8 text", line=line)]) from None
 
 
-def parse(text: str, filename: str = "gateway.ini") -> GatewaySettings:
+def parse(
+    text: str, filename: str = "gateway.ini", authenticators: Mapping[str, AuthenticatorKind | IAuthenticator] = {}
+) -> GatewaySettings:
     """
-    The settings that C{text} makes; relative paths in it start at C{filename}'s folder.
+    The settings that C{text} makes; relative paths in it start at C{filename}'s folder. C{authenticators} are those of
+    L{load}.
 
     @raise ConfigurationError: something is wrong with it.
     """
@@ -137,7 +110,7 @@ def parse(text: str, filename: str = "gateway.ini") -> GatewaySettings:
     if block is not None:
         message = "looks like an nginx.conf: mailgate import-nginx writes a gateway.ini that does what it says"
         raise ConfigurationError([Problem(filename, message, line=text.count("\n", 0, block.start(1)) + 1)])
-    reading = _Reading(filename)
+    reading = _Reading(filename, authenticators)
     settings = reading.read(text)
     if reading.problems:
         raise ConfigurationError(map(settings.lines.located, reading.problems))
@@ -146,7 +119,7 @@ def parse(text: str, filename: str = "gateway.ini") -> GatewaySettings:
 
 def readPID(text: str, filename: str) -> PIDSettings:
     """Where the process of the configuration C{text} is to be found, whatever else may be wrong with it."""
-    reading = _Reading(filename)
+    reading = _Reading(filename, {})
     sections = [reading.section(name, options) for name, options in reading.options(text) if name == "mailgate"]
     values = next((section.values for section in sections if section is not None), {})
     found: PIDSettings = _make(PIDSettings, values)
@@ -170,8 +143,10 @@ def _make(group: type, values: Mapping[str, Any]) -> Any:
 class _Reading:
     """One reading of a file, which gathers C{problems}, and C{warnings} of what makes no difference."""
 
-    def __init__(self, filename: str) -> None:
+    def __init__(self, filename: str, authenticators: Authenticators) -> None:
         self._file = filename
+        self._authenticators = authenticators
+        self._outside = Outside("", {}, ())
         self._folder = os.path.dirname(os.path.abspath(filename))
         self.problems: list[Problem] = []
         self.warnings: list[Problem] = []
@@ -182,6 +157,8 @@ class _Reading:
         self._lines = Lines()
 
     def read(self, text: str) -> GatewaySettings:
+        own = {name for level in Level for name in knownDirectives(level)}
+        self._outside = Outside(text, self._authenticators, own)
         sections = [self.section(name, options) for name, options in self.options(text)]
         known = [section for section in sections if section is not None]
         mail = next((section for section in known if section.level is Level.MAIL), _Section(Level.MAIL, "mail"))
@@ -189,46 +166,41 @@ class _Reading:
         self._workers = _make(WorkerSettings, process)
         demo = next((section.values for section in known if section.level is Level.SANDBOX), None)
         sandbox = None if demo is None else _make(SANDBOX_SETTINGS, demo)
-        servers = []
+        servers, names = [], list[str]()
         for section in known:
             if section.level is Level.SERVER:
+                names.append(section.name.removeprefix("server ").strip())
                 server = self._server(section, mail, sandbox)
                 if server is not None:
                     servers.append(server)
         if not any(section.level is Level.SERVER for section in known):
             self._problem("mail", "", "there is no [server NAME] section")
+        self.problems.extend(self._outside.strangers(names, self._file))
+        if self._workers.count > 1:
+            for section in known:
+                for option in self._outside.hasty.intersection(section.written):
+                    self._problem(section.name, option, HASTY)
         self._checkAddresses(servers)
         self.problems.extend(cacheConflicts(servers, mail.values.get("ssl_session_cache")))
         self.problems.extend(hashConflicts(servers))
-        log, events, rights, pid, draining, workers, most = (_make(group, process) for group in PROCESS_SETTINGS)
-        self.problems += workers.problems(self._file, sandbox is not None)
-        self.problems += cachesUnshared(servers, workers.count)
-        self.problems.extend(overwritten(self._file, log, pid, servers))
-        if not events.isLean:
+        groups = {group: _make(group, process) for group in PROCESS_SETTINGS}
+        settings = GatewaySettings(tuple(servers), groups, sandbox, self._file, lines=self._lines)
+        log = settings[LogSettings]
+        self.problems += self._workers.problems(self._file, sandbox is not None)
+        self.problems += cachesUnshared(servers, self._workers.count)
+        self.problems.extend(overwritten(self._file, log, settings[PIDSettings], servers))
+        if not settings[EventSettings].isLean:
             self.problems.extend(keysUnread(servers))
         reason = writers(self._file)
         if reason is not None:
             self.warnings.insert(0, Problem(self._file, reason))
-        warnings = [*log.warnings(self._file), *rights.warnings(self._file)]
+        warnings = [*log.warnings(self._file), *settings[ProcessSettings].warnings(self._file)]
         warnings += [warning for server in servers for warning in (*pitfalls(server), *remarks(server, "warnings"))]
         # What strays into a value is the reason for whatever else is wrong with it.
         warnings = [warning for warning in warnings if (warning.section, warning.option) not in self._strayed]
         warnings = [*self.warnings, *warnings, *withoutEffect(servers)]
         self.problems = list(map(self._withReason, self.problems))
-        return GatewaySettings(
-            tuple(servers),
-            log,
-            events,
-            rights,
-            pid,
-            draining,
-            workers,
-            sandbox,
-            self._file,
-            tuple(dict.fromkeys(map(self._lines.located, warnings))),
-            most,
-            self._lines,
-        )
+        return evolve(settings, warnings=tuple(dict.fromkeys(map(self._lines.located, warnings))))
 
     def _problem(self, section: str, option: str, message: str, value: str | None = None) -> None:
         self.problems.append(self._lines.located(Problem(self._file, message, section, option, value)))
@@ -239,7 +211,7 @@ class _Reading:
 
     def options(self, text: str) -> Iterator[tuple[str, Mapping[str, str]]]:
         """The sections of C{text}, and what is written in them."""
-        found = IniFile(text, self._file, {name for level in Level for name in knownDirectives(level)})
+        found = IniFile(text, self._file, {name for level in Level for name in self._known(level)})
         self._lines = found.lines
         self._unread = {section.name: section.unread for section in found.sections.values()}
         self.problems.extend(found.problems)
@@ -259,7 +231,7 @@ class _Reading:
             return None
         # An option in a line that could not be read has been told of, and is not missing.
         section = _Section(level, name, written=dict.fromkeys(self._unread.get(name, ()), ""))
-        known = knownDirectives(level)
+        known = self._known(level)
         for option, text in options.items():
             self._option(section, known, option, text.strip())
         if section.values.get("ssl") and section.values.get("starttls", "off") != "off":
@@ -269,11 +241,10 @@ class _Reading:
     def _option(self, section: _Section, known: Mapping[str, Directive], option: str, text: str) -> None:
         declared = known.get(option)
         if declared is None:
-            elsewhere = [level.value for level in Level if option in knownDirectives(level)]
-            message = "is no known option" + nearest(option, list(known))
-            if elsewhere:
-                message = f"does not belong here, but in [{elsewhere[0]}{' NAME' if elsewhere[0] == 'server' else ''}]"
-            self._problem(section.name, option, message)
+            section.written.update(dict.fromkeys({option}.intersection(self._outside.broken), ""))
+            message = self._unknown(section.level, option)
+            if message:
+                self._problem(section.name, option, message)
             return
         section.written[option] = shownValue(declared, text)
         place = (section.name, option, section.written[option])
@@ -291,10 +262,27 @@ class _Reading:
         remarks = [*strayed, *(f'duplicate value "{word}"' for word in repeatedWords(declared.parse, text))]
         self.warnings.extend(Problem(self._file, remark, *place) for remark in remarks)
 
+    def _known(self, level: Level) -> dict[str, Directive]:
+        """The options that may stand in sections of C{level}, those from outside among them."""
+        return {**knownDirectives(level), **(self._outside.directives if level in JUDGED else {})}
+
+    def _unknown(self, level: Level, option: str) -> str:
+        """What is wrong with C{option}, which a section of C{level} does not have; empty where that is told already."""
+        elsewhere = [other.value for other in Level if option in self._known(other)]
+        if elsewhere:
+            return f"does not belong here, but in [{elsewhere[0]}{' NAME' if elsewhere[0] == 'server' else ''}]"
+        names = list(self._known(level))
+        if level in JUDGED:
+            if self._outside.broken:
+                # It may be one that the broken kind would have declared.
+                return self._outside.broken.get(option, "")
+            names += installed()
+        return "is no known option" + nearest(option, names)
+
     def _server(self, section: _Section, mail: _Section, sandbox: SandboxSettings | None) -> ServerSettings | None:
         inherited = {name: value for name, value in mail.values.items() if not self._hidden(name, section)}
         values = {**inherited, **section.values}
-        groups = {group: _make(group, values) for group in SERVER_SETTINGS}
+        groups = {group: _make(group, values) for group in (*SERVER_SETTINGS, *self._outside.groups)}
         # What a server takes of the machine depends on how many processes take as much.
         groups[WorkerSettings] = self._workers
         listening: ListenSettings = _make(ListenSettings, values)
@@ -314,14 +302,16 @@ class _Reading:
             frozenset(inherited).difference(section.written),
             self._lines,
         )
-        server = withRefusals(server)
+        kind = self._outside.kindFor(server.name, server.given)
+        server = server if kind is None else judgedBy(server, kind)
         if sandbox is not None and usesTLS(server) and not server[TLSSettings].certificates:
             server = self._withSandboxCertificate(server)
         # What could not be read has been told of; what that leads to is no news.
         spoilt = {name for name in {*section.written, *mail.written} if name not in values}
-        missingKind = spoilt.intersection(kind.directive for kind in AUTHENTICATORS)
+        exclusive = (*EXCLUSIVE, *self._outside.exclusive)
+        missingKind = spoilt.intersection(("proxy_pass", *exclusive))
         told = []
-        for problem in (*faults(server), *(loops(server) if isAlone(server) else ())):
+        for problem in (*faults(server, exclusive), *(loops(server) if isAlone(server) else ())):
             if problem.option not in spoilt and not (missingKind and problem.option == WHO):
                 told.append(problem)
         # What is wrong in [mail] is so for each server that has it from there.
@@ -329,7 +319,8 @@ class _Reading:
         return server
 
     def _hidden(self, option: str, section: _Section) -> bool:
-        return option in EXCLUSIVE and any(other in section.written for other in EXCLUSIVE)
+        exclusive = (*EXCLUSIVE, *self._outside.exclusive)
+        return option in exclusive and any(other in section.written for other in exclusive)
 
     def _protocol(self, section: _Section, listening: ListenSettings) -> str | None:
         """The protocol that is given, or the one of the first well-known port."""
@@ -339,13 +330,10 @@ class _Reading:
             known = f"they are {', '.join(PROTOCOLS)}{nearest(listening.protocol, list(PROTOCOLS))}"
             self._problem(section.name, "protocol", f"is no known protocol, {known}", listening.protocol)
             return None
-        for address in listening.addresses:
-            for protocol in PROTOCOLS.values():
-                if address.port in protocol.ports:
-                    return protocol.name
-        if listening.addresses and "protocol" not in section.written:
+        found = protocolAt(listening.addresses)
+        if found is None and listening.addresses and "protocol" not in section.written:
             self._problem(section.name, "protocol", f"is missing, and no port tells it: {', '.join(PROTOCOLS)}")
-        return None
+        return found
 
     def _withSandboxCertificate(self, server: ServerSettings) -> ServerSettings:
         try:

@@ -20,8 +20,9 @@ __all__ = [
     "WHO",
     "authenticatorKind",
     "faults",
+    "judgedBy",
+    "kindFaults",
     "remarks",
-    "withRefusals",
     "withoutEffect",
 ]
 
@@ -33,25 +34,28 @@ EXCLUSIVE = tuple(kind.directive for kind in AUTHENTICATORS if kind.directive !=
 
 def authenticatorKind(server: ServerSettings) -> AuthenticatorKind | None:
     """Who judges C{server}'s logins."""
-    return next((kind for kind in AUTHENTICATORS if kind.directive in server.given), None)
+    return server.groups.get(AuthenticatorKind)
 
 
-def withRefusals(server: ServerSettings) -> ServerSettings:
-    """C{server} with its authenticator's way to treat those who guess, as far as it does not say its own."""
-    kind = authenticatorKind(server)
+def judgedBy(server: ServerSettings, kind: AuthenticatorKind) -> ServerSettings:
+    """C{server} with C{kind}, and with its way to treat those who guess, as far as the server does not say its own."""
     dialogue = server[DialogueSettings]
-    if kind is None:
-        return server
     usual = kind.refusals(server)
-    delay = min(usual.delay, BUDGET * dialogue.timeout / 2) if dialogue.authDelay is None else dialogue.authDelay
-    most = usual.most if dialogue.maxAuthFailures is None else dialogue.maxAuthFailures
+    delay, most = dialogue.authDelay, dialogue.maxAuthFailures
+    if "auth_delay" not in server.given:
+        delay = min(usual.delay, BUDGET * dialogue.timeout / 2)
+    if "max_auth_failures" not in server.given:
+        most = usual.most
     filled = evolve(dialogue, authDelay=delay, maxAuthFailures=most)
-    return evolve(server, groups={**server.groups, DialogueSettings: filled})
+    return evolve(server, groups={**server.groups, AuthenticatorKind: kind, DialogueSettings: filled})
 
 
-def faults(server: ServerSettings) -> Iterator[Problem]:
-    """What is wrong with C{server} that no single option can see."""
-    both = [option for option in EXCLUSIVE if option in server.given]
+def faults(server: ServerSettings, exclusive: Sequence[str] = EXCLUSIVE) -> Iterator[Problem]:
+    """
+    What is wrong with C{server} that no single option can see; C{exclusive} are the options that choose who judges its
+    logins, of which it has one.
+    """
+    both = [option for option in exclusive if option in server.given]
     kind = authenticatorKind(server)
     if len(both) > 1:
         yield server.problem(both[0], f"cannot stand together with {both[1]}")
@@ -60,6 +64,13 @@ def faults(server: ServerSettings) -> Iterator[Problem]:
     else:
         yield from _unjudged(server, kind)
     yield from remarks(server, "problems")
+
+
+def kindFaults(server: ServerSettings) -> Iterator[Problem]:
+    """What is wrong with C{server} because of its kind of authenticator."""
+    kind = server.groups[AuthenticatorKind]
+    yield from _unjudged(server, kind)
+    yield from getattr(server[kind.settings], "problems", lambda _: ())(server)
 
 
 def remarks(server: ServerSettings, about: str) -> Iterator[Problem]:
@@ -88,7 +99,7 @@ def withoutEffect(servers: Sequence[ServerSettings]) -> Iterator[Problem]:
     for server in servers:
         if "proxy" in server.given and not server[ProxySettings].proxy:
             yield server.problem("proxy", "has no effect: all sessions are relayed", "off")
-        for declared in (known for group in SERVER_SETTINGS for known in directives(group)):
+        for declared in (known for group in server.groups for known in directives(group)):
             if declared.name not in server.given:
                 continue
             what = _unmet(declared, server)
@@ -109,4 +120,4 @@ def _unjudged(server: ServerSettings, kind: AuthenticatorKind) -> Iterator[Probl
     if not offered <= kind.methods:
         names = ", ".join(sorted(method.value for method in offered - kind.methods))
         option = f"{server.protocol}_auth"
-        yield server.problem(option, f"offers {names}, which {kind.directive} cannot judge")
+        yield server.problem(option, f"offers {names}, which {kind.directive or kind.name} cannot judge")

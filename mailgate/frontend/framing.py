@@ -10,7 +10,7 @@ from twisted.internet.interfaces import IPushProducer
 from zope.interface import implementer
 
 from mailgate.lean.quickack import acknowledgeOn
-from mailgate.relay.portable import RelayedProtocol
+from mailgate.relay.protocol import RelayedProtocol
 
 __all__ = ["READ_AHEAD", "CommandReader"]
 

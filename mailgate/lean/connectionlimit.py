@@ -12,21 +12,18 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from math import inf
 
 from attrs import frozen
 from twisted.internet.interfaces import IReactorTime
 
 from mailgate.directives import Level, Problem, directive, number
 from mailgate.log.journal import Journal
+from mailgate.log.seldom import Seldom
 
 __all__ = ["KEPT_BACK", "ConnectionLimit", "ConnectionSettings", "Places", "carried"]
 
 KEPT_BACK = 64
 """Descriptors for what is no client's, backend's or service's: listening sockets, logs, pipes, look-ups of names."""
-
-QUIET = 60.0
-"""Seconds after which the limit is worth another line in the log, if it has not been reached meanwhile."""
 
 
 def _connections(value: str, folder: str) -> int:
@@ -106,7 +103,7 @@ class Places:
         self._clock = clock
         self._journal = Journal()
         self._waiting: dict[Callable[[], object], None] = {}
-        self._fullUntil = -inf
+        self._saysFull = Seldom()
 
     def limit(self, limit: ConnectionLimit, journal: Journal) -> None:
         """Have C{limit} from now on, and tell C{journal} when it is reached."""
@@ -118,7 +115,7 @@ class Places:
         free = self._most - self.taken
         if free > 0:
             return free
-        if not self._waiting and self._clock.seconds() - self._fullUntil >= QUIET:
+        if not self._waiting and self._saysFull.isDue(self._clock.seconds()):
             self._journal.error(
                 "worker_connections is reached: {taken} client connections are open, and others wait until one of them"
                 " ends; {remedy}",
@@ -131,7 +128,7 @@ class Places:
     def forget(self, wake: Callable[[], object]) -> None:
         """Do not call C{wake}: its port is closed."""
         if self._waiting.pop(wake, self) is None and not self._waiting:
-            self._fullUntil = self._clock.seconds()
+            self._saysFull.postpone(self._clock.seconds())
 
     def leave(self) -> None:
         """A connection has ended."""
@@ -141,7 +138,7 @@ class Places:
 
     def _admit(self) -> None:
         if self._waiting and self.taken < self._most:
-            self._fullUntil = self._clock.seconds()
+            self._saysFull.postpone(self._clock.seconds())
             waiting, self._waiting = self._waiting, {}
             for wake in waiting:
                 wake()

@@ -10,7 +10,6 @@ import os
 import socket
 from collections.abc import Callable
 from contextlib import suppress
-from math import inf
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import Deferred, succeed
@@ -23,6 +22,7 @@ from mailgate.lean.descriptors import addressOf
 from mailgate.lean.poller import READABLE, Poller
 from mailgate.lean.shares import PAUSE
 from mailgate.lean.transport import StreamTransport
+from mailgate.log.seldom import Seldom
 
 if TYPE_CHECKING:
     from mailgate.lean.connectionlimit import Places
@@ -31,9 +31,6 @@ __all__ = ["LeanPort"]
 
 BATCH = 64
 """Connections accepted at once: those who are connected already have their turn after as many newcomers."""
-
-QUIET = 60.0
-"""Seconds after which the system's having none to give is worth another line in the log, if it had some meanwhile."""
 
 BREATH = 1.0
 """Seconds without a new connection after the system had none to give, for want of a descriptor, or of memory."""
@@ -64,7 +61,7 @@ class LeanPort:
         self._batch = batch
         self._listening = False
         self._resting: Any = None
-        self._exhausted = -inf
+        self._saysExhausted = Seldom()
         self._full = False
         self.places: Places | None = None
         """Those that newcomers may take; L{None} is for no limit."""
@@ -150,13 +147,13 @@ class LeanPort:
     def _rest(self, error: OSError) -> None:
         """Leave newcomers in the queue for a moment: to ask again at once would keep the processor busy."""
         now = self._reactor.seconds()
-        before, self._exhausted = self._exhausted, now
-        if now - before >= QUIET:
+        if self._saysExhausted.isDue(now):
             self._log.error(
                 "no connection can be accepted: {reason}; trying again every {seconds:g} s",
                 reason=os.strerror(error.errno or 0),
                 seconds=BREATH,
             )
+        self._saysExhausted.postpone(now)
         self._pause(BREATH)
 
     def _pause(self, seconds: float) -> None:

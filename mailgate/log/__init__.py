@@ -1,4 +1,5 @@
 """
-The log: levels, files, syslog and the rate of lines (L{mailgate.log.journal} is what the rest of mailgate writes to),
-and the lines about one connection (L{mailgate.log.connection}). When a connection is logged is not decided here.
+The log: L{mailgate.log.journal} is what the rest of mailgate writes to, L{mailgate.log.errorlog} has the observers that
+bring it to files, syslog and standard error, and L{mailgate.log.connection} the lines about one connection. When a
+connection is logged is not decided here.
 """

@@ -1,15 +1,12 @@
 # -*- test-case-name: mailgate.test.net.test_listen -*-
 """
-nginx's C{listen}: its grammar, and the socket that it asks for.
+nginx's C{listen}: its grammar. L{mailgate.net.bind} makes the sockets that it asks for.
 """
 
 from __future__ import annotations
 
-import errno
-import os
 import re
 import socket
-import stat
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -32,14 +29,15 @@ from mailgate.directives import (
     text,
 )
 
-__all__ = ["ListenSettings", "bind", "setOptions"]
+__all__ = ["KEEPALIVE", "ListenSettings"]
 
 _LONGEST_KEEPALIVE = 32767
 """Seconds, Linux's C{MAX_TCP_KEEPIDLE} and C{MAX_TCP_KEEPINTVL}."""
+
 _MOST_PROBES = 127
 
-_KEEPALIVE = ("TCP_KEEPIDLE", "TCP_KEEPINTVL", "TCP_KEEPCNT")
-
+KEEPALIVE = ("TCP_KEEPIDLE", "TCP_KEEPINTVL", "TCP_KEEPCNT")
+"""The system's options that the parts of C{so_keepalive} set."""
 
 _MOST = 2**31 - 1
 """The system's C{int}."""
@@ -69,9 +67,9 @@ def _keepalive(value: str) -> dict[str, Any]:
     if value in ("on", "off"):
         return {"keepalive": value == "on"}
     parts = value.split(":")
-    if len(parts) > len(_KEEPALIVE) or not any(parts):
+    if len(parts) > len(KEEPALIVE) or not any(parts):
         raise ValueError("must be on, off or [idle]:[intvl]:[cnt], such as 30m::10")
-    idle, interval, count = parts + [""] * (len(_KEEPALIVE) - len(parts))
+    idle, interval, count = parts + [""] * (len(KEEPALIVE) - len(parts))
     times = [longSeconds(time, "") if time else 0 for time in (idle, interval)]
     probes = number(count, "") if count else 0
     if not (any(times) or probes):
@@ -105,6 +103,7 @@ _OF_UNIT = {
     "multipath": "SocketProtocol=mptcp",
 }
 """What systemd.socket(5) calls those parameters that are its own business, as it binds the socket."""
+
 _PARAMETERS = [*_FLAGS, *(f"{name}=" for name in _VALUES)]
 
 
@@ -197,95 +196,3 @@ class ListenSettings:
     addresses: tuple[ListenAddress, ...] = directive("listen", _listen, (), Level.SERVER)
     protocol: str | None = directive("protocol", text, None, Level.SERVER)
     ssl: bool = directive("ssl", flag, False)
-
-
-def bind(address: ListenAddress) -> socket.socket:
-    """
-    The socket that listens at C{address}, non-blocking.
-
-    @raise OSError: it cannot be had.
-    """
-    if address.isPassed:
-        raise OSError("systemd has passed no socket of this name")
-    bound = _bindUNIX(address) if address.host.startswith("unix:") else _bindTCP(address)
-    bound.setblocking(False)
-    return bound
-
-
-def _bindTCP(address: ListenAddress) -> socket.socket:
-    options = address.socket
-    family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
-    bound = socket.socket(family, socket.SOCK_STREAM, _multipath() if options.multipath else 0)
-    try:
-        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if family == socket.AF_INET6:
-            bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, options.ipv6only)
-        _set(bound, options)
-        bound.bind((address.host, address.port))
-        bound.listen(options.backlog)
-    except BaseException:
-        bound.close()
-        raise
-    return bound
-
-
-def _multipath() -> int:
-    """
-    The number of Multipath TCP (RFC 8684).
-
-    @raise OSError: this system has none.
-    """
-    protocol: int | None = getattr(socket, "IPPROTO_MPTCP", None)
-    if protocol is None:
-        raise OSError(errno.EPROTONOSUPPORT, os.strerror(errno.EPROTONOSUPPORT))
-    return protocol
-
-
-def setOptions(listening: socket.socket, options: SocketOptions) -> None:
-    """Give C{listening}, whose queue may be in use, those of C{options} that can change while it is."""
-    _set(listening, options)
-    listening.listen(options.backlog)
-
-
-def _set(bound: socket.socket, options: SocketOptions) -> None:
-    """Accepted connections inherit all of these."""
-    for name, buffer in (("SO_RCVBUF", options.receiveBuffer), ("SO_SNDBUF", options.sendBuffer)):
-        if buffer is not None:
-            bound.setsockopt(socket.SOL_SOCKET, getattr(socket, name), buffer)
-    if options.keepalive is not None and bound.family != socket.AF_UNIX:
-        bound.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, options.keepalive)
-        for name, value in zip(_KEEPALIVE, (options.idle, options.interval, options.probes), strict=True):
-            if value is not None:
-                bound.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
-
-
-def _bindUNIX(address: ListenAddress) -> socket.socket:
-    path = address.host.removeprefix("unix:")
-    bound = socket.socket(socket.AF_UNIX)
-    # Everybody may connect. Not by chmod(2), which follows the link that others may put there in the meantime.
-    mask = os.umask(0o111)
-    try:
-        _set(bound, address.socket)
-        try:
-            bound.bind(path)
-        except OSError as error:
-            if error.errno != errno.EADDRINUSE or not _isStale(path):
-                raise
-            os.unlink(path)
-            bound.bind(path)
-        bound.listen(address.socket.backlog)
-    except BaseException:
-        bound.close()
-        raise
-    finally:
-        os.umask(mask)
-    return bound
-
-
-def _isStale(path: str) -> bool:
-    """Whether C{path} is a socket that was left behind by a gateway that was killed, and nothing else."""
-    if not stat.S_ISSOCK(os.lstat(path).st_mode):
-        return False
-    with socket.socket(socket.AF_UNIX) as probe:
-        probe.settimeout(1)
-        return probe.connect_ex(path) == errno.ECONNREFUSED

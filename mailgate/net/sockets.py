@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping
 from contextlib import ExitStack, suppress
 
 from mailgate.directives import ConfigurationError, ListenAddress, ServerSettings
-from mailgate.net.listen import bind, setOptions
+from mailgate.net.bind import bind, setOptions
 
 __all__ = ["ListenError", "ListeningSockets", "openSocket", "ownSockets"]
 

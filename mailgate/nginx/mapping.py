@@ -19,7 +19,7 @@ from mailgate.frontend.capabilities import leftOut
 from mailgate.nginx.conf import Refused, Remark, Statement
 from mailgate.nginx.sections import REPLACED, Entry, Section, known, listening, whyLeftOut
 from mailgate.nginx.values import OF_THE_HOST, PATHS, Paths, fitsIni, written
-from mailgate.registry import PROTOCOLS
+from mailgate.registry import protocolAt
 
 __all__ = ["NGINX_DEFAULTS", "Default", "Mapping"]
 
@@ -318,7 +318,7 @@ class Mapping:
             self._carry(section, single)
         addresses = listening(section)
         if not section.named("protocol"):
-            guessed = _protocolOf(addresses)
+            guessed = protocolAt(addresses)
             if guessed is not None:
                 section.entries.append(Entry("protocol", [guessed]))
         section.title = f"server {self._name(section, addresses)}"
@@ -373,15 +373,6 @@ def _defaults(mail: Section) -> Iterator[Entry]:
 def _addresses(items: Sequence[str]) -> Sequence[ListenAddress]:
     found: Sequence[ListenAddress] = known(Level.SERVER)["listen"].parse("\n".join(items), "/")
     return found
-
-
-def _protocolOf(addresses: Iterable[ListenAddress]) -> str | None:
-    """The protocol of the first well-known port."""
-    for address in addresses:
-        for protocol in PROTOCOLS.values():
-            if address.port in protocol.ports:
-                return protocol.name
-    return None
 
 
 def _discreet(statement: Statement, reason: str) -> str:

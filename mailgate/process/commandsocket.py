@@ -27,7 +27,8 @@ from twisted.python.failure import Failure
 
 from mailgate._version import __version__
 from mailgate.directives import ConfigurationError, Problem
-from mailgate.frontend.listener import SharedUNIXPort
+from mailgate.frontend.reactorport import SharedUNIXPort
+from mailgate.net.bind import bindPath
 from mailgate.process.operation import Answer, Operation
 
 __all__ = ["COMMANDS", "CommandSocket", "socketPath"]
@@ -135,17 +136,11 @@ class CommandSocket:
 
     def _bind(self, bound: socket.socket) -> None:
         try:
-            bound.bind(self.path)
+            bindPath(bound, self.path)
         except OSError as error:
-            # To connect to what is no socket is refused, too.
-            if error.errno != errno.EADDRINUSE or not stat.S_ISSOCK(os.lstat(self.path).st_mode):
-                raise
-            with socket.socket(socket.AF_UNIX) as probe:
-                probe.settimeout(1)
-                if probe.connect_ex(self.path) != errno.ECONNREFUSED:
-                    raise OSError(errno.EADDRINUSE, "a mailgate with this pid is running") from None
-            os.unlink(self.path)
-            bound.bind(self.path)
+            if error.errno == errno.EADDRINUSE and stat.S_ISSOCK(os.lstat(self.path).st_mode):
+                raise OSError(errno.EADDRINUSE, "a mailgate with this pid is running") from None
+            raise
 
     def start(self, operation: Operation, reactor: Any) -> None:
         """Have commands obeyed by C{operation}."""

@@ -19,12 +19,18 @@ from zope.interface import implementer
 
 from mailgate.config import GatewaySettings, load
 from mailgate.directives import ConfigurationError, ServerSettings
-from mailgate.interfaces import IGenerations
+from mailgate.frontend.draining import DrainSettings
 from mailgate.lean.connectionlimit import Places
-from mailgate.log.journal import ErrorLog, ErrorLogs, Journal, ProcessLog, ServerLogSettings
+from mailgate.log.errorlog import ErrorLogs, ProcessLog
+from mailgate.log.journal import Journal
+from mailgate.log.settings import ErrorLog, LogSettings, ServerLogSettings
 from mailgate.net.sockets import ListeningSockets
+from mailgate.process.interfaces import IGenerations
 from mailgate.process.watching import FileWatch, watchedFiles
 from mailgate.service import Gateway
+from mailgate.system.pidfile import PIDSettings
+from mailgate.system.privileges import ProcessSettings
+from mailgate.system.processors import WorkerSettings
 from mailgate.tls.renewal import InForce, certificatesOf, namesLost, renewalFaults
 
 __all__ = ["Generations", "checkRenewal", "refused", "untouchable"]
@@ -60,10 +66,10 @@ def checkRenewal(before: InForce, servers: Sequence[ServerSettings], isAsked: bo
 def untouchable(now: GatewaySettings, wanted: GatewaySettings) -> Iterator[str]:
     """The options that a reload cannot change, of those in which C{wanted} is not as C{now}."""
     for name, before, after in (
-        ("user", now.process.user, wanted.process.user),
-        ("worker_rlimit_nofile", now.process.openFiles, wanted.process.openFiles),
-        ("pid", now.pid, wanted.pid),
-        ("worker_processes", now.workers, wanted.workers),
+        ("user", now[ProcessSettings].user, wanted[ProcessSettings].user),
+        ("worker_rlimit_nofile", now[ProcessSettings].openFiles, wanted[ProcessSettings].openFiles),
+        ("pid", now[PIDSettings], wanted[PIDSettings]),
+        ("worker_processes", now[WorkerSettings], wanted[WorkerSettings]),
         ("[sandbox]", now.sandbox, wanted.sandbox),
     ):
         if before != after:
@@ -101,7 +107,7 @@ class Generations(MultiService):
         self._ending = False
         self.cut = 0
         self.sockets = ListeningSockets() if sockets is None else sockets
-        self._journal = Journal(settings.log.level)
+        self._journal = Journal(settings[LogSettings].level)
         self._places = Places(reactor)
         self._gateways = [Gateway(evolve(settings, sandbox=None), reactor, logs, places=self._places)]
         if settings.sandbox is not None:
@@ -167,7 +173,7 @@ class Generations(MultiService):
 
     def _succeed(self, settings: GatewaySettings) -> None:
         """Put C{settings} into force. Whatever is raised, nothing has changed then."""
-        observer = self._logs.observerFor(settings.log.errorLog, settings.file, "mailgate", settings.lines)
+        observer = self._logs.observerFor(settings[LogSettings].errorLog, settings.file, "mailgate", settings.lines)
         sockets = self.sockets.opened(settings.servers)
         gateway = None
         try:
@@ -188,16 +194,11 @@ class Generations(MultiService):
         for name in untouchable(self.settings, settings):
             self._journal.warn("{name} is not what it was: that takes a restart", name=name)
         # What a reload cannot change stays to be compared with.
-        self.settings = evolve(
-            settings,
-            process=self.settings.process,
-            pid=self.settings.pid,
-            workers=self.settings.workers,
-            sandbox=self.settings.sandbox,
-        )
-        self._journal = Journal(settings.log.level)
+        kept = (self.settings[group] for group in (ProcessSettings, PIDSettings, WorkerSettings))
+        self.settings = evolve(settings.having(*kept), sandbox=self.settings.sandbox)
+        self._journal = Journal(settings[LogSettings].level)
         self._gateways.append(gateway)
-        drained = before.drain(farewell=False, patience=before.settings.draining.patience, pace=_PACE)
+        drained = before.drain(farewell=False, patience=before.settings[DrainSettings].patience, pace=_PACE)
         self.sockets.close(but=sockets)
         self.sockets = sockets
         self._watch.watch(watchedFiles(settings.servers))
@@ -222,7 +223,7 @@ class Generations(MultiService):
             gc.collect()
 
     def _usedLogs(self) -> Iterator[ErrorLog]:
-        yield from self.settings.log.errorLog
+        yield from self.settings[LogSettings].errorLog
         for gateway in self._gateways:
             for server in gateway.settings.servers:
                 yield from server[ServerLogSettings].errorLog
@@ -235,7 +236,7 @@ class Generations(MultiService):
     def drain(self) -> Deferred[int]:
         """See L{IGenerations}."""
         self._journal.notice("draining: nobody is let in any more")
-        return self._end(lambda gateway: gateway.drain(True, gateway.settings.draining.patience, _PACE))
+        return self._end(lambda gateway: gateway.drain(True, gateway.settings[DrainSettings].patience, _PACE))
 
     def stop(self) -> Deferred[int]:
         """See L{IGenerations}."""
@@ -245,7 +246,7 @@ class Generations(MultiService):
         """See L{IGenerations}."""
         # They are the other process's by now, files of unix sockets included.
         self.sockets.disown()
-        return self._end(lambda gateway: gateway.drain(False, gateway.settings.draining.patience, _PACE))
+        return self._end(lambda gateway: gateway.drain(False, gateway.settings[DrainSettings].patience, _PACE))
 
     def _end(self, end: Callable[[Gateway], Deferred[int]]) -> Deferred[int]:
         self._ending = True

@@ -18,7 +18,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from mailgate.process.upgrade import Successor, UpgradeError
-from mailgate.system.notify import Notifier
+from mailgate.system.systemd import Notifier
 
 __all__ = ["Answer", "Operation"]
 

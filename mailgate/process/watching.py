@@ -16,7 +16,8 @@ from twisted.internet.task import LoopingCall
 from mailgate.auth.http.settings import HTTPSettings
 from mailgate.config.serverchecks import authenticatorKind
 from mailgate.directives import ServerSettings
-from mailgate.tls.settings import BackendTLSSettings, TLSSettings, usesTLS
+from mailgate.tls.backendsettings import BackendTLSSettings
+from mailgate.tls.settings import TLSSettings, usesTLS
 
 __all__ = ["LOOK", "FileWatch", "watchedFiles"]
 

@@ -17,9 +17,11 @@ from mailgate.lean.clock import CoarseClock
 from mailgate.lean.pipes import PipePool
 from mailgate.lean.poller import Poller
 from mailgate.lean.transport import StreamTransport
-from mailgate.relay.portable import HELD, RelayedProtocol, Relays
+from mailgate.relay.base import BaseRelay
+from mailgate.relay.portable import Relays
+from mailgate.relay.protocol import RelayedProtocol
 from mailgate.relay.streamend import MUCH, RelayEnd
-from mailgate.session import Outcome, Session
+from mailgate.session import Session
 
 __all__ = ["StreamRelay", "StreamRelays"]
 
@@ -112,7 +114,7 @@ class StreamRelays(Relays):
         idle: float,
         linger: float,
         done: Callable[[Any], object],
-    ) -> Any:
+    ) -> BaseRelay:
         front, back = client.transport, backend.transport
         if not (isinstance(front, StreamTransport) and isinstance(back, StreamTransport)):
             return super().between(client, backend, session, idle, linger, done)
@@ -121,13 +123,14 @@ class StreamRelays(Relays):
         return relay
 
 
-class StreamRelay:
-    """Both directions of one session; the arguments are those of L{Relay}, but for the connections themselves."""
+class StreamRelay(BaseRelay):
+    """Both directions of one session, between the descriptors of two transports, which are of no use any more then."""
 
-    __slots__ = (
-        *("_active", "_backend", "_client", "_closing", "_done", "_holds", "_limit", "_linger"),
-        *("means", "session", "tick"),
-    )
+    __slots__ = ("tick",)
+
+    means: StreamRelays
+    _client: RelayEnd
+    _backend: RelayEnd
 
     def __init__(
         self,
@@ -139,29 +142,16 @@ class StreamRelay:
         linger: float,
         done: Callable[[Any], object],
     ) -> None:
-        self.means = means
-        self.session = session
-        self._limit = idle
-        self._linger = min(idle, linger)
-        self._done = done
-        self._closing = False
-        self._holds = backend.tls is not None and client.tls is None
-        self._client = RelayEnd(self, client, isClient=True)
-        self._backend = RelayEnd(self, backend)
-        self._client.peer, self._backend.peer = self._backend, self._client
-        self._active = means.clock.seconds()
+        holds = backend.tls is not None and client.tls is None
+        ends = RelayEnd(self, client, isClient=True), RelayEnd(self, backend)
+        super().__init__(means, ends, holds, session, idle, linger, done)
         self.tick = 0
 
     def start(self, toClient: bytes, toBackend: bytes) -> None:
-        """Begin; the bytes given are what the two dialogues had read ahead."""
-        self.means.clock.put(self, self._active + self._limit)
+        self._wait()
         client, backend = self._client, self._backend
         backend.begin(toClient)
         client.begin(toBackend)
-
-    def moved(self) -> None:
-        """A byte has."""
-        self._active = self.means.clock.seconds()
 
     def movedAfter(self, moment: float) -> bool:
         """Whether a byte has."""
@@ -174,7 +164,6 @@ class StreamRelay:
 
     @property
     def isStuck(self) -> bool:
-        """Whether one side does not take what it is given."""
         return self._client.waiting is not None or self._backend.waiting is not None
 
     def settle(self) -> None:
@@ -182,93 +171,10 @@ class StreamRelay:
         self._client.settle()
         self._backend.settle()
 
-    def ended(self, end: RelayEnd) -> None:
-        """C{end} sends no more: say so to the other, which may still have something to say."""
-        if end.peer.finished:
-            self.close()
-        elif end is self._client and self._holds:
-            self._hold()
-        else:
-            self._hurry()
-            end.peer.finishWriting()
-
-    def _hold(self) -> None:
-        """The client has ended, of which the backend is told when it has nothing more to say."""
-        self._hurry()
-        # Less than what any other state has.
-        self._limit = min(HELD, self._linger / 2)
-        self._wait()
-
-    def _release(self) -> None:
-        # What one side has not taken may yet bring an answer: then it is a matter of linger.
-        self._limit = self._linger
-        if not self.isStuck:
-            self._backend.finishWriting()
-        self._wait()
-
-    def lost(self, end: RelayEnd) -> None:
-        """C{end} has failed: the other is given what is on its way to it, and ends too."""
-        peer = end.peer
-        end.release()
-        if peer.fd >= 0:
-            self.close()
-
-    def _hurry(self, closing: bool = False) -> None:
-        """One side has ended: what is left gets C{linger} seconds without progress, not C{idle}."""
-        if not self._closing:
-            self.session.conclude(Outcome.RELAYED)
-            self._closing = closing
-            self._limit = self._linger
-            self.moved()
-            self._wait()
-
     def _wait(self) -> None:
         self.means.clock.drop(self)
-        self.means.clock.put(self, self._active + self._limit)
+        self.means.clock.put(self, self._due)
 
-    def expired(self) -> None:
-        """C{idle} seconds, or C{linger}, may have passed without a byte."""
-        if self._active + self._limit > self.means.clock.seconds():
-            self.means.clock.put(self, self._active + self._limit)
-        elif self._closing:
-            self.abort()
-        elif self._limit < self._linger:
-            self._release()
-        else:
-            self.session.conclude(Outcome.IDLE)
-            self.close()
-
-    def close(self) -> None:
-        """End both, each once it has been given what is already on its way."""
-        self._hurry(closing=True)
-        client, backend = self._client, self._backend
-        client.close()
-        backend.close()
-
-    def abort(self) -> None:
-        """End both at once."""
-        client, backend = self._client, self._backend
-        client.abort()
-        backend.abort()
-
-    def dismiss(self) -> None:
-        """The gateway goes down: end both, each once it has been given what is already on its way."""
-        self.session.conclude(Outcome.STOPPED)
-        self.close()
-
-    def stop(self) -> None:
-        """The gateway goes down, and waits no longer."""
-        self.session.conclude(Outcome.STOPPED)
-        self.abort()
-
-    def released(self) -> None:
-        """A connection has been closed. After both nothing is left but the ledger."""
-        client, backend = self._client, self._backend
-        if client.fd < 0 and backend.fd < 0:
-            self.means.clock.drop(self)
-            self.means.forget(self)
-            self.session.received, self.session.sent = client.moved, backend.moved
-            self.session.conclude(Outcome.RELAYED)
-            self._done(self)
-            # Nothing is left to the collector of cycles. Those who are at work on an end have their own hold on it.
-            del client.peer, backend.peer, self._client, self._backend
+    def _forget(self) -> None:
+        self.means.clock.drop(self)
+        self.means.forget(self)

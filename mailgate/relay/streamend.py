@@ -22,6 +22,7 @@ from mailgate.lean.pipes import Pipe
 from mailgate.lean.poller import READABLE, WRITABLE
 from mailgate.lean.quickack import BEGUN, LINE_END, LONGEST, NEVER, NOTHING, SUSPECT, acknowledge, expectedAfter
 from mailgate.lean.transport import StreamTransport
+from mailgate.relay.base import BaseEnd
 from mailgate.session import Outcome
 from mailgate.tls.makeengine import PeerClosed, TLSEngine
 
@@ -58,9 +59,9 @@ _OPEN, _ENDING, _ENDED, _CLOSING = range(4)
 """What a sink may still be given: anything; what waits and the end of file; nothing; what waits, and then it closes."""
 
 
-class RelayEnd:
+class RelayEnd(BaseEnd):
     """
-    One connection of a relay: the source of one direction, and the sink of the other. C{fd} is -1 once it is closed.
+    One connection of a L{mailgate.relay.stream.StreamRelay}. C{fd} is -1 once it is closed.
 
     C{waiting} is what it has to be sent and does not take: bytes, or a pipe and how many are in that. As long as there
     is something, the other is not read from. C{expected} is what L{mailgate.lean.quickack} says of it.
@@ -68,10 +69,7 @@ class RelayEnd:
     Both ends are of one class: Python takes a tenth longer where two take turns.
     """
 
-    __slots__ = (
-        *("_engine", "_events", "_size", "_state", "expected"),
-        *("fd", "finished", "moved", "peer", "relay", "waiting"),
-    )
+    __slots__ = ("_engine", "_events", "_size", "_state", "expected", "fd", "relay", "waiting")
 
     peer: RelayEnd
 
@@ -90,6 +88,10 @@ class RelayEnd:
         self.finished = False
         self.moved = 0
         transport.poller.transfer(self.fd, self)
+
+    @property
+    def isOpen(self) -> bool:
+        return self.fd >= 0
 
     def begin(self, data: bytes) -> None:
         """Pass on what has been read ahead, and all that follows."""
@@ -381,7 +383,6 @@ class RelayEnd:
     # The end.
 
     def finishWriting(self) -> None:
-        """Send what is on its way, and then the end of file."""
         if self._state == _OPEN:
             self._sayGoodbye()
             self._state = _ENDING
@@ -401,7 +402,6 @@ class RelayEnd:
                 ask(self.fd, socket.AF_INET, "shutdown", socket.SHUT_WR)
 
     def close(self) -> None:
-        """Send what is on its way, and close."""
         if self.fd < 0 or self._state == _CLOSING:
             return
         self._sayGoodbye()
@@ -423,14 +423,12 @@ class RelayEnd:
             self.release()
 
     def abort(self) -> None:
-        """Close, and tell the peer that something is missing."""
         if self.fd >= 0:
             with suppress(OSError):
                 reset(self.fd, socket.AF_INET)
             self.release()
 
     def release(self) -> None:
-        """Close at once."""
         if self.fd < 0:
             return
         means = self.relay.means

@@ -20,39 +20,20 @@ from mailgate.auth.http.presets import PRESETS
 from mailgate.auth.http.settings import HTTPSettings
 from mailgate.config import knownDirectives, load, parse
 from mailgate.directives import ConfigurationError, Directive, Level, ListenAddress
+from mailgate.log.settings import LogSettings
 from mailgate.login import Trouble
 from mailgate.protocols.smtp.server import SMTPSettings
 from mailgate.registry import PROTOCOLS
 from mailgate.sandbox.certificate import ensureCertificate
 from mailgate.session import Outcome, Phase
 from mailgate.test.integration.programs import PROGRAMS
-
-ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-MISSING = None if os.path.exists(os.path.join(ROOT, "README.rst")) else "documents stand in the checkout alone"
+from mailgate.test.support.documents import MISSING, ROOT, codeBlocks, document, documents
 
 KNOWN = {(level, name): known for level in Level for name, known in knownDirectives(level).items()}
 """Every directive, by the kind of section and its name."""
 
 WITHOUT_FIXED_DEFAULT = {"server_name", "auth_delay", "max_auth_failures"}
 """Directives whose default is not the same on every host, or for every server."""
-
-
-def document(*names: str) -> str:
-    """The text of a file of the checkout."""
-    with open(os.path.join(ROOT, *names), encoding="utf-8") as opened:
-        return opened.read()
-
-
-def documents() -> dict[str, str]:
-    """All texts for people, by their names."""
-    names = ["README.rst", "NEWS.rst", *sorted(f"docs/{name}" for name in os.listdir(os.path.join(ROOT, "docs")))]
-    return {name: document(name) for name in names}
-
-
-def codeBlocks(text: str, language: str) -> list[str]:
-    """The C{code-block}s of C{language} in an rst C{text}."""
-    found = re.findall(rf"^\.\. code-block:: {language}\n\n((?:    .*\n|\n)+)", text, re.MULTILINE)
-    return [textwrap.dedent(block).strip("\n") + "\n" for block in found]
 
 
 def default(known: Directive) -> Any:
@@ -177,7 +158,7 @@ class GatewayIniTests(SynchronousTestCase):
         text = re.sub(r"^# (    \S|[a-z0-9_]+ =)", r"\1", self.text.partition("# [sandbox]")[0], flags=re.MULTILINE)
         self.assertIn("\n    IMAP4rev1\n", text)
         given, plain = parse(text, "gateway.ini"), parse(self.text, "gateway.ini")
-        self.assertEqual(given.log, plain.log)
+        self.assertEqual(given[LogSettings], plain[LogSettings])
         for shown, shipped in zip(given.servers, plain.servers, strict=True):
             self.assertEqual(dict(shown.groups), dict(shipped.groups))
             self.assertGreater(shown.given, shipped.given)

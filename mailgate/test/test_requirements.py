@@ -10,7 +10,7 @@ from configparser import ConfigParser
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from mailgate.test.test_documentation import MISSING, document
+from mailgate.test.support.documents import MISSING, document
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 

@@ -21,17 +21,22 @@ from twisted.internet.testing import MemoryReactorClock
 from twisted.internet.threads import deferToThread
 from twisted.logger import LogLevel, capturedLogs, formatEvent, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase, TestCase
+from zope.interface import implementer
 
 from mailgate import service
 from mailgate.config import GatewaySettings, parse
 from mailgate.directives import ConfigurationError
 from mailgate.frontend.listener import ListenError
+from mailgate.interfaces import IConnection
 from mailgate.lean.transport import StreamTransport
+from mailgate.log.settings import LogSettings
 from mailgate.net.sockets import ListeningSockets
 from mailgate.service import Gateway
-from mailgate.session import Outcome, Session
+from mailgate.session import Session
 from mailgate.test.integration.daemon import freePort
 from mailgate.test.integration.transports import areLean, withTransports
+from mailgate.test.support.nowhere import NOWHERE
+from mailgate.test.support.talk import Talk
 
 TEXT = """
 [mailgate]
@@ -48,6 +53,7 @@ listen =
 protocol = pop3
 listen = 127.0.0.1:{pop3}
 """
+
 SANDBOX = """
 [sandbox]
 imap = 127.0.0.1:0
@@ -61,40 +67,6 @@ def settingsFrom(text: str) -> tuple[GatewaySettings, dict[str, int]]:
     """The settings of C{text}, and the ports of 127.0.0.1 that were put into it, all of them free."""
     ports = {name: freePort() for name in ("imap", "other", "pop3", "auth")}
     return parse(text.format(**ports)), ports
-
-
-class Talk(Protocol):
-    """A client: C{heard} is all that it has heard, C{lost} fires when its connection is gone."""
-
-    def __init__(self) -> None:
-        self.heard = b""
-        self.lost: Deferred[None] = Deferred()
-        self._awaited: tuple[bytes, Deferred[bytes]] | None = None
-
-    def dataReceived(self, data: bytes) -> None:
-        self.heard += data
-        self._look()
-
-    def connectionLost(self, reason: object = None) -> None:
-        self.lost.callback(None)
-
-    def _look(self) -> None:
-        if self._awaited is not None and self._awaited[0] in self.heard:
-            awaited, self._awaited = self._awaited[1], None
-            awaited.callback(self.heard)
-
-    def hears(self, awaited: bytes) -> Deferred[bytes]:
-        """Fires once C{awaited} has been heard."""
-        waiting: Deferred[bytes] = Deferred()
-        self._awaited = (awaited, waiting)
-        self._look()
-        return waiting
-
-    def asks(self, line: bytes, awaited: bytes) -> Deferred[bytes]:
-        """Say C{line}, and wait for C{awaited}."""
-        assert self.transport is not None
-        self.transport.write(line + b"\r\n")
-        return self.hears(awaited)
 
 
 class GatewayCase(TestCase):
@@ -549,6 +521,7 @@ class StopOverReactorTests(StopTests):
     use = "reactor"
 
 
+@implementer(IConnection)
 class Stuck:
     """A connection that will not go."""
 
@@ -557,12 +530,15 @@ class Stuck:
     def __init__(self):
         self.session = Session("imap", "127.0.0.1:143", "192.0.2.1:1", 0.0)
 
-    def dismiss(self):
+    def dismiss(self, outcome, trouble):
         self.dismissed += 1
-        self.session.conclude(Outcome.STOPPED)
+        self.session.conclude(outcome)
 
     def stop(self):
         self.stopped += 1
+
+    def limit(self, moment):
+        self.session.expires = moment
 
 
 class ConstructionTests(SynchronousTestCase):
@@ -586,12 +562,6 @@ class ConstructionTests(SynchronousTestCase):
         self.assertIs(imap.connector, other.connector)
         self.assertIsNot(imap.authenticator, pop3.authenticator)
 
-    def test_local(self):
-        """The address that a client has connected to is asked for where a backend is to be told of it."""
-        for given, told in (("", False), ("proxy_protocol = on\n", True), ("proxy_protocol = v2\n", True)):
-            gateway = self.gateway(TEXT.replace("[server imap]", f"{given}[server imap]"))
-            self.assertEqual({listener.factory.tellsLocal for listener in gateway.listeners}, {told})
-
     def test_contexts(self):
         """A server's TLS that has been made before is that one, and no file is read for it."""
         settings, _ = settingsFrom(TEXT)
@@ -601,7 +571,7 @@ class ConstructionTests(SynchronousTestCase):
 
     def test_plain(self):
         """A server that never speaks TLS loads no certificate."""
-        gateway = self.gateway(TEXT + "ssl_certificate = /nowhere\nssl_certificate_key = /nowhere\n")
+        gateway = self.gateway(TEXT + f"ssl_certificate = {NOWHERE}\nssl_certificate_key = {NOWHERE}\n")
         self.assertEqual({listener.factory.tls for listener in gateway.listeners}, {None})
 
     def test_level(self):
@@ -611,7 +581,7 @@ class ConstructionTests(SynchronousTestCase):
             for level in ("debug", "info", "warn", "error")
         }
         self.assertEqual(wanted, {"debug": True, "info": True, "warn": False, "error": False})
-        self.assertIs(parse(TEXT.format(imap=1, other=2, pop3=3, auth=4)).log.level, LogLevel.info)
+        self.assertIs(parse(TEXT.format(imap=1, other=2, pop3=3, auth=4))[LogSettings].level, LogLevel.info)
 
     def test_rate(self):
         """log_rate bounds each log, the process's and a server's own; the end counts what is still to be counted."""
@@ -656,13 +626,13 @@ class ConstructionTests(SynchronousTestCase):
     def test_inheritedLog(self):
         """What [mail] says counts for the servers that say nothing, and not for the process."""
         gateway = self.gateway(TEXT.replace("[mail]", "[mail]\nerror_log = stderr crit"))
-        self.assertIs(gateway.settings.log.level, LogLevel.info)
+        self.assertIs(gateway.settings[LogSettings].level, LogLevel.info)
         self.assertEqual([listener.factory.journal.wantsInfo for listener in gateway.listeners], [False] * 3)
 
     def test_unopenableLog(self):
         """A server's own log that cannot be opened is told of at once."""
-        error = self.assertRaises(ConfigurationError, self.gateway, TEXT + "error_log = /nowhere/x.log\n")
-        place = "gateway.ini:15: [server pop3] error_log = /nowhere/x.log: "
+        error = self.assertRaises(ConfigurationError, self.gateway, TEXT + f"error_log = {NOWHERE}/x.log\n")
+        place = f"gateway.ini:15: [server pop3] error_log = {NOWHERE}/x.log: "
         self.assertEqual(str(error), place + "cannot be opened: No such file or directory")
 
     def test_patience(self):

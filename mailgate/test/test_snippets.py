@@ -6,10 +6,14 @@ The pieces of Python in the documents do what the documents say, on real sockets
 from __future__ import annotations
 
 import os
-import socket
+import re
+import shutil
+import sys
+import tempfile
 from http.server import ThreadingHTTPServer
 from threading import Thread
 from typing import Any
+from unittest import TestResult
 
 from attrs import evolve
 from twisted.application.service import IService
@@ -17,15 +21,23 @@ from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import TCP4ClientEndpoint, UNIXClientEndpoint, connectProtocol
 from twisted.internet.protocol import Protocol
+from twisted.trial.runner import TestLoader
 from twisted.trial.unittest import TestCase
 from zope.interface.verify import verifyObject
 
 from mailgate.auth.http import authenticator as http
-from mailgate.config import parse
+from mailgate.config import authenticatorKind, load, parse
+from mailgate.config.entrypoints import GROUP
+from mailgate.config.serverchecks import WHO
+from mailgate.directives import ConfigurationError
 from mailgate.interfaces import IAuthenticator
 from mailgate.log.journal import Journal
 from mailgate.login import Backend, Client, Credentials, Denial, LoginRequest, Method, Route, Trouble
-from mailgate.test.test_documentation import MISSING, codeBlocks, document
+from mailgate.service import Gateway
+from mailgate.test.integration.daemon import freePort
+from mailgate.test.support.distributions import writeDistribution
+from mailgate.test.support.documents import MISSING, codeBlocks, document
+from mailgate.testing import requestFor
 
 
 class _Dialogue(Protocol):
@@ -53,32 +65,29 @@ class SnippetTests(TestCase):
     skip = MISSING
     timeout = 30
 
-    def freePort(self) -> int:
-        """A port of 127.0.0.1 that nobody listens on."""
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port: int = probe.getsockname()[1]
-        return port
-
-    def embed(self, port: int, servers: str = "") -> Any:
-        """
-        What README's snippet makes of a configuration that listens on C{port}, or of C{servers}, started in a folder of
-        its own.
-        """
-        (snippet,) = codeBlocks(document("README.rst"), "python")
+    def configure(self, ini: str) -> None:
+        """Be in a folder of its own, whose C{gateway.ini} is C{ini}."""
         folder = self.mktemp()
         os.mkdir(folder)
-        with open(os.path.join(folder, "gateway.ini"), "w") as opened:
-            text = f"[server imap]\nprotocol = imap\nlisten = 127.0.0.1:{port}\nproxy_pass = 127.0.0.1:1\n"
-            opened.write(servers or text)
         self.addCleanup(os.chdir, os.getcwd())
         os.chdir(folder)
-        namespace: dict[str, Any] = {}
-        exec(snippet, namespace)
-        service = IService(namespace["application"])
+        with open("gateway.ini", "w", encoding="ascii") as opened:
+            opened.write(ini)
+
+    def serve(self, service: Any) -> Any:
+        """Have C{service} run until the end of the test."""
         service.privilegedStartService()
         service.startService()
         self.addCleanup(service.stopService)
+        return service
+
+    def embed(self, port: int) -> Any:
+        """What README's snippet makes of a configuration that listens on C{port}, started."""
+        (snippet,) = codeBlocks(document("README.rst"), "python")
+        self.configure(f"[server imap]\nprotocol = imap\nlisten = 127.0.0.1:{port}\nproxy_pass = 127.0.0.1:1\n")
+        namespace: dict[str, Any] = {}
+        exec(snippet, namespace)
+        self.serve(IService(namespace["application"]))
         return namespace["gateway"]
 
     async def talk(self, port: int, says: bytes, host: str = "127.0.0.1") -> bytes:
@@ -90,79 +99,120 @@ class SnippetTests(TestCase):
 
     async def test_readme(self) -> None:
         """README's application is a gateway that answers on its port."""
-        port = self.freePort()
+        port = freePort()
         gateway = self.embed(port)
         heard = await self.talk(port, b"a NOOP\r\nb LOGOUT\r\n")
         self.assertEqual(heard, b"* OK IMAP4 ready\r\na OK completed\r\n* BYE Logging out\r\nb OK completed\r\n")
         self.assertEqual([listener.port.getHost().port for listener in gateway.listeners], [port])
 
     async def test_embeddedAuthenticator(self) -> None:
-        """docs/embedding.rst's authenticator, put in as it says, judges the gateway's logins."""
-        port = self.freePort()
-        namespace = self.authenticator()
-        namespace["domains"](self.embed(port))
-        heard = await self.talk(port, b"a LOGIN joe@elsewhere.example secret\r\nb LOGOUT\r\n")
-        self.assertIn(b"\r\na NO [AUTHENTICATIONFAILED] ", heard)
-        self.assertTrue(heard.endswith(b"\r\nb OK completed\r\n"), heard)
+        """docs/embedding.rst's authenticator, handed over as it says, judges at both addresses of its configuration."""
+        port = freePort()
+        ini, _ = codeBlocks(document("docs", "embedding.rst"), "ini")
+        self.configure(ini.replace("143", str(port)).replace("[server imap]", "[server imap]\nprotocol = imap"))
+        gateway = self.serve(self.embedding()["serve"](reactor))
+        self.assertEqual((len(gateway.factories), len(gateway.listeners)), (2, 1))
+        for host in ("127.0.0.1", "127.0.0.2"):
+            heard = await self.talk(port, b"a LOGIN joe@elsewhere.example secret\r\nb LOGOUT\r\n", host)
+            self.assertIn(b"\r\na NO [AUTHENTICATIONFAILED] ", heard)
+            self.assertTrue(heard.endswith(b"\r\nb OK completed\r\n"), heard)
 
     async def test_everywhere(self) -> None:
         """
-        It is put in at every address of every server, one beside its own wildcard included: there is no factory without
-        it, and it answers there. A configuration as the document has it needs no backend, and takes every method.
+        It judges at every address of every server, one beside another's wildcard included: there is no factory without
+        it, and it answers there. Where it says so it takes other methods, too.
         """
-        port, other = self.freePort(), self.freePort()
-        (placeholder,) = codeBlocks(document("docs", "embedding.rst"), "ini")
-        gateway = self.embed(
-            port,
-            f"""{placeholder}
+        port, other, path = freePort(), freePort(), self.freePath()
+        self.configure(
+            f"""[mail]
+auth_delay = 0
 [server wild]
 protocol = imap
 imap_auth = plain cram-md5
 listen =
     0.0.0.0:{port}
-    unix:{self.path}
+    unix:{path}
 [server beside]
 protocol = imap
 listen =
     127.0.0.1:{port}
     127.0.0.2:{port}
     127.0.0.1:{other}
-""",
+"""
         )
+        mine = self.embedding()["ByDomain"]({})
+        mine.methods = {Method.PLAIN, Method.CRAM_MD5}
+        settings = load("gateway.ini", authenticators={"wild": mine, "beside": mine})
+        gateway = self.serve(Gateway(settings, reactor))
         self.assertEqual(len(gateway.factories), 5)
         self.assertEqual(len(gateway.listeners), 3)
-        namespace = self.authenticator()
-        namespace["domains"](gateway)
-        self.assertEqual({type(factory.authenticator) for factory in gateway.factories}, {namespace["ByDomain"]})
+        self.assertEqual({factory.authenticator for factory in gateway.factories}, {mine})
         says = b"a LOGIN joe@elsewhere.example secret\r\nb LOGOUT\r\n"
-        places = [("127.0.0.1", port), ("127.0.0.2", port), ("127.0.0.3", port), ("127.0.0.1", other), (self.path, 0)]
+        places = [("127.0.0.1", port), ("127.0.0.2", port), ("127.0.0.3", port), ("127.0.0.1", other), (path, 0)]
         for host, number in places:
             self.assertIn(b"\r\na NO [AUTHENTICATIONFAILED] ", await self.talk(number, says, host), host)
 
-    async def test_placeholder(self) -> None:
-        """Where nothing is put in its place, the configuration that the document has lets nobody in, nor out."""
-        port = self.freePort()
-        (placeholder,) = codeBlocks(document("docs", "embedding.rst"), "ini")
-        self.embed(port, f"{placeholder}\n[server imap]\nprotocol = imap\nlisten = 127.0.0.1:{port}\n")
-        heard = await self.talk(port, b"a LOGIN joe secret\r\nb LOGOUT\r\n")
-        self.assertIn(b"\r\na NO [UNAVAILABLE] ", heard)
+    def test_leftOut(self) -> None:
+        """A server that nothing is handed over for lets nobody in, nor out: it is an error."""
+        self.configure("[server imap]\nlisten = 143\n[server pop3]\nlisten = 110\n")
+        error = self.assertRaises(ConfigurationError, self.embedding()["serve"], reactor)
+        self.assertEqual([(problem.section, problem.option) for problem in error.problems], [("server pop3", WHO)])
 
-    @property
-    def path(self) -> str:
-        """That of a unix socket, which must be short."""
-        return f"/tmp/mailgate-snippet-{os.getpid()}"
+    def test_distribution(self) -> None:
+        """The distribution of docs/embedding.rst is found, and does what its configuration says."""
+        text = document("docs", "embedding.rst")
+        folder = os.path.abspath(self.mktemp())
+        (project,) = codeBlocks(text, "toml")
+        entry, value, module = re.findall(r'^(\w+) = "((\w+):DOMAINS)"$', project, re.MULTILINE)[0]
+        self.assertIn(f'py-modules = ["{module}"]', project)
+        self.assertIn(f'[project.entry-points."{GROUP}"]', project)
+        source = "\n".join(codeBlocks(text, "python")[:2])
+        writeDistribution(folder, "mailgate_domains", {entry: value}, {module: source})
+        self.patch(sys, "path", [*sys.path, folder])
+        self.addCleanup(sys.modules.pop, module, None)
+        _, ini = codeBlocks(text, "ini")
+        (server,) = parse(ini).servers
+        kind = authenticatorKind(server)
+        assert kind is not None
+        authenticator = kind.build(server, None, reactor, Journal())
+        request = requestFor("imap", credentials=Credentials(Method.PLAIN, b"joe@example.org", b"secret"))
+        answer = self.successResultOf(authenticator.authenticate(request))
+        self.assertEqual(answer.backends, (Backend("10.0.0.2", 143),))
+        problems = self.assertRaises(ConfigurationError, parse, ini.replace(":143", "")).problems
+        self.assertEqual([problem.option for problem in problems], ["domain_backends"])
 
-    def authenticator(self) -> dict[str, Any]:
+    def test_cred(self) -> None:
+        """The checker of docs/embedding.rst lets joe in with his password."""
+        path = self.mktemp()
+        with open(path, "w", encoding="ascii") as opened:
+            opened.write("joe:sesame\n")
+        authenticator = self.embedding()["checked"](path)
+        answer = self.successResultOf(authenticator.authenticate(requestFor("imap")))
+        self.assertEqual(answer, Route((Backend("10.0.0.1", 143),), b"joe", b"sesame"))
+
+    def test_tests(self) -> None:
+        """The tests of docs/embedding.rst pass."""
+        result = TestResult()
+        TestLoader().loadClass(self.embedding()["ByDomainTests"]).run(result)
+        self.assertEqual((result.errors, result.failures, result.testsRun), ([], [], 2))
+
+    def freePath(self) -> str:
+        """That of a unix socket, which must be short; there is nothing yet."""
+        folder = tempfile.mkdtemp()
+        self.addCleanup(shutil.rmtree, folder)
+        return os.path.join(folder, "socket")
+
+    def embedding(self) -> dict[str, Any]:
         """What docs/embedding.rst defines."""
-        (snippet,) = codeBlocks(document("docs", "embedding.rst"), "python")
-        namespace: dict[str, Any] = {}
-        exec(snippet, namespace)
+        namespace: dict[str, Any] = {"__name__": "example"}
+        for snippet in codeBlocks(document("docs", "embedding.rst"), "python"):
+            exec(snippet, namespace)
         return namespace
 
     def test_authenticator(self) -> None:
         """docs/embedding.rst's authenticator keeps to the interface, and routes by domain and protocol."""
         backend = Backend("10.0.0.1", 143)
-        authenticator = self.authenticator()["ByDomain"]({(b"example.com", "imap"): backend})
+        authenticator = self.embedding()["ByDomain"]({(b"example.com", "imap"): backend})
         self.assertTrue(verifyObject(IAuthenticator, authenticator))
         credentials = Credentials(Method.PLAIN, b"joe@Example.com", b"secret")
         answer = authenticator.authenticate(LoginRequest("imap", credentials, Client("192.0.2.7")))

@@ -25,14 +25,15 @@ from zope.interface.verify import verifyObject
 
 from mailgate import tap
 from mailgate.directives import ConfigurationError, Problem
-from mailgate.interfaces import IGenerations
 from mailgate.process import rights
 from mailgate.process.background import Launch
+from mailgate.process.interfaces import IGenerations
 from mailgate.process.rights import tuneCollector
 from mailgate.system.exitstatus import BAD_CONFIGURATION, CANNOT_LISTEN, CUT
 from mailgate.system.pidfile import PIDFile
 from mailgate.tap import Options, makeService
 from mailgate.test.integration.daemon import freePort
+from mailgate.test.support.nowhere import NOWHERE
 
 GOOD = """
 [mailgate]
@@ -178,9 +179,9 @@ class MakeServiceTests(TapCase):
         self.assertTrue(os.path.exists(f"{self.log}.imap"))
         path = os.path.join(self.folder, "gateway.ini")
         self.assertEqual(
-            self.assertExits(BAD_CONFIGURATION, self.make, GOOD + "error_log = /nowhere/imap.log\n"),
+            self.assertExits(BAD_CONFIGURATION, self.make, GOOD + f"error_log = {NOWHERE}/imap.log\n"),
             [
-                f"{path}:{LAST}: [server imap] error_log = /nowhere/imap.log:"
+                f"{path}:{LAST}: [server imap] error_log = {NOWHERE}/imap.log:"
                 " cannot be opened: No such file or directory"
             ],
         )
@@ -202,17 +203,17 @@ class MakeServiceTests(TapCase):
     def test_missing(self):
         """So does one that is not there."""
         options = Options()
-        options.parseOptions(["--config", "/nowhere/gateway.ini"])
+        options.parseOptions(["--config", f"{NOWHERE}/gateway.ini"])
         lines = self.assertExits(BAD_CONFIGURATION, makeService, options)
-        self.assertEqual(lines, ["/nowhere/gateway.ini: cannot be read: No such file or directory"])
+        self.assertEqual(lines, [f"{NOWHERE}/gateway.ini: cannot be read: No such file or directory"])
 
     def test_unopenableLog(self):
         """So does a log that cannot be written, in a line like all the others."""
-        self.log = "/nowhere/mailgate.log"
+        self.log = f"{NOWHERE}/mailgate.log"
         path = os.path.join(self.folder, "gateway.ini")
         self.assertEqual(
             self.assertExits(BAD_CONFIGURATION, self.make),
-            [f"{path}:3: [mailgate] error_log = /nowhere/mailgate.log: cannot be opened: No such file or directory"],
+            [f"{path}:3: [mailgate] error_log = {NOWHERE}/mailgate.log: cannot be opened: No such file or directory"],
         )
 
 
@@ -453,10 +454,10 @@ class StartTests(TapCase):
 
     def test_unwritablePID(self):
         """One that cannot be written ends the process with 71, and one line."""
-        service = self.make(GOOD.replace("[mailgate]", "[mailgate]\npid = /nowhere/gateway.pid"))
+        service = self.make(GOOD.replace("[mailgate]", f"[mailgate]\npid = {NOWHERE}/gateway.pid"))
         self.addCleanup(service.stopService)
         (line,) = self.assertExits(CANNOT_LISTEN, service.privilegedStartService)
-        self.assertIn("[mailgate] pid = /nowhere/gateway.pid: cannot be written: No such file", line)
+        self.assertIn(f"[mailgate] pid = {NOWHERE}/gateway.pid: cannot be written: No such file", line)
 
     def test_pidOnFullDisk(self):
         """Where it can be made and not be written, neither it nor the socket beside it is left behind."""

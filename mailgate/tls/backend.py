@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from datetime import datetime
 from typing import Any
 
 from cryptography import x509
@@ -21,15 +20,12 @@ from twisted.internet.ssl import CertificateOptions, platformTrust
 from zope.interface import implementer
 
 from mailgate.directives import isHostName
-from mailgate.log.journal import printable
+from mailgate.tls.certificatechecks import alternativeNames, moment, namesShown
 from mailgate.tls.errors import CertificateError
 from mailgate.tls.rfc2253 import namesOf, rfc2253
 from mailgate.tls.verifyerrors import verifyError
 
 __all__ = ["backendTLS"]
-
-_MOST_SHOWN = 3
-"""Names of a certificate that are shown: some have hundreds."""
 
 _NOT_YET = 9
 _EXPIRED = 10
@@ -115,7 +111,9 @@ def _refusal(explain: Callable[..., str], *facts: Any) -> CertificateError:
 
 def _chainTrouble(certificate: crypto.X509, error: int, depth: int, option: str) -> str:
     """What is wrong with C{certificate}, at C{depth} of the chain, by the C{error} of OpenSSL's."""
-    subject, issuer = map(_quoted, map(rfc2253, namesOf(crypto.dump_certificate(crypto.FILETYPE_ASN1, certificate))))
+    subject, issuer = (
+        namesShown([rfc2253(name)]) for name in namesOf(crypto.dump_certificate(crypto.FILETYPE_ASN1, certificate))
+    )
     whose = "its certificate" if depth == 0 else f"the certificate of its authority {subject}"
     reason = verifyError(error)
     if error == _SELF_SIGNED:
@@ -127,41 +125,24 @@ def _chainTrouble(certificate: crypto.X509, error: int, depth: int, option: str)
         return f"{whose} is issued by {issuer}, which is not trusted: {mend} ({reason})"
     read = certificate.to_cryptography()
     if error == _EXPIRED:
-        return f"{whose} expired on {_moment(read.not_valid_after_utc)}: it has to be renewed"
+        return f"{whose} expired on {moment(read.not_valid_after_utc)}: it has to be renewed"
     if error == _NOT_YET:
-        since = _moment(read.not_valid_before_utc)
+        since = moment(read.not_valid_before_utc)
         return f"{whose} is not valid before {since}: it is the wrong one, or a clock is wrong"
     return f"{whose} is not accepted: {reason}"
 
 
 def _nameTrouble(certificate: crypto.X509, identity: DNS_ID | IPAddress_ID) -> str:
     """What C{certificate} is good for, as it is not for C{identity}."""
-    wanted = _quoted(identity.hostname.decode("ascii") if isinstance(identity, DNS_ID) else str(identity.ip))
-    names = _alternatives(certificate.to_cryptography())
+    wanted = namesShown([identity.hostname.decode("ascii") if isinstance(identity, DNS_ID) else str(identity.ip)])
+    try:
+        names = alternativeNames(certificate.to_cryptography())
+    except x509.ExtensionNotFound:
+        names = ()
     if not names:
         return f"its certificate names no host (it has no subjectAltName), and we asked for {wanted}"
-    shown = ", ".join(map(_quoted, names[:_MOST_SHOWN]))
-    more = f" and {len(names) - _MOST_SHOWN} more" if len(names) > _MOST_SHOWN else ""
     mend = "use a name that it has, or have it issued for this one"
-    return f"its certificate is for another name: it is good for {shown}{more}, and we asked for {wanted}: {mend}"
-
-
-def _alternatives(certificate: x509.Certificate) -> list[str]:
-    try:
-        found = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    except x509.ExtensionNotFound:
-        return []
-    addresses = [str(address) for address in found.get_values_for_type(x509.IPAddress)]
-    return [*found.get_values_for_type(x509.DNSName), *addresses]
-
-
-def _quoted(name: str) -> str:
-    """C{name}, which may be the other side's word, for a log."""
-    return f'"{printable(name.encode("utf-8", "backslashreplace"))}"'
-
-
-def _moment(moment: datetime) -> str:
-    return f"{moment:%Y-%m-%d %H:%M} UTC"
+    return f"its certificate is for another name: it is good for {namesShown(names)}, and we asked for {wanted}: {mend}"
 
 
 def _names(certificate: crypto.X509) -> list[Any]:

@@ -6,7 +6,7 @@ their chain lacks, and who else may change them.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime, timedelta, timezone
 from itertools import pairwise
 
@@ -25,6 +25,7 @@ from mailgate.tls.files import certificatesIn, loadCRLs, shown
 __all__ = [
     "LEAST",
     "SOON",
+    "alternativeNames",
     "certificateWarnings",
     "dateTrouble",
     "hostNames",
@@ -46,6 +47,8 @@ LEAST = timedelta(days=3)
 """Before the end it is warned of in any case: certificates for six days are renewed sooner, too."""
 
 _MOST_SHOWN = 3
+"""Names of a certificate that a message has: some have hundreds."""
+
 _UNREADABLE = (ValueError, x509.DuplicateExtension, x509.UnsupportedGeneralNameType)
 """What cryptography raises for extensions that OpenSSL reads, or does not look at."""
 _TIMESTAMPS = x509.ObjectIdentifier("1.3.6.1.4.1.11129.2.4.2")
@@ -69,10 +72,19 @@ def dateTrouble(certificate: x509.Certificate, now: datetime) -> str | None:
 def hostNames(certificate: x509.Certificate) -> tuple[str, ...]:
     """The names and addresses that C{certificate} is for; its common name where it has no others."""
     try:
-        found = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+        return alternativeNames(certificate)
     except (x509.ExtensionNotFound, *_UNREADABLE):
         common = certificate.subject.get_attributes_for_oid(x509.NameOID.COMMON_NAME)
         return tuple(str(each.value) for each in common)
+
+
+def alternativeNames(certificate: x509.Certificate) -> tuple[str, ...]:
+    """
+    The names and addresses in C{certificate}'s subjectAltName.
+
+    @raise x509.ExtensionNotFound: it has none.
+    """
+    found = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     addresses = [str(address) for address in found.get_values_for_type(x509.IPAddress)]
     return (*found.get_values_for_type(x509.DNSName), *addresses)
 
@@ -87,11 +99,11 @@ def isGoodFor(certificate: x509.Certificate, host: str) -> bool:
     return True
 
 
-def namesShown(names: Iterable[str]) -> str:
-    """C{names}, or the first of them, for a message."""
-    quoted = [f'"{printable(name.encode("utf-8", "backslashreplace"))}"' for name in names]
-    more = f" and {len(quoted) - _MOST_SHOWN} more" if len(quoted) > _MOST_SHOWN else ""
-    return ", ".join(quoted[:_MOST_SHOWN]) + more
+def namesShown(names: Sequence[str]) -> str:
+    """C{names}, or the first of them, for a message. They may be the other side's words."""
+    quoted = [f'"{printable(name.encode("utf-8", "backslashreplace"))}"' for name in names[:_MOST_SHOWN]]
+    more = f" and {len(names) - _MOST_SHOWN} more" if len(names) > _MOST_SHOWN else ""
+    return ", ".join(quoted) + more
 
 
 def certificateWarnings(server: ServerSettings, option: str, source: str, now: datetime) -> Iterator[Problem]:

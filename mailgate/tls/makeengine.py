@@ -19,7 +19,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from OpenSSL import SSL
 from twisted.internet.interfaces import IOpenSSLClientConnectionCreator, IOpenSSLServerConnectionCreator
 
-from mailgate.tls.engine import FastBinding, FastEngine, PeerClosed, PublicEngine, TLSEngine, Verification
+from mailgate.tls.engine import PeerClosed, PublicEngine, TLSEngine, Verification
+from mailgate.tls.fastengine import FastBinding, FastEngine
 from mailgate.tls.tickets import ITicketReader
 
 __all__ = ["EngineKind", "PeerClosed", "TLSEngine", "chooseKind", "fastEngineWorks", "makeEngine"]

@@ -13,6 +13,7 @@ from OpenSSL import SSL
 
 from mailgate.tls.clientcertificate import NotingConnection
 from mailgate.tls.errors import openSSLReason
+from mailgate.tls.rehearsal import carry, willingClient
 
 __all__ = ["whyUnreachable"]
 
@@ -22,11 +23,6 @@ _VERSIONS = {
     "TLSv1.2": SSL.TLS1_2_VERSION,
     "TLSv1.3": SSL.TLS1_3_VERSION,
 }
-_SUITES = (
-    b"TLS_AES_256_GCM_SHA384:TLS_CHACHA20_POLY1305_SHA256:TLS_AES_128_GCM_SHA256:TLS_AES_128_CCM_SHA256"
-    b":TLS_AES_128_CCM_8_SHA256"
-)
-_BUFFER = 65536
 _FLIGHTS = 4
 """Messages of either side that a handshake takes at most, as far as the server ends it."""
 
@@ -45,11 +41,7 @@ def whyUnreachable(context: SSL.Context, versions: Sequence[str]) -> str | None:
 
 def _refusal(context: SSL.Context, version: int | None = None) -> str | None:
     """Why the server refuses a client that speaks C{version} alone, or every version."""
-    willing = SSL.Context(SSL.TLS_CLIENT_METHOD)
-    willing.set_cipher_list(b"ALL:COMPLEMENTOFALL:@SECLEVEL=0")
-    if hasattr(willing, "set_tls13_ciphersuites"):
-        # pyOpenSSL has it since 25.2; without it clients have the first three.
-        willing.set_tls13_ciphersuites(_SUITES)
+    willing = willingClient()
     if version is not None:
         willing.set_min_proto_version(version)
         willing.set_max_proto_version(version)
@@ -59,18 +51,13 @@ def _refusal(context: SSL.Context, version: int | None = None) -> str | None:
     for _ in range(_FLIGHTS):
         with suppress(SSL.Error):
             client.do_handshake()
-        _carry(client, server)
+        carry(client, server)
         try:
             server.do_handshake()
         except SSL.WantReadError:
-            _carry(server, client)
+            carry(server, client)
         except SSL.Error as error:
             return openSSLReason(error)
         else:
             return None
     return "the handshake does not come to an end"
-
-
-def _carry(source: SSL.Connection, target: SSL.Connection) -> None:
-    with suppress(SSL.WantReadError):
-        target.bio_write(source.bio_read(_BUFFER))

@@ -1,8 +1,12 @@
 # -*- test-case-name: mailgate.test.tls.test_rfc2253 -*-
 """
 Names in certificates as OpenSSL's U{XN_FLAG_RFC2253<https://docs.openssl.org/master/man3/X509_NAME_print_ex/>} writes
-them: what nginx tells an authentication service. C{cryptography}'s C{rfc4514_string} escapes less, knows other short
-names, and takes no name that is not quite right; here anybody may have made the certificate.
+them: what nginx tells an authentication service.
+
+They are read here because C{cryptography} refuses names that OpenSSL takes and real certificates have: a
+C{PrintableString} with C{*}, C{@}, C{_} or C{&} in it, a C{T61String} in Latin-1, a set that is out of order. Its
+C{rfc4514_string} also escapes less, and knows other short names; pyOpenSSL's C{X509Name} is deprecated, and does not
+tell which attributes belong together.
 """
 
 from __future__ import annotations

@@ -1,24 +1,18 @@
 # -*- test-case-name: mailgate.test.tls.test_settings -*-
 """
-The directives of TLS: nginx's C{ssl_…} towards clients, which L{mailgate.tls.server} obeys, and the roots for backends,
-whose certificates L{mailgate.tls.backend} looks at.
+The directives of TLS towards clients: nginx's C{ssl_…}, which L{mailgate.tls.server} obeys. Those of TLS towards
+backends are in L{mailgate.tls.backendsettings}.
 """
 
 from __future__ import annotations
 
 import re
-import ssl as standardSSL
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from datetime import datetime, timezone
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from attrs import frozen
-from OpenSSL import crypto
-from twisted.internet.ssl import (
-    Certificate,
-    trustRootFromCertificates,
-)
 
 from mailgate.directives import (
     Problem,
@@ -34,17 +28,16 @@ from mailgate.directives import (
     words,
 )
 from mailgate.directives import size as parseSize
-from mailgate.directives.needs import Need, given
-from mailgate.system.regularfiles import isOpenToAll, readRegular
+from mailgate.directives.needs import Need
+from mailgate.system.regularfiles import isOpenToAll
 from mailgate.tls.backend import backendTLS
 from mailgate.tls.certificatechecks import certificateWarnings, listWarnings, writableWarnings
 from mailgate.tls.confcommand import VERSIONS, commands, curve
-from mailgate.tls.errors import openSSLReason
-from mailgate.tls.files import TLSError, passPhrases, shown, sources, unreadable, withoutWanted
-from mailgate.tls.server import NoApplicationProtocol, ServerTLS, checkTLS, describeTLS
+from mailgate.tls.context import NoApplicationProtocol, checkTLS
+from mailgate.tls.files import TLSError, passPhrases, shown, sources, unreadable
+from mailgate.tls.server import ServerTLS, describeTLS
 
 __all__ = [
-    "BackendTLSSettings",
     "NoApplicationProtocol",
     "ServerTLS",
     "SessionCache",
@@ -55,8 +48,6 @@ __all__ = [
     "cachesUnshared",
     "describeTLS",
     "keysUnread",
-    "loadTrust",
-    "trustProblems",
     "usesTLS",
 ]
 
@@ -276,47 +267,3 @@ def keysUnread(servers: Sequence[ServerSettings]) -> Iterator[Problem]:
 def usesTLS(server: ServerSettings) -> bool:
     """Whether C{server} ever speaks TLS with a client."""
     return server.speaksTLS or server[TLSSettings].starttls != "off"
-
-
-@frozen
-class BackendTLSSettings:
-    """The TLS of connections to backends, by the names of nginx's stream module."""
-
-    needs: ClassVar[tuple[Need, ...]] = (given("auth_file"),)
-
-    trusted: str | None = directive("proxy_ssl_trusted_certificate", path, None)
-
-    def problems(self, server: ServerSettings) -> Iterator[Problem]:
-        yield from trustProblems(server, "proxy_ssl_trusted_certificate", self.trusted)
-
-    def warnings(self, server: ServerSettings) -> Iterator[Problem]:
-        """Roots that others may add to."""
-        yield from writableWarnings(server, [("proxy_ssl_trusted_certificate", self.trusted)])
-
-
-def trustProblems(server: ServerSettings, option: str, filename: str | None) -> Iterator[Problem]:
-    """What keeps the file that C{server}'s C{option} names, if it names one, from being loaded by L{loadTrust}."""
-    if filename is not None:
-        try:
-            loadTrust(filename)
-        except OSError as error:
-            yield server.problem(option, f"cannot be read: {error.strerror or error}", filename)
-        except ValueError as error:
-            yield server.problem(option, f"cannot be loaded: {error}", filename)
-
-
-def loadTrust(filename: str) -> Any:
-    """
-    The certificates in PEM file C{filename}, as roots to trust.
-
-    @raise OSError: it cannot be read.
-    @raise ValueError: it holds no certificate.
-    """
-    content = readRegular(filename).decode("ascii", "replace")
-    blocks = re.findall(r"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----", content, re.DOTALL)
-    if not blocks:
-        raise ValueError(withoutWanted(content.encode("ascii", "replace"), "a certificate") or "it is cut off")
-    try:
-        return trustRootFromCertificates([Certificate.loadPEM(block) for block in blocks])
-    except (crypto.Error, standardSSL.SSLError) as error:
-        raise ValueError(openSSLReason(error)) from None

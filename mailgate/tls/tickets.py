@@ -18,6 +18,7 @@ from twisted.internet.interfaces import IOpenSSLServerConnectionCreator
 from zope.interface import Attribute
 
 from mailgate.tls.clienthello import ClientHello
+from mailgate.tls.rehearsal import READ_SIZE, carry, willingClient
 
 __all__ = [
     "KEY_NAME",
@@ -41,8 +42,6 @@ KEY_NAME = 16
 """The bytes at the beginning of OpenSSL's tickets that say which key it takes."""
 
 _FLIGHTS = 6
-_BUFFER = 65536
-_SUITES = b"TLS_AES_256_GCM_SHA384:TLS_CHACHA20_POLY1305_SHA256:TLS_AES_128_GCM_SHA256:TLS_AES_128_CCM_SHA256"
 
 
 class ITicketReader(IOpenSSLServerConnectionCreator):
@@ -170,11 +169,7 @@ def keyName(context: SSL.Context) -> bytes:
     The name of the key of C{context}, a server's that issues tickets, as it stands in these; empty if hands cannot be
     shaken with it. Takes a handshake.
     """
-    client = SSL.Context(SSL.TLS_CLIENT_METHOD)
-    client.set_cipher_list(b"ALL:@SECLEVEL=0")
-    if hasattr(client, "set_tls13_ciphersuites"):
-        # pyOpenSSL has it since 25.2; without it clients have the first three.
-        client.set_tls13_ciphersuites(_SUITES)
+    client = willingClient()
     server, first, second = SSL.Connection(context, None), SSL.Connection(client, None), SSL.Connection(client, None)
     server.set_accept_state()
     hello = ClientHello()
@@ -187,7 +182,7 @@ def keyName(context: SSL.Context) -> bytes:
             # It is good only as long as its connection, the first, is there.
             second.set_session(session)
         _advance(second)
-        hello.feed(second.bio_read(_BUFFER))
+        hello.feed(second.bio_read(READ_SIZE))
     return hello.tickets[0][:KEY_NAME] if hello.tickets else b""
 
 
@@ -196,8 +191,7 @@ def _shakeHands(client: SSL.Connection, server: SSL.Connection) -> None:
     for _ in range(_FLIGHTS):
         for source, target in ((client, server), (server, client)):
             _advance(source)
-            with suppress(SSL.WantReadError):
-                target.bio_write(source.bio_read(_BUFFER))
+            carry(source, target)
     with suppress(SSL.WantReadError):
         client.recv(1)
 

@@ -18,16 +18,15 @@ from mailgate.auth.http.agent import COOLING, KeepAliveAgent
 from mailgate.auth.http.settings import HTTPSettings, ServiceURL
 from mailgate.directives import ServerSettings
 from mailgate.log.journal import Journal
+from mailgate.log.seldom import PERIOD, Seldom
 from mailgate.net.endpoints import endpointFor
-from mailgate.tls.settings import backendTLS, loadTrust
+from mailgate.tls.backendsettings import loadTrust
+from mailgate.tls.settings import backendTLS
 
-__all__ = ["REMIND", "SharedService", "questionsOf", "sharedService"]
+__all__ = ["SharedService", "questionsOf", "sharedService"]
 
 _UNBOUNDED_QUESTIONS = 64
 """Descriptors kept back for a service whose C{auth_http_max_connections} is 0, which is no limit."""
-
-REMIND = 60.0
-"""Seconds in which it is said no more than once that logins have to wait for too long."""
 
 _COOLING: dict[str, float | None] = {"auto": COOLING, "on": 0.0, "off": None}
 """What the words of C{auth_http_keepalive} mean to the agent."""
@@ -50,7 +49,7 @@ class SharedService:
         self.isFailing = False
         """Whether it has not answered since it failed: L{answersAgain} says so."""
         self._users = 0
-        self._remindAt: float | None = None
+        self._saysBusy = Seldom()
         if isinstance(agent, KeepAliveAgent):
             agent.whenDistrusted = self._distrusted
 
@@ -83,16 +82,14 @@ class SharedService:
 
     def isBusy(self) -> None:
         """A login could not be asked about in time: say so, but not of each."""
-        now = self._clock.seconds()
-        if self._remindAt is None or not self._remindAt - REMIND <= now < self._remindAt:
-            self._remindAt = now + REMIND
+        if self._saysBusy.isDue(self._clock.seconds()):
             # One client alone may have asked that often.
             self._journal.warn(
                 "auth http server {url} is asked auth_http_max_connections questions already, and {waiting} logins"
                 " wait: some are refused for now (said once in {seconds:g} seconds)",
                 url=str(self.url),
                 waiting=len(self.queue),
-                seconds=REMIND,
+                seconds=PERIOD,
             )
 
 

@@ -34,8 +34,9 @@ from mailgate.directives import (
     seconds,
 )
 from mailgate.directives.needs import Need, given
+from mailgate.tls.backendsettings import trustProblems
 from mailgate.tls.certificatechecks import writableWarnings
-from mailgate.tls.settings import TLSSettings, trustProblems, usesTLS
+from mailgate.tls.settings import TLSSettings, usesTLS
 
 __all__ = ["HTTPSettings", "ServiceURL"]
 

@@ -20,6 +20,7 @@ from twisted.python.failure import Failure
 
 from mailgate.auth.fairqueue import FairQueue
 from mailgate.log.journal import Journal
+from mailgate.log.seldom import Seldom
 from mailgate.net.endpoints import MOST_LOOKUPS
 
 __all__ = ["MOST_REMEMBERED", "PATIENCE", "Hashing", "Proof", "RightPasswords"]
@@ -29,9 +30,6 @@ PATIENCE = 30.0
 
 SPARE = 2
 """Threads of the reactor's that neither hashes nor lookups of names take."""
-
-SILENCE = 60.0
-"""Seconds between two lines of the log that say that logins got no hash in time."""
 
 MOST_REMEMBERED = 16384
 """Users of a server whose last right passwords are remembered, in 300 bytes each."""
@@ -48,7 +46,7 @@ class Hashing:
         self._reactor = reactor
         self._queue = FairQueue(places, reactor)
         self._unserved = 0
-        self._silentUntil = 0.0
+        self._saysUnserved = Seldom()
 
     def run(self, client: str, check: Callable[[], bool]) -> Deferred[bool]:
         """
@@ -62,16 +60,14 @@ class Hashing:
         return answer.addTimeout(PATIENCE, self._reactor)
 
     def unserved(self, journal: Journal) -> None:
-        """Count a login that L{run} has failed; the journal is told once in L{SILENCE} seconds."""
+        """Count a login that L{run} has failed; the journal is told once a minute."""
         self._unserved += 1
-        now = self._reactor.seconds()
-        if now >= self._silentUntil:
+        if self._saysUnserved.isDue(self._reactor.seconds()):
             journal.warn(
                 "auth_file: too many passwords wait to be hashed; logins that got a temporary failure: {count}",
                 count=self._unserved,
             )
             self._unserved = 0
-            self._silentUntil = now + SILENCE
 
     def _start(self, client: str, check: Callable[[], bool]) -> Deferred[bool]:
         def finished(result: bool | Failure) -> bool | Failure:

@@ -19,6 +19,7 @@ from functools import partial
 
 from attrs import field, frozen
 
+from mailgate.auth.digests import answersChallenge
 from mailgate.auth.passwdfile.slowhashes import UnusablePassword, Verifier, argon2Hash, cryptHash, expenseOf
 from mailgate.directives import nearest
 from mailgate.login import Method
@@ -59,12 +60,7 @@ class Password:
         Whether C{digest}, hexadecimal in any case, is what CRAM-MD5 (RFC 2195), or else APOP (RFC 1939), makes of
         C{challenge} and this password. Never, where it is not C{plain}.
         """
-        plain = self.plain or b""
-        if method is Method.CRAM_MD5:
-            expected = hmac.new(plain, challenge, "md5").hexdigest()
-        else:
-            expected = hashlib.md5(challenge + plain, usedforsecurity=False).hexdigest()
-        return hmac.compare_digest(expected.encode("ascii"), digest.lower()) and bool(plain)
+        return answersChallenge(method, self.plain or b"", challenge, digest)
 
 
 def _slow(parse: Callable[[bytes], tuple[str, Verifier]], stored: bytes) -> Password:

@@ -226,6 +226,7 @@ class Generation(ProcessProtocol):
                 self._hear(message)
         except ControlError as error:
             self._log.error("a zygote is not understood: {error}", error=str(error))
+            self._fail("its zygote is not understood: if another mailgate is installed by now, run mailgate upgrade")
             self._killZygote()
 
     def _hear(self, message: Message) -> None:

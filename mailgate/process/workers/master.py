@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
-from attrs import evolve
 from twisted.application.service import MultiService
 from twisted.internet.defer import Deferred, DeferredLock, ensureDeferred, gatherResults, maybeDeferred, succeed
 from twisted.logger import Logger
@@ -20,15 +19,20 @@ from zope.interface import implementer
 
 from mailgate.config import GatewaySettings, parse, read
 from mailgate.directives import ConfigurationError, Problem
-from mailgate.interfaces import IGenerations
-from mailgate.log.journal import ErrorLogs, ProcessLog
+from mailgate.frontend.draining import DrainSettings
+from mailgate.log.errorlog import ErrorLogs, ProcessLog
+from mailgate.log.settings import LogSettings
 from mailgate.net.sockets import ListeningSockets
 from mailgate.process.generations import checkRenewal, refused
+from mailgate.process.interfaces import IGenerations
 from mailgate.process.watching import FileWatch, watchedFiles
 from mailgate.process.workers.generation import BackOff, Generation, GenerationError, environmentOf
 from mailgate.process.workers.messages import Order
 from mailgate.process.workers.orphan import Orphan
 from mailgate.system.exitstatus import CANNOT_SERVE, endWith
+from mailgate.system.pidfile import PIDSettings
+from mailgate.system.privileges import ProcessSettings
+from mailgate.system.processors import WorkerSettings
 from mailgate.tls.renewal import certificatesOf, renewalFaults
 
 __all__ = ["Master"]
@@ -159,19 +163,19 @@ class Master(MultiService):
             if settings.sandbox is not None:
                 raise ConfigurationError([Problem(settings.file, "takes a process without workers", "sandbox")])
             checkRenewal(self._certificates, settings.servers, isAsked, self._log)
-            self._logs.owner = settings.process.owner
-            observer = self._logs.observerFor(settings.log.errorLog, settings.file, "mailgate", settings.lines)
+            self._logs.owner = settings[ProcessSettings].owner
+            observer = self._logs.observerFor(settings[LogSettings].errorLog, settings.file, "mailgate", settings.lines)
             sockets = self.sockets.opened(settings.servers)
         except ConfigurationError as error:
             return refused(self._log, error)
-        pid = self.settings.pid
+        pid = self.settings[PIDSettings]
         try:
-            await self._replace(evolve(settings, pid=pid), text, sockets)
+            await self._replace(settings.having(pid), text, sockets)
         except GenerationError as error:
             return [str(error)] if self._ending else refused(self._log, error)
         self._processLog.follow(observer)
         self._reopenQuietly()
-        if settings.pid != pid:
+        if settings[PIDSettings] != pid:
             self._log.warn("pid is not what it was: that takes a restart")
         self._tellWarnings(settings)
         self._reloads += 1
@@ -266,7 +270,7 @@ class Master(MultiService):
     def _reopenQuietly(self) -> bool:
         """Whether all are open again; an error tells of each that is not."""
         # All of them, before the first line is written to one.
-        troubles = list(self._logs.reopen(self.settings.process.owner))
+        troubles = list(self._logs.reopen(self.settings[ProcessSettings].owner))
         for line in troubles:
             self._log.error("{line}", line=line)
         return not troubles
@@ -279,9 +283,9 @@ class Master(MultiService):
             settings.file,
             text,
             sockets.descriptors(),
-            settings.workers.count,
+            settings[WorkerSettings].count,
             self._environment,
-            settings.draining.patience,
+            settings[DrainSettings].patience,
             self._lost,
         )
         self._generations.append(generation)

@@ -3,22 +3,25 @@
 What the master, a zygote and its workers say to each other: JSON, a message a line, each of a known kind with all of
 its fields and no others.
 
-All of them are parts of one program, started from the same files, so L{VERSION} is looked at once, in L{Begin}. Nothing
-that came from the network is ever in a message.
+All of them are parts of one release, unless another one was installed while the master runs: so L{Begin} says which
+release the master is of, and a zygote of another release refuses it. Nothing that came from the network is ever in a
+message.
 """
 
 from __future__ import annotations
 
 import json
+import re
 from enum import Enum
 from typing import Any, TypeAlias
 
 from attrs import asdict, field, fields, frozen
 from attrs.validators import and_, deep_iterable, deep_mapping, ge, in_, instance_of, optional
 
+from mailgate._version import __version__
+
 __all__ = [
     "LONGEST",
-    "VERSION",
     "Become",
     "Begin",
     "ControlError",
@@ -31,15 +34,15 @@ __all__ = [
     "Loaded",
     "Message",
     "Order",
+    "OtherRelease",
     "Ready",
     "Retired",
     "Started",
     "Tell",
     "decode",
     "encode",
+    "otherRelease",
 ]
-
-VERSION = 1
 
 LONGEST = 8 * 1024 * 1024
 """Bytes of a message. The longest holds a configuration."""
@@ -47,6 +50,22 @@ LONGEST = 8 * 1024 * 1024
 
 class ControlError(Exception):
     """What was received is no message, or what is to be sent is too long for one."""
+
+
+class OtherRelease(ControlError):
+    """The master is of another release than this process; the text says what to do about it."""
+
+
+def otherRelease(running: object = None) -> str:
+    """
+    Why a master does not get a zygote of this release, and what to do.
+
+    @param running: the master's release; L{None} for one that does not say it.
+    """
+    known = isinstance(running, str) and re.fullmatch(r"[0-9A-Za-z.+!_-]{1,40}", running) is not None
+    which = f"is {running}" if known else "is of another release"
+    difference = f"the mailgate that runs {which}, the one that is installed is {__version__}"
+    return f"{difference}: run mailgate upgrade, or restart it"
 
 
 class Order(str, Enum):
@@ -95,13 +114,13 @@ def _text() -> Any:
 class Begin:
     """
     Master to zygote, the first: the configuration C{text} of the ini C{file}, and the descriptors of the C{sockets}, by
-    address.
+    address. The C{release} is the master's.
     """
 
     file: str = _text()
     text: str = _text()
     sockets: dict[str, int] = _descriptors()
-    version: int = field(default=VERSION, validator=in_([VERSION]))
+    release: str = field(default=__version__, validator=in_([__version__]))
 
 
 @frozen
@@ -213,10 +232,13 @@ def decode(line: bytes) -> Message:
     The message in C{line}.
 
     @raise ControlError: it holds none.
+    @raise OtherRelease: it is the first of a master of another release, whatever else it holds.
     """
     try:
         given = json.loads(line)
         kind = _KINDS[given.pop("kind")]
+        if kind is Begin and given.get("release") != __version__:
+            raise OtherRelease(otherRelease(given.get("release")))
         if given.keys() != {attribute.name for attribute in fields(kind)}:
             raise ValueError("it has other fields")
         message: Message = kind(**given)

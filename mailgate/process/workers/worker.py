@@ -17,8 +17,9 @@ from twisted.logger import ILogObserver, Logger, globalLogBeginner, globalLogPub
 
 from mailgate.config import GatewaySettings
 from mailgate.directives import ConfigurationError
+from mailgate.frontend.draining import DrainSettings
 from mailgate.lean.shares import Share
-from mailgate.log.journal import ErrorLogs
+from mailgate.log.errorlog import ErrorLogs
 from mailgate.net.sockets import ListeningSockets
 from mailgate.process.rights import shedPrivileges, tuneCollector
 from mailgate.process.workers.messages import ControlError, Cut, Lines, Message, Order, Ready, Retired, Tell, encode
@@ -78,7 +79,7 @@ class Worker(Protocol):
         if order is Order.STOP:
             drained = self._gateway.drain(farewell=True, patience=0, pace=0)
         else:
-            patience = self._gateway.settings.draining.patience
+            patience = self._gateway.settings[DrainSettings].patience
             drained = self._gateway.drain(order is Order.DRAIN, patience)
             # Whoever is waiting for that is sure from now on to meet the others alone.
             self._tell(Retired())

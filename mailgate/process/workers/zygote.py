@@ -27,7 +27,8 @@ from attrs import define, evolve, field
 from mailgate.config import parse
 from mailgate.directives import ConfigurationError, ServerSettings
 from mailgate.lean.shares import Shares
-from mailgate.log.journal import ErrorLogs, ServerLogSettings
+from mailgate.log.errorlog import ErrorLogs
+from mailgate.log.settings import LogSettings, ServerLogSettings
 from mailgate.net.sockets import ListeningSockets
 from mailgate.process.workers.messages import (
     Become,
@@ -42,15 +43,18 @@ from mailgate.process.workers.messages import (
     Loaded,
     Message,
     Order,
+    OtherRelease,
     Ready,
     Retired,
     Started,
     Tell,
     encode,
+    otherRelease,
 )
 from mailgate.process.workers.worker import work
 from mailgate.system.exitstatus import BAD_CONFIGURATION, CANNOT_SERVE
-from mailgate.system.privileges import gainNothing, limitOpenFiles
+from mailgate.system.privileges import ProcessSettings, gainNothing, limitOpenFiles
+from mailgate.system.processors import WorkerSettings
 from mailgate.tls.makeengine import fastEngineWorks
 from mailgate.tls.settings import ServerTLS, TLSError, TLSSettings, usesTLS
 
@@ -274,8 +278,10 @@ class Inheritance:
         self._sockets = ListeningSockets.adopted(begin.sockets)
         self._logs = ErrorLogs()
         self._settings = settings = parse(begin.text, begin.file)
-        self._logs.owner = settings.process.owner
-        self._observer = self._logs.observerFor(settings.log.errorLog, settings.file, "mailgate", settings.lines)
+        self._logs.owner = settings[ProcessSettings].owner
+        self._observer = self._logs.observerFor(
+            settings[LogSettings].errorLog, settings.file, "mailgate", settings.lines
+        )
         for server in settings.servers:
             own = server[ServerLogSettings].errorLog
             if own:
@@ -283,11 +289,12 @@ class Inheritance:
                 self._logs.observerFor(own, server.file, server.sectionOf("error_log"), server.lines)
         self._contexts = {server.name: _contextOf(server) for server in settings.servers if usesTLS(server)}
         # With one worker there is nobody to leave anything to.
-        self._shares = Shares(settings.workers.count) if settings.workers.count > 1 else None
-        if settings.process.openFiles is not None:
+        self._shares = Shares(settings[WorkerSettings].count) if settings[WorkerSettings].count > 1 else None
+        limit = settings[ProcessSettings].openFiles
+        if limit is not None:
             # The master has told of it.
             with suppress(OSError):
-                limitOpenFiles(settings.process.openFiles)
+                limitOpenFiles(limit)
         if self._contexts:
             # Found out once, for all workers.
             fastEngineWorks()
@@ -304,7 +311,7 @@ class Inheritance:
             # Those that nobody wants any more are not to be kept open by a process that accepts nobody.
             self._sockets.disown()
             return
-        for _ in self._logs.reopen(self._settings.process.owner):
+        for _ in self._logs.reopen(self._settings[ProcessSettings].owner):
             # What cannot be opened each worker tells of by itself.
             continue
 
@@ -326,17 +333,23 @@ def _first(lines: Lines) -> tuple[Begin, Sequence[Message]]:
     """
     The master's first message, and those that came along with it.
 
-    @raise ControlError: it says something else, or has gone.
+    @raise ControlError: the master has gone.
+    @raise OtherRelease: it is of another release, or speaks as if it were.
     """
     messages: list[Message] = []
     while not messages:
         data = os.read(ORDERS, 65536)
         if not data:
             raise ControlError("the master has gone")
-        messages = lines.feed(data)
+        try:
+            messages = lines.feed(data)
+        except OtherRelease:
+            raise
+        except ControlError:
+            raise OtherRelease(otherRelease()) from None
     begin, *others = messages
     if not isinstance(begin, Begin):
-        raise ControlError("the master has not begun")
+        raise OtherRelease(otherRelease())
     return begin, others
 
 
@@ -353,6 +366,8 @@ def main() -> int:
     lines = Lines()
     try:
         begin, others = _first(lines)
+    except OtherRelease as error:
+        return _fail(str(error), CANNOT_SERVE)
     except ControlError:
         # It has told why, if there is anything to tell.
         return 1
@@ -363,11 +378,9 @@ def main() -> int:
     if "twisted.internet.reactor" in sys.modules:
         # All workers would share one epoll(7).
         return _fail("a module has imported the reactor before the workers were forked", CANNOT_SERVE)
-    # A master of a version before has a socket there, and its standard error in its place.
-    if STANDARD_ERROR not in begin.sockets.values():
-        # Workers must be able to write when there is no master any more.
-        os.dup2(STANDARD_ERROR, 2)
-        os.close(STANDARD_ERROR)
+    # Workers must be able to write when there is no master any more.
+    os.dup2(STANDARD_ERROR, 2)
+    os.close(STANDARD_ERROR)
     del begin
     gc.collect()
     gc.freeze()

@@ -5,16 +5,13 @@ What gateway.ini says of servers for IMAP.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import ClassVar
 
 from attrs import frozen
 
-from mailgate.directives import Problem, ServerSettings, bufferSize, capabilities, directive, words
+from mailgate.directives import bufferSize, capabilities, directive, words
 from mailgate.directives.needs import Need, protocol
-from mailgate.frontend.mechanisms import loginMethods, mechanismNames
-from mailgate.frontend.protocol import tokenWarnings
-from mailgate.login import Method
+from mailgate.frontend.loginsettings import LoginSettings
 
 __all__ = ["IMAP4Settings"]
 
@@ -22,7 +19,7 @@ _AUTH_WORDS = ("plain", "login", "cram-md5", "external", "xoauth2", "oauthbearer
 
 
 @frozen
-class IMAP4Settings:
+class IMAP4Settings(LoginSettings):
     """nginx's C{imap_…} directives."""
 
     needs: ClassVar[tuple[Need, ...]] = (protocol("imap"),)
@@ -34,17 +31,3 @@ class IMAP4Settings:
         ("IMAP4", "IMAP4rev1", "SASL-IR", "LITERAL+", "ID", "UIDPLUS"),
     )
     clientBuffer: int = directive("imap_client_buffer", bufferSize, 4096)
-
-    @property
-    def mechanisms(self) -> tuple[bytes, ...]:
-        """SASL mechanisms."""
-        return mechanismNames(self.auth)
-
-    @property
-    def methods(self) -> frozenset[Method]:
-        """The login methods that are offered."""
-        return loginMethods(self.auth)
-
-    def warnings(self, server: ServerSettings) -> Iterator[Problem]:
-        """What of these settings will not do for every client."""
-        return tokenWarnings(server, self.methods, self.clientBuffer)

@@ -9,12 +9,7 @@ from __future__ import annotations
 from mailgate.frontend.capabilities import announced
 from mailgate.frontend.dialogue import ProxyServer
 from mailgate.frontend.goodbyes import goodbyes
-from mailgate.frontend.mechanisms import (
-    Cancelled,
-    InitialResponse,
-    InvalidResponse,
-    NotBase64,
-)
+from mailgate.frontend.mechanisms import Cancelled, InitialResponse, InvalidResponse, NotBase64
 from mailgate.frontend.protocol import Command, acceptableText, splitArguments
 from mailgate.login import Credentials, Denial, Method, Trouble
 from mailgate.protocols.pop3.settings import POP3Settings

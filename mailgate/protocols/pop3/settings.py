@@ -1,23 +1,18 @@
-# -*- test-case-name: mailgate.test.protocols.test_pop3 -*-
+# -*- test-case-name: mailgate.test.protocols.pop3.test_pop3 -*-
 """
 What gateway.ini says of servers for POP3.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import ClassVar
 
 from attrs import frozen
 
-from mailgate.directives import Problem, ServerSettings, bufferSize, capabilities, directive, words
+from mailgate.directives import bufferSize, capabilities, directive, words
 from mailgate.directives.needs import Need, protocol
-from mailgate.frontend.mechanisms import (
-    loginMethods,
-    mechanismNames,
-)
-from mailgate.frontend.protocol import tokenWarnings
-from mailgate.login import Method
+from mailgate.frontend.loginsettings import LoginSettings
+from mailgate.frontend.mechanisms import mechanismNames
 
 __all__ = ["POP3Settings"]
 
@@ -25,7 +20,7 @@ _AUTH_WORDS = ("plain", "apop", "cram-md5", "external", "xoauth2", "oauthbearer"
 
 
 @frozen
-class POP3Settings:
+class POP3Settings(LoginSettings):
     """nginx's C{pop3_…} directives, and C{pop3_client_buffer}, which in nginx is fixed at 128 bytes."""
 
     needs: ClassVar[tuple[Need, ...]] = (protocol("pop3"),)
@@ -43,12 +38,3 @@ class POP3Settings:
         """SASL mechanisms; C{plain} stands for LOGIN too."""
         implied = (*self.auth, "login") if "plain" in self.auth else self.auth
         return mechanismNames(implied)
-
-    @property
-    def methods(self) -> frozenset[Method]:
-        """The login methods that are offered."""
-        return loginMethods(self.auth)
-
-    def warnings(self, server: ServerSettings) -> Iterator[Problem]:
-        """What of these settings will not do for every client."""
-        return tokenWarnings(server, self.methods, self.clientBuffer)

@@ -23,9 +23,7 @@ from mailgate.directives import (
     words,
 )
 from mailgate.directives.needs import Need, protocol
-from mailgate.frontend.mechanisms import loginMethods, mechanismNames
-from mailgate.frontend.protocol import tokenWarnings
-from mailgate.login import Method
+from mailgate.frontend.loginsettings import LoginSettings
 
 __all__ = ["SMTPSettings"]
 
@@ -50,7 +48,7 @@ _LEFT_OUT = Need(
 
 
 @frozen
-class SMTPSettings:
+class SMTPSettings(LoginSettings):
     """nginx's C{smtp_…} directives, C{xclient} and C{proxy_smtp_auth}."""
 
     needs: ClassVar[tuple[Need, ...]] = (_SMTP,)
@@ -70,16 +68,6 @@ class SMTPSettings:
     xclient: str = directive("xclient", oneOf("auto", "on", "off"), "auto")
     proxyAuth: bool = directive("proxy_smtp_auth", flag, False, needs=(_SMTP, _LEFT_OUT))
 
-    @property
-    def mechanisms(self) -> tuple[bytes, ...]:
-        """SASL mechanisms."""
-        return mechanismNames(self.auth)
-
-    @property
-    def methods(self) -> frozenset[Method]:
-        """The login methods that are offered."""
-        return loginMethods(self.auth)
-
     def problems(self, server: ServerSettings) -> Iterator[Problem]:
         """What of these settings cannot stand together."""
         if self.xclient == "on" and server[ProxySettings].proxyProtocol != "off":
@@ -93,7 +81,7 @@ class SMTPSettings:
 
     def warnings(self, server: ServerSettings) -> Iterator[Problem]:
         """What of these settings will not do for every client, or may let in more than is meant."""
-        yield from tokenWarnings(server, self.methods, self.clientBuffer)
+        yield from super().warnings(server)
         if "none" in self.auth:
             judged = _FIRST_ALONE if "auth_http" in server.given else _NO_RECIPIENT
             isHeaderSent = server[ProxySettings].proxyProtocol != "off"

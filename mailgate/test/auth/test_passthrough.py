@@ -19,8 +19,8 @@ from mailgate.login import Backend, Client, Credentials, Denial, LoginRequest, M
 from mailgate.protocols.imap4 import IMAP4
 from mailgate.protocols.pop3 import POP3
 from mailgate.protocols.smtp import SMTP
-from mailgate.test.backend.test_client import PASS_ON, Attempt
-from mailgate.test.support.fakes import Conversation, FakeConnector, settingsOf
+from mailgate.test.backend.test_client import PASS_ON
+from mailgate.testing import Attempt, Conversation, FakeConnector, settingsOf
 
 BACKEND = Backend("192.0.2.99", 143)
 
@@ -147,7 +147,7 @@ class MappingTests(SynchronousTestCase):
         for record, (login, refusal) in logins.items():
             authenticator = PassThroughAuthenticator(BACKEND)
             connector = FakeConnector(Denial(Trouble.DENIED), Denial(Trouble.DENIED))
-            conversation = Conversation(record, authenticator=authenticator, connector=connector)  # type: ignore[arg-type]
+            conversation = Conversation(record, authenticator=authenticator, connector=connector)
             for _ in range(2):
                 self.assertEqual(conversation.says(login), refusal)
             self.assertFalse(conversation.closed)

@@ -6,8 +6,10 @@ from __future__ import annotations
 
 import base64
 import os
+from functools import partial
 from typing import Any
 
+from attrs import evolve
 from OpenSSL import SSL
 from twisted.internet.address import IPv4Address
 from twisted.internet.defer import CancelledError, Deferred
@@ -19,160 +21,40 @@ from twisted.internet.endpoints import (
     TCP6ClientEndpoint,
     UNIXClientEndpoint,
 )
-from twisted.internet.error import ConnectionLost, ConnectionRefusedError
+from twisted.internet.error import ConnectionLost
 from twisted.internet.error import TimeoutError as ConnectTimeout
 from twisted.internet.interfaces import IHostnameResolver, IHostResolution
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.internet.ssl import DefaultOpenSSLContextFactory
 from twisted.internet.task import Clock
 from twisted.internet.testing import MemoryReactorClock
-from twisted.logger import LogLevel, LogPublisher, formatEvent
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
-from mailgate.backend.client import (
-    BackendError,
-    LoginRefused,
-    ProxyClient,
-    ProxySettings,
-    replyCode,
-)
+from mailgate.backend.client import BackendError, LoginRefused, ProxyClient, ProxySettings, replyCode
 from mailgate.backend.connector import Connector
 from mailgate.backend.credentials import PasswordLogin
 from mailgate.directives import directives
 from mailgate.frontend.protocol import MailProtocol
 from mailgate.log.journal import Journal
-from mailgate.login import (
-    Backend,
-    BackendTLS,
-    Client,
-    Credentials,
-    Denial,
-    Envelope,
-    Fact,
-    LoginRequest,
-    Method,
-    Refusal,
-    Route,
-    Trouble,
-)
+from mailgate.login import Backend, BackendTLS, Client, Denial, Envelope, Refusal, TLSState, Trouble
 from mailgate.net.endpoints import endpointFor
 from mailgate.net.proxyprotocol import headerFor
 from mailgate.protocols.imap4 import IMAP4
 from mailgate.protocols.pop3 import POP3
 from mailgate.protocols.smtp import SMTP
-from mailgate.relay.portable import Relay, RelayedProtocol
+from mailgate.relay.portable import Relays
+from mailgate.relay.protocol import RelayedProtocol
 from mailgate.session import Phase, Session
-from mailgate.test.support.fakes import FakeTransport, settingsOf
-from mailgate.test.support.tasks import resultOf
-from mailgate.test.tls.test_settings import makePair
+from mailgate.test.support.findings import askedOf
+from mailgate.test.support.tlspair import makePair
+from mailgate.testing import Attempt, FakeTransport, requestFor, resultOf, routeTo, settingsOf
 
 FIRST = Backend("192.0.2.99", 110)
 SECOND = Backend("192.0.2.100", 110)
 PASS_ON = ProxySettings(passErrorMessage=True)
-
-
-def routeTo(*backends: Backend, **changes: Any) -> Route:
-    """joe's route, with the password sesame."""
-    return Route(backends or (FIRST,), **{"user": b"joe", "password": b"sesame", **changes})
-
-
-def requestFor(protocol: str, **changes: Any) -> LoginRequest:
-    """joe's request, with IMAP's tag a1."""
-    given = {
-        "credentials": Credentials(Method.PLAIN, b"joe", b"sesame"),
-        "client": Client("192.0.2.7", 40123),
-        "tag": b"a1",
-        **changes,
-    }
-    return LoginRequest(protocol, **given)
-
-
-class Attempt:
-    """
-    A L{Connector} at work, on a reactor that connects nowhere: the test plays the backends. C{result} fires with what
-    the connector gives.
-    """
-
-    def __init__(
-        self,
-        record: MailProtocol,
-        *groups: Any,
-        route: Route | None = None,
-        timeout: float = 30.0,
-        trust: Any = None,
-        resolver: Any = None,
-        **request: Any,
-    ) -> None:
-        self.reactor = MemoryReactorClock()
-        if resolver is not None:
-            self.reactor.installNameResolver(resolver)
-        self.events: list[Any] = []
-        publisher = LogPublisher(self.events.append)  # type: ignore[arg-type]
-        self.route = route or routeTo()
-        self.session = Session(record.name, "127.0.0.1:110", "192.0.2.7:40123", 0.0, user=self.route.user)
-        self.connector = Connector(
-            record.client,
-            settingsOf(record.name, *groups),
-            "mx.test",
-            timeout,
-            self.reactor,
-            Journal(LogLevel.info, publisher),
-            trust,
-        )
-        self.transport = FakeTransport()
-        self.request = requestFor(record.name, **request)
-        self.result = self.again()
-
-    def again(self) -> Deferred[Any]:
-        """Ask for the same once more."""
-        return resultOf(self.connector.connect(self.route, self.request, self.session))
-
-    @property
-    def tried(self) -> list[tuple[str, int]]:
-        """The addresses that have been connected to."""
-        return [(host, port) for host, port, *_ in self.reactor.tcpClients]
-
-    @property
-    def log(self) -> list[str]:
-        """A text for each event."""
-        return [formatEvent(event) for event in self.events]
-
-    @property
-    def levels(self) -> list[str]:
-        """The level of each event."""
-        return [event["log_level"].name for event in self.events]
-
-    def accept(self) -> FakeTransport:
-        """The backend that was tried last accepts the connection."""
-        factory = self.reactor.tcpClients[-1][2]
-        self.transport = FakeTransport(IPv4Address("TCP", *self.tried[-1]))
-        self.transport.connect(factory.buildProtocol(self.transport.getPeer()))
-        return self.transport
-
-    def refuse(self, error: Exception | None = None) -> None:
-        """The backend that was tried last cannot be connected to."""
-        factory = self.reactor.tcpClients[-1][2]
-        factory.clientConnectionFailed(self.reactor.connectors[-1], Failure(error or ConnectionRefusedError()))
-
-    def says(self, *data: bytes) -> bytes:
-        """The backend sends C{data}, a segment each; gives what it hears then."""
-        for segment in data:
-            self.transport.protocol.dataReceived(segment)
-        return self.hears()
-
-    def hears(self) -> bytes:
-        """What the backend has heard since it last asked."""
-        heard: bytes = self.transport.value()
-        self.transport.clear()
-        return heard
-
-    def hasNoTimers(self) -> bool:
-        """Whether nothing is left on the clock."""
-        return self.reactor.getDelayedCalls() == []
-
 
 GREETING = b"+OK POP3 ready\r\n"
 OK = b"+OK\r\n"
@@ -880,10 +762,18 @@ class ProxyProtocolTests(SynchronousTestCase):
         attempt.accept()
         self.assertEqual(attempt.hears(), PROXIED)
 
-    def test_facts(self) -> None:
+    def test_foundOut(self) -> None:
         """What it tells of is found out for it, and for nothing else."""
-        asked = {version: ProxySettings(proxyProtocol=version).facts for version in ("off", "on", "v2")}
-        self.assertEqual(asked, {"off": set(), "on": {Fact.LOCAL}, "v2": {Fact.LOCAL, Fact.DETAILS}})
+        client = evolve(BEHIND_BALANCER, tls=TLSState("TLSv1.3", "TLS_AES_256_GCM_SHA384"))
+
+        def logIn(version: str, client: Client) -> None:
+            attempt = Attempt(POP3, ProxySettings(proxyProtocol=version), client=client)
+            attempt.accept()
+            attempt.says(GREETING, OK, LOGGED_IN)
+            self.successResultOf(attempt.result)
+
+        asked = {version: askedOf(client, partial(logIn, version)) for version in ("off", "on", "v2")}
+        self.assertEqual(asked, {"off": [], "on": ["local"], "v2": ["local", "details"]})
 
 
 class LogTests(SynchronousTestCase):
@@ -1000,7 +890,7 @@ class SocketTests(TestCase):
         client.detach()
         left = LeftTransport()
         left.connect(RelayedProtocol())
-        relay = Relay(left.protocol, client, session, Clock(), 50.0, 50.0, lambda relay: None)
+        relay = Relays(Clock()).between(left.protocol, client, session, 50.0, 50.0, lambda relay: None)
         relay.start(client.reply, b"")
         return left
 

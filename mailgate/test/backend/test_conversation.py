@@ -25,9 +25,8 @@ from mailgate.protocols.imap4 import IMAP4
 from mailgate.protocols.pop3 import POP3
 from mailgate.protocols.smtp import SMTP
 from mailgate.session import Phase
-from mailgate.test.backend.test_client import FIRST, GREETING, LOGGED_IN, OK, Attempt, leftOver, requestFor
-from mailgate.test.support.fakes import FakeConnector, FakeTransport, settingsOf
-from mailgate.test.support.tasks import resultOf
+from mailgate.test.backend.test_client import FIRST, GREETING, LOGGED_IN, OK, leftOver
+from mailgate.testing import Attempt, FakeConnector, FakeTransport, requestFor, resultOf, settingsOf
 
 JOE = PasswordLogin(b"joe", b"sesame")
 

@@ -17,8 +17,9 @@ from mailgate.login import Backend, BackendTLS, Client, Denial, Envelope, Refusa
 from mailgate.net.proxyprotocol import headerFor
 from mailgate.protocols.imap4 import IMAP4
 from mailgate.protocols.pop3 import POP3
-from mailgate.test.backend.test_client import FIRST, PASS_ON, SECOND, Attempt, leftOver, routeTo
+from mailgate.test.backend.test_client import FIRST, PASS_ON, SECOND, leftOver
 from mailgate.test.backend.test_login import TEMPORARY, Script
+from mailgate.testing import Attempt, routeTo
 
 OFF = ProxySettings(identity="off")
 ID = b'mailgate ID ("x-originating-ip" "192.0.2.7" "x-originating-port" "40123")\r\n'

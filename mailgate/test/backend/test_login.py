@@ -21,7 +21,8 @@ from mailgate.protocols.imap4 import IMAP4
 from mailgate.protocols.pop3 import POP3
 from mailgate.protocols.smtp import SMTP
 from mailgate.protocols.smtp.server import SMTPSettings, xtext
-from mailgate.test.backend.test_client import FIRST, PASS_ON, SECOND, Attempt, leftOver, routeTo
+from mailgate.test.backend.test_client import FIRST, PASS_ON, SECOND, leftOver
+from mailgate.testing import Attempt, routeTo
 
 TEMPORARY = Denial(Trouble.TEMPORARY)
 INITIAL_RESPONSE = base64.b64encode(b"\0joe\0sesame")

@@ -19,8 +19,8 @@ from mailgate.protocols.pop3 import POP3
 from mailgate.protocols.smtp import SMTP
 from mailgate.protocols.smtp.server import SMTPSettings
 from mailgate.session import Outcome
-from mailgate.test.backend.test_client import PASS_ON, Attempt
-from mailgate.test.support.fakes import ROUTE, Conversation, FakeConnector
+from mailgate.test.backend.test_client import PASS_ON
+from mailgate.testing import ROUTE, Attempt, Conversation, FakeConnector
 
 DENIED, TEMPORARY, PERMANENT = Trouble.DENIED, Trouble.TEMPORARY, Trouble.PERMANENT
 APP = b"Application-specific password required: https://support.example.com/app"

@@ -14,7 +14,7 @@ from mailgate.backend.client import ProxyClient
 from mailgate.login import Client, Credentials, Envelope, Method
 from mailgate.protocols.smtp import SMTP
 from mailgate.protocols.smtp.server import SMTPSettings
-from mailgate.test.backend.test_client import Attempt, routeTo
+from mailgate.testing import Attempt, routeTo
 
 REPLIES = {
     b"EHLO": b"250-mx\r\n250-XCLIENT NAME ADDR\r\n250 AUTH PLAIN\r\n",

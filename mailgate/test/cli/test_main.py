@@ -19,6 +19,7 @@ from mailgate.config import parse
 from mailgate.process import rights
 from mailgate.sandbox.certificate import ensureCertificate
 from mailgate.test.integration.daemon import freePort
+from mailgate.test.support.nowhere import NOWHERE
 
 GOOD = """
 [mail]
@@ -100,34 +101,36 @@ class CheckTests(ConsoleCase):
 
     def test_missing(self):
         """A file that is not there is a bad configuration."""
-        self.assertEqual(self.run_("check", "--config", "/nowhere/x.ini"), 78)
-        self.assertEqual(self.stderr.getvalue(), "/nowhere/x.ini: cannot be read: No such file or directory\n")
+        self.assertEqual(self.run_("check", "--config", f"{NOWHERE}/x.ini"), 78)
+        self.assertEqual(self.stderr.getvalue(), f"{NOWHERE}/x.ini: cannot be read: No such file or directory\n")
 
     def test_logs(self):
         """A log file in a folder that is not there is found out now; one that could be opened is not made."""
-        path = self.write("[mailgate]\nerror_log =\n    /nowhere/x.log\n    y.log\n" + GOOD)
+        path = self.write(f"[mailgate]\nerror_log =\n    {NOWHERE}/x.log\n    y.log\n" + GOOD)
         self.assertEqual(self.run_("check", "--config", path), 78)
         (line,) = self.stderr.getvalue().splitlines()
-        self.assertIn("[mailgate] error_log = /nowhere/x.log: cannot be opened: its folder is missing", line)
+        self.assertIn(f"[mailgate] error_log = {NOWHERE}/x.log: cannot be opened: its folder is missing", line)
         self.assertFalse(os.path.exists(os.path.join(os.path.dirname(os.path.abspath(path)), "y.log")))
 
     def test_serversLogs(self):
         """So are those of servers: each is told of once, however many servers have it from [mail]."""
-        text = GOOD.replace("[mail]", "[mail]\nerror_log = /nowhere/x.log").replace(
+        text = GOOD.replace("[mail]", f"[mail]\nerror_log = {NOWHERE}/x.log").replace(
             "imap_auth", "error_log = z.log\nimap_auth"
         )
-        text += "error_log =\n    /nowhere/y.log\n    z.log\n"
+        text += f"error_log =\n    {NOWHERE}/y.log\n    z.log\n"
         text += "".join(f"[server {name}]\nlisten = {name}\nprotocol = pop3\n" for name in (21110, 21995))
         self.assertEqual(self.run_("check", "--config", self.write(text)), 78)
         first, second = self.stderr.getvalue().splitlines()
-        self.assertIn("[server submission] error_log = /nowhere/y.log: cannot be opened: its folder is missing", first)
-        self.assertIn("3: [mail] error_log = /nowhere/x.log: cannot be opened: its folder is missing", second)
+        self.assertIn(
+            f"[server submission] error_log = {NOWHERE}/y.log: cannot be opened: its folder is missing", first
+        )
+        self.assertIn(f"3: [mail] error_log = {NOWHERE}/x.log: cannot be opened: its folder is missing", second)
 
     def test_certificates(self):
         """Certificates are loaded: one that is not there is found out now and not when the gateway starts."""
-        path = self.write(GOOD + "starttls = on\nssl_certificate = /nowhere/c\nssl_certificate_key = /nowhere/k\n")
+        path = self.write(GOOD + f"starttls = on\nssl_certificate = {NOWHERE}/c\nssl_certificate_key = {NOWHERE}/k\n")
         self.assertEqual(self.run_("check", "--config", path), 78)
-        self.assertIn("/nowhere/k: cannot be read: No such file or directory", self.stderr.getvalue())
+        self.assertIn(f"{NOWHERE}/k: cannot be read: No such file or directory", self.stderr.getvalue())
 
     def test_users(self):
         """Users are loaded; the passwords of those that are faulty are not shown."""
@@ -184,7 +187,7 @@ class CheckTests(ConsoleCase):
     def test_start(self):
         """What would keep the gateway from starting is found; so is what would keep its user from reading again."""
         for line, told in (
-            ("pid = /nowhere/x.pid", "pid = /nowhere/x.pid: cannot be written: its folder is missing"),
+            (f"pid = {NOWHERE}/x.pid", f"pid = {NOWHERE}/x.pid: cannot be written: its folder is missing"),
             ("error_log = /", "error_log = /: cannot be opened: Is a directory"),
         ):
             path = self.write(f"[mailgate]\n{line}\n{GOOD}")

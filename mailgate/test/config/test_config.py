@@ -22,13 +22,17 @@ from mailgate.backend.client import ProxySettings
 from mailgate.config import GatewaySettings, authenticatorKind, knownDirectives, load, parse, read
 from mailgate.config import reading as config
 from mailgate.directives import ConfigurationError, Level, ServerSettings
+from mailgate.frontend.draining import DrainSettings
 from mailgate.frontend.protocol import DialogueSettings
-from mailgate.log.journal import ErrorLog
+from mailgate.lean.reactor import EventSettings
+from mailgate.log.settings import ErrorLog, LogSettings
 from mailgate.login import Backend
 from mailgate.protocols.imap4.server import IMAP4Settings
 from mailgate.protocols.smtp.server import SMTPSettings
 from mailgate.sandbox.certificate import ensureCertificate
+from mailgate.system.pidfile import PIDSettings
 from mailgate.system.privileges import ProcessSettings, User
+from mailgate.test.support.nowhere import NOWHERE
 from mailgate.tls.settings import TLSSettings
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(mailgate.__file__)))
@@ -70,26 +74,26 @@ class SectionTests(ConfigCase):
     def test_process(self):
         """[mailgate] is read into the process's settings."""
         settings = parse("[mailgate]\nerror_log = stderr info\n" + MAIL + IMAP)
-        self.assertEqual(settings.log.errorLog, (ErrorLog(None, LogLevel.info),))
+        self.assertEqual(settings[LogSettings].errorLog, (ErrorLog(None, LogLevel.info),))
 
     def test_privileges(self):
         """So are whom it becomes and what it may, of which a warning says what it cannot do."""
         settings = parse("[mailgate]\nworker_rlimit_nofile = 333\n" + MAIL + IMAP)
-        self.assertEqual(settings.process, ProcessSettings(openFiles=333))
+        self.assertEqual(settings[ProcessSettings], ProcessSettings(openFiles=333))
         self.patch(os, "geteuid", lambda: 1000)
         user, group = pwd.getpwuid(os.getuid()).pw_name, grp.getgrgid(os.getgid()).gr_name
         settings = parse(f"[mailgate]\nuser = {user} {group}\n" + MAIL + IMAP)
-        self.assertEqual(settings.process.user, User(user, os.getuid(), os.getgid()))
+        self.assertEqual(settings[ProcessSettings].user, User(user, os.getuid(), os.getgid()))
         self.assertEqual([(warning.option, warning.value) for warning in settings.warnings], [("user", user)])
 
     def test_lifetime(self):
         """So are the file that names it, and how long it waits for its sessions at the end."""
         settings = parse("[mailgate]\npid = x.pid\nworker_shutdown_timeout = 1m30s\n" + MAIL + IMAP, "/etc/gateway.ini")
-        self.assertEqual(settings.pid.path, "/etc/x.pid")
-        self.assertEqual(settings.draining.patience, 90.0)
+        self.assertEqual(settings[PIDSettings].path, "/etc/x.pid")
+        self.assertEqual(settings[DrainSettings].patience, 90.0)
         settings = parse(MAIL + IMAP)
-        self.assertIsNone(settings.pid.path)
-        self.assertIsNone(settings.draining.patience)
+        self.assertIsNone(settings[PIDSettings].path)
+        self.assertIsNone(settings[DrainSettings].patience)
         for line in ("worker_shutdown_timeout = soon", "worker_shutdown_timeout =", "pid ="):
             self.assertRaises(ConfigurationError, parse, f"[mailgate]\n{line}\n" + MAIL + IMAP)
 
@@ -104,11 +108,11 @@ class SectionTests(ConfigCase):
 
     def test_syslog(self):
         """A unix socket of syslog that is not there keeps nobody from starting, and is warned of."""
-        there, missing = tempfile.mkdtemp(), "syslog:server=unix:/nowhere/log"
+        there, missing = tempfile.mkdtemp(), f"syslog:server=unix:{NOWHERE}/log"
         self.addCleanup(os.rmdir, there)
         text = f"[mailgate]\nerror_log =\n {missing}\n stderr\n" + MAIL + IMAP
-        settings = parse(f"{text}error_log =\n {missing} info\n /nowhere/x.log\n syslog:server=unix:{there}\n")
-        fault = "error_log = unix:/nowhere/log: nobody is there yet; what is sent there is lost"
+        settings = parse(f"{text}error_log =\n {missing} info\n {NOWHERE}/x.log\n syslog:server=unix:{there}\n")
+        fault = f"error_log = unix:{NOWHERE}/log: nobody is there yet; what is sent there is lost"
         self.assertEqual(
             [str(warning) for warning in settings.warnings],
             [f"gateway.ini:2: [mailgate] {fault}", f"gateway.ini:9: [server imap] {fault}"],
@@ -145,7 +149,7 @@ class SectionTests(ConfigCase):
             ("[mailgate]\nuse = epoll\n", hasEpoll),
             ("[mailgate]\nuse = reactor\n", False),
         ):
-            self.assertIs(parse(text + MAIL + IMAP).events.isLean, isLean, text)
+            self.assertIs(parse(text + MAIL + IMAP)[EventSettings].isLean, isLean, text)
 
     def test_useOtherwise(self):
         """nginx's other methods are not there, and none is a server's own."""
@@ -331,8 +335,8 @@ class SyntaxTests(ConfigCase):
 
     def test_unreadable(self):
         """A file that is not there, and a folder, are told by name."""
-        error = self.assertRaises(ConfigurationError, load, "/nowhere/gateway.ini")
-        self.assertEqual(str(error), "/nowhere/gateway.ini: cannot be read: No such file or directory")
+        error = self.assertRaises(ConfigurationError, load, f"{NOWHERE}/gateway.ini")
+        self.assertEqual(str(error), f"{NOWHERE}/gateway.ini: cannot be read: No such file or directory")
         error = self.assertRaises(ConfigurationError, load, os.curdir)
         self.assertIn("cannot be read: Is a directory", str(error))
 
@@ -420,7 +424,7 @@ class AllAtOnceTests(ConfigCase):
             parse,
             "[mail]\ntimeout = 5x\nauth_http = http://a/\n"
             "[server a]\nlisten = 993 ssl\nbogus = 1\n"
-            "[server b]\nlisten = 110\nauth_file = /missing/accounts\nstarttls = maybe\n",
+            f"[server b]\nlisten = 110\nauth_file = {NOWHERE}/accounts\nstarttls = maybe\n",
         )
         self.assertEqual(
             [(problem.section, problem.option) for problem in error.problems],
@@ -505,13 +509,14 @@ class AllAtOnceTests(ConfigCase):
 
     def test_inherited(self):
         """What is wrong with what stands in [mail] is told of there, and once, however many servers have it."""
-        text = MAIL + "ssl_certificate = /nowhere/c\nssl_certificate_key = /nowhere/k\nstarttls = on\n" + IMAP
-        text += "[server pop3]\nlisten = 127.0.0.1:110\n[server own]\nlisten = 127.0.0.1:25\nssl_certificate = /none\n"
+        text = MAIL + f"ssl_certificate = {NOWHERE}/c\nssl_certificate_key = {NOWHERE}/k\nstarttls = on\n" + IMAP
+        text += "[server pop3]\nlisten = 127.0.0.1:110\n[server own]\nlisten = 127.0.0.1:25\n"
+        text += f"ssl_certificate = {NOWHERE}/none\n"
         self.assertFaults(
             text,
-            "3: [mail] ssl_certificate = /nowhere/c: cannot be read: No such file or directory",
-            "4: [mail] ssl_certificate_key = /nowhere/k: cannot be read: No such file or directory",
-            "12: [server own] ssl_certificate = /none: cannot be read: No such file or directory",
+            f"3: [mail] ssl_certificate = {NOWHERE}/c: cannot be read: No such file or directory",
+            f"4: [mail] ssl_certificate_key = {NOWHERE}/k: cannot be read: No such file or directory",
+            f"12: [server own] ssl_certificate = {NOWHERE}/none: cannot be read: No such file or directory",
         )
 
     def test_inheritedWarnings(self):
@@ -876,8 +881,8 @@ class AuthenticatorTests(ConfigCase):
     def test_fileMissing(self):
         """A file that is not there is told of."""
         self.assertFaults(
-            IMAP + "auth_file = /nowhere/accounts\n",
-            "3: [server imap] auth_file = /nowhere/accounts: cannot be read: No such file or directory",
+            IMAP + f"auth_file = {NOWHERE}/accounts\n",
+            f"3: [server imap] auth_file = {NOWHERE}/accounts: cannot be read: No such file or directory",
         )
 
 
@@ -887,15 +892,15 @@ class PathTests(ConfigCase):
     def test_relative(self):
         """They start at the ini file's folder, wherever the process is."""
         text = "[mailgate]\nerror_log = log/mailgate.log\n" + MAIL + IMAP + "proxy_ssl_trusted_certificate = ca.pem\n"
-        error = self.assertRaises(ConfigurationError, parse, text, "/etc/mailgate/gateway.ini")
-        self.assertIn("proxy_ssl_trusted_certificate = /etc/mailgate/ca.pem", str(error))
-        settings = parse("[mailgate]\nerror_log = log/x.log\n" + MAIL + IMAP, "/etc/mailgate/gateway.ini")
-        self.assertEqual(settings.log.errorLog[0].file, "/etc/mailgate/log/x.log")
+        error = self.assertRaises(ConfigurationError, parse, text, f"{NOWHERE}/gateway.ini")
+        self.assertIn(f"proxy_ssl_trusted_certificate = {NOWHERE}/ca.pem", str(error))
+        settings = parse("[mailgate]\nerror_log = log/x.log\n" + MAIL + IMAP, f"{NOWHERE}/gateway.ini")
+        self.assertEqual(settings[LogSettings].errorLog[0].file, f"{NOWHERE}/log/x.log")
 
     def test_relativeFile(self):
         """So they do when the ini file's own path is relative: a process may change its folder later."""
         settings = parse("[mailgate]\nerror_log = x.log\n" + MAIL + IMAP, "etc/gateway.ini")
-        self.assertEqual(settings.log.errorLog[0].file, os.path.join(os.getcwd(), "etc", "x.log"))
+        self.assertEqual(settings[LogSettings].errorLog[0].file, os.path.join(os.getcwd(), "etc", "x.log"))
 
 
 class SandboxTests(ConfigCase):

@@ -15,7 +15,8 @@ from twisted.trial.unittest import SynchronousTestCase
 from mailgate.config import parse, readPID
 from mailgate.config.inifile import IniFile
 from mailgate.directives import ConfigurationError
-from mailgate.test.test_documentation import MISSING, ROOT, codeBlocks, documents
+from mailgate.test.support.documents import MISSING, ROOT, codeBlocks, documents
+from mailgate.test.support.nowhere import NOWHERE
 
 HEAD = "[mail]\nauth_http = http://127.0.0.1:9000/auth\n[server imap]\nprotocol = imap\n"
 """Four lines that are good."""
@@ -99,8 +100,8 @@ BAD = (
     (f"{HEAD}{LISTEN}timeout =\n", "6: [server imap] timeout = : must be a time, such as 30s, 1h30m or 500ms"),
     # what is wrong with a value of [mail] is reported there, whichever server has it
     (
-        HEAD.replace("[server", "proxy_ssl_trusted_certificate = /nowhere/x\n[server") + LISTEN,
-        "3: [mail] proxy_ssl_trusted_certificate = /nowhere/x: cannot be read: No such file or directory",
+        HEAD.replace("[server", f"proxy_ssl_trusted_certificate = {NOWHERE}/x\n[server") + LISTEN,
+        f"3: [mail] proxy_ssl_trusted_certificate = {NOWHERE}/x: cannot be read: No such file or directory",
     ),
 )
 """Configurations with one mistake, and the line that it is told by."""
@@ -112,8 +113,8 @@ class MistakeTests(SynchronousTestCase):
     def test_table(self):
         """L{BAD}."""
         for text, expected in BAD:
-            error = self.assertRaises(ConfigurationError, parse, text, "/etc/x.ini")
-            self.assertEqual(str(error), f"/etc/x.ini:{expected}".replace("FOLDER", "/etc"), text)
+            error = self.assertRaises(ConfigurationError, parse, text, f"{NOWHERE}/x.ini")
+            self.assertEqual(str(error), f"{NOWHERE}/x.ini:{expected}".replace("FOLDER", NOWHERE), text)
 
     def test_secrets(self):
         """A line that cannot be read may hold a secret, and is not shown."""

@@ -9,6 +9,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from mailgate.config import knownDirectives, parse
 from mailgate.directives import Level
 from mailgate.sandbox.certificate import ensureCertificate
+from mailgate.test.support.nowhere import NOWHERE
 
 EVERYWHERE = {
     *("error_log", "listen", "protocol", "ssl", "server_name", "timeout", "max_errors", "max_commands"),
@@ -43,7 +44,7 @@ WITHOUT = (
     ("imap", HTTP, "auth_http_ssl_verify = off", "an https: URL in auth_http"),
     ("imap", HTTP, "auth_http_pass_client_cert = on", "ssl_verify_client"),
     ("imap", HTTP, "set_real_ip_from = 10.0.0.0/8", '"proxy_protocol" behind a listen'),
-    ("imap", HTTP, "ssl_certificate = /nowhere/x", '"ssl" behind a listen, or starttls'),
+    ("imap", HTTP, f"ssl_certificate = {NOWHERE}/x", '"ssl" behind a listen, or starttls'),
     ("imap", HTTP, "ssl_protocols = TLSv1.3", '"ssl" behind a listen, or starttls'),
     ("imap", HTTP, "ssl_session_timeout = 5m", '"ssl" behind a listen, or starttls'),
 )

@@ -21,9 +21,8 @@ from mailgate.protocols.imap4 import IMAP4
 from mailgate.protocols.pop3 import POP3
 from mailgate.protocols.smtp import SMTP
 from mailgate.protocols.smtp.server import SMTPSettings
-from mailgate.test.backend.test_client import Attempt, routeTo
 from mailgate.test.frontend.test_exchange import WORDINGS, Wording
-from mailgate.test.support.fakes import ROUTE, Conversation, FakeAuthenticator, FakeClient, FakeConnector
+from mailgate.testing import ROUTE, Attempt, Conversation, FakeAuthenticator, FakeClient, FakeConnector, routeTo
 
 BOB_AS_ALICE = base64.b64encode(b"bob\0alice\0secret")
 REFUSALS = (

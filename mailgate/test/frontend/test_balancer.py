@@ -31,9 +31,9 @@ from mailgate.net.proxyprotocol import HeaderParser
 from mailgate.service import Gateway
 from mailgate.test.integration.daemon import freePort
 from mailgate.test.integration.transports import areLean, withTransports
-from mailgate.test.net.test_proxyprotocol import BINARY4, BINARY6, IPV4, IPV6, TEXT4, WITH_TLVS
-from mailgate.test.test_service import Talk
-from mailgate.test.tls.test_settings import makePair
+from mailgate.test.support.proxyheaders import BINARY4, BINARY6, IPV4, IPV6, TEXT4, WITH_TLVS
+from mailgate.test.support.talk import Talk
+from mailgate.test.support.tlspair import makePair
 
 GATEWAY = """
 [mailgate]
@@ -83,6 +83,7 @@ class TLSTalk(Talk):
         self._advance()
 
     def _advance(self, before: bytes = b"") -> None:
+        assert self.transport is not None
         plaintext = b""
         try:
             if not self._shaken:
@@ -90,9 +91,10 @@ class TLSTalk(Talk):
                 self._shaken = True
             while read := self._tls.read(65536):
                 plaintext += read
+            # The gateway has said goodbye, and waits for the client's.
+            self.transport.loseConnection()
         except ssl.SSLWantReadError:
             pass
-        assert self.transport is not None
         self.transport.write(before + self._outgoing.read())
         if plaintext:
             super().dataReceived(plaintext)

@@ -11,7 +11,7 @@ from mailgate.protocols.pop3 import POP3
 from mailgate.protocols.pop3.settings import POP3Settings
 from mailgate.protocols.smtp import SMTP
 from mailgate.protocols.smtp.server import SMTPSettings
-from mailgate.test.support.fakes import Conversation
+from mailgate.testing import Conversation
 from mailgate.tls.settings import TLSSettings
 
 COPIED = {

@@ -22,7 +22,7 @@ from mailgate.protocols.pop3 import POP3
 from mailgate.protocols.pop3.settings import POP3Settings
 from mailgate.protocols.smtp import SMTP
 from mailgate.session import Outcome, Phase, Session
-from mailgate.test.support.fakes import ROUTE, Conversation, FakeAuthenticator, FakeClient, FakeConnector, FakeHandle
+from mailgate.testing import ROUTE, Conversation, FakeAuthenticator, FakeClient, FakeConnector, FakeHandle
 from mailgate.tls.settings import TLSSettings
 
 INTERNAL = b"-ERR [SYS/TEMP] Internal server error, closing connection\r\n"
@@ -265,7 +265,7 @@ class LoginTests(SynchronousTestCase):
             def abort(self) -> None:
                 self.aborted += 1
 
-        broken = Broken()
+        broken: Any = Broken()
         conversation = converse()
         conversation.factory.relays.between = lambda *arguments: broken  # type: ignore[method-assign]
         self.assertEqual(conversation.says(*LOGIN), b"+OK\r\n")
@@ -334,18 +334,18 @@ class StopTests(SynchronousTestCase):
         ):
             conversation = Conversation(record)
             conversation.hear()
-            conversation.server.dismiss()
+            conversation.dismiss()
             self.assertEqual(conversation.hear(), goodbye)
             self.assertTrue(conversation.closed)
             self.assertFalse(conversation.transport.aborted)
             self.assertIs(conversation.server.session.outcome, Outcome.STOPPED)
-            conversation.server.dismiss()
+            conversation.dismiss()
             self.assertEqual(conversation.hear(), b"")
 
     def test_unspoken(self) -> None:
         """In the midst of a handshake nothing can be said."""
         shaking = Conversation(POP3, ssl=True)
-        shaking.server.dismiss()
+        shaking.dismiss()
         self.assertEqual(shaking.hear(), b"")
         self.assertTrue(shaking.transport.aborted)
 
@@ -357,7 +357,7 @@ class StopTests(SynchronousTestCase):
         ):
             conversation = converse(authenticator=authenticator, connector=connector)
             conversation.says(*LOGIN)
-            conversation.server.dismiss()
+            conversation.dismiss()
             self.assertIn(b"shutting down", conversation.hear())
             self.assertTrue(conversation.closed)
             self.assertEqual(authenticator.cancelled, len(authenticator.pending))
@@ -456,7 +456,8 @@ class StoryTests(SynchronousTestCase):
                 conversation.factory.journal = conversation.server._journal = journal
                 conversation.says(*lines)
                 session = conversation.server.session
-                conversation.factory.ended(conversation.server if session.phase is Phase.END else Ended(session))
+                ended: Any = conversation.server if session.phase is Phase.END else Ended(session)
+                conversation.factory.ended(ended)
             stories = [event for event in events if event["log_format"] == STORY]
             self.assertEqual(len(stories), told, lines)
             logins = [event for event in events if event["log_format"] == LOGGED_IN]

@@ -14,7 +14,8 @@ from mailgate.auth.http.authenticator import REST
 from mailgate.login import Denial, Trouble
 from mailgate.protocols.pop3 import POP3
 from mailgate.test.auth.http.test_authenticator import ACCEPTED, REQUEST, ROUTE, AuthenticatorTestCase, failed
-from mailgate.test.backend.test_client import FIRST, GREETING, LOGGED_IN, OK, SECOND, Attempt, loggedIn, routeTo
+from mailgate.test.backend.test_client import FIRST, GREETING, LOGGED_IN, OK, SECOND, loggedIn
+from mailgate.testing import Attempt, routeTo
 
 NAMES = ("192.0.2.99:110", "192.0.2.100:110")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from twisted.trial.unittest import SynchronousTestCase
 
 from mailgate.frontend.framing import READ_AHEAD, CommandReader
-from mailgate.test.support.fakes import FakeTransport
+from mailgate.testing import FakeTransport
 
 
 class Recorder(CommandReader):

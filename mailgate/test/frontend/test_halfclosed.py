@@ -30,8 +30,8 @@ from mailgate.protocols.pop3 import POP3
 from mailgate.protocols.smtp import SMTP
 from mailgate.protocols.smtp.server import SMTPSettings
 from mailgate.session import Outcome, Phase
-from mailgate.test.protocols.smtp.test_smtp import FakeReverseDNS
-from mailgate.test.support.fakes import ROUTE, Conversation, FakeAuthenticator, FakeClient, FakeConnector
+from mailgate.test.support.reversedns import FakeReverseDNS
+from mailgate.testing import ROUTE, Conversation, FakeAuthenticator, FakeClient, FakeConnector
 from mailgate.tls.settings import TLSSettings
 
 

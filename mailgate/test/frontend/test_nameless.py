@@ -15,7 +15,7 @@ from mailgate.login import Backend, Credentials, Method
 from mailgate.protocols.smtp import SMTP
 from mailgate.protocols.smtp.server import SMTPSettings
 from mailgate.test.frontend.test_exchange import WORDINGS
-from mailgate.test.support.fakes import ROUTE, Conversation, FakeAuthenticator, FakeClient, FakeConnector
+from mailgate.testing import ROUTE, Conversation, FakeAuthenticator, FakeClient, FakeConnector
 
 REFUSALS = (
     b"a NO [AUTHENTICATIONFAILED] Authentication failed\r\n",

@@ -17,7 +17,7 @@ from mailgate.protocols.pop3.settings import POP3Settings
 from mailgate.protocols.smtp import SMTP
 from mailgate.protocols.smtp.server import SMTPSettings
 from mailgate.session import Outcome
-from mailgate.test.support.fakes import Conversation, FakeAuthenticator, hearEverything
+from mailgate.testing import Conversation, FakeAuthenticator, hearEverything
 from mailgate.tls.settings import TLSSettings
 
 REFUSED = Denial(Trouble.DENIED, b"no")

@@ -18,7 +18,7 @@ from mailgate.protocols.smtp import SMTP
 from mailgate.protocols.smtp.server import SMTPSettings
 from mailgate.registry import PROTOCOLS
 from mailgate.session import Outcome
-from mailgate.test.support.fakes import Conversation, FakeAuthenticator
+from mailgate.testing import Conversation, FakeAuthenticator
 
 AUTH_HTTP = "auth_http = http://127.0.0.1:9000/auth\n"
 INVALID = {

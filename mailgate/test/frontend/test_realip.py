@@ -23,8 +23,8 @@ from mailgate.protocols.pop3 import POP3
 from mailgate.protocols.smtp import SMTP
 from mailgate.protocols.smtp.server import SMTPSettings
 from mailgate.session import Outcome, Phase
-from mailgate.test.net.test_proxyprotocol import BINARY4, BINARY6, IPV4, IPV6, TEXT4, TEXT6, WITH_TLVS, binary
-from mailgate.test.support.fakes import CLIENT, Conversation
+from mailgate.test.support.proxyheaders import BINARY4, BINARY6, IPV4, IPV6, TEXT4, TEXT6, WITH_TLVS, binary
+from mailgate.testing import CLIENT, Conversation
 from mailgate.tls.settings import TLSSettings
 
 LOGINS = {
@@ -342,7 +342,7 @@ class HeaderTests(SynchronousTestCase):
     def test_dismissed(self) -> None:
         """It can drain, too: nothing is said to who has not said where it comes from, and what it says is not heard."""
         conversation = converse()
-        conversation.server.dismiss()
+        conversation.dismiss()
         self.assertTrue(conversation.transport.disconnecting)
         self.assertFalse(conversation.transport.aborted)
         conversation.send(TEXT4 + b"QUIT\r\n")

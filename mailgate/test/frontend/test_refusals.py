@@ -18,7 +18,7 @@ from mailgate.protocols.smtp import SMTP
 from mailgate.protocols.smtp.server import SMTPSettings
 from mailgate.session import Outcome, Phase
 from mailgate.test.frontend.test_exchange import MECHANISMS, REASON, WORDINGS, Wording
-from mailgate.test.support.fakes import Conversation, FakeAuthenticator, FakeClient, FakeConnector
+from mailgate.testing import Conversation, FakeAuthenticator, FakeClient, FakeConnector
 
 DELAY = 2.0
 GUARDED = DialogueSettings(serverName="mx.test", authDelay=DELAY, maxAuthFailures=5)

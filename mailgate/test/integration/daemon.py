@@ -14,7 +14,7 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from typing import Any, Protocol, TypeVar
 
 __all__ = ["Daemon", "Stoppable", "accepts", "freePort", "ifKilled", "newFolder", "shared", "waitUntil"]
@@ -81,13 +81,35 @@ def shared(key: Hashable, start: Callable[[], S]) -> S:
 
 _MOST_PORTS = 400
 """Ports of each process: the fixtures that are kept to its end take a hundred."""
-# Below what the kernel gives to outgoing connections, and its own for each process of trial -j.
-_first = 10000 + os.getpid() % 50 * _MOST_PORTS
-_ports = itertools.cycle(range(_first, _first + _MOST_PORTS))
+
+_LOTS = 50
+_claims: list[socket.socket] = []
+_ports: Iterator[int] | None = None
+
+
+def _lot() -> Iterator[int]:
+    """
+    Ports below what the kernel gives to outgoing connections, which no other process of tests has: it claims their
+    number for as long as it lives.
+    """
+    own = os.getpid()
+    for number in (attempt % _LOTS for attempt in range(own, own + _LOTS)):
+        claim = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        try:
+            claim.bind(f"\0mailgate-tests-{number}")
+        except OSError:
+            claim.close()
+            continue
+        _claims.append(claim)
+        return itertools.cycle(range(10000 + number * _MOST_PORTS, 10000 + (number + 1) * _MOST_PORTS))
+    raise AssertionError(f"{_LOTS} processes run these tests already")
 
 
 def freePort() -> int:
     """A TCP port of 127.0.0.1 on which nobody listens, never the one given just before."""
+    global _ports
+    if _ports is None:
+        _ports = _lot()
     for port in itertools.islice(_ports, _MOST_PORTS):
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

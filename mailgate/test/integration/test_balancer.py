@@ -12,7 +12,7 @@ import ssl
 from mailgate.test.integration.daemon import waitUntil
 from mailgate.test.integration.dovecot import PASSWORD
 from mailgate.test.integration.site import GatewayTestCase
-from mailgate.test.net.test_proxyprotocol import BINARY6, TEXT4, WITH_TLVS
+from mailgate.test.support.proxyheaders import BINARY6, TEXT4, WITH_TLVS
 
 
 class BalancerTests(GatewayTestCase):

@@ -28,7 +28,7 @@ from mailgate.test.integration.clients import PATIENCE
 from mailgate.test.integration.daemon import waitUntil
 from mailgate.test.integration.gateway import environment
 from mailgate.test.integration.procfs import runs
-from mailgate.test.integration.test_upgrade import WORKERS, UpgradeTestCase
+from mailgate.test.integration.upgrading import WORKERS, UpgradeTestCase
 
 MAILGATE = [sys.executable, "-c", "import sys; from mailgate.cli.main import main; sys.exit(main())"]
 
@@ -42,6 +42,17 @@ class CommandsTestCase(UpgradeTestCase):
 
     def bare(self, *arguments: str) -> tuple[int, str, str]:
         """The same without a configuration."""
+        said, errors = io.StringIO(), io.StringIO()
+        with contextlib.redirect_stdout(said), contextlib.redirect_stderr(errors):
+            try:
+                status = main(arguments)
+            except SystemExit as ended:
+                assert isinstance(ended.code, int)
+                status = ended.code
+        return status, said.getvalue(), errors.getvalue()
+
+    def apart(self, *arguments: str) -> tuple[int, str, str]:
+        """The same in a process of its own, as operators run it."""
         arguments = (*MAILGATE, *arguments)
         ended = subprocess.run(arguments, env=environment(), capture_output=True, text=True, timeout=90)
         return ended.returncode, ended.stdout, ended.stderr
@@ -88,7 +99,7 @@ class CommandsTests(CommandsTestCase):
         self.loggedIn("imap")
         self.loggedIn("pop3", "implicit")
         pid = self.running()
-        status, said, errors = self.command("stop")
+        status, said, errors = self.apart("stop", "--config", self.gateway.configuration)
         self.assertEqual(status, CUT)
         self.assertEqual((said, errors), (f"process {pid} has ended; 2 proxied session(s) were cut\n", ""))
         self.assertEqual(gateway.status(5), CUT)
@@ -206,7 +217,7 @@ class TroubleTests(CommandsTestCase):
 
     def test_neither(self):
         """Without either it says what it needs."""
-        status, said, errors = self.bare("reload")
+        status, said, errors = self.apart("reload")
         self.assertEqual((status, said), (2, ""))
         self.assertTrue(errors.endswith("mailgate reload: error: --config FILE or --pid FILE is needed\n"), errors)
 

@@ -22,7 +22,8 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 import mailgate
-from mailgate.log.journal import ErrorLog, ErrorLogs
+from mailgate.log.errorlog import ErrorLogs
+from mailgate.log.settings import ErrorLog
 from mailgate.log.syslog import syslogServer
 from mailgate.login import Denial, Trouble
 from mailgate.protocols.imap4 import IMAP4
@@ -30,7 +31,7 @@ from mailgate.protocols.pop3 import POP3
 from mailgate.protocols.smtp import SMTP
 from mailgate.registry import PROTOCOLS
 from mailgate.test.integration.programs import require
-from mailgate.test.support.fakes import Conversation, FakeAuthenticator
+from mailgate.testing import Conversation, FakeAuthenticator
 
 ETC = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(mailgate.__file__))), "etc", "fail2ban")
 FILTER = os.path.join(ETC, "filter.d", "mailgate.conf")

@@ -9,13 +9,13 @@ import os
 import re
 import socket
 
-from mailgate.test.frontend.test_listener import speaksIPv6
 from mailgate.test.integration.authservice import hang
 from mailgate.test.integration.daemon import accepts, freePort, waitUntil
 from mailgate.test.integration.dovecot import PASSWORD
 from mailgate.test.integration.gateway import GatewayProcess
 from mailgate.test.integration.rawclient import RawClient
 from mailgate.test.integration.site import GatewayTestCase
+from mailgate.test.support.loopback import speaksIPv6
 
 
 class ProcessTests(GatewayTestCase):

@@ -22,9 +22,9 @@ from mailgate.test.integration.clients import PATIENCE
 from mailgate.test.integration.daemon import waitUntil
 from mailgate.test.integration.procfs import children, inodes, pairOf, runs, servedBy, serving, state
 from mailgate.test.integration.rawclient import RawClient
+from mailgate.test.integration.reloading import ACCEPTED, PASSWORD, QUIT, USER
 from mailgate.test.integration.site import PROTOCOLS, TLS, Address
-from mailgate.test.integration.test_reload import ACCEPTED, PASSWORD, QUIT, USER
-from mailgate.test.integration.test_upgrade import UpgradeTestCase
+from mailgate.test.integration.upgrading import UpgradeTestCase
 
 WORKERS = 3
 SESSIONS = 200

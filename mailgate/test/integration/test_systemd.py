@@ -24,7 +24,7 @@ from mailgate.test.integration.daemon import accepts, freePort, newFolder, waitU
 from mailgate.test.integration.gateway import FOREGROUND, TWISTD
 from mailgate.test.integration.procfs import parent
 from mailgate.test.integration.programs import programPath, require
-from mailgate.test.integration.test_upgrade import WORKERS, UpgradeTestCase
+from mailgate.test.integration.upgrading import WORKERS, UpgradeTestCase
 
 ETC = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(mailgate.__file__))), "etc")
 WORST = 2.0

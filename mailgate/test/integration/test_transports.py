@@ -88,9 +88,9 @@ class WordsTests(SynchronousTestCase):
         for ini in (self.INI, self.INI.partition("stderr\n")[2]):
             for method in ("epoll", "reactor"):
                 settings = parse(withTransports(ini, method))
-                self.assertEqual(settings.events, EventSettings(method))
+                self.assertEqual(settings[EventSettings], EventSettings(method))
                 self.assertEqual(settings.servers, parse(ini).servers)
-                self.assertEqual(areLean(method), settings.events.isLean)
+                self.assertEqual(areLean(method), settings[EventSettings].isLean)
 
     def test_default(self):
         """Where it names nothing, the configuration stays as it is."""

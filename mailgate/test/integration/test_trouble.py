@@ -12,13 +12,7 @@ import time
 from mailgate.test.integration.authservice import Answer, accept, hang, hangUp, refuse
 from mailgate.test.integration.daemon import freePort, waitUntil
 from mailgate.test.integration.dovecot import PASSWORD
-from mailgate.test.integration.fakebackend import (
-    DROPS_AT_LOGIN,
-    DROPS_AT_ONCE,
-    GARBLED,
-    SILENT,
-    FakeBackend,
-)
+from mailgate.test.integration.fakebackend import DROPS_AT_LOGIN, DROPS_AT_ONCE, GARBLED, SILENT, FakeBackend
 from mailgate.test.integration.rawclient import RawClient
 from mailgate.test.integration.site import GatewayTestCase
 from mailgate.test.integration.transports import IDLE_SLACK

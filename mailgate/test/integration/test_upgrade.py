@@ -5,99 +5,24 @@ A gateway that is upgraded while it serves: another process takes over its socke
 
 from __future__ import annotations
 
-import contextlib
 import grp
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
-from functools import partial
 
 from twisted.trial.unittest import SkipTest
 
+import mailgate
 from mailgate.test.integration.clients import PATIENCE
 from mailgate.test.integration.daemon import accepts, freePort, ifKilled, waitUntil
-from mailgate.test.integration.gateway import FOREGROUND, TWISTD, GatewayProcess, environment
+from mailgate.test.integration.gateway import FOREGROUND, TWISTD, environment
 from mailgate.test.integration.procfs import runs
-from mailgate.test.integration.rawclient import RawClient
-from mailgate.test.integration.test_reload import ACCEPTED, PASSWORD, QUIT, TWIST, USER, ReloadTestCase
-from mailgate.test.integration.test_workers import Backend
+from mailgate.test.integration.reloading import ACCEPTED, PASSWORD, TWIST, USER
 from mailgate.test.integration.transports import withTransports
-
-WORKERS = "worker_processes = 2\n"
-
-
-class UpgradeTestCase(ReloadTestCase):
-    """A gateway with a pid file, before the sandbox's servers, which are in another one."""
-
-    processes = ""
-    """More for C{[mailgate]}: several workers, say."""
-
-    def setUp(self):
-        super().setUp()
-        self.addCleanup(Backend(self.sandbox).stop)
-        self.pidFile = os.path.join(self.folder, "gateway.pid")
-        # Called after everything that a test has added.
-        self.addCleanup(self.endAll)
-
-    def ini(self, process: str = "", mail: str = "", more: str = "") -> str:
-        whole = super().ini(f"pid = {self.pidFile}\n{self.processes}{process}", mail, more)
-        return whole.partition("[sandbox]")[0]
-
-    def start(self, ini: str = "", command=FOREGROUND) -> GatewayProcess:
-        """It is up and can be found; it is one that may be gone when the test ends."""
-        self.gateway = GatewayProcess(self.folder, ini or self.ini(), list(self.ports.values()), command)
-        self.addCleanup(self.gateway.forget)
-        self.reloads = 0
-        waitUntil(self.isUp, "the gateway can be asked")
-        return self.gateway
-
-    def isUp(self) -> bool:
-        """Whether it serves: with several workers its ports are open before that."""
-        return self.running() != 0 and (not self.processes or "forks of zygote" in self.gateway.log())
-
-    def isGone(self, pid: int) -> bool:
-        return not runs(pid)
-
-    def running(self) -> int:
-        """The process that the pid file names."""
-        try:
-            with open(self.pidFile, encoding="ascii") as opened:
-                return int(opened.read() or 0)
-        except FileNotFoundError:
-            return 0
-
-    def endAll(self) -> None:
-        """End what the pid files name."""
-        for path in (self.pidFile, f"{self.pidFile}.oldbin"):
-            with contextlib.suppress(FileNotFoundError, ProcessLookupError, ValueError):
-                with open(path, encoding="ascii") as opened:
-                    pid = int(opened.read())
-                os.kill(pid, signal.SIGTERM)
-                waitUntil(partial(self.isGone, pid), "the gateway ends")
-
-    def upgraded(self) -> int:
-        """Have it upgraded; gives the new process, once the old one has been told."""
-        before = self.running()
-        os.kill(before, signal.SIGUSR2)
-        self.hasChanged(before)
-        return self.running()
-
-    def hasChanged(self, before: int) -> None:
-        """Wait until another process than C{before} has taken over."""
-
-        def hasTakenOver() -> bool:
-            pid = self.running()
-            return pid not in (0, before) and f"process {pid} has taken over" in self.gateway.log()
-
-        waitUntil(hasTakenOver, "another process takes over", 60)
-        ifKilled("kill", str(self.running()))
-
-    def leave(self, client: RawClient) -> None:
-        client.send(QUIT[client.address.protocol])
-        client.rest()
-        client.close()
+from mailgate.test.integration.upgrading import WORKERS, UpgradeTestCase
 
 
 class UpgradeTests(UpgradeTestCase):
@@ -382,3 +307,38 @@ class BackgroundGateway:
     def log(self) -> str:
         with open(self._log, encoding="utf-8", errors="backslashreplace") as opened:
             return opened.read()
+
+
+class InstalledTests(UpgradeTestCase):
+    """Another release is installed while several workers serve."""
+
+    processes = WORKERS
+
+    def setUp(self):
+        super().setUp()
+        self.installed = os.path.join(self.folder, "installed")
+        package, left = (
+            os.path.dirname(os.path.abspath(mailgate.__file__)),
+            shutil.ignore_patterns("test", "__pycache__"),
+        )
+        shutil.copytree(package, os.path.join(self.installed, "mailgate"), ignore=left)
+        plugins = os.path.join(os.path.dirname(package), "twisted")
+        shutil.copytree(plugins, os.path.join(self.installed, "twisted"), ignore=left)
+
+    def test_reload(self):
+        """Until the upgrade nothing is reloaded, the log says what to do, and those who serve go on."""
+        self.start(command=["env", f"PYTHONPATH={self.installed}", *FOREGROUND])
+        with open(os.path.join(self.installed, "mailgate", "_version.py"), "w", encoding="ascii") as opened:
+            opened.write('__version__ = "98.7"\n')
+        client = self.loggedIn("imap")
+        self.gateway.signal(signal.SIGHUP)
+        self.told(
+            f"the mailgate that runs is {mailgate.__version__}, the one that is installed is 98.7: run mailgate"
+            " upgrade, or restart it"
+        )
+        self.told("the configuration is not reloaded: nothing changes")
+        self.assertServes(client)
+        self.leave(self.loggedIn("imap"))
+        self.upgraded()
+        self.leave(self.loggedIn("imap"))
+        self.leave(client)

@@ -22,10 +22,12 @@ from typing import TYPE_CHECKING, Any
 from mailgate.system.exitstatus import CANNOT_SERVE
 from mailgate.test.integration import test_reload
 from mailgate.test.integration.clients import PATIENCE
-from mailgate.test.integration.daemon import accepts, freePort, newFolder, waitUntil
+from mailgate.test.integration.daemon import accepts, newFolder, waitUntil
 from mailgate.test.integration.gateway import TWISTD, GatewayProcess, environment
 from mailgate.test.integration.procfs import children, inodes, runs, servedBy, serving
 from mailgate.test.integration.rawclient import RawClient
+from mailgate.test.integration.reloading import ACCEPTED, GOODBYE, PASSWORD, PROTOCOLS, QUIT, USER, ReloadTestCase
+from mailgate.test.integration.sandboxbackend import sandboxPorts
 from mailgate.test.integration.site import Address
 
 WORKERS = 3
@@ -39,26 +41,8 @@ def usersWithGroups() -> Iterator[str]:
             yield entry.pw_name
 
 
-MixinBase: Any = object if not TYPE_CHECKING else test_reload.ReloadTestCase
+MixinBase: Any = object if not TYPE_CHECKING else ReloadTestCase
 """What the mixin is mixed with."""
-
-
-class Backend:
-    """The sandbox's servers, in a gateway of their own: the one that is tested has no room for them."""
-
-    def __init__(self, ports: dict[str, int]) -> None:
-        self.folder = newFolder("sandbox")
-        own = freePort()
-        demo = "".join(f"{name} = 127.0.0.1:{port}\n" for name, port in ports.items())
-        ini = f"[mailgate]\nerror_log = gateway.log\n[sandbox]\n{demo}"
-        ini += f"[server imap]\nprotocol = imap\nlisten = 127.0.0.1:{own}\nproxy_pass = 127.0.0.1:{ports['imap']}\n"
-        self._gateway = GatewayProcess(self.folder, ini, [own, *ports.values()])
-
-    def stop(self) -> None:
-        """End it."""
-        self._gateway.signal(signal.SIGKILL)
-        self._gateway.status()
-        shutil.rmtree(self.folder, ignore_errors=True)
 
 
 class WorkersMixin(MixinBase):
@@ -66,7 +50,7 @@ class WorkersMixin(MixinBase):
 
     def setUp(self):
         super().setUp()
-        self.addCleanup(Backend(self.sandbox).stop)
+        self.sandbox = sandboxPorts()
 
     def ini(self, process: str = "", mail: str = "", more: str = "") -> str:
         whole = super().ini(f"worker_processes = {WORKERS}\n{process}", mail, more)
@@ -100,7 +84,7 @@ class WorkersMixin(MixinBase):
         return self.workersOf([client])[0]
 
     def leave(self, client: RawClient) -> None:
-        client.send(test_reload.QUIT[client.address.protocol])
+        client.send(QUIT[client.address.protocol])
         client.rest()
         client.close()
 
@@ -163,7 +147,7 @@ class WorkersEndTests(WorkersMixin, test_reload.EndTests):
         client = self.client("imap")
         for pid in (*self.workers(), *self.zygotes(), self.gateway.pid):
             os.kill(pid, signal.SIGINT)
-        self.assertEqual(client.rest(), test_reload.GOODBYE["imap"])
+        self.assertEqual(client.rest(), GOODBYE["imap"])
         self.assertEqual(self.gateway.status(), 0)
         self.assertNotIn("another starts", self.gateway.log())
         self.assertNoTraceback()
@@ -184,7 +168,7 @@ class WorkersFileTests(WorkersMixin, test_reload.FileTests):
         return [self.gateway.pid, *self.zygotes(), *self.workers()]
 
 
-class DeathTests(WorkersMixin, test_reload.ReloadTestCase):
+class DeathTests(WorkersMixin, ReloadTestCase):
     """One of the processes is killed."""
 
     def test_worker(self):
@@ -226,7 +210,7 @@ class DeathTests(WorkersMixin, test_reload.ReloadTestCase):
         workers = self.workers()
         os.kill(zygote, signal.SIGKILL)
         self.told(f"the zygote {zygote} was ended by SIGKILL; its workers drain")
-        self.assertEqual(waiting.rest(), test_reload.GOODBYE["imap"])
+        self.assertEqual(waiting.rest(), GOODBYE["imap"])
         self.told("forks of zygote", 2)
         for which in self.ports:
             self.assertServes(self.loggedIn(*which))
@@ -276,7 +260,7 @@ class DeathTests(WorkersMixin, test_reload.ReloadTestCase):
         processes = [*self.zygotes(), *self.workers()]
         self.gateway.signal(signal.SIGKILL)
         self.gateway.status()
-        self.assertEqual(waiting.rest(), test_reload.GOODBYE["pop3"])
+        self.assertEqual(waiting.rest(), GOODBYE["pop3"])
         waitUntil(lambda: not any(map(accepts, self.ports.values())), "nobody listens")
         self.assertServes(client)
         self.leave(client)
@@ -284,7 +268,7 @@ class DeathTests(WorkersMixin, test_reload.ReloadTestCase):
         self.assertNotIn("Traceback", self.gateway.log())
 
 
-class ServingTests(WorkersMixin, test_reload.ReloadTestCase):
+class ServingTests(WorkersMixin, ReloadTestCase):
     """Several workers serve as one."""
 
     def connectionsPerWorker(self) -> Counter[int]:
@@ -306,7 +290,7 @@ class ServingTests(WorkersMixin, test_reload.ReloadTestCase):
             self.addCleanup(client.close)
             clients.append(client)
         for client in clients:
-            self.assertIn(client.login(test_reload.USER, test_reload.PASSWORD).split()[0], test_reload.ACCEPTED)
+            self.assertIn(client.login(USER, PASSWORD).split()[0], ACCEPTED)
         return clients
 
     def test_spread(self):
@@ -389,7 +373,7 @@ class ServingTests(WorkersMixin, test_reload.ReloadTestCase):
         self.resumes(ssl.TLSVersion.TLSv1_3, "shared:SSL:1m")
 
 
-class RightsTests(WorkersMixin, test_reload.ReloadTestCase):
+class RightsTests(WorkersMixin, ReloadTestCase):
     """Who the processes are. The tests tell of root's; another's all stay that user's."""
 
     def setUp(self):
@@ -474,7 +458,7 @@ class RightsTests(WorkersMixin, test_reload.ReloadTestCase):
         self.gateway.signal(signal.SIGUSR1)
 
         def isTold() -> bool:
-            self.leave(self.client(test_reload.PROTOCOLS[-1]))
+            self.leave(self.client(PROTOCOLS[-1]))
             with open(log, encoding="utf-8") as opened:
                 return "outcome client quit" in opened.read()
 
@@ -514,7 +498,7 @@ class RightsTests(WorkersMixin, test_reload.ReloadTestCase):
         waitUntil(lambda: "the configuration is not reloaded: nothing changes" in read(), "nor at a reload")
         self.assertIn(f"{process}: cannot be opened: {reason}", read())
         self.leave(self.client("imap"))
-        self.leave(self.client(test_reload.PROTOCOLS[-1]))
+        self.leave(self.client(PROTOCOLS[-1]))
         with open(precious, encoding="utf-8") as opened:
             self.assertEqual(opened.read(), "precious\n")
         for log in (process, server):

@@ -37,8 +37,8 @@ from mailgate.lean.poller import READABLE
 from mailgate.lean.reactor import LeanReactor
 from mailgate.lean.transport import StreamTransport
 from mailgate.net.endpoints import NamingReactor, begin, endpointFor
-from mailgate.test.lean.test_poller import Reactor
-from mailgate.test.net.test_endpoints import FakeResolver
+from mailgate.test.support.pollers import Reactor
+from mailgate.test.support.resolver import FakeResolver
 
 
 class Said(Protocol):

@@ -17,22 +17,15 @@ from twisted.trial.unittest import SynchronousTestCase
 from mailgate.auth.http.services import questionsOf
 from mailgate.config import parse
 from mailgate.directives import ConfigurationError, ListenAddress
-from mailgate.frontend.listener import ProxyServerFactory
-from mailgate.lean.connectionlimit import (
-    KEPT_BACK,
-    QUIET,
-    ConnectionLimit,
-    ConnectionSettings,
-    Places,
-    carried,
-)
+from mailgate.lean.connectionlimit import KEPT_BACK, ConnectionLimit, ConnectionSettings, Places, carried
 from mailgate.lean.descriptors import mostDescriptors
 from mailgate.lean.shares import Shares
 from mailgate.log.journal import Journal
-from mailgate.protocols.pop3 import POP3
+from mailgate.log.seldom import PERIOD
 from mailgate.service import Gateway
 from mailgate.test.integration.daemon import freePort
-from mailgate.test.support.fakes import FakeAuthenticator, FakeConnector, FakeTransport, settingsOf
+from mailgate.test.support.factories import makeFactory
+from mailgate.testing import FakeTransport
 
 SERVICE = "auth_http = a:1\n"
 INI = "[mail]\n{mail}\n[server x]\nprotocol = imap\nlisten = 127.0.0.1:143\n{server}"
@@ -123,8 +116,8 @@ class NumberTests(SynchronousTestCase):
     def test_directive(self) -> None:
         """It is a number above 0, and there is none unless it is written."""
         text = INI.format(mail=SERVICE, server="")
-        self.assertIsNone(parse(text).connections.most)
-        self.assertEqual(parse("[mailgate]\nworker_connections = 7\n" + text).connections.most, 7)
+        self.assertIsNone(parse(text)[ConnectionSettings].most)
+        self.assertEqual(parse("[mailgate]\nworker_connections = 7\n" + text)[ConnectionSettings].most, 7)
         for value in ("0", "-1", "auto", ""):
             error = self.assertRaises(ConfigurationError, parse, f"[mailgate]\nworker_connections = {value}\n{text}")
             (problem,) = error.problems
@@ -235,9 +228,9 @@ class PlacesTests(SynchronousTestCase):
         for _ in range(5):
             self.fill()
             self.places.room(self.other)
-            self.clock.advance(10 * QUIET)
+            self.clock.advance(10 * PERIOD)
             self.places.leave()
-            self.clock.advance(QUIET - 1)
+            self.clock.advance(PERIOD - 1)
         self.assertEqual(len(self.log.lines()), 1)
         self.clock.advance(1)
         self.fill()
@@ -246,25 +239,10 @@ class PlacesTests(SynchronousTestCase):
     def test_toldOnceByReloads(self) -> None:
         """Ports that take the place of others meanwhile make it no news."""
         self.fill()
-        self.clock.advance(QUIET)
+        self.clock.advance(PERIOD)
         self.places.forget(self.wake)
         self.places.room(self.other)
         self.assertEqual(len(self.log.lines()), 1)
-
-
-def makeFactory(places: Places, clock: Any, proxyProtocol: bool = False) -> ProxyServerFactory:
-    """A factory of POP3 dialogues that take C{places}."""
-    factory = ProxyServerFactory(
-        POP3,
-        settingsOf("pop3"),
-        ListenAddress("127.0.0.1", 0, proxyProtocol=proxyProtocol),
-        FakeAuthenticator(),
-        FakeConnector(),  # type: ignore[arg-type]
-        clock,
-        Journal(),
-    )
-    factory.places = places
-    return factory
 
 
 class CountTests(SynchronousTestCase):
@@ -276,7 +254,9 @@ class CountTests(SynchronousTestCase):
 
     def connect(self, proxyProtocol: bool = False) -> FakeTransport:
         transport = FakeTransport()
-        transport.connect(makeFactory(self.places, self.clock, proxyProtocol).buildProtocol(transport.getPeer()))
+        address = ListenAddress("127.0.0.1", 0, proxyProtocol=proxyProtocol)
+        factory = makeFactory(address, clock=self.clock, places=self.places)
+        transport.connect(factory.buildProtocol(transport.getPeer()))
         return transport
 
     def test_dialogue(self) -> None:

@@ -8,52 +8,17 @@ from __future__ import annotations
 import os
 import select
 import socket
-from collections.abc import Callable
 from typing import Any
 
 from twisted.internet.interfaces import IReadDescriptor
-from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
 from mailgate.lean.poller import MOST_EVENTS, MOST_ROUNDS, READABLE, WRITABLE, Poller
+from mailgate.test.support.pollers import Owner, Reactor
 
 HUNG_UP: int = getattr(select, "EPOLLHUP", 16)
-
-
-class Reactor(Clock):
-    """One that has time and readers, but does not look at those."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.readers: list[Any] = []
-        self.added = 0
-
-    def addReader(self, reader: Any) -> None:
-        assert reader not in self.readers
-        self.readers.append(reader)
-        self.added += 1
-
-    def removeReader(self, reader: Any) -> None:
-        self.readers.remove(reader)
-
-
-class Owner:
-    """Notes what it is told, and C{react}s to that."""
-
-    def __init__(self, react: Callable[[int, int], object] | None = None) -> None:
-        self.told: list[tuple[int, int]] = []
-        self.failures: list[Failure] = []
-        self._react = react
-
-    def ready(self, fd: int, events: int) -> None:
-        self.told.append((fd, events))
-        if self._react is not None:
-            self._react(fd, events)
-
-    def failed(self, failure: Failure) -> None:
-        self.failures.append(failure)
 
 
 class Counted:

@@ -22,9 +22,10 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
 from mailgate.lean.poller import MOST_ROUNDS, READABLE, Poller
-from mailgate.lean.port import BATCH, BREATH, QUIET, LeanPort
+from mailgate.lean.port import BATCH, BREATH, LeanPort
 from mailgate.lean.shares import PAUSE
-from mailgate.test.lean.test_poller import Owner, Reactor
+from mailgate.log.seldom import PERIOD
+from mailgate.test.support.pollers import Owner, Reactor
 
 
 class Greeting(Protocol):
@@ -307,7 +308,7 @@ class ExhaustedTests(Case):
     def test_again(self) -> None:
         """After a quiet minute it is said again, as often as that happens."""
         _, _, accepting = self.scripted(errno.EMFILE, None, None, errno.EMFILE, None, None, errno.ENOMEM, None)
-        for seconds in (QUIET, QUIET * 1000, 0):
+        for seconds in (PERIOD, PERIOD * 1000, 0):
             self.exhaust(accepting)
             self.reactor.advance(seconds)
         expected = (errno.EMFILE, errno.EMFILE, errno.ENOMEM)
@@ -315,10 +316,10 @@ class ExhaustedTests(Case):
 
     def test_siege(self) -> None:
         """Where it goes on, or comes again sooner, it is said once."""
-        count = int(2 * QUIET)
+        count = int(2 * PERIOD)
         _, _, accepting = self.scripted(*[errno.EMFILE] * count, None, None, errno.EMFILE)
         self.exhaust(accepting, count)
-        self.reactor.advance(QUIET - 2 * BREATH)
+        self.reactor.advance(PERIOD - 2 * BREATH)
         self.exhaust(accepting)
         self.assertEqual(len(self.complaints()), 1)
 

@@ -22,11 +22,12 @@ from mailgate.protocols.imap4 import IMAP4
 from mailgate.protocols.pop3 import POP3
 from mailgate.protocols.smtp import SMTP
 from mailgate.relay import streamend as relayend
-from mailgate.relay.portable import Relay, RelayedProtocol
+from mailgate.relay.portable import Relays
+from mailgate.relay.protocol import RelayedProtocol
 from mailgate.relay.stream import StreamRelays
 from mailgate.session import Session
-from mailgate.test.relay.test_portable import RelayTransport
-from mailgate.test.support.fakes import Conversation, FakeAuthenticator
+from mailgate.test.support.relaytransport import RelayTransport
+from mailgate.testing import Conversation, FakeAuthenticator
 from mailgate.tls.settings import TLSSettings
 
 LITERAL = b"Subject: x\r\n\r\n" + b"Down the rabbit-hole.\r\n" * 20
@@ -137,7 +138,7 @@ class PortableRelayTests(SynchronousTestCase):
             side.socket = Noting()  # type: ignore[attr-defined]
             side.connect(RelayedProtocol())
         session = Session("imap", "127.0.0.1:143", "192.0.2.7:40123", 0.0)
-        relay = Relay(self.client.protocol, self.backend.protocol, session, clock, 100, 10, lambda relay: None)
+        relay = Relays(clock).between(self.client.protocol, self.backend.protocol, session, 100, 10, lambda relay: None)
         relay.start(b"", b"")
 
     def asked(self) -> int:
@@ -195,7 +196,7 @@ class StreamRelayTests(SynchronousTestCase):
         relays = StreamRelays(self.poller, reactor.clock)
         self.addCleanup(relays.close)
         self.ended: list[Any] = []
-        relay = relays.between(client, backend, session, 100, 10, self.ended.append)
+        relay: Any = relays.between(client, backend, session, 100, 10, self.ended.append)
         relay.start(b"", b"")
         self.addCleanup(lambda: self.ended or relay.stop())
         self.asked = 0

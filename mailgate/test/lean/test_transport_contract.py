@@ -30,12 +30,13 @@ from twisted.internet.interfaces import IListeningPort, ISSLTransport
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from mailgate.lean.reactor import LeanReactor
-from mailgate.test.frontend.test_listener import speaksIPv6
 from mailgate.test.support import transportcontract as contract
+from mailgate.test.support.loopback import speaksIPv6
+from mailgate.test.support.tlspair import clientContext, makePair, settingsFor
 from mailgate.test.support.transportcontract import CONTENT, MiB, NearFactory, Peer, Source
-from mailgate.test.tls.test_settings import clientContext, makePair, settingsFor
+from mailgate.tls.backendsettings import loadTrust
 from mailgate.tls.errors import CertificateError
-from mailgate.tls.settings import ServerTLS, backendTLS, loadTrust
+from mailgate.tls.settings import ServerTLS, backendTLS
 
 SOME = CONTENT[: 4 * MiB]
 

@@ -1,5 +1,5 @@
 """
-Tests for L{mailgate.log.journal}.
+Tests for L{mailgate.log.journal}, L{mailgate.log.errorlog} and L{mailgate.log.settings}.
 """
 
 from __future__ import annotations
@@ -10,32 +10,22 @@ import os
 import stat
 import sys
 import tempfile
-from typing import Any, cast
+from typing import Any
 
 from twisted.internet.task import Clock
 from twisted.logger import ILogObserver, Logger, LogLevel, LogPublisher, formatEvent, formatTime, globalLogPublisher
 from twisted.python import log as legacyLog
-from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
 from mailgate.directives import ConfigurationError, directives
-from mailgate.log.journal import (
-    NOTICE,
-    ErrorLog,
-    ErrorLogs,
-    Journal,
-    LogSettings,
-    ProcessLog,
-    ServerLogSettings,
-    leastLevel,
-    printable,
-)
-from mailgate.log.levels import LEVELS
+from mailgate.log.errorlog import ErrorLogs, ProcessLog
+from mailgate.log.journal import Journal, printable
+from mailgate.log.levels import LEVELS, NOTICE
 from mailgate.log.rate import Rate
+from mailgate.log.settings import ErrorLog, LogSettings, ServerLogSettings, leastLevel
 from mailgate.log.syslog import syslogServer
-
-NASTY = "joe\r\n2026-01-01T00:00:00+0000 [info] forged\0\x1b[2J\x7f\x85\u2028\u2029"
+from mailgate.test.support.journals import NASTY, caught, recorder
 
 
 class Told:
@@ -46,20 +36,6 @@ class Told:
     def __str__(self) -> str:
         self.count += 1
         return "told"
-
-
-def caught(message: str) -> Failure:
-    """A failure with a traceback."""
-    try:
-        raise RuntimeError(message)
-    except RuntimeError:
-        return Failure()
-
-
-def recorder() -> tuple[list[Any], ILogObserver]:
-    """A list, and an observer that appends events to it."""
-    events: list[Any] = []
-    return events, LogPublisher(cast(ILogObserver, events.append))
 
 
 class PrintableTests(SynchronousTestCase):

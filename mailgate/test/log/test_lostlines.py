@@ -13,8 +13,10 @@ from typing import Any
 from twisted.logger import LogLevel, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 
-from mailgate.log.journal import ErrorLog, ErrorLogs, Journal
+from mailgate.log.errorlog import ErrorLogs
+from mailgate.log.journal import Journal
 from mailgate.log.lostlines import LostLines, StreamWriter
+from mailgate.log.settings import ErrorLog
 
 
 @contextmanager

@@ -15,10 +15,12 @@ from twisted.logger import ILogObserver, LogLevel
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
-from mailgate.log.journal import ErrorLog, ErrorLogs, Journal
+from mailgate.log.errorlog import ErrorLogs
+from mailgate.log.journal import Journal
 from mailgate.log.levels import LEVELS, levelName
+from mailgate.log.settings import ErrorLog
 from mailgate.log.syslog import FACILITIES, LONGEST_LINE, SyslogObserver, SyslogServer, syslogServer
-from mailgate.test.log.test_journal import NASTY, caught
+from mailgate.test.support.journals import NASTY, caught
 
 HOST = socket.gethostname().lower()
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from twisted.internet.address import IPv4Address
 from twisted.internet.endpoints import HostnameEndpoint
 from twisted.internet.error import ConnectingCancelledError, ConnectionRefusedError, DNSLookupError
 from twisted.internet.interfaces import (
@@ -23,25 +22,7 @@ from zope.interface import alsoProvides, directlyProvidedBy, implementer
 from zope.interface.verify import verifyObject
 
 from mailgate.net.endpoints import MOST_LOOKUPS, NamingReactor, SharedLookups, begin, endpointFor
-
-
-@implementer(IHostnameResolver)
-class FakeResolver:
-    """Keeps what it is asked, to be answered by L{answer}."""
-
-    def __init__(self) -> None:
-        self.asked: list[tuple[Any, str]] = []
-
-    def resolveHostName(self, resolutionReceiver, hostName, portNumber=0, addressTypes=None, transportSemantics="TCP"):
-        self.asked.append((resolutionReceiver, hostName))
-        return None
-
-    def answer(self, *hosts: str) -> None:
-        """Answer the first question."""
-        receiver, _ = self.asked.pop(0)
-        for host in hosts:
-            receiver.addressResolved(IPv4Address("TCP", host, 143))
-        receiver.resolutionComplete()
+from mailgate.test.support.resolver import FakeResolver
 
 
 @implementer(IResolutionReceiver)

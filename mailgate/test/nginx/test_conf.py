@@ -10,6 +10,7 @@ import tempfile
 from twisted.trial.unittest import SynchronousTestCase
 
 from mailgate.nginx.conf import Refused, Remark, Statement, read
+from mailgate.test.support.nowhere import NOWHERE
 
 
 class ReadingCase(SynchronousTestCase):
@@ -237,8 +238,8 @@ class RefusedTests(ReadingCase):
 
     def test_missing(self):
         """So is the file itself."""
-        error = self.assertRaises(Refused, read, "/nowhere/nginx.conf")
-        self.assertEqual(str(error), "/nowhere/nginx.conf: cannot be read: No such file or directory")
+        error = self.assertRaises(Refused, read, f"{NOWHERE}/nginx.conf")
+        self.assertEqual(str(error), f"{NOWHERE}/nginx.conf: cannot be read: No such file or directory")
 
     def test_all(self):
         """All faults are told of at once, up to the first that leaves open where anything stands."""

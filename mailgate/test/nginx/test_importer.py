@@ -18,6 +18,8 @@ from mailgate.backend.client import ProxySettings
 from mailgate.config import GatewaySettings, knownDirectives, load, parse
 from mailgate.directives import Level
 from mailgate.frontend.protocol import DialogueSettings
+from mailgate.lean.connectionlimit import ConnectionSettings
+from mailgate.log.settings import LogSettings
 from mailgate.nginx.conf import Refused
 from mailgate.nginx.importer import DIFFERENCES, importNginx, pathsFor
 from mailgate.nginx.mapping import NGINX_DEFAULTS, Mapping
@@ -25,9 +27,10 @@ from mailgate.protocols.imap4.server import IMAP4Settings
 from mailgate.protocols.pop3.settings import POP3Settings
 from mailgate.protocols.smtp.server import SMTPSettings
 from mailgate.sandbox.certificate import ensureCertificate
-from mailgate.system.processors import processors
+from mailgate.system.processors import WorkerSettings, processors
 from mailgate.test.cli.test_main import ConsoleCase
-from mailgate.test.test_documentation import MISSING, document
+from mailgate.test.support.documents import MISSING, document
+from mailgate.test.support.nowhere import NOWHERE
 from mailgate.tls.settings import TLSSettings
 
 GUIDE = """\
@@ -68,6 +71,9 @@ mail {
 """The sample of a guide that has been copied for years; where it was found, the first line has no ";"."""
 
 MAIL = "events {{ }} mail {{ auth_http 127.0.0.1:9; {} }}"
+
+ABROAD = GUIDE.replace("/etc/ssl/certs", NOWHERE)
+"""The same with files that are not there."""
 
 
 class ImportCase(SynchronousTestCase):
@@ -135,8 +141,8 @@ class GuideTests(ImportCase):
         self.assertEqual(smtp[SMTPSettings].auth, ("plain", "login", "cram-md5"))
         self.assertEqual(pop3[POP3Settings].auth, ("plain", "apop", "cram-md5"))
         self.assertEqual(imap[IMAP4Settings].auth, ("plain",))
-        self.assertEqual([log.file for log in settings.log.errorLog], ["/srv/nginx/logs/error.log"])
-        self.assertEqual(settings.workers.count, processors())
+        self.assertEqual([log.file for log in settings[LogSettings].errorLog], ["/srv/nginx/logs/error.log"])
+        self.assertEqual(settings[WorkerSettings].count, processors())
         self.assertEqual(
             told, ['nginx.conf: nginx refuses this file, as it has no "events" section; mailgate needs none']
         )
@@ -148,19 +154,19 @@ class GuideTests(ImportCase):
 
     def test_otherHost(self):
         """On a host without its files they are kept, as they may be where the gateway will run; that is told."""
-        ini, told = self.imported(GUIDE)
-        self.assertIn("\nssl_certificate = /etc/ssl/certs/server.crt\n", ini)
-        self.assertIn("\nssl_certificate_key = /etc/ssl/certs/server.key\n", ini)
+        ini, told = self.imported(ABROAD)
+        self.assertIn(f"\nssl_certificate = {NOWHERE}/server.crt\n", ini)
+        self.assertIn(f"\nssl_certificate_key = {NOWHERE}/server.key\n", ini)
         lines = [line for line in told if "ssl_" in line]
         self.assertEqual(len(lines), 2)
         for line in lines:
             self.assertRegex(
-                line, r'^nginx\.conf:1[01]: ssl_\w+: carried over, but "/etc/ssl/certs/server\.\w+" cannot be read'
+                line, rf'^nginx\.conf:1[01]: ssl_\w+: carried over, but "{NOWHERE}/server\.\w+" cannot be read'
             )
 
     def test_otherUser(self):
         """So is a user whom this host does not have: as root the gateway is not to stay root because of it."""
-        ini, told = self.imported(f"user no-such-user;\n{GUIDE}")
+        ini, told = self.imported(f"user no-such-user;\n{ABROAD}")
         self.assertIn("\nuser = no-such-user\n", ini)
         self.assertIn('nginx.conf:1: user: carried over, but this host has no user "no-such-user"', told)
 
@@ -296,7 +302,7 @@ class ProcessTests(ImportCase):
             ini, _ = self.imported(events + server.replace("events { }", ""))
             (line,) = [line for line in self.lines(ini, "worker_connections") if line[0] != "#"]
             self.assertEqual(line, f"worker_connections = {expected}")
-            self.assertEqual(parse(ini).connections.most, int(expected))
+            self.assertEqual(parse(ini)[ConnectionSettings].most, int(expected))
 
     def test_errorLog(self):
         """Where none of the logs named can be had, there is nginx's own, and not standard error."""
@@ -631,8 +637,8 @@ class CommandTests(ConsoleCase):
 
     def test_missing(self):
         """A file that is not there is one."""
-        self.assertEqual(self.run_("import-nginx", "/nowhere/nginx.conf"), 78)
-        self.assertEqual(self.stderr.getvalue(), "/nowhere/nginx.conf: cannot be read: No such file or directory\n")
+        self.assertEqual(self.run_("import-nginx", f"{NOWHERE}/nginx.conf"), 78)
+        self.assertEqual(self.stderr.getvalue(), f"{NOWHERE}/nginx.conf: cannot be read: No such file or directory\n")
 
     def test_notInstalled(self):
         """Where crossplane is missing, one line says how to get it."""

@@ -20,7 +20,8 @@ from mailgate.nginx.conf import _NEWER as NEWER
 from mailgate.nginx.importer import importNginx
 from mailgate.nginx.mapping import NGINX_DEFAULTS
 from mailgate.sandbox.certificate import ensureCertificate
-from mailgate.test.test_documentation import MISSING, document
+from mailgate.test.support.documents import MISSING, document
+from mailgate.test.support.nowhere import NOWHERE
 
 NEVER = {"ssl_session_ticket_key"}
 """What mailgate refuses."""
@@ -178,7 +179,7 @@ class MappingCase(SynchronousTestCase):
         """The settings that are made of the nginx.conf C{text}, of which nothing is lost."""
         imported = importNginx(self.write("nginx.conf", text), self.prefix)
         self.assertEqual([str(remark) for remark in imported.remarks], [])
-        return parse(imported.text, os.path.join("/elsewhere", "gateway.ini"))
+        return parse(imported.text, os.path.join(NOWHERE, "gateway.ini"))
 
     def fill(self, text: str, form: str) -> str:
         files = (("ssl_certificate", self.certificate), ("ssl_certificate_key", self.key))

@@ -14,6 +14,7 @@ from typing import Any
 from twisted.trial.unittest import SynchronousTestCase
 
 from mailgate.process.background import ENDED_SILENTLY, Launch, Twistd, result
+from mailgate.test.support.nowhere import NOWHERE
 
 
 class BrokenStream(io.StringIO):
@@ -84,9 +85,9 @@ class LaunchTests(SynchronousTestCase):
 
     def test_crash(self):
         """An exception that is not caught is a result of one line; it goes on to where it would have gone."""
-        error = FileNotFoundError(2, "No such file or directory", "/nowhere/twistd.pid")
+        error = FileNotFoundError(2, "No such file or directory", f"{NOWHERE}/twistd.pid")
         sys.excepthook(type(error), error, None)
-        told = "the start has failed: FileNotFoundError: [Errno 2] No such file or directory: '/nowhere/twistd.pid'\n"
+        told = f"the start has failed: FileNotFoundError: [Errno 2] No such file or directory: '{NOWHERE}/twistd.pid'\n"
         self.assertEqual(self.result(), (1, told))
         self.assertEqual(self.hooked, [(FileNotFoundError, error, None)])
 

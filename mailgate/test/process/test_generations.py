@@ -16,12 +16,15 @@ from zope.interface.verify import verifyObject
 
 from mailgate.config import GatewaySettings, parse
 from mailgate.directives import ConfigurationError, Problem
-from mailgate.interfaces import IGenerations
-from mailgate.log.journal import ErrorLogs, ProcessLog
+from mailgate.log.errorlog import ErrorLogs, ProcessLog
+from mailgate.log.settings import LogSettings
+from mailgate.login import Trouble
 from mailgate.process.generations import Generations, untouchable
+from mailgate.process.interfaces import IGenerations
 from mailgate.process.watching import LOOK
 from mailgate.session import Outcome, Phase, Session
 from mailgate.test.integration.daemon import freePort
+from mailgate.test.support.nowhere import NOWHERE
 
 TEXT = """
 [mailgate]
@@ -44,8 +47,8 @@ class Relayed:
         self._crowd = crowd
         crowd.connections.add(self)
 
-    def dismiss(self) -> None:
-        self.session.conclude(Outcome.STOPPED)
+    def dismiss(self, outcome: Outcome, trouble: Trouble) -> None:
+        self.session.conclude(outcome)
         self.leave()
 
     def leave(self) -> None:
@@ -63,7 +66,7 @@ class GenerationsTests(SynchronousTestCase):
         self.next: GatewaySettings | Exception = self.settings()
         logs = ErrorLogs()
         settings = self.settings()
-        self.process = ProcessLog(logs.observerFor(settings.log.errorLog, "gateway.ini", "mailgate"))
+        self.process = ProcessLog(logs.observerFor(settings[LogSettings].errorLog, "gateway.ini", "mailgate"))
         self.generations = Generations(settings, self.reactor, logs, self.process, self.read)
         self.generations.privilegedStartService()
         self.generations.startService()
@@ -148,7 +151,7 @@ class GenerationsTests(SynchronousTestCase):
             places.taken += 1
             self.next = self.settings(f"worker_connections = {most}")
             self.reload()
-            self.assertIs(self.generations.gateway.listeners[0].places, places)
+            self.assertIs(self.generations.gateway.listeners[0].factory.places, places)
         self.assertIs(self.generations.gateway.factories[0].places, places)
         with capturedLogs() as events:
             self.assertEqual(places.room(lambda: None), 0)
@@ -188,9 +191,9 @@ class GenerationsTests(SynchronousTestCase):
     def test_unopenableLog(self) -> None:
         """So it is where a log cannot be opened."""
         before = self.generations.gateway
-        self.next = self.settings(log="/nowhere/x.log")
+        self.next = self.settings(log=f"{NOWHERE}/x.log")
         told = self.reload()
-        self.assertIn("error_log = /nowhere/x.log: cannot be opened", told[0])
+        self.assertIn(f"error_log = {NOWHERE}/x.log: cannot be opened", told[0])
         self.assertIs(self.generations.gateway, before)
 
     def test_surprise(self) -> None:

@@ -17,7 +17,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
-from mailgate.interfaces import IGenerations
+from mailgate.process.interfaces import IGenerations
 from mailgate.process.operation import Answer, Operation
 from mailgate.process.upgrade import UpgradeError
 

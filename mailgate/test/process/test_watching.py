@@ -13,9 +13,10 @@ from twisted.trial.unittest import SynchronousTestCase
 from mailgate.config import parse
 from mailgate.directives import ListenAddress, ServerSettings, directives, path, paths
 from mailgate.process.watching import LOOK, FileWatch, watchedFiles
-from mailgate.test.tls.test_settings import makePair
+from mailgate.test.support.tlspair import makePair
+from mailgate.tls.backendsettings import BackendTLSSettings
 from mailgate.tls.files import sources
-from mailgate.tls.settings import BackendTLSSettings, TLSSettings
+from mailgate.tls.settings import TLSSettings
 
 
 def serverWith(tls: TLSSettings, ssl: bool = True, backend: BackendTLSSettings | None = None) -> ServerSettings:

@@ -8,7 +8,6 @@ import os
 import socket
 from typing import Any
 
-from twisted.internet.address import IPv4Address
 from twisted.internet.defer import Deferred, DeferredList
 from twisted.internet.endpoints import TCP4ServerEndpoint
 from twisted.internet.error import ConnectionLost
@@ -21,42 +20,17 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 from zope.interface import alsoProvides, implementer
 from zope.interface.verify import verifyObject
 
-from mailgate.relay.portable import HELD, Relay, RelayedProtocol, makeNoDelay
+from mailgate.relay.base import HELD
+from mailgate.relay.portable import Relay, Relays
+from mailgate.relay.protocol import RelayedProtocol, makeNoDelay
 from mailgate.session import Outcome, Session
-from mailgate.test.support.fakes import FakeTransport
-from mailgate.test.tls.test_settings import makePair, settingsFor
-from mailgate.tls.settings import ServerTLS, backendTLS, loadTrust
+from mailgate.test.support.relaytransport import RelayTransport
+from mailgate.test.support.tlspair import makePair, settingsFor
+from mailgate.tls.backendsettings import loadTrust
+from mailgate.tls.settings import ServerTLS, backendTLS
 
 IDLE = 100.0
 LINGER = 10.0
-
-
-class RelayTransport(FakeTransport):
-    """
-    A transport as forgiving as Twisted's own, which may be resumed after its end and have no producer to unregister.
-    C{calls} are those that matter to the order of things.
-    """
-
-    def __init__(self) -> None:
-        super().__init__(IPv4Address("TCP", "192.0.2.7", 40123))
-        self._lenient = True
-        self.calls: list[str] = []
-
-    def unregisterProducer(self) -> None:
-        self.calls.append("unregisterProducer")
-        self.producer = None
-
-    def resumeProducing(self) -> None:
-        self.calls.append("resumeProducing")
-        super().resumeProducing()
-
-    def loseWriteConnection(self) -> None:
-        self.calls.append("loseWriteConnection")
-        super().loseWriteConnection()
-
-    def loseConnection(self) -> None:
-        self.calls.append("loseConnection")
-        super().loseConnection()
 
 
 class Listening(RelayedProtocol):
@@ -96,7 +70,7 @@ class Relayed:
                 alsoProvides(side, ISSLTransport)
             side.connect(Listening())
         self.relay = Relay(
-            self.client.protocol, self.backend.protocol, self.session, self.clock, idle, linger, self._finished
+            Relays(self.clock), self.client.protocol, self.backend.protocol, self.session, idle, linger, self._finished
         )
         self.relay.start(toClient, toBackend)
 
@@ -192,7 +166,8 @@ class BytesTests(SynchronousTestCase):
             side.connect(Listening())
             side.pauseProducing()
         session = Session("imap", "", "", 0.0)
-        Relay(client.protocol, backend.protocol, session, Clock(), IDLE, LINGER, lambda relay: None).start(b"", b"")
+        relays = Relays(Clock())
+        relays.between(client.protocol, backend.protocol, session, IDLE, LINGER, lambda relay: None).start(b"", b"")
         self.assertEqual((client.producerState, backend.producerState), ("producing", "producing"))
 
     def test_producers(self) -> None:
@@ -483,9 +458,6 @@ class EndTests(SynchronousTestCase):
             self.assertFinished(relayed)
 
 
-# Over sockets.
-
-
 @implementer(IHandshakeListener, IHalfCloseableProtocol)
 class End(Protocol):
     """
@@ -638,8 +610,8 @@ class SocketTests(TestCase):
         await self._connect(self.client, self.near, small)
         self.session = Session("imap", "", "", 0.0)
         self.done: Deferred[None] = Deferred()
-        self.relay = Relay(
-            self.near, self.far, self.session, self.reactor, 50.0, 50.0, lambda relay: self.done.callback(None)
+        self.relay = Relays(self.reactor).between(
+            self.near, self.far, self.session, 50.0, 50.0, lambda relay: self.done.callback(None)
         )
         self.addCleanup(self._stop)
 
@@ -704,11 +676,11 @@ class SocketTests(TestCase):
         arrived = self.client.until(self.MANY)
         Torrent(self.backend.transport, self.MANY, lambda: None)
         await watched.paused
-        end: Any = self.far._end
-        taken = end.received
+        end: Any = self.far._successor
+        taken = end.moved
         for _ in range(50):
             await deferLater(self.reactor, 0)
-        self.assertEqual(end.received, taken)
+        self.assertEqual(end.moved, taken)
         self.assertLess(taken, 1024 * 1024)
         self.client.transport.resumeProducing()
         await arrived

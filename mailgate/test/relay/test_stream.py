@@ -38,21 +38,25 @@ from mailgate.lean.pipes import Pipe, PipePool
 from mailgate.lean.poller import Poller
 from mailgate.lean.tls import TLSLayer
 from mailgate.lean.transport import StreamTransport
+from mailgate.login import Trouble
 from mailgate.registry import PROTOCOLS
 from mailgate.relay import streamend as relayend
-from mailgate.relay.portable import HELD, Relay, RelayedProtocol
+from mailgate.relay.base import HELD
+from mailgate.relay.portable import Relay
+from mailgate.relay.protocol import RelayedProtocol
 from mailgate.relay.stream import StreamRelay, StreamRelays
 from mailgate.relay.streamend import LITTLE, MUCH
 from mailgate.service import Gateway
 from mailgate.session import Outcome, Session
 from mailgate.test.integration.daemon import freePort
-from mailgate.test.relay.test_portable import RelayTransport
-from mailgate.test.test_service import Talk
-from mailgate.test.tls.test_makeengine import FAST, FORGED
-from mailgate.test.tls.test_settings import makePair, settingsFor
+from mailgate.test.support.relaytransport import RelayTransport
+from mailgate.test.support.talk import Talk
+from mailgate.test.support.tlsengines import FAST, FORGED
+from mailgate.test.support.tlspair import makePair, settingsFor
+from mailgate.tls.backendsettings import loadTrust
 from mailgate.tls.engine import PublicEngine
 from mailgate.tls.makeengine import PeerClosed, TLSEngine, makeEngine
-from mailgate.tls.settings import ServerTLS, backendTLS, loadTrust
+from mailgate.tls.settings import ServerTLS, backendTLS
 
 IDLE = 100.0
 LINGER = 10.0
@@ -1239,7 +1243,7 @@ class EndTests(RelayCase):
         relayed.client.reading = False
         relayed.backend.send(CONTENT)
         self.settle()
-        relayed.relay.dismiss()
+        relayed.relay.dismiss(Outcome.STOPPED, Trouble.STOPPING)
         relayed.client.reading = True
         self.untilOver(relayed.client, relayed.backend)
         self.assertFinished(relayed, Outcome.STOPPED)
@@ -1412,6 +1416,17 @@ class TimeTests(RelayCase):
             self.assertEqual(relayed.done, 0)
             self.advance(LINGER + 2)
             self.assertFinished(relayed)
+
+    def test_heldEndIsNotTaken(self) -> None:
+        """A backend that cannot be written to when the held end is passed on ends the session, and every wait."""
+        relayed = self.relayed(backendTLS=True)
+        relayed.client.say(b"")
+        self.settle()
+        with socket.socket(fileno=os.dup(relayed.relay._backend.fd)) as same:
+            same.shutdown(socket.SHUT_WR)
+        self.advance(HELD + 2)
+        self.assertFinished(relayed)
+        self.assertEqual(self.turns.clock.getDelayedCalls(), [])
 
     def test_lingersNoLongerThanIdle(self) -> None:
         """Where C{idle} is the shorter time it is that of the end, too."""

@@ -16,7 +16,7 @@ from mailgate.lean.descriptors import sendingRoom
 from mailgate.relay import streamend as relayend
 from mailgate.relay.streamend import MOST_MOVED, MUCH, SAFE
 from mailgate.test.relay.test_stream import COMBINATIONS, CONTENT, MiB, RelayCase, Relayed
-from mailgate.test.tls.test_makeengine import FAST
+from mailgate.test.support.tlsengines import FAST
 from mailgate.tls import makeengine as tlsengine
 from mailgate.tls.engine import PublicEngine
 
@@ -324,7 +324,7 @@ class EncryptScenarios(Mixin):
 
 
 class FastEncryptTests(EncryptScenarios, SynchronousTestCase):
-    """That of L{mailgate.tls.engine.FastEngine}."""
+    """That of L{mailgate.tls.fastengine.FastEngine}."""
 
     kind = staticmethod(FAST)
 

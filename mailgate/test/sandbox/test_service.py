@@ -25,7 +25,7 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 from mailgate.directives import ListenAddress
 from mailgate.sandbox.service import _MOST_CONNECTIONS, SandboxService
 from mailgate.sandbox.settings import SandboxSettings
-from mailgate.test.support.fakes import FakeTransport
+from mailgate.testing import FakeTransport
 
 ANY = ListenAddress("127.0.0.1", 0)
 SETTINGS = SandboxSettings(imap=ANY, pop3=ANY, smtp=ANY, authHttp=ANY)

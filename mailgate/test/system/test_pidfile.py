@@ -10,6 +10,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from mailgate.directives import ConfigurationError
 from mailgate.system.pidfile import PIDFile
+from mailgate.test.support.nowhere import NOWHERE
 
 
 class PIDFileTests(SynchronousTestCase):
@@ -61,7 +62,7 @@ class PIDFileTests(SynchronousTestCase):
         self.write("1\n")
         self.file.check()
         self.assertEqual(self.read(), "1\n")
-        self.assertRaises(ConfigurationError, PIDFile("/nowhere/gateway.pid", "gateway.ini").check)
+        self.assertRaises(ConfigurationError, PIDFile(f"{NOWHERE}/gateway.pid", "gateway.ini").check)
 
     def test_link(self) -> None:
         """A link, which somebody may have put there, is not followed."""
@@ -101,10 +102,10 @@ class PIDFileTests(SynchronousTestCase):
 
     def test_unwritable(self) -> None:
         """Where it cannot be written, one line says so."""
-        file = PIDFile("/nowhere/gateway.pid", "gateway.ini")
+        file = PIDFile(f"{NOWHERE}/gateway.pid", "gateway.ini")
         error = self.assertRaises(ConfigurationError, file.write)
         reason = "cannot be written: No such file or directory"
-        self.assertEqual(str(error), f"gateway.ini: [mailgate] pid = /nowhere/gateway.pid: {reason}")
+        self.assertEqual(str(error), f"gateway.ini: [mailgate] pid = {NOWHERE}/gateway.pid: {reason}")
         file.remove()
 
     def test_stepsAside(self) -> None:

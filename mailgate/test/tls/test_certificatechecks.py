@@ -21,10 +21,12 @@ from mailgate.config import parse
 from mailgate.directives import ConfigurationError, ListenAddress, ServerSettings
 from mailgate.frontend.protocol import DialogueSettings
 from mailgate.test.support import certificates
-from mailgate.test.tls.test_backend import Authority
-from mailgate.test.tls.test_settings import Pair, inline, makePair, settingsFor, write
+from mailgate.test.support.memoryauthority import Authority
+from mailgate.test.support.nowhere import NOWHERE
+from mailgate.test.support.tlspair import Pair, inline, makePair, settingsFor, write
 from mailgate.tls import certificatechecks
-from mailgate.tls.settings import BackendTLSSettings, TLSSettings
+from mailgate.tls.backendsettings import BackendTLSSettings
+from mailgate.tls.settings import TLSSettings
 
 NOW = datetime.now(timezone.utc)
 DAY = timedelta(days=1)
@@ -220,14 +222,14 @@ class WritableTests(Case):
         settings = settingsFor(
             pair,
             Pair(inline(pair.certificate), inline(pair.key)),
-            passwordFile="/pass",
-            ticketKeys=("/ticket",),
-            dhParameters="/dh",
+            passwordFile=f"{NOWHERE}/pass",
+            ticketKeys=(f"{NOWHERE}/ticket",),
+            dhParameters=f"{NOWHERE}/dh",
             verifyClient="on",
             clientCertificate="/ca",
             trustedCertificate="/more",
-            revoked="/crl",
-            commands=(("PrivateKey", "/other.key"),),
+            revoked=f"{NOWHERE}/crl",
+            commands=(("PrivateKey", f"{NOWHERE}/other.key"),),
         )
         found = [(option, told) for option, told in self.warned(settings) if told.startswith("strangers")]
         self.assertEqual(

@@ -21,8 +21,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from mailgate.login import TLSDetails, Trouble
 from mailgate.test.support.certificates import Authority, clientContext
-from mailgate.test.tls.test_makeengine import FAST
-from mailgate.test.tls.test_settings import Pair, Peer, makePair, settingsFor
+from mailgate.test.support.tlsengines import FAST
+from mailgate.test.support.tlspair import Pair, Peer, makePair, settingsFor
 from mailgate.tls.clientcertificate import describe
 from mailgate.tls.engine import PublicEngine, Verification
 from mailgate.tls.makeengine import makeEngine

@@ -14,7 +14,7 @@ from OpenSSL import SSL
 from OpenSSL._util import lib
 from twisted.trial.unittest import SynchronousTestCase
 
-from mailgate.test.tls.test_settings import clientContext, connect, makePair, settingsFor, write
+from mailgate.test.support.tlspair import clientContext, connect, makePair, settingsFor, write
 from mailgate.tls.confcommand import VERSIONS, commands, curve, leaveOutFiniteFields
 from mailgate.tls.settings import ServerTLS, TLSError
 

@@ -1,6 +1,6 @@
 """
-Tests for L{mailgate.tls.makeengine} and L{mailgate.tls.engine}: one contract for both kinds of engine, with pyOpenSSL
-or the standard library at the other end; and what makes the choice between them.
+Tests for L{mailgate.tls.makeengine}, L{mailgate.tls.engine} and L{mailgate.tls.fastengine}: one contract for both kinds
+of engine, with pyOpenSSL or the standard library at the other end; and what makes the choice between them.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import gc
 import os
 import ssl
 import weakref
-from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -19,83 +18,14 @@ from OpenSSL._util import ffi, lib
 from twisted.internet.ssl import CertificateOptions, KeyPair, PrivateCertificate
 from twisted.trial.unittest import SynchronousTestCase
 
-from mailgate.test.tls.test_settings import clientContext, makePair, settingsFor
-from mailgate.tls.engine import FastBinding, FastEngine, PublicEngine
+from mailgate.test.support.tlsengines import FAST, FORGED, Peer, carry, introduce, readAll
+from mailgate.test.support.tlspair import clientContext, makePair, settingsFor
+from mailgate.tls.backendsettings import loadTrust
+from mailgate.tls.engine import PublicEngine
 from mailgate.tls.errors import CertificateError
+from mailgate.tls.fastengine import FastBinding, FastEngine
 from mailgate.tls.makeengine import PeerClosed, TLSEngine, chooseKind, fastEngineWorks, makeEngine
-from mailgate.tls.settings import ServerTLS, backendTLS, describeTLS, loadTrust
-
-FORGED = b"\x17\x03\x03\x00\x20" + bytes(32)
-"""A record of data that nobody's key has made."""
-
-FAST = partial(FastEngine, binding=FastBinding(lib, ffi))
-
-
-class Peer:
-    """pyOpenSSL's own end of a connection, in memory."""
-
-    def __init__(self, connection: SSL.Connection) -> None:
-        self.tls = connection
-        self.handshaken = False
-
-    def handshake(self) -> None:
-        try:
-            self.tls.do_handshake()
-        except SSL.WantReadError:
-            return
-        self.handshaken = True
-
-    def feed(self, data: Any) -> None:
-        if data:
-            self.tls.bio_write(bytes(data))
-
-    def output(self) -> bytes:
-        return self._all(self.tls.bio_read)
-
-    def read(self) -> bytes:
-        """All data there are."""
-        return self._all(self.tls.recv)
-
-    def sealed(self, data: bytes) -> bytes:
-        """The ciphertext of C{data}."""
-        rest = memoryview(data)
-        while rest:
-            rest = rest[self.tls.send(rest) :]
-        return self.output()
-
-    def _all(self, receive: Callable[[int], bytes]) -> bytes:
-        pieces = []
-        try:
-            while True:
-                pieces.append(receive(65536))
-        except SSL.WantReadError:
-            return b"".join(pieces)
-
-
-def carry(source: Any, target: Any) -> int:
-    """Move what C{source} sends to C{target}; gives how much that was."""
-    data = bytes(source.output())
-    target.feed(data)
-    return len(data)
-
-
-def introduce(engine: TLSEngine, peer: Peer) -> None:
-    """Shake hands, and let the tickets through."""
-    for _ in range(4):
-        for one, other in ((peer, engine), (engine, peer)):
-            one.handshake()
-            carry(one, other)
-    assert engine.handshaken and peer.handshaken
-    assert engine.read() is None and peer.read() == b""
-
-
-def readAll(engine: TLSEngine) -> bytes:
-    """All data that C{engine} has so far."""
-    pieces = []
-    while (data := engine.read()) is not None:
-        assert len(data) > 0
-        pieces.append(bytes(data))
-    return b"".join(pieces)
+from mailgate.tls.settings import ServerTLS, backendTLS, describeTLS
 
 
 class Case(SynchronousTestCase):

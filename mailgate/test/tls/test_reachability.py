@@ -7,17 +7,16 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from OpenSSL import SSL
 from twisted.trial.unittest import SynchronousTestCase
 
-from mailgate.test.tls.test_settings import makePair, settingsFor
-from mailgate.tls.server import checkTLS
+from mailgate.test.support.tlspair import makePair, settingsFor
+from mailgate.tls.context import checkTLS
 from mailgate.tls.settings import TLSError
 
 
 def suites(name: str) -> tuple[tuple[str, str], ...]:
-    """The command that leaves this suite of TLS 1.3 alone, where pyOpenSSL can (since 25.2)."""
-    return (("Ciphersuites", name),) if hasattr(SSL.Context, "set_tls13_ciphersuites") else ()
+    """The command that leaves this suite of TLS 1.3 alone."""
+    return (("Ciphersuites", name),)
 
 
 class ReachTests(SynchronousTestCase):

@@ -20,14 +20,15 @@ from twisted.logger import LogPublisher, capturedLogs, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 
 from mailgate.config import GatewaySettings, load
-from mailgate.log.journal import ErrorLogs, ProcessLog
+from mailgate.log.errorlog import ErrorLogs, ProcessLog
+from mailgate.log.settings import LogSettings
 from mailgate.process.generations import Generations
 from mailgate.process.watching import LOOK
 from mailgate.process.workers.master import Master
 from mailgate.test.integration.daemon import freePort
 from mailgate.test.process.workers.test_master import Reactor
-from mailgate.test.tls.test_backend import Authority
-from mailgate.test.tls.test_settings import write
+from mailgate.test.support.memoryauthority import Authority
+from mailgate.test.support.tlspair import write
 from mailgate.tls.renewal import certificatesOf, namesLost, renewalFaults
 
 NOW = datetime.now(timezone.utc)
@@ -196,12 +197,9 @@ class ProcessTests(Case):
     def setUp(self) -> None:
         super().setUp()
         self.reactor: Any = MemoryReactorClock()
-        if not hasattr(self.reactor, "nameResolver"):
-            # Twisted's has one since 24.
-            vars(self.reactor)["nameResolver"] = None
         logs = ErrorLogs()
         settings = load(self.file)
-        process = ProcessLog(logs.observerFor(settings.log.errorLog, self.file, "mailgate"))
+        process = ProcessLog(logs.observerFor(settings[LogSettings].errorLog, self.file, "mailgate"))
         self.generations = Generations(settings, self.reactor, logs, process, load)
         self.generations.startService()
         self.addCleanup(self.end)

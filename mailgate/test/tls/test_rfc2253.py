@@ -82,6 +82,12 @@ class PrintTests(SynchronousTestCase):
         self.assertValue(r"\F0\9F\93\A7", "📧".encode("utf-32-be"), 0x1C)
         self.assertPrinted("emailAddress=joe@example.com", [(MAIL, IA5, b"joe@example.com")])
 
+    def test_printableStrings(self) -> None:
+        """Characters that a PrintableString may not have, and that certificates have in it, are shown as they are."""
+        for value in (b"joe@example.com", b"*.example.com", b"A & B_c"):
+            self.assertValue(value.decode(), value, PRINTABLE)
+        self.assertValue(r"M\C3\BCller", "Müller".encode("latin-1"), PRINTABLE)
+
     def test_notUTF8(self) -> None:
         """UTF-8 that is none is not looked at."""
         self.assertValue(r"\FF\C3", b"\xff\xc3")

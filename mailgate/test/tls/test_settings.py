@@ -1,5 +1,6 @@
 """
-Tests for L{mailgate.tls.settings}: handshakes with the standard library's TLS at the other end.
+Tests for L{mailgate.tls.settings} and L{mailgate.tls.backendsettings}: handshakes with the standard library's TLS at
+the other end.
 """
 
 from __future__ import annotations
@@ -7,22 +8,9 @@ from __future__ import annotations
 import contextlib
 import os
 import ssl
-from datetime import datetime, timedelta, timezone
-from ipaddress import ip_address
 from typing import Any
 
-from attrs import evolve, frozen
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec, rsa
-from cryptography.hazmat.primitives.serialization import (
-    BestAvailableEncryption,
-    Encoding,
-    KeySerializationEncryption,
-    NoEncryption,
-    PrivateFormat,
-)
-from cryptography.x509.oid import NameOID
+from attrs import evolve
 from OpenSSL import SSL
 from twisted.internet.interfaces import (
     IHandshakeListener,
@@ -39,151 +27,14 @@ from zope.interface.verify import verifyObject
 
 from mailgate.directives import ListenAddress, Problem, ServerSettings
 from mailgate.login import TLSState
-from mailgate.test.support.fakes import settingsOf
+from mailgate.test.support.nowhere import NOWHERE
+from mailgate.test.support.tlspair import Pair, clientContext, connect, inline, makePair, settingsFor, write
+from mailgate.testing import settingsOf
 from mailgate.tls import settings as tls
+from mailgate.tls.backendsettings import BackendTLSSettings, loadTrust
 from mailgate.tls.errors import CertificateError
 from mailgate.tls.files import sources
-from mailgate.tls.settings import (
-    BackendTLSSettings,
-    ServerTLS,
-    SessionCache,
-    TLSError,
-    TLSSettings,
-    backendTLS,
-    describeTLS,
-    loadTrust,
-    usesTLS,
-)
-
-NAMES = ("localhost", "127.0.0.1")
-
-
-@frozen
-class Pair:
-    """The paths of a self-signed certificate and its key."""
-
-    certificate: str
-    key: str
-
-
-def makePair(folder: str, name: str, *hosts: str, kind: str = "ec", passPhrase: bytes | None = None) -> Pair:
-    """
-    A pair of files in C{folder}, good for C{hosts} for a month; C{kind} is C{ec} or C{rsa}. The certificate's subject
-    is C{name}; its key is encrypted where there is a C{passPhrase}.
-    """
-    key: Any = ec.generate_private_key(ec.SECP256R1()) if kind == "ec" else rsa.generate_private_key(65537, 2048)
-    now = datetime.now(timezone.utc)
-    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-    alternatives = [
-        x509.IPAddress(ip_address(host)) if host[0].isdigit() else x509.DNSName(host) for host in hosts or NAMES
-    ]
-    certificate = (
-        x509.CertificateBuilder(subject, subject, key.public_key(), x509.random_serial_number())
-        .not_valid_before(now - timedelta(hours=1))
-        .not_valid_after(now + timedelta(days=30))
-        .add_extension(x509.SubjectAlternativeName(alternatives), False)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), True)
-        .sign(key, hashes.SHA256())
-    )
-    encryption: KeySerializationEncryption = NoEncryption()
-    if passPhrase is not None:
-        encryption = BestAvailableEncryption(passPhrase)
-    pair = Pair(os.path.join(folder, f"{name}.crt"), os.path.join(folder, f"{name}.key"))
-    write(pair.certificate, certificate.public_bytes(Encoding.PEM))
-    write(pair.key, key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, encryption))
-    return pair
-
-
-def write(path: str, content: bytes) -> str:
-    """Make a file of C{content}; gives C{path}."""
-    with open(path, "wb") as stream:
-        stream.write(content)
-    return path
-
-
-def settingsFor(*pairs: Pair, **changes: Any) -> TLSSettings:
-    """TLS with C{pairs}."""
-    return TLSSettings(
-        certificates=tuple(pair.certificate for pair in pairs), keys=tuple(pair.key for pair in pairs), **changes
-    )
-
-
-def inline(*files: str) -> str:
-    """What C{data:} has for the directives that could name C{files}."""
-    content = b""
-    for name in files:
-        with open(name, "rb") as stream:
-            content += stream.read()
-    (source,) = sources("data:" + content.decode("ascii").replace("\n", "\\n"), "")
-    return source
-
-
-class Peer:
-    """The standard library's end of a TLS connection, to either kind of L{SSL.Connection}."""
-
-    def __init__(
-        self, context: ssl.SSLContext, server: bool = False, session: Any = None, name: str | None = None
-    ) -> None:
-        self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
-        self.tls = context.wrap_bio(self._incoming, self._outgoing, server, name, session)
-
-    def shakeHands(self, connection: SSL.Connection) -> None:
-        """
-        Complete the handshake, and one byte each way.
-
-        @raise ssl.SSLError: this end refuses.
-        @raise SSL.Error: C{connection} refuses.
-        """
-        steps: list[Any] = [self.tls.do_handshake, connection.do_handshake]
-        for _ in range(10):
-            for step in steps:
-                try:
-                    step()
-                except (ssl.SSLWantReadError, SSL.WantReadError):
-                    pass
-                finally:
-                    self._carry(connection)
-        connection.send(b"x")
-        self._carry(connection)
-        # With TLS 1.3 this is when the session ticket is read.
-        assert self.tls.read(1) == b"x"
-
-    @property
-    def cipher(self) -> str:
-        """What was negotiated."""
-        negotiated: Any = self.tls.cipher()
-        return str(negotiated[0])
-
-    def _carry(self, connection: SSL.Connection) -> None:
-        sent = self._outgoing.read()
-        if sent:
-            connection.bio_write(sent)
-        try:
-            while True:
-                self._incoming.write(connection.bio_read(65536))
-        except SSL.WantReadError:
-            return
-
-
-def clientContext(version: str = "", ciphers: str = "") -> ssl.SSLContext:
-    """A client that trusts everybody, of one TLS version if C{version} says which."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.check_hostname = False
-    context.verify_mode = ssl.CERT_NONE
-    if version:
-        context.minimum_version = context.maximum_version = getattr(ssl.TLSVersion, version)
-    if ciphers:
-        context.set_ciphers(ciphers)
-    return context
-
-
-def connect(server: ServerTLS, context: ssl.SSLContext | None = None, session: Any = None) -> tuple[Peer, Any]:
-    """A client's handshake with C{server}; gives both ends."""
-    connection = server.serverConnectionForTLS(None)
-    connection.set_accept_state()
-    peer = Peer(context or clientContext(), session=session)
-    peer.shakeHands(connection)
-    return peer, connection
+from mailgate.tls.settings import ServerTLS, SessionCache, TLSError, TLSSettings, backendTLS, describeTLS, usesTLS
 
 
 class ServerTLSTests(SynchronousTestCase):
@@ -561,10 +412,10 @@ class BadSettingsTests(SynchronousTestCase):
         settings = settingsFor(
             self.pair,
             Pair("data:PEM", "data:sesame"),
-            passwordFile="/passwords",
-            ticketKeys=("/tickets",),
-            commands=(("PrivateKey", "/other.key"), ("Certificate", "/other.crt")),
-            dhParameters="/dh",
+            passwordFile=f"{NOWHERE}/passwords",
+            ticketKeys=(f"{NOWHERE}/tickets",),
+            commands=(("PrivateKey", f"{NOWHERE}/other.key"), ("Certificate", f"{NOWHERE}/other.crt")),
+            dhParameters=f"{NOWHERE}/dh",
         )
         self.patch(tls, "isOpenToAll", lambda path: True)
         options = ["ssl_certificate_key", "ssl_password_file", "ssl_session_ticket_key", "ssl_conf_command"]

@@ -17,11 +17,13 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from mailgate.config import parse
 from mailgate.directives import ConfigurationError
-from mailgate.test.tls.test_settings import clientContext, makePair, settingsFor, write
+from mailgate.test.support.nowhere import NOWHERE
+from mailgate.test.support.tlspair import clientContext, makePair, settingsFor, write
 from mailgate.test.tls.test_tickets import VERSIONS, Client
 from mailgate.tls import ticketkeys
+from mailgate.tls.context import checkTLS
 from mailgate.tls.files import TLSError
-from mailgate.tls.server import ServerTLS, checkTLS
+from mailgate.tls.server import ServerTLS
 from mailgate.tls.settings import SessionCache
 from mailgate.tls.ticketkeys import reachCall, readTicketKey, ticketKeyCall, useTicketKey
 from mailgate.tls.tickets import FixedKeys, keyName
@@ -251,7 +253,7 @@ ssl_session_ticket_key =
 
     def test_plain(self) -> None:
         """Where no TLS is spoken it is not looked at."""
-        self.assertEqual(self.problems("/nowhere", "/else", use="reactor", more="starttls = off"), [])
+        self.assertEqual(self.problems(f"{NOWHERE}", "/else", use="reactor", more="starttls = off"), [])
 
     def test_reactor(self) -> None:
         """Over the reactor's own transports, which look at no ticket, one can be used, and several stop the start."""

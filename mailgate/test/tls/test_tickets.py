@@ -20,14 +20,15 @@ from zope.interface.verify import verifyObject
 
 from mailgate.lean import tls as tlslayer
 from mailgate.test.lean.test_tls import Case as LayerCase
+from mailgate.test.support.tlsengines import FAST
+from mailgate.test.support.tlspair import clientContext, makePair, settingsFor
 from mailgate.test.support.transportcontract import Near
-from mailgate.test.tls.test_makeengine import FAST
-from mailgate.test.tls.test_settings import clientContext, makePair, settingsFor
 from mailgate.tls import makeengine as tlsengine
 from mailgate.tls.clientcertificate import NotingConnection
 from mailgate.tls.clienthello import ClientHello
+from mailgate.tls.context import checkTLS
 from mailgate.tls.engine import PublicEngine
-from mailgate.tls.server import ServerTLS, checkTLS
+from mailgate.tls.server import ServerTLS
 from mailgate.tls.settings import SessionCache
 from mailgate.tls.tickets import PERIOD, SIZE, FixedKeys, ITicketReader, PatientConnection, TicketRing, keyName
 
@@ -94,7 +95,7 @@ class TurnTests(SynchronousTestCase):
 
 
 class Client:
-    """The standard library's end of a connection, with what L{mailgate.test.tls.test_makeengine.Peer} has of it."""
+    """The standard library's end of a connection, with what L{mailgate.test.support.tlsengines.Peer} has of it."""
 
     def __init__(self, context: ssl.SSLContext, session: Any = None) -> None:
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
@@ -576,7 +577,7 @@ class LayerScenarios(LayerCase):
 
 
 class FastLayerTests(LayerScenarios, SynchronousTestCase):
-    """Upon L{mailgate.tls.engine.FastEngine}."""
+    """Upon L{mailgate.tls.fastengine.FastEngine}."""
 
     kind = FAST
 

@@ -14,7 +14,6 @@ from treq.client import HTTPClient
 from treq.testing import RequestTraversalAgent
 from twisted.internet.defer import CancelledError, Deferred, fail, gatherResults, inlineCallbacks
 from twisted.internet.endpoints import TCP4ServerEndpoint, UNIXServerEndpoint
-from twisted.internet.error import ConnectionDone, ConnectionRefusedError
 from twisted.internet.interfaces import (
     IHandshakeListener,
     IPushProducer,
@@ -24,107 +23,20 @@ from twisted.internet.interfaces import (
 )
 from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.task import Clock
-from twisted.internet.testing import MemoryReactorClock, StringTransport
+from twisted.internet.testing import MemoryReactorClock
 from twisted.internet.threads import deferToThread
-from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 from twisted.web.client import ResponseDone
 from twisted.web.http_headers import Headers
 from twisted.web.iweb import IAgent, IClientRequest, IResponse
 from twisted.web.resource import Resource
-from zope.interface import alsoProvides, implementer
 from zope.interface.verify import verifyObject
 
 from mailgate.auth.http.agent import IDLE_TIMEOUT, MAX_IDLE, KeepAliveAgent
 from mailgate.auth.http.connection import BODY_PATIENCE, ExchangeCancelled, ExchangeFailed
 from mailgate.auth.http.headers import FieldHeaders, PreparedHeaders
 from mailgate.net.endpoints import endpointFor
-
-REQUEST = b"GET /auth?x HTTP/1.1\r\nHost: 127.0.0.1\r\nAuth-User: joe\r\nClient-IP: ::1\r\n\r\n"
-RESPONSE = b"HTTP/1.1 200 OK\r\nAuth-Status: OK\r\nContent-Length: 5\r\n\r\nhello"
-FIELDS = [(b"Auth-User", b"joe"), (b"Client-IP", b"::1")]
-
-
-class FakeTransport(StringTransport):
-    """A transport that remembers how it was closed, and its TCP_NODELAY."""
-
-    noDelay = False
-    left = False
-    aborting = False
-
-    def setTcpNoDelay(self, enabled):
-        self.noDelay = enabled
-
-    def loseConnection(self):
-        self.left = True
-        super().loseConnection()
-
-    def abortConnection(self):
-        self.aborting = True
-
-
-@implementer(IStreamClientEndpoint)
-class FakeEndpoint:
-    """An endpoint whose connections the test makes, breaks, and plays the server of."""
-
-    def __init__(self, *interfaces):
-        self.connecting = []
-        self.connections = []
-        self.cancelled = 0
-        self._interfaces = interfaces
-
-    def connect(self, protocolFactory):
-        self.connecting.append((protocolFactory, Deferred(self._cancel)))
-        return self.connecting[-1][1]
-
-    def _cancel(self, connecting):
-        self.connecting = [attempt for attempt in self.connecting if attempt[1] is not connecting]
-        self.cancelled += 1
-
-    def accept(self):
-        """Let the oldest attempt succeed; gives the connection."""
-        factory, connecting = self.connecting.pop(0)
-        connection = factory.buildProtocol(None)
-        transport = FakeTransport()
-        alsoProvides(transport, *self._interfaces)
-        connection.makeConnection(transport)
-        self.connections.append(connection)
-        connecting.callback(connection)
-        return connection
-
-    def refuse(self):
-        """Let the oldest attempt fail."""
-        self.connecting.pop(0)[1].errback(ConnectionRefusedError())
-
-
-class AgentTestCase(SynchronousTestCase):
-    """An agent over a fake endpoint."""
-
-    def setUp(self):
-        self.clock = Clock()
-        self.endpoint = FakeEndpoint()
-        self.agent = KeepAliveAgent(self.endpoint, self.clock, b"127.0.0.1", b"/auth?x", cooling=0.0)
-
-    def ask(self):
-        """Ask once."""
-        return self.agent.request(b"GET", b"http://elsewhere.example/", PreparedHeaders(FIELDS))
-
-    def exchange(self, response=RESPONSE):
-        """Ask over a new connection and have it answered with C{response}; gives the connection."""
-        asked = self.ask()
-        connection = self.endpoint.accept()
-        connection.dataReceived(response)
-        self.successResultOf(asked)
-        connection.transport.clear()
-        return connection
-
-    def lose(self, connection, reason=None):
-        """The connection is lost."""
-        connection.connectionLost(Failure(reason or ConnectionDone()))
-
-    def failureOf(self, asked):
-        """Why C{asked} was not answered."""
-        return str(self.failureResultOf(asked, ExchangeFailed).value)
+from mailgate.test.support.httpagent import FIELDS, REQUEST, RESPONSE, AgentTestCase
 
 
 class RequestTests(AgentTestCase):

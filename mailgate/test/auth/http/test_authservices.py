@@ -37,7 +37,7 @@ from mailgate.login import (
 )
 from mailgate.service import Gateway
 from mailgate.test.integration.daemon import freePort
-from mailgate.test.test_service import Talk
+from mailgate.test.support.talk import Talk
 
 UNDECIDED = Denial(Trouble.TEMPORARY)
 CLIENT = Client("192.0.2.7", 4711, local="198.51.100.1", localPort=993, session="7-abc")

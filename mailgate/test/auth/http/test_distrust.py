@@ -16,7 +16,7 @@ from mailgate.auth.http.agent import COOLING, KeepAliveAgent
 from mailgate.auth.http.connection import BODY_PATIENCE, ExchangeCancelled, ExchangeFailed, HTTPConnection
 from mailgate.lean.reactor import LeanReactor
 from mailgate.net.endpoints import endpointFor
-from mailgate.test.auth.http.test_agent import REQUEST, RESPONSE, AgentTestCase
+from mailgate.test.support.httpagent import REQUEST, RESPONSE, AgentTestCase
 from mailgate.tls.settings import backendTLS
 
 OLD_REQUEST = REQUEST.replace(b"HTTP/1.1", b"HTTP/1.0")

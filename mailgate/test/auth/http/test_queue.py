@@ -19,14 +19,14 @@ from mailgate.auth.http.agent import KeepAliveAgent
 from mailgate.auth.http.authenticator import KIND, REST
 from mailgate.auth.http.connection import HTTPResponse
 from mailgate.auth.http.response import ResponseHead
-from mailgate.auth.http.services import REMIND
 from mailgate.lean.reactor import LeanReactor
 from mailgate.log.journal import Journal
+from mailgate.log.seldom import PERIOD
 from mailgate.login import Client, Credentials, Denial, Method, Trouble
 from mailgate.net.clients import LimitSettings
-from mailgate.test.auth.http.test_agent import FakeEndpoint
 from mailgate.test.auth.http.test_authenticator import ACCEPTED, REQUEST, ROUTE, UNDECIDED, AuthenticatorTestCase
 from mailgate.test.auth.http.test_settings import server, settings
+from mailgate.test.support.httpagent import FakeEndpoint
 
 
 def of(host, user=b"joe"):
@@ -152,9 +152,9 @@ class QueueTests(QueueCase):
         self.assertEqual(len(self.agent.asked), 2)
 
     def test_reminded(self):
-        """While it goes on it is said again, after REMIND seconds, or when the clock was set back."""
+        """While it goes on it is said again, after a minute, or when the clock was set back."""
         shared = self.authenticator._services[0].shared
-        for passed, said in ((0, 1), (REMIND - 1, 0), (1, 1), (1, 0)):
+        for passed, said in ((0, 1), (PERIOD - 1, 0), (1, 1), (1, 0)):
             self.clock.advance(passed)
             shared.isBusy()
             self.assertEqual(len(self.log()), said)

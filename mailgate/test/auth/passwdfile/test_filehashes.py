@@ -16,8 +16,9 @@ from mailgate.auth.fairqueue import PAUSE
 from mailgate.auth.passwdfile import authenticator as passwdfile
 from mailgate.auth.passwdfile.authenticator import FileSettings
 from mailgate.auth.passwdfile.crypt3 import Crypt3, HashFailed
-from mailgate.auth.passwdfile.hashing import PATIENCE, SILENCE
+from mailgate.auth.passwdfile.hashing import PATIENCE
 from mailgate.directives import ServerSettings
+from mailgate.log.seldom import PERIOD
 from mailgate.login import Backend, Denial, Method, Route, Trouble
 from mailgate.net.clients import LimitSettings
 from mailgate.net.networks import parseNetworks
@@ -98,7 +99,7 @@ class ThreadTests(AuthenticatorTestCase):
         self.assertEqual(self.logged(), [text + "1"])
         self.reactor.advance(PATIENCE)
         self.assertEqual(self.logged(), [])
-        self.reactor.advance(SILENCE - PATIENCE)
+        self.reactor.advance(PERIOD - PATIENCE)
         # The threads have not come back, and so all who come now wait.
         for _ in range(32 + 2):
             self.start(b"joe", b"wrong")

@@ -333,7 +333,7 @@ class StartTests(GenerationCase):
         for message in (Ready(7), Tell(Order.STOP), Fork(1)):
             self.logged(lambda message=message: self.zygote.says(message))
         self.assertEqual(self.zygote.signals, ["KILL"] * 3)
-        self.failsWith("its zygote exited with status 0")
+        self.failsWith("its zygote is not understood: if another mailgate is installed by now, run mailgate upgrade")
 
 
 class RightsTests(GenerationCase):

@@ -14,9 +14,10 @@ from zope.interface.verify import verifyObject
 
 from mailgate.config import parse
 from mailgate.directives import ConfigurationError
-from mailgate.interfaces import IGenerations
-from mailgate.log.journal import ErrorLog, ErrorLogs, ProcessLog
+from mailgate.log.errorlog import ErrorLogs, ProcessLog
+from mailgate.log.settings import ErrorLog
 from mailgate.net.sockets import ListenError
+from mailgate.process.interfaces import IGenerations
 from mailgate.process.workers import master
 from mailgate.process.workers.master import Master
 from mailgate.process.workers.messages import Ended, Failed, Fork, Order, Retired, Tell

@@ -8,8 +8,8 @@ import json
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from mailgate._version import __version__
 from mailgate.process.workers.messages import (
-    VERSION,
     Become,
     Begin,
     ControlError,
@@ -21,12 +21,14 @@ from mailgate.process.workers.messages import (
     Lines,
     Loaded,
     Order,
+    OtherRelease,
     Ready,
     Retired,
     Started,
     Tell,
     decode,
     encode,
+    otherRelease,
 )
 
 MESSAGES = (
@@ -85,11 +87,22 @@ class MessageTests(SynchronousTestCase):
         ):
             self.assertRaises(ControlError, decode, line)
 
-    def test_otherVersion(self):
-        """Another version's beginning is refused."""
-        given = json.loads(encode(MESSAGES[0]))
-        given["version"] = VERSION + 1
-        self.assertRaises(ControlError, decode, json.dumps(given).encode())
+    def test_otherRelease(self):
+        """The beginning of another release is refused, whatever else is in it; the reason names both and the remedy."""
+        for release, named in (("98.7.dev1", "is 98.7.dev1"), (None, "is of another release"), (7, "is of another")):
+            given = {"kind": "begin", "release": release, "more": 1, "text": "sesame"}
+            error = self.assertRaises(OtherRelease, decode, json.dumps(given).encode())
+            self.assertIn(f"the mailgate that runs {named}", str(error))
+            self.assertIn(f"installed is {__version__}: run mailgate upgrade, or restart it", str(error))
+            self.assertNotIn("sesame", str(error))
+
+    def test_noRelease(self):
+        """So is one that does not say its release, as none did once; and nothing odd is repeated."""
+        self.assertRaises(
+            OtherRelease, decode, b'{"kind": "begin", "file": "x", "text": "", "sockets": {}, "version": 1}'
+        )
+        for odd in ("1\x1b[2J", "9" * 100, "", "1 2"):
+            self.assertEqual(otherRelease(odd), otherRelease())
 
     def test_standardDescriptors(self):
         """A socket is none of the three descriptors that every process has."""

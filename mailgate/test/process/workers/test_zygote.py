@@ -15,11 +15,13 @@ from collections.abc import Callable
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from mailgate._version import __version__
 from mailgate.process.workers.messages import (
     Become,
     Begin,
     Cut,
     Ended,
+    Failed,
     Fork,
     Kill,
     Lines,
@@ -30,8 +32,10 @@ from mailgate.process.workers.messages import (
     Started,
     Tell,
     encode,
+    otherRelease,
 )
 from mailgate.process.workers.zygote import Zygote
+from mailgate.system.exitstatus import CANNOT_SERVE
 
 
 class ZygoteCase(SynchronousTestCase):
@@ -277,6 +281,42 @@ class ImportTests(SynchronousTestCase):
         command = "import sys, mailgate.process.workers.zygote; sys.exit('twisted.internet.reactor' in sys.modules)"
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
         self.assertEqual(subprocess.run([sys.executable, "-c", command], env=environment, timeout=60).returncode, 0)
+
+    def begun(self, module: str, orders: bytes) -> tuple[subprocess.CompletedProcess[bytes], list[Message]]:
+        """C{module} run as a zygote of whom a master orders that; what it reports."""
+        heard, ours = os.pipe()
+        theirs, reports = os.pipe()
+        self.addCleanup(os.close, theirs)
+        os.write(ours, orders)
+        command = f'exec "$0" -m {module} 3<&{heard} 4>&{reports} 5>&2'
+        done = subprocess.run(
+            ["sh", "-c", command, sys.executable],
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+            pass_fds=(heard, reports),
+            timeout=60,
+            capture_output=True,
+            check=False,
+        )
+        for descriptor in (heard, ours, reports):
+            os.close(descriptor)
+        return done, Lines().feed(os.read(theirs, 65536))
+
+    def test_otherMaster(self):
+        """A master of another release is told so, whatever its messages are like."""
+        named = encode(Begin("x.ini", "", {})).replace(__version__.encode(), b"98.7")
+        for orders, reason in (
+            (named, otherRelease("98.7")),
+            (b'{"kind": "begin", "file": "x.ini", "text": "", "sockets": {}, "version": 1}\n', otherRelease()),
+            (b'{"kind": "start anew"}\n', otherRelease()),
+        ):
+            done, told = self.begun("mailgate.process.workers.zygote", orders)
+            self.assertEqual((done.returncode, told), (CANNOT_SERVE, [Failed(reason)]), orders)
+
+    def test_oldName(self):
+        """A master of an earlier release, which starts it by another name, is told so, on standard error too."""
+        done, told = self.begun("mailgate.zygote", b'{"kind": "begin", "file": "x.ini", "version": 1}\n')
+        self.assertEqual((done.returncode, told), (CANNOT_SERVE, [Failed(otherRelease())]))
+        self.assertEqual(done.stderr.decode(), f"{otherRelease()}\n")
 
     def test_notBegun(self):
         """One whose master goes before it has said anything goes, too, and says nothing."""

@@ -10,7 +10,7 @@ from mailgate.login import Credentials, Denial, Method, Trouble
 from mailgate.protocols.imap4 import IMAP4
 from mailgate.protocols.imap4.server import CommandParser, IMAP4Settings, IMAP4SyntaxError, Literal
 from mailgate.session import Outcome, Phase
-from mailgate.test.support.fakes import Conversation, FakeAuthenticator, FakeClient, FakeConnector, hearEverything
+from mailgate.testing import Conversation, FakeAuthenticator, FakeClient, FakeConnector, hearEverything
 from mailgate.tls.settings import TLSSettings
 
 GO_AHEAD = b"+ OK\r\n"

@@ -13,7 +13,7 @@ from mailgate.protocols.imap4 import IMAP4
 from mailgate.protocols.imap4.command import LONGEST_ID, CommandParser
 from mailgate.protocols.imap4.server import IMAP4Settings
 from mailgate.session import Outcome
-from mailgate.test.support.fakes import Conversation, hearEverything
+from mailgate.testing import Conversation, hearEverything
 
 ANSWER = b"* ID NIL\r\ni OK completed\r\n"
 BAD = b"i BAD invalid command\r\n"

@@ -10,7 +10,7 @@ from mailgate.login import Credentials, Denial, Envelope, Method, Trouble
 from mailgate.protocols.pop3 import POP3
 from mailgate.protocols.pop3.settings import POP3Settings
 from mailgate.session import Outcome, Phase
-from mailgate.test.support.fakes import Conversation, FakeAuthenticator, FakeClient, FakeConnector, hearEverything
+from mailgate.testing import Conversation, FakeAuthenticator, FakeClient, FakeConnector, hearEverything
 from mailgate.tls.settings import TLSSettings
 
 OK = b"+OK\r\n"

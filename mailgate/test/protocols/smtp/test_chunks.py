@@ -16,14 +16,7 @@ from mailgate.login import Denial, Trouble
 from mailgate.protocols.smtp import SMTP
 from mailgate.protocols.smtp.server import SMTPSettings
 from mailgate.session import Outcome, Phase
-from mailgate.test.support.fakes import (
-    ROUTE,
-    Conversation,
-    FakeAuthenticator,
-    FakeClient,
-    FakeConnector,
-    hearEverything,
-)
+from mailgate.testing import ROUTE, Conversation, FakeAuthenticator, FakeClient, FakeConnector, hearEverything
 from mailgate.tls.settings import TLSSettings
 
 GREETING = b"220 mx.test ESMTP ready\r\n"
@@ -255,7 +248,7 @@ class BoundTests(SynchronousTestCase):
         """When the gateway goes down in the middle the client is told, and obeyed no more."""
         conversation = converse()
         conversation.send(b"BDAT 10\r\n123")
-        conversation.server.dismiss()
+        conversation.dismiss()
         self.assertEqual(conversation.hear(), b"421 4.3.2 Gateway is shutting down, closing connection\r\n")
         self.assertEqual(conversation.send(b"4567890NOOP\r\n"), b"")
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from twisted.internet.address import UNIXAddress
-from twisted.internet.defer import Deferred, succeed
 from twisted.trial.unittest import SynchronousTestCase
 
 from mailgate.login import Credentials, Denial, Envelope, Method, Trouble
@@ -13,14 +12,8 @@ from mailgate.protocols.pop3 import POP3
 from mailgate.protocols.smtp import SMTP
 from mailgate.protocols.smtp.server import SMTPServer, SMTPSettings, xtext
 from mailgate.session import Outcome, Phase
-from mailgate.test.support.fakes import (
-    CLIENT,
-    Conversation,
-    FakeAuthenticator,
-    FakeClient,
-    FakeConnector,
-    hearEverything,
-)
+from mailgate.test.support.reversedns import FakeReverseDNS
+from mailgate.testing import CLIENT, Conversation, FakeAuthenticator, FakeClient, FakeConnector, hearEverything
 from mailgate.tls.settings import TLSSettings
 
 OK = b"250 2.0.0 OK\r\n"
@@ -77,25 +70,6 @@ class GreetingTests(SynchronousTestCase):
         conversation = Conversation(SMTP, SMTPSettings(greetingDelay=5))
         conversation.transport.lose()
         self.assertEqual(conversation.clock.getDelayedCalls(), [])
-
-
-class FakeReverseDNS:
-    """Keeps whom it is asked about; C{pending} are the answers, to be given. C{left} are those who gave up."""
-
-    longest = 60
-
-    def __init__(self, known: str | None = None) -> None:
-        self.known = known
-        self.asked: list[str] = []
-        self.pending: list[Deferred[str]] = []
-        self.left: list[Deferred[str]] = []
-
-    def nameOf(self, host: str) -> Deferred[str]:
-        self.asked.append(host)
-        if self.known is not None:
-            return succeed(self.known)
-        self.pending.append(Deferred(self.left.append))
-        return self.pending[-1]
 
 
 class ClientNameTests(SynchronousTestCase):

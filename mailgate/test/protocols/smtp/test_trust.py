@@ -13,7 +13,8 @@ from mailgate.backend.client import ProxyClient, ProxySettings
 from mailgate.login import Backend, BackendTLS, Client, Credentials, Denial, Envelope, Method, Refusal, Trouble
 from mailgate.protocols.smtp import SMTP
 from mailgate.protocols.smtp.server import SMTPSettings
-from mailgate.test.backend.test_client import FIRST, SECOND, Attempt, routeTo
+from mailgate.test.backend.test_client import FIRST, SECOND
+from mailgate.testing import Attempt, routeTo
 
 TEMPORARY = Denial(Trouble.TEMPORARY)
 LOGIN: dict[str, Any] = {"envelope": Envelope(b"laptop", True)}

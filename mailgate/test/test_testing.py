@@ -12,9 +12,20 @@ from twisted.internet.interfaces import (
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
+from mailgate import testing
 from mailgate.interfaces import IAuthenticator
 from mailgate.protocols.pop3 import POP3
-from mailgate.test.support.fakes import Conversation, FakeAuthenticator, FakeClient, FakeTransport
+from mailgate.testing import Conversation, FakeAuthenticator, FakeClient, FakeTransport
+
+
+class PublicTests(SynchronousTestCase):
+    """What other distributions may rely on."""
+
+    def test_explained(self) -> None:
+        """Each public name is there, and what can be called is explained."""
+        for name in testing.__all__:
+            public = getattr(testing, name)
+            self.assertTrue(not callable(public) or public.__doc__, name)
 
 
 class FakeTests(SynchronousTestCase):

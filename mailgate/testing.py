@@ -1,36 +1,60 @@
-# -*- test-case-name: mailgate.test.test_fakes -*-
+# -*- test-case-name: mailgate.test.test_testing -*-
 """
-Stand-ins for what is outside: transports, authenticators, connectors. L{mailgate.test.test_fakes} verifies each
-against the interface it stands for.
+For tests of authenticators and protocols, in this project and in others. Nothing here opens a socket or waits: tests
+pass bytes in, turn a clock, and look at the result.
+
+L{Conversation} is a client's conversation with a gateway whose authenticator is the test's, or a L{FakeAuthenticator};
+L{Attempt} is a login at backends that the test plays; L{requestFor} makes what an authenticator is asked. The fakes are
+verified against the interfaces that they stand for. The gateway itself imports none of this.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from twisted.internet.address import IPv4Address
 from twisted.internet.defer import Deferred, succeed
-from twisted.internet.error import ConnectionDone
+from twisted.internet.error import ConnectionDone, ConnectionRefusedError
 from twisted.internet.interfaces import ISSLTransport, ITCPTransport, ITLSTransport
 from twisted.internet.task import Clock
-from twisted.internet.testing import StringTransport
-from twisted.logger import LogLevel, LogPublisher
+from twisted.internet.testing import MemoryReactorClock, StringTransport
+from twisted.logger import LogLevel, LogPublisher, formatEvent
 from twisted.python.failure import Failure
 from zope.interface import alsoProvides, implementer
 
 from mailgate.backend.client import ProxyClient
+from mailgate.backend.connector import Connector
+from mailgate.backend.coroutine import Task
 from mailgate.directives import ListenAddress, ServerSettings
-from mailgate.frontend.listener import ProxyServerFactory
+from mailgate.frontend.factory import Means, ProxyServerFactory
 from mailgate.frontend.protocol import DialogueSettings, MailProtocol
 from mailgate.interfaces import IAuthenticator, IConnector
 from mailgate.log.journal import Journal
-from mailgate.login import Backend, Denial, LoginRequest, Refusal, Route
-from mailgate.session import Session
+from mailgate.login import Backend, Client, Credentials, Denial, LoginRequest, Method, Refusal, Route, Trouble
+from mailgate.session import Outcome, Session
 from mailgate.tls.settings import TLSSettings
+
+__all__ = [
+    "BACKEND",
+    "CLIENT",
+    "ROUTE",
+    "Attempt",
+    "Conversation",
+    "FakeAuthenticator",
+    "FakeClient",
+    "FakeConnector",
+    "FakeTransport",
+    "hearEverything",
+    "requestFor",
+    "resultOf",
+    "routeTo",
+    "settingsOf",
+]
 
 CLIENT = IPv4Address("TCP", "192.0.2.7", 40123)
 ROUTE = Route((Backend("192.0.2.99", 143),), b"joe", b"sesame")
+BACKEND = Backend("192.0.2.99", 110)
 
 
 class FakeHandle:
@@ -104,7 +128,15 @@ class FakeTransport(StringTransport):
 
 @implementer(IAuthenticator)
 class FakeAuthenticator:
-    """Gives the next of C{answers}: a value, an exception to fail with, or L{None} for one that never comes."""
+    """
+    Answers with the next of C{answers}: a value, an exception to fail with, or L{None} for one that comes when the test
+    fires it, if ever. With none left it answers L{ROUTE}.
+
+    @ivar requests: what it was asked.
+    @ivar pending: the Deferreds of the answers that are yet to come.
+    @ivar cancelled: how many of them the gateway did not want any more.
+    @ivar closed: whether it was closed.
+    """
 
     def __init__(self, *answers: Route | Denial | Exception | None) -> None:
         self.answers = list(answers)
@@ -145,7 +177,11 @@ class FakeClient(ProxyClient):
 
 @implementer(IConnector)
 class FakeConnector:
-    """Gives the next of C{answers}; C{None} is a Deferred that never fires."""
+    """
+    Answers with the next of C{answers}, as L{FakeAuthenticator} does. With none left it answers a L{FakeClient}.
+
+    @ivar routes: what it was to connect to.
+    """
 
     def __init__(self, *answers: ProxyClient | Refusal | Denial | Exception | None) -> None:
         self.answers = list(answers)
@@ -176,13 +212,26 @@ def settingsOf(protocol: str, *groups: Any, given: frozenset[str] = frozenset())
 
 
 class Conversation:
-    """A dialogue over a L{FakeTransport}, whose clock stands at 1000 seconds and whose random number is 7."""
+    """
+    A dialogue over a L{FakeTransport}, whose clock stands at 1000 seconds and whose random number is 7.
+
+    @param record: what is spoken, such as L{mailgate.protocols.imap4.IMAP4}.
+    @param groups: instances of settings classes that are not as by default.
+    @param authenticator: what judges logins; a L{FakeAuthenticator} where there is none.
+    @param connector: what connects to backends; a L{FakeConnector} where there is none.
+    @param ssl: whether the client has come to a port of TLS. No byte is encrypted.
+    @param peer: the client's address.
+    @param level: what is logged, to C{events}.
+    @param proxyProtocol: whether the client has to begin with a PROXY header.
+    @ivar transport: the client's connection.
+    @ivar clock: the dialogue's clock, to be advanced.
+    """
 
     def __init__(
         self,
         record: MailProtocol,
         *groups: Any,
-        authenticator: FakeAuthenticator | None = None,
+        authenticator: IAuthenticator | None = None,
         connector: FakeConnector | None = None,
         ssl: bool = False,
         peer: Any = CLIENT,
@@ -191,7 +240,7 @@ class Conversation:
         proxyProtocol: bool = False,
     ) -> None:
         self.settings = settingsOf(record.name, *groups)
-        self.authenticator = authenticator or FakeAuthenticator()
+        self.authenticator: Any = authenticator or FakeAuthenticator()
         self.connector = connector or FakeConnector()
         self.clock = Clock()
         self.clock.advance(1000)
@@ -202,13 +251,15 @@ class Conversation:
             record,
             self.settings,
             ListenAddress("127.0.0.1", 143, ssl, proxyProtocol=proxyProtocol),
-            self.authenticator,
-            self.connector,  # type: ignore[arg-type]
-            self.clock,
-            Journal(level, publisher),
-            "the TLS context" if usesTLS else None,  # type: ignore[arg-type]
-            lambda n: (7).to_bytes(n, "big"),
-            reverseDNS=reverseDNS,
+            Means(
+                self.authenticator,
+                self.connector,
+                self.clock,
+                Journal(level, publisher),
+                "the TLS context" if usesTLS else None,  # type: ignore[arg-type]
+                randomness=lambda n: (7).to_bytes(n, "big"),
+                reverseDNS=reverseDNS,
+            ),
         )
         self.transport = FakeTransport(peer)
         self.transport.connect(self.factory.buildProtocol(peer))
@@ -220,8 +271,9 @@ class Conversation:
 
     @property
     def requests(self) -> list[LoginRequest]:
-        """What the authenticator was asked."""
-        return self.authenticator.requests
+        """What the L{FakeAuthenticator} was asked."""
+        asked: list[LoginRequest] = self.authenticator.requests
+        return asked
 
     @property
     def closed(self) -> bool:
@@ -244,10 +296,12 @@ class Conversation:
         self.transport.clear()
         return heard
 
+    def dismiss(self) -> None:
+        """The gateway goes down."""
+        self.server.dismiss(Outcome.STOPPED, Trouble.STOPPING)
+
     def logged(self) -> list[str]:
         """The log, a text for each event."""
-        from twisted.logger import formatEvent
-
         return [formatEvent(event) for event in self.events]
 
 
@@ -258,3 +312,118 @@ def hearEverything(make: Callable[[], Conversation], *chunks: bytes) -> bytes:
     for chunk in chunks:
         heard += conversation.send(chunk)
     return heard
+
+
+def routeTo(*backends: Backend, **changes: Any) -> Route:
+    """joe's route, with the password sesame."""
+    return Route(backends or (BACKEND,), **{"user": b"joe", "password": b"sesame", **changes})
+
+
+def requestFor(protocol: str, **changes: Any) -> LoginRequest:
+    """joe's request, with IMAP's tag a1."""
+    given = {
+        "credentials": Credentials(Method.PLAIN, b"joe", b"sesame"),
+        "client": Client("192.0.2.7", 40123),
+        "tag": b"a1",
+        **changes,
+    }
+    return LoginRequest(protocol, **given)
+
+
+def resultOf(awaitable: Awaitable[Any]) -> Deferred[Any]:
+    """
+    A Deferred that fires with the result of C{awaitable}: what a gateway's connector and clients of backends await is
+    nothing for Twisted's own coroutines. It can be cancelled.
+    """
+
+    async def awaiting() -> None:
+        result.callback(await awaitable)
+
+    result: Deferred[Any] = Deferred(lambda _: task.cancel())
+    task = Task(awaiting(), result.errback)
+    task.start()
+    return result
+
+
+class Attempt:
+    """
+    A L{Connector} at work, on a reactor that connects nowhere: the test plays the backends. C{result} fires with what
+    the connector gives.
+    """
+
+    def __init__(
+        self,
+        record: MailProtocol,
+        *groups: Any,
+        route: Route | None = None,
+        timeout: float = 30.0,
+        trust: Any = None,
+        resolver: Any = None,
+        **request: Any,
+    ) -> None:
+        self.reactor = MemoryReactorClock()
+        if resolver is not None:
+            self.reactor.installNameResolver(resolver)
+        self.events: list[Any] = []
+        publisher = LogPublisher(self.events.append)  # type: ignore[arg-type]
+        self.route = route or routeTo()
+        self.session = Session(record.name, "127.0.0.1:110", "192.0.2.7:40123", 0.0, user=self.route.user)
+        self.connector = Connector(
+            record.client,
+            settingsOf(record.name, *groups),
+            "mx.test",
+            timeout,
+            self.reactor,
+            Journal(LogLevel.info, publisher),
+            trust,
+        )
+        self.transport = FakeTransport()
+        self.request = requestFor(record.name, **request)
+        self.result = self.again()
+
+    def again(self) -> Deferred[Any]:
+        """Ask for the same once more."""
+        return resultOf(self.connector.connect(self.route, self.request, self.session))
+
+    @property
+    def tried(self) -> list[tuple[str, int]]:
+        """The addresses that have been connected to."""
+        return [(host, port) for host, port, *_ in self.reactor.tcpClients]
+
+    @property
+    def log(self) -> list[str]:
+        """A text for each event."""
+        return [formatEvent(event) for event in self.events]
+
+    @property
+    def levels(self) -> list[str]:
+        """The level of each event."""
+        return [event["log_level"].name for event in self.events]
+
+    def accept(self) -> FakeTransport:
+        """The backend that was tried last accepts the connection."""
+        factory = self.reactor.tcpClients[-1][2]
+        self.transport = FakeTransport(IPv4Address("TCP", *self.tried[-1]))
+        self.transport.connect(factory.buildProtocol(self.transport.getPeer()))
+        return self.transport
+
+    def refuse(self, error: Exception | None = None) -> None:
+        """The backend that was tried last cannot be connected to."""
+        factory = self.reactor.tcpClients[-1][2]
+        factory.clientConnectionFailed(self.reactor.connectors[-1], Failure(error or ConnectionRefusedError()))
+
+    def says(self, *data: bytes) -> bytes:
+        """The backend sends C{data}, a segment each; gives what it hears then."""
+        for segment in data:
+            self.transport.protocol.dataReceived(segment)
+        return self.hears()
+
+    def hears(self) -> bytes:
+        """What the backend has heard since it last asked."""
+        heard: bytes = self.transport.value()
+        self.transport.clear()
+        return heard
+
+    def hasNoTimers(self) -> bool:
+        """Whether nothing is left on the clock."""
+        return self.reactor.getDelayedCalls() == []

@@ -1,0 +1,109 @@
+"""
+Tests for L{mailgate.auth.firstof}.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.internet.defer import CancelledError, Deferred, succeed
+from twisted.trial.unittest import SynchronousTestCase
+from zope.interface import implementer
+from zope.interface.verify import verifyObject
+
+from mailgate.auth.firstof import FirstOf
+from mailgate.interfaces import IAuthenticator
+from mailgate.login import Credentials, Denial, Method, Trouble
+from mailgate.protocols.imap4 import IMAP4
+from mailgate.testing import ROUTE, Conversation, FakeAuthenticator, requestFor
+
+REFUSED = Denial(Trouble.DENIED)
+
+
+@implementer(IAuthenticator)
+class NotMine:
+    """Has no account at all."""
+
+    methods = frozenset({Method.PLAIN, Method.XOAUTH2})
+
+    def __init__(self) -> None:
+        self.asked = 0
+        self.closed = False
+
+    def authenticate(self, request: Any) -> Deferred[Any]:
+        self.asked += 1
+        return succeed(None)
+
+    def close(self) -> None:
+        self.closed = True
+        raise RuntimeError("cannot be closed")
+
+
+class FirstOfTests(SynchronousTestCase):
+    """A chain of authenticators."""
+
+    request = requestFor("imap")
+
+    def test_interface(self) -> None:
+        """It is an authenticator."""
+        self.assertTrue(verifyObject(IAuthenticator, FirstOf()))
+
+    def test_first(self) -> None:
+        """The first that answers decides; those behind it are not asked."""
+        for answer in (ROUTE, REFUSED):
+            behind = FakeAuthenticator()
+            chain = FirstOf(NotMine(), FakeAuthenticator(answer), behind)
+            self.assertEqual(self.successResultOf(chain.authenticate(self.request)), answer)
+            self.assertEqual(behind.requests, [])
+
+    def test_nobody(self) -> None:
+        """An account that nobody has is refused as a wrong password is."""
+        denial = self.successResultOf(FirstOf(NotMine(), NotMine()).authenticate(self.request))
+        assert isinstance(denial, Denial)
+        self.assertEqual((denial.trouble, denial.reason), (Trouble.DENIED, "no authenticator has this account"))
+
+    def test_failure(self) -> None:
+        """A failure is not the next one's chance."""
+        behind = FakeAuthenticator()
+        failing = FirstOf(FakeAuthenticator(RuntimeError("database")), behind).authenticate(self.request)
+        self.failureResultOf(failing, RuntimeError)
+        self.assertEqual(behind.requests, [])
+
+    def test_later(self) -> None:
+        """An answer may come later, and so may the account's not being there."""
+        slow = FakeAuthenticator(None)
+        asked = FirstOf(slow, FakeAuthenticator(ROUTE)).authenticate(self.request)
+        self.assertNoResult(asked)
+        slow.pending[0].callback(None)
+        self.assertEqual(self.successResultOf(asked), ROUTE)
+
+    def test_cancelled(self) -> None:
+        """A client that leaves takes its question back; nobody else is asked."""
+        slow, behind = FakeAuthenticator(None), FakeAuthenticator()
+        asked = FirstOf(slow, behind).authenticate(self.request)
+        asked.cancel()
+        self.failureResultOf(asked, CancelledError)
+        self.assertEqual((slow.cancelled, behind.requests), (1, []))
+
+    def test_methods(self) -> None:
+        """It judges what one of them can judge, and asks no others."""
+        mine = NotMine()
+        passwords = FakeAuthenticator()
+        chain = FirstOf(passwords, mine)
+        self.assertEqual(chain.methods, {Method.PLAIN, Method.XOAUTH2})
+        token = requestFor("imap", credentials=Credentials(Method.XOAUTH2, b"joe", b"token"))
+        self.assertIsInstance(self.successResultOf(chain.authenticate(token)), Denial)
+        self.assertEqual((mine.asked, passwords.requests), (1, []))
+
+    def test_close(self) -> None:
+        """All of them are closed, even where one cannot be; that is told."""
+        first, second = NotMine(), FakeAuthenticator()
+        self.assertRaises(RuntimeError, FirstOf(first, second).close)
+        self.assertEqual((first.closed, second.closed), (True, True))
+        FirstOf(second).close()
+
+    def test_conversation(self) -> None:
+        """A gateway's client notices nothing of it."""
+        conversation = Conversation(IMAP4, authenticator=FirstOf(NotMine(), FakeAuthenticator(ROUTE)))
+        conversation.says(b"a LOGIN joe sesame")
+        self.assertEqual(conversation.connector.routes, [ROUTE])

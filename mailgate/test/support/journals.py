@@ -1,0 +1,28 @@
+"""
+Text that would forge lines of a log, and what observers of a log meet.
+"""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+from twisted.logger import ILogObserver, LogPublisher
+from twisted.python.failure import Failure
+
+__all__ = ["NASTY", "caught", "recorder"]
+
+NASTY = "joe\r\n2026-01-01T00:00:00+0000 [info] forged\0\x1b[2J\x7f\x85\u2028\u2029"
+
+
+def caught(message: str) -> Failure:
+    """A failure with a traceback."""
+    try:
+        raise RuntimeError(message)
+    except RuntimeError:
+        return Failure()
+
+
+def recorder() -> tuple[list[Any], ILogObserver]:
+    """A list, and an observer that appends events to it."""
+    events: list[Any] = []
+    return events, LogPublisher(cast(ILogObserver, events.append))

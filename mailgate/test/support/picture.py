@@ -1,0 +1,102 @@
+"""
+Draws the packages of mailgate from their imports, and writes the picture into docs/architecture.rst:
+C{python -m mailgate.test.support.picture}.
+"""
+
+from __future__ import annotations
+
+import os
+
+from mailgate.test.support.imports import ROOT, modules, packageOf
+
+__all__ = ["BEGIN", "END", "PATH", "inserted", "picture"]
+
+PATH = os.path.join(os.path.dirname(ROOT), "docs", "architecture.rst")
+BEGIN = ".. The picture begins: python -m mailgate.test.support.picture draws it from the imports.\n"
+END = ".. The picture ends.\n"
+
+_NOT_DRAWN = frozenset({"mailgate", "_version", "testing", "listensockets", "zygote"})
+"""The package itself, and what is not a part of a running gateway, or is another name of one."""
+
+
+def graph() -> dict[str, set[str]]:
+    """Which packages, and modules that are in none, each of them imports."""
+    found: dict[str, set[str]] = {}
+    for name, others in modules().items():
+        package = packageOf(name)
+        if package not in _NOT_DRAWN:
+            found.setdefault(package, set()).update(map(packageOf, others))
+    return {package: others - _NOT_DRAWN - {package} for package, others in found.items()}
+
+
+def floors(imports: dict[str, set[str]]) -> list[list[str]]:
+    """
+    The packages in rows from the bottom up: each stands one row above the highest that it imports.
+
+    @raise ValueError: there is a circle.
+    """
+    rows: list[list[str]] = []
+    placed: set[str] = set()
+    while len(placed) < len(imports):
+        row = sorted(package for package, others in imports.items() if package not in placed and others <= placed)
+        if not row:
+            raise ValueError(f"a circle among {' '.join(sorted(imports.keys() - placed))}")
+        rows.append(row)
+        placed.update(row)
+    return rows
+
+
+def reachable(imports: dict[str, set[str]], package: str) -> set[str]:
+    """All that C{package} imports, and what that imports, and so on."""
+    found: set[str] = set()
+    waiting = list(imports[package])
+    while waiting:
+        other = waiting.pop()
+        if other not in found:
+            found.add(other)
+            waiting.extend(imports[other])
+    return found
+
+
+def nearest(imports: dict[str, set[str]], package: str) -> list[str]:
+    """Those imports of C{package} that it does not have by another of its imports anyway."""
+    others = imports[package]
+    return sorted(other for other in others if not any(other in reachable(imports, each) for each in others))
+
+
+def picture() -> str:
+    """The rows, the highest first: a package, and behind it the nearest of those that it imports."""
+    imports = graph()
+    width = max(map(len, imports))
+    lines = []
+    for row in reversed(floors(imports)):
+        for package in row:
+            below = ", ".join(nearest(imports, package))
+            lines.append(f"    {package:<{width}} ─► {below}" if below else f"    {package}")
+        lines.append("")
+    return "::\n\n" + "\n".join(lines)
+
+
+def inserted(document: str) -> str:
+    """
+    C{document} with the picture of today between its two marks.
+
+    @raise ValueError: the marks are missing.
+    """
+    head, found, rest = document.partition(BEGIN)
+    _, ended, tail = rest.partition(END)
+    if not (found and ended):
+        raise ValueError("the marks of the picture are missing")
+    return f"{head}{BEGIN}\n{picture()}\n{END}{tail}"
+
+
+def main() -> None:
+    """Write the picture into the document."""
+    with open(PATH, encoding="utf-8") as opened:
+        document = opened.read()
+    with open(PATH, "w", encoding="utf-8") as opened:
+        opened.write(inserted(document))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,47 @@
+"""
+What a poller meets in tests: a reactor that does nothing by itself, and an owner of descriptors that notes events.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from twisted.internet.task import Clock
+from twisted.python.failure import Failure
+
+__all__ = ["Owner", "Reactor"]
+
+
+class Reactor(Clock):
+    """One that has time and readers, but does not look at those."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.readers: list[Any] = []
+        self.added = 0
+
+    def addReader(self, reader: Any) -> None:
+        assert reader not in self.readers
+        self.readers.append(reader)
+        self.added += 1
+
+    def removeReader(self, reader: Any) -> None:
+        self.readers.remove(reader)
+
+
+class Owner:
+    """Notes what it is told, and C{react}s to that."""
+
+    def __init__(self, react: Callable[[int, int], object] | None = None) -> None:
+        self.told: list[tuple[int, int]] = []
+        self.failures: list[Failure] = []
+        self._react = react
+
+    def ready(self, fd: int, events: int) -> None:
+        self.told.append((fd, events))
+        if self._react is not None:
+            self._react(fd, events)
+
+    def failed(self, failure: Failure) -> None:
+        self.failures.append(failure)

@@ -1,0 +1,28 @@
+"""
+A look-up of names by address, for tests.
+"""
+
+from __future__ import annotations
+
+from twisted.internet.defer import Deferred, succeed
+
+__all__ = ["FakeReverseDNS"]
+
+
+class FakeReverseDNS:
+    """Keeps whom it is asked about; C{pending} are the answers, to be given. C{left} are those who gave up."""
+
+    longest = 60
+
+    def __init__(self, known: str | None = None) -> None:
+        self.known = known
+        self.asked: list[str] = []
+        self.pending: list[Deferred[str]] = []
+        self.left: list[Deferred[str]] = []
+
+    def nameOf(self, host: str) -> Deferred[str]:
+        self.asked.append(host)
+        if self.known is not None:
+            return succeed(self.known)
+        self.pending.append(Deferred(self.left.append))
+        return self.pending[-1]
