@@ -10,7 +10,7 @@ verified against the interfaces that they stand for. The gateway itself imports 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from twisted.internet.address import IPv4Address
@@ -25,11 +25,12 @@ from zope.interface import alsoProvides, implementer
 
 from mailgate.backend.client import ProxyClient
 from mailgate.backend.connector import Connector
+from mailgate.backend.coroutine import Task
 from mailgate.directives import ListenAddress, ServerSettings
 from mailgate.frontend.factory import Means, ProxyServerFactory
 from mailgate.frontend.protocol import MailProtocol
 from mailgate.frontend.settings import DialogueSettings
-from mailgate.interfaces import IAuthenticator
+from mailgate.interfaces import IAuthenticator, IConnector
 from mailgate.log.journal import Journal
 from mailgate.login import Backend, Client, Credentials, Denial, LoginRequest, Method, Refusal, Route, Trouble
 from mailgate.session import Outcome, Session
@@ -47,6 +48,7 @@ __all__ = [
     "FakeTransport",
     "hearEverything",
     "requestFor",
+    "resultOf",
     "routeTo",
     "settingsOf",
 ]
@@ -168,12 +170,13 @@ class FakeClient(ProxyClient):
     """A backend's side that is logged in already."""
 
     def __init__(self, reply: bytes = b"", leftOver: bytes = b"") -> None:
-        super().__init__(settingsOf("imap"), "mx.test", Backend("192.0.2.99", 143), ROUTE, None)  # type: ignore
+        super().__init__(settingsOf("imap"), "mx.test", Backend("192.0.2.99", 143), None)  # type: ignore[arg-type]
         self.reply = reply
-        self.leftOver = leftOver
+        self._buffer += leftOver
         FakeTransport().connect(self)
 
 
+@implementer(IConnector)
 class FakeConnector:
     """
     Answers with the next of C{answers}, as L{FakeAuthenticator} does. With none left it answers a L{FakeClient}.
@@ -251,7 +254,7 @@ class Conversation:
             ListenAddress("127.0.0.1", 143, ssl, proxyProtocol=proxyProtocol),
             Means(
                 self.authenticator,
-                self.connector,  # type: ignore[arg-type]
+                self.connector,
                 self.clock,
                 Journal(level, publisher),
                 "the TLS context" if usesTLS else None,  # type: ignore[arg-type]
@@ -328,6 +331,21 @@ def requestFor(protocol: str, **changes: Any) -> LoginRequest:
     return LoginRequest(protocol, **given)
 
 
+def resultOf(awaitable: Awaitable[Any]) -> Deferred[Any]:
+    """
+    A Deferred that fires with the result of C{awaitable}: what a gateway's connector and clients of backends await is
+    nothing for Twisted's own coroutines. It can be cancelled.
+    """
+
+    async def awaiting() -> None:
+        result.callback(await awaitable)
+
+    result: Deferred[Any] = Deferred(lambda _: task.cancel())
+    task = Task(awaiting(), result.errback)
+    task.start()
+    return result
+
+
 class Attempt:
     """
     A L{Connector} at work, on a reactor that connects nowhere: the test plays the backends. C{result} fires with what
@@ -366,7 +384,7 @@ class Attempt:
 
     def again(self) -> Deferred[Any]:
         """Ask for the same once more."""
-        return Deferred.fromCoroutine(self.connector.connect(self.route, self.request, self.session))
+        return resultOf(self.connector.connect(self.route, self.request, self.session))
 
     @property
     def tried(self) -> list[tuple[str, int]]:
