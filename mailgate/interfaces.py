@@ -5,7 +5,7 @@ What can be put into mailgate from outside: the interfaces of its extension poin
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from attrs import frozen
@@ -17,7 +17,7 @@ from mailgate.log.journal import Journal
 from mailgate.login import Backend, Denial, LoginRequest, Method, Route, Trouble
 from mailgate.session import Outcome, Session
 
-__all__ = ["AuthenticatorKind", "IAuthenticator", "IConnection", "Refusals", "methodsOf"]
+__all__ = ["AuthenticatorKind", "IAuthenticator", "IConnection", "IConnector", "Refusals", "methodsOf"]
 
 
 @frozen
@@ -62,6 +62,19 @@ class IAuthenticator(Interface):
 def methodsOf(authenticator: Any) -> frozenset[Method]:
     """The methods that an L{IAuthenticator} says it can judge; C{PLAIN} where it does not say."""
     return frozenset(getattr(authenticator, "methods", (Method.PLAIN,)))
+
+
+class IConnector(Interface):
+    """Finds a backend that logs a client in."""
+
+    def connect(route: Route, request: LoginRequest, session: Session) -> Awaitable[Any]:
+        """
+        Log in at a backend of C{route}. C{session} is kept up to date: its phase, and the backend that is asked.
+
+        The result is a L{mailgate.backend.client.ProxyClient} that is logged in; a L{mailgate.login.Refusal}, which the
+        client is sent as it is before its connection ends; or a L{Denial}. A L{mailgate.backend.coroutine.Task} awaits
+        it. Where that is cancelled the client has left, and whatever is under way is given up.
+        """
 
 
 class IConnection(Interface):

@@ -10,7 +10,7 @@ verified against the interfaces that they stand for. The gateway itself imports 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from twisted.internet.address import IPv4Address
@@ -25,10 +25,11 @@ from zope.interface import alsoProvides, implementer
 
 from mailgate.backend.client import ProxyClient
 from mailgate.backend.connector import Connector
+from mailgate.backend.coroutine import Task
 from mailgate.directives import ListenAddress, ServerSettings
 from mailgate.frontend.factory import Means, ProxyServerFactory
 from mailgate.frontend.protocol import DialogueSettings, MailProtocol
-from mailgate.interfaces import IAuthenticator
+from mailgate.interfaces import IAuthenticator, IConnector
 from mailgate.log.journal import Journal
 from mailgate.login import Backend, Client, Credentials, Denial, LoginRequest, Method, Refusal, Route, Trouble
 from mailgate.session import Outcome, Session
@@ -46,6 +47,7 @@ __all__ = [
     "FakeTransport",
     "hearEverything",
     "requestFor",
+    "resultOf",
     "routeTo",
     "settingsOf",
 ]
@@ -167,12 +169,14 @@ class FakeClient(ProxyClient):
     """A backend's side that is logged in already."""
 
     def __init__(self, reply: bytes = b"", leftOver: bytes = b"") -> None:
-        super().__init__(settingsOf("imap"), "mx.test", Backend("192.0.2.99", 143), ROUTE, None)  # type: ignore
+        super().__init__(settingsOf("imap"), "mx.test", Backend("192.0.2.99", 143), None)  # type: ignore[arg-type]
         self.reply = reply
-        self.leftOver = leftOver
+        self._buffer += leftOver
         FakeTransport().connect(self)
 
 
+@implementer(IConnector)
+@implementer(IConnector)
 class FakeConnector:
     """
     Answers with the next of C{answers}, as L{FakeAuthenticator} does. With none left it answers a L{FakeClient}.
@@ -327,6 +331,18 @@ def requestFor(protocol: str, **changes: Any) -> LoginRequest:
     return LoginRequest(protocol, **given)
 
 
+def resultOf(awaitable: Awaitable[Any]) -> Deferred[Any]:
+    """A Deferred that fires with the result of C{awaitable}, which a L{Task} runs; it cancels that."""
+
+    async def awaiting() -> None:
+        result.callback(await awaitable)
+
+    result: Deferred[Any] = Deferred(lambda _: task.cancel())
+    task = Task(awaiting(), result.errback)
+    task.start()
+    return result
+
+
 class Attempt:
     """
     A L{Connector} at work, on a reactor that connects nowhere: the test plays the backends. C{result} fires with what
@@ -365,7 +381,7 @@ class Attempt:
 
     def again(self) -> Deferred[Any]:
         """Ask for the same once more."""
-        return Deferred.fromCoroutine(self.connector.connect(self.route, self.request, self.session))
+        return resultOf(self.connector.connect(self.route, self.request, self.session))
 
     @property
     def tried(self) -> list[tuple[str, int]]:

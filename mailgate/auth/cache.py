@@ -17,7 +17,7 @@ from collections.abc import Callable
 from hashlib import blake2b
 from typing import Any
 
-from attrs import astuple, evolve, field, frozen
+from attrs import astuple, field, frozen
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IReactorTime
@@ -103,7 +103,7 @@ class _Stored:
         password = request.credentials.secret
         if self.sealed:
             password = AESGCM(key).decrypt(self.sealed[:_NONCE], self.sealed[_NONCE:], None)
-        return evolve(self.answer, password=password)
+        return self.answer.withPassword(password)
 
 
 class _Answers:
@@ -268,7 +268,7 @@ class CachedAuthenticator:
             now = self._clock.seconds()
             if isinstance(answer, Route):
                 sealed = self._seal(answer.password, request.credentials.secret, key)
-                stored = _Stored(evolve(answer, password=None), now, now + self._acceptanceTTL, sealed)
+                stored = _Stored(answer.withPassword(None), now, now + self._acceptanceTTL, sealed)
                 self._acceptances.store(name, stored)
             elif answer.kind is Trouble.DENIED:
                 self._refusals.store(name, _Stored(answer, now, now + self._refusalTTL))

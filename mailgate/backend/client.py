@@ -5,23 +5,26 @@ The backend's side of a session: the base of the protocols that log in there. L{
 
 from __future__ import annotations
 
-import base64
+from collections.abc import Callable
 from typing import Any
 
-from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IHandshakeListener
+from twisted.internet.defer import TimeoutError
+from twisted.internet.interfaces import IHandshakeListener, IStreamClientEndpoint
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from mailgate.backend.coroutine import Condition
+from mailgate.backend.credentials import BackendCredentials
 from mailgate.backend.errors import BackendError, LoginRefused, Unauthorizing, beginsWith, replyCode
 from mailgate.backend.settings import ProxySettings
 from mailgate.directives import ServerSettings
 from mailgate.log.journal import printable
-from mailgate.login import Backend, BackendTLS, LoginRequest, Route
+from mailgate.login import Backend, BackendTLS, Client, LoginRequest
 from mailgate.net.connectionerrors import inWords
+from mailgate.net.endpoints import begin
 from mailgate.net.proxyprotocol import headerFor
 from mailgate.relay.protocol import RelayedProtocol, makeNoDelay
-from mailgate.session import Phase, Session
+from mailgate.session import Phase
 from mailgate.tls.errors import hasReason, serverTrouble
 from mailgate.tls.settings import backendTLS
 
@@ -34,12 +37,28 @@ _NO_TLS = {
 """What it means that a backend's answer to the beginning of TLS is none."""
 
 
+def _ignored(phase: Phase) -> None:
+    """Where no session keeps account of the phases."""
+
+
+_NOBODY = Client("unix:")
+"""What a PROXY header tells of where there is no client: nothing."""
+
+
 @implementer(IHandshakeListener)
 class ProxyClient(RelayedProtocol):
     """
-    A connection to a backend, logged in by L{login}; then C{reply} is what the backend said to that, C{leftOver} what
-    it said beyond, and the connection is paused until a relay takes it over. C{concerns} is what an operator should
-    know of the backend, though it was possible to log in: phrases for the log that begin with a verb.
+    A conversation with a backend. L{open} begins it, L{login} may follow, more than once where the protocol has room
+    for that. It ends with L{detach}, which leaves the connection to a relay, with L{probe}, or with L{abandon}.
+
+    All three are coroutines of a L{mailgate.backend.coroutine.Task}, which this connection resumes: a line costs no
+    Deferred. C{fail} ends them; so who sets a deadline has to call L{expired}.
+
+    C{reply} is what the backend said to the last login, C{leftOver} what it had said beyond that when the connection
+    was detached. C{concerns} is what an operator should know of the backend, though it was possible to log in: phrases
+    for the log that begin with a verb.
+
+    @param endpoint: where C{backend} is.
     """
 
     reply = b""
@@ -47,6 +66,9 @@ class ProxyClient(RelayedProtocol):
     concerns: tuple[str, ...] = ()
 
     _isShakingHands = False
+    _connecting: Any = None
+    _client: Client | None = None
+    _enter: Callable[[Phase], object] = staticmethod(_ignored)
 
     isIntroducing = False
     """Whether the reply to C{introduction} has not been read."""
@@ -54,21 +76,21 @@ class ProxyClient(RelayedProtocol):
     """The command, its line end included, that tells the backend who the client is, where it wants to know."""
 
     def __init__(
-        self, settings: ServerSettings, serverName: str, backend: Backend, route: Route, request: LoginRequest
+        self, settings: ServerSettings, serverName: str, backend: Backend, endpoint: IStreamClientEndpoint
     ) -> None:
         self.settings = settings
-        self.serverName = serverName.encode()
+        self.serverName = serverName
         self.backend = backend
-        self.route = route
-        self.request = request
+        self._endpoint = endpoint
         proxy = settings[ProxySettings]
         self.limit = proxy.buffer
         self._proxyProtocol = proxy.proxyProtocol
         self.tellsByCommand = proxy.tellsByCommand
         self._buffer = bytearray()
-        self._more: Deferred[None] | None = None
+        self._changed = Condition()
         self._loss: Exception | None = None
-        self._session: Session | None = None
+
+    # What each protocol has of its own.
 
     async def greeted(self) -> None:
         """
@@ -86,7 +108,7 @@ class ProxyClient(RelayedProtocol):
         """
         raise NotImplementedError
 
-    async def authenticate(self) -> None:
+    async def authenticate(self, credentials: BackendCredentials, request: LoginRequest) -> None:
         """
         Log in, and set C{reply}.
 
@@ -102,48 +124,75 @@ class ProxyClient(RelayedProtocol):
         """
         raise NotImplementedError
 
-    async def login(self, session: Session, trust: Any) -> None:
+    async def probed(self) -> None:
         """
-        Come to be logged in as soon as there is a connection, over TLS if the backend is to be spoken to so, its
-        certificate judged by C{trust}.
+        Say something harmless that takes no login, and goodbye.
 
-        @raise BackendError: no; or what L{fail} was given.
+        @raise BackendError: the backend does not answer that as it should.
         """
+        raise NotImplementedError
+
+    # The conversation.
+
+    async def open(self, client: Client | None, trust: Any, enter: Callable[[Phase], object] = _ignored) -> None:
+        """
+        Connect and hear the greeting, over TLS if the backend is to be spoken to so.
+
+        @param client: of whom a PROXY header tells the backend, if it gets one; L{None} if there is no client.
+        @param trust: what the backend's certificate is judged by.
+        @param enter: called with each phase that begins.
+        @raise BackendError: the backend cannot be used.
+        @raise Exception: what L{fail} was given: no connection came about, for example.
+        """
+        self._client, self._enter = client, enter
+        self._connecting = begin(self._endpoint, self, self._notConnected)
         tls = self.backend.tls
-        self._session = session
         if tls is BackendTLS.IMPLICIT:
             while self.transport is None:
                 await self._wait()
-            await self._startTLS(session, trust)
-        if self.transport is not None:
-            session.enter(Phase.BACKEND_LOGIN)
+            await self._startTLS(trust)
         await self.greeted()
         if tls is BackendTLS.STARTTLS:
             await self.requestTLS()
-            await self._startTLS(session, trust)
-            session.enter(Phase.BACKEND_LOGIN)
-        await self.authenticate()
+            await self._startTLS(trust)
+
+    async def login(self, credentials: BackendCredentials, request: LoginRequest) -> None:
+        """
+        Log in at the backend that was L{open}ed. Afterwards C{reply} is set, and the conversation may go on.
+
+        @raise BackendError: no; L{LoginRefused}: the backend will not have it; or what L{fail} was given.
+        """
+        self.reply = b""
+        await self.authenticate(credentials, request)
+
+    async def probe(self, trust: Any) -> None:
+        """
+        Find out whether the backend can be used, and close the connection.
+
+        @param trust: as of L{open}.
+        @raise BackendError: it cannot; or what L{fail} was given.
+        """
+        await self.open(None, trust)
+        await self.probed()
+        self.transport.loseConnection()
+
+    def detach(self) -> None:
+        """Leave the connection, paused, to a relay that is about to take it over; C{leftOver} is that one's, too."""
         self.transport.pauseProducing()
         self.leftOver = bytes(self._buffer)
         self._buffer.clear()
-        # The session may last for days, and needs no password any more.
-        del self.route, self.request, self._session
+        # The session may last for days.
+        self._client, self._enter = None, _ignored
 
-    @property
-    def password(self) -> bytes:
-        """
-        What to log in with.
-
-        @raise BackendError: nobody knows.
-        """
-        if self.route.password is None:
-            raise BackendError("no password is known to log in with")
-        return self.route.password
-
-    @property
-    def plainMessage(self) -> bytes:
-        """The message of SASL PLAIN (RFC 4616) in base64."""
-        return base64.b64encode(b"\0".join((self.route.authzid or b"", self.route.user, self.password)))
+    def abandon(self) -> None:
+        """The conversation has ended without success: so does the connection."""
+        # The coroutine may be ending just now, and cannot be resumed.
+        self._changed.task = None
+        connecting, self._connecting = self._connecting, None
+        if self.transport is not None:
+            self.transport.abortConnection()
+        elif connecting is not None:
+            connecting.cancel()
 
     async def line(self) -> bytes:
         """
@@ -154,8 +203,7 @@ class ProxyClient(RelayedProtocol):
         while (line := self.takeLine()) is None:
             if self._loss is not None:
                 raise self._loss
-            self._more = Deferred()
-            await self._more
+            await self._changed
         return line
 
     def takeLine(self) -> bytes | None:
@@ -199,11 +247,10 @@ class ProxyClient(RelayedProtocol):
         """Whether what has come C{ahead} of our next command may be a reply to it."""
         return bool(ahead)
 
-    async def _startTLS(self, session: Session, trust: Any) -> None:
-        session.enter(Phase.BACKEND_TLS)
+    async def _startTLS(self, trust: Any) -> None:
+        self._enter(Phase.BACKEND_TLS)
         # What came in the clear behind the answer to STARTTLS may be anybody's.
         self._buffer.clear()
-        more = self._more = Deferred()
         try:
             tls = backendTLS(self.backend.host, self.backend.verify, trust)
         except ValueError:
@@ -211,32 +258,32 @@ class ProxyClient(RelayedProtocol):
             raise BackendError("has no name that a certificate could be good for") from None
         self._isShakingHands = True
         self.transport.startTLS(tls)
-        await more
-        if self._loss is not None:
-            raise self._loss
+        while self._isShakingHands:
+            await self._wait()
+        self._enter(Phase.BACKEND_LOGIN)
 
     async def _wait(self) -> None:
+        """Wait until something has changed: there is a connection, or TLS, or more has come."""
         if self._loss is not None:
             raise self._loss
-        self._more = Deferred()
-        await self._more
+        await self._changed
 
     def handshakeCompleted(self) -> None:
         self._isShakingHands = False
-        self._wake()
+        self._changed.notify()
 
     def connectionMade(self) -> None:
+        self._connecting = None
         makeNoDelay(self.transport)
         if self._proxyProtocol != "off":
-            self.transport.write(headerFor(self.request.client, self._proxyProtocol))
-        if self._session is not None:
-            self._session.enter(Phase.BACKEND_LOGIN)
-            if self.backend.tls is BackendTLS.IMPLICIT:
-                self._wake()
+            self.transport.write(headerFor(self._client or _NOBODY, self._proxyProtocol))
+        self._enter(Phase.BACKEND_LOGIN)
+        if self.backend.tls is BackendTLS.IMPLICIT:
+            self._changed.notify()
 
     def dialogueReceived(self, data: bytes) -> None:
         self._buffer += data
-        self._wake()
+        self._changed.notify()
 
     def dialogueEnded(self) -> None:
         self.transport.loseConnection()
@@ -253,19 +300,20 @@ class ProxyClient(RelayedProtocol):
             shown = printable(reason.getErrorMessage().encode("utf-8", "backslashreplace"))
             self.fail(BackendError(inWords(error) or f"lost the connection: {shown}"))
 
+    def _notConnected(self, failure: Failure) -> None:
+        if failure.check(ValueError):
+            # HostnameEndpoint's way to say it.
+            self.fail(BackendError("is no host name"))
+        else:
+            assert isinstance(failure.value, Exception)
+            self.fail(failure.value)
+
+    def expired(self) -> None:
+        """The time for what is under way is over."""
+        self.fail(TimeoutError())
+
     def fail(self, reason: Exception) -> None:
-        """Have L{login} raise C{reason}, unless it is over."""
+        """Have the coroutine that is under way raise C{reason}."""
         if self._loss is None:
             self._loss = reason
-        self._wake()
-
-    def abandon(self) -> None:
-        """L{login} has ended without success: so does the connection."""
-        self._more = None
-        if self.transport is not None:
-            self.transport.abortConnection()
-
-    def _wake(self) -> None:
-        more, self._more = self._more, None
-        if more is not None and not more.called:
-            more.callback(None)
+        self._changed.notify()

@@ -10,16 +10,16 @@ from typing import Any
 from twisted.internet.defer import TimeoutError
 from twisted.internet.error import ConnectError
 from twisted.internet.error import TimeoutError as ConnectTimeout
-from twisted.internet.interfaces import IHalfCloseableProtocol, ISSLTransport, IStreamClientEndpoint
-from twisted.internet.protocol import Factory
-from twisted.python.failure import Failure
-from zope.interface import alsoProvides
+from twisted.internet.interfaces import IStreamClientEndpoint
+from zope.interface import implementer
 
 from mailgate.backend.client import ProxyClient
-from mailgate.backend.errors import BackendError, LoginRefused, Unauthorizing, replyCode
+from mailgate.backend.credentials import BackendCredentials, PasswordLogin
+from mailgate.backend.errors import BackendError, LoginRefused, replyCode
 from mailgate.backend.reply import isOfAccount, transactionDenial
 from mailgate.backend.settings import ProxySettings
 from mailgate.directives import ServerSettings
+from mailgate.interfaces import IConnector
 from mailgate.log.connection import BACKEND_FAILED, BACKEND_NOTED, about
 from mailgate.log.journal import Journal, printable
 from mailgate.login import Backend, Denial, LoginRequest, Method, Refusal, Route, Trouble, fitForWire
@@ -36,32 +36,6 @@ _MOST_PLACES = 1024
 """Backends whose places are kept: an authentication service may name any number."""
 
 
-class _Once(Factory):
-    """Gives C{client} to one connection."""
-
-    noisy = False
-
-    def __init__(self, client: ProxyClient) -> None:
-        self._client = client
-
-    def buildProtocol(self, addr: Any) -> ProxyClient:
-        return self._client
-
-
-def _passHalfCloses(client: ProxyClient) -> None:
-    """Endpoints' wrappers pass on the last of a protocol's interfaces alone: half-closes, which TLS lacks, are lost."""
-    if client.transport.protocol is not client and not ISSLTransport.providedBy(client.transport):
-        alsoProvides(client.transport.protocol, IHalfCloseableProtocol)
-
-
-def _connectError(failure: Failure) -> Exception:
-    if failure.check(ValueError):
-        # HostnameEndpoint's way to say it.
-        return BackendError("is no host name")
-    assert isinstance(failure.value, Exception)
-    return failure.value
-
-
 def _isOfClient(refused: LoginRefused, request: LoginRequest, isAnswer: bool) -> bool:
     """
     Whether a refusal is about the client or its account, and so no trouble of the backend. Credentials are the client's
@@ -72,6 +46,7 @@ def _isOfClient(refused: LoginRefused, request: LoginRequest, isAnswer: bool) ->
     return isOfAccount(refused.reply) or (isAnswer and refused.denial.refusesCredentials)
 
 
+@implementer(IConnector)
 class Connector:
     """
     Makes logged-in clients of class C{client} for a server's sessions. C{timeout} seconds are given to each backend,
@@ -110,14 +85,17 @@ class Connector:
         """
         if not fitForWire(route.user, route.password, route.authzid):
             return Denial(Trouble.DENIED, reason="a line end or NUL in the name or the password")
+        login = PasswordLogin(route.user, route.password, route.authzid, route.judged)
         reply = b""
         failures: list[dict[str, Any]] = []
         isServed = False
         try:
             for backend in route.backends:
-                session.backend = self._place(backend)[0]
+                session.backend, endpoint = self._place(backend)
+                session.enter(Phase.CONNECT)
+                client = self._client(self._settings, self._serverName, backend, endpoint)
                 try:
-                    client = await self._attempt(backend, route, request, session)
+                    await self._attempt(client, login, request, session)
                     isServed = True
                     return client
                 except LoginRefused as refused:
@@ -126,16 +104,15 @@ class Connector:
                     if not (isAnswer and isServed):
                         failures.append(self._failure(refused, session))
                     return refused.denial if isAnswer else self._passedOn(refused)
-                except Unauthorizing as error:
-                    failures.append(self._failure(error, session))
-                    return Denial(Trouble.UNAUTHORIZED, reason="the backend takes no authorization identity")
                 except (BackendError, ConnectError, TimeoutError, OSError) as error:
-                    reply = getattr(error, "reply", b"")
                     failures.append(self._failure(error, session))
+                    if isinstance(error, BackendError) and not error.retriable:
+                        return Denial(Trouble.UNAUTHORIZED, reason="the backend takes no authorization identity")
+                    reply = getattr(error, "reply", b"")
         finally:
-            # Not sooner: it is an error only where no other backend has served the client.
-            tell = self._journal.warn if isServed else self._journal.error
             for failure in failures:
+                # Not sooner: it is an error only where no other backend has served the client.
+                tell = self._journal.warn if isServed else self._journal.error
                 tell(BACKEND_FAILED, **failure)
         if self._passErrorMessage and replyCode(reply).startswith(_REFUSALS):
             if request.credentials.method is Method.NONE:
@@ -144,25 +121,21 @@ class Connector:
             return Refusal(reply, True)
         return Denial(Trouble.TEMPORARY)
 
-    async def _attempt(self, backend: Backend, route: Route, request: LoginRequest, session: Session) -> ProxyClient:
-        session.enter(Phase.CONNECT)
-        client = self._client(self._settings, self._serverName, backend, route, request)
-        connecting = self._place(backend)[1].connect(_Once(client))
-        connecting.addCallbacks(_passHalfCloses, lambda failure: client.fail(_connectError(failure)))
-        deadline = self._reactor.callLater(self._timeout, client.fail, TimeoutError())
+    async def _attempt(
+        self, client: ProxyClient, login: BackendCredentials, request: LoginRequest, session: Session
+    ) -> None:
+        deadline = self._reactor.callLater(self._timeout, client.expired)
         try:
-            await client.login(session, self._trust)
+            await client.open(request.client, self._trust, session.enter)
+            await client.login(login, request)
         except BaseException:
             client.abandon()
-            if client.transport is None:
-                connecting.cancel()
             raise
         finally:
             if deadline.active():
                 deadline.cancel()
         if client.concerns:
             self._warn(client.concerns, session)
-        return client
 
     def _warn(self, concerns: tuple[str, ...], session: Session) -> None:
         """Tell of each backend once that it is a cause for C{concerns}."""

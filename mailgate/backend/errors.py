@@ -43,6 +43,9 @@ class BackendError(Exception):
     C{isQuoted}: where no password has been sent that it could repeat.
     """
 
+    retriable = True
+    """Whether another backend may do better."""
+
     def __init__(self, message: str, reply: bytes = b"", *, isQuoted: bool = False) -> None:
         super().__init__(message)
         self.reply = reply
@@ -51,9 +54,11 @@ class BackendError(Exception):
 
 class LoginRefused(BackendError):
     """
-    The backend has said no to the login itself, or to the sender of mail without a login. Another backend would not be
-    asked. C{denial} is what the client is told where nobody else has judged the login.
+    The backend has said no to the login itself, or to the sender of mail without a login. Another backend would say the
+    same. C{denial} is what the client is told where nobody else has judged the login.
     """
+
+    retriable = False
 
     def __init__(self, reply: bytes, denial: Denial) -> None:
         super().__init__(f"refused the login with {replyCode(reply)}", reply)
@@ -66,4 +71,6 @@ class LoginRefused(BackendError):
 
 
 class Unauthorizing(BackendError):
-    """The backend has no way to log in as another user, which C{route.authzid} asks for."""
+    """The backend has no way to log in as another user, which an authorization identity asks for."""
+
+    retriable = False

@@ -10,7 +10,7 @@ it cannot pass for that.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 
 from mailgate.login import Client
@@ -101,21 +101,22 @@ _IN_POP3 = (b"ADDR", b"PORT", b"DESTADDR", b"DESTPORT", b"SESSION")
 session."""
 
 
-def _facts(client: Client, names: Sequence[bytes]) -> Iterator[tuple[bytes, bytes]]:
+def _facts(client: Client, names: Sequence[bytes]) -> list[tuple[bytes, bytes]]:
     """What is known of C{client}, by C{names}."""
     address, port, local, localPort, session = names
+    facts: list[tuple[bytes, bytes]] = []
     host = _plain(client.host)
     if host:
-        yield address, host
+        facts.append((address, host))
         # Dovecot refuses all of XCLIENT for a port 0, which a PROXY header may bring.
         if client.port:
-            yield port, b"%d" % client.port
+            facts.append((port, b"%d" % client.port))
         there, therePort = _connectedTo(client)
         if therePort and (connected := _plain(there)):
-            yield local, connected
-            yield localPort, b"%d" % therePort
+            facts += (local, connected), (localPort, b"%d" % therePort)
     if client.session and _SESSION.fullmatch(client.session):
-        yield session, client.session.encode()
+        facts.append((session, client.session.encode()))
+    return facts
 
 
 def _connectedTo(client: Client) -> tuple[str, int]:

@@ -14,7 +14,8 @@ from __future__ import annotations
 import base64
 import re
 
-from mailgate.login import Denial, Route, Trouble, fitText
+from mailgate.backend.credentials import PasswordLogin
+from mailgate.login import Denial, Trouble, fitText
 
 __all__ = ["imapDenial", "isOfAccount", "pop3Denial", "smtpDenial", "transactionDenial"]
 
@@ -48,12 +49,12 @@ _DISABLED = b"525"
 _DEFAULT = b"Authentication failed"
 
 
-def _isRepeated(text: bytes, route: Route) -> bool:
+def _isRepeated(text: bytes, login: PasswordLogin) -> bool:
     """Whether C{text} holds the password, in one of the forms in which a backend has been sent it."""
-    password = route.password
+    password = login.password
     if not password:
         return False
-    message = b"\0".join((route.authzid or b"", route.user, password))
+    message = b"\0".join((login.authzid or b"", login.user, password))
     forms = (password, _QUOTED.sub(rb"\\\g<0>", password), base64.b64encode(password), base64.b64encode(message))
     lowered = text.lower()
     return any(form.lower() in lowered for form in forms)
@@ -64,9 +65,9 @@ def _cut(line: bytes) -> bytes:
     return line if len(line) <= LONGEST else line[:LONGEST].decode("utf-8", "ignore").encode("utf-8")
 
 
-def _answer(head: bytes, text: bytes, route: Route) -> bytes:
+def _answer(head: bytes, text: bytes, login: PasswordLogin) -> bytes:
     """The line for the client that begins with C{head}, or nothing where none of C{text} is fit for it."""
-    if _isRepeated(text, route):
+    if _isRepeated(text, login):
         return b""
     code = b""
     match = _RESPONSE_CODE.match(text)
@@ -82,7 +83,7 @@ def _answer(head: bytes, text: bytes, route: Route) -> bytes:
     return _cut(b" ".join(filter(None, (head, code, fit or _DEFAULT))))
 
 
-def _denial(head: bytes, text: bytes, route: Route) -> Denial:
+def _denial(head: bytes, text: bytes, login: PasswordLogin) -> Denial:
     """What a refusal with C{text} means, perhaps with a response code in it, that begins with C{head}."""
     text = text.strip()
     match = _WORD.match(text)
@@ -94,17 +95,17 @@ def _denial(head: bytes, text: bytes, route: Route) -> Denial:
         trouble = Trouble.PERMANENT
     elif word in _PASSING or word.startswith(b"SYS/"):
         trouble = Trouble.TEMPORARY
-    return Denial(trouble, answer=_answer(head, text, route))
+    return Denial(trouble, answer=_answer(head, text, login))
 
 
-def imapDenial(status: bytes, text: bytes, route: Route) -> Denial:
+def imapDenial(status: bytes, text: bytes, login: PasswordLogin) -> Denial:
     """What a tagged response of IMAP means whose C{status}, in upper case, is NO or BAD. C{text} is what follows it."""
-    return _denial(status, text, route) if status == b"NO" else Denial(Trouble.TEMPORARY)
+    return _denial(status, text, login) if status == b"NO" else Denial(Trouble.TEMPORARY)
 
 
-def pop3Denial(reply: bytes, route: Route) -> Denial:
+def pop3Denial(reply: bytes, login: PasswordLogin) -> Denial:
     """What a C{reply} of POP3 means that begins with C{-ERR}."""
-    return _denial(b"-ERR", reply[4:], route)
+    return _denial(b"-ERR", reply[4:], login)
 
 
 def isOfAccount(reply: bytes) -> bool:
@@ -135,13 +136,13 @@ def _smtpLine(code: bytes, separator: bytes, text: bytes, default: bytes = b"") 
     return _cut(head + (fit or default)).rstrip(b" ")
 
 
-def smtpDenial(said: bytes, route: Route) -> Denial:
+def smtpDenial(said: bytes, login: PasswordLogin) -> Denial:
     """What a refusal of AUTH means (RFC 4954, section 6)."""
     match = _REPLY.match(_lastLine(said))
     if match is None or match[1] in _OF_THE_CONNECTION or match[1] in _OF_OUR_COMMAND:
         return Denial(Trouble.TEMPORARY)
     code, text = match[1], match[2] or b""
-    if _isRepeated(text, route):
+    if _isRepeated(text, login):
         text = b""
     answer = _smtpLine(code, b" ", text, _DEFAULT)
     if code.startswith(b"4"):

@@ -20,6 +20,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from mailgate.backend.client import ProxyClient
+from mailgate.backend.coroutine import Task
 from mailgate.frontend.departure import certificateRefused, end, isSilent, leave, lossOf, speaksInTLS
 from mailgate.frontend.exchange import Exchange
 from mailgate.frontend.findings import hostAndPort
@@ -72,7 +73,7 @@ class ProxyServer(Hooks, RelayedProtocol):
     _clientName = "[UNAVAILABLE]"
     _salt: bytes | None = None
     exchange: Exchange | None = None
-    pending: Deferred[Any] | None = None
+    pending: Task | Deferred[Any] | None = None
     """What is waited for, which is cancelled when the client leaves."""
     _limit: IDelayedCall | None = None
     """What ends the dialogue when the session's time is over."""

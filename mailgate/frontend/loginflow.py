@@ -11,11 +11,11 @@ from collections.abc import Container
 from typing import TYPE_CHECKING
 
 from attrs import evolve
-from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
 
 from mailgate.backend.client import ProxyClient
+from mailgate.backend.coroutine import Task
 from mailgate.frontend.exchange import Exchange, Step, beginning, explaining
 from mailgate.frontend.findings import DialogueFindings
 from mailgate.frontend.mechanisms import UNLISTED
@@ -107,10 +107,8 @@ class Login:
         server = self.server
         self.session.enter(Phase.AUTH)
         server.patience.extendToEnd()
-        pending = Deferred.fromCoroutine(self._login(self.request, self.began))
-        if not pending.called:
-            server.pending = pending
-        pending.addErrback(self._loginFailed)
+        server.pending = task = Task(self._login(self.request, self.began), self._loginFailed)
+        task.start()
 
     def _client(self) -> Client:
         """Who wants to log in. What costs something to find out of its connection is left until somebody asks."""
@@ -178,8 +176,6 @@ class Login:
             return Denial(Trouble.TEMPORARY)
 
     def _loginFailed(self, failure: Failure) -> None:
-        if self.session.phase is Phase.END and failure.check(CancelledError):
-            return
         self.server.pending = None
         defect(self._journal, self.session, "the login failed", failure)
         self.server.end(Outcome.INTERNAL, self.server.goodbye(Trouble.INTERNAL))
@@ -253,6 +249,7 @@ def handOver(server: ProxyServer, client: ProxyClient) -> None:
     session.settleTimes()
     if factory.journal.wantsInfo:
         _logLoggedIn(factory.journal, session)
+    client.detach()
     early = server.intake.takeAll()
     server.transport.unregisterProducer()
     idle, linger = factory.relayTimeout, server.dialogue.timeout

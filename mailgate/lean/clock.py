@@ -57,7 +57,8 @@ class _Timer:
             call()
 
     def cancel(self) -> None:
-        self._check()
+        if self._call is None:
+            self._refuse()
         self._call = None
         self._cancelled = True
         self._clock.drop(self)
@@ -74,12 +75,12 @@ class _Timer:
     def getTime(self) -> float:
         return self.due
 
-    def _check(self) -> None:
-        if self._call is None:
-            raise AlreadyCancelled() if self._cancelled else AlreadyCalled()
+    def _refuse(self) -> None:
+        raise AlreadyCancelled() if self._cancelled else AlreadyCalled()
 
     def _moveTo(self, due: float) -> None:
-        self._check()
+        if self._call is None:
+            self._refuse()
         # The usual case is later: then it moves when its old time comes, and until then costs nothing.
         if due < self.due:
             self._clock.drop(self)
@@ -126,7 +127,10 @@ class CoarseClock:
         """Have C{entry}, which has no place, expire within the second after C{due}."""
         if self._next is None or due < self._now:
             self._begin()
-        tick = max(int(due), self._now) + 1
+        tick = int(due)
+        if tick < self._now:
+            tick = self._now
+        tick += 1
         entry.tick = tick
         entries = self._ticks.get(tick)
         if entries is None:
@@ -145,7 +149,8 @@ class CoarseClock:
             del self._ticks[entry.tick]
         entry.tick = 0
         self._waiting -= 1
-        self._rest()
+        if not self._waiting:
+            self._rest()
 
     def _begin(self) -> None:
         """Wait for the next second: so far nothing was waited for, or the clock may have been set back meanwhile."""

@@ -34,9 +34,30 @@ if TYPE_CHECKING:
 __all__ = ["LeanConnector", "LeanEndpoint"]
 
 
+class _Destination:
+    """
+    Where a connection leads.
+
+    @ivar family: that of the address.
+    @ivar raw: the address as the system wants it.
+    @ivar address: the same as Twisted has it.
+    """
+
+    __slots__ = ("address", "family", "raw")
+
+    def __init__(self, family: int, raw: Any) -> None:
+        self.family = family
+        self.raw = raw
+        self.address = addressOf(family, raw)
+
+
+def _ignored(protocol: Any) -> None:
+    """Where it is enough that the protocol has its connection."""
+
+
 class _Attempt:
     """
-    One connection to C{destination}, of address C{family} and as the system wants it, from C{source} or anywhere.
+    One connection to C{destination}, from C{source} or anywhere.
 
     Either C{build(address)} is asked for the protocol of the connection, and C{opened(protocol)} called if there is
     one, or C{failed(failure)} is called: within C{timeout} seconds, if that is not L{None}.
@@ -45,8 +66,7 @@ class _Attempt:
     def __init__(
         self,
         reactor: LeanReactor,
-        family: int,
-        destination: Any,
+        destination: _Destination,
         timeout: float | None,
         source: tuple[str, int] | None,
         build: Callable[[IAddress], Any],
@@ -54,7 +74,6 @@ class _Attempt:
         failed: Callable[[Failure], object],
     ) -> None:
         self._poller = reactor.poller
-        self._family = family
         self._destination = destination
         self._build = build
         self._opened = opened
@@ -72,13 +91,14 @@ class _Attempt:
             self._deadline = reactor.callLater(timeout, self.giveUp, TimeoutError())
 
     def _connect(self, source: tuple[str, int] | None) -> None:
-        made = socket.SocketType(self._family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+        family = self._destination.family
+        made = socket.SocketType(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
         try:
-            if self._family != socket.AF_UNIX:
+            if family != socket.AF_UNIX:
                 made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             if source is not None:
                 made.bind(source)
-            status = made.connect_ex(self._destination)
+            status = made.connect_ex(self._destination.raw)
             if status not in (0, errno.EINPROGRESS):
                 raise OSError(status, os.strerror(status))
             self._poller.watch(made.fileno(), self, READABLE | WRITABLE)
@@ -90,18 +110,18 @@ class _Attempt:
     def ready(self, fd: int, events: int) -> None:
         """It has come to something."""
         if events & ~(READABLE | WRITABLE):
-            status = ask(self._fd, self._family, "getsockopt", socket.SOL_SOCKET, socket.SO_ERROR)
+            status = ask(self._fd, self._destination.family, "getsockopt", socket.SOL_SOCKET, socket.SO_ERROR)
             if status:
                 self.giveUp(getConnectError(OSError(status, os.strerror(status))))
                 return
         self._stopWaiting()
-        address = addressOf(self._family, self._destination)
+        address = self._destination.address
         protocol = self._build(address)
         if protocol is None or self._over:
             self.giveUp(ConnectionAborted())
             return
         self._over = True
-        transport = StreamTransport(self._poller, fd, self._family, address, True)
+        transport = StreamTransport(self._poller, fd, self._destination.family, address, True)
         try:
             transport.open(protocol, watched=True)
         except Exception:
@@ -120,6 +140,10 @@ class _Attempt:
             if self._fd >= 0:
                 self._poller.release(self._fd)
             self._fail(failure)
+
+    def cancel(self) -> None:
+        """Nobody wants it any more."""
+        self.giveUp(ConnectingCancelledError(self._destination.address))
 
     def giveUp(self, reason: Exception) -> None:
         """It is over, for C{reason}; harmless where it is over already."""
@@ -142,25 +166,26 @@ class LeanEndpoint:
         self._reactor = reactor
         self._timeout = timeout
         if host.startswith("unix:"):
-            self._family, self._destination = int(socket.AF_UNIX), host.removeprefix("unix:")
+            self._destination = _Destination(socket.AF_UNIX, host.removeprefix("unix:"))
         else:
-            self._family = int(socket.AF_INET6 if ":" in host else socket.AF_INET)
-            self._destination = (host, port)  # type: ignore[assignment]
+            self._destination = _Destination(socket.AF_INET6 if ":" in host else socket.AF_INET, (host, port))
 
     def connect(self, protocolFactory: Any) -> Deferred[Any]:
-        connected: Deferred[Any] = Deferred(lambda _: attempt.giveUp(ConnectingCancelledError(address)))
-        address = addressOf(self._family, self._destination)
-        attempt = _Attempt(
-            self._reactor,
-            self._family,
-            self._destination,
-            self._timeout,
-            None,
-            protocolFactory.buildProtocol,
-            connected.callback,
-            connected.errback,
-        )
+        connected: Deferred[Any] = Deferred(lambda _: attempt.cancel())
+        attempt = self._attempt(protocolFactory.buildProtocol, connected.callback, connected.errback)
         return connected
+
+    def begin(self, protocol: Any, failed: Callable[[Failure], object]) -> _Attempt:
+        """See L{mailgate.net.endpoints.begin}."""
+        return self._attempt(lambda address: protocol, _ignored, failed)
+
+    def _attempt(
+        self,
+        build: Callable[[IAddress], Any],
+        opened: Callable[[Any], object],
+        failed: Callable[[Failure], object],
+    ) -> _Attempt:
+        return _Attempt(self._reactor, self._destination, self._timeout, None, build, opened, failed)
 
 
 @implementer(IConnector)
@@ -177,8 +202,7 @@ class LeanConnector:
         source: tuple[str, int] | None,
     ) -> None:
         self._reactor = reactor
-        self._family = family
-        self._destination = destination
+        self._destination = _Destination(family, destination)
         self._factory = factory
         self._timeout = timeout
         self._source = source
@@ -191,7 +215,6 @@ class LeanConnector:
         self._factory.startedConnecting(self)
         self._attempt = _Attempt(
             self._reactor,
-            self._family,
             self._destination,
             self._timeout,
             self._source,
@@ -233,4 +256,4 @@ class LeanConnector:
             self._protocol.transport.loseConnection()
 
     def getDestination(self) -> IAddress:
-        return addressOf(self._family, self._destination)
+        return self._destination.address

@@ -6,24 +6,28 @@ reactor's few threads, and which a slow name server must not take from everybody
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from twisted.internet.abstract import isIPAddress, isIPv6Address
 from twisted.internet.endpoints import HostnameEndpoint, TCP4ClientEndpoint, TCP6ClientEndpoint, UNIXClientEndpoint
 from twisted.internet.interfaces import (
     IAddress,
+    IHalfCloseableProtocol,
     IHostnameResolver,
     IHostResolution,
     IReactorPluggableNameResolver,
     IResolutionReceiver,
+    ISSLTransport,
     IStreamClientEndpoint,
 )
-from zope.interface import implementer
+from twisted.internet.protocol import Factory
+from twisted.python.failure import Failure
+from zope.interface import alsoProvides, implementer
 
 from mailgate.directives import isHostName
 
-__all__ = ["MOST_LOOKUPS", "NamingReactor", "SharedLookups", "endpointFor"]
+__all__ = ["MOST_LOOKUPS", "NamingReactor", "SharedLookups", "begin", "endpointFor"]
 
 MOST_LOOKUPS = 4
 """Names that are looked up at once: the reactor has ten threads, and hashes of passwords need some."""
@@ -157,3 +161,46 @@ def endpointFor(reactor: Any, host: str, port: int, timeout: float | None) -> IS
     else:
         endpoint = _NameEndpoint(reactor, host, port, timeout)  # type: ignore[arg-type]
     return endpoint
+
+
+class _Once(Factory):
+    """Gives C{protocol} to one connection."""
+
+    noisy = False
+
+    def __init__(self, protocol: Any) -> None:
+        self._protocol = protocol
+
+    def buildProtocol(self, addr: Any) -> Any:
+        return self._protocol
+
+
+def _passHalfCloses(protocol: Any) -> None:
+    """
+    Twisted's endpoint wrapper declares only the last of the protocol's interfaces; declare IHalfCloseableProtocol again
+    (not under TLS, which has no half-closes).
+    """
+    transport = protocol.transport
+    if (
+        transport.protocol is not protocol
+        and IHalfCloseableProtocol.providedBy(protocol)
+        and not ISSLTransport.providedBy(transport)
+    ):
+        alsoProvides(transport.protocol, IHalfCloseableProtocol)
+
+
+def begin(endpoint: IStreamClientEndpoint, protocol: Any, failed: Callable[[Failure], object]) -> Any:
+    """
+    Connect C{protocol} to C{endpoint}. If that succeeds, the protocol's C{makeConnection} is all that is called.
+
+    An endpoint that has such a method itself is connected to by that, without a Deferred and a factory.
+
+    @param failed: called with the failure if no connection comes about.
+    @return: what has a method C{cancel}, which gives up; C{failed} is called then, too.
+    """
+    direct = getattr(endpoint, "begin", None)
+    if direct is not None:
+        return direct(protocol, failed)
+    connecting = endpoint.connect(_Once(protocol))
+    connecting.addCallbacks(_passHalfCloses, failed)
+    return connecting

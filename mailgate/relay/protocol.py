@@ -5,7 +5,6 @@ A protocol that holds a dialogue first, and whose connection a relay takes over 
 
 from __future__ import annotations
 
-from contextlib import suppress
 from typing import Any
 from typing import Protocol as Shape
 
@@ -19,9 +18,11 @@ __all__ = ["RelayedProtocol", "Successor", "makeNoDelay"]
 
 def makeNoDelay(transport: Any) -> None:
     """Send small writes at once (TCP_NODELAY), where C{transport} is TCP: with Nagle a reply waits 40 ms for an ACK."""
-    # A unix socket has no such option, and a peer may be gone before it is set.
-    with suppress(AttributeError, OSError):
+    try:
         transport.setTcpNoDelay(True)
+    except (AttributeError, OSError):
+        # A unix socket has no such option, and a peer may be gone before it is set.
+        return
 
 
 class Successor(Shape):

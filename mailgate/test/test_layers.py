@@ -27,7 +27,7 @@ PACKAGES = {
     "net": "directives login log",
     "interfaces": "directives login log session",
     "relay": "directives login session tls lean interfaces",
-    "backend": "directives login log tls session net relay",
+    "backend": "directives login log tls session net interfaces relay",
     "frontend": MIDDLE,
     "auth": MIDDLE,
     "protocols": f"{MIDDLE} frontend",

@@ -89,6 +89,12 @@ class DefaultsTests(SynchronousTestCase):
         self.assertTrue(route.judged)
         self.assertIsNone(route.password)
 
+    def test_withPassword(self):
+        """A route with another password is the same in all else."""
+        route = Route((Backend("192.0.2.1", 143),), b"joe", b"one", judged=False, authzid=b"ann")
+        for password in (b"two", None):
+            self.assertEqual(route.withPassword(password), evolve(route, password=password))
+
     def test_denial(self):
         """A denial is told at once, in the protocol's own words, and the connection lives on."""
         denial = Denial(Trouble.DENIED)

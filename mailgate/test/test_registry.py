@@ -119,7 +119,7 @@ class ProtocolTests(SynchronousTestCase):
     def test_wholeClient(self):
         """Nor is anything missing of the backend's half."""
         for record in PROTOCOLS.values():
-            for name in ("greeted", "requestTLS", "authenticate"):
+            for name in ("greeted", "requestTLS", "authenticate", "probed"):
                 self.assertIsNot(getattr(record.client, name), getattr(ProxyClient, name), f"{record.name}: {name}")
 
     def test_wording(self):

@@ -56,12 +56,16 @@ class FieldHeaders(Headers):
     def hasHeader(self, name: AnyStr) -> bool:
         if self._whole or isinstance(name, str):
             return self._ordinary().hasHeader(name)
+        if self._index is None:
+            # Of a copy this is all that is asked.
+            return name.lower() in [field.lower() for field, _ in self.fields]
         return self._find(name) is not None
 
     def getRawHeaders(self, name: AnyStr, default: Any = None) -> Any:
         if self._whole or isinstance(name, str):
             return self._ordinary().getRawHeaders(name, default)
-        found = self._find(name)
+        index = self._index
+        found = self._find(name) if index is None else index.get(name.lower())
         return default if found is None else found
 
     def addRawHeader(self, name: str | bytes, value: str | bytes) -> None:

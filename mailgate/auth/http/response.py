@@ -136,15 +136,16 @@ class ResponseParser:
     could have been used again: they belong to no question.
     """
 
+    head: ResponseHead | None = None
+    surplus = False
+    stage = Stage.HEAD
+    _lineStart = 0
+    _passedOver = 0
+    _bodySize = 0
+    _body: _CountedBody | _ChunkedBody
+
     def __init__(self) -> None:
-        self.head: ResponseHead | None = None
-        self.surplus = False
-        self.stage = Stage.HEAD
         self._buffer = bytearray()
-        self._lineStart = 0
-        self._passedOver = 0
-        self._bodySize = 0
-        self._body: _CountedBody | _ChunkedBody = _CountedBody(0)
 
     @property
     def untouched(self) -> bool:
@@ -221,7 +222,7 @@ class ResponseParser:
         for name, value in head.fields:
             found = lists.get(name.lower())
             if found is not None:
-                found.extend(item.strip(b" \t").lower() for item in value.split(b","))
+                found += [item.strip(b" \t").lower() for item in value.split(b",")]
         lengths, codings, options = lists.values()
         if lengths and (len(set(lengths)) > 1 or not _LENGTH.fullmatch(lengths[0])):
             raise ProtocolError("the response has an invalid Content-Length")

@@ -9,13 +9,14 @@ import re
 from typing import NoReturn
 
 from mailgate.backend.client import BackendError, LoginRefused, ProxyClient, Unauthorizing, beginsWith, replyCode
+from mailgate.backend.credentials import BackendCredentials
 from mailgate.backend.identity import idCommand
 from mailgate.backend.reply import imapDenial
+from mailgate.login import LoginRequest
 
 __all__ = ["IMAP4Client"]
 
 _QUOTABLE = re.compile(rb"[ -~]{0,256}")
-_SPECIAL = re.compile(rb'["\\]')
 _LITERAL_AT_END = re.compile(rb"\{(\d{1,10})\}\r?\n\Z")
 _OFFERS_ID = re.compile(rb"\* OK \[CAPABILITY (?:[^]]* )?ID(?: [^]]*)?\]", re.IGNORECASE)
 """A greeting whose response code, not its text, lists ID among the capabilities."""
@@ -48,6 +49,7 @@ class IMAP4Client(ProxyClient):
     """
 
     _idTag = _ID_TAG
+    _takesID = False
 
     def dialogueReceived(self, data: bytes) -> None:
         if self.isIntroducing and not self._buffer and self._idTag == _ID_TAG:
@@ -69,61 +71,63 @@ class IMAP4Client(ProxyClient):
         greeting = await self.line()
         if not beginsWith(greeting.upper(), b"* OK"):
             raise BackendError(f"greets with {replyCode(greeting)}", greeting, isQuoted=True)
-        if self.tellsByCommand and _OFFERS_ID.match(greeting):
-            request = self.request
-            if request.tag == self._idTag:
-                self._idTag += b"2"
-            self.introduction = idCommand(self._idTag, request.client, request.envelope.fields)
+        self._takesID = self.tellsByCommand and _OFFERS_ID.match(greeting) is not None
 
     async def requestTLS(self) -> None:
         self.send(b"mailgate STARTTLS")
         response = await self._response(b"mailgate")
         if not beginsWith(response.upper(), b"MAILGATE OK"):
             raise BackendError(f"refuses STARTTLS with {replyCode(response)}", response, isQuoted=True)
-        self.reply = b""
 
-    async def authenticate(self) -> None:
-        if self.route.authzid:
-            await self._authorize()
+    async def authenticate(self, credentials: BackendCredentials, request: LoginRequest) -> None:
+        tag = request.tag
+        if self._takesID:
+            # Once: Dovecot heeds the first ID of a connection alone.
+            self._takesID = False
+            if tag == self._idTag:
+                self._idTag += b"2"
+            self.introduction = idCommand(self._idTag, request.client, request.envelope.fields)
+        if credentials.authzid:
+            await self._authorize(tag, credentials)
             return
-        tag = self.request.tag
         command = tag + b" LOGIN"
-        for argument in (self.route.user, self.password):
+        for argument in (credentials.user, credentials.knownPassword):
             # A quoted string saves a round trip, but holds printable ASCII alone for certain.
             if _QUOTABLE.fullmatch(argument):
-                command += b' "' + _SPECIAL.sub(rb"\\\g<0>", argument) + b'"'
+                quoted = argument.replace(b"\\", b"\\\\").replace(b'"', b'\\"')
+                command += b' "' + quoted + b'"'
                 continue
             self.sendLogin(command + b" {%d}" % len(argument))
             response = await self._response(tag)
             if not response.startswith(b"+"):
-                self._refuse(tag, response)
+                self._refuse(tag, response, credentials)
             command = argument
         self.sendLogin(command)
         completion = await self._response(tag)
-        self._expectOK(tag, completion)
+        self._expectOK(tag, completion, credentials)
         self.reply += completion
 
-    async def _authorize(self) -> None:
+    async def _authorize(self, tag: bytes, credentials: BackendCredentials) -> None:
         """AUTHENTICATE PLAIN: LOGIN has no place for an authorization identity."""
-        tag, message = self.request.tag, self.plainMessage
+        message = credentials.plainMessage
         self.sendLogin(tag + b" AUTHENTICATE PLAIN")
         response = await self._response(tag)
         if not response.startswith(b"+"):
             raise Unauthorizing(f"answers AUTHENTICATE PLAIN with {replyCode(response)}", self.reply + response)
         self.send(message)
         completion = await self._response(tag)
-        self._expectOK(tag, completion)
+        self._expectOK(tag, completion, credentials)
         self.reply += completion
 
-    def _expectOK(self, tag: bytes, response: bytes) -> None:
+    def _expectOK(self, tag: bytes, response: bytes, credentials: BackendCredentials) -> None:
         if not beginsWith(response.upper(), tag.upper() + b" OK"):
-            self._refuse(tag, response)
+            self._refuse(tag, response, credentials)
 
-    def _refuse(self, tag: bytes, response: bytes) -> NoReturn:
+    def _refuse(self, tag: bytes, response: bytes, credentials: BackendCredentials) -> NoReturn:
         status, _, text = response[len(tag) + 1 :].strip().partition(b" ")
         status = status.upper()
         if response.startswith(tag) and status in (b"NO", b"BAD"):
-            raise LoginRefused(self.reply + response, imapDenial(status, text, self.route))
+            raise LoginRefused(self.reply + response, imapDenial(status, text, credentials))
         raise BackendError(f"answers the login with {replyCode(response)}", self.reply + response)
 
     async def introduced(self) -> None:
@@ -153,7 +157,8 @@ class IMAP4Client(ProxyClient):
         C{reply}.
         """
         if self.isIntroducing:
-            await self._wait()
+            if not self._buffer:
+                await self._wait()
             if self.isIntroducing:
                 await self.introduced()
         while True:
@@ -174,3 +179,10 @@ class IMAP4Client(ProxyClient):
         goodbye = None if b"\n" in self._buffer else _GOODBYE.search(self.reply)
         if goodbye is not None:
             raise BackendError(f"answers with {replyCode(goodbye[0].upper())}", self.reply)
+
+    async def probed(self) -> None:
+        self.send(b"mailgate NOOP")
+        response = await self._response(b"mailgate")
+        if not beginsWith(response.upper(), b"MAILGATE OK"):
+            raise BackendError(f"answers NOOP with {replyCode(response)}", response, isQuoted=True)
+        self.send(b"mailgate LOGOUT")

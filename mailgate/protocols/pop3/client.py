@@ -6,8 +6,10 @@ POP3's login at a backend (RFC 1939; AUTH of RFC 5034, Dovecot's XCLIENT).
 from __future__ import annotations
 
 from mailgate.backend.client import BackendError, LoginRefused, ProxyClient, Unauthorizing, beginsWith, replyCode
+from mailgate.backend.credentials import BackendCredentials
 from mailgate.backend.identity import xclientCommand
 from mailgate.backend.reply import pop3Denial
+from mailgate.login import LoginRequest
 
 __all__ = ["POP3Client"]
 
@@ -18,12 +20,13 @@ class POP3Client(ProxyClient):
     Dovecot's does, XCLIENT. With STLS that greeting came in the clear, but XCLIENT is sent over TLS alone.
     """
 
+    _takesXCLIENT = False
+
     async def greeted(self) -> None:
         greeting = await self.line()
         if not beginsWith(greeting, b"+OK"):
             raise BackendError(f"greets with {replyCode(greeting)}", greeting, isQuoted=True)
-        if self.tellsByCommand and greeting[:13].upper() == b"+OK [XCLIENT]":
-            self.introduction = xclientCommand(self.request.client)
+        self._takesXCLIENT = self.tellsByCommand and greeting[:13].upper() == b"+OK [XCLIENT]"
 
     async def requestTLS(self) -> None:
         self.send(b"STLS")
@@ -31,24 +34,26 @@ class POP3Client(ProxyClient):
         if not beginsWith(reply, b"+OK"):
             raise BackendError(f"refuses STLS with {replyCode(reply)}", reply, isQuoted=True)
 
-    async def authenticate(self) -> None:
-        if self.route.authzid:
-            await self._authorize()
+    async def authenticate(self, credentials: BackendCredentials, request: LoginRequest) -> None:
+        if self._takesXCLIENT:
+            self._takesXCLIENT = False
+            self.introduction = xclientCommand(request.client)
+        if credentials.authzid:
+            await self._authorize(credentials)
             return
-        password = self.password
-        for command in (b"USER " + self.route.user, b"PASS " + password):
+        for command in (b"USER " + credentials.user, b"PASS " + credentials.knownPassword):
             self.sendLogin(command)
-            self._accepted(await self._answer())
+            self._accepted(await self._answer(), credentials)
 
-    async def _authorize(self) -> None:
+    async def _authorize(self, credentials: BackendCredentials) -> None:
         """AUTH PLAIN (RFC 5034): USER and PASS have no place for an authorization identity."""
-        message = self.plainMessage
+        message = credentials.plainMessage
         self.sendLogin(b"AUTH PLAIN")
         reply = await self._answer()
         if not reply.startswith(b"+") or reply.startswith(b"+OK"):
             raise Unauthorizing(f"answers AUTH PLAIN with {replyCode(reply)}", reply)
         self.send(message)
-        self._accepted(await self.line())
+        self._accepted(await self.line(), credentials)
 
     async def _answer(self) -> bytes:
         """The next reply, but for that to XCLIENT."""
@@ -56,9 +61,9 @@ class POP3Client(ProxyClient):
             await self.introduced()
         return self.takeLine() or await self.line()
 
-    def _accepted(self, reply: bytes) -> None:
+    def _accepted(self, reply: bytes, credentials: BackendCredentials) -> None:
         if reply.startswith(b"-ERR"):
-            raise LoginRefused(reply, pop3Denial(reply, self.route))
+            raise LoginRefused(reply, pop3Denial(reply, credentials))
         if not beginsWith(reply, b"+OK"):
             raise BackendError(f"answers the login with {replyCode(reply)}", reply)
         self.reply = reply
@@ -70,3 +75,10 @@ class POP3Client(ProxyClient):
             self.concerns = (f"answers XCLIENT with {replyCode(reply)}: it does not know who its clients are",)
         elif not beginsWith(reply, b"+OK"):
             raise BackendError(f"answers XCLIENT with {replyCode(reply)}", reply)
+
+    async def probed(self) -> None:
+        # What else can be said before a login not every server knows.
+        self.send(b"QUIT")
+        reply = await self.line()
+        if not beginsWith(reply, b"+OK"):
+            raise BackendError(f"answers QUIT with {replyCode(reply)}", reply, isQuoted=True)

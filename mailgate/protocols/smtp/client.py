@@ -10,8 +10,9 @@ import re
 from collections.abc import Mapping
 
 from mailgate.backend.client import BackendError, LoginRefused, ProxyClient, ProxySettings, Unauthorizing, replyCode
+from mailgate.backend.credentials import BackendCredentials
 from mailgate.backend.reply import smtpDenial, transactionDenial
-from mailgate.login import Method
+from mailgate.login import Client, LoginRequest, Method
 from mailgate.protocols.smtp.settings import SMTPSettings
 from mailgate.protocols.smtp.trust import (
     XCLIENT_REFUSED,
@@ -53,24 +54,20 @@ class SMTPClient(ProxyClient):
             if match[2] != b"-":
                 return int(match[1]), said
 
-    async def command(self, line: bytes, *wanted: int) -> bytes:
-        """
-        Send C{line} and give the reply, if its code is among C{wanted}.
-
-        @raise LoginRefused: it is not.
-        """
+    async def command(self, line: bytes) -> tuple[int, bytes]:
+        """Send C{line}; returns the L{response}."""
         self.send(line)
-        code, said = await self.response()
-        if code not in wanted:
-            raise LoginRefused(said, smtpDenial(said, self.route))
-        return said
+        return await self.response()
 
-    async def _prepare(self, line: bytes, *wanted: int) -> bytes:
-        """L{command}, where a refusal is no answer to the login."""
-        try:
-            return await self.command(line, *wanted)
-        except LoginRefused as refused:
-            raise self._unprepared(line, refused.reply) from None
+    async def _prepare(self, line: bytes, *wanted: int) -> None:
+        """
+        L{command}, whose reply is no answer to the login.
+
+        @raise BackendError: its code is not among C{wanted}.
+        """
+        code, said = await self.command(line)
+        if code not in wanted:
+            raise self._unprepared(line, said)
 
     def _unprepared(self, line: bytes, said: bytes) -> BackendError:
         return BackendError(f"refuses {line.split()[0].decode()} with {replyCode(said)}", said, isQuoted=True)
@@ -81,38 +78,40 @@ class SMTPClient(ProxyClient):
             raise BackendError(f"greets with {replyCode(said)}", said, isQuoted=True)
 
     async def requestTLS(self) -> None:
-        await self._prepare(b"EHLO " + self.serverName, 250)
+        await self._prepare(b"EHLO " + self.serverName.encode(), 250)
         await self._prepare(b"STARTTLS", 220)
 
-    async def authenticate(self) -> None:
+    async def authenticate(self, credentials: BackendCredentials, request: LoginRequest) -> None:
         settings = self.settings[SMTPSettings]
-        envelope, method = self.request.envelope, self.request.credentials.method
+        envelope, method = request.envelope, request.credentials.method
         withoutLogin = method is Method.NONE
-        authenticating = not withoutLogin and (settings.proxyAuth or not self.route.judged)
-        introduction = introductionOf(settings.xclient, self.settings[ProxySettings], self.request.client, method)
-        offers = await self._asOurselves(introduction, authenticating)
+        authenticating = not withoutLogin and (settings.proxyAuth or not credentials.judged)
+        introduction = introductionOf(settings.xclient, self.settings[ProxySettings], request.client, method)
+        offers = await self._asOurselves(introduction, authenticating, credentials, request)
         if introduction.isDone(offers):
             # The backend knows the client, and takes a greeting for the client's: where that has said none, ours would
             # be judged in its place. Of any before XCLIENT it knows nothing any more.
             offers = {}
             if envelope.helo or authenticating:
-                offers = await self._hello(envelope.helo or self.serverName, envelope.extended or authenticating)
+                offers = await self._hello(
+                    envelope.helo or self.serverName.encode(), envelope.extended or authenticating
+                )
             elif introduction is Introduction.HEADER and not withoutLogin:
                 await self._prepare(b"NOOP", 250)  # Or did it refuse the header as a command, and go by our address?
         self.concerns = tuple(concerns(offers, settings.capabilities, envelope.extended))
         if withoutLogin:
-            self.send(envelope.mail)
-            code, said = await self.response()
+            code, said = await self.command(envelope.mail)
             if code != 250 and introduction is Introduction.HEADER and not envelope.helo:
                 raise self._unprepared(envelope.mail, said)  # Or did it refuse the header?
             if code != 250:
                 raise LoginRefused(said, transactionDenial(said))
-            self.send(envelope.recipient)
-            self.reply = (await self.response())[1]
+            self.reply = (await self.command(envelope.recipient))[1]
         elif authenticating:
-            await self._authenticate(offers)
+            await self._authenticate(offers, credentials)
 
-    async def _asOurselves(self, introduction: Introduction, authenticating: bool) -> Mapping[bytes, bytes]:
+    async def _asOurselves(
+        self, introduction: Introduction, authenticating: bool, credentials: BackendCredentials, request: LoginRequest
+    ) -> Mapping[bytes, bytes]:
         """
         Greet with our own name, and send XCLIENT, if that is how the backend is to learn who the client is. Gives what
         it offers us.
@@ -122,11 +121,14 @@ class SMTPClient(ProxyClient):
         if introduction is Introduction.HEADER:
             return {}
         isUnasked = introduction is Introduction.UNASKED
-        extended = self.request.envelope.extended or authenticating or isUnasked
-        offers = await self._hello(self.serverName, extended, probing=True)
+        extended = request.envelope.extended or authenticating or isUnasked
+        offers = await self._hello(self.serverName.encode(), extended, probing=True)
         if introduction.isDone(offers):
             known = b"" if isUnasked else offers.get(b"XCLIENT", b"")
-            await self._introduce(self._xclient(known, not authenticating))
+            withoutLogin = request.credentials.method is Method.NONE
+            await self._introduce(
+                _xclient(request.client, known, None if authenticating else credentials), withoutLogin
+            )
         elif reason := whyNotHandedOver(introduction, offers):
             raise BackendError(reason)
         return offers
@@ -137,8 +139,7 @@ class SMTPClient(ProxyClient):
         backend that has no EHLO.
         """
         if extended or probing:
-            self.send(b"EHLO " + name)
-            code, said = await self.response()
+            code, said = await self.command(b"EHLO " + name)
             if code == 250:
                 lines = (line[4:].upper().split(None, 1) for line in said.split(b"\n")[1:])
                 return {word: b"".join(parameters).strip() for word, *parameters in filter(None, lines)}
@@ -147,32 +148,47 @@ class SMTPClient(ProxyClient):
         await self._prepare(b"HELO " + name, 250)
         return {}
 
-    async def _introduce(self, line: bytes) -> None:
+    async def _introduce(self, line: bytes, withoutLogin: bool) -> None:
         """Send XCLIENT. What the backend says to that is no answer to a recipient, though it sound like one."""
-        try:
-            await self.command(line, 220, 250)
-        except LoginRefused as refused:
-            shown = b"" if self.request.credentials.method is Method.NONE else refused.reply
-            raise BackendError(f"{self._unprepared(line, refused.reply)}: {XCLIENT_REFUSED}", shown) from None
+        code, said = await self.command(line)
+        if code not in (220, 250):
+            raise BackendError(f"{self._unprepared(line, said)}: {XCLIENT_REFUSED}", b"" if withoutLogin else said)
 
-    def _xclient(self, known: bytes, withLogin: bool) -> bytes:
-        """nginx's XCLIENT; without LOGIN where the backend's EHLO tells the attributes C{known} to it, and not that."""
-        client = self.request.client
-        address = "[UNAVAILABLE]" if client.host == "unix:" else client.host
-        command = b"XCLIENT ADDR=" + ("IPV6:" if ":" in address else "").encode() + address.encode()
-        login = self.route.authzid or self.route.user
-        if withLogin and login and (not known or b"LOGIN" in known.split()):
-            command += b" LOGIN=" + xtext(login)
-        return command + b" NAME=" + client.name.encode()
-
-    async def _authenticate(self, offers: Mapping[bytes, bytes]) -> None:
-        message = self.plainMessage
+    async def _authenticate(self, offers: Mapping[bytes, bytes], credentials: BackendCredentials) -> None:
+        message = credentials.plainMessage
         mechanisms = offers.get(b"AUTH", b"").split()
         if b"LOGIN" in mechanisms and b"PLAIN" not in mechanisms:
-            if self.route.authzid:
+            if credentials.authzid:
                 raise Unauthorizing("offers AUTH LOGIN, which has no place for an authorization identity")
-            await self.command(b"AUTH LOGIN", 334)
-            await self.command(base64.b64encode(self.route.user), 334)
-            await self.command(base64.b64encode(self.password), 235)
+            await self._prove(b"AUTH LOGIN", 334, credentials)
+            await self._prove(base64.b64encode(credentials.user), 334, credentials)
+            await self._prove(base64.b64encode(credentials.knownPassword), 235, credentials)
         else:
-            await self.command(b"AUTH PLAIN " + message, 235)
+            await self._prove(b"AUTH PLAIN " + message, 235, credentials)
+
+    async def _prove(self, line: bytes, wanted: int, credentials: BackendCredentials) -> None:
+        """
+        L{command}, as a step of the login.
+
+        @raise LoginRefused: the code of the reply is not C{wanted}.
+        """
+        code, said = await self.command(line)
+        if code != wanted:
+            raise LoginRefused(said, smtpDenial(said, credentials))
+
+    async def probed(self) -> None:
+        await self._prepare(b"NOOP", 250)
+        self.send(b"QUIT")
+
+
+def _xclient(client: Client, known: bytes, login: BackendCredentials | None) -> bytes:
+    """
+    nginx's XCLIENT. It tells the C{login}, if that is given, unless the backend's EHLO tells the attributes C{known} to
+    it, and not that.
+    """
+    address = "[UNAVAILABLE]" if client.host == "unix:" else client.host
+    command = b"XCLIENT ADDR=" + ("IPV6:" if ":" in address else "").encode() + address.encode()
+    name = b"" if login is None else login.authzid or login.user
+    if name and (not known or b"LOGIN" in known.split()):
+        command += b" LOGIN=" + xtext(name)
+    return command + b" NAME=" + client.name.encode()

@@ -35,6 +35,7 @@ from zope.interface.verify import verifyObject
 
 from mailgate.backend.client import BackendError, LoginRefused, ProxyClient, ProxySettings, replyCode
 from mailgate.backend.connector import Connector
+from mailgate.backend.credentials import PasswordLogin
 from mailgate.directives import directives
 from mailgate.frontend.protocol import MailProtocol
 from mailgate.log.journal import Journal
@@ -49,7 +50,7 @@ from mailgate.relay.protocol import RelayedProtocol
 from mailgate.session import Phase, Session
 from mailgate.test.support.findings import askedOf
 from mailgate.test.support.tlspair import makePair
-from mailgate.testing import Attempt, FakeTransport, requestFor, routeTo, settingsOf
+from mailgate.testing import Attempt, FakeTransport, requestFor, resultOf, routeTo, settingsOf
 
 FIRST = Backend("192.0.2.99", 110)
 SECOND = Backend("192.0.2.100", 110)
@@ -66,6 +67,12 @@ def loggedIn(*groups: Any, **changes: Any) -> Attempt:
     attempt.accept()
     attempt.says(GREETING, OK)
     return attempt
+
+
+def leftOver(client: ProxyClient) -> bytes:
+    """Detach C{client}; returns what is left for the relay."""
+    client.detach()
+    return client.leftOver
 
 
 @implementer(IHostResolution)
@@ -126,7 +133,7 @@ class EndpointTests(SynchronousTestCase):
         reactor = MemoryReactorClock()
         endpoint = endpointFor(reactor, "unix:/run/imap", 0, 7.0)
         self.assertIsInstance(endpoint, UNIXClientEndpoint)
-        client = ProxyClient(settingsOf("pop3"), "mx.test", FIRST, routeTo(), requestFor("pop3"))
+        client = ProxyClient(settingsOf("pop3"), "mx.test", FIRST, endpoint)
         endpoint.connect(client)  # type: ignore[arg-type]
         self.assertEqual([path for path, *_ in reactor.unixClients], ["/run/imap"])
         self.assertEqual(reactor.tcpClients, [])
@@ -160,13 +167,15 @@ class EndpointTests(SynchronousTestCase):
 class ProxyClientTests(SynchronousTestCase):
     """What all L{ProxyClient}s have from their base: replies, bounds, the end of the login."""
 
-    def client(self, *groups: Any, **route: Any) -> ProxyClient:
-        client = ProxyClient(settingsOf("pop3", *groups), "mx.test", FIRST, routeTo(**route), requestFor("pop3"))
+    def client(self, *groups: Any) -> ProxyClient:
+        client = ProxyClient(
+            settingsOf("pop3", *groups), "mx.test", FIRST, TCP4ClientEndpoint(Clock(), "192.0.2.99", 110)
+        )
         FakeTransport().connect(client)
         return client
 
     def read(self, client: ProxyClient) -> Deferred[bytes]:
-        return Deferred.fromCoroutine(client.line())
+        return resultOf(client.line())
 
     def test_line(self) -> None:
         """A line is given once it is whole, its end included, and the next one when it is asked for."""
@@ -221,24 +230,16 @@ class ProxyClientTests(SynchronousTestCase):
         failure = self.failureResultOf(self.read(client), BackendError)
         self.assertEqual(str(failure.value), "closed the connection")
 
-    def test_noPassword(self) -> None:
-        """A password that nobody knows cannot be used."""
-        error = self.assertRaises(BackendError, lambda: self.client(password=None).password)
-        self.assertIn("no password", str(error))
-
-    def test_emptyPassword(self) -> None:
-        """An empty password is one."""
-        self.assertEqual(self.client(password=b"").password, b"")
-
     def test_noDelay(self) -> None:
         """The connection to the backend sends small writes at once."""
         self.assertTrue(self.client().transport.noDelay)
 
     def test_ownDialogue(self) -> None:
         """The base knows no protocol."""
-        for step in ("greeted", "requestTLS", "authenticate"):
-            attempt = Deferred.fromCoroutine(getattr(self.client(), step)())
-            self.failureResultOf(attempt, NotImplementedError)
+        for step in ("greeted", "requestTLS", "introduced", "probed"):
+            self.failureResultOf(resultOf(getattr(self.client(), step)()), NotImplementedError)
+        login = self.client().login(PasswordLogin(b"joe", b"sesame"), requestFor("pop3"))
+        self.failureResultOf(resultOf(login), NotImplementedError)
 
     def test_refusalIsEscaped(self) -> None:
         """A refusal tells the backend's code, and keeps the whole reply."""
@@ -266,11 +267,13 @@ class ProxyClientTests(SynchronousTestCase):
         self.assertIn(b"LOGIN", attempt.says(b"* OK hi\r\n* CAPABILITY IMAP4rev1\r\n"))
 
     def test_loginInTheMiddle(self) -> None:
-        """After the login the connection is paused, and what came behind the reply is kept for the relay."""
+        """At the hand-over the connection is paused, and what came behind the reply is kept for the relay."""
         attempt = loggedIn()
         attempt.says(LOGGED_IN + b"+OK what nobody asked")
         client = self.successResultOf(attempt.result)
-        self.assertEqual(client.reply, LOGGED_IN)
+        self.assertEqual((client.reply, client.leftOver), (LOGGED_IN, b""))
+        self.assertEqual(attempt.transport.producerState, "producing")
+        client.detach()
         self.assertEqual(client.leftOver, b"+OK what nobody asked")
         self.assertEqual(attempt.transport.producerState, "paused")
         self.assertFalse(attempt.transport.disconnecting)
@@ -637,7 +640,7 @@ class TLSTests(SynchronousTestCase):
         self.assertNoResult(attempt.result)
         attempt.says(LOGGED_IN)
         client = self.successResultOf(attempt.result)
-        self.assertEqual((client.reply, client.leftOver), (LOGGED_IN, b""))
+        self.assertEqual((client.reply, leftOver(client)), (LOGGED_IN, b""))
 
     def test_startTLSRefused(self) -> None:
         """A backend that will not have STARTTLS is not told the password in the clear: the next one is tried."""
@@ -882,8 +885,9 @@ class SocketTests(TestCase):
         session = Session("pop3", "", "", 0.0)
         connector = Connector(POP3.client, settingsOf("pop3"), "mx.test", 20.0, reactor, Journal())
         route = routeTo(Backend("127.0.0.1", port.getHost().port, tls, False))
-        client = await connector.connect(route, requestFor("pop3"), session)
+        client = await resultOf(connector.connect(route, requestFor("pop3"), session))
         assert isinstance(client, ProxyClient)
+        client.detach()
         left = LeftTransport()
         left.connect(RelayedProtocol())
         relay = Relays(Clock()).between(left.protocol, client, session, 50.0, 50.0, lambda relay: None)

@@ -17,7 +17,7 @@ from mailgate.login import Backend, BackendTLS, Client, Denial, Envelope, Refusa
 from mailgate.net.proxyprotocol import headerFor
 from mailgate.protocols.imap4 import IMAP4
 from mailgate.protocols.pop3 import POP3
-from mailgate.test.backend.test_client import FIRST, PASS_ON, SECOND
+from mailgate.test.backend.test_client import FIRST, PASS_ON, SECOND, leftOver
 from mailgate.test.backend.test_login import TEMPORARY, Script
 from mailgate.testing import Attempt, routeTo
 
@@ -66,7 +66,7 @@ class ScriptTests(SynchronousTestCase):
                 for segments, heard in script.cutAt(position):
                     self.assertEqual(attempt.says(*segments), heard)
                 client = self.successResultOf(attempt.result)
-                self.assertEqual((client.leftOver, attempt.log), (b"", []))
+                self.assertEqual((leftOver(client), attempt.log), (b"", []))
                 replies.add(client.reply)
             self.assertEqual(len(replies), 1)
             self.assertNotRegex(replies.pop(), b"ID|Updated|mailgate")

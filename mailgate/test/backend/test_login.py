@@ -21,7 +21,7 @@ from mailgate.protocols.imap4 import IMAP4
 from mailgate.protocols.pop3 import POP3
 from mailgate.protocols.smtp import SMTP
 from mailgate.protocols.smtp.server import SMTPSettings, xtext
-from mailgate.test.backend.test_client import FIRST, PASS_ON, SECOND
+from mailgate.test.backend.test_client import FIRST, PASS_ON, SECOND, leftOver
 from mailgate.testing import Attempt, routeTo
 
 TEMPORARY = Denial(Trouble.TEMPORARY)
@@ -147,10 +147,10 @@ SCRIPTS = (
 class ScriptTests(SynchronousTestCase):
     """What is true of every login, at every one of its bytes."""
 
-    def assertDone(self, attempt: Attempt, leftOver: bytes = b"") -> Any:
+    def assertDone(self, attempt: Attempt, rest: bytes = b"") -> Any:
         client = self.successResultOf(attempt.result)
         self.assertNotIsInstance(client, Denial)
-        self.assertEqual(client.leftOver, leftOver)
+        self.assertEqual(leftOver(client), rest)
         self.assertEqual(attempt.log, [])
         self.assertEqual(attempt.transport.producerState, "paused")
         return client
@@ -600,7 +600,7 @@ class SMTPClientTests(BackendTests):
         """A client that said EHLO has EHLO said for it, with our own name."""
         attempt = Attempt(SMTP, SMTPSettings(xclient="off"), envelope=Envelope(b"laptop", True))
         self.assertEqual(self.heard(attempt, *GREETED), [b"EHLO mx.test\r\n", b""])
-        self.assertEqual(self.successResultOf(attempt.result).leftOver, b"")
+        self.assertEqual(leftOver(self.successResultOf(attempt.result)), b"")
 
     def test_helo(self) -> None:
         """EHLO is said for one that said HELO, too; HELO where a backend has no EHLO, and nothing needs it."""
@@ -738,7 +738,7 @@ class SMTPClientTests(BackendTests):
         attempt.transport.shakeHands()
         self.assertEqual(attempt.hears(), b"EHLO mx.test\r\n")
         self.assertEqual(attempt.says(b"250 mx\r\n"), b"AUTH PLAIN " + INITIAL_RESPONSE + b"\r\n")
-        self.assertEqual(self.outcomeOf(attempt, b"235 ok\r\n").leftOver, b"")
+        self.assertEqual(leftOver(self.outcomeOf(attempt, b"235 ok\r\n")), b"")
 
     def test_failuresBeforeTheLogin(self) -> None:
         """A backend that refuses EHLO or STARTTLS hears no password, and the next one is tried."""

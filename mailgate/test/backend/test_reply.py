@@ -10,6 +10,7 @@ from itertools import product
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from mailgate.backend.credentials import PasswordLogin
 from mailgate.backend.reply import LONGEST, imapDenial, isOfAccount, pop3Denial, smtpDenial, transactionDenial
 from mailgate.frontend.protocol import DialogueSettings
 from mailgate.login import Denial, Trouble
@@ -19,24 +20,25 @@ from mailgate.protocols.smtp import SMTP
 from mailgate.protocols.smtp.server import SMTPSettings
 from mailgate.session import Outcome
 from mailgate.test.backend.test_client import PASS_ON
-from mailgate.testing import ROUTE, Attempt, Conversation, FakeConnector, routeTo
+from mailgate.testing import ROUTE, Attempt, Conversation, FakeConnector
 
 DENIED, TEMPORARY, PERMANENT = Trouble.DENIED, Trouble.TEMPORARY, Trouble.PERMANENT
 APP = b"Application-specific password required: https://support.example.com/app"
+LOGIN = PasswordLogin(ROUTE.user, ROUTE.password)
 UNFIT = (b"a\x00b", b"a\rb", b"a\x1b[2Jb", b"a\x7fb", b"a\x01b")
 """Texts that no line may hold; LF ends the line of the backend."""
 
 
 def imap(text: bytes) -> Denial:
-    return imapDenial(b"NO", text, ROUTE)
+    return imapDenial(b"NO", text, LOGIN)
 
 
 def pop3(text: bytes) -> Denial:
-    return pop3Denial(b"-ERR" + text, ROUTE)
+    return pop3Denial(b"-ERR" + text, LOGIN)
 
 
 def smtp(said: bytes) -> Denial:
-    return smtpDenial(said, ROUTE)
+    return smtpDenial(said, LOGIN)
 
 
 class MeaningTests(SynchronousTestCase):
@@ -107,7 +109,7 @@ class MeaningTests(SynchronousTestCase):
         """What speaks of our command, or of the connection to the backend, is a passing failure in our words."""
         for text in (b"[PRIVACYREQUIRED] use TLS", b"[privacyrequired]", b"[CLIENTBUG] you"):
             self.assertEqual(imap(text), Denial(TEMPORARY))
-        self.assertEqual(imapDenial(b"BAD", b"[ALERT] unknown LOGIN", ROUTE), Denial(TEMPORARY))
+        self.assertEqual(imapDenial(b"BAD", b"[ALERT] unknown LOGIN", LOGIN), Denial(TEMPORARY))
         for code in (b"421", b"500", b"501", b"502", b"503", b"504", b"521", b"523", b"530", b"538"):
             self.assertEqual(smtp(code + b" 5.7.8 no\r\n"), Denial(TEMPORARY), code)
 
@@ -216,7 +218,7 @@ class FrameTests(SynchronousTestCase):
 
     def test_password(self) -> None:
         """A text that holds the password, in any form in which the backend has been sent it, is not shown."""
-        quoted = routeTo(password=b'se"same')
+        quoted = PasswordLogin(b"joe", b'se"same')
         message = base64.b64encode(b"\0joe\0sesame")
         for form in (b"sesame", b"SESAME", base64.b64encode(b"sesame"), message, b"x" + message + b"x"):
             said = b'unknown command "PASS ' + form + b'"'
@@ -226,7 +228,7 @@ class FrameTests(SynchronousTestCase):
             self.assertEqual(smtp(b"535 5.7.8 " + said).answer, b"535 Authentication failed")
         self.assertEqual(imapDenial(b"NO", rb'what is "LOGIN joe se\"same"', quoted), Denial(DENIED))
         for password in (None, b""):
-            self.assertEqual(imapDenial(b"NO", b"no", routeTo(password=password)).answer, b"NO no")
+            self.assertEqual(imapDenial(b"NO", b"no", PasswordLogin(b"joe", password)).answer, b"NO no")
 
     def test_oneLine(self) -> None:
         """Whatever a backend says, one line is what the client gets: no tag, no acceptance, no continuation."""

@@ -36,7 +36,7 @@ from zope.interface.verify import verifyObject
 from mailgate.lean.poller import READABLE
 from mailgate.lean.reactor import LeanReactor
 from mailgate.lean.transport import StreamTransport
-from mailgate.net.endpoints import NamingReactor, endpointFor
+from mailgate.net.endpoints import NamingReactor, begin, endpointFor
 from mailgate.test.support.pollers import Reactor
 from mailgate.test.support.resolver import FakeResolver
 
@@ -228,6 +228,29 @@ class EndpointTests(Case):
             self.turn()
         self.assertEqual((heard, protocol.received), ([b""], b"* OK\r\n"))
         protocol.transport.abortConnection()
+
+    def test_begin(self) -> None:
+        """L{begin} needs no factory and no Deferred: the protocol is told alone, or the failure."""
+        failures: list[Failure] = []
+        protocol = Said()
+        begin(self.lean.leanEndpoint(*self.listen(), None), protocol, failures.append)
+        self.assertIs(protocol.transport, None)
+        self.turn()
+        self.assertEqual((protocol.transport.connected, failures), (True, []))
+        protocol.transport.abortConnection()
+        begin(self.lean.leanEndpoint(*self.nowhere(), None), Said(), failures.append)
+        self.assertEqual(failures, [])
+        self.turn()
+        self.assertEqual([failure.type for failure in failures], [ConnectionRefusedError])
+        self.assertNothingLeft()
+
+    def test_beginCancelled(self) -> None:
+        """What it gives can be cancelled, once."""
+        failures: list[Failure] = []
+        attempt = begin(self.lean.leanEndpoint(*self.crowded(), None), Said(), failures.append)
+        for _ in range(2):
+            attempt.cancel()
+        self.assertEqual([failure.type for failure in failures], [ConnectingCancelledError])
 
     def test_refused(self) -> None:
         """Where nobody listens it fails, refused."""

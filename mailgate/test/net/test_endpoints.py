@@ -5,20 +5,23 @@ from __future__ import annotations
 from typing import Any
 
 from twisted.internet.endpoints import HostnameEndpoint
-from twisted.internet.error import DNSLookupError
+from twisted.internet.error import ConnectingCancelledError, ConnectionRefusedError, DNSLookupError
 from twisted.internet.interfaces import (
+    IHalfCloseableProtocol,
     IHostnameResolver,
     IHostResolution,
     IReactorPluggableNameResolver,
     IResolutionReceiver,
+    ISSLTransport,
 )
 from twisted.internet.protocol import Factory, Protocol
-from twisted.internet.testing import MemoryReactorClock
+from twisted.internet.testing import MemoryReactorClock, StringTransport
+from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
-from zope.interface import implementer
+from zope.interface import alsoProvides, directlyProvidedBy, implementer
 from zope.interface.verify import verifyObject
 
-from mailgate.net.endpoints import MOST_LOOKUPS, NamingReactor, SharedLookups, endpointFor
+from mailgate.net.endpoints import MOST_LOOKUPS, NamingReactor, SharedLookups, begin, endpointFor
 from mailgate.test.support.resolver import FakeResolver
 
 
@@ -151,3 +154,63 @@ class NamingReactorTests(SynchronousTestCase):
             HostnameEndpoint(self.naming, f"{number}.test", 143).connect(Factory.forProtocol(Protocol))
         connecting = HostnameEndpoint(self.naming, "b.test", 143).connect(Factory.forProtocol(Protocol))
         self.failureResultOf(connecting, DNSLookupError)
+
+
+@implementer(IHalfCloseableProtocol)
+class HalfClosing(Protocol):
+    """Wants to know when its peer sends no more."""
+
+    def readConnectionLost(self) -> None:
+        pass
+
+    def writeConnectionLost(self) -> None:
+        pass
+
+
+class BeginTests(SynchronousTestCase):
+    """L{begin} at an endpoint of Twisted's."""
+
+    def setUp(self) -> None:
+        self.reactor = MemoryReactorClock()
+        self.endpoint = endpointFor(self.reactor, "192.0.2.1", 143, None)
+        self.failures: list[Failure] = []
+
+    def connected(self, protocol: Protocol, transport: StringTransport) -> StringTransport:
+        """The transport over which C{protocol} is connected."""
+        connecting = begin(self.endpoint, protocol, self.failures.append)
+        wrapper: Any = self.reactor.tcpClients[-1][2].buildProtocol(None)
+        transport.protocol = wrapper  # type: ignore[attr-defined]
+        wrapper.makeConnection(transport)
+        connecting.cancel()
+        self.assertEqual(self.failures, [])
+        return transport
+
+    def test_connected(self) -> None:
+        """The protocol that is given is connected; to cancel that is too late then."""
+        protocol = Protocol()
+        transport = self.connected(protocol, StringTransport())
+        self.assertIs(protocol.transport, transport)
+        self.assertFalse(IHalfCloseableProtocol.providedBy(transport.protocol))  # type: ignore[attr-defined]
+
+    def test_halfClose(self) -> None:
+        """A protocol that has half-closes has them, though an endpoint wraps it; under TLS there are none."""
+        transport = self.connected(HalfClosing(), StringTransport())
+        self.assertTrue(IHalfCloseableProtocol.providedBy(transport.protocol))  # type: ignore[attr-defined]
+        overTLS = StringTransport()
+        alsoProvides(overTLS, ISSLTransport)
+        self.connected(HalfClosing(), overTLS)
+        wrapper: Any = overTLS.protocol  # type: ignore[attr-defined]
+        self.assertNotIn(IHalfCloseableProtocol, list(directlyProvidedBy(wrapper))[1:])
+
+    def test_failed(self) -> None:
+        """The failure of the connection is told."""
+        begin(self.endpoint, Protocol(), self.failures.append)
+        factory, connector = self.reactor.tcpClients[-1][2], self.reactor.connectors[0]
+        factory.clientConnectionFailed(connector, Failure(ConnectionRefusedError()))
+        self.assertEqual([failure.type for failure in self.failures], [ConnectionRefusedError])
+
+    def test_cancelled(self) -> None:
+        """So it is that the connection has been given up."""
+        begin(self.endpoint, Protocol(), self.failures.append).cancel()
+        self.assertEqual([failure.type for failure in self.failures], [ConnectingCancelledError])
+        self.assertTrue(self.reactor.connectors[0].stoppedConnecting)

@@ -1,0 +1,308 @@
+"""
+Tests for L{mailgate.backend.client}: conversations without a client, with several logins, and over transports that
+answer within a write.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.error import ConnectionLost, ConnectionRefusedError
+from twisted.internet.testing import MemoryReactorClock
+from twisted.python.failure import Failure
+from twisted.trial.unittest import SynchronousTestCase
+from zope.interface.verify import verifyObject
+
+from mailgate.backend.client import BackendError, ProxyClient, ProxySettings
+from mailgate.backend.credentials import PasswordLogin
+from mailgate.backend.errors import LoginRefused, Unauthorizing
+from mailgate.frontend.protocol import MailProtocol
+from mailgate.interfaces import IConnector
+from mailgate.login import Backend, BackendTLS, Denial, Trouble
+from mailgate.net.endpoints import endpointFor
+from mailgate.protocols.imap4 import IMAP4
+from mailgate.protocols.pop3 import POP3
+from mailgate.protocols.smtp import SMTP
+from mailgate.session import Phase
+from mailgate.test.backend.test_client import FIRST, GREETING, LOGGED_IN, OK, leftOver
+from mailgate.testing import Attempt, FakeConnector, FakeTransport, requestFor, resultOf, settingsOf
+
+JOE = PasswordLogin(b"joe", b"sesame")
+
+
+class Talk:
+    """A client of C{record}'s class, which no connector has made, and a backend that the test plays."""
+
+    def __init__(self, record: MailProtocol, *groups: Any, tls: BackendTLS = BackendTLS.OFF) -> None:
+        self.reactor = MemoryReactorClock()
+        backend = Backend(FIRST.host, FIRST.port, tls)
+        endpoint = endpointFor(self.reactor, FIRST.host, FIRST.port, None)
+        self.client: ProxyClient = record.client(settingsOf(record.name, *groups), "mx.test", backend, endpoint)
+        self.transport = FakeTransport()
+
+    def accept(self) -> None:
+        self.transport.connect(self.reactor.tcpClients[-1][2].buildProtocol(None))
+
+    def says(self, *data: bytes) -> bytes:
+        """The backend sends C{data}; returns what it hears then."""
+        for segment in data:
+            self.client.dataReceived(segment)
+        heard: bytes = self.transport.value()
+        self.transport.clear()
+        return heard
+
+
+class ProbeTests(SynchronousTestCase):
+    """L{ProxyClient.probe}: a conversation without a client and without a login."""
+
+    def test_good(self) -> None:
+        """A backend that greets and answers can be used; then the connection is closed."""
+        for record, greeting, asked, answer, parting in (
+            (IMAP4, b"* OK ready\r\n", b"mailgate NOOP\r\n", b"* 1 EXISTS\r\nmailgate OK\r\n", b"mailgate LOGOUT\r\n"),
+            (POP3, b"+OK ready\r\n", b"QUIT\r\n", b"+OK bye\r\n", b""),
+            (SMTP, b"220 mx\r\n", b"NOOP\r\n", b"250 2.0.0 Ok\r\n", b"QUIT\r\n"),
+        ):
+            talk = Talk(record)
+            probe = resultOf(talk.client.probe(None))
+            talk.accept()
+            self.assertEqual(talk.says(greeting), asked)
+            self.assertNoResult(probe)
+            self.assertEqual(talk.says(answer), parting)
+            self.successResultOf(probe)
+            self.assertTrue(talk.transport.disconnecting)
+
+    def test_bad(self) -> None:
+        """One that does not is one that cannot be used."""
+        for record, greeting, answer, reason in (
+            (IMAP4, b"* OK ready\r\n", b"mailgate BAD no\r\n", "answers NOOP with BAD"),
+            (IMAP4, b"* BYE full\r\n", b"", "greets with BYE"),
+            (POP3, b"+OK ready\r\n", b"-ERR no\r\n", "answers QUIT with -ERR"),
+            (SMTP, b"220 mx\r\n", b"421 4.3.2 no\r\n", "refuses NOOP with 421 4.3.2"),
+        ):
+            talk = Talk(record)
+            probe = resultOf(talk.client.probe(None))
+            talk.accept()
+            talk.says(greeting)
+            if answer:
+                talk.says(answer)
+            self.assertEqual(str(self.failureResultOf(probe, BackendError).value), reason)
+
+    def test_header(self) -> None:
+        """Where a PROXY header is expected it comes, and names nobody."""
+        talk = Talk(POP3, ProxySettings(proxyProtocol="on"))
+        resultOf(talk.client.probe(None))
+        talk.accept()
+        self.assertEqual(talk.says(), b"PROXY UNKNOWN\r\n")
+
+    def test_notConnected(self) -> None:
+        """No connection is a failure too."""
+        talk = Talk(POP3)
+        probe = resultOf(talk.client.probe(None))
+        talk.reactor.tcpClients[-1][2].clientConnectionFailed(
+            talk.reactor.connectors[0], Failure(ConnectionRefusedError())
+        )
+        self.failureResultOf(probe, ConnectionRefusedError)
+
+    def test_abandoned(self) -> None:
+        """Who gives up while it is connecting stops that, and afterwards ends the connection."""
+        talk = Talk(POP3)
+        probe = resultOf(talk.client.probe(None))
+        probe.cancel()
+        self.failureResultOf(probe, CancelledError)
+        talk.client.abandon()
+        self.assertTrue(talk.reactor.connectors[0].stoppedConnecting)
+        talk = Talk(POP3)
+        resultOf(talk.client.probe(None))
+        talk.accept()
+        talk.client.abandon()
+        self.assertTrue(talk.transport.aborted)
+
+
+class ConversationTests(SynchronousTestCase):
+    """L{ProxyClient.open}, and what may follow it."""
+
+    def opened(self, record: MailProtocol, greeting: bytes) -> Talk:
+        talk = Talk(record)
+        opened = resultOf(talk.client.open(None, None))
+        talk.accept()
+        self.assertEqual(talk.says(greeting), b"")
+        self.successResultOf(opened)
+        return talk
+
+    def login(self, talk: Talk) -> Deferred[Any]:
+        return resultOf(talk.client.login(JOE, requestFor("pop3")))
+
+    def test_loginAgain(self) -> None:
+        """After a login, refused or not, the conversation goes on: another one may follow."""
+        talk = self.opened(POP3, GREETING)
+        refused = self.login(talk)
+        self.assertEqual(talk.says(), b"USER joe\r\n")
+        talk.says(b"-ERR no\r\n")
+        self.failureResultOf(refused, LoginRefused)
+        for reply in (b"+OK first\r\n", b"+OK second\r\n"):
+            login = self.login(talk)
+            self.assertEqual(talk.says(), b"USER joe\r\n")
+            talk.says(OK, reply)
+            self.successResultOf(login)
+            self.assertEqual(talk.client.reply, reply)
+        self.assertEqual(talk.transport.producerState, "producing")
+        self.assertEqual(leftOver(talk.client), b"")
+        self.assertEqual(talk.transport.producerState, "paused")
+
+    def test_introducedOnce(self) -> None:
+        """The backend is told once who the client is."""
+        talk = self.opened(POP3, b"+OK [XCLIENT] ready\r\n")
+        for introduction, reply in ((b"XCLIENT ADDR=192.0.2.7 PORT=40123\r\n", OK), (b"", b"")):
+            login = self.login(talk)
+            self.assertEqual(talk.says(), introduction + b"USER joe\r\n")
+            talk.says(reply + OK, LOGGED_IN)
+            self.successResultOf(login)
+
+    def test_lostBetween(self) -> None:
+        """A connection that is lost between two logins spoils the next."""
+        talk = self.opened(POP3, GREETING)
+        talk.transport.lose(ConnectionLost())
+        self.failureResultOf(self.login(talk), BackendError)
+
+    def test_phases(self) -> None:
+        """Who asks hears of each phase."""
+        for tls, expected in (
+            (BackendTLS.OFF, [Phase.BACKEND_LOGIN]),
+            (BackendTLS.IMPLICIT, [Phase.BACKEND_LOGIN, Phase.BACKEND_TLS, Phase.BACKEND_LOGIN]),
+            (BackendTLS.STARTTLS, [Phase.BACKEND_LOGIN, Phase.BACKEND_TLS, Phase.BACKEND_LOGIN]),
+        ):
+            talk, phases = Talk(POP3, tls=tls), list[Phase]()
+            resultOf(talk.client.open(None, None, phases.append))
+            talk.accept()
+            if tls is BackendTLS.STARTTLS:
+                talk.says(GREETING, OK)
+            if tls is not BackendTLS.OFF:
+                talk.transport.shakeHands()
+            self.assertEqual(phases, expected)
+
+    def test_retriable(self) -> None:
+        """Another backend may do better, unless it is the login that was refused."""
+        self.assertTrue(BackendError("closed the connection").retriable)
+        self.assertFalse(LoginRefused(b"-ERR\r\n", Denial(Trouble.DENIED)).retriable)
+        self.assertFalse(Unauthorizing("answers AUTH PLAIN with -ERR").retriable)
+
+
+class Prompt(FakeTransport):
+    """A transport over which a backend answers within the write of what it answers: C{answers}, one for each write."""
+
+    def __init__(self, *answers: bytes | Exception) -> None:
+        super().__init__()
+        self.answers = list(answers)
+
+    def write(self, data: bytes) -> None:
+        super().write(data)
+        answer = self.answers.pop(0) if self.answers else b""
+        if isinstance(answer, Exception):
+            self.lose(answer)
+        elif answer:
+            self.protocol.dataReceived(answer)
+
+
+class ReentrancyTests(SynchronousTestCase):
+    """What happens while a step of the login is under way is neither lost nor done twice."""
+
+    def attempt(self, record: MailProtocol, greeting: bytes, *answers: bytes | Exception) -> Attempt:
+        attempt = Attempt(record)
+        attempt.transport = Prompt(*answers)
+        attempt.transport.connect(attempt.reactor.tcpClients[-1][2].buildProtocol(None))
+        attempt.says(greeting)
+        return attempt
+
+    def test_answersWithinWrite(self) -> None:
+        """Answers that come within a write are read when the login comes to them."""
+        for record, greeting, answers, reply in (
+            (POP3, GREETING, (OK, LOGGED_IN), LOGGED_IN),
+            (IMAP4, b"* OK hi\r\n", (b"a1 OK in\r\n",), b"a1 OK in\r\n"),
+            (
+                IMAP4,
+                b"* OK [CAPABILITY IMAP4rev1 ID] hi\r\n",
+                (b"* ID NIL\r\nmailgate OK\r\na1 OK in\r\n",),
+                b"a1 OK in\r\n",
+            ),
+            (SMTP, b"220 hi\r\n", (b"250-mx\r\n250 AUTH PLAIN\r\n", b"235 in\r\n"), b""),
+        ):
+            attempt = self.attempt(record, greeting, *answers)
+            self.assertEqual(self.successResultOf(attempt.result).reply, reply, record.name)
+            self.assertTrue(attempt.hasNoTimers())
+
+    def test_lostWithinWrite(self) -> None:
+        """A connection that is lost within a write is a failure of this backend, told once."""
+        for answers in ((ConnectionLost(),), (OK, ConnectionLost())):
+            attempt = self.attempt(POP3, GREETING, *answers)
+            self.assertEqual(self.successResultOf(attempt.result), Denial(Trouble.TEMPORARY))
+            self.assertEqual(len(attempt.log), 1)
+            self.assertTrue(attempt.hasNoTimers())
+
+    def test_cancelledWithinWrite(self) -> None:
+        """A client that leaves within a write has its login given up as soon as that waits."""
+        attempt = Attempt(POP3)
+        attempt.accept()
+
+        def leave(data: bytes) -> None:
+            attempt.result.cancel()
+
+        self.patch(attempt.transport, "write", leave)
+        attempt.says(GREETING)
+        self.failureResultOf(attempt.result, CancelledError)
+        self.assertTrue(attempt.transport.aborted)
+        self.assertEqual(attempt.log, [])
+        self.assertTrue(attempt.hasNoTimers())
+
+    def test_handshakeWithinStart(self) -> None:
+        """A handshake that is done when TLS has been started is not waited for."""
+        talk = Talk(POP3, tls=BackendTLS.IMPLICIT)
+        opened = resultOf(talk.client.open(None, None))
+        start = talk.transport.startTLS
+
+        def startAndShake(context: Any) -> None:
+            start(context)
+            talk.transport.shakeHands()
+
+        self.patch(talk.transport, "startTLS", startAndShake)
+        talk.accept()
+        talk.says(GREETING)
+        self.successResultOf(opened)
+
+
+class CostTests(SynchronousTestCase):
+    """What a login does without."""
+
+    def test_noDeferred(self) -> None:
+        """Between the connection and the hand-over no Deferred is made: the connection resumes the coroutine."""
+        for record, replies in (
+            (POP3, (GREETING, OK, LOGGED_IN)),
+            (IMAP4, (b"* OK [CAPABILITY IMAP4rev1 ID] hi\r\n", b"* ID NIL\r\nmailgate OK\r\n", b"a1 OK in\r\n")),
+            (SMTP, (b"220 hi\r\n", b"250-mx\r\n250 AUTH PLAIN\r\n", b"235 in\r\n")),
+        ):
+            attempt = Attempt(record)
+            attempt.accept()
+            made: list[Deferred[Any]] = []
+            construct = Deferred.__init__
+
+            def counted(deferred: Deferred[Any], *given: Any, construct: Any = construct, made: Any = made) -> None:
+                made.append(deferred)
+                construct(deferred, *given)
+
+            patched = self.patch(Deferred, "__init__", counted)
+            attempt.says(*replies)
+            patched.restore()
+            self.assertIsInstance(self.successResultOf(attempt.result), ProxyClient)
+            self.assertEqual(made, [], record.name)
+
+
+class InterfaceTests(SynchronousTestCase):
+    """L{IConnector}."""
+
+    def test_provided(self) -> None:
+        """The connector provides it, and so does the one that tests have in its place."""
+        attempt = Attempt(POP3)
+        for connector in (attempt.connector, FakeConnector()):
+            self.assertTrue(verifyObject(IConnector, connector))
+        attempt.result.cancel()
+        self.failureResultOf(attempt.result, CancelledError)
