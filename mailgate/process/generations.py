@@ -81,6 +81,8 @@ class Generations(MultiService):
     @raise ConfigurationError: a server's C{error_log} cannot be opened.
     """
 
+    servesClients = True
+
     def __init__(
         self,
         settings: GatewaySettings,

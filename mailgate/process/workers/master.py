@@ -41,6 +41,7 @@ class Master(MultiService):
     proxied sessions that the end has cut. Logs are opened among C{logs}; C{processLog} is this process's own.
     """
 
+    servesClients = False
     _log = Logger("mailgate")
 
     def __init__(
