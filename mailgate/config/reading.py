@@ -201,7 +201,7 @@ class _Reading:
         self.problems.extend(cacheConflicts(servers, mail.values.get("ssl_session_cache")))
         self.problems.extend(hashConflicts(servers))
         log, events, rights, pid, draining, workers, most = (_make(group, process) for group in PROCESS_SETTINGS)
-        self.problems += workers.problems(self._file, sandbox is not None)
+        self.problems += workers.problems(self._file, sandbox is not None, events.isLean)
         self.problems += cachesUnshared(servers, workers.count)
         self.problems.extend(overwritten(self._file, log, pid, servers))
         if not events.isLean:

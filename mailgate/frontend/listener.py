@@ -27,7 +27,6 @@ from mailgate.interfaces import IAuthenticator
 from mailgate.lean.connectionlimit import Places
 from mailgate.lean.port import LeanPort
 from mailgate.lean.reactor import LeanReactor
-from mailgate.lean.shares import PAUSE
 from mailgate.log.connection import BEGUN, STORY, about
 from mailgate.log.journal import Journal
 from mailgate.login import Fact
@@ -159,7 +158,10 @@ class _Arrival(Protocol):
 
 
 class SharedUNIXPort(UNIXPort):
-    """A port of a unix socket that others have, too: its file, and the rights to it, are not this one's business."""
+    """
+    A port of Twisted's on a unix socket that other processes or gateways have, too. It never unlinks the socket file or
+    changes its mode: a reload, an upgrade and systemd hand the socket on.
+    """
 
     def startListening(self) -> None:
         factory: Any = self.factory
@@ -176,29 +178,6 @@ class SharedUNIXPort(UNIXPort):
 
     def connectionLost(self, reason: Failure) -> None:
         TCPPort.connectionLost(self, reason)
-
-
-def _makeCourteous(port: Any, reactor: Any, isLarge: Callable[[], bool]) -> None:
-    """Have C{port}, one of Twisted's, do as L{LeanPort} does where newcomers can go to other processes."""
-    accept = port.doRead
-
-    def acceptOne() -> Any:
-        port.numberAccepts = 1
-        return accept()
-
-    def doRead() -> Any:
-        if not isLarge():
-            return acceptOne()
-        port.stopReading()
-        reactor.callLater(PAUSE, resume)
-        return None
-
-    def resume() -> None:
-        if port.connected:
-            acceptOne()
-            port.startReading()
-
-    port.doRead = doRead
 
 
 def _makeBounded(port: Any, places: Places) -> None:
@@ -225,8 +204,8 @@ class Listener(Service):
     One listening socket, bound when the service starts with the right privileges. C{port} is Twisted's, once bound.
 
     Where there is a C{shared} socket before that, it is that one, which stays the caller's, and stays open. With
-    C{isLarge} other processes accept from the same one: newcomers are left to them while it says so. Without one of
-    C{places}, if there are such, they have to wait.
+    C{isLarge} other processes accept from the same one, and newcomers are left to them while it says so; that takes a
+    reactor that is lean. Without one of C{places}, if there are such, they have to wait.
 
     Connections are C{factory}'s; at a wildcard those to an address that has a factory in C{specific} are that one's:
     beside the wildcard the system would not let such an address be bound.
@@ -276,8 +255,6 @@ class Listener(Service):
         # A reactor of the application's may have ports of another kind, which it limits itself.
         if self.places is not None and isinstance(port, TCPPort):
             _makeBounded(port, self.places)
-        if self.isLarge is not None:
-            _makeCourteous(port, self._reactor, self.isLarge)
 
     def _adopt(self, bound: socket.socket, factory: Factory) -> IListeningPort:
         port: IListeningPort
