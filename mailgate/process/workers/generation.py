@@ -21,6 +21,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 import mailgate
+from mailgate.process.reloading import GenerationError
 from mailgate.process.workers.messages import (
     Become,
     Begin,
@@ -42,7 +43,7 @@ from mailgate.process.workers.messages import (
 from mailgate.system.exitstatus import howItEnded
 from mailgate.system.lastwords import STANDARD_ERROR, LastWords
 
-__all__ = ["BackOff", "Generation", "GenerationError", "Stage", "environmentOf"]
+__all__ = ["BackOff", "Generation", "Stage", "environmentOf"]
 
 READY_WITHIN = 30.0
 """Seconds that a worker has to be ready, or else it is as good as dead."""
@@ -74,10 +75,6 @@ def environmentOf(environ: Mapping[str, str]) -> dict[str, str]:
     if kept.get("PYTHONPATH"):
         kept["PYTHONPATH"] = os.pathsep.join(map(os.path.abspath, kept["PYTHONPATH"].split(os.pathsep)))
     return kept
-
-
-class GenerationError(Exception):
-    """A generation has not come up; the text says why."""
 
 
 class BackOff:

@@ -17,13 +17,13 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
+from mailgate.process.reloading import GenerationError
 from mailgate.process.workers.generation import (
     DRAINED_WITHIN,
     RETIRED_WITHIN,
     STOPPED_WITHIN,
     BackOff,
     Generation,
-    GenerationError,
     environmentOf,
 )
 from mailgate.process.workers.messages import (

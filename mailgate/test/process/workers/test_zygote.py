@@ -288,9 +288,11 @@ class ImportTests(SynchronousTestCase):
         theirs, reports = os.pipe()
         self.addCleanup(os.close, theirs)
         os.write(ours, orders)
-        command = f'exec "$0" -m {module} 3<&{heard} 4>&{reports} 5>&2'
+        # One of them may be 3 or 4 already.
+        command = f"import os, sys; from os import dup2; dup2({reports}, 99); dup2({heard}, 3); dup2(99, 4); dup2(2, 5)"
+        command += "; os.execv(sys.executable, [sys.executable, '-m', sys.argv[1]])"
         done = subprocess.run(
-            ["sh", "-c", command, sys.executable],
+            [sys.executable, "-c", command, module],
             env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
             pass_fds=(heard, reports),
             timeout=60,
