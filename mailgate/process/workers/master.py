@@ -22,7 +22,8 @@ from mailgate.log.journal import ErrorLogs, ProcessLog
 from mailgate.net.sockets import ListeningSockets
 from mailgate.process.interfaces import IGenerations
 from mailgate.process.reloading import GenerationError, Reloading, Wanted
-from mailgate.process.workers.generation import BackOff, Generation, environmentOf
+from mailgate.process.workers.backoff import BackOff
+from mailgate.process.workers.generation import Generation, environmentOf
 from mailgate.process.workers.messages import Order
 from mailgate.process.workers.orphan import Orphan
 from mailgate.system.exitstatus import CANNOT_SERVE, endWith
