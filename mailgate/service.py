@@ -21,12 +21,12 @@ from mailgate.frontend.draining import Draining
 from mailgate.frontend.listener import Listener, ProxyServerFactory
 from mailgate.frontend.protocol import DialogueSettings
 from mailgate.interfaces import IAuthenticator
-from mailgate.lean.connectionlimit import ConnectionLimit, Places
+from mailgate.lean.connectionlimit import ConnectionLimit, ConnectionSettings, Places
 from mailgate.lean.descriptors import mostDescriptors
 from mailgate.lean.port import BATCH
-from mailgate.lean.reactor import LeanReactor
+from mailgate.lean.reactor import EventSettings, LeanReactor
 from mailgate.lean.shares import Share
-from mailgate.log.journal import ErrorLogs, Journal, ServerLogSettings, leastLevel
+from mailgate.log.journal import ErrorLogs, Journal, LogSettings, ServerLogSettings, leastLevel
 from mailgate.login import Fact
 from mailgate.net.endpoints import NamingReactor
 from mailgate.net.resolver import ResolverSettings
@@ -75,11 +75,11 @@ class Gateway(MultiService):
         self._contexts = {} if contexts is None else contexts
         self._logs = ErrorLogs() if logs is None else logs
         self._clock = reactor
-        self._journal = Journal(settings.log.level, None, settings.log.rate, reactor)
+        self._journal = Journal(settings[LogSettings].level, None, settings[LogSettings].rate, reactor)
         self._journals = [self._journal]
         self._reactor: Any
         self._relays: Relays
-        if settings.events.isLean:
+        if settings[EventSettings].isLean:
             self._reactor = LeanReactor(reactor, BATCH if share is None else 1, self._journal)
             self._relays = StreamRelays(self._reactor.poller, self._reactor.clock)
         else:
@@ -115,7 +115,7 @@ class Gateway(MultiService):
         if not own:
             return self._journal
         observer = self._logs.observerFor(own, server.file, server.sectionOf("error_log"), server.lines)
-        self._journals.append(Journal(leastLevel(own), observer, self.settings.log.rate, self._clock))
+        self._journals.append(Journal(leastLevel(own), observer, self.settings[LogSettings].rate, self._clock))
         return self._journals[-1]
 
     def _factoriesOf(self, server: ServerSettings) -> Iterator[ProxyServerFactory]:
@@ -194,7 +194,7 @@ class Gateway(MultiService):
         for warning in self.settings.warnings:
             self._journal.warn("{reason}", reason=str(warning))
         self._limitConnections()
-        lean = self.settings.events.isLean and any(map(usesTLS, self.settings.servers))
+        lean = self.settings[EventSettings].isLean and any(map(usesTLS, self.settings.servers))
         if lean and not fastEngineWorks():
             text = "using pyOpenSSL's public API only (private API differs): TLS costs more CPU and memory; {remedy}"
             self._journal.warn(text, remedy="pyOpenSSL 26.2 to 26.4 are known to have what is needed")
@@ -203,7 +203,7 @@ class Gateway(MultiService):
         # Not sooner: the process may have set its limit of open files since it has read the configuration.
         settings = self.settings
         limit = ConnectionLimit.of(
-            settings.connections, questionsOf(settings.servers), mostDescriptors(), settings.file
+            settings[ConnectionSettings], questionsOf(settings.servers), mostDescriptors(), settings.file
         )
         self.places.limit(limit, self._journal)
         if limit.warning is not None and (self._share is None or self._share.isFirst):

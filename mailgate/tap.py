@@ -16,7 +16,7 @@ from twisted.python import usage
 
 from mailgate.config import GatewaySettings, parse, read
 from mailgate.directives import ConfigurationError, Problem
-from mailgate.log.journal import ErrorLogs, ProcessLog, ServerLogSettings, needsStandardError
+from mailgate.log.journal import ErrorLogs, LogSettings, ProcessLog, ServerLogSettings, needsStandardError
 from mailgate.net.sockets import ListenError
 from mailgate.process.background import Twistd
 from mailgate.process.generations import Generations
@@ -26,6 +26,8 @@ from mailgate.process.workers.master import Master
 from mailgate.sandbox.settings import SandboxSettings
 from mailgate.sandbox.welcome import welcome
 from mailgate.system.exitstatus import BAD_CONFIGURATION, CANNOT_LISTEN
+from mailgate.system.privileges import ProcessSettings
+from mailgate.system.processors import WorkerSettings
 from mailgate.tls.settings import TLSSettings, usesTLS
 
 __all__ = ["Options", "makeService"]
@@ -76,7 +78,7 @@ def _logRemarks(twistd: Twistd, settings: GatewaySettings) -> Iterator[Problem]:
     if not twistd.isBackground:
         return
     reason = "leads nowhere in the background: these lines are lost; the remedy is error_log = FILE"
-    if needsStandardError(settings.log.errorLog) and not twistd.hasLogger:
+    if needsStandardError(settings[LogSettings].errorLog) and not twistd.hasLogger:
         yield Problem(settings.file, reason, "mailgate", "error_log", "stderr")
     for server in settings.servers:
         if needsStandardError(server[ServerLogSettings].errorLog):
@@ -96,10 +98,12 @@ def makeService(options: Options) -> IService:
         surroundings = Surroundings.of(os.environ)
         text = read(options["config"])
         settings = parse(text, options["config"])
-        logs.owner = settings.process.owner
-        observer = ProcessLog(logs.observerFor(settings.log.errorLog, settings.file, "mailgate", settings.lines))
+        logs.owner = settings[ProcessSettings].owner
+        observer = ProcessLog(
+            logs.observerFor(settings[LogSettings].errorLog, settings.file, "mailgate", settings.lines)
+        )
         generations: Generations | Master
-        if settings.workers.count == 1:
+        if settings[WorkerSettings].count == 1:
             generations = Generations(settings, reactor, logs, observer, sockets=surroundings.sockets)
         else:
             generations = Master(settings, text, reactor, logs, observer, surroundings.sockets)

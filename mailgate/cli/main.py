@@ -20,6 +20,8 @@ from mailgate.process.rights import shedPrivileges, unreadableLater
 from mailgate.process.startchecks import checkStart
 from mailgate.registry import PROTOCOLS
 from mailgate.system.exitstatus import BAD_CONFIGURATION
+from mailgate.system.privileges import ProcessSettings
+from mailgate.system.processors import WorkerSettings
 from mailgate.tls.settings import TLSSettings, usesTLS
 
 __all__ = ["describe", "main"]
@@ -52,8 +54,8 @@ def describe(settings: GatewaySettings) -> Iterator[str]:
 
 def _reload(settings: GatewaySettings) -> Iterator[Problem]:
     """What the user that we have become may not read; with workers it is root who reads."""
-    user = settings.process.user
-    unreadable = unreadableLater(settings) if user is not None and settings.workers.count == 1 else []
+    user = settings[ProcessSettings].user
+    unreadable = unreadableLater(settings) if user is not None and settings[WorkerSettings].count == 1 else []
     if user is not None and unreadable:
         reason = f"a reload will be refused, as {user.name} may not read {', '.join(unreadable)}"
         yield settings.lines.located(Problem(settings.file, reason, "mailgate", "user", user.name))

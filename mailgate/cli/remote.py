@@ -24,6 +24,7 @@ from mailgate.process.commands import COMMANDS, CommandError, OperatorCommand, e
 from mailgate.process.commandsocket import socketPath
 from mailgate.process.operation import Answer
 from mailgate.system.exitstatus import BAD_CONFIGURATION, CUT
+from mailgate.system.pidfile import PIDSettings
 
 __all__ = ["addCommands"]
 
@@ -164,7 +165,7 @@ def _pidFile(arguments: argparse.Namespace) -> str:
         # The gateway looks at its configuration itself, and may have rights that whoever asks has not.
         return os.path.abspath(given)
     if arguments.command.readsConfiguration:
-        found = load(arguments.config).pid.path
+        found = load(arguments.config)[PIDSettings].path
     else:
         # At night one wants to stop what has a bad configuration, too.
         found = readPID(read(arguments.config), arguments.config).path

@@ -13,7 +13,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from attrs import define, evolve, field, frozen
+from attrs import define, evolve, field
 
 from mailgate.auth.passwdfile.authenticator import hashConflicts
 from mailgate.config.inifile import IniFile
@@ -32,6 +32,7 @@ from mailgate.config.strays import explained, holdsOwnWords, strays
 from mailgate.directives import (
     ConfigurationError,
     Directive,
+    GatewaySettings,
     Level,
     ListenAddress,
     Problem,
@@ -42,9 +43,7 @@ from mailgate.directives import (
     repeatedWords,
 )
 from mailgate.directives.problems import Lines
-from mailgate.frontend.draining import DrainSettings
 from mailgate.frontend.protocol import DialogueSettings
-from mailgate.lean.connectionlimit import ConnectionSettings
 from mailgate.lean.reactor import EventSettings
 from mailgate.log.journal import LogSettings
 from mailgate.net.listen import ListenSettings
@@ -75,26 +74,6 @@ _PATIENCE = 10.0
 
 _NGINX = re.compile(r"^\s*(events|mail|http|stream)\s*\{", re.MULTILINE)
 """What nginx.conf has, and no ini file."""
-
-
-@frozen
-class GatewaySettings:
-    """
-    A whole configuration. C{sandbox} is L{None} where there is no such section; C{warnings} keep nobody from starting.
-    """
-
-    servers: tuple[ServerSettings, ...]
-    log: LogSettings = LogSettings()
-    events: EventSettings = EventSettings()
-    process: ProcessSettings = ProcessSettings()
-    pid: PIDSettings = PIDSettings()
-    draining: DrainSettings = DrainSettings()
-    workers: WorkerSettings = WorkerSettings()
-    sandbox: SandboxSettings | None = None
-    file: str = "gateway.ini"
-    warnings: tuple[Problem, ...] = ()
-    connections: ConnectionSettings = ConnectionSettings()
-    lines: Lines = field(factory=Lines, repr=False, eq=False)
 
 
 def knownDirectives(level: Level) -> dict[str, Directive]:
@@ -200,35 +179,24 @@ class _Reading:
         self._checkAddresses(servers)
         self.problems.extend(cacheConflicts(servers, mail.values.get("ssl_session_cache")))
         self.problems.extend(hashConflicts(servers))
-        log, events, rights, pid, draining, workers, most = (_make(group, process) for group in PROCESS_SETTINGS)
-        self.problems += workers.problems(self._file, sandbox is not None, events.isLean)
-        self.problems += cachesUnshared(servers, workers.count)
-        self.problems.extend(overwritten(self._file, log, pid, servers))
-        if not events.isLean:
+        groups = {group: _make(group, process) for group in PROCESS_SETTINGS}
+        settings = GatewaySettings(tuple(servers), groups, sandbox, self._file, lines=self._lines)
+        log, isLean = settings[LogSettings], settings[EventSettings].isLean
+        self.problems += self._workers.problems(self._file, sandbox is not None, isLean)
+        self.problems += cachesUnshared(servers, self._workers.count)
+        self.problems.extend(overwritten(self._file, log, settings[PIDSettings], servers))
+        if not isLean:
             self.problems.extend(keysUnread(servers))
         reason = writers(self._file)
         if reason is not None:
             self.warnings.insert(0, Problem(self._file, reason))
-        warnings = [*log.warnings(self._file), *rights.warnings(self._file)]
+        warnings = [*log.warnings(self._file), *settings[ProcessSettings].warnings(self._file)]
         warnings += [warning for server in servers for warning in (*pitfalls(server), *remarks(server, "warnings"))]
         # What strays into a value is the reason for whatever else is wrong with it.
         warnings = [warning for warning in warnings if (warning.section, warning.option) not in self._strayed]
         warnings = [*self.warnings, *warnings, *withoutEffect(servers)]
         self.problems = list(map(self._withReason, self.problems))
-        return GatewaySettings(
-            tuple(servers),
-            log,
-            events,
-            rights,
-            pid,
-            draining,
-            workers,
-            sandbox,
-            self._file,
-            tuple(dict.fromkeys(map(self._lines.located, warnings))),
-            most,
-            self._lines,
-        )
+        return evolve(settings, warnings=tuple(dict.fromkeys(map(self._lines.located, warnings))))
 
     def _problem(self, section: str, option: str, message: str, value: str | None = None) -> None:
         self.problems.append(self._lines.located(Problem(self._file, message, section, option, value)))

@@ -3,28 +3,19 @@ The vocabulary of gateway.ini: values, options, what is wrong with them. Setting
 read. Which options exist is not known here.
 """
 
-from mailgate.directives.declare import (
-    LONGEST_SOCKET_PATH,
-    ConfigurationError,
-    Directive,
-    Level,
-    ListenAddress,
+from mailgate.directives.addresses import LONGEST_SOCKET_PATH, ListenAddress, SocketOptions, hostPort, isHostName
+from mailgate.directives.declare import Directive, Level, directive, directives
+from mailgate.directives.problems import ConfigurationError, Problem, nearest
+from mailgate.directives.settings import GatewaySettings, ServerSettings
+from mailgate.directives.values import (
     Parser,
-    Problem,
-    ServerSettings,
-    SocketOptions,
     bufferSize,
     capabilities,
     deadline,
-    directive,
-    directives,
     exactFlag,
     flag,
-    hostPort,
-    isHostName,
     lines,
     longSeconds,
-    nearest,
     number,
     oneOf,
     path,
@@ -41,6 +32,7 @@ __all__ = [
     "LONGEST_SOCKET_PATH",
     "ConfigurationError",
     "Directive",
+    "GatewaySettings",
     "Level",
     "ListenAddress",
     "Parser",

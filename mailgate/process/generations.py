@@ -18,12 +18,15 @@ from zope.interface import implementer
 
 from mailgate.config import GatewaySettings, load
 from mailgate.lean.connectionlimit import Places
-from mailgate.log.journal import ErrorLog, ErrorLogs, ProcessLog, ServerLogSettings
+from mailgate.log.journal import ErrorLog, ErrorLogs, LogSettings, ProcessLog, ServerLogSettings
 from mailgate.net.sockets import ListeningSockets
 from mailgate.process.interfaces import IGenerations
 from mailgate.process.reloading import Reloading, Wanted, drain
 from mailgate.process.workers.messages import Order
 from mailgate.service import Gateway
+from mailgate.system.pidfile import PIDSettings
+from mailgate.system.privileges import ProcessSettings
+from mailgate.system.processors import WorkerSettings
 
 __all__ = ["Generations", "untouchable"]
 
@@ -31,10 +34,10 @@ __all__ = ["Generations", "untouchable"]
 def untouchable(now: GatewaySettings, wanted: GatewaySettings) -> Iterator[str]:
     """The options that a reload cannot change, of those in which C{wanted} is not as C{now}."""
     for name, before, after in (
-        ("user", now.process.user, wanted.process.user),
-        ("worker_rlimit_nofile", now.process.openFiles, wanted.process.openFiles),
-        ("pid", now.pid, wanted.pid),
-        ("worker_processes", now.workers, wanted.workers),
+        ("user", now[ProcessSettings].user, wanted[ProcessSettings].user),
+        ("worker_rlimit_nofile", now[ProcessSettings].openFiles, wanted[ProcessSettings].openFiles),
+        ("pid", now[PIDSettings], wanted[PIDSettings]),
+        ("worker_processes", now[WorkerSettings], wanted[WorkerSettings]),
         ("[sandbox]", now.sandbox, wanted.sandbox),
     ):
         if before != after:
@@ -113,8 +116,8 @@ class Generations(Reloading):
     def _kept(self, wanted: GatewaySettings) -> tuple[GatewaySettings, list[str]]:
         # What a reload cannot change stays to be compared with.
         before = self.settings
-        kept = evolve(wanted, process=before.process, pid=before.pid, workers=before.workers, sandbox=before.sandbox)
-        return kept, list(untouchable(before, wanted))
+        groups = (before[group] for group in (ProcessSettings, PIDSettings, WorkerSettings))
+        return evolve(wanted.having(*groups), sandbox=before.sandbox), list(untouchable(before, wanted))
 
     async def _replace(self, wanted: Wanted) -> None:
         """See L{Reloading}. The new gateway serves before the old one stops to listen."""
@@ -153,7 +156,7 @@ class Generations(Reloading):
             gc.collect()
 
     def _usedLogs(self) -> Iterator[ErrorLog]:
-        yield from self.settings.log.errorLog
+        yield from self.settings[LogSettings].errorLog
         for gateway in self._gateways:
             for server in gateway.settings.servers:
                 yield from server[ServerLogSettings].errorLog

@@ -17,7 +17,8 @@ from twisted.logger import ILogObserver, Logger
 
 from mailgate.config import GatewaySettings
 from mailgate.directives import ConfigurationError, ServerSettings
-from mailgate.log.journal import ErrorLogs, ProcessLog
+from mailgate.frontend.draining import DrainSettings
+from mailgate.log.journal import ErrorLogs, LogSettings, ProcessLog
 from mailgate.net.sockets import ListeningSockets
 from mailgate.process.watching import FileWatch, watchedFiles
 from mailgate.process.workers.messages import Order
@@ -35,7 +36,7 @@ def drain(gateway: Gateway, order: Order) -> Deferred[int]:
     """Have C{gateway} end as C{order} says; the Deferred fires with how many proxied sessions were cut."""
     if order is Order.STOP:
         return gateway.drain(farewell=True, patience=0, pace=0)
-    return gateway.drain(order is Order.DRAIN, gateway.settings.draining.patience)
+    return gateway.drain(order is Order.DRAIN, gateway.settings[DrainSettings].patience)
 
 
 def checkRenewal(before: InForce, servers: Sequence[ServerSettings], isAsked: bool, log: Any) -> None:
@@ -149,7 +150,7 @@ class Reloading(MultiService):
         try:
             wanted, text = self._load()
             checkRenewal(self._certificates, wanted.servers, isAsked, self._log)
-            observer = self._logs.observerFor(wanted.log.errorLog, wanted.file, "mailgate", wanted.lines)
+            observer = self._logs.observerFor(wanted[LogSettings].errorLog, wanted.file, "mailgate", wanted.lines)
             sockets = self.sockets.opened(wanted.servers)
         except ConfigurationError as error:
             return self._refused(error)

@@ -13,7 +13,7 @@ from mailgate.auth.passwdfile.authenticator import FileSettings
 from mailgate.config import GatewaySettings
 from mailgate.directives import ConfigurationError, Problem
 from mailgate.process.watching import watchedFiles
-from mailgate.system.privileges import becomeUser
+from mailgate.system.privileges import ProcessSettings, becomeUser
 
 __all__ = ["shedPrivileges", "tuneCollector", "unreadableLater"]
 
@@ -36,7 +36,7 @@ def shedPrivileges(settings: GatewaySettings) -> Iterator[Problem]:
 
     @raise ConfigurationError: the system does not let us.
     """
-    user = settings.process.user
+    user = settings[ProcessSettings].user
     if user is None or os.geteuid() != 0:
         return
     try:

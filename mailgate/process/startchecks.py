@@ -17,8 +17,10 @@ from collections.abc import Iterator
 
 from mailgate.config import GatewaySettings
 from mailgate.directives import LONGEST_SOCKET_PATH, ConfigurationError, ListenAddress, Problem
-from mailgate.log.journal import ServerLogSettings
+from mailgate.log.journal import LogSettings, ServerLogSettings
 from mailgate.process.commandsocket import socketPath
+from mailgate.system.pidfile import PIDSettings
+from mailgate.system.privileges import ProcessSettings
 from mailgate.system.rootfiles import checkToWrite
 
 __all__ = ["checkStart"]
@@ -43,8 +45,8 @@ def checkStart(settings: GatewaySettings) -> Iterator[Problem]:
 
 
 def _logs(settings: GatewaySettings) -> Iterator[Problem]:
-    owner = settings.process.owner
-    sections = [("mailgate", settings.log.errorLog)]
+    owner = settings[ProcessSettings].owner
+    sections = [("mailgate", settings[LogSettings].errorLog)]
     for server in settings.servers:
         sections.append((server.sectionOf("error_log"), server[ServerLogSettings].errorLog))
     # What [mail] says each server has: it is looked at once.
@@ -64,7 +66,7 @@ def _reason(error: OSError, file: str) -> str:
 
 def _pid(settings: GatewaySettings) -> Iterator[Problem]:
     """The pid file, and the socket of commands beside it."""
-    file = settings.pid.path
+    file = settings[PIDSettings].path
     if file is None:
         return
     try:
@@ -163,7 +165,7 @@ def _mostOpenFiles() -> int | None:
 
 
 def _openFiles(settings: GatewaySettings) -> Iterator[Problem]:
-    limit = settings.process.openFiles
+    limit = settings[ProcessSettings].openFiles
     most = _mostOpenFiles()
     if limit is not None and most is not None and limit > most:
         reason = f"will be refused: {most} is the most that this process may have"

@@ -18,13 +18,14 @@ from twisted.python.failure import Failure
 
 from mailgate.config import GatewaySettings
 from mailgate.directives import ConfigurationError, Problem
+from mailgate.log.journal import LogSettings
 from mailgate.net.sockets import ListeningSockets
 from mailgate.process.background import Launch
 from mailgate.process.commandsocket import CommandSocket
 from mailgate.process.operation import Operation
 from mailgate.process.upgrade import Command, Inheritance, Successor, UpgradeError
 from mailgate.system.exitstatus import CANNOT_SERVE
-from mailgate.system.pidfile import PIDFile
+from mailgate.system.pidfile import PIDFile, PIDSettings
 from mailgate.system.reparenting import Parent
 from mailgate.system.systemd import Notifier, NotifySettings, passedSockets
 
@@ -100,10 +101,11 @@ class Process:
         self._inheritance = surroundings.inheritance
         self._pidFile: PIDFile | None = None
         self._commands: CommandSocket | None = None
-        if settings.pid.path is not None:
+        path = settings[PIDSettings].path
+        if path is not None:
             inherited = None if self._inheritance is None else self._inheritance.commands
-            self._pidFile = PIDFile(settings.pid.path, settings.file)
-            self._commands = CommandSocket(settings.pid.path, settings.file, inherited)
+            self._pidFile = PIDFile(path, settings.file)
+            self._commands = CommandSocket(path, settings.file, inherited)
         self._serves = False
         self._hasStopped = False
 
@@ -142,7 +144,7 @@ class Process:
     def _neverReady(self, failure: Failure) -> None:
         reason = f"{self._settings.file}: the workers do not come up: {failure.value}"
         self._surroundings.fail(reason, CANNOT_SERVE)
-        if not any(log.isStandardError for log in self._settings.log.errorLog):
+        if not any(log.isStandardError for log in self._settings[LogSettings].errorLog):
             # Not sys.stderr: once twistd logs, that is the log.
             print(reason, file=sys.__stderr__, flush=True)
 

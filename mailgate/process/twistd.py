@@ -16,7 +16,7 @@ from twisted.logger import ILogObserver, Logger, globalLogPublisher
 from twisted.python.components import Componentized
 
 from mailgate.directives import ConfigurationError, Problem
-from mailgate.log.journal import ProcessLog
+from mailgate.log.journal import LogSettings, ProcessLog
 from mailgate.process.background import Twistd
 from mailgate.process.generations import Generations
 from mailgate.process.rights import shedPrivileges, tuneCollector, unreadableLater
@@ -24,7 +24,7 @@ from mailgate.process.signals import Signals
 from mailgate.process.surroundings import Process, Surroundings
 from mailgate.process.workers.master import Master
 from mailgate.system.exitstatus import CANNOT_LISTEN, CUT, endWith
-from mailgate.system.privileges import gainNothing, limitOpenFiles, raiseOpenFiles
+from mailgate.system.privileges import ProcessSettings, gainNothing, limitOpenFiles, raiseOpenFiles
 
 __all__ = ["Demo", "TwistdService", "giveUp"]
 
@@ -80,7 +80,7 @@ class TwistdService(MultiService):
 
     def setOpenFiles(self) -> None:
         """Set the limit of open files. As nginx, it starts all the same where the system refuses it."""
-        limit = self._settings.process.openFiles
+        limit = self._settings[ProcessSettings].openFiles
         if limit is None:
             raiseOpenFiles()
             return
@@ -133,7 +133,7 @@ class TwistdService(MultiService):
         self._reactor.callWhenRunning(self._process.running)
 
     def _shedPrivileges(self) -> None:
-        user = self._settings.process.user
+        user = self._settings[ProcessSettings].user
         if self._wasRoot and os.geteuid() != 0:
             gainNothing()
         if user is None or not self._wasRoot:
@@ -156,7 +156,7 @@ class TwistdService(MultiService):
             error = self._demo.problem(error)
         if isinstance(error, ConfigurationError):
             error.locate(self._settings.lines)
-        if not all(log.isStandardError for log in self._settings.log.errorLog):
+        if not all(log.isStandardError for log in self._settings[LogSettings].errorLog):
             self._log.error("{reason}", reason=str(error))
         self._surroundings.fail(str(error), CANNOT_LISTEN)
         self._twistd.removePIDFile()

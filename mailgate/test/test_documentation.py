@@ -20,6 +20,7 @@ from mailgate.auth.http.presets import PRESETS
 from mailgate.auth.http.settings import HTTPSettings
 from mailgate.config import knownDirectives, load, parse
 from mailgate.directives import ConfigurationError, Directive, Level, ListenAddress
+from mailgate.log.journal import LogSettings
 from mailgate.login import Trouble
 from mailgate.protocols.smtp.server import SMTPSettings
 from mailgate.registry import PROTOCOLS
@@ -177,7 +178,7 @@ class GatewayIniTests(SynchronousTestCase):
         text = re.sub(r"^# (    \S|[a-z0-9_]+ =)", r"\1", self.text.partition("# [sandbox]")[0], flags=re.MULTILINE)
         self.assertIn("\n    IMAP4rev1\n", text)
         given, plain = parse(text, "gateway.ini"), parse(self.text, "gateway.ini")
-        self.assertEqual(given.log, plain.log)
+        self.assertEqual(given[LogSettings], plain[LogSettings])
         for shown, shipped in zip(given.servers, plain.servers, strict=True):
             self.assertEqual(dict(shown.groups), dict(shipped.groups))
             self.assertGreater(shown.given, shipped.given)

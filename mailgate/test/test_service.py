@@ -27,6 +27,7 @@ from mailgate.config import GatewaySettings, parse
 from mailgate.directives import ConfigurationError
 from mailgate.frontend.listener import ListenError
 from mailgate.lean.transport import StreamTransport
+from mailgate.log.journal import LogSettings
 from mailgate.net.sockets import ListeningSockets
 from mailgate.service import Gateway
 from mailgate.session import Outcome, Session
@@ -611,7 +612,7 @@ class ConstructionTests(SynchronousTestCase):
             for level in ("debug", "info", "warn", "error")
         }
         self.assertEqual(wanted, {"debug": True, "info": True, "warn": False, "error": False})
-        self.assertIs(parse(TEXT.format(imap=1, other=2, pop3=3, auth=4)).log.level, LogLevel.info)
+        self.assertIs(parse(TEXT.format(imap=1, other=2, pop3=3, auth=4))[LogSettings].level, LogLevel.info)
 
     def test_rate(self):
         """log_rate bounds each log, the process's and a server's own; the end counts what is still to be counted."""
@@ -656,7 +657,7 @@ class ConstructionTests(SynchronousTestCase):
     def test_inheritedLog(self):
         """What [mail] says counts for the servers that say nothing, and not for the process."""
         gateway = self.gateway(TEXT.replace("[mail]", "[mail]\nerror_log = stderr crit"))
-        self.assertIs(gateway.settings.log.level, LogLevel.info)
+        self.assertIs(gateway.settings[LogSettings].level, LogLevel.info)
         self.assertEqual([listener.factory.journal.wantsInfo for listener in gateway.listeners], [False] * 3)
 
     def test_unopenableLog(self):

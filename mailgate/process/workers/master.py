@@ -12,12 +12,12 @@ from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from typing import Any
 
-from attrs import evolve
 from twisted.internet.defer import Deferred, DeferredLock, ensureDeferred, gatherResults, maybeDeferred, succeed
 from zope.interface import implementer
 
 from mailgate.config import GatewaySettings, parse, read
 from mailgate.directives import ConfigurationError, Problem
+from mailgate.frontend.draining import DrainSettings
 from mailgate.log.journal import ErrorLogs, ProcessLog
 from mailgate.net.sockets import ListeningSockets
 from mailgate.process.interfaces import IGenerations
@@ -27,6 +27,9 @@ from mailgate.process.workers.generation import Generation, environmentOf
 from mailgate.process.workers.messages import Order
 from mailgate.process.workers.orphan import Orphan
 from mailgate.system.exitstatus import CANNOT_SERVE, endWith
+from mailgate.system.pidfile import PIDSettings
+from mailgate.system.privileges import ProcessSettings
+from mailgate.system.processors import WorkerSettings
 from mailgate.tls.renewal import renewalFaults
 
 __all__ = ["Master"]
@@ -139,12 +142,12 @@ class Master(Reloading):
         settings = parse(text, self.settings.file)
         if settings.sandbox is not None:
             raise ConfigurationError([Problem(settings.file, "takes a process without workers", "sandbox")])
-        self._logs.owner = settings.process.owner
+        self._logs.owner = settings[ProcessSettings].owner
         return settings, text
 
     def _kept(self, wanted: GatewaySettings) -> tuple[GatewaySettings, list[str]]:
-        pid = self.settings.pid
-        return evolve(wanted, pid=pid), ["pid"] if wanted.pid != pid else []
+        pid = self.settings[PIDSettings]
+        return wanted.having(pid), ["pid"] if wanted[PIDSettings] != pid else []
 
     async def _replace(self, wanted: Wanted) -> None:
         await self._serve(wanted.settings, wanted.text, wanted.sockets)
@@ -212,7 +215,7 @@ class Master(Reloading):
             generation.tell(Order.REOPEN)
 
     def _reopened(self) -> Iterable[str]:
-        return self._logs.reopen(self.settings.process.owner)
+        return self._logs.reopen(self.settings[ProcessSettings].owner)
 
     # Generations.
 
@@ -222,9 +225,9 @@ class Master(Reloading):
             settings.file,
             text,
             sockets.descriptors(),
-            settings.workers.count,
+            settings[WorkerSettings].count,
             self._environment,
-            settings.draining.patience,
+            settings[DrainSettings].patience,
             self._lost,
         )
         self._generations.append(generation)

@@ -20,7 +20,7 @@ from contextlib import suppress
 from mailgate.config import parse
 from mailgate.directives import ConfigurationError, ServerSettings
 from mailgate.lean.shares import Shares
-from mailgate.log.journal import ErrorLogs, ServerLogSettings
+from mailgate.log.journal import ErrorLogs, LogSettings, ServerLogSettings
 from mailgate.net.sockets import ListeningSockets
 from mailgate.process.workers.forking import Zygote
 from mailgate.process.workers.messages import (
@@ -36,7 +36,8 @@ from mailgate.process.workers.messages import (
 )
 from mailgate.process.workers.worker import work
 from mailgate.system.exitstatus import BAD_CONFIGURATION, CANNOT_SERVE
-from mailgate.system.privileges import limitOpenFiles
+from mailgate.system.privileges import ProcessSettings, limitOpenFiles
+from mailgate.system.processors import WorkerSettings
 from mailgate.tls.makeengine import fastEngineWorks
 from mailgate.tls.settings import ServerTLS, TLSError, TLSSettings, usesTLS
 
@@ -63,8 +64,10 @@ class Inheritance:
         self._sockets = ListeningSockets.adopted(begin.sockets)
         self._logs = ErrorLogs()
         self._settings = settings = parse(begin.text, begin.file)
-        self._logs.owner = settings.process.owner
-        self._observer = self._logs.observerFor(settings.log.errorLog, settings.file, "mailgate", settings.lines)
+        self._logs.owner = settings[ProcessSettings].owner
+        self._observer = self._logs.observerFor(
+            settings[LogSettings].errorLog, settings.file, "mailgate", settings.lines
+        )
         for server in settings.servers:
             own = server[ServerLogSettings].errorLog
             if own:
@@ -72,11 +75,12 @@ class Inheritance:
                 self._logs.observerFor(own, server.file, server.sectionOf("error_log"), server.lines)
         self._contexts = {server.name: _contextOf(server) for server in settings.servers if usesTLS(server)}
         # With one worker there is nobody to leave anything to.
-        self._shares = Shares(settings.workers.count) if settings.workers.count > 1 else None
-        if settings.process.openFiles is not None:
+        self._shares = Shares(settings[WorkerSettings].count) if settings[WorkerSettings].count > 1 else None
+        limit = settings[ProcessSettings].openFiles
+        if limit is not None:
             # The master has told of it.
             with suppress(OSError):
-                limitOpenFiles(settings.process.openFiles)
+                limitOpenFiles(limit)
         if self._contexts:
             # Found out once, for all workers.
             fastEngineWorks()
@@ -93,7 +97,7 @@ class Inheritance:
             # Those that nobody wants any more are not to be kept open by a process that accepts nobody.
             self._sockets.disown()
             return
-        for _ in self._logs.reopen(self._settings.process.owner):
+        for _ in self._logs.reopen(self._settings[ProcessSettings].owner):
             # What cannot be opened each worker tells of by itself.
             continue
 

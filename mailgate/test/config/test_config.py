@@ -22,12 +22,15 @@ from mailgate.backend.client import ProxySettings
 from mailgate.config import GatewaySettings, authenticatorKind, knownDirectives, load, parse, read
 from mailgate.config import reading as config
 from mailgate.directives import ConfigurationError, Level, ServerSettings
+from mailgate.frontend.draining import DrainSettings
 from mailgate.frontend.protocol import DialogueSettings
-from mailgate.log.journal import ErrorLog
+from mailgate.lean.reactor import EventSettings
+from mailgate.log.journal import ErrorLog, LogSettings
 from mailgate.login import Backend
 from mailgate.protocols.imap4.server import IMAP4Settings
 from mailgate.protocols.smtp.server import SMTPSettings
 from mailgate.sandbox.certificate import ensureCertificate
+from mailgate.system.pidfile import PIDSettings
 from mailgate.system.privileges import ProcessSettings, User
 from mailgate.tls.settings import TLSSettings
 
@@ -70,26 +73,26 @@ class SectionTests(ConfigCase):
     def test_process(self):
         """[mailgate] is read into the process's settings."""
         settings = parse("[mailgate]\nerror_log = stderr info\n" + MAIL + IMAP)
-        self.assertEqual(settings.log.errorLog, (ErrorLog(None, LogLevel.info),))
+        self.assertEqual(settings[LogSettings].errorLog, (ErrorLog(None, LogLevel.info),))
 
     def test_privileges(self):
         """So are whom it becomes and what it may, of which a warning says what it cannot do."""
         settings = parse("[mailgate]\nworker_rlimit_nofile = 333\n" + MAIL + IMAP)
-        self.assertEqual(settings.process, ProcessSettings(openFiles=333))
+        self.assertEqual(settings[ProcessSettings], ProcessSettings(openFiles=333))
         self.patch(os, "geteuid", lambda: 1000)
         user, group = pwd.getpwuid(os.getuid()).pw_name, grp.getgrgid(os.getgid()).gr_name
         settings = parse(f"[mailgate]\nuser = {user} {group}\n" + MAIL + IMAP)
-        self.assertEqual(settings.process.user, User(user, os.getuid(), os.getgid()))
+        self.assertEqual(settings[ProcessSettings].user, User(user, os.getuid(), os.getgid()))
         self.assertEqual([(warning.option, warning.value) for warning in settings.warnings], [("user", user)])
 
     def test_lifetime(self):
         """So are the file that names it, and how long it waits for its sessions at the end."""
         settings = parse("[mailgate]\npid = x.pid\nworker_shutdown_timeout = 1m30s\n" + MAIL + IMAP, "/etc/gateway.ini")
-        self.assertEqual(settings.pid.path, "/etc/x.pid")
-        self.assertEqual(settings.draining.patience, 90.0)
+        self.assertEqual(settings[PIDSettings].path, "/etc/x.pid")
+        self.assertEqual(settings[DrainSettings].patience, 90.0)
         settings = parse(MAIL + IMAP)
-        self.assertIsNone(settings.pid.path)
-        self.assertIsNone(settings.draining.patience)
+        self.assertIsNone(settings[PIDSettings].path)
+        self.assertIsNone(settings[DrainSettings].patience)
         for line in ("worker_shutdown_timeout = soon", "worker_shutdown_timeout =", "pid ="):
             self.assertRaises(ConfigurationError, parse, f"[mailgate]\n{line}\n" + MAIL + IMAP)
 
@@ -145,7 +148,7 @@ class SectionTests(ConfigCase):
             ("[mailgate]\nuse = epoll\n", hasEpoll),
             ("[mailgate]\nuse = reactor\n", False),
         ):
-            self.assertIs(parse(text + MAIL + IMAP).events.isLean, isLean, text)
+            self.assertIs(parse(text + MAIL + IMAP)[EventSettings].isLean, isLean, text)
 
     def test_useOtherwise(self):
         """nginx's other methods are not there, and none is a server's own."""
@@ -890,12 +893,12 @@ class PathTests(ConfigCase):
         error = self.assertRaises(ConfigurationError, parse, text, "/etc/mailgate/gateway.ini")
         self.assertIn("proxy_ssl_trusted_certificate = /etc/mailgate/ca.pem", str(error))
         settings = parse("[mailgate]\nerror_log = log/x.log\n" + MAIL + IMAP, "/etc/mailgate/gateway.ini")
-        self.assertEqual(settings.log.errorLog[0].file, "/etc/mailgate/log/x.log")
+        self.assertEqual(settings[LogSettings].errorLog[0].file, "/etc/mailgate/log/x.log")
 
     def test_relativeFile(self):
         """So they do when the ini file's own path is relative: a process may change its folder later."""
         settings = parse("[mailgate]\nerror_log = x.log\n" + MAIL + IMAP, "etc/gateway.ini")
-        self.assertEqual(settings.log.errorLog[0].file, os.path.join(os.getcwd(), "etc", "x.log"))
+        self.assertEqual(settings[LogSettings].errorLog[0].file, os.path.join(os.getcwd(), "etc", "x.log"))
 
 
 class SandboxTests(ConfigCase):

@@ -77,3 +77,50 @@ class NearestTests(SynchronousTestCase):
         """What is like nothing, or has too few letters to be an abbreviation, has no neighbour."""
         for word in ("zzzz", "s", "", "_", "ss"):
             self.assertEqual(nearest(word, ["ssl", "timeout"] if word != "ss" else ["timeout"]), "")
+
+    def test_near(self):
+        """A slip of the pen is recognised."""
+        self.assertEqual(nearest("timeuot", ["listen", "timeout"]), "; did you mean timeout?")
+
+    def test_case(self):
+        """So is what differs in case alone, and it is told as it is written."""
+        self.assertEqual(nearest("MAIL", ["mailgate", "mail"]), "; did you mean mail?")
+        self.assertEqual(nearest("tlsv1.3", ["TLSv1.2", "TLSv1.3"]), "; did you mean TLSv1.3?")
+
+    def test_far(self):
+        """Where nothing is near, nothing is guessed."""
+        self.assertEqual(nearest("xyzzy", ["listen", "timeout"]), "")
+        self.assertEqual(nearest("x", []), "")
+
+
+class ShownTests(SynchronousTestCase):
+    """Tests for L{Problem} and L{ConfigurationError}."""
+
+    def test_everything(self):
+        """A problem is one line that names file, section, option and value."""
+        problem = Problem("a.ini", "must be a time", "server imap", "timeout", "5x")
+        self.assertEqual(str(problem), "a.ini: [server imap] timeout = 5x: must be a time")
+
+    def test_nothingMore(self):
+        """What a problem has no idea of it does not mention."""
+        self.assertEqual(str(Problem("a.ini", "is not UTF-8 text")), "a.ini: is not UTF-8 text")
+        self.assertEqual(str(Problem("a.ini", "is missing", "mail", "x")), "a.ini: [mail] x: is missing")
+
+    def test_severalLines(self):
+        """A value of several lines is shown on one."""
+        self.assertEqual(
+            str(Problem("a.ini", "no", "s", "listen", "\n143\n993 ssl")), "a.ini: [s] listen = 143 | 993 ssl: no"
+        )
+
+    def test_emptyValue(self):
+        """A value that is empty was nevertheless given."""
+        self.assertEqual(
+            str(Problem("a.ini", "a value is missing", "s", "o", "")), "a.ini: [s] o = : a value is missing"
+        )
+
+    def test_error(self):
+        """The exception holds all problems, and its text a line for each."""
+        problems = [Problem("a.ini", "one"), Problem("a.ini", "two")]
+        error = ConfigurationError(problems)
+        self.assertEqual(error.problems, tuple(problems))
+        self.assertEqual(str(error), "a.ini: one\na.ini: two")

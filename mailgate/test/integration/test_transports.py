@@ -88,9 +88,9 @@ class WordsTests(SynchronousTestCase):
         for ini in (self.INI, self.INI.partition("stderr\n")[2]):
             for method in ("epoll", "reactor"):
                 settings = parse(withTransports(ini, method))
-                self.assertEqual(settings.events, EventSettings(method))
+                self.assertEqual(settings[EventSettings], EventSettings(method))
                 self.assertEqual(settings.servers, parse(ini).servers)
-                self.assertEqual(areLean(method), settings.events.isLean)
+                self.assertEqual(areLean(method), settings[EventSettings].isLean)
 
     def test_workers(self):
         """With several workers, which there is one kind of transport for, the configuration stays as it is."""

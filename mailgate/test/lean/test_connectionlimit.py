@@ -123,8 +123,8 @@ class NumberTests(SynchronousTestCase):
     def test_directive(self) -> None:
         """It is a number above 0, and there is none unless it is written."""
         text = INI.format(mail=SERVICE, server="")
-        self.assertIsNone(parse(text).connections.most)
-        self.assertEqual(parse("[mailgate]\nworker_connections = 7\n" + text).connections.most, 7)
+        self.assertIsNone(parse(text)[ConnectionSettings].most)
+        self.assertEqual(parse("[mailgate]\nworker_connections = 7\n" + text)[ConnectionSettings].most, 7)
         for value in ("0", "-1", "auto", ""):
             error = self.assertRaises(ConfigurationError, parse, f"[mailgate]\nworker_connections = {value}\n{text}")
             (problem,) = error.problems

@@ -18,6 +18,8 @@ from mailgate.backend.client import ProxySettings
 from mailgate.config import GatewaySettings, knownDirectives, load, parse
 from mailgate.directives import Level
 from mailgate.frontend.protocol import DialogueSettings
+from mailgate.lean.connectionlimit import ConnectionSettings
+from mailgate.log.journal import LogSettings
 from mailgate.nginx.conf import Refused
 from mailgate.nginx.importer import DIFFERENCES, importNginx, pathsFor
 from mailgate.nginx.mapping import NGINX_DEFAULTS, Mapping
@@ -25,7 +27,7 @@ from mailgate.protocols.imap4.server import IMAP4Settings
 from mailgate.protocols.pop3.settings import POP3Settings
 from mailgate.protocols.smtp.server import SMTPSettings
 from mailgate.sandbox.certificate import ensureCertificate
-from mailgate.system.processors import processors
+from mailgate.system.processors import WorkerSettings, processors
 from mailgate.test.cli.test_main import ConsoleCase
 from mailgate.test.test_documentation import MISSING, document
 from mailgate.tls.settings import TLSSettings
@@ -135,8 +137,8 @@ class GuideTests(ImportCase):
         self.assertEqual(smtp[SMTPSettings].auth, ("plain", "login", "cram-md5"))
         self.assertEqual(pop3[POP3Settings].auth, ("plain", "apop", "cram-md5"))
         self.assertEqual(imap[IMAP4Settings].auth, ("plain",))
-        self.assertEqual([log.file for log in settings.log.errorLog], ["/srv/nginx/logs/error.log"])
-        self.assertEqual(settings.workers.count, processors())
+        self.assertEqual([log.file for log in settings[LogSettings].errorLog], ["/srv/nginx/logs/error.log"])
+        self.assertEqual(settings[WorkerSettings].count, processors())
         self.assertEqual(
             told, ['nginx.conf: nginx refuses this file, as it has no "events" section; mailgate needs none']
         )
@@ -296,7 +298,7 @@ class ProcessTests(ImportCase):
             ini, _ = self.imported(events + server.replace("events { }", ""))
             (line,) = [line for line in self.lines(ini, "worker_connections") if line[0] != "#"]
             self.assertEqual(line, f"worker_connections = {expected}")
-            self.assertEqual(parse(ini).connections.most, int(expected))
+            self.assertEqual(parse(ini)[ConnectionSettings].most, int(expected))
 
     def test_errorLog(self):
         """Where none of the logs named can be had, there is nginx's own, and not standard error."""

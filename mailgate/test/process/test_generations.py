@@ -16,7 +16,7 @@ from zope.interface.verify import verifyObject
 
 from mailgate.config import GatewaySettings, parse
 from mailgate.directives import ConfigurationError, Problem
-from mailgate.log.journal import ErrorLogs, ProcessLog
+from mailgate.log.journal import ErrorLogs, LogSettings, ProcessLog
 from mailgate.process.generations import Generations, untouchable
 from mailgate.process.interfaces import IGenerations
 from mailgate.process.watching import LOOK
@@ -63,7 +63,7 @@ class GenerationsTests(SynchronousTestCase):
         self.next: GatewaySettings | Exception = self.settings()
         logs = ErrorLogs()
         settings = self.settings()
-        self.process = ProcessLog(logs.observerFor(settings.log.errorLog, "gateway.ini", "mailgate"))
+        self.process = ProcessLog(logs.observerFor(settings[LogSettings].errorLog, "gateway.ini", "mailgate"))
         self.generations = Generations(settings, self.reactor, logs, self.process, self.read)
         self.generations.privilegedStartService()
         self.generations.startService()

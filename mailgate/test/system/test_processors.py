@@ -11,7 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from mailgate.config import GatewaySettings, parse
 from mailgate.directives import ConfigurationError
 from mailgate.lean.reactor import EventSettings
-from mailgate.system.processors import processors
+from mailgate.system.processors import WorkerSettings, processors
 
 SERVER = "[server imap]\nprotocol = imap\nlisten = 127.0.0.1:1143\nproxy_pass = 127.0.0.1:143\n"
 
@@ -24,16 +24,16 @@ class SettingsTests(SynchronousTestCase):
 
     def test_default(self):
         """Without it there is one process."""
-        self.assertEqual(parse(SERVER).workers.count, 1)
+        self.assertEqual(parse(SERVER)[WorkerSettings].count, 1)
 
     def test_number(self):
         """A number is how many there are."""
         for value in (1, 2, 1024):
-            self.assertEqual(self.parse(str(value)).workers.count, value)
+            self.assertEqual(self.parse(str(value))[WorkerSettings].count, value)
 
     def test_auto(self):
         """auto is as many as there are processors for us."""
-        self.assertEqual(self.parse("auto").workers.count, processors())
+        self.assertEqual(self.parse("auto")[WorkerSettings].count, processors())
 
     def test_faulty(self):
         """Anything else is refused, with what would be right."""
@@ -45,7 +45,7 @@ class SettingsTests(SynchronousTestCase):
 
     def test_sandbox(self):
         """The sandbox's mailboxes are one process's: several workers are refused, one is not."""
-        self.assertEqual(self.parse("1", f"[sandbox]\n{SERVER}").workers.count, 1)
+        self.assertEqual(self.parse("1", f"[sandbox]\n{SERVER}")[WorkerSettings].count, 1)
         error = self.assertRaises(ConfigurationError, self.parse, "2", f"[sandbox]\n{SERVER}")
         self.assertIn("[mailgate] worker_processes = 2: must be 1 beside [sandbox]", str(error))
 

@@ -20,7 +20,7 @@ from twisted.logger import LogPublisher, capturedLogs, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 
 from mailgate.config import GatewaySettings, load
-from mailgate.log.journal import ErrorLogs, ProcessLog
+from mailgate.log.journal import ErrorLogs, LogSettings, ProcessLog
 from mailgate.process.generations import Generations
 from mailgate.process.watching import LOOK
 from mailgate.process.workers.master import Master
@@ -201,7 +201,7 @@ class ProcessTests(Case):
             vars(self.reactor)["nameResolver"] = None
         logs = ErrorLogs()
         settings = load(self.file)
-        process = ProcessLog(logs.observerFor(settings.log.errorLog, self.file, "mailgate"))
+        process = ProcessLog(logs.observerFor(settings[LogSettings].errorLog, self.file, "mailgate"))
         self.generations = Generations(settings, self.reactor, logs, process, load)
         self.generations.startService()
         self.addCleanup(self.end)
