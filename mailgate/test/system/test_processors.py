@@ -51,7 +51,7 @@ class SettingsTests(SynchronousTestCase):
 
     def test_reactor(self):
         """The transports of Twisted's reactor serve one process: several workers are refused, with the reason."""
-        self.assertEqual(self.parse("1\nuse = reactor").workers.count, 1)
+        self.assertEqual(self.parse("1\nuse = reactor")[WorkerSettings].count, 1)
         error = self.assertRaises(ConfigurationError, self.parse, "2\nuse = reactor")
         self.assertIn("[mailgate] worker_processes = 2: must be 1 with use = reactor", str(error))
 
