@@ -5,22 +5,19 @@ What can be put into mailgate from outside: the interfaces of its extension poin
 
 from __future__ import annotations
 
-from collections.abc import Callable, Set
+from collections.abc import Callable
 from typing import Any
 
 from attrs import frozen
 from twisted.internet.defer import Deferred
-from zope.interface import Interface
+from zope.interface import Attribute, Interface
 
 from mailgate.directives import ServerSettings
 from mailgate.log.journal import Journal
-from mailgate.login import Backend, Denial, Fact, LoginRequest, Method, Route
+from mailgate.login import Backend, Denial, LoginRequest, Method, Route, Trouble
+from mailgate.session import Outcome, Session
 
-__all__ = ["AuthenticatorKind", "IAuthenticator", "Refusals"]
-
-
-def _none(server: ServerSettings) -> Set[Fact]:
-    return frozenset()
+__all__ = ["AuthenticatorKind", "IAuthenticator", "IConnection", "Refusals"]
 
 
 @frozen
@@ -53,14 +50,32 @@ class IAuthenticator(Interface):
         """Drop what is kept open: the gateway has stopped."""
 
 
+class IConnection(Interface):
+    """The connection of one client, at one stage: a PROXY header is waited for, a dialogue goes on, or a relay does."""
+
+    session: Session = Attribute("The ledger of the connection.")
+
+    def dismiss(outcome: Outcome, trouble: Trouble) -> None:
+        """Say goodbye for C{trouble}, where anything can be said, and close. The story ends with C{outcome}."""
+
+    def stop() -> None:
+        """Close now: the gateway goes down, and waits no longer."""
+
+    def limit(moment: float | None) -> None:
+        """
+        Be gone by C{moment}, in seconds of the gateway's clock; it may be a second later. L{None} lifts the limit. What
+        follows this connection for the same client keeps it.
+        """
+
+
 @frozen
 class AuthenticatorKind:
     """
     A kind of authenticator: chosen by the option C{directive}, configured by the class C{settings}.
 
     C{methods} are the login methods it can judge. C{build(server, default, reactor, journal)} makes one for a server;
-    C{default} is the backend of C{proxy_pass}, for accounts whose own is not known. C{facts(server)} are those that one
-    for C{server} wants to know of each connection; C{refusals(server)} how it treats those who guess.
+    C{default} is the backend of C{proxy_pass}, for accounts whose own is not known. C{refusals(server)} is how one for
+    C{server} treats those who guess.
     """
 
     name: str
@@ -68,5 +83,4 @@ class AuthenticatorKind:
     settings: type
     methods: frozenset[Method]
     build: Callable[[ServerSettings, Backend | None, Any, Journal], Any]
-    facts: Callable[[ServerSettings], Set[Fact]] = _none
     refusals: Callable[[ServerSettings], Refusals] = _guarded

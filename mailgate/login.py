@@ -9,7 +9,9 @@ Secrets are left out of every C{repr}.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from enum import Enum
+from typing import TYPE_CHECKING, Any, Protocol
 
 from attrs import field, frozen
 
@@ -21,7 +23,7 @@ __all__ = [
     "Credentials",
     "Denial",
     "Envelope",
-    "Fact",
+    "Findings",
     "LoginRequest",
     "Method",
     "ProxiedAddresses",
@@ -159,25 +161,54 @@ class ProxiedAddresses:
     destinationPort: int
 
 
-class Fact(Enum):
-    """What costs something to find out of a connection, and so is found out only where somebody asks for it."""
+class Findings(Protocol):
+    """
+    Finds out of a client's connection what costs a system call, or work of TLS. That the connection is gone is no
+    reason to raise anything: then nothing is known.
+    """
 
-    LOCAL = "the address that the client has connected to"
-    DETAILS = "what TLSDetails hold"
+    def local(self) -> tuple[str, int]:
+        """The address and port that the client has connected to; C{("", 0)} if that is not known."""
+
+    def details(self) -> TLSDetails | None:
+        """Those of its TLS; L{None} if they are not known."""
+
+
+class _Found:
+    """What of a L{Client} has not been set is found out when it is first read, and set then."""
+
+    __slots__ = ("_findings",)
+
+    _findings: Findings
+
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name):
+            if name in ("local", "localPort"):
+                found = dict(zip(("local", "localPort"), self._findings.local(), strict=True))
+            elif name == "details":
+                found = {name: self._findings.details()}
+            else:
+                raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+            for attribute, value in found.items():
+                object.__setattr__(self, attribute, value)
+            return found[name]
 
 
 @frozen
-class Client:
+class Client(_Found):
     """
     Who is at the other end of the connection.
 
     C{host} is an address without brackets, or C{unix:}; C{port} is 0 for a unix socket. C{name} is what SMTP's
     C{Client-Host} and XCLIENT's C{NAME} say of it. C{proxied} is what the PROXY header said, where one came with
-    addresses.
+    addresses. C{session} is the id of the connection, and C{server} where it came in
+    (L{mailgate.session.Session}).
 
-    Where the L{Fact} is asked for: C{local} and C{localPort} are the address that it has connected to, in the forms of
-    C{host} and C{port} (also where C{listen} names that address); C{details} are those of its TLS. C{session} is
-    the id of the connection, and C{server} where it came in (L{mailgate.session.Session}).
+    C{local} and C{localPort} are the address that it has connected to, in the forms of C{host} and C{port};
+    C{details} are those of its TLS. In a client that a dialogue has made they are found out when they are first read,
+    and stay as they are then. Read them in the reactor's thread, and before the answer to the login: once the dialogue
+    has ended, or has left its connection to the relay, what has not been read is not known any more.
     """
 
     host: str
@@ -190,6 +221,26 @@ class Client:
     session: str = ""
     details: TLSDetails | None = None
     server: str = ""
+
+    @classmethod
+    def lazily(cls, findings: Findings, unknown: Iterable[str], *known: Any, **more: Any) -> Client:
+        """
+        A client of which C{findings} finds out what is C{unknown}, when it is first read: C{local} and C{localPort}, or
+        C{details}, or all three. The other arguments are those of L{Client}.
+        """
+        client = cls(*known, **more)
+        object.__setattr__(client, "_findings", findings)
+        for attribute in unknown:
+            object.__delattr__(client, attribute)
+        return client
+
+    @property
+    def knownLocal(self) -> tuple[str, int]:
+        """C{local} and C{localPort}, if they are known without asking the system; otherwise C{("", 0)}."""
+        try:
+            return object.__getattribute__(self, "local"), object.__getattribute__(self, "localPort")
+        except AttributeError:
+            return "", 0
 
 
 @frozen

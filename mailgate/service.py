@@ -18,16 +18,16 @@ from mailgate.backend.settings import ProxySettings
 from mailgate.config import GatewaySettings, authenticatorKind
 from mailgate.directives import ServerSettings
 from mailgate.frontend.draining import Draining
-from mailgate.frontend.listener import Listener, ProxyServerFactory
+from mailgate.frontend.factory import Means, ProxyServerFactory
+from mailgate.frontend.listener import Listener
 from mailgate.frontend.protocol import DialogueSettings
-from mailgate.interfaces import IAuthenticator
+from mailgate.interfaces import IAuthenticator, IConnection
 from mailgate.lean.connectionlimit import ConnectionLimit, ConnectionSettings, Places
 from mailgate.lean.descriptors import mostDescriptors
 from mailgate.lean.port import BATCH
 from mailgate.lean.reactor import EventSettings, LeanReactor
 from mailgate.lean.shares import Share
 from mailgate.log.journal import ErrorLogs, Journal, LogSettings, ServerLogSettings, leastLevel
-from mailgate.login import Fact
 from mailgate.net.endpoints import NamingReactor
 from mailgate.net.resolver import ResolverSettings
 from mailgate.net.reversedns import ReverseDNS
@@ -104,7 +104,6 @@ class Gateway(MultiService):
         for address, others in ownSockets(byAddress).items():
             specific = {other.host: byAddress[other] for other in others}
             listener = Listener(address, byAddress[address], self._reactor, specific)
-            listener.places = self.places
             if share is not None:
                 listener.isLarge = share.isLarge
             self.listeners.append(listener)
@@ -139,27 +138,19 @@ class Gateway(MultiService):
             tls = ServerTLS(server[TLSSettings], server.protocol)
         authenticator = kind.build(server, server[ProxySettings].backend, self._naming, journal)
         self._authenticators.append(authenticator)
-        facts = set(kind.facts(server) | server[ProxySettings].facts)
-        if server[TLSSettings].verifiesClients:
-            facts.add(Fact.DETAILS)
-        reverseDNS = self._clientNames(server)
+        means = Means(
+            authenticator,
+            connector,
+            self._reactor,
+            journal,
+            tls,
+            self._relays,
+            self.places,
+            sessionIds=self._sessionIds,
+            reverseDNS=self._clientNames(server),
+        )
         for address in server.listen:
-            factory = ProxyServerFactory(
-                record,
-                server,
-                address,
-                authenticator,
-                connector,
-                self._reactor,
-                journal,
-                tls,
-                relays=self._relays,
-                facts=facts,
-                sessionIds=self._sessionIds,
-                reverseDNS=reverseDNS,
-            )
-            factory.places = self.places
-            yield factory
+            yield ProxyServerFactory(record, server, address, means)
 
     def _clientNames(self, server: ServerSettings) -> ReverseDNS | None:
         """Who finds the names of C{server}'s clients: the same for all servers that name the same C{resolver}."""
@@ -180,7 +171,7 @@ class Gateway(MultiService):
             listener.shared = self.sockets.find(listener.address)
             for other in self.sockets.findAll(listener.address)[1:]:
                 beside = Listener(listener.address, listener.factory, self._reactor)
-                beside.shared, beside.places = other, self.places
+                beside.shared = other
                 self.listeners.append(beside)
                 self.addService(beside)
 
@@ -223,7 +214,7 @@ class Gateway(MultiService):
         return tuple(self._factories)
 
     @property
-    def connections(self) -> list[Any]:
+    def connections(self) -> list[IConnection]:
         """The clients that are connected: their dialogues and relays."""
         return [connection for factory in self._factories for connection in factory.connections]
 

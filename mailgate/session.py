@@ -12,7 +12,7 @@ from typing import Any
 
 from attrs import define, field
 
-from mailgate.log.connection import about, tlsName
+from mailgate.log.connection import about, peerOf, tlsName
 from mailgate.log.journal import printable
 from mailgate.login import Method, TLSState
 
@@ -76,6 +76,7 @@ class Outcome(Enum):
 
     RELAYED = "relayed"
     IDLE = "idle for proxy_timeout"
+    EXPIRED = "session expired"
     QUIT = "client quit"
     CLIENT_LEFT = "client left"
     SILENT = "client left without a word"
@@ -124,12 +125,17 @@ class Stopwatch:
 @define(weakref_slot=False)
 class Session:
     """
-    What is known of a connection. C{started} is the clock's time in seconds; C{received} and C{sent} count the bytes
-    relayed from and to the client; C{id} is one of L{sessionIds}. C{reason} says more of the C{outcome}, in our words,
-    where there is more to say. C{method} is that of the last login.
+    What is known of a connection.
 
-    Where the log wants to know how long it was in which phase, C{stopwatch} measures that before the login, and
-    C{settled} is what came of it.
+    @ivar client: its client, as of L{peerName}.
+    @ivar started: the clock's time in seconds.
+    @ivar expires: the clock's time by which the session ends, if it has a limit.
+    @ivar received: how many bytes were relayed from the client, and C{sent} to it.
+    @ivar reason: says more of the C{outcome}, in our words, where there is more to say.
+    @ivar id: one of L{sessionIds}.
+    @ivar method: that of the last login.
+    @ivar stopwatch: measures the phases before the login, where the log wants to know how long each lasted.
+    @ivar settled: what C{stopwatch} has measured, once the login is done.
     """
 
     protocol: str
@@ -144,6 +150,7 @@ class Session:
     attempts: int = 0
     received: int = 0
     sent: int = 0
+    expires: float | None = None
     outcome: Outcome | None = None
     reason: str = ""
     id: str = "-"
@@ -162,6 +169,23 @@ class Session:
     def goOnFrom(self, before: Session) -> None:
         """This is the ledger of the connection that C{before} was of, once more is known of the client."""
         self.phase, self.reached, self.stopwatch = before.phase, before.reached, before.stopwatch
+        self.expires = before.expires
+
+    # Read from the name: an idle session keeps no second form of it.
+
+    @property
+    def host(self) -> str:
+        """The client's address, in the form of L{mailgate.login.Client}."""
+        return peerOf(self.client)[0]
+
+    @property
+    def port(self) -> int:
+        """The client's port, 0 if it has none."""
+        return peerOf(self.client)[1]
+
+    def hasExpired(self, now: float) -> bool:
+        """Whether its time is over at C{now}."""
+        return self.expires is not None and self.expires <= now
 
     def settleTimes(self) -> None:
         """No phase takes time any more: what they took is kept as a short text, for as long as the session lasts."""

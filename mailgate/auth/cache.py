@@ -199,7 +199,7 @@ class CachedAuthenticator:
 
     C{setting} is what all the questions have in common and the service is told, C{told(request)} what it is told of
     this one in headers of its own; both of values that C{marshal} can write. C{randomness(n)} gives so many bytes that
-    nobody can guess.
+    nobody can guess. If the server C{verifiesClients} answers depend on the client's certificate.
     """
 
     def __init__(
@@ -211,9 +211,11 @@ class CachedAuthenticator:
         setting: tuple[Any, ...],
         randomness: Callable[[int], bytes],
         told: Callable[[LoginRequest], tuple[Any, ...]],
+        verifiesClients: bool = True,
     ) -> None:
         self._inner = inner
         self._told = told
+        self._verifiesClients = verifiesClients
         self._clock = clock
         self._acceptanceTTL = ttl
         self._refusalTTL = min(ttl / 6, LONGEST_REFUSAL)
@@ -229,7 +231,7 @@ class CachedAuthenticator:
         if request.credentials.method not in CACHED_METHODS:
             return self._inner.authenticate(request)
         mac = self._mac.copy()
-        mac.update(_asked(request, self._told(request)))
+        mac.update(_asked(request, self._told(request), self._verifiesClients))
         digest = mac.digest()
         name, key = digest[:32], digest[32:]
         now = self._clock.seconds()
@@ -282,14 +284,14 @@ class CachedAuthenticator:
         return nonce + AESGCM(key).encrypt(nonce, password, None)
 
 
-def _asked(request: LoginRequest, told: tuple[Any, ...] = ()) -> bytes:
+def _asked(request: LoginRequest, told: tuple[Any, ...] = (), verifiesClients: bool = True) -> bytes:
     """
     All that the service is told of C{request}, for L{CACHED_METHODS}, the number of the attempt too: it may answer the
-    fifth otherwise than the first. Of TLS everything that is known, whether it is told or not. Not the port that the
-    client has come from: it is another for every connection.
+    fifth otherwise than the first. With C{verifiesClients} everything that is known of TLS, whether it is told or not.
+    Not the port that the client has come from: it is another for every connection.
     """
     credentials, client = request.credentials, request.client
-    proxied, details = client.proxied, client.details
+    proxied, details = client.proxied, client.details if verifiesClients else None
     return _framed(
         (
             request.protocol,

@@ -123,7 +123,7 @@ def _connectedTo(client: Client) -> tuple[str, int]:
     proxied = client.proxied
     if proxied is not None and proxied.source == client.host:
         return proxied.destination, proxied.destinationPort
-    return client.local, client.localPort
+    return client.knownLocal
 
 
 @lru_cache(1024)

@@ -5,13 +5,11 @@ nginx's directives for the backend's side of a session.
 
 from __future__ import annotations
 
-from collections.abc import Set
-
 from attrs import frozen
 
 from mailgate.directives import bufferSize, deadline, directive, flag, hostPort, oneOf, text
 from mailgate.directives.needs import Need, protocol
-from mailgate.login import Backend, Fact
+from mailgate.login import Backend
 
 __all__ = ["ProxySettings"]
 
@@ -38,12 +36,6 @@ class ProxySettings:
     proxy: bool = directive("proxy", flag, False)
     proxyProtocol: str = directive("proxy_protocol", oneOf("off", "on", "v2"), "off")
     identity: str = directive("proxy_identity", oneOf("auto", "off"), "auto", needs=(_COMMANDS, _NO_HEADER))
-
-    @property
-    def facts(self) -> Set[Fact]:
-        """Those that a PROXY header to the backend tells of."""
-        told = {"off": (), "on": (Fact.LOCAL,), "v2": (Fact.LOCAL, Fact.DETAILS)}
-        return frozenset(told[self.proxyProtocol])
 
     @property
     def tellsByCommand(self) -> bool:

@@ -18,8 +18,10 @@ from twisted.internet.interfaces import IHandshakeListener
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from mailgate.frontend.loginflow import LoginServer, hostAndPort
+from mailgate.frontend.findings import hostAndPort
+from mailgate.frontend.loginflow import LoginServer
 from mailgate.frontend.protocol import BUDGET, Command
+from mailgate.interfaces import IConnection
 from mailgate.log.connection import TLS_ESTABLISHED, about, peerName, tlsName
 from mailgate.login import ProxiedAddresses, Trouble
 from mailgate.relay.portable import makeNoDelay
@@ -28,9 +30,9 @@ from mailgate.tls.errors import clientTrouble, hasReason
 from mailgate.tls.settings import TLSSettings, describeTLS
 
 if TYPE_CHECKING:
-    from mailgate.frontend.listener import ProxyServerFactory
+    from mailgate.frontend.factory import ProxyServerFactory
 
-__all__ = ["ProxyServer", "hostAndPort"]
+__all__ = ["ProxyServer"]
 
 
 _ANSWERING = frozenset(
@@ -39,7 +41,7 @@ _ANSWERING = frozenset(
 """Phases in which commands may wait to be obeyed, or a login for its answer."""
 
 
-@implementer(IHandshakeListener)
+@implementer(IConnection, IHandshakeListener)
 class ProxyServer(LoginServer):
     """
     The server's side of a dialogue. A protocol overrides what is its own: C{commandReceived}, C{greet}, C{refuse},
@@ -125,11 +127,13 @@ class ProxyServer(LoginServer):
 
     def connectionMade(self) -> None:
         now = self.clock.seconds()
-        if not self._host:
+        if not self._hasArrived:
             self.arrive(*hostAndPort(self.transport.getPeer()), now)
         self.factory.began(self)
         self._budgetEnd = now + BUDGET * self.dialogue.timeout
         self._deadline = self.clock.callLater(self.dialogue.timeout, self._expired)
+        if self.session.expires is not None:
+            self.limit(self.session.expires)
         makeNoDelay(self.transport)
         self.transport.registerProducer(self, True)
         if self.factory.address.ssl:
@@ -239,12 +243,12 @@ class ProxyServer(LoginServer):
         self.transport.loseConnection()
         self._deadline = self.clock.callLater(self.dialogue.timeout, self.transport.abortConnection)
 
-    def dismiss(self) -> None:
-        """The gateway goes down: say so, where anything can be said, and close."""
-        self.end(Outcome.STOPPED, self.goodbye(Trouble.STOPPING))
+    def dismiss(self, outcome: Outcome, trouble: Trouble) -> None:
+        """See L{IConnection}."""
+        self.end(outcome, self.goodbye(trouble))
 
     def stop(self) -> None:
-        """The gateway goes down, and waits no longer: end this connection now."""
+        """See L{IConnection}."""
         self.end(Outcome.STOPPED)
         self.transport.abortConnection()
 
@@ -253,6 +257,8 @@ class ProxyServer(LoginServer):
         self.takeBuffer()
         if self._deadline.active():
             self._deadline.cancel()
+        if self._limit is not None:
+            self._dropLimit()
         pending, self._pending = self._pending, None
         if pending is not None:
             pending.cancel()
@@ -262,6 +268,16 @@ class ProxyServer(LoginServer):
     def _extend(self) -> None:
         now = self.clock.seconds()
         self._deadline.reset(max(0.0, min(self.dialogue.timeout, self._budgetEnd - now)))
+
+    def limit(self, moment: float | None) -> None:
+        """See L{IConnection}."""
+        self._dropLimit()
+        self.session.expires = moment
+        if moment is not None and self.session.phase is not Phase.END:
+            self._limit = self.clock.callLater(max(0.0, moment - self.clock.seconds()), self._outlived)
+
+    def _outlived(self) -> None:
+        self.end(Outcome.EXPIRED, self.goodbye(Trouble.TIMEOUT))
 
     def _expired(self) -> None:
         if self.session.phase is Phase.TLS:

@@ -15,7 +15,9 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 
 from mailgate.directives import Level, directive, seconds
-from mailgate.session import Phase
+from mailgate.interfaces import IConnection
+from mailgate.login import Trouble
+from mailgate.session import Outcome, Phase
 
 __all__ = ["DrainSettings", "Draining"]
 
@@ -86,7 +88,7 @@ class Draining:
         self._look()
         return drained
 
-    def _connections(self) -> Iterator[Any]:
+    def _connections(self) -> Iterator[IConnection]:
         for factory in self._factories:
             yield from factory.connections
 
@@ -116,9 +118,9 @@ class Draining:
         else:
             self._call(GRACE, self._stop)
 
-    def _dismiss(self, connection: Any) -> None:
+    def _dismiss(self, connection: IConnection) -> None:
         try:
-            connection.dismiss()
+            connection.dismiss(Outcome.STOPPED, Trouble.STOPPING)
         except Exception:
             # The others have to be ended all the same.
             self._log.failure("a connection has not ended well")

@@ -29,7 +29,7 @@ from mailgate.login import Credentials, Denial, Method
 from mailgate.session import Phase, Session
 
 if TYPE_CHECKING:
-    from mailgate.frontend.listener import ProxyServerFactory
+    from mailgate.frontend.factory import ProxyServerFactory
 
 __all__ = ["SASLServer"]
 

@@ -10,7 +10,6 @@ import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.task import deferLater
@@ -18,6 +17,7 @@ from twisted.python.failure import Failure
 
 from mailgate.backend.client import ProxyClient
 from mailgate.frontend.exchange import SASLServer
+from mailgate.frontend.findings import DialogueFindings
 from mailgate.log.connection import JUDGED, LOGGED_IN, LOGIN_FAILED, about, defect, tlsName
 from mailgate.log.journal import printable
 from mailgate.login import (
@@ -32,24 +32,15 @@ from mailgate.login import (
     Route,
     Trouble,
 )
-from mailgate.net.networks import unmapped
 from mailgate.session import Outcome, Phase
 
 if TYPE_CHECKING:
-    from mailgate.frontend.listener import ProxyServerFactory
+    from mailgate.frontend.factory import ProxyServerFactory
 
-__all__ = ["LoginServer", "hostAndPort"]
+__all__ = ["LoginServer"]
 
 _SAYS_GOODBYE = re.compile(rb"(?mi)^(?:\* BYE|421)\b")
 """A backend's reply that has the goodbye in it."""
-
-_INET = (IPv4Address, IPv6Address)
-# Not a union: making one takes longer than all else that is found out of a connection.
-
-
-def hostAndPort(address: Any) -> tuple[str, int]:
-    """C{address} in the forms of L{Client}."""
-    return (unmapped(address.host), address.port) if isinstance(address, _INET) else ("unix:", 0)
 
 
 class LoginServer(SASLServer):
@@ -64,10 +55,12 @@ class LoginServer(SASLServer):
     _failures = 0
     _parting = b""
     """The goodbye that the next reply is to take with it."""
-    _host = ""
+    _host: str
     _port: int
     _proxied: ProxiedAddresses | None
     _deadline: IDelayedCall
+    _limit: IDelayedCall | None = None
+    """What ends the dialogue when the session's time is over."""
     _budgetEnd: float
 
     def __init__(self, factory: ProxyServerFactory) -> None:
@@ -137,28 +130,17 @@ class LoginServer(SASLServer):
         pending.addErrback(self._loginFailed)
 
     def _client(self) -> Client:
-        """Who wants to log in, and of its connection what somebody wants to know."""
+        """Who wants to log in. What costs something to find out of its connection is left until somebody asks."""
         factory, session = self.factory, self.session
-        local, localPort = self._localAddress() if factory.tellsLocal else factory.local
-        details = None
-        if factory.tellsDetails and factory.tls is not None and session.tls is not None:
-            details = factory.tls.details(self.transport.getHandle())
-        return Client(
-            self._host,
-            self._port,
-            session.tls,
-            self._clientName,
-            self._proxied,
-            local,
-            localPort,
-            session.id,
-            details,
-            session.server,
+        known = (
+            *(self._host, self._port, session.tls, self._clientName, self._proxied),
+            *(factory.local or ("", 0)),
+            *(session.id, None, session.server),
         )
-
-    def _localAddress(self) -> tuple[str, int]:
-        """The address that the client has connected to, which of a wildcard is one of many."""
-        return hostAndPort(self.transport.getHost())
+        unknown: tuple[str, ...] = () if factory.local else ("local", "localPort")
+        if session.tls is not None:
+            unknown += ("details",)
+        return Client.lazily(DialogueFindings(self), unknown, *known) if unknown else Client(*known)
 
     def envelope(self, method: Method) -> Envelope:
         """What has been heard so far that matters to a login by C{method}."""
@@ -288,8 +270,16 @@ class LoginServer(SASLServer):
             return Outcome.FAILURES, Trouble.FAILURES
         return None
 
+    def _dropLimit(self) -> None:
+        """The relay heeds the end of the session's time itself; a dialogue that ends needs to no more."""
+        limit, self._limit = self._limit, None
+        if limit is not None and limit.active():
+            limit.cancel()
+
     def _handOver(self, client: ProxyClient) -> None:
         self._deadline.cancel()
+        if self._limit is not None:
+            self._dropLimit()
         self.session.enter(Phase.RELAY)
         self.session.settleTimes()
         if self._journal.wantsInfo:

@@ -14,20 +14,24 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from attrs import field, frozen
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
+from zope.interface import implementer
 
 from mailgate.directives import Problem, ServerSettings, directive, isHostName, lines
 from mailgate.directives.needs import Need
-from mailgate.frontend.dialogue import ProxyServer, hostAndPort
+from mailgate.frontend.dialogue import ProxyServer
+from mailgate.frontend.findings import hostAndPort
+from mailgate.interfaces import IConnection
 from mailgate.lean.transport import StreamTransport
 from mailgate.log.connection import BAD_HEADER, UNTOLD_HEADER, about
 from mailgate.log.journal import printable
+from mailgate.login import Trouble
 from mailgate.net.clients import LimitSettings
 from mailgate.net.networks import Network, isWithin, parseNetwork
 from mailgate.net.proxyprotocol import Header, HeaderError, HeaderParser
 from mailgate.session import Outcome, Phase, Session
 
 if TYPE_CHECKING:
-    from mailgate.frontend.listener import ProxyServerFactory
+    from mailgate.frontend.factory import ProxyServerFactory
 
 __all__ = ["HeaderReader", "RealIPSettings", "Senders"]
 
@@ -115,6 +119,7 @@ def _deliver(transport: Any, data: bytes) -> None:
         transport.protocol.dataReceived(data)
 
 
+@implementer(IConnection)
 class HeaderReader(Protocol):
     """
     Reads the PROXY header of a connection, and then leaves that to C{server}, a dialogue, which knows nothing of its
@@ -130,6 +135,7 @@ class HeaderReader(Protocol):
         self._parser = HeaderParser()
         self._factory: ProxyServerFactory = server.factory
         self._deadline: Any = None
+        self._due = 0.0
 
     @property
     def session(self) -> Session:
@@ -145,6 +151,7 @@ class HeaderReader(Protocol):
         if self._senders is not None and host not in self._senders:
             self._refuse(UNTOLD_HEADER)
             return
+        self._due = self.session.started + factory.dialogue.timeout
         self._deadline = factory.clock.callLater(factory.dialogue.timeout, self._expired)
 
     def dataReceived(self, data: bytes) -> None:
@@ -182,7 +189,8 @@ class HeaderReader(Protocol):
         self._factory.ended(self)
 
     def _expired(self) -> None:
-        self._end(Outcome.TIMEOUT)
+        isOver = self.session.hasExpired(self._factory.clock.seconds())
+        self._end(Outcome.EXPIRED if isOver else Outcome.TIMEOUT)
 
     def _refuse(self, format: str, **fields: str) -> None:
         # Any client can cause it; but an operator has to see which sender set_real_ip_from lacks.
@@ -195,13 +203,20 @@ class HeaderReader(Protocol):
         self.session.conclude(outcome)
         self.transport.loseConnection()
 
-    def dismiss(self) -> None:
-        """The gateway goes down."""
-        self._end(Outcome.STOPPED)
+    def dismiss(self, outcome: Outcome, trouble: Trouble) -> None:
+        """See L{IConnection}."""
+        self._end(outcome)
+
+    def limit(self, moment: float | None) -> None:
+        """See L{IConnection}."""
+        self.session.expires = moment
+        if self._deadline is not None and self._deadline.active():
+            due = self._due if moment is None else min(self._due, moment)
+            self._deadline.reset(max(0.0, due - self._factory.clock.seconds()))
 
     def stop(self) -> None:
-        """The gateway goes down, and waits no longer."""
-        self.dismiss()
+        """See L{IConnection}."""
+        self._end(Outcome.STOPPED)
         self.transport.abortConnection()
 
     def _stopWaiting(self) -> None:

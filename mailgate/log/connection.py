@@ -35,6 +35,7 @@ __all__ = [
     "defect",
     "line",
     "peerName",
+    "peerOf",
     "tlsName",
 ]
 
@@ -134,6 +135,15 @@ def peerName(host: str, port: int) -> str:
     if not port:
         return host
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def peerOf(name: str) -> tuple[str, int]:
+    """The host and port that L{peerName} has made C{name} of."""
+    host, _, port = name.rpartition(":")
+    if not host or not port or (":" in host and not host.endswith("]")):
+        # A unix socket, or an address whose port a PROXY header gave as 0.
+        return name, 0
+    return host.strip("[]"), int(port)
 
 
 def tlsName(tls: TLSState | None) -> str:

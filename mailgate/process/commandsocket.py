@@ -27,7 +27,7 @@ from twisted.python.failure import Failure
 
 from mailgate._version import __version__
 from mailgate.directives import ConfigurationError, Problem
-from mailgate.frontend.listener import SharedUNIXPort
+from mailgate.frontend.reactorport import SharedUNIXPort
 from mailgate.process.commands import COMMANDS, CommandError, OperatorCommand, decode
 from mailgate.process.operation import Answer, Operation
 

@@ -21,7 +21,9 @@ from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from mailgate.interfaces import IConnection
 from mailgate.lean.quickack import BEGUN, NOTHING, acknowledgeOn, expectedAfter
+from mailgate.login import Trouble
 from mailgate.session import Outcome, Session
 
 __all__ = ["HELD", "Relay", "RelayedProtocol", "Relays", "makeNoDelay"]
@@ -192,6 +194,7 @@ class _BackendEnd(_RelayEnd):
             self.peer.expected = NOTHING
 
 
+@implementer(IConnection)
 class Relay:
     """
     Both directions of one session.
@@ -221,8 +224,8 @@ class Relay:
         self._client.peer, self._backend.peer = self._backend, self._client
         self._hasClientEnded = client.inputEnded
         self._lastActive = clock.seconds()
-        self._timer: IDelayedCall = clock.callLater(idle, self._check)
         self.closing = False
+        self._timer: IDelayedCall = clock.callLater(self._left(), self._check)
 
     def start(self, toClient: bytes, toBackend: bytes) -> None:
         """Take both connections over; the bytes given are what the two dialogues had read ahead."""
@@ -250,31 +253,47 @@ class Relay:
         self.active()
         self.closing = closing
         self._limit = self._linger
-        if self._timer.active():
-            self._timer.reset(self._limit)
+        self._wait()
 
     def hold(self) -> None:
         """The client has ended, of which the backend is told when it has nothing more to say."""
         self.hurry()
         # Less than what any other state has.
         self._limit = min(HELD, self._linger / 2)
+        self.active()
+        self._wait()
+
+    def _left(self) -> float:
+        """Seconds until something is due, if no byte moves; negative if it has been."""
+        due, expires = self._lastActive + self._limit, self.session.expires
+        if expires is not None and not self.closing:
+            due = min(due, expires)
+        return due - self._clock.seconds()
+
+    def _wait(self) -> None:
         if self._timer.active():
-            self._timer.reset(self._limit)
+            self._timer.reset(max(0.0, self._left()))
 
     def _check(self) -> None:
-        left = self._lastActive + self._limit - self._clock.seconds()
+        left = self._left()
         if left > 0:
             self._timer = self._clock.callLater(left, self._check)
         elif self.closing:
             self.abort()
+        elif self.session.hasExpired(self._clock.seconds()):
+            self._endSession(Outcome.EXPIRED)
         elif self._limit < self._linger:
             self._backend.closeWriting()
             self._limit = self._linger
             self._check()
         else:
-            self.session.conclude(Outcome.IDLE)
-            self._timer = self._clock.callLater(self._linger, self._check)
-            self.close()
+            self._endSession(Outcome.IDLE)
+
+    def _endSession(self, outcome: Outcome) -> None:
+        """Close both, as no byte has come in time."""
+        self.session.conclude(outcome)
+        self._timer = self._clock.callLater(self._linger, self._check)
+        self.close()
 
     def close(self) -> None:
         """End both, each once it has been given what is already on its way."""
@@ -287,13 +306,18 @@ class Relay:
         self._client.abort()
         self._backend.abort()
 
-    def dismiss(self) -> None:
-        """The gateway goes down: end both, each once it has been given what is already on its way."""
-        self.session.conclude(Outcome.STOPPED)
+    def dismiss(self, outcome: Outcome, trouble: Trouble) -> None:
+        """See L{IConnection}: nothing can be said here. Each is given what is already on its way before it ends."""
+        self.session.conclude(outcome)
         self.close()
 
+    def limit(self, moment: float | None) -> None:
+        """See L{IConnection}."""
+        self.session.expires = moment
+        self._wait()
+
     def stop(self) -> None:
-        """The gateway goes down, and waits no longer."""
+        """See L{IConnection}."""
         self.session.conclude(Outcome.STOPPED)
         self.abort()
 

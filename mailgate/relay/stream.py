@@ -12,11 +12,14 @@ from collections.abc import Callable
 from typing import Any
 
 from twisted.internet.interfaces import IDelayedCall
+from zope.interface import implementer
 
+from mailgate.interfaces import IConnection
 from mailgate.lean.clock import CoarseClock
 from mailgate.lean.pipes import PipePool
 from mailgate.lean.poller import Poller
 from mailgate.lean.transport import StreamTransport
+from mailgate.login import Trouble
 from mailgate.relay.portable import HELD, RelayedProtocol, Relays
 from mailgate.relay.streamend import MUCH, RelayEnd
 from mailgate.session import Outcome, Session
@@ -121,6 +124,7 @@ class StreamRelays(Relays):
         return relay
 
 
+@implementer(IConnection)
 class StreamRelay:
     """Both directions of one session; the arguments are those of L{Relay}, but for the connections themselves."""
 
@@ -154,7 +158,7 @@ class StreamRelay:
 
     def start(self, toClient: bytes, toBackend: bytes) -> None:
         """Begin; the bytes given are what the two dialogues had read ahead."""
-        self.means.clock.put(self, self._active + self._limit)
+        self.means.clock.put(self, self._due)
         client, backend = self._client, self._backend
         backend.begin(toClient)
         client.begin(toBackend)
@@ -224,14 +228,24 @@ class StreamRelay:
 
     def _wait(self) -> None:
         self.means.clock.drop(self)
-        self.means.clock.put(self, self._active + self._limit)
+        self.means.clock.put(self, self._due)
+
+    @property
+    def _due(self) -> float:
+        """When something has to be done, if no byte moves."""
+        due, expires = self._active + self._limit, self.session.expires
+        return due if expires is None or self._closing else min(due, expires)
 
     def expired(self) -> None:
-        """C{idle} seconds, or C{linger}, may have passed without a byte."""
-        if self._active + self._limit > self.means.clock.seconds():
-            self.means.clock.put(self, self._active + self._limit)
+        """C{idle} seconds, or C{linger}, may have passed without a byte; or the session's time may be over."""
+        due, now = self._due, self.means.clock.seconds()
+        if due > now:
+            self.means.clock.put(self, due)
         elif self._closing:
             self.abort()
+        elif self.session.hasExpired(now):
+            self.session.conclude(Outcome.EXPIRED)
+            self.close()
         elif self._limit < self._linger:
             self._release()
         else:
@@ -251,13 +265,19 @@ class StreamRelay:
         client.abort()
         backend.abort()
 
-    def dismiss(self) -> None:
-        """The gateway goes down: end both, each once it has been given what is already on its way."""
-        self.session.conclude(Outcome.STOPPED)
+    def dismiss(self, outcome: Outcome, trouble: Trouble) -> None:
+        """See L{IConnection}: nothing can be said here. Each is given what is already on its way before it ends."""
+        self.session.conclude(outcome)
         self.close()
 
+    def limit(self, moment: float | None) -> None:
+        """See L{IConnection}."""
+        self.session.expires = moment
+        if not self._closing:
+            self._wait()
+
     def stop(self) -> None:
-        """The gateway goes down, and waits no longer."""
+        """See L{IConnection}."""
         self.session.conclude(Outcome.STOPPED)
         self.abort()
 

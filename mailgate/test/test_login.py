@@ -4,7 +4,10 @@ Tests for L{mailgate.login}.
 
 from __future__ import annotations
 
-from attrs import exceptions
+import pickle
+from copy import copy, deepcopy
+
+from attrs import evolve, exceptions
 from twisted.trial.unittest import SynchronousTestCase
 
 from mailgate.login import (
@@ -22,6 +25,7 @@ from mailgate.login import (
     Trouble,
     fitForWire,
 )
+from mailgate.test.support.findings import DETAILS, NotingFindings, askedOf, lazyClient
 
 SECRET = "open-sesame"
 
@@ -103,6 +107,68 @@ class DefaultsTests(SynchronousTestCase):
     def test_refusal(self):
         """A backend's refusal is final unless it says that it will pass."""
         self.assertFalse(Refusal(b"NO").temporary)
+
+
+class LazyClientTests(SynchronousTestCase):
+    """What of a L{Client} is found out when it is read."""
+
+    PLAIN = Client("192.0.2.7", 4711, TLSState("TLSv1.3", "X"), session="7-abc", server="0.0.0.0:993")
+    FOUND = evolve(PLAIN, local="198.51.100.1", localPort=993, details=DETAILS)
+
+    def setUp(self):
+        self.findings = NotingFindings()
+        self.client = lazyClient(self.findings, self.PLAIN)
+
+    def test_unread(self):
+        """What is known costs nothing to read, and nothing is found out for it."""
+        for name in ("host", "port", "tls", "name", "proxied", "session", "server"):
+            self.assertEqual(getattr(self.client, name), getattr(self.PLAIN, name))
+        self.assertEqual(self.client.knownLocal, ("", 0))
+        self.assertEqual(self.findings.asked, [])
+
+    def test_once(self):
+        """The rest is found out when it is first read, an address together with its port, and stays as it was then."""
+        for _ in range(2):
+            self.assertEqual((self.client.localPort, self.client.local), (993, "198.51.100.1"))
+        self.assertEqual(self.findings.asked, ["local"])
+        self.assertEqual(self.client.knownLocal, ("198.51.100.1", 993))
+        for _ in range(2):
+            self.assertIs(self.client.details, DETAILS)
+        self.assertEqual(self.findings.asked, ["local", "details"])
+
+    def test_given(self):
+        """What is given is not found out."""
+        client = Client.lazily(self.findings, ("details",), "192.0.2.7", local="127.0.0.1", localPort=143)
+        self.assertEqual((client.local, client.localPort), ("127.0.0.1", 143))
+        self.assertEqual(client.knownLocal, ("127.0.0.1", 143))
+        self.assertEqual(self.PLAIN.knownLocal, ("", 0))
+        self.assertEqual(self.findings.asked, [])
+        self.assertIs(client.details, DETAILS)
+        self.assertEqual(self.findings.asked, ["details"])
+
+    def test_value(self):
+        """It is as good a value as any other client: compared, hashed, shown, changed and copied."""
+        for use in (
+            lambda client: self.assertEqual(client, self.FOUND),
+            lambda client: self.assertEqual(self.FOUND, client),
+            lambda client: self.assertEqual(hash(client), hash(self.FOUND)),
+            lambda client: self.assertEqual(repr(client), repr(self.FOUND)),
+            lambda client: self.assertEqual(evolve(client, port=1), evolve(self.FOUND, port=1)),
+            lambda client: self.assertEqual(copy(client), self.FOUND),
+            lambda client: self.assertEqual(deepcopy(client), self.FOUND),
+            lambda client: self.assertEqual(pickle.loads(pickle.dumps(client)), self.FOUND),
+        ):
+            self.assertEqual(askedOf(self.PLAIN, use), ["local", "details"])
+        self.assertNotEqual(self.client, self.PLAIN)
+        self.assertRaises(exceptions.FrozenInstanceError, setattr, self.client, "local", "127.0.0.1")
+
+    def test_noSuchThing(self):
+        """What no client has is missing as usual, in a client that has no findings too."""
+        for client in (self.client, self.PLAIN):
+            error = self.assertRaises(AttributeError, getattr, client, "shoeSize")
+            self.assertEqual(str(error), "'Client' object has no attribute 'shoeSize'")
+            self.assertFalse(hasattr(client, "_nothing"))
+        self.assertEqual(self.findings.asked, [])
 
 
 class SecretTests(SynchronousTestCase):

@@ -21,16 +21,18 @@ from twisted.internet.testing import MemoryReactorClock
 from twisted.internet.threads import deferToThread
 from twisted.logger import LogLevel, capturedLogs, formatEvent, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase, TestCase
+from zope.interface import implementer
 
 from mailgate import service
 from mailgate.config import GatewaySettings, parse
 from mailgate.directives import ConfigurationError
 from mailgate.frontend.listener import ListenError
+from mailgate.interfaces import IConnection
 from mailgate.lean.transport import StreamTransport
 from mailgate.log.journal import LogSettings
 from mailgate.net.sockets import ListeningSockets
 from mailgate.service import Gateway
-from mailgate.session import Outcome, Session
+from mailgate.session import Session
 from mailgate.test.integration.daemon import freePort
 from mailgate.test.integration.transports import areLean, withTransports
 
@@ -550,6 +552,7 @@ class StopOverReactorTests(StopTests):
     use = "reactor"
 
 
+@implementer(IConnection)
 class Stuck:
     """A connection that will not go."""
 
@@ -558,12 +561,15 @@ class Stuck:
     def __init__(self):
         self.session = Session("imap", "127.0.0.1:143", "192.0.2.1:1", 0.0)
 
-    def dismiss(self):
+    def dismiss(self, outcome, trouble):
         self.dismissed += 1
-        self.session.conclude(Outcome.STOPPED)
+        self.session.conclude(outcome)
 
     def stop(self):
         self.stopped += 1
+
+    def limit(self, moment):
+        self.session.expires = moment
 
 
 class ConstructionTests(SynchronousTestCase):
@@ -586,12 +592,6 @@ class ConstructionTests(SynchronousTestCase):
         self.assertIs(imap.authenticator, other.authenticator)
         self.assertIs(imap.connector, other.connector)
         self.assertIsNot(imap.authenticator, pop3.authenticator)
-
-    def test_local(self):
-        """The address that a client has connected to is asked for where a backend is to be told of it."""
-        for given, told in (("", False), ("proxy_protocol = on\n", True), ("proxy_protocol = v2\n", True)):
-            gateway = self.gateway(TEXT.replace("[server imap]", f"{given}[server imap]"))
-            self.assertEqual({listener.factory.tellsLocal for listener in gateway.listeners}, {told})
 
     def test_contexts(self):
         """A server's TLS that has been made before is that one, and no file is read for it."""

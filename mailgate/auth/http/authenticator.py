@@ -10,7 +10,7 @@ stands in L{mailgate.auth.http.exchange}.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence, Set
+from collections.abc import Callable, Iterator, Sequence
 from http.cookiejar import CookieJar
 from itertools import chain
 from operator import attrgetter
@@ -41,10 +41,11 @@ from mailgate.directives import ServerSettings
 from mailgate.interfaces import AuthenticatorKind, IAuthenticator, Refusals
 from mailgate.log.connection import SERVICE_FAILED, SERVICE_NOTED, aboutRequest
 from mailgate.log.journal import Journal, printable
-from mailgate.login import Backend, Denial, Fact, LoginRequest, Method, Route, Trouble
+from mailgate.login import Backend, Denial, LoginRequest, Method, Route, Trouble
 from mailgate.net.clients import LimitSettings
 from mailgate.net.connectionerrors import inWords
 from mailgate.tls.errors import CertificateError
+from mailgate.tls.settings import TLSSettings
 
 __all__ = ["KIND", "HTTPAuthenticator", "HTTPSettings", "ServiceURL"]
 
@@ -220,7 +221,8 @@ def _inLog(error: BaseException | None) -> str:
 class HTTPAuthenticator:
     """
     Asks C{services}, which are those of C{settings}, in their order, until one answers. All of them speak C{dialect}.
-    C{clientOf(request)} names the client that a login counts for where it has to wait for its turn.
+    C{clientOf(request)} names the client that a login counts for where it has to wait for its turn. Certificates of
+    clients are looked at if the server C{verifiesClients}.
     """
 
     def __init__(
@@ -232,9 +234,11 @@ class HTTPAuthenticator:
         journal: Journal,
         services: Sequence[SharedService],
         clientOf: Callable[[LoginRequest], str],
+        verifiesClients: bool = True,
     ) -> None:
         self._dialect = dialect
         self._passesCertificate = settings.passesCertificate
+        self._verifiesClients = verifiesClients
         self._default = default
         self._clock = clock
         self._journal = journal
@@ -250,7 +254,7 @@ class HTTPAuthenticator:
     def judge(self, request: LoginRequest) -> Deferred[Judgement]:
         """As C{authenticate}; what came after C{WAIT} is not to be given again."""
         try:
-            asked = question(request, self._dialect, self._passesCertificate)
+            asked = question(request, self._dialect, self._passesCertificate, self._verifiesClients)
         except Untellable as why:
             return succeed(Judgement(Denial(Trouble.DENIED, reason=str(why)), storable=False))
         return self._ask(_Asking(request, asked, self._clientOf(request)))
@@ -385,7 +389,8 @@ def _build(server: ServerSettings, default: Backend | None, reactor: Any, journa
     services = [sharedService(url, settings, reactor, journal) for url in settings.urls]
     dialect = settings.dialect(server)
     clientOf = server[LimitSettings].clientOf
-    asking = HTTPAuthenticator(settings, dialect, default, reactor, journal, services, clientOf)
+    verifiesClients = server[TLSSettings].verifiesClients
+    asking = HTTPAuthenticator(settings, dialect, default, reactor, journal, services, clientOf, verifiesClients)
     if not settings.cacheTTL:
         return asking
     cached = CachedAuthenticator(
@@ -396,14 +401,11 @@ def _build(server: ServerSettings, default: Backend | None, reactor: Any, journa
         (server.name, dialect.headers),
         os.urandom,
         dialect.told,
+        verifiesClients,
     )
     for service in services:
         service.whenDistrusted.append(cached.forget)
     return cached
-
-
-def _facts(server: ServerSettings) -> Set[Fact]:
-    return server[HTTPSettings].dialect(server).facts
 
 
 def _refusals(server: ServerSettings) -> Refusals:
@@ -418,7 +420,6 @@ KIND = AuthenticatorKind(
     settings=HTTPSettings,
     methods=frozenset(Method),
     build=_build,
-    facts=_facts,
     refusals=_refusals,
 )
 """What C{auth_http} chooses."""

@@ -11,13 +11,13 @@ from __future__ import annotations
 
 import re
 from base64 import b64encode, urlsafe_b64encode
-from collections.abc import Callable, Sequence, Set
+from collections.abc import Callable, Sequence
 from typing import Any
 from urllib.parse import quote_from_bytes
 
 from attrs import Factory, field, frozen
 
-from mailgate.login import Fact, LoginRequest, Method, fitForWire
+from mailgate.login import LoginRequest, Method, fitForWire
 
 __all__ = [
     "ESCAPES",
@@ -126,12 +126,11 @@ PROTOCOL_NAMES: dict[str, Callable[[LoginRequest], bytes]] = {
 @frozen
 class Variable:
     """
-    C{value(request)} is what it stands for, C{fact} what has to be found out for that. With C{counts} an answer is
-    another's where its value is another; the client's address and the protocol always count.
+    C{value(request)} is what it stands for. With C{counts} an answer is another's where its value is another; the
+    client's address and the protocol always count.
     """
 
     value: Callable[[LoginRequest], str]
-    fact: Fact | None = None
     counts: bool = False
 
 
@@ -147,9 +146,9 @@ def _serverName(request: LoginRequest) -> str:
 VARIABLES: dict[str, Variable] = {
     "remote_addr": Variable(lambda request: request.client.host),
     "remote_port": Variable(lambda request: _port(request.client.port)),
-    "server_addr": Variable(lambda request: request.client.local, Fact.LOCAL, counts=True),
-    "server_port": Variable(lambda request: _port(request.client.localPort), Fact.LOCAL, counts=True),
-    "ssl_server_name": Variable(_serverName, Fact.DETAILS, counts=True),
+    "server_addr": Variable(lambda request: request.client.local, counts=True),
+    "server_port": Variable(lambda request: _port(request.client.localPort), counts=True),
+    "ssl_server_name": Variable(_serverName, counts=True),
     "session_id": Variable(lambda request: request.client.session),
     "protocol": Variable(lambda request: request.protocol),
 }
@@ -243,11 +242,6 @@ class Dialect:
     )
     constant: Headers | None = field(init=False, repr=False, default=Factory(_constant, takes_self=True))
     variables: tuple[Variable, ...] = field(init=False, repr=False, default=Factory(_variables, takes_self=True))
-
-    @property
-    def facts(self) -> Set[Fact]:
-        """What has to be found out of each connection for the headers."""
-        return frozenset(variable.fact for variable in self.variables if variable.fact is not None)
 
     def fields(self, request: LoginRequest) -> Sequence[tuple[bytes, bytes]]:
         """The headers, as they are for C{request}."""

@@ -73,11 +73,13 @@ def _proxied(told: ProxiedAddresses) -> Iterator[tuple[bytes, bytes]]:
     yield b"Proxy-Protocol-Server-Port", b"%d" % told.destinationPort
 
 
-def question(request: LoginRequest, dialect: Dialect = NGINX, passesCertificate: bool = False) -> PreparedHeaders:
+def question(
+    request: LoginRequest, dialect: Dialect = NGINX, passesCertificate: bool = False, verifiesClients: bool = True
+) -> PreparedHeaders:
     """
     The headers that put C{request} to a service, in the order of nginx's C{ngx_mail_auth_http_create_request}.
 
-    The client's certificate is told whole if C{passesCertificate}.
+    If the server C{verifiesClients} the client's certificate is told, and whole if C{passesCertificate}.
 
     @raise Untellable: C{dialect} has no way to say the login's name or password, or it is too long.
     """
@@ -113,8 +115,10 @@ def question(request: LoginRequest, dialect: Dialect = NGINX, passesCertificate:
         fields.append((b"Auth-SSL", b"on"))
         fields.append((b"Auth-SSL-Protocol", client.tls.protocol.encode("ascii")))
         fields.append((b"Auth-SSL-Cipher", client.tls.cipher.encode("ascii")))
-        if client.details is not None and client.details.verification:
-            fields.extend(_verified(client.details, passesCertificate))
+        # Finding the details out takes time: only where there is something to tell.
+        details = client.details if verifiesClients else None
+        if details is not None and details.verification:
+            fields.extend(_verified(details, passesCertificate))
     fields.extend(dialect.fields(request))
     return PreparedHeaders(fields)
 

@@ -48,6 +48,7 @@ from mailgate.login import (
     TLSState,
     Trouble,
 )
+from mailgate.test.support.findings import askedOf
 
 CERTIFICATE = ClientCertificate("CN=joe", "CN=authority", "0ABC", "0123456789abcdef", "joe", b"PEM")
 DETAILS = TLSDetails("mail.example.com", "imap", "SUCCESS", 0, CERTIFICATE, "SHA256", "EC256")
@@ -237,6 +238,15 @@ class QuestionTests(CacheTestCase):
         self.assertEqual(len(told), 12)
         for other in (*told, evolve(DETAILS, certificate=None), None):
             self.assertTrue(self.isAsked(evolve(REQUEST, client=evolve(REQUEST.client, details=other))), other)
+
+    def test_unverified(self) -> None:
+        """Where no certificates are asked for, the details of TLS make no other question, and are not found out."""
+        self.cache = CachedAuthenticator(
+            self.judge, self.clock, 60.0, self.size, (), self.randomness, NGINX.told, verifiesClients=False
+        )
+        self.ask()
+        asked = askedOf(REQUEST.client, lambda client: self.assertFalse(self.isAsked(evolve(REQUEST, client=client))))
+        self.assertEqual(asked, [])
 
     def test_headers(self) -> None:
         """Whatever changes a header of the question is asked, SMTP's among them."""

@@ -6,8 +6,10 @@ from __future__ import annotations
 
 import base64
 import os
+from functools import partial
 from typing import Any
 
+from attrs import evolve
 from OpenSSL import SSL
 from twisted.internet.address import IPv4Address
 from twisted.internet.defer import CancelledError, Deferred
@@ -50,11 +52,11 @@ from mailgate.login import (
     Credentials,
     Denial,
     Envelope,
-    Fact,
     LoginRequest,
     Method,
     Refusal,
     Route,
+    TLSState,
     Trouble,
 )
 from mailgate.net.endpoints import endpointFor
@@ -65,6 +67,7 @@ from mailgate.protocols.smtp import SMTP
 from mailgate.relay.portable import Relay, RelayedProtocol
 from mailgate.session import Phase, Session
 from mailgate.test.support.fakes import FakeTransport, settingsOf
+from mailgate.test.support.findings import askedOf
 from mailgate.test.tls.test_settings import makePair
 
 FIRST = Backend("192.0.2.99", 110)
@@ -876,10 +879,18 @@ class ProxyProtocolTests(SynchronousTestCase):
         attempt.accept()
         self.assertEqual(attempt.hears(), PROXIED)
 
-    def test_facts(self) -> None:
+    def test_foundOut(self) -> None:
         """What it tells of is found out for it, and for nothing else."""
-        asked = {version: ProxySettings(proxyProtocol=version).facts for version in ("off", "on", "v2")}
-        self.assertEqual(asked, {"off": set(), "on": {Fact.LOCAL}, "v2": {Fact.LOCAL, Fact.DETAILS}})
+        client = evolve(BEHIND_BALANCER, tls=TLSState("TLSv1.3", "TLS_AES_256_GCM_SHA384"))
+
+        def logIn(version: str, client: Client) -> None:
+            attempt = Attempt(POP3, ProxySettings(proxyProtocol=version), client=client)
+            attempt.accept()
+            attempt.says(GREETING, OK, LOGGED_IN)
+            self.successResultOf(attempt.result)
+
+        asked = {version: askedOf(client, partial(logIn, version)) for version in ("off", "on", "v2")}
+        self.assertEqual(asked, {"off": [], "on": ["local"], "v2": ["local", "details"]})
 
 
 class LogTests(SynchronousTestCase):

@@ -4,6 +4,7 @@ What backends are told of clients: the fields of a client's own ID, and the comm
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from attrs import evolve
@@ -15,6 +16,7 @@ from mailgate.login import Client, Denial, ProxiedAddresses, Trouble
 from mailgate.protocols.imap4 import IMAP4
 from mailgate.protocols.imap4.server import CommandParser
 from mailgate.test.support.fakes import Conversation, FakeAuthenticator
+from mailgate.test.support.findings import NotingFindings, lazyClient
 from mailgate.tls.settings import TLSSettings
 
 CLIENT = Client("192.0.2.7", 40123)
@@ -194,6 +196,21 @@ class IDCommandTests(SynchronousTestCase):
             self.assertLessEqual(len(command + b"\r\n"), 8000)
             self.assertEqual(command.count(b'"n"'), 7)
             self.assertTrue(command.endswith(b'")'))
+
+
+class FoundOutTests(SynchronousTestCase):
+    """What has to be found out of a connection."""
+
+    def test_local(self) -> None:
+        """The address that a client has connected to is told where it is known, and not found out for a backend."""
+        for command, known in ((partial(idCommand, b"t"), b"x-connected-ip"), (xclientCommand, b"DESTADDR")):
+            findings = NotingFindings()
+            client = lazyClient(findings, CLIENT)
+            self.assertNotIn(known, command(client))
+            self.assertEqual(findings.asked, [])
+            self.assertTrue(client.local)
+            self.assertIn(known, command(client))
+            self.assertEqual(findings.asked, ["local"])
 
 
 class XCLIENTCommandTests(SynchronousTestCase):

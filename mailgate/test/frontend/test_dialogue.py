@@ -334,18 +334,18 @@ class StopTests(SynchronousTestCase):
         ):
             conversation = Conversation(record)
             conversation.hear()
-            conversation.server.dismiss()
+            conversation.dismiss()
             self.assertEqual(conversation.hear(), goodbye)
             self.assertTrue(conversation.closed)
             self.assertFalse(conversation.transport.aborted)
             self.assertIs(conversation.server.session.outcome, Outcome.STOPPED)
-            conversation.server.dismiss()
+            conversation.dismiss()
             self.assertEqual(conversation.hear(), b"")
 
     def test_unspoken(self) -> None:
         """In the midst of a handshake nothing can be said."""
         shaking = Conversation(POP3, ssl=True)
-        shaking.server.dismiss()
+        shaking.dismiss()
         self.assertEqual(shaking.hear(), b"")
         self.assertTrue(shaking.transport.aborted)
 
@@ -357,7 +357,7 @@ class StopTests(SynchronousTestCase):
         ):
             conversation = converse(authenticator=authenticator, connector=connector)
             conversation.says(*LOGIN)
-            conversation.server.dismiss()
+            conversation.dismiss()
             self.assertIn(b"shutting down", conversation.hear())
             self.assertTrue(conversation.closed)
             self.assertEqual(authenticator.cancelled, len(authenticator.pending))
@@ -456,7 +456,8 @@ class StoryTests(SynchronousTestCase):
                 conversation.factory.journal = conversation.server._journal = journal
                 conversation.says(*lines)
                 session = conversation.server.session
-                conversation.factory.ended(conversation.server if session.phase is Phase.END else Ended(session))
+                ended: Any = conversation.server if session.phase is Phase.END else Ended(session)
+                conversation.factory.ended(ended)
             stories = [event for event in events if event["log_format"] == STORY]
             self.assertEqual(len(stories), told, lines)
             logins = [event for event in events if event["log_format"] == LOGGED_IN]

@@ -9,8 +9,12 @@ from typing import Any
 
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
+from zope.interface import implementer
+from zope.interface.verify import verifyObject
 
 from mailgate.frontend.draining import GRACE, LAST_MOMENTS, STEP, Draining, DrainSettings
+from mailgate.interfaces import IConnection
+from mailgate.login import Trouble
 from mailgate.session import Outcome, Phase, Session
 
 
@@ -27,6 +31,7 @@ class Crowd:
             self.emptied()
 
 
+@implementer(IConnection)
 class Connection:
     """A dialogue or a relay, which goes when it is told to; one that is C{stubborn} only when it is cut off."""
 
@@ -37,15 +42,19 @@ class Connection:
         self._stubborn = stubborn
         crowd.connections.add(self)
 
-    def dismiss(self) -> None:
+    def dismiss(self, outcome: Outcome, trouble: Trouble) -> None:
         self.dismissed += 1
-        self.session.conclude(Outcome.STOPPED)
+        self.trouble = trouble
+        self.session.conclude(outcome)
         if not self._stubborn:
             self._crowd.ended(self)
 
     def stop(self) -> None:
         self.stopped += 1
         self.leave()
+
+    def limit(self, moment: float | None) -> None:
+        self.session.expires = moment
 
     def leave(self) -> None:
         self._crowd.ended(self)
@@ -64,6 +73,10 @@ class DrainingTests(SynchronousTestCase):
         self.assertEqual(self.clock.getDelayedCalls(), [])
         self.assertIsNone(self.crowd.emptied)
 
+    def test_interface(self) -> None:
+        """The connection of these tests is one; the real ones are verified where they are tested."""
+        self.assertTrue(verifyObject(IConnection, Connection(self.crowd)))
+
     def test_nobody(self) -> None:
         """Where nobody is there it is over at once."""
         self.assertDone(self.draining.begin(True, None, 5.0), 0)
@@ -75,6 +88,8 @@ class DrainingTests(SynchronousTestCase):
         relay = Connection(self.crowd)
         drained = self.draining.begin(True, None, 5.0)
         self.assertEqual([dialogue.dismissed for dialogue in dialogues], [1] * len(phases))
+        self.assertEqual({dialogue.trouble for dialogue in dialogues}, {Trouble.STOPPING})
+        self.assertEqual({dialogue.session.outcome for dialogue in dialogues}, {Outcome.STOPPED})
         self.clock.advance(86400)
         self.assertEqual((relay.dismissed, relay.stopped), (0, 0))
         self.assertNoResult(drained)
@@ -192,8 +207,8 @@ class DrainingTests(SynchronousTestCase):
         """One that cannot be told to go keeps nobody else from being told."""
         defect, relay = Connection(self.crowd), Connection(self.crowd)
 
-        def dismiss() -> None:
-            defect.session.conclude(Outcome.STOPPED)
+        def dismiss(outcome: Outcome, trouble: Trouble) -> None:
+            defect.session.conclude(outcome)
             raise RuntimeError("a defect")
 
         self.patch(defect, "dismiss", dismiss)

@@ -156,7 +156,7 @@ class GoodbyeTests(SynchronousTestCase):
             self.assertEqual(conversation.hear(), timeout + b"Timeout, closing connection\r\n")
             conversation = Conversation(record, DIALOGUE)
             conversation.hear()
-            conversation.server.dismiss()
+            conversation.dismiss()
             self.assertEqual(conversation.hear(), stopping + b"Gateway is shutting down, closing connection\r\n")
 
     def test_handshake(self) -> None:

@@ -15,33 +15,16 @@ from typing import Any
 from attrs import evolve
 from twisted.application.service import MultiService
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IProtocolFactory
 from twisted.internet.protocol import ClientFactory, Protocol, connectionDone
-from twisted.internet.task import Clock
 from twisted.internet.testing import MemoryReactorClock
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase, TestCase
-from zope.interface.verify import verifyObject
 
 from mailgate.directives import ConfigurationError, ListenAddress
-from mailgate.frontend.listener import Listener, ListenError, ProxyServerFactory
-from mailgate.log.journal import Journal
+from mailgate.frontend.listener import Listener, ListenError
 from mailgate.protocols.pop3 import POP3
 from mailgate.protocols.pop3.server import POP3Server
-from mailgate.test.support.fakes import CLIENT, FakeAuthenticator, FakeConnector, FakeTransport, settingsOf
-
-
-def makeFactory(address: ListenAddress) -> ProxyServerFactory:
-    """A factory of POP3 dialogues whose clock stands still."""
-    return ProxyServerFactory(
-        POP3,
-        settingsOf("pop3"),
-        address,
-        FakeAuthenticator(),
-        FakeConnector(),  # type: ignore[arg-type]
-        Clock(),
-        Journal(),
-    )
+from mailgate.test.support.factories import makeFactory
 
 
 def speaksIPv6() -> bool:
@@ -51,30 +34,6 @@ def speaksIPv6() -> bool:
     except OSError:
         return False
     return True
-
-
-class ProxyServerFactoryTests(SynchronousTestCase):
-    """L{ProxyServerFactory}."""
-
-    def test_protocol(self) -> None:
-        """It makes the server's half of its protocol, a new one for each connection."""
-        factory = makeFactory(ListenAddress("127.0.0.1", 110))
-        self.assertTrue(verifyObject(IProtocolFactory, factory))
-        first, second = factory.buildProtocol(CLIENT), factory.buildProtocol(CLIENT)
-        self.assertIsInstance(first, POP3Server)
-        self.assertIsNot(first, second)
-
-    def test_connections(self) -> None:
-        """It knows the connections that have not ended."""
-        factory = makeFactory(ListenAddress("127.0.0.1", 110))
-        transport = FakeTransport()
-        protocol = factory.buildProtocol(CLIENT)
-        self.assertEqual(factory.connections, set())
-        transport.connect(protocol)
-        self.assertEqual(factory.connections, {protocol})
-        transport.lose()
-        self.assertEqual(factory.connections, set())
-        self.assertEqual(factory.clock.getDelayedCalls(), [])
 
 
 class ServiceTests(SynchronousTestCase):
@@ -221,7 +180,8 @@ class SocketTests(TestCase):
             host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(address.host, address.host)
             self.reactor.connectTCP(host, self.portOf(listener), factory)
         line = await factory.client.line
-        (server,) = listener.factory.connections
+        connections: Any = listener.factory.connections
+        (server,) = connections
         left: Deferred[None] = Deferred()
         lost = server.connectionLost
 
@@ -264,7 +224,8 @@ class SocketTests(TestCase):
             self.reactor.connectTCP(host, self.portOf(listener), client)
             self.assertEqual(await client.client.line, line)
             self.assertEqual([server.session.server for server in factory.connections], [str(factory.address)])
-            for server in list(factory.connections):
+            connections: Any = list(factory.connections)
+            for server in connections:
                 server.transport.abortConnection()
             await client.client.gone
         self.assertEqual((own.connections, others.connections), (set(), set()))
@@ -303,7 +264,8 @@ class SocketTests(TestCase):
         factory = GreetedFactory()
         self.reactor.connectTCP("127.0.0.1", port, factory)
         await factory.client.line
-        (server,) = listener.factory.connections
+        connections: Any = listener.factory.connections
+        (server,) = connections
         server.transport.loseConnection()
         await factory.client.gone
         await listener.stopService()

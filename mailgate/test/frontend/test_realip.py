@@ -342,7 +342,7 @@ class HeaderTests(SynchronousTestCase):
     def test_dismissed(self) -> None:
         """It can drain, too: nothing is said to who has not said where it comes from, and what it says is not heard."""
         conversation = converse()
-        conversation.server.dismiss()
+        conversation.dismiss()
         self.assertTrue(conversation.transport.disconnecting)
         self.assertFalse(conversation.transport.aborted)
         conversation.send(TEXT4 + b"QUIT\r\n")

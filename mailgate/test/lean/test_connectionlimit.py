@@ -17,7 +17,6 @@ from twisted.trial.unittest import SynchronousTestCase
 from mailgate.auth.http.services import questionsOf
 from mailgate.config import parse
 from mailgate.directives import ConfigurationError, ListenAddress
-from mailgate.frontend.listener import ProxyServerFactory
 from mailgate.lean.connectionlimit import (
     KEPT_BACK,
     QUIET,
@@ -29,10 +28,10 @@ from mailgate.lean.connectionlimit import (
 from mailgate.lean.descriptors import mostDescriptors
 from mailgate.lean.shares import Shares
 from mailgate.log.journal import Journal
-from mailgate.protocols.pop3 import POP3
 from mailgate.service import Gateway
 from mailgate.test.integration.daemon import freePort
-from mailgate.test.support.fakes import FakeAuthenticator, FakeConnector, FakeTransport, settingsOf
+from mailgate.test.support.factories import makeFactory
+from mailgate.test.support.fakes import FakeTransport
 
 SERVICE = "auth_http = a:1\n"
 INI = "[mail]\n{mail}\n[server x]\nprotocol = imap\nlisten = 127.0.0.1:143\n{server}"
@@ -252,21 +251,6 @@ class PlacesTests(SynchronousTestCase):
         self.assertEqual(len(self.log.lines()), 1)
 
 
-def makeFactory(places: Places, clock: Any, proxyProtocol: bool = False) -> ProxyServerFactory:
-    """A factory of POP3 dialogues that take C{places}."""
-    factory = ProxyServerFactory(
-        POP3,
-        settingsOf("pop3"),
-        ListenAddress("127.0.0.1", 0, proxyProtocol=proxyProtocol),
-        FakeAuthenticator(),
-        FakeConnector(),  # type: ignore[arg-type]
-        clock,
-        Journal(),
-    )
-    factory.places = places
-    return factory
-
-
 class CountTests(SynchronousTestCase):
     """What takes a place, and for how long."""
 
@@ -276,7 +260,9 @@ class CountTests(SynchronousTestCase):
 
     def connect(self, proxyProtocol: bool = False) -> FakeTransport:
         transport = FakeTransport()
-        transport.connect(makeFactory(self.places, self.clock, proxyProtocol).buildProtocol(transport.getPeer()))
+        address = ListenAddress("127.0.0.1", 0, proxyProtocol=proxyProtocol)
+        factory = makeFactory(address, clock=self.clock, places=self.places)
+        transport.connect(factory.buildProtocol(transport.getPeer()))
         return transport
 
     def test_dialogue(self) -> None:

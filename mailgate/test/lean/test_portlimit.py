@@ -18,8 +18,11 @@ from mailgate.lean.connectionlimit import ConnectionLimit, Places
 from mailgate.lean.poller import MOST_ROUNDS
 from mailgate.lean.reactor import LeanReactor
 from mailgate.lean.shares import PAUSE
-from mailgate.test.lean.test_connectionlimit import Log, makeFactory
+from mailgate.test.lean.test_connectionlimit import Log
 from mailgate.test.lean.test_port import Case
+from mailgate.test.support.factories import makeFactory
+
+ADDRESS = ListenAddress("127.0.0.1", 0)
 
 
 class PortCase(Case):
@@ -30,7 +33,7 @@ class PortCase(Case):
         self.places = Places(self.reactor)
         self.log = Log()
         self.places.limit(ConnectionLimit(3, ""), self.log.journal)
-        self.factory = makeFactory(self.places, self.reactor)
+        self.factory = makeFactory(ADDRESS, clock=self.reactor, places=self.places)
         self.addCleanup(self.assertLeftNothing)
         self.port = self.open()
 
@@ -39,9 +42,7 @@ class PortCase(Case):
         reactor: Any = self.reactor
         lean = LeanReactor(reactor)
         lean.poller = self.poller
-        address = ListenAddress("127.0.0.1", 0)
-        listener = Listener(address, self.factory, lean)
-        listener.places = self.places
+        listener = Listener(ADDRESS, self.factory, lean)
         listener.privilegedStartService()
         self.addCleanup(self.close, listener)
         return listener
@@ -125,7 +126,8 @@ class PortTests(PortCase):
             client.close()
         self.assertEqual(len(self.turn()), 3)
         self.assertEqual(self.events(), 0)
-        hosts = {connection.transport.getHost().port for connection in self.factory.connections}
+        connections: Any = self.factory.connections
+        hosts = {connection.transport.getHost().port for connection in connections}
         self.assertEqual(len(hosts), 2)
 
     def test_stopped(self) -> None:
@@ -144,7 +146,7 @@ class PortTests(PortCase):
         clients = self.arrive(4)
         self.turn()
         self.successResultOf(self.port.stopListening())
-        factory, self.factory = self.factory, makeFactory(self.places, self.reactor)
+        factory, self.factory = self.factory, makeFactory(ADDRESS, clock=self.reactor, places=self.places)
         self.port = self.open()
         self.arrive(1)
         self.assertEqual((self.turn(), len(factory.connections)), ([], 3))
@@ -176,11 +178,11 @@ class PortTests(PortCase):
         places, own = Places(self.reactor), self.places
         self.places = places
         others = self.factory
-        self.factory = makeFactory(places, self.reactor)
+        self.factory = makeFactory(ADDRESS, clock=self.reactor, places=places)
         reactor: Any = self.reactor
         lean = LeanReactor(reactor)
-        listener = Listener(ListenAddress("127.0.0.1", 0), self.factory, lean)
-        listener.shared, listener.places = shared, places
+        listener = Listener(ADDRESS, self.factory, lean)
+        listener.shared = shared
         self.arrive(5)
         self.poller.doRead()
         self.assertEqual(len(others.connections), 3)
@@ -214,11 +216,11 @@ class TwistedTests(TestCase):
         self.log = Log()
         self.places = Places(reactor)
         self.places.limit(ConnectionLimit(2, ""), self.log.journal)
-        self.factory = makeFactory(self.places, reactor)
+        self.factory = makeFactory(ADDRESS, clock=reactor, places=self.places)
 
     def listen(self, shared: socket.socket | None = None) -> Listener:
-        listener = Listener(ListenAddress("127.0.0.1", 0), self.factory, self.reactor)
-        listener.places, listener.shared = self.places, shared
+        listener = Listener(ADDRESS, self.factory, self.reactor)
+        listener.shared = shared
         listener.privilegedStartService()
         self.addCleanup(self.close, listener)
         return listener
@@ -304,8 +306,7 @@ class TwistedTests(TestCase):
             def adoptStreamPort(self, fd: int, family: int, factory: Any) -> Port:
                 return Port()
 
-        listener = Listener(ListenAddress("127.0.0.1", 0), self.factory, Own())
-        listener.places = self.places
+        listener = Listener(ADDRESS, self.factory, Own())
         listener.privilegedStartService()
         self.assertIsInstance(listener.port, Port)
         await listener.stopListening()

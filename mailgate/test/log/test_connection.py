@@ -12,7 +12,7 @@ from twisted.logger import LogLevel, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 
 from mailgate.log import connection as connectionlog
-from mailgate.log.connection import about, aboutRequest, line, peerName
+from mailgate.log.connection import about, aboutRequest, line, peerName, peerOf
 from mailgate.log.journal import Journal
 from mailgate.login import Backend, Client, Credentials, Denial, LoginRequest, Method, Route, Trouble
 from mailgate.protocols import imap4, pop3, smtp
@@ -85,6 +85,7 @@ class FormatTests(SynchronousTestCase):
             ("unix:", 0, "unix:"),
         ):
             self.assertEqual(peerName(host, port), name)
+            self.assertEqual(peerOf(name), (host, port))
 
     def test_fields(self) -> None:
         """A session and a request of the same connection are told of alike."""

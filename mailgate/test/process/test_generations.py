@@ -17,6 +17,7 @@ from zope.interface.verify import verifyObject
 from mailgate.config import GatewaySettings, parse
 from mailgate.directives import ConfigurationError, Problem
 from mailgate.log.journal import ErrorLogs, LogSettings, ProcessLog
+from mailgate.login import Trouble
 from mailgate.process.generations import Generations, untouchable
 from mailgate.process.interfaces import IGenerations
 from mailgate.process.watching import LOOK
@@ -44,8 +45,8 @@ class Relayed:
         self._crowd = crowd
         crowd.connections.add(self)
 
-    def dismiss(self) -> None:
-        self.session.conclude(Outcome.STOPPED)
+    def dismiss(self, outcome: Outcome, trouble: Trouble) -> None:
+        self.session.conclude(outcome)
         self.leave()
 
     def leave(self) -> None:
@@ -148,7 +149,7 @@ class GenerationsTests(SynchronousTestCase):
             places.taken += 1
             self.next = self.settings(f"worker_connections = {most}")
             self.reload()
-            self.assertIs(self.generations.gateway.listeners[0].places, places)
+            self.assertIs(self.generations.gateway.listeners[0].factory.places, places)
         self.assertIs(self.generations.gateway.factories[0].places, places)
         with capturedLogs() as events:
             self.assertEqual(places.room(lambda: None), 0)

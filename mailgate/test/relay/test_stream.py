@@ -38,6 +38,7 @@ from mailgate.lean.pipes import Pipe, PipePool
 from mailgate.lean.poller import Poller
 from mailgate.lean.tls import TLSLayer
 from mailgate.lean.transport import StreamTransport
+from mailgate.login import Trouble
 from mailgate.registry import PROTOCOLS
 from mailgate.relay import streamend as relayend
 from mailgate.relay.portable import HELD, Relay, RelayedProtocol
@@ -1239,7 +1240,7 @@ class EndTests(RelayCase):
         relayed.client.reading = False
         relayed.backend.send(CONTENT)
         self.settle()
-        relayed.relay.dismiss()
+        relayed.relay.dismiss(Outcome.STOPPED, Trouble.STOPPING)
         relayed.client.reading = True
         self.untilOver(relayed.client, relayed.backend)
         self.assertFinished(relayed, Outcome.STOPPED)

@@ -21,12 +21,12 @@ from zope.interface import alsoProvides, implementer
 
 from mailgate.backend.client import ProxyClient
 from mailgate.directives import ListenAddress, ServerSettings
-from mailgate.frontend.listener import ProxyServerFactory
+from mailgate.frontend.factory import Means, ProxyServerFactory
 from mailgate.frontend.protocol import DialogueSettings, MailProtocol
 from mailgate.interfaces import IAuthenticator
 from mailgate.log.journal import Journal
-from mailgate.login import Backend, Denial, LoginRequest, Refusal, Route
-from mailgate.session import Session
+from mailgate.login import Backend, Denial, LoginRequest, Refusal, Route, Trouble
+from mailgate.session import Outcome, Session
 from mailgate.tls.settings import TLSSettings
 
 CLIENT = IPv4Address("TCP", "192.0.2.7", 40123)
@@ -201,13 +201,15 @@ class Conversation:
             record,
             self.settings,
             ListenAddress("127.0.0.1", 143, ssl, proxyProtocol=proxyProtocol),
-            self.authenticator,
-            self.connector,  # type: ignore[arg-type]
-            self.clock,
-            Journal(level, publisher),
-            "the TLS context" if usesTLS else None,  # type: ignore[arg-type]
-            lambda n: (7).to_bytes(n, "big"),
-            reverseDNS=reverseDNS,
+            Means(
+                self.authenticator,
+                self.connector,  # type: ignore[arg-type]
+                self.clock,
+                Journal(level, publisher),
+                "the TLS context" if usesTLS else None,  # type: ignore[arg-type]
+                randomness=lambda n: (7).to_bytes(n, "big"),
+                reverseDNS=reverseDNS,
+            ),
         )
         self.transport = FakeTransport(peer)
         self.transport.connect(self.factory.buildProtocol(peer))
@@ -242,6 +244,10 @@ class Conversation:
         heard: bytes = self.transport.value()
         self.transport.clear()
         return heard
+
+    def dismiss(self) -> None:
+        """The gateway goes down."""
+        self.server.dismiss(Outcome.STOPPED, Trouble.STOPPING)
 
     def logged(self) -> list[str]:
         """The log, a text for each event."""

@@ -16,7 +16,7 @@ from twisted.logger import formatEvent, globalLogPublisher
 from twisted.trial.unittest import TestCase
 
 from mailgate.config import parse
-from mailgate.login import Denial, LoginRequest, Trouble
+from mailgate.login import Denial, LoginRequest, TLSDetails, Trouble
 from mailgate.service import Gateway
 from mailgate.test.integration.daemon import freePort
 from mailgate.test.integration.transports import withTransports
@@ -24,6 +24,7 @@ from mailgate.test.support.certificates import Authority, clientContext
 from mailgate.test.support.fakes import FakeAuthenticator
 from mailgate.test.test_service import Talk
 from mailgate.test.tls.test_settings import makePair
+from mailgate.tls.settings import ServerTLS
 
 TEXT = """
 [mailgate]
@@ -345,11 +346,22 @@ class DetailsTests(Case):
 
     async def test_notAsked(self) -> None:
         """Nothing of that is found out where nobody wants to know."""
+        asked: list[object] = []
+        details = ServerTLS.details
+
+        def note(server: ServerTLS, connection: object) -> TLSDetails:
+            asked.append(connection)
+            return details(server, connection)
+
+        self.patch(ServerTLS, "details", note)
         self.start("off")
         client = await self.implicit("imap", clientContext(self.good))
         request = await self.lastRequest(client, "imap")
         self.assertIsNotNone(request.client.tls)
-        self.assertIsNone(request.client.details)
+        self.assertEqual(asked, [])
+        self.assertEqual(request.client.details, TLSDetails("mail.example.com", signature="SHA256", key="EC256"))
+        self.assertIs(request.client.details, request.client.details)
+        self.assertEqual(len(asked), 1)
 
 
 class DetailsOverReactorTests(DetailsTests):

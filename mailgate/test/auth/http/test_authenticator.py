@@ -44,7 +44,6 @@ from mailgate.login import (
     ClientCertificate,
     Credentials,
     Denial,
-    Fact,
     LoginRequest,
     Method,
     Route,
@@ -55,6 +54,8 @@ from mailgate.login import (
 from mailgate.net.clients import LimitSettings
 from mailgate.test.auth.http.test_agent import FakeEndpoint
 from mailgate.test.auth.http.test_settings import server, settings
+from mailgate.test.support.findings import askedOf
+from mailgate.tls.settings import TLSSettings
 
 REQUEST = LoginRequest("imap", Credentials(Method.PLAIN, b"joe", b"sesame"), Client("192.0.2.7", 4711))
 
@@ -696,12 +697,24 @@ class BuildTests(SynchronousTestCase):
             authenticator.authenticate(request)
         return len(reactor.tcpClients)
 
-    def test_facts(self):
-        """What the headers tell of a connection is asked for, a preset's headers too."""
-        self.assertEqual(KIND.facts(server(settings())), set())
+    def foundOut(self, server):
+        """What is found out of a connection by TLS where a login at C{server} is judged."""
+        authenticator = KIND.build(server, None, MemoryReactorClock(), Journal())
+        secure = evolve(REQUEST.client, tls=TLSState("TLSv1.3", "TLS_AES_256_GCM_SHA384"))
+        return askedOf(secure, lambda client: authenticator.authenticate(evolve(REQUEST, client=client)))
+
+    def test_foundOut(self):
+        """What the headers tell of a connection is found out, a preset's headers too, and nothing else."""
         headers = ((b"A", b"$ssl_server_name"), (b"B", b"$session_id"))
-        self.assertEqual(KIND.facts(server(settings(headers=headers))), {Fact.DETAILS})
-        self.assertEqual(KIND.facts(server(settings(preset="mailu"))), {Fact.LOCAL})
+        for others, found in (({}, []), ({"headers": headers}, ["details"]), ({"preset": "mailu"}, ["local"])):
+            for ttl in (0.0, 60.0):
+                self.assertEqual(self.foundOut(server(settings(cacheTTL=ttl, **others))), found)
+
+    def test_verified(self):
+        """At a server that verifies clients it is found out what they have shown."""
+        for ttl in (0.0, 60.0):
+            verifying = server(settings(cacheTTL=ttl), TLSSettings(verifyClient="on"))
+            self.assertEqual(self.foundOut(verifying), ["details"])
 
     def test_cachedHeaders(self):
         """With the cache a client is asked about again where it comes to another port, not where it comes from one."""

@@ -11,12 +11,12 @@ from mailgate.auth.http.dialect import ESCAPES, NGINX, PROTOCOL_NAMES, VARIABLES
 from mailgate.login import (
     Client,
     Credentials,
-    Fact,
     LoginRequest,
     Method,
     TLSDetails,
     TLSState,
 )
+from mailgate.test.support.findings import askedOf
 
 CLIENT = Client(
     "192.0.2.7",
@@ -158,17 +158,19 @@ class VariableTests(SynchronousTestCase):
         request = evolve(REQUEST, client=evolve(CLIENT, details=TLSDetails("a\r\nAuth-User: root\0")))
         self.assertEqual(value("$ssl_server_name", request), b"a%0D%0AAuth-User: root%00")
 
-    def test_facts(self) -> None:
-        """Only what a header uses has to be found out."""
-        for text, facts in (
-            ("$remote_addr $remote_port $protocol ${dollar}server_addr", set()),
-            ("$server_addr", {Fact.LOCAL}),
-            ("$server_port", {Fact.LOCAL}),
-            ("$ssl_server_name", {Fact.DETAILS}),
-            ("x${session_id}", set()),
-            ("$session_id $server_addr", {Fact.LOCAL}),
+    def test_foundOut(self) -> None:
+        """Only what a header uses is found out, and once."""
+        for text, found in (
+            ("$remote_addr $remote_port $protocol ${dollar}server_addr", []),
+            ("$server_addr", ["local"]),
+            ("$server_port", ["local"]),
+            ("$ssl_server_name $ssl_server_name", ["details"]),
+            ("x${session_id}", []),
+            ("$session_id $server_addr $server_port", ["local"]),
         ):
-            self.assertEqual(Dialect(((b"A", b""), (b"B", text.encode()))).facts, facts)
+            dialect = Dialect(((b"A", b""), (b"B", text.encode())))
+            asked = askedOf(CLIENT, lambda client, by=dialect: by.fields(evolve(REQUEST, client=client)))
+            self.assertEqual(asked, found)
 
     def test_constant(self) -> None:
         """Headers that are always the same are not made anew for each login."""

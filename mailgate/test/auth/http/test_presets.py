@@ -7,12 +7,14 @@ from __future__ import annotations
 
 from typing import Any
 
+from attrs import evolve
 from twisted.trial.unittest import SynchronousTestCase
 
 from mailgate.auth.http.dialect import ESCAPES, NGINX, PROTOCOL_NAMES, Dialect
 from mailgate.auth.http.presets import PRESETS, Preset, dialectOf
-from mailgate.login import Fact
+from mailgate.login import Client, Credentials, LoginRequest, Method
 from mailgate.registry import PROTOCOLS
+from mailgate.test.support.findings import askedOf
 
 
 def dialect(name: str, protocol: str = "imap", *headers: tuple[bytes, bytes], **written: Any) -> Dialect:
@@ -38,13 +40,15 @@ class PresetTests(SynchronousTestCase):
                 self.assertRegex(name, rb"\A[A-Za-z-]+\Z")
                 self.assertRegex(text, rb"\A[!-~]+\Z")
 
-    def test_facts(self) -> None:
-        """Each preset asks for what its headers tell."""
-        facts = {name: dialect(name).facts for name in PRESETS}
-        local = {Fact.LOCAL}
-        self.assertEqual(
-            facts, {"mailu": local, "zimbra": local, "kolab": set(), "bluemind": set(), "nauthilus": local}
-        )
+    def test_foundOut(self) -> None:
+        """For each preset that is found out of a connection which its headers tell."""
+        request = LoginRequest("imap", Credentials(Method.PLAIN), Client("192.0.2.7", 1))
+        found = {
+            name: askedOf(request.client, lambda client, of=name: dialect(of).fields(evolve(request, client=client)))
+            for name in PRESETS
+        }
+        local = ["local"]
+        self.assertEqual(found, {"mailu": local, "zimbra": local, "kolab": [], "bluemind": [], "nauthilus": local})
 
     def test_headersWin(self) -> None:
         """A header that was written takes the place of the preset's of that name, in any case; the others stay."""

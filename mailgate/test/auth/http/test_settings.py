@@ -24,9 +24,9 @@ def settings(urls="http://127.0.0.1:9000/auth", **others):
     return HTTPSettings(urls=read("auth_http", urls), **others)
 
 
-def server(group):
-    """A server whose settings are C{group}."""
-    return ServerSettings("imap", "imap", (), {HTTPSettings: group})
+def server(group, *others):
+    """A server whose settings are C{group} and C{others}."""
+    return ServerSettings("imap", "imap", (), {HTTPSettings: group, **{type(other): other for other in others}})
 
 
 class URLTests(SynchronousTestCase):

@@ -255,7 +255,7 @@ class BoundTests(SynchronousTestCase):
         """When the gateway goes down in the middle the client is told, and obeyed no more."""
         conversation = converse()
         conversation.send(b"BDAT 10\r\n123")
-        conversation.server.dismiss()
+        conversation.dismiss()
         self.assertEqual(conversation.hear(), b"421 4.3.2 Gateway is shutting down, closing connection\r\n")
         self.assertEqual(conversation.send(b"4567890NOOP\r\n"), b"")
 

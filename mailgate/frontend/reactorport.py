@@ -1,0 +1,58 @@
+# -*- test-case-name: mailgate.test.lean.test_portlimit -*-
+"""
+What Twisted's own ports lack, for C{use = reactor}.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.internet.tcp import Port as TCPPort
+from twisted.internet.unix import Port as UNIXPort
+from twisted.python.failure import Failure
+
+from mailgate.lean.connectionlimit import Places
+
+__all__ = ["SharedUNIXPort", "makeBounded"]
+
+
+class SharedUNIXPort(UNIXPort):
+    """
+    A port of Twisted's on a unix socket that other processes or gateways have, too. It never unlinks the socket file or
+    changes its mode: a reload, an upgrade and systemd hand the socket on.
+    """
+
+    def startListening(self) -> None:
+        factory: Any = self.factory
+        factory.doStart()
+        shared: Any = self._preexistingSocket
+        self._preexistingSocket = None
+        self.socket = shared
+        self.fileno = shared.fileno  # type: ignore[method-assign]
+        self.connected = True
+        self.numberAccepts = 100
+        # As Twisted does for a TCP socket that it has been given.
+        self._shouldShutdown = False
+        self.startReading()
+
+    def connectionLost(self, reason: Failure) -> None:
+        TCPPort.connectionLost(self, reason)
+
+
+def makeBounded(port: Any, places: Places) -> None:
+    """Have C{port}, one of Twisted's, let in no more newcomers than there are C{places} for, as L{LeanPort} does."""
+    accept = port.doRead
+
+    def doRead() -> Any:
+        room = places.room(resume)
+        if not room:
+            port.stopReading()
+            return None
+        port.numberAccepts = min(port.numberAccepts, room)
+        return accept()
+
+    def resume() -> None:
+        if port.connected and not port.disconnecting:
+            port.startReading()
+
+    port.doRead = doRead

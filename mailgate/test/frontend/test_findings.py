@@ -1,0 +1,164 @@
+"""
+Tests for L{mailgate.frontend.findings}.
+"""
+
+from __future__ import annotations
+
+import gc
+from typing import Any
+from weakref import ref
+
+from attrs import evolve
+from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
+from twisted.trial.unittest import SynchronousTestCase
+
+from mailgate.directives import ListenAddress
+from mailgate.frontend.findings import hostAndPort
+from mailgate.login import Client, Denial, TLSDetails, Trouble
+from mailgate.protocols.pop3 import POP3
+from mailgate.test.support.factories import makeFactory
+from mailgate.test.support.fakes import Conversation, FakeAuthenticator, FakeConnector, FakeTransport
+from mailgate.tls.settings import TLSSettings
+
+LOGIN = (b"USER joe", b"PASS sesame")
+LOCAL = IPv4Address("TCP", "198.51.100.1", 110)
+DETAILS = TLSDetails("mail.example.com")
+
+
+class FakeTLS:
+    """A server's TLS that finds out L{DETAILS}."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    def details(self, connection: Any) -> TLSDetails:
+        self.asked += 1
+        return DETAILS
+
+
+class AddressTests(SynchronousTestCase):
+    """L{hostAndPort}."""
+
+    def test_forms(self) -> None:
+        """An address has no brackets, IPv4 in IPv6's form is IPv4, and a unix socket has neither address nor port."""
+        for address, expected in (
+            (IPv4Address("TCP", "192.0.2.7", 1), ("192.0.2.7", 1)),
+            (IPv6Address("TCP", "2001:db8::7", 2), ("2001:db8::7", 2)),
+            (IPv6Address("TCP", "::ffff:192.0.2.7", 3), ("192.0.2.7", 3)),
+            (UNIXAddress("/run/x.sock"), ("unix:", 0)),
+            (None, ("unix:", 0)),
+        ):
+            self.assertEqual(hostAndPort(address), expected)
+
+
+class FindingsTests(SynchronousTestCase):
+    """L{DialogueFindings}, by the clients that authenticators get."""
+
+    def converse(self, *answers: Any, wildcard: bool = True, tls: bool = True, **given: Any) -> Conversation:
+        """A login at a wildcard, or at one address; how often the transport is asked for its own is counted."""
+        self.asked = 0
+        authenticator = FakeAuthenticator(*answers)
+        starttls = TLSSettings(starttls="on")
+        conversation = Conversation(POP3, starttls, authenticator=authenticator, **given)
+        factory: Any = conversation.factory
+        factory.tls = FakeTLS()
+        if wildcard:
+            factory.local = None
+        self.patch(FakeTransport, "getHost", self._getHost)
+        if tls:
+            conversation.says(b"STLS")
+            conversation.transport.shakeHands()
+        conversation.says(*LOGIN)
+        return conversation
+
+    def _getHost(self) -> Any:
+        self.asked += 1
+        return LOCAL
+
+    def clientOf(self, conversation: Conversation) -> Client:
+        return conversation.requests[-1].client
+
+    def test_notAsked(self) -> None:
+        """A login of which nobody wants to know more asks neither the system nor TLS."""
+        conversation = self.converse(connector=FakeConnector(None))
+        tls: Any = conversation.factory.tls
+        self.assertEqual(len(conversation.connector.pending), 1)
+        self.assertEqual((self.asked, tls.asked), (0, 0))
+
+    def test_asked(self) -> None:
+        """While the login goes on, everything can be found out."""
+        for answers, connector in (((None,), None), ((), FakeConnector(None)), ((Denial(Trouble.DENIED),), None)):
+            conversation = self.converse(*answers, connector=connector)
+            client = self.clientOf(conversation)
+            self.assertEqual((client.local, client.localPort, client.details), ("198.51.100.1", 110, DETAILS))
+            self.assertEqual(self.asked, 1)
+
+    def test_known(self) -> None:
+        """The address that listen names is known without asking, and after the connection too."""
+        conversation = self.converse(None, wildcard=False)
+        conversation.transport.lose()
+        client = self.clientOf(conversation)
+        self.assertEqual((client.local, client.localPort), ("127.0.0.1", 143))
+        self.assertEqual(self.asked, 0)
+
+    def test_inClear(self) -> None:
+        """In the clear there are no details, though the connection is protected at the next login."""
+        conversation = self.converse(Denial(Trouble.DENIED), None, tls=False)
+        first = self.clientOf(conversation)
+        conversation.says(b"STLS")
+        conversation.transport.shakeHands()
+        conversation.says(*LOGIN)
+        self.assertIsNone(first.details)
+        self.assertEqual(self.clientOf(conversation).details, DETAILS)
+
+    def test_gone(self) -> None:
+        """What has not been read is unknown when the client has left, and the same from then on; nothing is raised."""
+        conversation = self.converse(None)
+        client = self.clientOf(conversation)
+        conversation.transport.lose()
+        self.assertEqual((client.local, client.localPort, client.details), ("", 0, None))
+        self.assertEqual(repr(client), repr(evolve(client)))
+        self.assertEqual(self.asked, 0)
+
+    def test_readBefore(self) -> None:
+        """What has been read stays."""
+        conversation = self.converse(None)
+        client = self.clientOf(conversation)
+        self.assertEqual((client.local, client.details), ("198.51.100.1", DETAILS))
+        conversation.transport.lose()
+        self.assertEqual((client.local, client.localPort, client.details), ("198.51.100.1", 110, DETAILS))
+
+    def test_relayed(self) -> None:
+        """The relay's connection is not asked."""
+        conversation = self.converse()
+        self.assertTrue(conversation.server.relayed)
+        client = self.clientOf(conversation)
+        self.assertEqual((client.local, client.localPort, client.details), ("", 0, None))
+        self.assertEqual(self.asked, 0)
+
+    def test_kept(self) -> None:
+        """A client that somebody keeps keeps neither the dialogue nor its connection."""
+        conversation = self.converse(None)
+        client = self.clientOf(conversation)
+        kept = ref(conversation.server), ref(conversation.transport)
+        conversation.transport.lose()
+        del conversation
+        gc.collect()
+        self.assertEqual([each() for each in kept], [None, None])
+        self.assertEqual((client.local, client.details), ("", None))
+
+
+class ListenTests(SynchronousTestCase):
+    """Where the address that clients connect to is known beforehand."""
+
+    def test_addresses(self) -> None:
+        """It is at one address with a port, and at no wildcard, unix socket or port that the system chooses."""
+        for host, port, local in (
+            ("127.0.0.1", 143, ("127.0.0.1", 143)),
+            ("::1", 143, ("::1", 143)),
+            ("0.0.0.0", 143, None),
+            ("::", 143, None),
+            ("127.0.0.1", 0, None),
+            ("unix:/run/x.sock", 0, None),
+        ):
+            self.assertEqual(makeFactory(ListenAddress(host, port)).local, local)

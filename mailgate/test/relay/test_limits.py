@@ -1,0 +1,162 @@
+"""
+Tests for L{IConnection} as both relays are it: sessions whose time is limited.
+"""
+
+from __future__ import annotations
+
+from twisted.trial.unittest import SynchronousTestCase
+from zope.interface.verify import verifyObject
+
+from mailgate.interfaces import IConnection
+from mailgate.login import Trouble
+from mailgate.session import Outcome
+from mailgate.test.relay import test_portable as portable
+from mailgate.test.relay import test_stream as stream
+
+
+class PortableTests(SynchronousTestCase):
+    """L{mailgate.relay.portable.Relay}."""
+
+    def expire(self, relayed: portable.Relayed) -> None:
+        """The session's time is over: both are closed, and nothing is left when they are gone."""
+        self.assertTrue(relayed.client.disconnecting and relayed.backend.disconnecting)
+        self.assertFalse(relayed.client.aborted or relayed.backend.aborted)
+        self.assertIs(relayed.session.outcome, Outcome.EXPIRED)
+        relayed.client.lose()
+        relayed.backend.lose()
+        self.assertEqual(relayed.done, 1)
+        self.assertEqual(relayed.clock.getDelayedCalls(), [])
+
+    def test_interface(self) -> None:
+        """It is a connection."""
+        self.assertTrue(verifyObject(IConnection, portable.Relayed().relay))
+
+    def test_dismissed(self) -> None:
+        """Who dismisses it says how the story ends; nothing is written into the stream."""
+        relayed = portable.Relayed()
+        relayed.relay.dismiss(Outcome.DENIED, Trouble.REFUSED)
+        self.assertTrue(relayed.client.disconnecting and relayed.backend.disconnecting)
+        self.assertEqual((relayed.client.value(), relayed.backend.value()), (b"", b""))
+        self.assertIs(relayed.session.outcome, Outcome.DENIED)
+
+    def test_limit(self) -> None:
+        """Both sides are closed at that moment, although bytes move."""
+        relayed = portable.Relayed()
+        relayed.relay.limit(3.5 * portable.IDLE)
+        for _ in range(6):
+            relayed.clock.advance(portable.IDLE / 2)
+            relayed.client.protocol.dataReceived(b"x")
+        self.assertFalse(relayed.client.disconnecting)
+        relayed.clock.advance(portable.IDLE / 2)
+        self.expire(relayed)
+
+    def test_stubborn(self) -> None:
+        """A side that does not close is cut off as usual."""
+        relayed = portable.Relayed()
+        relayed.relay.limit(1.0)
+        relayed.clock.advance(1)
+        self.assertFalse(relayed.client.aborted)
+        relayed.clock.advance(portable.LINGER)
+        self.assertTrue(relayed.client.aborted and relayed.backend.aborted)
+
+    def test_lifted(self) -> None:
+        """The latest limit counts; without one, or with a late one, C{idle} does."""
+        for moment in (None, 100 * portable.IDLE):
+            relayed = portable.Relayed()
+            relayed.relay.limit(1.0)
+            relayed.relay.limit(moment)
+            relayed.clock.advance(portable.IDLE - 1)
+            self.assertFalse(relayed.client.disconnecting)
+            relayed.clock.advance(1)
+            self.assertTrue(relayed.client.disconnecting)
+            self.assertIs(relayed.session.outcome, Outcome.IDLE)
+
+    def test_closing(self) -> None:
+        """A relay that is being closed has its time to say its last words."""
+        relayed = portable.Relayed()
+        relayed.relay.close()
+        relayed.relay.limit(0.0)
+        relayed.clock.advance(portable.LINGER - 1)
+        self.assertFalse(relayed.client.aborted)
+        relayed.clock.advance(1)
+        self.assertTrue(relayed.client.aborted)
+        self.assertIs(relayed.session.outcome, Outcome.RELAYED)
+
+    def test_halfClosed(self) -> None:
+        """So is one of which one side has ended."""
+        relayed = portable.Relayed()
+        relayed.relay.limit(1.0)
+        relayed.client.protocol.readConnectionLost()
+        relayed.clock.advance(1)
+        self.assertTrue(relayed.backend.disconnecting)
+
+
+class StreamTests(stream.RelayCase):
+    """L{mailgate.relay.stream.StreamRelay}, whose clock is exact to a second."""
+
+    def test_interface(self) -> None:
+        """It is a connection."""
+        relayed = self.relayed()
+        self.assertTrue(verifyObject(IConnection, relayed.relay))
+        self.end(relayed)
+
+    def test_limit(self) -> None:
+        """Both sides are closed at that moment in an orderly way, although bytes move."""
+        for combination in stream.COMBINATIONS:
+            relayed = self.relayed(*combination)
+            relayed.relay.limit(self.turns.clock.seconds() + 3 * stream.IDLE)
+            for _ in range(5):
+                self.advance(stream.IDLE / 2)
+                relayed.backend.send(b"x")
+                self.settle()
+            self.assertEqual(relayed.done, 0)
+            self.advance(stream.IDLE / 2 + 2)
+            for peer in (relayed.client, relayed.backend):
+                self.assertTrue(peer.ended)
+                self.assertIsNone(peer.error)
+                self.assertEqual(peer.saidGoodbye, peer.engine is not None)
+            self.assertFinished(relayed, Outcome.EXPIRED)
+
+    def test_lifted(self) -> None:
+        """The latest limit counts; without one, or with a late one, C{idle} does."""
+        for moment in (None, 1e6):
+            relayed = self.relayed()
+            relayed.relay.limit(self.turns.clock.seconds() + 5)
+            relayed.relay.limit(moment)
+            self.advance(stream.IDLE - 1)
+            self.assertEqual(relayed.done, 0)
+            self.advance(3)
+            self.assertFinished(relayed, Outcome.IDLE)
+
+    def test_beforehand(self) -> None:
+        """A session whose time was limited before the relay has no more afterwards."""
+        relayed = self.prepared()
+        relayed.session.expires = self.turns.clock.seconds() + 5
+        relayed.start()
+        self.advance(4)
+        self.assertEqual(relayed.done, 0)
+        self.advance(3)
+        self.assertFinished(relayed, Outcome.EXPIRED)
+
+    def test_closing(self) -> None:
+        """A relay that is being closed has its time to say its last words."""
+        relayed = self.relayed(small=True)
+        relayed.client.reading = False
+        relayed.backend.send(stream.CONTENT)
+        self.settle()
+        relayed.relay.close()
+        relayed.relay.limit(self.turns.clock.seconds())
+        self.advance(stream.LINGER - 3)
+        self.assertEqual(relayed.done, 0)
+        self.advance(5)
+        self.assertFinished(relayed)
+
+    def test_oneTick(self) -> None:
+        """A limit takes no second place in the clock."""
+        relayed = self.relayed()
+        before = self.turns.clock.getDelayedCalls()
+        waiting = relayed.relay.means.clock._waiting
+        relayed.relay.limit(self.turns.clock.seconds() + 5)
+        self.assertEqual(relayed.relay.means.clock._waiting, waiting)
+        self.assertEqual(len(self.turns.clock.getDelayedCalls()), len(before))
+        self.end(relayed)

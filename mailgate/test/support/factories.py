@@ -1,0 +1,31 @@
+"""
+Factories of dialogues for tests of what lies around them.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.internet.task import Clock
+
+from mailgate.directives import ListenAddress
+from mailgate.frontend.factory import Means, ProxyServerFactory
+from mailgate.log.journal import Journal
+from mailgate.protocols.pop3 import POP3
+from mailgate.test.support.fakes import FakeAuthenticator, FakeConnector, settingsOf
+
+
+def makeMeans(**given: Any) -> Means:
+    """Means of fakes, and of a clock that stands still, where C{given} does not say otherwise."""
+    fakes = {
+        "authenticator": FakeAuthenticator(),
+        "connector": FakeConnector(),
+        "clock": Clock(),
+        "journal": Journal(),
+    }
+    return Means(**{**fakes, **given})
+
+
+def makeFactory(address: ListenAddress, **given: Any) -> ProxyServerFactory:
+    """A factory of POP3 dialogues at C{address}, with L{makeMeans}."""
+    return ProxyServerFactory(POP3, settingsOf("pop3"), address, makeMeans(**given))
