@@ -23,16 +23,10 @@ from mailgate.directives import ConfigurationError, Problem, seconds
 from mailgate.process.commands import COMMANDS, CommandError, OperatorCommand, encode
 from mailgate.process.commandsocket import socketPath
 from mailgate.process.operation import Answer
-from mailgate.system.exitstatus import BAD_CONFIGURATION, CUT
+from mailgate.system.exitstatus import BAD_CONFIGURATION, CUT, NOT_PERMITTED, NOT_RUNNING, REFUSED
 from mailgate.system.pidfile import PIDSettings
 
 __all__ = ["addCommands"]
-
-REFUSED = 1
-UNAVAILABLE = 69
-"""C{EX_UNAVAILABLE} of sysexits.h: no gateway runs."""
-NOT_PERMITTED = 77
-"""C{EX_NOPERM}."""
 
 _LONGEST = 1024 * 1024
 _GIVEN = "given_"
@@ -40,7 +34,7 @@ _GIVEN = "given_"
 _WORDS = ("reload", "drain", "stop", "upgrade")
 """What a gateway of the release before knows, as bare words."""
 _STATUSES = (
-    f"Exit status: 0 done; {REFUSED} refused, or no answer in time; {UNAVAILABLE} no gateway runs; {CUT} done, but"
+    f"Exit status: 0 done; {REFUSED} refused, or no answer in time; {NOT_RUNNING} no gateway runs; {CUT} done, but"
     f" proxied sessions were cut; {NOT_PERMITTED} not for this user; {BAD_CONFIGURATION} the configuration cannot be"
     " used."
 )
@@ -78,7 +72,7 @@ class _Conversation:
         except OSError as error:
             if error.errno in (errno.ENOENT, errno.ECONNREFUSED, errno.ENOTDIR):
                 reason = f"no mailgate runs: nobody answers at {self._path}"
-                raise _NoAnswer(reason, UNAVAILABLE) from None
+                raise _NoAnswer(reason, NOT_RUNNING) from None
             status = NOT_PERMITTED if error.errno in (errno.EACCES, errno.EPERM) else REFUSED
             raise _NoAnswer(f"{self._path}: {error.strerror or error}", status) from None
         return self.line()

@@ -20,10 +20,9 @@ import threading
 from twisted.trial.unittest import SkipTest
 
 from mailgate.cli.main import main
-from mailgate.cli.remote import NOT_PERMITTED, REFUSED, UNAVAILABLE
 from mailgate.directives import ConfigurationError
 from mailgate.process.commandsocket import CommandSocket
-from mailgate.system.exitstatus import BAD_CONFIGURATION, CUT
+from mailgate.system.exitstatus import BAD_CONFIGURATION, CUT, NOT_PERMITTED, NOT_RUNNING, REFUSED
 from mailgate.test.integration.clients import PATIENCE
 from mailgate.test.integration.daemon import waitUntil
 from mailgate.test.integration.gateway import environment
@@ -161,10 +160,10 @@ class TroubleTests(CommandsTestCase):
             opened.write(f"{os.getpid()}\n")
         for name in ("reload", "drain", "stop", "upgrade"):
             told = f"no mailgate runs: nobody answers at {self.pidFile}.sock\n"
-            self.assertEqual(self.command(name), (UNAVAILABLE, "", told))
+            self.assertEqual(self.command(name), (NOT_RUNNING, "", told))
         os.unlink(self.pidFile)
         os.unlink(f"{self.pidFile}.sock")
-        self.assertEqual(self.command("stop")[0], UNAVAILABLE)
+        self.assertEqual(self.command("stop")[0], NOT_RUNNING)
 
     def test_leftBehind(self):
         """What was left behind is no obstacle to the next."""
