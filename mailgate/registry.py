@@ -13,8 +13,9 @@ from mailgate.auth.passwdfile import authenticator as passwdfile
 from mailgate.backend.client import ProxySettings
 from mailgate.directives import ListenAddress
 from mailgate.frontend.draining import DrainSettings
-from mailgate.frontend.protocol import DialogueSettings, MailProtocol
+from mailgate.frontend.protocol import MailProtocol
 from mailgate.frontend.realip import RealIPSettings
+from mailgate.frontend.settings import DialogueSettings
 from mailgate.interfaces import AuthenticatorKind
 from mailgate.lean.connectionlimit import ConnectionSettings
 from mailgate.lean.reactor import EventSettings

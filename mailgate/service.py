@@ -22,7 +22,7 @@ from mailgate.directives import ConfigurationError, ServerSettings
 from mailgate.frontend.draining import Draining
 from mailgate.frontend.factory import Means, ProxyServerFactory
 from mailgate.frontend.listener import Listener
-from mailgate.frontend.protocol import DialogueSettings
+from mailgate.frontend.settings import DialogueSettings
 from mailgate.interfaces import AuthenticatorKind, IAuthenticator, IConnection
 from mailgate.lean.connectionlimit import ConnectionLimit, ConnectionSettings, Places
 from mailgate.lean.descriptors import mostDescriptors

@@ -28,7 +28,8 @@ from mailgate.backend.connector import Connector
 from mailgate.backend.coroutine import Task
 from mailgate.directives import ListenAddress, ServerSettings
 from mailgate.frontend.factory import Means, ProxyServerFactory
-from mailgate.frontend.protocol import DialogueSettings, MailProtocol
+from mailgate.frontend.protocol import MailProtocol
+from mailgate.frontend.settings import DialogueSettings
 from mailgate.interfaces import IAuthenticator, IConnector
 from mailgate.log.journal import Journal
 from mailgate.login import Backend, Client, Credentials, Denial, LoginRequest, Method, Refusal, Route, Trouble

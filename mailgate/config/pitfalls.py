@@ -16,7 +16,7 @@ from mailgate.backend.settings import ProxySettings
 from mailgate.config.serverchecks import authenticatorKind
 from mailgate.directives import ListenAddress, Problem, ServerSettings, deadline, directives
 from mailgate.frontend.capabilities import each, leftOut
-from mailgate.frontend.protocol import DialogueSettings
+from mailgate.frontend.settings import DialogueSettings
 from mailgate.log.settings import LogSettings, ServerLogSettings
 from mailgate.login import Backend
 from mailgate.net.bind import checkAddress

@@ -37,7 +37,7 @@ from mailgate.directives import (
     repeatedWords,
 )
 from mailgate.directives.problems import Lines
-from mailgate.frontend.protocol import DialogueSettings
+from mailgate.frontend.settings import DialogueSettings
 from mailgate.interfaces import AuthenticatorKind, IAuthenticator
 from mailgate.lean.reactor import EventSettings
 from mailgate.log.settings import LogSettings
@@ -301,6 +301,7 @@ class _Reading:
             self._file,
             frozenset(inherited).difference(section.written),
             self._lines,
+            ports=PROTOCOLS[protocol].backendPorts,
         )
         kind = self._outside.kindFor(server.name, server.given)
         server = server if kind is None else judgedBy(server, kind)

@@ -11,7 +11,7 @@ from attrs import evolve
 
 from mailgate.backend.settings import ProxySettings
 from mailgate.directives import Directive, Problem, ServerSettings, directives
-from mailgate.frontend.protocol import BUDGET, DialogueSettings
+from mailgate.frontend.settings import BUDGET, DialogueSettings
 from mailgate.interfaces import AuthenticatorKind
 from mailgate.registry import AUTHENTICATORS, PROTOCOLS, SERVER_SETTINGS
 

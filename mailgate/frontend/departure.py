@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from mailgate.login import Trouble
 from mailgate.session import Outcome, Phase
 from mailgate.tls.errors import clientTrouble, hasReason
 from mailgate.tls.settings import TLSSettings
@@ -14,17 +15,17 @@ from mailgate.tls.settings import TLSSettings
 if TYPE_CHECKING:
     from mailgate.frontend.dialogue import ProxyServer
 
-__all__ = ["certificateRefused", "end", "isSilent", "leave", "lossOf", "speaksInTLS"]
+__all__ = ["certificateRefused", "end", "expire", "isSilent", "leave", "lossOf"]
 
 
 def isSilent(server: ProxyServer) -> bool:
     """Whether the client has sent no byte since it arrived: so do those who only look whether a port is open."""
     if server.session.phase is Phase.TLS:
-        return server.factory.address.ssl and not speaksInTLS(server)
+        return server.factory.address.ssl and not _speaksInTLS(server)
     return server.inClear and not (server.hasSpoken or server.intake.buffer)
 
 
-def speaksInTLS(server: ProxyServer) -> bool:
+def _speaksInTLS(server: ProxyServer) -> bool:
     """Whether a byte of the handshake has come."""
     connection = server.transport.getHandle()
     return connection is not None and bool(getattr(connection, "heard", True))
@@ -58,6 +59,14 @@ def certificateRefused(server: ProxyServer) -> bool:
     return True
 
 
+def expire(server: ProxyServer) -> None:
+    """The client has let a deadline pass: tell it so, and close."""
+    if server.session.phase is Phase.TLS:
+        said = "did not end the handshake" if _speaksInTLS(server) else "sent nothing, where TLS was expected"
+        server.session.conclude(Outcome.TIMEOUT, f"the client {said}")
+    server.end(Outcome.TIMEOUT, server.goodbye(Trouble.TIMEOUT))
+
+
 def end(server: ProxyServer, outcome: Outcome, goodbye: bytes) -> None:
     """Say C{goodbye} to the client and close, whatever is under way."""
     session = server.session
@@ -84,7 +93,6 @@ def leave(server: ProxyServer) -> None:
     server.session.enter(Phase.END)
     server.intake.takeAll()
     server.patience.stop()
-    server.dropLimit()
     pending, server.pending = server.pending, None
     if pending is not None:
         pending.cancel()

@@ -15,13 +15,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IDelayedCall, IHandshakeListener, IPushProducer
+from twisted.internet.interfaces import IHandshakeListener, IPushProducer
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from mailgate.backend.client import ProxyClient
 from mailgate.backend.coroutine import Task
-from mailgate.frontend.departure import certificateRefused, end, isSilent, leave, lossOf, speaksInTLS
+from mailgate.frontend.departure import certificateRefused, end, expire, isSilent, leave, lossOf
 from mailgate.frontend.exchange import Exchange
 from mailgate.frontend.findings import hostAndPort
 from mailgate.frontend.framing import Unit
@@ -75,8 +75,6 @@ class ProxyServer(Hooks, RelayedProtocol):
     exchange: Exchange | None = None
     pending: Task | Deferred[Any] | None = None
     """What is waited for, which is cancelled when the client leaves."""
-    _limit: IDelayedCall | None = None
-    """What ends the dialogue when the session's time is over."""
 
     def __init__(self, factory: ProxyServerFactory) -> None:
         self.factory = factory
@@ -182,19 +180,9 @@ class ProxyServer(Hooks, RelayedProtocol):
 
     def limit(self, moment: float | None) -> None:
         """See L{IConnection}."""
-        self.dropLimit()
         self.session.expires = moment
-        if moment is not None and self.session.phase is not Phase.END:
-            self._limit = self.clock.callLater(max(0.0, moment - self.clock.seconds()), self._outlived)
-
-    def dropLimit(self) -> None:
-        """The relay heeds the end of the session's time itself; a dialogue that ends needs to no more."""
-        limit, self._limit = self._limit, None
-        if limit is not None and limit.active():
-            limit.cancel()
-
-    def _outlived(self) -> None:
-        self.end(Outcome.EXPIRED, self.goodbye(Trouble.TIMEOUT))
+        if self.session.phase is not Phase.END:
+            self.patience.limit(moment, lambda: self.end(Outcome.EXPIRED, self.goodbye(Trouble.TIMEOUT)))
 
     def stop(self) -> None:
         """See L{IConnection}."""
@@ -202,10 +190,7 @@ class ProxyServer(Hooks, RelayedProtocol):
         self.transport.abortConnection()
 
     def _expired(self) -> None:
-        if self.session.phase is Phase.TLS:
-            said = "did not end the handshake" if speaksInTLS(self) else "sent nothing, where TLS was expected"
-            self.session.conclude(Outcome.TIMEOUT, f"the client {said}")
-        self.end(Outcome.TIMEOUT, self.goodbye(Trouble.TIMEOUT))
+        expire(self)
 
     # Commands.
 
@@ -303,10 +288,8 @@ class ProxyServer(Hooks, RelayedProtocol):
 
     def respond(self, word: bytes) -> None:
         """Take C{word}, the client's answer to the last challenge, in base64."""
-        exchange = self.exchange
-        assert exchange is not None
-        if self.countCommand():
-            goOn(self, exchange, exchange.respond(word))
+        if self.countCommand() and self.exchange is not None:
+            goOn(self, self.exchange, self.exchange.respond(word))
 
     def login(self, credentials: Credentials) -> None:
         """Have C{credentials} judged, and the connection handed over or the client refused."""

@@ -15,8 +15,9 @@ from twisted.internet.protocol import Factory, Protocol
 
 from mailgate.backend.connector import Connector
 from mailgate.directives import ListenAddress, ServerSettings
-from mailgate.frontend.protocol import DialogueSettings, MailProtocol
+from mailgate.frontend.protocol import MailProtocol
 from mailgate.frontend.realip import HeaderReader, RealIPSettings
+from mailgate.frontend.settings import DialogueSettings
 from mailgate.interfaces import IAuthenticator, IConnection
 from mailgate.lean.connectionlimit import Places
 from mailgate.log.connection import BEGUN, STORY, about

@@ -244,7 +244,6 @@ def handOver(server: ProxyServer, client: ProxyClient) -> None:
     """Leave the connections of C{server} and C{client} to the relay."""
     factory, session = server.factory, server.session
     server.patience.stop()
-    server.dropLimit()
     session.enter(Phase.RELAY)
     session.settleTimes()
     if factory.journal.wantsInfo:

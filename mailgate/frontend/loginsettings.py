@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 from mailgate.directives import Problem, ServerSettings
 from mailgate.frontend.mechanisms import loginMethods, mechanismNames
-from mailgate.frontend.protocol import tokenWarnings
+from mailgate.frontend.settings import tokenWarnings
 from mailgate.login import Method
 
 __all__ = ["LoginSettings"]

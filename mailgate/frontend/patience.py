@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
-from mailgate.frontend.protocol import BUDGET, DialogueSettings
+from mailgate.frontend.settings import BUDGET, DialogueSettings
 
 __all__ = ["Patience"]
 
@@ -24,13 +24,14 @@ class Patience:
     @ivar failures: how many logins were refused.
     """
 
-    __slots__ = ("_clock", "_commands", "_end", "_errors", "_settings", "_timer", "failures")
+    __slots__ = ("_clock", "_commands", "_end", "_errors", "_limit", "_settings", "_timer", "failures")
 
     def __init__(self, settings: DialogueSettings, clock: IReactorTime, expired: Callable[[], object]) -> None:
         self._settings = settings
         self._clock = clock
         self._end = clock.seconds() + BUDGET * settings.timeout
         self._timer: IDelayedCall = clock.callLater(settings.timeout, expired)
+        self._limit: IDelayedCall | None = None
         self._errors = 0
         self._commands = 0
         self.failures = 0
@@ -51,10 +52,20 @@ class Patience:
         """C{seconds} of what has passed were not the client's."""
         self._end += seconds
 
+    def limit(self, moment: float | None, outlived: Callable[[], object]) -> None:
+        """Call C{outlived} at C{moment}, by the clock, whatever the client does; L{None} lifts the limit before."""
+        limit, self._limit = self._limit, None
+        if limit is not None and limit.active():
+            limit.cancel()
+        if moment is not None:
+            self._limit = self._clock.callLater(max(0.0, moment - self._clock.seconds()), outlived)
+
     def stop(self) -> None:
-        """Wait no longer."""
+        """Wait no longer, for what the client does and for the end of its time."""
         if self._timer.active():
             self._timer.cancel()
+        if self._limit is not None and self._limit.active():
+            self._limit.cancel()
 
     def restart(self, expired: Callable[[], object]) -> None:
         """Wait once more, after L{stop}, and call C{expired} after C{timeout}."""

@@ -60,15 +60,17 @@ class AccountFile:
     """
     The accounts in the file C{path}. A file that cannot be read leaves those that were read last, which is logged once.
 
-    C{decoy} is a password of the commonest scheme, to spend the time on that a wrong password takes.
+    C{decoy} is a password of the commonest scheme, to spend the time on that a wrong password takes. C{ports} are those
+    of L{ServerSettings<mailgate.directives.ServerSettings>}.
     """
 
     decoy: Password | None = None
 
-    def __init__(self, path: str, clock: Any, journal: Journal) -> None:
+    def __init__(self, path: str, clock: Any, journal: Journal, ports: tuple[int, int]) -> None:
         self._path = path
         self._clock = clock
         self._journal = journal
+        self._ports = ports
         self._lines: dict[bytes, bytes] | None = None
         self._stamp: tuple[int, int, int, int] | None = None
         self._failing = False
@@ -88,7 +90,7 @@ class AccountFile:
         @raise BadLine: its line is none.
         """
         line = (self._lines or {}).get(user.lower())
-        return None if line is None else parseAccount(line, protocol)
+        return None if line is None else parseAccount(line, protocol, self._ports)
 
     def report(self, request: LoginRequest, user: bytes, reason: str) -> None:
         """Log as an error why C{user}, of C{request}, cannot log in, once for the line that the user has now."""

@@ -18,12 +18,6 @@ from mailgate.login import Backend, BackendTLS, fitForWire
 
 __all__ = ["Account", "BadLine", "parseAccount"]
 
-PORTS = {"imap": (143, 993), "pop3": (110, 995), "smtp": (25, 465)}
-"""
-The port of a C{host} without C{port}, and the one with C{ssl=yes}. SMTP's is 25, not submission's 587: behind a gateway
-that has taken the login over mostly stands an ordinary mail server.
-"""
-
 _ROUTING = {"host", "port", "ssl", "starttls", "destuser", "pass"}
 _FIELDS = _ROUTING | {"allow_nets", "allow_real_nets", "nologin", "fail", "proxy", "proxy_maybe"}
 _VARIABLE = re.compile(rb"%(.?)", re.DOTALL)
@@ -65,9 +59,11 @@ class Account:
         return any(net is not None and address in net for net in self.nets)
 
 
-def parseAccount(line: bytes, protocol: str) -> Account:
+def parseAccount(line: bytes, protocol: str, ports: tuple[int, int]) -> Account:
     """
     The account that C{line}, without its line end, is to a server of C{protocol}.
+
+    @param ports: the port of a C{host} without C{port}, and the one with C{ssl=yes}; 0 where the protocol has none.
 
     @raise BadLine: it is none.
     """
@@ -84,7 +80,7 @@ def parseAccount(line: bytes, protocol: str) -> Account:
     if password is not None and not fitForWire(password.plain):
         raise BadLine("the password holds a CR, LF or NUL, which no client can send")
     fields = _extraFields(rest[6] if len(rest) > 6 else b"", user)
-    backend = _backend(fields, protocol)
+    backend = _backend(fields, protocol, ports)
     return Account(
         user, password, backend, fields.get("destuser", b""), fields.get("pass"), _barred(fields), _nets(fields)
     )
@@ -113,9 +109,9 @@ def _expand(name: str, value: bytes, user: bytes) -> bytes:
     return _VARIABLE.sub(lambda match: variables[match[1]], value)
 
 
-def _backend(fields: Mapping[str, bytes], protocol: str) -> Backend | None:
+def _backend(fields: Mapping[str, bytes], protocol: str, ports: tuple[int, int]) -> Backend | None:
     tls, verify = _tls(fields)
-    port = _port(fields, protocol, tls)
+    port = _port(fields, ports, tls)
     if "host" not in fields:
         if "port" in fields or tls is not BackendTLS.OFF:
             # Left out silently, they would have the password sent where, and as, nobody meant.
@@ -135,9 +131,9 @@ def _host(text: str) -> str:
         raise BadLine("host is neither a name nor an address; a port is written port=") from None
 
 
-def _port(fields: Mapping[str, bytes], protocol: str, tls: BackendTLS) -> int:
+def _port(fields: Mapping[str, bytes], ports: tuple[int, int], tls: BackendTLS) -> int:
     if "port" not in fields:
-        return PORTS.get(protocol, (0, 0))[tls is BackendTLS.IMPLICIT]
+        return ports[tls is BackendTLS.IMPLICIT]
     text = fields["port"]
     if not re.fullmatch(rb"[0-9]{1,5}", text) or not 1 <= int(text) <= 65535:
         raise BadLine("port is no number from 1 to 65535")

@@ -247,10 +247,11 @@ def hashConflicts(servers: Sequence[ServerSettings]) -> Iterator[Problem]:
 
 def _mistake(line: bytes, server: ServerSettings) -> str:
     try:
-        homeless = parseAccount(line, server.protocol).backend is None and "proxy_pass" not in server.given
+        backend = parseAccount(line, server.protocol, server.ports).backend
     except BadLine as error:
         return str(error)
-    return "host is missing, and the server has no proxy_pass for accounts without one" if homeless else ""
+    isHomeless = backend is None and "proxy_pass" not in server.given
+    return "host is missing, and the server has no proxy_pass for accounts without one" if isHomeless else ""
 
 
 _hashings: WeakValueDictionary[tuple[int, int], Hashing] = WeakValueDictionary()
@@ -273,7 +274,7 @@ def build(server: ServerSettings, default: Backend | None, reactor: Any, journal
     if settings.path is None:
         raise ValueError(f"server {server.name} has no auth_file")
     right = RightPasswords(settings.cacheTTL, reactor, os.urandom) if settings.cacheTTL else None
-    file = AccountFile(settings.path, reactor, journal)
+    file = AccountFile(settings.path, reactor, journal, server.ports)
     clientOf = server[LimitSettings].clientOf
     return FileAuthenticator(file, _hashingOf(server, reactor), right, clientOf, default, journal)
 

@@ -25,6 +25,8 @@ def _lacks(configured: Sequence[str], methods: Set[Method]) -> str:
 
 SMTP = MailProtocol(
     "smtp",
+    # Backends are at 25, not at submission's 587: behind a gateway that has taken the login over mostly stands an
+    # ordinary mail server.
     (25, 465, 587),
     SMTPServer,
     SMTPClient,

@@ -12,7 +12,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from mailgate.backend.credentials import PasswordLogin
 from mailgate.backend.reply import LONGEST, imapDenial, isOfAccount, pop3Denial, smtpDenial, transactionDenial
-from mailgate.frontend.protocol import DialogueSettings
+from mailgate.frontend.settings import DialogueSettings
 from mailgate.login import Denial, Trouble
 from mailgate.protocols.imap4 import IMAP4
 from mailgate.protocols.pop3 import POP3

@@ -23,12 +23,13 @@ from mailgate.config import GatewaySettings, authenticatorKind, knownDirectives,
 from mailgate.config import reading as config
 from mailgate.directives import ConfigurationError, Level, ServerSettings
 from mailgate.frontend.draining import DrainSettings
-from mailgate.frontend.protocol import DialogueSettings
+from mailgate.frontend.settings import DialogueSettings
 from mailgate.lean.reactor import EventSettings
 from mailgate.log.settings import ErrorLog, LogSettings
 from mailgate.login import Backend
 from mailgate.protocols.imap4.server import IMAP4Settings
 from mailgate.protocols.smtp.server import SMTPSettings
+from mailgate.registry import PROTOCOLS
 from mailgate.sandbox.certificate import ensureCertificate
 from mailgate.system.pidfile import PIDSettings
 from mailgate.system.privileges import ProcessSettings, User
@@ -39,6 +40,7 @@ ROOT = os.path.dirname(os.path.dirname(os.path.abspath(mailgate.__file__)))
 AUTH = "auth_http = http://127.0.0.1:9000/auth\n"
 MAIL = f"[mail]\n{AUTH}"
 IMAP = "[server imap]\nlisten = 127.0.0.1:143\n"
+KNOWN = ", ".join(PROTOCOLS)
 
 
 class ConfigCase(SynchronousTestCase):
@@ -138,7 +140,7 @@ class SectionTests(ConfigCase):
         """As with nginx a protocol is written in small letters, other words in any."""
         self.assertFaults(
             MAIL + IMAP + "protocol = IMAP\nstarttls = OFF\n",
-            "5: [server imap] protocol = IMAP: is no known protocol, they are imap, pop3, smtp; did you mean imap?",
+            f"5: [server imap] protocol = IMAP: is no known protocol, they are {KNOWN}; did you mean imap?",
         )
 
     def test_use(self):
@@ -496,7 +498,7 @@ class AllAtOnceTests(ConfigCase):
             "7: [server a] listne: is no known option; did you mean listen?",
             '8: [server a] proxy_pass_error_message = yes: must be "on" or "off"',
             "15: [sever c]: is no known section; did you mean server NAME?",
-            "11: [server b] protocol = impa: is no known protocol, they are imap, pop3, smtp; did you mean imap?",
+            f"11: [server b] protocol = impa: is no known protocol, they are {KNOWN}; did you mean imap?",
         )
 
     def test_crossChecks(self):
@@ -649,7 +651,7 @@ class ProtocolTests(ConfigCase):
         """Where nothing tells it, it is missed."""
         self.assertFaults(
             MAIL + "[server x]\nlisten = 127.0.0.1:1143",
-            "3: [server x] protocol: is missing, and no port tells it: imap, pop3, smtp",
+            f"3: [server x] protocol: is missing, and no port tells it: {KNOWN}",
         )
 
     def test_caseMatters(self):

@@ -18,7 +18,7 @@ from mailgate.config import GatewaySettings, authenticatorKind, entrypoints, loa
 from mailgate.config.outside import handOver, kindOf
 from mailgate.config.reading import readPID
 from mailgate.directives import ConfigurationError, Level, directive, text
-from mailgate.frontend.protocol import DialogueSettings
+from mailgate.frontend.settings import DialogueSettings
 from mailgate.interfaces import AuthenticatorKind, Refusals
 from mailgate.login import Method
 from mailgate.test.support.distributions import KIND, writeDistribution

@@ -5,13 +5,13 @@ The registry does not know it. The half at the backend is a sketch.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar
 
 from attrs import frozen
 
 from mailgate.backend.client import BackendError, ProxyClient
-from mailgate.directives import bufferSize, capabilities, directive, words
+from mailgate.directives import Problem, ServerSettings, bufferSize, capabilities, directive, words
 from mailgate.directives.needs import Need, protocol
 from mailgate.frontend.capabilities import announced
 from mailgate.frontend.dialogue import ProxyServer
@@ -25,11 +25,15 @@ from mailgate.frontend.mechanisms import (
     mechanismNames,
 )
 from mailgate.frontend.protocol import Command, MailProtocol
+from mailgate.frontend.settings import tokenWarnings
 from mailgate.frontend.text import acceptableText, literalAt, quotedAt
 from mailgate.login import Denial, Method, Trouble
 from mailgate.session import Outcome, Phase
 
 __all__ = ["SIEVE", "SieveServer", "SieveSettings"]
+
+
+_AUTH_WORDS = ("plain", "login", "cram-md5", "external", "xoauth2", "oauthbearer")
 
 
 @frozen
@@ -38,7 +42,7 @@ class SieveSettings:
 
     needs: ClassVar[tuple[Need, ...]] = (protocol("sieve"),)
 
-    auth: tuple[str, ...] = directive("sieve_auth", words("plain", "login", "xoauth2", "none"), ("plain",))
+    auth: tuple[str, ...] = directive("sieve_auth", words(*_AUTH_WORDS), ("plain",))
     capabilities: tuple[str, ...] = directive("sieve_capabilities", capabilities(), ("SIEVE fileinto vacation",))
     clientBuffer: int = directive("sieve_client_buffer", bufferSize, 4096)
 
@@ -51,6 +55,10 @@ class SieveSettings:
     def methods(self) -> frozenset[Method]:
         """The login methods that are offered."""
         return loginMethods(self.auth)
+
+    def warnings(self, server: ServerSettings) -> Iterator[Problem]:
+        """What of these settings will not do for every client."""
+        return tokenWarnings(server, self.methods, self.clientBuffer)
 
 
 class SyntaxProblem(Exception):

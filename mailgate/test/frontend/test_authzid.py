@@ -15,7 +15,7 @@ from twisted.web.http_headers import Headers
 from mailgate.auth.http.dialect import NGINX, Untellable
 from mailgate.auth.http.exchange import question, route
 from mailgate.auth.passthrough import PassThroughAuthenticator
-from mailgate.frontend.protocol import DialogueSettings
+from mailgate.frontend.settings import DialogueSettings
 from mailgate.login import Backend, Client, Credentials, Denial, LoginRequest, Method, Route, Trouble
 from mailgate.protocols.imap4 import IMAP4
 from mailgate.protocols.pop3 import POP3

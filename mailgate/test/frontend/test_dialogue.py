@@ -12,7 +12,7 @@ from twisted.logger import LogLevel, LogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
 from mailgate.frontend.intake import READ_AHEAD
-from mailgate.frontend.protocol import BUDGET, DialogueSettings
+from mailgate.frontend.settings import BUDGET, DialogueSettings
 from mailgate.log.connection import LOGGED_IN, STORY
 from mailgate.log.journal import Journal
 from mailgate.log.rate import Rate

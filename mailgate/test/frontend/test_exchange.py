@@ -11,7 +11,8 @@ from twisted.trial.unittest import SynchronousTestCase
 from mailgate.frontend.exchange import Exchange, beginning, explaining
 from mailgate.frontend.mechanisms import MECHANISMS as EVERY
 from mailgate.frontend.mechanisms import Cancelled, InitialResponse, InvalidResponse, NotBase64
-from mailgate.frontend.protocol import DialogueSettings, MailProtocol
+from mailgate.frontend.protocol import MailProtocol
+from mailgate.frontend.settings import DialogueSettings
 from mailgate.login import Credentials, Denial, Method, Trouble
 from mailgate.protocols.imap4 import IMAP4
 from mailgate.protocols.imap4.server import IMAP4Settings

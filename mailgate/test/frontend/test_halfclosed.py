@@ -20,7 +20,8 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
-from mailgate.frontend.protocol import DialogueSettings, MailProtocol
+from mailgate.frontend.protocol import MailProtocol
+from mailgate.frontend.settings import DialogueSettings
 from mailgate.lean.reactor import LeanReactor
 from mailgate.lean.transport import StreamTransport
 from mailgate.login import Denial, Trouble

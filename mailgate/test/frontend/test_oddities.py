@@ -10,7 +10,8 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from mailgate.frontend.protocol import DialogueSettings, MailProtocol
+from mailgate.frontend.protocol import MailProtocol
+from mailgate.frontend.settings import DialogueSettings
 from mailgate.login import Credentials, Denial, Method, Trouble
 from mailgate.protocols.imap4 import IMAP4
 from mailgate.protocols.imap4.server import IMAP4Settings

@@ -8,7 +8,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from mailgate.frontend.patience import Patience
-from mailgate.frontend.protocol import BUDGET, DialogueSettings
+from mailgate.frontend.settings import BUDGET, DialogueSettings
 
 TIMEOUT = 60.0
 
@@ -92,6 +92,27 @@ class DeadlineTests(SynchronousTestCase):
         self.patience.restart(lambda: again.append(self.clock.seconds() - 1000))
         self.until(1000)
         self.assertEqual((self.expired, again), ([], [100 + TIMEOUT]))
+
+    def test_limit(self) -> None:
+        """The end of its time comes whatever it does, unless that is moved, or lifted."""
+        ends: list[float] = []
+
+        def outlived() -> None:
+            ends.append(self.clock.seconds() - 1000)
+
+        self.patience.limit(1020, outlived)
+        self.patience.limit(1030, outlived)
+        self.patience.limit(None, outlived)
+        self.patience.limit(1040, outlived)
+        self.patience.extend()
+        self.until(50)
+        self.assertEqual((ends, self.expired), ([40], []))
+        self.patience.limit(1010, outlived)
+        self.clock.advance(0)
+        self.assertEqual(ends, [40, 50])
+        self.patience.limit(1060, outlived)
+        self.patience.stop()
+        self.assertEqual(self.clock.getDelayedCalls(), [])
 
 
 class BudgetTests(SynchronousTestCase):

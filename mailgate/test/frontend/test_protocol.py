@@ -8,7 +8,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from mailgate.config import parse
 from mailgate.directives import ConfigurationError
-from mailgate.frontend.protocol import DialogueSettings, MailProtocol
+from mailgate.frontend.protocol import MailProtocol
+from mailgate.frontend.settings import DialogueSettings
 from mailgate.login import Denial, Method, Trouble
 from mailgate.protocols.imap4 import IMAP4
 from mailgate.protocols.imap4.server import IMAP4Settings

@@ -12,7 +12,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from mailgate.config import parse
 from mailgate.directives import ConfigurationError
-from mailgate.frontend.protocol import DialogueSettings
+from mailgate.frontend.settings import DialogueSettings
 from mailgate.login import Denial, Method, Trouble
 from mailgate.protocols.smtp import SMTP
 from mailgate.protocols.smtp.server import SMTPSettings

@@ -31,13 +31,12 @@ LOGINS: tuple[tuple[bytes, ...], ...] = (
 """Each way to send the same login."""
 
 REGISTERED = """
-import importlib.util, sys
+import importlib.util, re, sys
 spec = importlib.util.find_spec("mailgate.registry")
 with open(spec.origin, encoding="utf-8") as opened:
     source = opened.read()
-line = "for protocol in (IMAP4, POP3, SMTP)}"
-assert source.count(line) == 1
-source = source.replace(line, "for protocol in (IMAP4, POP3, SMTP, SIEVE)}")
+source, count = re.subn(r"(for protocol in [(]IMAP4, [A-Z0-9, ]+)", r"\\1, SIEVE", source)
+assert count == 1
 registry = sys.modules["mailgate.registry"] = importlib.util.module_from_spec(spec)
 from mailgate.test.frontend.scratchprotocol import SIEVE
 registry.SIEVE = SIEVE

@@ -17,7 +17,7 @@ from mailgate.auth.http.authenticator import HTTPSettings
 from mailgate.backend.client import ProxySettings
 from mailgate.config import GatewaySettings, knownDirectives, load, parse
 from mailgate.directives import Level
-from mailgate.frontend.protocol import DialogueSettings
+from mailgate.frontend.settings import DialogueSettings
 from mailgate.lean.connectionlimit import ConnectionSettings
 from mailgate.log.settings import LogSettings
 from mailgate.nginx.conf import Refused

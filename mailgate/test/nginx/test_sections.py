@@ -9,6 +9,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from mailgate.directives import Level
 from mailgate.nginx.conf import Statement
 from mailgate.nginx.sections import Entry, Section, known, whyLeftOut
+from mailgate.registry import PROTOCOLS
 
 COMFORT = {
     *("error_log", "listen", "server_name", "timeout", "max_errors", "max_commands", "resolver_timeout", "proxy"),
@@ -39,7 +40,8 @@ class LeftOutTests(SynchronousTestCase):
 
     def names(self):
         """All directives that may stand in [mail], but for those of other protocols."""
-        return [name for name in known(Level.MAIL) if not name.startswith(("imap_", "pop3_"))]
+        others = tuple(f"{protocol}_" for protocol in PROTOCOLS if protocol != "smtp")
+        return [name for name in known(Level.MAIL) if not name.startswith(others)]
 
     def test_nothing(self):
         """A server of which nothing is refused stays."""

@@ -21,7 +21,9 @@ from mailgate.directives import ServerSettings
 from mailgate.log.journal import Journal
 from mailgate.login import Backend, Client, Credentials, Denial, LoginRequest, Method, Trouble
 from mailgate.net.clients import LimitSettings
+from mailgate.registry import PROTOCOLS
 
+PORTS = {name: record.backendPorts for name, record in PROTOCOLS.items()}
 DEFAULT = Backend("10.9.9.9", 1143)
 SLOW = b"{BLF-CRYPT}$2y$05$D0Ck29t8eOiLe8t3hPkJU.cOb3buphx0ZjPac7c.sP8i5wn7gSuhS"
 SALTED = b"{SSHA256}ATOncGB2cNWyfBhdTpNRTOoucfUwMrZbt/Zs8Xsc2T5SIlcW"
@@ -108,7 +110,9 @@ class AuthenticatorTestCase(SynchronousTestCase):
         """A server's settings, with the account file."""
         file = FileSettings(self.path, self.mostHashes, self.cacheTTL)
         groups: dict[type, Any] = {FileSettings: file, LimitSettings: self.limits}
-        return ServerSettings("test", protocol, (), groups, frozenset({"auth_file", *given}))
+        return ServerSettings(
+            "test", protocol, (), groups, frozenset({"auth_file", *given}), ports=PORTS.get(protocol, (0, 0))
+        )
 
     def build(self, *lines: bytes, default: Backend | None = DEFAULT) -> FileAuthenticator:
         """An authenticator over C{lines}."""

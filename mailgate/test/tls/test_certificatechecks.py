@@ -19,7 +19,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from mailgate.auth.http.settings import HTTPSettings
 from mailgate.config import parse
 from mailgate.directives import ConfigurationError, ListenAddress, ServerSettings
-from mailgate.frontend.protocol import DialogueSettings
+from mailgate.frontend.settings import DialogueSettings
 from mailgate.test.support import certificates
 from mailgate.test.support.memoryauthority import Authority
 from mailgate.test.support.nowhere import NOWHERE

@@ -6,8 +6,14 @@ from __future__ import annotations
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from mailgate.auth.passwdfile.accounts import BadLine, parseAccount
+from mailgate.auth.passwdfile.accounts import Account, BadLine, parseAccount
 from mailgate.login import Backend, BackendTLS
+from mailgate.test.support.passwdfiles import PORTS
+
+
+def accountOf(line: bytes, protocol: str = "imap") -> Account:
+    """The account that C{line} is to a server of C{protocol}."""
+    return parseAccount(line, protocol, PORTS.get(protocol, (0, 0)))
 
 
 class LineTests(SynchronousTestCase):
@@ -15,26 +21,26 @@ class LineTests(SynchronousTestCase):
 
     def bad(self, line: bytes, protocol: str = "imap") -> str:
         """Why C{line} is no account."""
-        return str(self.assertRaises(BadLine, parseAccount, line, protocol))
+        return str(self.assertRaises(BadLine, accountOf, line, protocol))
 
     def backend(self, extra: bytes, protocol: str = "imap") -> Backend | None:
         """The backend that the extra fields name."""
-        return parseAccount(b"joe:{PLAIN}secret::::::" + extra, protocol).backend
+        return accountOf(b"joe:{PLAIN}secret::::::" + extra, protocol).backend
 
     def test_shortest(self) -> None:
         """A name and a password are enough; the backend is then that of proxy_pass."""
-        account = parseAccount(b"joe:{PLAIN}secret", "imap")
+        account = accountOf(b"joe:{PLAIN}secret")
         self.assertEqual((account.user, account.backend, account.destUser), (b"joe", None, b""))
 
     def test_allFields(self) -> None:
         """Of the fields between the password and the extra fields none is read."""
-        account = parseAccount(b"joe:{PLAIN}secret:1000:1000:host=a:/home/joe:/bin/sh:host=b pass=x destuser=y", "imap")
+        account = accountOf(b"joe:{PLAIN}secret:1000:1000:host=a:/home/joe:/bin/sh:host=b pass=x destuser=y")
         self.assertEqual(account.backend, Backend("b", 143))
         self.assertEqual((account.destUser, account.backendPassword), (b"y", b"x"))
 
     def test_colons(self) -> None:
         """A colon ends the password, but the extra fields may hold any number."""
-        account = parseAccount(b"joe:{PLAIN}se:cret", "imap")
+        account = accountOf(b"joe:{PLAIN}se:cret")
         assert account.password is not None
         self.assertTrue(account.password.matches(b"se"))
         self.assertEqual(self.backend(b"host=2001:db8::1"), Backend("2001:db8::1", 143))
@@ -43,7 +49,7 @@ class LineTests(SynchronousTestCase):
 
     def test_blanksAreNotEscaped(self) -> None:
         """Blanks part the extra fields, however many; as in Dovecot, nothing escapes one."""
-        account = parseAccount(rb"joe:{PLAIN}secret::::::  pass=a\ b   destuser=c ", "imap")
+        account = accountOf(rb"joe:{PLAIN}secret::::::  pass=a\ b   destuser=c ")
         self.assertEqual((account.backendPassword, account.destUser), (b"a\\", b"c"))
 
     def test_unknownFields(self) -> None:
@@ -63,8 +69,8 @@ class LineTests(SynchronousTestCase):
 
     def test_unknownProtocol(self) -> None:
         """A protocol without a port of its own needs one."""
-        self.assertEqual(self.backend(b"host=a port=4190", "sieve"), Backend("a", 4190))
-        self.assertIn("port is missing", self.bad(b"joe:{PLAIN}secret::::::host=a", "sieve"))
+        self.assertEqual(self.backend(b"host=a port=4190", "nntp"), Backend("a", 4190))
+        self.assertIn("port is missing", self.bad(b"joe:{PLAIN}secret::::::host=a", "nntp"))
 
     def test_tls(self) -> None:
         """yes demands a good certificate, any-cert does not, no is no TLS; a bare word is yes."""
@@ -80,7 +86,7 @@ class LineTests(SynchronousTestCase):
     def test_variables(self) -> None:
         """%u, %n and %d are the user, the part before @ and the one behind it, %% a percent sign."""
         line = b"joe@example.com:{PLAIN}secret::::::host=%d destuser=%n+%u pass=100%%u"
-        account = parseAccount(line, "imap")
+        account = accountOf(line)
         self.assertEqual(account.backend, Backend("example.com", 143))
         self.assertEqual((account.destUser, account.backendPassword), (b"joe+joe@example.com", b"100%u"))
         for wrong in (b"pass=100%", b"pass=100%w", b"pass=%{user}", b"destuser=%s"):
@@ -115,16 +121,16 @@ class LineTests(SynchronousTestCase):
 
     def test_allowNets(self) -> None:
         """allow_nets admits its networks, IPv6 and mapped addresses too, and nobody else."""
-        account = parseAccount(b"joe:{PLAIN}x::::::allow_nets=10.1.2.3/8,192.168.1.5,2001:db8::/32", "imap")
+        account = accountOf(b"joe:{PLAIN}x::::::allow_nets=10.1.2.3/8,192.168.1.5,2001:db8::/32")
         for host in ("10.0.0.1", "192.168.1.5", "2001:db8::7", "::ffff:10.0.0.1"):
             self.assertTrue(account.admits(host), host)
         for host in ("11.0.0.1", "192.168.1.6", "2001:db9::1", "::ffff:11.0.0.1", "unix:", "", "nonsense", "::"):
             self.assertFalse(account.admits(host), host)
-        self.assertTrue(parseAccount(b"joe:{PLAIN}x", "imap").admits("nonsense"))
+        self.assertTrue(accountOf(b"joe:{PLAIN}x").admits("nonsense"))
 
     def test_allowNetsLocal(self) -> None:
         """The word local in allow_nets is a client at a unix socket, and not one at 127.0.0.1."""
-        account = parseAccount(b"joe:{PLAIN}x::::::allow_nets=local", "imap")
+        account = accountOf(b"joe:{PLAIN}x::::::allow_nets=local")
         self.assertTrue(account.admits("unix:"))
         self.assertFalse(account.admits("127.0.0.1"))
 
@@ -145,11 +151,11 @@ class LineTests(SynchronousTestCase):
             (b"fail proxy host=a", "fail"),
             (b"proxy=y", ""),
         ):
-            self.assertEqual(parseAccount(b"joe:{PLAIN}x::::::" + extra, "imap").barred, barred, extra)
+            self.assertEqual(accountOf(b"joe:{PLAIN}x::::::" + extra).barred, barred, extra)
 
     def test_repr(self) -> None:
         """An account's representation shows no password of any kind."""
-        shown = repr(parseAccount(b"joe:{PLAIN}sesame::::::pass=hunter2 host=a", "imap"))
+        shown = repr(accountOf(b"joe:{PLAIN}sesame::::::pass=hunter2 host=a"))
         self.assertNotIn("sesame", shown)
         self.assertNotIn("hunter2", shown)
         self.assertIn("joe", shown)

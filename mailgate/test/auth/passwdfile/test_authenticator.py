@@ -69,7 +69,8 @@ class PasswordLoginTests(AuthenticatorTestCase):
     def test_defaultIsNotChanged(self) -> None:
         """Port and TLS belong to a host: a line that asks for them without one lets nobody in, in the clear or else."""
         for fields in ("port=1", "ssl=yes", "starttls=any-cert"):
-            error = self.assertRaises(BadLine, parseAccount, f"joe:{{PLAIN}}secret::::::{fields}".encode(), "imap")
+            line = f"joe:{{PLAIN}}secret::::::{fields}".encode()
+            error = self.assertRaises(BadLine, parseAccount, line, "imap", (143, 993))
             self.assertIn("need a host", str(error))
 
     def test_nowhere(self) -> None:

@@ -74,8 +74,8 @@ class ProblemTests(AuthenticatorTestCase):
     def test_protocol(self) -> None:
         """A host without a port is a problem for a protocol that has none of its own."""
         self.assertEqual(self.problems(b"joe:{PLAIN}x::::::host=a", protocol="pop3"), [])
-        (message,) = self.problems(b"joe:{PLAIN}x::::::host=a", protocol="sieve")
-        self.assertIn("port is missing, and sieve has no port of its own", message)
+        (message,) = self.problems(b"joe:{PLAIN}x::::::host=a", protocol="nntp")
+        self.assertIn("port is missing, and nntp has no port of its own", message)
 
     def test_library(self) -> None:
         """A scheme whose library is not installed says what to install."""

@@ -11,7 +11,7 @@ from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
 from mailgate.frontend.intake import READ_AHEAD
-from mailgate.frontend.protocol import DialogueSettings
+from mailgate.frontend.settings import DialogueSettings
 from mailgate.login import Denial, Trouble
 from mailgate.protocols.smtp import SMTP
 from mailgate.protocols.smtp.server import SMTPSettings
