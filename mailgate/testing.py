@@ -255,7 +255,7 @@ class Conversation:
             ListenAddress("127.0.0.1", 143, ssl, proxyProtocol=proxyProtocol),
             Means(
                 self.authenticator,
-                self.connector,  # type: ignore[arg-type]
+                self.connector,
                 self.clock,
                 Journal(level, publisher),
                 "the TLS context" if usesTLS else None,  # type: ignore[arg-type]
@@ -333,7 +333,10 @@ def requestFor(protocol: str, **changes: Any) -> LoginRequest:
 
 
 def resultOf(awaitable: Awaitable[Any]) -> Deferred[Any]:
-    """A Deferred that fires with the result of C{awaitable}, which a L{Task} runs; it cancels that."""
+    """
+    A Deferred that fires with the result of C{awaitable}: what a gateway's connector and clients of backends await is
+    nothing for Twisted's own coroutines. It can be cancelled.
+    """
 
     async def awaiting() -> None:
         result.callback(await awaitable)

@@ -13,12 +13,11 @@ from attrs import Factory as Default
 from attrs import field, frozen
 from twisted.internet.protocol import Factory, Protocol
 
-from mailgate.backend.connector import Connector
 from mailgate.directives import ListenAddress, ServerSettings
 from mailgate.frontend.protocol import MailProtocol
 from mailgate.frontend.realip import HeaderReader, RealIPSettings
 from mailgate.frontend.settings import DialogueSettings
-from mailgate.interfaces import IAuthenticator, IConnection
+from mailgate.interfaces import IAuthenticator, IConnection, IConnector
 from mailgate.lean.connectionlimit import Places
 from mailgate.log.connection import BEGUN, STORY, about
 from mailgate.log.journal import Journal
@@ -48,7 +47,7 @@ class Means:
     """
 
     authenticator: IAuthenticator
-    connector: Connector
+    connector: IConnector
     clock: Any
     journal: Journal
     tls: ServerTLS | None = None

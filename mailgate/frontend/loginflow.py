@@ -124,12 +124,15 @@ class Login:
         return Client.lazily(DialogueFindings(server), unknown, *known) if unknown else Client(*known)
 
     async def _login(self, request: LoginRequest, began: float) -> None:
-        answer: Route | ProxyClient | Refusal | Denial = await self._judge(request)
-        if isinstance(answer, Route):
-            self.session.user = answer.user
+        judged = await self._judge(request)
+        answer: ProxyClient | Refusal | Denial
+        if isinstance(judged, Route):
+            self.session.user = judged.user
             if self._journal.wantsDebug:
-                self._logJudged(request, answer)
-            answer = await self.factory.connector.connect(answer, request, self.session)
+                self._logJudged(request, judged)
+            answer = await self.factory.connector.connect(judged, request, self.session)
+        else:
+            answer = judged
         if isinstance(answer, Denial):
             # Before it waits: a client that leaves meanwhile has guessed, and been told by the silence.
             self._logDenied(request, answer)
