@@ -25,7 +25,7 @@ from mailgate.interfaces import IConnection
 from mailgate.log.connection import TLS_ESTABLISHED, about, peerName, tlsName
 from mailgate.login import ProxiedAddresses, Trouble
 from mailgate.relay.protocol import makeNoDelay
-from mailgate.session import Outcome, Phase, Session, Stopwatch
+from mailgate.session import Outcome, Phase, Stopwatch
 from mailgate.tls.errors import clientTrouble, hasReason
 from mailgate.tls.settings import TLSSettings, describeTLS
 
@@ -114,7 +114,7 @@ class ProxyServer(LoginServer):
         # A PROXY header does not make another connection of this one.
         before = self.session if self._hasArrived else None
         self._hasArrived = True
-        self.session = Session(
+        self.session = factory.makeSession(
             factory.record.name,
             factory.name,
             peerName(host, port),
