@@ -34,13 +34,13 @@ from zope.interface import directlyProvides
 
 from mailgate.config import parse
 from mailgate.lean.clock import CoarseClock
-from mailgate.lean.pipes import Pipe, PipePool
 from mailgate.lean.poller import Poller
 from mailgate.lean.tls import TLSLayer
 from mailgate.lean.transport import StreamTransport
 from mailgate.registry import PROTOCOLS
 from mailgate.relay import streamend as relayend
 from mailgate.relay.base import HELD
+from mailgate.relay.pipes import Pipe, PipePool
 from mailgate.relay.portable import Relay
 from mailgate.relay.protocol import RelayedProtocol
 from mailgate.relay.stream import StreamRelay, StreamRelays
