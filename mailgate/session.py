@@ -5,7 +5,7 @@ The ledger of one connection, from its first byte to the one event that tells it
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from enum import Enum
 from itertools import count
 from typing import Any
@@ -16,7 +16,7 @@ from mailgate.log.connection import about, peerOf, tlsName
 from mailgate.log.journal import printable
 from mailgate.login import Method, TLSState
 
-__all__ = ["Outcome", "Phase", "Session", "Stopwatch", "sessionIds"]
+__all__ = ["TRANSITIONS", "Outcome", "Phase", "Session", "Stopwatch", "sessionIds"]
 
 _DIGITS = "0123456789abcdefghijklmnopqrstuv"
 _LOW = tuple(high + low for high in _DIGITS for low in _DIGITS)
@@ -64,6 +64,27 @@ class Phase(Enum):
 for _place, _phase in enumerate(Phase):
     # Faster to look up than the place of a member in a dict, whose hash is Python code.
     _phase.place = _place
+
+TRANSITIONS: Mapping[Phase, frozenset[Phase]] = {
+    Phase.ACCEPT: frozenset((Phase.PROXY_HEADER, Phase.TLS, Phase.GREETING)),
+    Phase.PROXY_HEADER: frozenset((Phase.TLS, Phase.GREETING, Phase.END)),
+    Phase.TLS: frozenset((Phase.GREETING, Phase.COMMAND, Phase.END)),
+    Phase.GREETING: frozenset((Phase.COMMAND, Phase.END)),
+    Phase.COMMAND: frozenset((Phase.TLS, Phase.CHALLENGE, Phase.AUTH, Phase.END)),
+    Phase.CHALLENGE: frozenset((Phase.COMMAND, Phase.AUTH, Phase.END)),
+    Phase.AUTH: frozenset((Phase.COMMAND, Phase.CHALLENGE, Phase.CONNECT, Phase.END)),
+    Phase.CONNECT: frozenset((Phase.COMMAND, Phase.BACKEND_LOGIN, Phase.END)),
+    Phase.BACKEND_TLS: frozenset((Phase.COMMAND, Phase.CONNECT, Phase.BACKEND_LOGIN, Phase.END)),
+    Phase.BACKEND_LOGIN: frozenset(
+        (Phase.COMMAND, Phase.AUTH, Phase.CONNECT, Phase.BACKEND_TLS, Phase.RELAY, Phase.END)
+    ),
+    Phase.RELAY: frozenset(),
+    Phase.END: frozenset(),
+}
+"""
+The phases that may follow each. To enter the one that it is in already is no move. Nothing asks for this in a gateway:
+L{mailgate.testing} holds the sessions of tests to it.
+"""
 
 _TIMES = (
     "proxy=%.12g tls=%.12g greeting=%.12g command=%.12g auth=%.12g connect=%.12g backend-tls=%.12g backend-login=%.12g"

@@ -8,15 +8,11 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator
-from typing import Any, NoReturn
 
 from attrs import evolve
-from twisted.application.service import IService, MultiService
-from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.application.service import IService
 from twisted.internet.error import CannotListenError
-from twisted.logger import ILogObserver, Logger, globalLogPublisher
 from twisted.python import usage
-from twisted.python.components import Componentized
 
 from mailgate.config import GatewaySettings, parse, read
 from mailgate.directives import ConfigurationError, Problem
@@ -25,14 +21,13 @@ from mailgate.log.settings import LogSettings, ServerLogSettings, needsStandardE
 from mailgate.net.sockets import ListenError
 from mailgate.process.background import Twistd
 from mailgate.process.generations import Generations
-from mailgate.process.rights import shedPrivileges, tuneCollector, unreadableLater
-from mailgate.process.signals import Signals
-from mailgate.process.surroundings import Process, Surroundings
+from mailgate.process.surroundings import Surroundings
+from mailgate.process.twistd import TwistdService, giveUp
 from mailgate.process.workers.master import Master
 from mailgate.sandbox.settings import SandboxSettings
 from mailgate.sandbox.welcome import welcome
-from mailgate.system.exitstatus import BAD_CONFIGURATION, CANNOT_LISTEN, CUT, endWith
-from mailgate.system.privileges import ProcessSettings, gainNothing, limitOpenFiles, raiseOpenFiles
+from mailgate.system.exitstatus import BAD_CONFIGURATION, CANNOT_LISTEN
+from mailgate.system.privileges import ProcessSettings
 from mailgate.system.processors import WorkerSettings
 from mailgate.tls.settings import TLSSettings, usesTLS
 
@@ -52,156 +47,28 @@ class Options(usage.Options):
             raise usage.UsageError("--config FILE is needed")
 
 
-class _TwistdService(MultiService):
-    """C{generations}, and C{error_log} in the place of twistd's own log."""
+class _Demo:
+    """The servers of [sandbox], as the process around them needs to know them."""
 
-    def __init__(
-        self,
-        generations: Generations | Master,
-        observer: ProcessLog,
-        reactor: Any,
-        surroundings: Surroundings,
-        twistd: Twistd,
-    ) -> None:
-        super().__init__()
-        self._generations = generations
-        self._settings = settings = generations.settings
-        generations.setServiceParent(self)
-        self._surroundings = surroundings
-        self._twistd = twistd
-        self._process = Process(surroundings, settings, generations, reactor)
-        self._signals = Signals(self._process.operation, reactor)
-        self._isBound = False
-        self._log = Logger("mailgate")
-        self._wasRoot = os.geteuid() == 0
-        self._reactor = reactor
-        self._observer = observer
-        self._observing = False
+    def __init__(self, settings: GatewaySettings, sandbox: SandboxSettings) -> None:
+        self._settings = settings
+        self._sandbox = sandbox
 
-    def setOpenFiles(self) -> None:
-        """Set the limit of open files. As nginx, it starts all the same where the system refuses it."""
-        limit = self._settings[ProcessSettings].openFiles
-        if limit is None:
-            raiseOpenFiles()
-            return
-        try:
-            limitOpenFiles(limit)
-        except OSError as error:
-            reason = f"is refused by the system: {error}"
-            problem = Problem(self._settings.file, reason, "mailgate", "worker_rlimit_nofile", str(limit))
-            self._log.error("{problem}", problem=str(self._settings.lines.located(problem)))
+    def welcome(self) -> None:
+        """Print how to try the gateway out."""
+        tls = (server[TLSSettings].certificates for server in self._settings.servers if usesTLS(server))
+        certificate = next((certificates[0] for certificates in tls), None)
+        # twistd has put its log in the place of sys.stdout.
+        print(welcome(self._settings.servers, self._sandbox, certificate), file=sys.__stdout__, flush=True)
 
-    def setServiceParent(self, parent: Any) -> None:
-        if isinstance(parent, Componentized):
-            # twistd looks here for what to log with, before it makes a log file of its own.
-            parent.setComponent(ILogObserver, self._observer)
-        super().setServiceParent(parent)
-
-    def privilegedStartService(self) -> None:
-        try:
-            self._bind()
-        except (ConfigurationError, CannotListenError) as error:
-            self._cannotStart(error)
-
-    def _bind(self) -> None:
-        # `twist` starts services without ever calling privilegedStartService.
-        if not self._isBound:
-            # Whoever sees the ports open, or the file, may send one.
-            self._signals.install()
-            super().privilegedStartService()
-            self._process.bound()
-            self._isBound = True
-
-    def startService(self) -> None:
-        if not self._observer.called:
-            # `twist` gives its service an application, too, but has a log of its own.
-            self._observing = True
-            globalLogPublisher.addObserver(self._observer)
-        try:
-            self._bind()
-            self._shedPrivileges()
-            super().startService()
-        except (ConfigurationError, CannotListenError) as error:
-            self._cannotStart(error)
-        self._twistd.started()
-        # When it starts, the reactor installs handlers of its own.
-        self._reactor.callWhenRunning(self._signals.install)
-        # Before the reactor runs nobody is served yet, and a Control-C is lost.
-        self._reactor.callWhenRunning(self._welcome)
-        self._reactor.callWhenRunning(tuneCollector)
-        self._reactor.callWhenRunning(self._process.running)
-
-    def _shedPrivileges(self) -> None:
-        user = self._settings[ProcessSettings].user
-        if self._wasRoot and os.geteuid() != 0:
-            gainNothing()
-        if user is None or not self._wasRoot:
-            return
-        if os.geteuid() != 0:
-            self._log.warn("user {name} is ignored: twistd has become the user of its --uid", name=user.name)
-            return
-        if isinstance(self._generations, Master):
-            # It reads keys and binds ports again: its workers become that user.
-            return
-        for warning in shedPrivileges(self._settings):
-            self._log.warn("{reason}", reason=str(warning))
-        unreadable = unreadableLater(self._settings)
-        if unreadable:
-            text = "a reload will be refused, as {user} may not read {files}"
-            self._log.warn(text, user=user.name, files=", ".join(unreadable))
-
-    def _cannotStart(self, error: Exception) -> NoReturn:
-        if isinstance(error, CannotListenError):
-            error = self._sandboxProblem(error)
-        if isinstance(error, ConfigurationError):
-            error.locate(self._settings.lines)
-        if not all(log.isStandardError for log in self._settings[LogSettings].errorLog):
-            self._log.error("{reason}", reason=str(error))
-        self._surroundings.fail(str(error), CANNOT_LISTEN)
-        self._twistd.removePIDFile()
-        _giveUp(error, CANNOT_LISTEN)
-
-    def _sandboxProblem(self, error: CannotListenError) -> ListenError:
+    def problem(self, error: CannotListenError) -> ListenError:
         """Which address of [sandbox] cannot be had; all others are told of by L{ListenError} itself."""
-        named = self._settings.sandbox or SandboxSettings()
+        named = self._sandbox
         options = {"imap": named.imap, "pop3": named.pop3, "smtp": named.smtp, "auth_http": named.authHttp}
         wanted = (error.interface, error.port)
         option = next((name for name, each in options.items() if (each.host, each.port) == wanted), "")
         reason = f"cannot be bound: {getattr(error.socketError, 'strerror', None) or error.socketError}"
         return ListenError([Problem(self._settings.file, reason, "sandbox", option, f"{wanted[0]}:{wanted[1]}")])
-
-    def _welcome(self) -> None:
-        if self._settings.sandbox is None:
-            return
-        tls = (server[TLSSettings].certificates for server in self._settings.servers if usesTLS(server))
-        certificate = next((certificates[0] for certificates in tls), None)
-        # twistd has put its log in the place of sys.stdout.
-        print(welcome(self._settings.servers, self._settings.sandbox, certificate), file=sys.__stdout__, flush=True)
-
-    def stopService(self) -> Deferred[Any]:
-        stopped = maybeDeferred(super().stopService)
-        stopped.addBoth(self._stopped)
-        if self._observing:
-            stopped.addBoth(self._stopObserving)
-        return stopped
-
-    def _stopped(self, result: Any) -> Any:
-        self._signals.restore()
-        if self._isBound:
-            self._process.stopped()
-        if self._generations.cut:
-            endWith(CUT)
-        return result
-
-    def _stopObserving(self, result: Any) -> Any:
-        globalLogPublisher.removeObserver(self._observer)
-        return result
-
-
-def _giveUp(error: Exception, status: int) -> NoReturn:
-    # Not sys.stderr: once twistd logs, that is the log.
-    print(error, file=sys.__stderr__, flush=True)
-    raise SystemExit(status) from None
 
 
 def _logRemarks(twistd: Twistd, settings: GatewaySettings) -> Iterator[Problem]:
@@ -246,7 +113,7 @@ def makeService(options: Options) -> IService:
             error.locate(settings.lines)
         if surroundings is not None:
             surroundings.fail(str(error), BAD_CONFIGURATION)
-        _giveUp(error, BAD_CONFIGURATION)
+        giveUp(error, BAD_CONFIGURATION)
     twistd = Twistd(options.parent)
     # One line each, though servers may have an option from [mail].
     for remark in dict.fromkeys(str(settings.lines.located(each)) for each in _logRemarks(twistd, settings)):
@@ -259,7 +126,8 @@ def makeService(options: Options) -> IService:
             logs.onLoss = launch.remark
         except OSError as error:
             problem = Problem(settings.file, f"cannot go into the background: {error.strerror}")
-            _giveUp(ConfigurationError([problem]), CANNOT_LISTEN)
-    service = _TwistdService(generations, observer, reactor, surroundings, twistd)
+            giveUp(ConfigurationError([problem]), CANNOT_LISTEN)
+    demo = None if settings.sandbox is None else _Demo(settings, settings.sandbox)
+    service = TwistdService(generations, observer, reactor, surroundings, twistd, demo)
     service.setOpenFiles()
     return service

@@ -11,7 +11,7 @@ verified against the interfaces that they stand for. The gateway itself imports 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, ClassVar
 
 from twisted.internet.address import IPv4Address
 from twisted.internet.defer import Deferred, succeed
@@ -19,7 +19,7 @@ from twisted.internet.error import ConnectionDone, ConnectionRefusedError
 from twisted.internet.interfaces import ISSLTransport, ITCPTransport, ITLSTransport
 from twisted.internet.task import Clock
 from twisted.internet.testing import MemoryReactorClock, StringTransport
-from twisted.logger import LogLevel, LogPublisher, formatEvent
+from twisted.logger import Logger, LogLevel, LogPublisher, formatEvent
 from twisted.python.failure import Failure
 from zope.interface import alsoProvides, implementer
 
@@ -33,7 +33,7 @@ from mailgate.frontend.settings import DialogueSettings
 from mailgate.interfaces import IAuthenticator, IConnector
 from mailgate.log.journal import Journal
 from mailgate.login import Backend, Client, Credentials, Denial, LoginRequest, Method, Refusal, Route, Trouble
-from mailgate.session import Outcome, Session
+from mailgate.session import TRANSITIONS, Outcome, Phase, Session
 from mailgate.tls.settings import TLSSettings
 
 __all__ = [
@@ -41,6 +41,7 @@ __all__ = [
     "CLIENT",
     "ROUTE",
     "Attempt",
+    "CheckedSession",
     "Conversation",
     "FakeAuthenticator",
     "FakeClient",
@@ -56,6 +57,34 @@ __all__ = [
 CLIENT = IPv4Address("TCP", "192.0.2.7", 40123)
 ROUTE = Route((Backend("192.0.2.99", 143),), b"joe", b"sesame")
 BACKEND = Backend("192.0.2.99", 110)
+
+
+class CheckedSession(Session):
+    """
+    A ledger that moves as L{TRANSITIONS} allow. The sessions of L{Conversation} and L{Attempt} are such.
+
+    @cvar made: the moves of all of them, for tests of the table itself.
+    """
+
+    __slots__ = ()
+
+    made: ClassVar[set[tuple[Phase, Phase]]] = set()
+    _log: ClassVar[Logger] = Logger()
+
+    def enter(self, phase: Phase) -> None:
+        """
+        As L{Session.enter}.
+
+        @raise AssertionError: the move is not allowed, and not made. Trial fails a test where this was caught, too: it
+            is logged.
+        """
+        if phase is not self.phase:
+            if phase not in TRANSITIONS[self.phase]:
+                error = AssertionError(f"a session may not go from {self.phase.name} to {phase.name}")
+                self._log.failure("a move of a session is not allowed", Failure(error))
+                raise error
+            self.made.add((self.phase, phase))
+        super().enter(phase)
 
 
 class FakeHandle:
@@ -177,6 +206,7 @@ class FakeClient(ProxyClient):
 
 
 @implementer(IConnector)
+@implementer(IConnector)
 class FakeConnector:
     """
     Answers with the next of C{answers}, as L{FakeAuthenticator} does. With none left it answers a L{FakeClient}.
@@ -194,9 +224,11 @@ class FakeConnector:
         answer = self.answers.pop(0) if self.answers else FakeClient(b"OK\r\n")
         if isinstance(answer, Exception):
             raise answer
+        session.enter(Phase.CONNECT)
         if answer is None:
             self.pending.append(Deferred())
-            return await self.pending[-1]
+            answer = await self.pending[-1]
+        session.enter(Phase.BACKEND_LOGIN)
         return answer
 
 
@@ -260,6 +292,7 @@ class Conversation:
                 "the TLS context" if usesTLS else None,  # type: ignore[arg-type]
                 randomness=lambda n: (7).to_bytes(n, "big"),
                 reverseDNS=reverseDNS,
+                makeSession=CheckedSession,
             ),
         )
         self.transport = FakeTransport(peer)
@@ -368,7 +401,9 @@ class Attempt:
         self.events: list[Any] = []
         publisher = LogPublisher(self.events.append)  # type: ignore[arg-type]
         self.route = route or routeTo()
-        self.session = Session(record.name, "127.0.0.1:110", "192.0.2.7:40123", 0.0, user=self.route.user)
+        self.session = CheckedSession(
+            record.name, "127.0.0.1:110", "192.0.2.7:40123", 0.0, Phase.AUTH, user=self.route.user
+        )
         self.connector = Connector(
             record.client,
             settingsOf(record.name, *groups),

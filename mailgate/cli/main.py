@@ -19,15 +19,12 @@ from mailgate.directives import ConfigurationError, Problem, ServerSettings
 from mailgate.process.rights import shedPrivileges, unreadableLater
 from mailgate.process.startchecks import checkStart
 from mailgate.registry import PROTOCOLS
-from mailgate.system.exitstatus import BAD_CONFIGURATION
+from mailgate.system.exitstatus import BAD_CONFIGURATION, NOT_INSTALLED
 from mailgate.system.privileges import ProcessSettings
 from mailgate.system.processors import WorkerSettings
 from mailgate.tls.settings import TLSSettings, usesTLS
 
 __all__ = ["describe", "main"]
-
-NOT_INSTALLED = 69
-"""The exit status where an extra is missing: C{EX_UNAVAILABLE} of sysexits.h."""
 
 
 def _server(server: ServerSettings) -> Iterator[str]:

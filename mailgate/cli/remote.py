@@ -1,6 +1,7 @@
 # -*- test-case-name: mailgate.test.integration.test_commands -*-
 """
-C{mailgate reload}, C{drain}, C{stop} and C{upgrade}: to ask the gateway that runs, and to wait for its answer.
+C{mailgate reload}, C{drain} and so on, one for each of L{mailgate.process.commands}: to ask the gateway that runs, and
+to wait for its answer.
 """
 
 from __future__ import annotations
@@ -12,26 +13,28 @@ import os
 import socket
 import sys
 import time
+from collections.abc import Mapping
 from typing import Any
+
+from attrs import NOTHING, fields
 
 from mailgate.config import load, read, readPID
 from mailgate.directives import ConfigurationError, Problem, seconds
+from mailgate.process.commands import COMMANDS, CommandError, OperatorCommand, encode
 from mailgate.process.commandsocket import socketPath
 from mailgate.process.operation import Answer
-from mailgate.system.exitstatus import BAD_CONFIGURATION, CUT
+from mailgate.system.exitstatus import BAD_CONFIGURATION, CUT, NOT_PERMITTED, NOT_RUNNING, REFUSED
 from mailgate.system.pidfile import PIDSettings
 
 __all__ = ["addCommands"]
 
-REFUSED = 1
-UNAVAILABLE = 69
-"""C{EX_UNAVAILABLE} of sysexits.h: no gateway runs."""
-NOT_PERMITTED = 77
-"""C{EX_NOPERM}."""
-
 _LONGEST = 1024 * 1024
+_GIVEN = "given_"
+"""What the names of a command's arguments begin with among what was parsed."""
+_WORDS = ("reload", "drain", "stop", "upgrade")
+"""What a gateway of the release before knows, as bare words."""
 _STATUSES = (
-    f"Exit status: 0 done; {REFUSED} refused, or no answer in time; {UNAVAILABLE} no gateway runs; {CUT} done, but"
+    f"Exit status: 0 done; {REFUSED} refused, or no answer in time; {NOT_RUNNING} no gateway runs; {CUT} done, but"
     f" proxied sessions were cut; {NOT_PERMITTED} not for this user; {BAD_CONFIGURATION} the configuration cannot be"
     " used."
 )
@@ -69,16 +72,16 @@ class _Conversation:
         except OSError as error:
             if error.errno in (errno.ENOENT, errno.ECONNREFUSED, errno.ENOTDIR):
                 reason = f"no mailgate runs: nobody answers at {self._path}"
-                raise _NoAnswer(reason, UNAVAILABLE) from None
+                raise _NoAnswer(reason, NOT_RUNNING) from None
             status = NOT_PERMITTED if error.errno in (errno.EACCES, errno.EPERM) else REFUSED
             raise _NoAnswer(f"{self._path}: {error.strerror or error}", status) from None
         return self.line()
 
-    def say(self, word: str) -> None:
-        """Send a line."""
+    def say(self, line: bytes) -> None:
+        """Send C{line}."""
         self._asked = True
         try:
-            self._socket.sendall(word.encode("ascii") + b"\n")
+            self._socket.sendall(line)
         except OSError:
             raise _NoAnswer("it has gone", REFUSED) from None
 
@@ -121,40 +124,41 @@ class _Conversation:
             self._socket.settimeout(max(0.001, self._deadline - time.monotonic()))
 
 
-def _ask(name: str, path: str, timeout: float | None) -> tuple[int, Answer]:
+def _ask(command: OperatorCommand, arguments: Any, path: str, timeout: float | None) -> tuple[int, Answer]:
     """The number of the process that was asked, and its answer."""
     with _Conversation(path, timeout) as conversation:
         greeting = conversation.begin()
         if "mailgate" not in greeting:
             raise _NoAnswer(f"{path} is no mailgate's", REFUSED)
-        conversation.say(name)
+        conversation.say(_request(command, arguments, greeting))
         said = conversation.line()
         answer = Answer(bool(said.get("done")), tuple(said.get("reasons", ())), said.get("cut", 0), said.get("pid"))
-        if name in ("drain", "stop"):
+        if command.endsProcess:
             conversation.end()
         return greeting["pid"], answer
 
 
-def _tell(name: str, pid: int, answer: Answer) -> str:
-    if name == "upgrade":
-        return f"process {answer.pid} has taken over from process {pid}, whose sessions go on until they end"
-    if name == "reload":
-        return f"process {answer.pid or pid} has reloaded its configuration"
-    cut = f"{answer.cut} proxied session(s) were cut" if answer.cut else "no proxied session was cut"
-    return f"process {pid} has ended; {cut}"
+def _request(command: OperatorCommand, arguments: Any, greeting: Mapping[str, Any]) -> bytes:
+    """The line that asks the gateway of C{greeting} for C{command}."""
+    if "commands" in greeting:
+        return encode(command, arguments)
+    # One of the release before, which is to be upgraded, say.
+    if command.name not in _WORDS:
+        raise _NoAnswer(f"the gateway that runs is older, and does not know {command.name}: upgrade it", REFUSED)
+    return command.name.encode("ascii") + b"\n"
 
 
 def _pidFile(arguments: argparse.Namespace) -> str:
     """
     Where the gateway's pid file is.
 
-    @raise ConfigurationError: that is not known; with C{reload} also where anything else is wrong.
+    @raise ConfigurationError: that is not known; with a command that reads it also where anything else is wrong.
     """
     given: str | None = arguments.pid
     if given is not None and arguments.config is None:
         # The gateway looks at its configuration itself, and may have rights that whoever asks has not.
         return os.path.abspath(given)
-    if arguments.name == "reload":
+    if arguments.command.readsConfiguration:
         found = load(arguments.config)[PIDSettings].path
     else:
         # At night one wants to stop what has a bad configuration, too.
@@ -171,7 +175,10 @@ def _run(arguments: argparse.Namespace) -> int:
     if arguments.config is None and arguments.pid is None:
         arguments.parser.error("--config FILE or --pid FILE is needed")
     try:
-        pid, answer = _ask(arguments.name, socketPath(_pidFile(arguments)), arguments.timeout)
+        given = _argumentsOf(arguments)
+        pid, answer = _ask(arguments.command, given, socketPath(_pidFile(arguments)), arguments.timeout)
+    except CommandError as error:
+        arguments.parser.error(str(error))
     except ConfigurationError as error:
         print(error, file=sys.stderr)
         return BAD_CONFIGURATION
@@ -182,7 +189,7 @@ def _run(arguments: argparse.Namespace) -> int:
         for reason in answer.reasons:
             print(reason, file=sys.stderr)
         return REFUSED
-    print(_tell(arguments.name, pid, answer))
+    print(arguments.command.tell(pid, answer))
     return CUT if answer.cut else 0
 
 
@@ -193,38 +200,45 @@ def _time(value: str) -> float:
         raise argparse.ArgumentTypeError(str(error)) from None
 
 
-_COMMANDS = {
-    "reload": (
-        "put the configuration into force",
-        "Checks the configuration, and has the gateway that runs put it into force, as SIGHUP does. Says what is wrong"
-        " with it, if anything is; then nothing has changed. Without --config the gateway alone looks at it.",
-    ),
-    "drain": (
-        "let nobody in any more, and end when all have left",
-        "Has the gateway that runs close its ports, as SIGQUIT does, and waits until all who are logged in have left,"
-        " or worker_shutdown_timeout is over.",
-    ),
-    "stop": (
-        "end all sessions and the gateway",
-        "Has the gateway that runs end all sessions, as SIGTERM does, and waits until it has ended.",
-    ),
-    "upgrade": (
-        "have the mailgate that is installed now take over",
-        "Has the gateway that runs start its own command again, as SIGUSR2 does, and waits until the new process"
-        " serves in its place. If it does not come up, the one that runs goes on.",
-    ),
-}
-
-
 def addCommands(commands: Any) -> None:
-    """Add the parsers of these commands to C{commands}, argparse's own."""
-    for name, (summary, description) in _COMMANDS.items():
-        parser = commands.add_parser(name, help=summary, description=f"{description} {_STATUSES}")
+    """Add a parser for each command to C{commands}, argparse's own."""
+    for command in COMMANDS.values():
+        description = f"{command.description} {_STATUSES}"
+        parser = commands.add_parser(command.name, help=command.summary, description=description)
         parser.add_argument("-c", "--config", metavar="FILE", help="the configuration, which names pid")
         parser.add_argument("--pid", metavar="FILE", help="the pid file, in the place of the one of the configuration")
-        default = None if name == "drain" else 60.0
-        told = "as long as it takes" if default is None else "60s"
+        default = "as long as it takes" if command.timeout is None else f"{command.timeout:g}s"
         parser.add_argument(
-            "--timeout", metavar="TIME", type=_time, default=default, help=f"how long to wait for the answer ({told})"
+            "--timeout",
+            metavar="TIME",
+            type=_time,
+            default=command.timeout,
+            help=f"how long to wait for the answer ({default})",
         )
-        parser.set_defaults(run=_run, name=name, parser=parser)
+        for each in fields(command.arguments):
+            _addArgument(parser, each)
+        parser.set_defaults(run=_run, command=command, parser=parser)
+
+
+def _addArgument(parser: argparse.ArgumentParser, argument: Any) -> None:
+    """Add an argument of a command: an option if it has a default."""
+    word, kind = argument.name.replace("_", "-"), argument.metadata["kind"]
+    how: dict[str, Any] = {"help": argument.metadata["help"]}
+    if kind is bool:
+        how["action"] = "store_true"
+    else:
+        how |= {"type": kind, "metavar": word.upper()}
+    if argument.default is NOTHING:
+        parser.add_argument(_GIVEN + argument.name, **how)
+    else:
+        parser.add_argument(f"--{word}", dest=_GIVEN + argument.name, default=argparse.SUPPRESS, **how)
+
+
+def _argumentsOf(parsed: argparse.Namespace) -> Any:
+    """
+    The arguments of the command that was C{parsed}.
+
+    @raise CommandError: one is not good.
+    """
+    given = {name.removeprefix(_GIVEN): value for name, value in vars(parsed).items() if name.startswith(_GIVEN)}
+    return parsed.command.made(given)

@@ -185,11 +185,11 @@ class _Reading:
         self.problems.extend(hashConflicts(servers))
         groups = {group: _make(group, process) for group in PROCESS_SETTINGS}
         settings = GatewaySettings(tuple(servers), groups, sandbox, self._file, lines=self._lines)
-        log = settings[LogSettings]
-        self.problems += self._workers.problems(self._file, sandbox is not None)
+        log, isLean = settings[LogSettings], settings[EventSettings].isLean
+        self.problems += self._workers.problems(self._file, sandbox is not None, isLean)
         self.problems += cachesUnshared(servers, self._workers.count)
         self.problems.extend(overwritten(self._file, log, settings[PIDSettings], servers))
-        if not settings[EventSettings].isLean:
+        if not isLean:
             self.problems.extend(keysUnread(servers))
         reason = writers(self._file)
         if reason is not None:

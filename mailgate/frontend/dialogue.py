@@ -96,7 +96,7 @@ class ProxyServer(Hooks, RelayedProtocol):
         # A PROXY header does not make another connection of this one.
         before = self.session if self._hasArrived else None
         self._hasArrived = True
-        self.session = Session(
+        self.session = factory.makeSession(
             factory.record.name,
             factory.name,
             peerName(host, port),

@@ -25,7 +25,7 @@ from mailgate.net.networks import unmapped
 from mailgate.net.reversedns import ReverseDNS
 from mailgate.relay.portable import Relays
 from mailgate.relay.settings import RelaySettings
-from mailgate.session import Phase
+from mailgate.session import Phase, Session
 from mailgate.session import sessionIds as makeSessionIds
 from mailgate.tls.settings import ServerTLS, TLSSettings
 
@@ -43,6 +43,7 @@ class Means:
     @ivar places: those that client connections take, among all of the process.
     @ivar sessionIds: yields the ids of sessions.
     @ivar reverseDNS: finds the names of clients, if that is wanted.
+    @ivar makeSession: L{Session}, or a subclass.
     @ivar randomness: returns as many random bytes as it is asked for.
     """
 
@@ -56,6 +57,7 @@ class Means:
     randomness: Callable[[int], bytes] = os.urandom
     sessionIds: Iterator[str] = field(default=Default(lambda self: makeSessionIds(self.randomness), takes_self=True))
     reverseDNS: ReverseDNS | None = None
+    makeSession: type[Session] = Session
 
 
 class ProxyServerFactory(Factory):
@@ -84,6 +86,7 @@ class ProxyServerFactory(Factory):
         self.places = means.places
         self.sessionIds = means.sessionIds
         self.reverseDNS = means.reverseDNS
+        self.makeSession = means.makeSession
         self.protocolSettings: Any = settings[record.settings]
         self.dialogue = settings[DialogueSettings]
         self.starttls = settings[TLSSettings].starttls

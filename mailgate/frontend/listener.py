@@ -17,7 +17,7 @@ from twisted.internet.tcp import Port as TCPPort
 
 from mailgate.directives import ListenAddress
 from mailgate.frontend.factory import ByLocalAddress, ProxyServerFactory
-from mailgate.frontend.reactorport import SharedUNIXPort, makeBounded, makeCourteous
+from mailgate.frontend.reactorport import SharedUNIXPort, makeBounded
 from mailgate.lean.port import LeanPort
 from mailgate.lean.reactor import LeanReactor
 from mailgate.net.sockets import ListenError, openSocket
@@ -30,8 +30,8 @@ class Listener(Service):
     One listening socket, bound when the service starts with the right privileges. C{port} is Twisted's, once bound.
 
     Where there is a C{shared} socket before that, it is that one, which stays the caller's, and stays open. With
-    C{isLarge} other processes accept from the same one: newcomers are left to them while it says so. They have to wait
-    without one of the factory's places.
+    C{isLarge} other processes accept from the same one, and newcomers are left to them while it says so; that takes a
+    reactor that is lean. They have to wait without one of the factory's places.
 
     Connections are C{factory}'s; at a wildcard those to an address that has a factory in C{specific} are that one's:
     beside the wildcard the system would not let such an address be bound.
@@ -80,8 +80,6 @@ class Listener(Service):
         # A reactor of the application's may have ports of another kind, which it limits itself.
         if isinstance(port, TCPPort):
             makeBounded(port, self.factory.places)
-        if self.isLarge is not None:
-            makeCourteous(port, self._reactor, self.isLarge)
 
     def _adopt(self, bound: socket.socket, factory: Factory) -> IListeningPort:
         port: IListeningPort

@@ -5,7 +5,6 @@ What Twisted's own ports lack, for C{use = reactor}.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 from twisted.internet.tcp import Port as TCPPort
@@ -13,13 +12,15 @@ from twisted.internet.unix import Port as UNIXPort
 from twisted.python.failure import Failure
 
 from mailgate.lean.connectionlimit import Places
-from mailgate.lean.shares import PAUSE
 
-__all__ = ["SharedUNIXPort", "makeBounded", "makeCourteous"]
+__all__ = ["SharedUNIXPort", "makeBounded"]
 
 
 class SharedUNIXPort(UNIXPort):
-    """A port of a unix socket that others have, too: its file, and the rights to it, are not this one's business."""
+    """
+    A port of Twisted's on a unix socket that other processes or gateways have, too. It never unlinks the socket file or
+    changes its mode: a reload, an upgrade and systemd hand the socket on.
+    """
 
     def startListening(self) -> None:
         factory: Any = self.factory
@@ -36,29 +37,6 @@ class SharedUNIXPort(UNIXPort):
 
     def connectionLost(self, reason: Failure) -> None:
         TCPPort.connectionLost(self, reason)
-
-
-def makeCourteous(port: Any, reactor: Any, isLarge: Callable[[], bool]) -> None:
-    """Have C{port}, one of Twisted's, do as L{LeanPort} does where newcomers can go to other processes."""
-    accept = port.doRead
-
-    def acceptOne() -> Any:
-        port.numberAccepts = 1
-        return accept()
-
-    def doRead() -> Any:
-        if not isLarge():
-            return acceptOne()
-        port.stopReading()
-        reactor.callLater(PAUSE, resume)
-        return None
-
-    def resume() -> None:
-        if port.connected:
-            acceptOne()
-            port.startReading()
-
-    port.doRead = doRead
 
 
 def makeBounded(port: Any, places: Places) -> None:

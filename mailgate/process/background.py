@@ -21,13 +21,9 @@ from typing import IO, Any
 
 from twisted.internet.interfaces import IReactorDaemonize
 
-__all__ = ["ENDED_SILENTLY", "Launch", "Twistd", "result"]
+from mailgate.system.exitstatus import CRASHED, ENDED_SILENTLY
 
-ENDED_SILENTLY = 71
-"""The exit status where the process in the background ended without a word: C{EX_OSERR} of sysexits.h."""
-
-_CRASHED = 1
-"""The exit status for an unexpected exception: Python's own."""
+__all__ = ["Launch", "Twistd", "result"]
 
 _LONGEST = 30000
 """Characters of a reason; longer ones are cut."""
@@ -112,13 +108,13 @@ class Launch:
     def _crashed(self, kind: type[BaseException], error: BaseException, where: TracebackType | None) -> None:
         *_, line = traceback.format_exception_only(kind, error)
         hook = self._hook
-        self.fail(f"the start has failed: {line.strip()}", _CRASHED)
+        self.fail(f"the start has failed: {line.strip()}", CRASHED)
         hook(kind, error, where)
 
 
 def _exitWith(status: Callable[[], int]) -> None:
     """End this process with C{status()}, whatever happens, without a finalizer: they are the other process's."""
-    code = _CRASHED
+    code = CRASHED
     try:
         # Without a traceback: the other process goes on.
         signal.signal(signal.SIGINT, signal.SIG_DFL)

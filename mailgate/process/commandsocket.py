@@ -1,7 +1,8 @@
 # -*- test-case-name: mailgate.test.integration.test_commands -*-
 """
 The unix socket beside the pid file, by which C{mailgate reload}, C{drain}, C{stop} and C{upgrade} ask and are answered:
-a JSON line with who we are, a line with a command, a JSON line with the L{Answer}.
+a JSON line with who we are, a JSON line with a command (L{mailgate.process.commands}), a JSON line with the
+L{Answer}.
 
 Its file is for its owner alone. What ends the process keeps the connection until then, so that its end tells of that.
 """
@@ -13,12 +14,11 @@ import json
 import os
 import socket
 import stat
-from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
 from attrs import asdict
-from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.defer import Deferred, maybeDeferred, succeed
 from twisted.internet.protocol import Factory
 from twisted.logger import Logger
 from twisted.protocols.basic import LineOnlyReceiver
@@ -29,19 +29,16 @@ from mailgate._version import __version__
 from mailgate.directives import ConfigurationError, Problem
 from mailgate.frontend.reactorport import SharedUNIXPort
 from mailgate.net.bind import bindPath
+from mailgate.process.commands import COMMANDS, CommandError, OperatorCommand, decode
 from mailgate.process.operation import Answer, Operation
 
-__all__ = ["COMMANDS", "CommandSocket", "socketPath"]
+__all__ = ["CommandConversation", "CommandSocket", "socketPath"]
 
 _PATIENCE = 10.0
 """Seconds that somebody has to say what they want."""
 
-COMMANDS: dict[str, Callable[[Operation], Deferred[Answer]]] = {
-    "reload": Operation.reload,
-    "drain": Operation.drain,
-    "stop": Operation.stop,
-    "upgrade": Operation.upgrade,
-}
+LONGEST = 4096
+"""Bytes of a command."""
 
 
 def socketPath(pidFile: str) -> str:
@@ -49,12 +46,12 @@ def socketPath(pidFile: str) -> str:
     return f"{pidFile}.sock"
 
 
-class _Conversation(LineOnlyReceiver, TimeoutMixin):
+class CommandConversation(LineOnlyReceiver, TimeoutMixin):
     """One command, and its answer."""
 
     _log = Logger("mailgate")
     delimiter = b"\n"
-    MAX_LENGTH = 64
+    MAX_LENGTH = LONGEST
 
     def __init__(self, operation: Operation, reactor: Any) -> None:
         self._operation = operation
@@ -63,19 +60,33 @@ class _Conversation(LineOnlyReceiver, TimeoutMixin):
 
     def connectionMade(self) -> None:
         self.setTimeout(_PATIENCE)
-        self._say({"mailgate": __version__, "pid": os.getpid()})
+        # That of the release before does not name its commands, and knows no JSON.
+        self._say({"mailgate": __version__, "pid": os.getpid(), "commands": sorted(COMMANDS)})
 
     def lineReceived(self, line: bytes) -> None:
-        name = line.decode("ascii", "replace")
-        command = COMMANDS.get(name)
-        if command is None or self._asked:
+        if self._asked:
             self._hangUp()
             return
         self._asked = True
         self.setTimeout(None)
-        self._log.info("asked to {name}", name=name)
-        answered = maybeDeferred(command, self._operation)
-        answered.addCallbacks(self._answer, self._failed, callbackKeywords={"keep": name in ("drain", "stop")})
+        try:
+            command, arguments = decode(line)
+        except CommandError as error:
+            self._answer(Answer(False, (str(error),)))
+            return
+        self._log.info("asked to {name}", name=command.name)
+        answered = maybeDeferred(self._obey, command, arguments)
+        answered.addCallbacks(self._answer, self._failed, callbackKeywords={"keep": command.endsProcess})
+
+    def _obey(self, command: OperatorCommand, arguments: Any) -> Deferred[Answer]:
+        if command.scope == "workers" and not self._operation.servesClients:
+            return succeed(Answer(False, (f"{command.name} cannot be asked of a gateway with several workers",)))
+        return command.run(self._operation, arguments).addCallback(lambda answer: command.combine([answer]))
+
+    def lineLengthExceeded(self, line: bytes) -> None:
+        if not self._asked:
+            self._asked = True
+            self._answer(Answer(False, (f"a command is longer than {LONGEST} bytes",)))
 
     def _answer(self, answer: Answer, keep: bool = False) -> None:
         self._say(asdict(answer))
@@ -149,7 +160,7 @@ class CommandSocket:
             self._forget(self._inherited)
         # So that it is this process whom the system names to those who connect.
         self.socket.listen()
-        factory = Factory.forProtocol(lambda: _Conversation(operation, reactor))
+        factory = Factory.forProtocol(lambda: CommandConversation(operation, reactor))
         factory.noisy = False
         self._port = SharedUNIXPort._fromListeningDescriptor(reactor, self.socket.fileno(), factory)
         self._port.startListening()

@@ -9,58 +9,27 @@ let in, on the settings that they began with.
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from attrs import evolve
-from twisted.application.service import MultiService
 from twisted.internet.defer import Deferred, gatherResults, maybeDeferred, succeed
 from zope.interface import implementer
 
 from mailgate.config import GatewaySettings, load
-from mailgate.directives import ConfigurationError, ServerSettings
-from mailgate.frontend.draining import DrainSettings
 from mailgate.lean.connectionlimit import Places
 from mailgate.log.errorlog import ErrorLogs, ProcessLog
-from mailgate.log.journal import Journal
 from mailgate.log.settings import ErrorLog, LogSettings, ServerLogSettings
 from mailgate.net.sockets import ListeningSockets
 from mailgate.process.interfaces import IGenerations
-from mailgate.process.watching import FileWatch, watchedFiles
+from mailgate.process.reloading import Reloading, Wanted, drain
+from mailgate.process.workers.messages import Order
 from mailgate.service import Gateway
 from mailgate.system.pidfile import PIDSettings
 from mailgate.system.privileges import ProcessSettings
 from mailgate.system.processors import WorkerSettings
-from mailgate.tls.renewal import InForce, certificatesOf, namesLost, renewalFaults
 
-__all__ = ["Generations", "checkRenewal", "refused", "untouchable"]
-
-_PACE = 5.0
-"""Seconds over which those are ended for whom worker_shutdown_timeout is over."""
-
-
-def refused(log: Any, error: Exception) -> Sequence[str]:
-    """Tell C{log}, in its C{error} events, why a reload is refused; gives the reasons of C{error}, one a line."""
-    reasons = str(error).splitlines()
-    for line in reasons:
-        log.error("{line}", line=line)
-    log.error("the configuration is not reloaded: nothing changes")
-    return reasons
-
-
-def checkRenewal(before: InForce, servers: Sequence[ServerSettings], isAsked: bool, log: Any) -> None:
-    """
-    Look at those certificates of C{servers} that are not the ones C{before}. If an operator has C{isAsked} for them,
-    C{log} names what they lack.
-
-    @raise ConfigurationError: they must not be put into force by themselves.
-    """
-    if isAsked:
-        for problem in namesLost(before, servers):
-            log.warn("{reason}", reason=str(problem))
-    elif faults := list(dict.fromkeys(renewalFaults(before, servers))):
-        kept = "and the one before is kept; mailgate reload takes it all the same"
-        raise ConfigurationError([evolve(each, message=f"{each.message}, {kept}") for each in faults])
+__all__ = ["Generations", "untouchable"]
 
 
 def untouchable(now: GatewaySettings, wanted: GatewaySettings) -> Iterator[str]:
@@ -77,15 +46,15 @@ def untouchable(now: GatewaySettings, wanted: GatewaySettings) -> Iterator[str]:
 
 
 @implementer(IGenerations)
-class Generations(MultiService):
+class Generations(Reloading):
     """
-    The gateway of C{settings}, and those that follow it. C{cut} counts the proxied sessions that the end has cut.
+    The gateway of C{settings}, and those that follow it.
 
-    Logs are opened among C{logs}; C{log} is the process's own. C{read(file)} gives settings. Those of C{sockets} that
-    are wanted are taken, whom others have bound.
-
+    @param read: returns the settings in a file.
     @raise ConfigurationError: a server's C{error_log} cannot be opened.
     """
+
+    servesClients = True
 
     def __init__(
         self,
@@ -96,18 +65,9 @@ class Generations(MultiService):
         read: Callable[[str], GatewaySettings] = load,
         sockets: ListeningSockets | None = None,
     ) -> None:
-        super().__init__()
-        self.settings = settings
-        self._reactor = reactor
-        self._logs = logs
-        self._log = log
+        super().__init__(settings, reactor, logs, log, sockets)
         self._read = read
-        self._reloads = 0
         self._bound = False
-        self._ending = False
-        self.cut = 0
-        self.sockets = ListeningSockets() if sockets is None else sockets
-        self._journal = Journal(settings[LogSettings].level)
         self._places = Places(reactor)
         self._gateways = [Gateway(evolve(settings, sandbox=None), reactor, logs, places=self._places)]
         if settings.sandbox is not None:
@@ -117,10 +77,6 @@ class Generations(MultiService):
 
             self.addService(SandboxService(settings.sandbox, reactor))
         self.gateway.setServiceParent(self)
-        self._watch = FileWatch(reactor, self._filesChanged)
-        self._watch.watch(watchedFiles(settings.servers))
-        self._certificates = certificatesOf(settings.servers)
-        self.addService(self._watch)
 
     @property
     def gateway(self) -> Gateway:
@@ -149,72 +105,50 @@ class Generations(MultiService):
         gateways = list(self._gateways)
         stopped = maybeDeferred(super().stopService)
         self.sockets.close()
-        return stopped.addCallback(lambda _: self._ended([gateway.cut for gateway in gateways]))
+        return stopped.addCallback(lambda _: self._count(gateway.cut for gateway in gateways))
 
     def whenReady(self) -> Deferred[None]:
         """See L{IGenerations}."""
         return succeed(None)
 
-    def reload(self, isAsked: bool = True) -> Deferred[Sequence[str]]:
-        """
-        See L{IGenerations}. The new gateway serves before the old one stops to listen. Unless it C{isAsked} for, new
-        certificates have to be as good as those before (L{renewalFaults}).
-        """
-        if self._ending:
-            self._journal.warn("nothing is reloaded: the gateway is going down")
-            return succeed(["the gateway is going down"])
-        try:
-            settings = self._read(self.settings.file)
-            checkRenewal(self._certificates, settings.servers, isAsked, self._journal)
-            self._succeed(settings)
-        except ConfigurationError as error:
-            return succeed(refused(self._journal, error))
-        return succeed(())
+    def _load(self) -> tuple[GatewaySettings, str]:
+        return self._read(self.settings.file), ""
 
-    def _succeed(self, settings: GatewaySettings) -> None:
-        """Put C{settings} into force. Whatever is raised, nothing has changed then."""
-        observer = self._logs.observerFor(settings[LogSettings].errorLog, settings.file, "mailgate", settings.lines)
-        sockets = self.sockets.opened(settings.servers)
+    def _kept(self, wanted: GatewaySettings) -> tuple[GatewaySettings, list[str]]:
+        # What a reload cannot change stays to be compared with.
+        before = self.settings
+        groups = (before[group] for group in (ProcessSettings, PIDSettings, WorkerSettings))
+        return evolve(wanted.having(*groups), sandbox=before.sandbox), list(untouchable(before, wanted))
+
+    async def _replace(self, wanted: Wanted) -> None:
+        """See L{Reloading}. The new gateway serves before the old one stops to listen."""
         gateway = None
         try:
-            own = evolve(settings, sandbox=None)
-            gateway = Gateway(own, self._reactor, self._logs, sockets, places=self._places)
+            own = evolve(wanted.settings, sandbox=None)
+            gateway = Gateway(own, self._reactor, self._logs, wanted.sockets, places=self._places)
             gateway.setServiceParent(self)
         except BaseException:
             if gateway is not None:
                 gateway.disownServiceParent()
-            sockets.close(but=self.sockets)
             raise
-        self._replace(gateway, settings, sockets)
-        self._log.follow(observer)
-        self._reopenQuietly()
-
-    def _replace(self, gateway: Gateway, settings: GatewaySettings, sockets: ListeningSockets) -> None:
         before = self.gateway
-        for name in untouchable(self.settings, settings):
-            self._journal.warn("{name} is not what it was: that takes a restart", name=name)
-        # What a reload cannot change stays to be compared with.
-        kept = (self.settings[group] for group in (ProcessSettings, PIDSettings, WorkerSettings))
-        self.settings = evolve(settings.having(*kept), sandbox=self.settings.sandbox)
-        self._journal = Journal(settings[LogSettings].level)
+        self._warnUnchanged(wanted.unchanged)
         self._gateways.append(gateway)
-        drained = before.drain(farewell=False, patience=before.settings[DrainSettings].patience, pace=_PACE)
-        self.sockets.close(but=sockets)
-        self.sockets = sockets
-        self._watch.watch(watchedFiles(settings.servers))
-        self._certificates = certificatesOf(settings.servers)
+        drained = drain(before, Order.RETIRE)
+        self._inForce(wanted.settings, wanted.sockets)
         self._reloads += 1
-        self._journal.notice(
+        self._log.info(
             "reload {number}: the configuration is in force; sessions of before: {sessions}",
             number=self._reloads,
             sessions=sum(len(each.connections) for each in self._gateways[:-1]),
         )
         drained.addCallback(self._forget, before)
+        self._follow(wanted.observer)
 
     def _forget(self, cut: int, gateway: Gateway) -> None:
         """Everybody whom C{gateway} served has left."""
         if cut and not self._ending:
-            self._journal.warn("worker_shutdown_timeout is over: {cut} proxied sessions were ended", cut=cut)
+            self._log.warn("worker_shutdown_timeout is over: {cut} proxied sessions were ended", cut=cut)
         if gateway in self._gateways[:-1]:
             self._gateways.remove(gateway)
             gateway.disownServiceParent()
@@ -228,48 +162,13 @@ class Generations(MultiService):
             for server in gateway.settings.servers:
                 yield from server[ServerLogSettings].errorLog
 
-    def _filesChanged(self, names: list[str]) -> None:
-        self._journal.notice("reloading, as these have changed: {names}", names=", ".join(names))
-        reloaded = maybeDeferred(self.reload, isAsked=False)
-        reloaded.addErrback(lambda failure: self._journal.failure("the reload has failed", failure))
-
-    def drain(self) -> Deferred[int]:
-        """See L{IGenerations}."""
-        self._journal.notice("draining: nobody is let in any more")
-        return self._end(lambda gateway: gateway.drain(True, gateway.settings[DrainSettings].patience, _PACE))
-
-    def stop(self) -> Deferred[int]:
-        """See L{IGenerations}."""
-        return self._end(lambda gateway: gateway.drain(True, 0, 0))
-
-    def retire(self) -> Deferred[int]:
-        """See L{IGenerations}."""
-        # They are the other process's by now, files of unix sockets included.
-        self.sockets.disown()
-        return self._end(lambda gateway: gateway.drain(False, gateway.settings[DrainSettings].patience, _PACE))
-
-    def _end(self, end: Callable[[Gateway], Deferred[int]]) -> Deferred[int]:
-        self._ending = True
+    def _endAll(self, order: Order) -> Deferred[int]:
         # A copy: one that is empty at once is forgotten at once.
-        ended = gatherResults([end(gateway) for gateway in list(self._gateways)])
-        self.sockets.close()
-        return ended.addCallback(self._ended)
-
-    def _ended(self, cuts: list[int]) -> int:
-        self.cut = max(self.cut, sum(cuts))
-        return self.cut
+        return gatherResults([drain(gateway, order) for gateway in list(self._gateways)]).addCallback(self._count)
 
     def reopen(self) -> None:
         """See L{IGenerations}."""
         if not self._logs.hasFiles:
-            self._journal.notice("no error_log is a file: there is nothing to open again")
+            self._log.info("no error_log is a file: there is nothing to open again")
         elif self._reopenQuietly():
-            self._journal.notice("the logs are open again")
-
-    def _reopenQuietly(self) -> bool:
-        """Whether all are open again; an error tells of each that is not."""
-        # All of them, before the first line is written to one.
-        troubles = list(self._logs.reopen())
-        for line in troubles:
-            self._journal.error("{line}", line=line)
-        return not troubles
+            self._log.info("the logs are open again")

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from twisted.internet.defer import Deferred
-from zope.interface import Interface
+from zope.interface import Attribute, Interface
 
 __all__ = ["IGenerations"]
 
@@ -18,6 +18,8 @@ class IGenerations(Interface):
     The gateways that serve clients: the current one and those that are draining. One generation is one loaded
     configuration and its sessions.
     """
+
+    servesClients = Attribute("Whether clients are served in this process itself, and not by its workers.")
 
     def whenReady() -> Deferred[None]:
         """Fires when the first of them serves; fails, with a reason for the log, if it does not come up."""

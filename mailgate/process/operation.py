@@ -71,6 +71,11 @@ class Operation:
         self._successor: Successor | None = None
         self._isEnding = False
 
+    @property
+    def servesClients(self) -> bool:
+        """Whether this process serves clients itself, in the place of workers."""
+        return bool(self._generations.servesClients)
+
     def begun(self) -> None:
         """The gateway serves."""
         if not self._isEnding:

@@ -14,10 +14,10 @@ from typing import Any
 from twisted.internet.interfaces import IDelayedCall
 
 from mailgate.lean.clock import CoarseClock
-from mailgate.lean.pipes import PipePool
 from mailgate.lean.poller import Poller
 from mailgate.lean.transport import StreamTransport
 from mailgate.relay.base import BaseRelay
+from mailgate.relay.pipes import PipePool
 from mailgate.relay.portable import Relays
 from mailgate.relay.protocol import RelayedProtocol
 from mailgate.relay.streamend import MUCH, RelayEnd

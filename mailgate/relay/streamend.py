@@ -18,11 +18,11 @@ from twisted.internet.error import ConnectionLost
 from twisted.python.failure import Failure
 
 from mailgate.lean.descriptors import ask, reset, sendingRoom
-from mailgate.lean.pipes import Pipe
 from mailgate.lean.poller import READABLE, WRITABLE
 from mailgate.lean.quickack import BEGUN, LINE_END, LONGEST, NEVER, NOTHING, SUSPECT, acknowledge, expectedAfter
 from mailgate.lean.transport import StreamTransport
 from mailgate.relay.base import BaseEnd
+from mailgate.relay.pipes import Pipe
 from mailgate.session import Outcome
 from mailgate.tls.makeengine import PeerClosed, TLSEngine
 

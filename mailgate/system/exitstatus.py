@@ -11,7 +11,20 @@ import signal
 import sys
 from contextlib import suppress
 
-__all__ = ["BAD_CONFIGURATION", "CANNOT_LISTEN", "CANNOT_SERVE", "CUT", "endWith", "howItEnded"]
+__all__ = [
+    "BAD_CONFIGURATION",
+    "CANNOT_LISTEN",
+    "CANNOT_SERVE",
+    "CRASHED",
+    "CUT",
+    "ENDED_SILENTLY",
+    "NOT_INSTALLED",
+    "NOT_PERMITTED",
+    "NOT_RUNNING",
+    "REFUSED",
+    "endWith",
+    "howItEnded",
+]
 
 BAD_CONFIGURATION = 78
 """The exit status for it: C{EX_CONFIG} of sysexits.h."""
@@ -24,6 +37,24 @@ CANNOT_SERVE = 71
 
 CUT = 75
 """Proxied sessions were cut: C{EX_TEMPFAIL} of sysexits.h."""
+
+CRASHED = 1
+"""An unexpected exception: Python's own."""
+
+ENDED_SILENTLY = 71
+"""The process in the background ended without a word: C{EX_OSERR} of sysexits.h."""
+
+REFUSED = 1
+"""A command of an operator was refused, or not answered in time."""
+
+NOT_RUNNING = 69
+"""No gateway runs that a command could ask: C{EX_UNAVAILABLE} of sysexits.h."""
+
+NOT_INSTALLED = 69
+"""An extra is missing: C{EX_UNAVAILABLE} of sysexits.h."""
+
+NOT_PERMITTED = 77
+"""A command is not for this user: C{EX_NOPERM} of sysexits.h."""
 
 
 def endWith(status: int) -> None:

@@ -33,12 +33,15 @@ class WorkerSettings:
 
     count: int = directive("worker_processes", _workers, 1, Level.MAILGATE)
 
-    def problems(self, file: str, hasSandbox: bool) -> Iterator[Problem]:
-        """What in the ini C{file} takes one process."""
+    def problems(self, file: str, hasSandbox: bool, hasEpoll: bool) -> Iterator[Problem]:
+        """What in the ini C{file} takes one process; C{hasEpoll}: connections are served by an epoll of our own."""
         if self.count == 1:
             return
         if hasSandbox:
             reason = "must be 1 beside [sandbox], whose mailboxes are in one process's memory"
+            yield Problem(file, reason, "mailgate", "worker_processes", str(self.count))
+        if not hasEpoll:
+            reason = "must be 1 with use = reactor, and without epoll: the reactor's transports serve one process"
             yield Problem(file, reason, "mailgate", "worker_processes", str(self.count))
 
 

@@ -8,6 +8,7 @@ import ast
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from mailgate.session import TRANSITIONS, Phase
 from mailgate.test.support import picture
 from mailgate.test.support.documents import MISSING, document
 from mailgate.test.support.imports import trees
@@ -22,6 +23,15 @@ class PictureTests(SynchronousTestCase):
         """It is the one that the script draws today."""
         shown = document("docs", "architecture.rst")
         self.assertEqual(shown, picture.inserted(shown), "run: python -m mailgate.test.support.picture")
+
+    def test_moves(self):
+        """The picture of the phases has a line for each, and every move of the table."""
+        lines = picture.moves().splitlines()[2:]
+        self.assertEqual(len(lines), len(Phase))
+        self.assertEqual(lines[0].split(), ["accept", "─►", "proxy-header,", "tls,", "greeting"])
+        self.assertEqual(lines[-1].split(), ["end"])
+        drawn = sum(len(line.split()) - 2 for line in lines if "─►" in line)
+        self.assertEqual(drawn, sum(map(len, TRANSITIONS.values())))
 
     def test_named(self):
         """Each package has its line below it."""

@@ -17,8 +17,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 import mailgate
 from mailgate.cli.main import main
-from mailgate.cli.remote import UNAVAILABLE
-from mailgate.system.exitstatus import BAD_CONFIGURATION, CUT
+from mailgate.system.exitstatus import BAD_CONFIGURATION, CUT, NOT_RUNNING
 from mailgate.tap import Options
 from mailgate.test.support.documents import MISSING
 
@@ -113,7 +112,7 @@ class ServiceTests(SynchronousTestCase):
         self.assertEqual(arguments[2:], [f"/run/{folder}/mailgate.pid"])
         errors = io.StringIO()
         self.patch(sys, "stderr", errors)
-        self.assertEqual(main(["reload", "--pid", self.mktemp()]), UNAVAILABLE)
+        self.assertEqual(main(["reload", "--pid", self.mktemp()]), NOT_RUNNING)
         self.assertIn("no mailgate runs", errors.getvalue())
 
     def test_exitStatuses(self) -> None:

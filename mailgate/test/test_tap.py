@@ -23,9 +23,8 @@ from twisted.python.usage import UsageError
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 from zope.interface.verify import verifyObject
 
-from mailgate import tap
 from mailgate.directives import ConfigurationError, Problem
-from mailgate.process import rights
+from mailgate.process import rights, twistd
 from mailgate.process.background import Launch
 from mailgate.process.interfaces import IGenerations
 from mailgate.process.rights import tuneCollector
@@ -95,14 +94,14 @@ class TapCase(TestCase):
         self.patch(sys, "__stdout__", self.stdout)
         # The tests' own process is to keep its limits.
         self.raised = []
-        self.patch(tap, "raiseOpenFiles", lambda: self.raised.append(True))
+        self.patch(twistd, "raiseOpenFiles", lambda: self.raised.append(True))
         self.limited = []
-        self.patch(tap, "limitOpenFiles", self.limited.append)
+        self.patch(twistd, "limitOpenFiles", self.limited.append)
         # Its rights as well.
         self.become = []
         self.patch(rights, "becomeUser", self.become.append)
         self.tuned = []
-        self.patch(tap, "tuneCollector", lambda: self.tuned.append(True))
+        self.patch(twistd, "tuneCollector", lambda: self.tuned.append(True))
         self.folder = os.path.abspath(self.mktemp())
         os.mkdir(self.folder)
         self.log = os.path.join(self.folder, "mailgate.log")
@@ -165,7 +164,7 @@ class MakeServiceTests(TapCase):
         def refuse(limit):
             raise PermissionError("not allowed to raise maximum limit")
 
-        self.patch(tap, "limitOpenFiles", refuse)
+        self.patch(twistd, "limitOpenFiles", refuse)
         with capturedLogs() as events:
             self.make(GOOD.replace("[mailgate]", "[mailgate]\nworker_rlimit_nofile = 300"))
         (event,) = [event for event in events if event["log_namespace"] == "mailgate"]
@@ -489,7 +488,7 @@ class StartTests(TapCase):
     async def test_statusOfNobody(self):
         """Where nobody was cut nothing is done about the exit status; where somebody was, it is told so."""
         statuses = []
-        self.patch(tap, "endWith", statuses.append)
+        self.patch(twistd, "endWith", statuses.append)
         for cut in (0, 1):
             service = self.make()
             service.startService()

@@ -19,7 +19,7 @@ from zope.interface import implementer
 from mailgate.login import TLSDetails, TLSState
 from mailgate.tls.clientcertificate import CertificateRefusal, NotingConnection, describe, refusal, verification
 from mailgate.tls.ticketkeys import useTicketKey
-from mailgate.tls.tickets import SIZE, FixedKeys, ITicketReader, PatientConnection, TicketRing, issuesTickets
+from mailgate.tls.tickets import SIZE, FixedKeys, ITicketReader, TicketRing, issuesTickets
 
 if TYPE_CHECKING:
     from mailgate.tls.settings import TLSSettings
@@ -70,8 +70,8 @@ class ServerTLS:
             self._contexts = TicketRing([context, *more], lifetime(settings), seconds)
 
     def serverConnectionForTLS(self, tlsProtocol: object) -> Any:
-        """A connection to shake hands over, which resumes whatever can be resumed."""
-        return PatientConnection(self) if self.readsTickets else _EarlyConnection(self._contexts.issuing, None)
+        """A connection to shake hands over, which resumes sessions with tickets of the present key."""
+        return _EarlyConnection(self._contexts.issuing, None)
 
     def newConnection(self) -> SSL.Connection:
         """See L{ITicketReader.newConnection}."""

@@ -11,7 +11,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from typing import Any
 
 from OpenSSL import SSL
 from twisted.internet.interfaces import IOpenSSLServerConnectionCreator
@@ -26,7 +25,6 @@ __all__ = [
     "SIZE",
     "FixedKeys",
     "ITicketReader",
-    "PatientConnection",
     "TicketRing",
     "issuesTickets",
     "keyName",
@@ -46,8 +44,8 @@ _FLIGHTS = 6
 
 class ITicketReader(IOpenSSLServerConnectionCreator):
     """
-    Makes connections by the tickets that their clients offer. What C{serverConnectionForTLS} gives waits for a
-    ClientHello by itself; the others are for those who do.
+    Makes connections by the tickets that their clients offer, for transports that look into a ClientHello first. What
+    C{serverConnectionForTLS} gives is for the others: it resumes what the present key has issued.
     """
 
     readsTickets = Attribute("Whether tickets matter now: where not, there is nothing to wait for.")
@@ -57,39 +55,6 @@ class ITicketReader(IOpenSSLServerConnectionCreator):
 
     def creatorFor(tickets: Sequence[bytes]) -> IOpenSSLServerConnectionCreator | None:
         """Who makes a connection that resumes one of C{tickets}; L{None} if that is no other than this."""
-
-
-class PatientConnection:
-    """
-    A connection by C{reader} for those who feed OpenSSL without a look, as Twisted's TLS does: what comes is kept until
-    the ClientHello is complete, and only then it is settled which connection this is. All else is that connection's.
-    """
-
-    heard = False
-    """Whether a byte has come."""
-
-    def __init__(self, reader: Any) -> None:
-        self._reader = reader
-        self._hello: ClientHello | None = ClientHello()
-        self._connection: SSL.Connection = reader.newConnection()
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._connection, name)
-
-    def bio_write(self, data: bytes) -> int:
-        """C{data} has come; see L{SSL.Connection.bio_write}."""
-        self.heard = True
-        hello = self._hello
-        if hello is None:
-            return self._connection.bio_write(data)
-        if hello.feed(data):
-            self._hello = None
-            creator = self._reader.creatorFor(hello.tickets)
-            if creator is not None:
-                self._connection = creator.serverConnectionForTLS(None)
-                self._connection.set_accept_state()
-            self._connection.bio_write(bytes(hello.received))
-        return len(data)
 
 
 class FixedKeys:

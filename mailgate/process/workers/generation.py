@@ -15,12 +15,14 @@ from typing import Any
 from attrs import define
 from twisted.internet.defer import Deferred, TimeoutError, succeed
 from twisted.internet.error import ProcessExitedAlready
-from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.protocol import ProcessProtocol
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 import mailgate
+from mailgate.process.reloading import GenerationError
+from mailgate.process.workers.backoff import BackOff
 from mailgate.process.workers.messages import (
     Become,
     Begin,
@@ -42,7 +44,7 @@ from mailgate.process.workers.messages import (
 from mailgate.system.exitstatus import howItEnded
 from mailgate.system.lastwords import STANDARD_ERROR, LastWords
 
-__all__ = ["BackOff", "Generation", "GenerationError", "Stage", "environmentOf"]
+__all__ = ["Generation", "Stage", "environmentOf"]
 
 READY_WITHIN = 30.0
 """Seconds that a worker has to be ready, or else it is as good as dead."""
@@ -55,10 +57,6 @@ STOPPED_WITHIN = 10.0
 
 DRAINED_WITHIN = 20.0
 """Seconds after worker_shutdown_timeout that workers have to end in; they need no more than seven."""
-
-LONGEST_DELAY = 30.0
-A_WHILE = 60.0
-"""Seconds of life after which a death is not thought to have to do with the one before."""
 
 _ROOT = os.path.dirname(os.path.dirname(os.path.abspath(mailgate.__file__)))
 """The folder in which Python finds this very mailgate, installed or not."""
@@ -74,30 +72,6 @@ def environmentOf(environ: Mapping[str, str]) -> dict[str, str]:
     if kept.get("PYTHONPATH"):
         kept["PYTHONPATH"] = os.pathsep.join(map(os.path.abspath, kept["PYTHONPATH"].split(os.pathsep)))
     return kept
-
-
-class GenerationError(Exception):
-    """A generation has not come up; the text says why."""
-
-
-class BackOff:
-    """How long to wait before what has ended is begun again: 0, 1, 2, 4 … L{LONGEST_DELAY} seconds."""
-
-    def __init__(self, clock: IReactorTime) -> None:
-        self._clock = clock
-        self._next = 0.0
-        self._begun = clock.seconds()
-
-    def begun(self) -> None:
-        """It was begun now."""
-        self._begun = self._clock.seconds()
-
-    def delay(self) -> float:
-        """It has ended now: the seconds to wait, more each time unless it has lived for L{A_WHILE}."""
-        if self._clock.seconds() - self._begun >= A_WHILE:
-            self._next = 0.0
-        delay, self._next = self._next, min(LONGEST_DELAY, self._next * 2 or 1.0)
-        return delay
 
 
 class Stage(Enum):

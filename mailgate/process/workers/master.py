@@ -8,44 +8,43 @@ from __future__ import annotations
 
 import gc
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from typing import Any
 
-from twisted.application.service import MultiService
 from twisted.internet.defer import Deferred, DeferredLock, ensureDeferred, gatherResults, maybeDeferred, succeed
-from twisted.logger import Logger
 from zope.interface import implementer
 
 from mailgate.config import GatewaySettings, parse, read
 from mailgate.directives import ConfigurationError, Problem
 from mailgate.frontend.draining import DrainSettings
 from mailgate.log.errorlog import ErrorLogs, ProcessLog
-from mailgate.log.settings import LogSettings
 from mailgate.net.sockets import ListeningSockets
-from mailgate.process.generations import checkRenewal, refused
 from mailgate.process.interfaces import IGenerations
-from mailgate.process.watching import FileWatch, watchedFiles
-from mailgate.process.workers.generation import BackOff, Generation, GenerationError, environmentOf
+from mailgate.process.reloading import GenerationError, Reloading, Wanted
+from mailgate.process.workers.backoff import BackOff
+from mailgate.process.workers.generation import Generation, environmentOf
 from mailgate.process.workers.messages import Order
 from mailgate.process.workers.orphan import Orphan
 from mailgate.system.exitstatus import CANNOT_SERVE, endWith
 from mailgate.system.pidfile import PIDSettings
 from mailgate.system.privileges import ProcessSettings
 from mailgate.system.processors import WorkerSettings
-from mailgate.tls.renewal import certificatesOf, renewalFaults
+from mailgate.tls.renewal import renewalFaults
 
 __all__ = ["Master"]
 
 
 @implementer(IGenerations)
-class Master(MultiService):
+class Master(Reloading):
     """
-    The workers of C{settings}, which the C{text} of their file makes, and those that follow them. C{cut} counts the
-    proxied sessions that the end has cut. Logs are opened among C{logs}; C{processLog} is this process's own.
+    The workers of C{settings}, and those that follow them. What workers have left behind their zygote is waited for as
+    well.
+
+    @param text: what the settings were made of, which each zygote makes them of again.
     """
 
-    _log = Logger("mailgate")
+    servesClients = False
 
     def __init__(
         self,
@@ -56,13 +55,8 @@ class Master(MultiService):
         processLog: ProcessLog,
         sockets: ListeningSockets | None = None,
     ) -> None:
-        super().__init__()
-        self.settings = settings
-        self.sockets = ListeningSockets() if sockets is None else sockets
+        super().__init__(settings, reactor, logs, processLog, sockets)
         self._text = text
-        self._reactor = reactor
-        self._logs = logs
-        self._processLog = processLog
         # Before the process goes into the background, and into another folder.
         self._environment = environmentOf(os.environ)
         self._lock = DeferredLock()
@@ -70,16 +64,9 @@ class Master(MultiService):
         self._current: Generation | None = None
         self._generations: list[Generation] = []
         self._orphans: list[Orphan] = []
-        self._ending = False
         self._stopping = False
-        self._reloads = 0
         self._isReady = False
         self._waiting: list[Deferred[None]] = []
-        self.cut = 0
-        self._watch = FileWatch(reactor, self._filesChanged)
-        self._watch.watch(watchedFiles(settings.servers))
-        self._certificates = certificatesOf(settings.servers)
-        self.addService(self._watch)
 
     # As a service.
 
@@ -147,98 +134,62 @@ class Master(MultiService):
         return self._waiting[-1]
 
     def reload(self, isAsked: bool = True) -> Deferred[Sequence[str]]:
-        """
-        See L{IGenerations.reload}; one after the other. Unless it C{isAsked} for, new certificates have to be as good
-        as those before.
-        """
-        return self._lock.run(lambda: ensureDeferred(self._reload(isAsked)))
+        """See L{Reloading.reload}; one after the other."""
+        return self._lock.run(super().reload, isAsked)
 
-    async def _reload(self, isAsked: bool) -> Sequence[str]:
-        if self._ending:
-            self._log.warn("nothing is reloaded: the gateway is going down")
-            return ["the gateway is going down"]
-        try:
-            text = read(self.settings.file)
-            settings = parse(text, self.settings.file)
-            if settings.sandbox is not None:
-                raise ConfigurationError([Problem(settings.file, "takes a process without workers", "sandbox")])
-            checkRenewal(self._certificates, settings.servers, isAsked, self._log)
-            self._logs.owner = settings[ProcessSettings].owner
-            observer = self._logs.observerFor(settings[LogSettings].errorLog, settings.file, "mailgate", settings.lines)
-            sockets = self.sockets.opened(settings.servers)
-        except ConfigurationError as error:
-            return refused(self._log, error)
+    def _load(self) -> tuple[GatewaySettings, str]:
+        text = read(self.settings.file)
+        settings = parse(text, self.settings.file)
+        if settings.sandbox is not None:
+            raise ConfigurationError([Problem(settings.file, "takes a process without workers", "sandbox")])
+        self._logs.owner = settings[ProcessSettings].owner
+        return settings, text
+
+    def _kept(self, wanted: GatewaySettings) -> tuple[GatewaySettings, list[str]]:
         pid = self.settings[PIDSettings]
-        try:
-            await self._replace(settings.having(pid), text, sockets)
-        except GenerationError as error:
-            return [str(error)] if self._ending else refused(self._log, error)
-        self._processLog.follow(observer)
-        self._reopenQuietly()
-        if settings[PIDSettings] != pid:
-            self._log.warn("pid is not what it was: that takes a restart")
-        self._tellWarnings(settings)
+        return wanted.having(pid), ["pid"] if wanted[PIDSettings] != pid else []
+
+    async def _replace(self, wanted: Wanted) -> None:
+        await self._serve(wanted.settings, wanted.text, wanted.sockets)
+        self._follow(wanted.observer)
+        self._warnUnchanged(wanted.unchanged)
+        self._tellWarnings(wanted.settings)
         self._reloads += 1
         self._log.info("reload {number}: the configuration is in force", number=self._reloads)
-        return ()
 
-    async def _replace(self, settings: GatewaySettings, text: str, sockets: ListeningSockets) -> None:
+    async def _serve(self, settings: GatewaySettings, text: str, sockets: ListeningSockets) -> None:
         """
         Have a generation of C{settings} serve in the place of the present one.
 
         @raise GenerationError: it does not come up. Nothing has changed then.
         """
         generation = self._generation(settings, text, sockets)
-        try:
-            generation.start()
-            generation.fork()
-            await generation.ready
-            if self._ending:
-                raise GenerationError("the gateway is going down")
-        except GenerationError:
-            sockets.close(but=self.sockets)
-            raise
+        generation.start()
+        generation.fork()
+        await generation.ready
+        if self._ending:
+            raise GenerationError("the gateway is going down")
         before, self._current = self._current, generation
-        gone, self.sockets = self.sockets, sockets
-        self.settings, self._text = settings, text
+        self._text = text
         self._tellReady(generation)
         retired = succeed(None) if before is None else before.retire()
-        gone.close(but=sockets)
-        self._watch.watch(watchedFiles(settings.servers))
-        self._certificates = certificatesOf(settings.servers)
+        self._inForce(settings, sockets)
         await retired
         # Cycles hold what a generation and its configuration were made of, and those who look for such seldom look.
         gc.collect()
-
-    def _filesChanged(self, names: list[str]) -> None:
-        self._log.info("reloading, as these have changed: {names}", names=", ".join(names))
-        self.reload(isAsked=False).addErrback(lambda failure: self._log.failure("the reload has failed", failure))
-
-    def drain(self) -> Deferred[int]:
-        """See L{IGenerations.drain}."""
-        self._log.info("draining: nobody is let in any more")
-        return self._end(Order.DRAIN)
 
     def stop(self) -> Deferred[int]:
         """See L{IGenerations.stop}."""
         # Who is told a second time does not wait for anybody; and still counts those whom that cuts.
         self._stopping = True
-        return self._end(Order.STOP)
+        return super().stop()
 
-    def retire(self) -> Deferred[int]:
-        """See L{IGenerations.retire}."""
-        # They are the other process's by now, files of unix sockets included.
-        self.sockets.disown()
-        return self._end(Order.RETIRE)
-
-    def _end(self, order: Order) -> Deferred[int]:
-        self._ending = True
+    def _endAll(self, order: Order) -> Deferred[int]:
         for generation in list(self._generations):
             generation.tell(order)
         if order is Order.STOP:
             for orphan in self._orphans:
                 orphan.stop()
-        self.sockets.close()
         return self._ended()
 
     def _ended(self) -> Deferred[int]:
@@ -256,10 +207,6 @@ class Master(MultiService):
         orphan.ended.addCallback(lambda _: ended.callback(0))
         return ended
 
-    def _count(self, cuts: list[int]) -> int:
-        self.cut = max(self.cut, sum(cuts))
-        return self.cut
-
     def reopen(self) -> None:
         """See L{IGenerations.reopen}."""
         if self._reopenQuietly() and self._logs.hasFiles:
@@ -267,13 +214,8 @@ class Master(MultiService):
         for generation in self._generations:
             generation.tell(Order.REOPEN)
 
-    def _reopenQuietly(self) -> bool:
-        """Whether all are open again; an error tells of each that is not."""
-        # All of them, before the first line is written to one.
-        troubles = list(self._logs.reopen(self.settings[ProcessSettings].owner))
-        for line in troubles:
-            self._log.error("{line}", line=line)
-        return not troubles
+    def _reopened(self) -> Iterable[str]:
+        return self._logs.reopen(self.settings[ProcessSettings].owner)
 
     # Generations.
 
@@ -322,7 +264,7 @@ class Master(MultiService):
             # With the zygote the one before is gone, too.
             self._log.error("{reason}", reason=f"{problem}, and is used: no other is left")
         try:
-            await self._replace(self.settings, self._text, self.sockets)
+            await self._serve(self.settings, self._text, self.sockets)
         except GenerationError as error:
             self._log.error("nobody serves, as workers do not come up: {reason}", reason=str(error))
             self._replaceLost(lost)

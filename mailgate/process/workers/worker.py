@@ -17,10 +17,10 @@ from twisted.logger import ILogObserver, Logger, globalLogBeginner, globalLogPub
 
 from mailgate.config import GatewaySettings
 from mailgate.directives import ConfigurationError
-from mailgate.frontend.draining import DrainSettings
 from mailgate.lean.shares import Share
 from mailgate.log.errorlog import ErrorLogs
 from mailgate.net.sockets import ListeningSockets
+from mailgate.process.reloading import drain
 from mailgate.process.rights import shedPrivileges, tuneCollector
 from mailgate.process.workers.messages import ControlError, Cut, Lines, Message, Order, Ready, Retired, Tell, encode
 from mailgate.service import Gateway
@@ -76,11 +76,8 @@ class Worker(Protocol):
             for line in list(self._logs.reopen()):
                 _log.error("{line}", line=line)
             return
-        if order is Order.STOP:
-            drained = self._gateway.drain(farewell=True, patience=0, pace=0)
-        else:
-            patience = self._gateway.settings[DrainSettings].patience
-            drained = self._gateway.drain(order is Order.DRAIN, patience)
+        drained = drain(self._gateway, order)
+        if order is not Order.STOP:
             # Whoever is waiting for that is sure from now on to meet the others alone.
             self._tell(Retired())
         drained.addCallback(self._leave, order).addErrback(self._failed)

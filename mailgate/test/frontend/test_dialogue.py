@@ -322,7 +322,8 @@ class StopTests(SynchronousTestCase):
             for connector in (FakeConnector(), FakeConnector(None)):
                 conversation = converse(connector=connector)
                 conversation.says(*lines)
-                conversation.server.stop()
+                (connection,) = conversation.factory.connections
+                connection.stop()
                 self.assertTrue(conversation.transport.aborted)
 
     def test_goodbye(self) -> None:

@@ -20,10 +20,9 @@ import threading
 from twisted.trial.unittest import SkipTest
 
 from mailgate.cli.main import main
-from mailgate.cli.remote import NOT_PERMITTED, REFUSED, UNAVAILABLE
 from mailgate.directives import ConfigurationError
 from mailgate.process.commandsocket import CommandSocket
-from mailgate.system.exitstatus import BAD_CONFIGURATION, CUT
+from mailgate.system.exitstatus import BAD_CONFIGURATION, CUT, NOT_PERMITTED, NOT_RUNNING, REFUSED
 from mailgate.test.integration.clients import PATIENCE
 from mailgate.test.integration.daemon import waitUntil
 from mailgate.test.integration.gateway import environment
@@ -172,10 +171,10 @@ class TroubleTests(CommandsTestCase):
             opened.write(f"{os.getpid()}\n")
         for name in ("reload", "drain", "stop", "upgrade"):
             told = f"no mailgate runs: nobody answers at {self.pidFile}.sock\n"
-            self.assertEqual(self.command(name), (UNAVAILABLE, "", told))
+            self.assertEqual(self.command(name), (NOT_RUNNING, "", told))
         os.unlink(self.pidFile)
         os.unlink(f"{self.pidFile}.sock")
-        self.assertEqual(self.command("stop")[0], UNAVAILABLE)
+        self.assertEqual(self.command("stop")[0], NOT_RUNNING)
 
     def test_leftBehind(self):
         """What was left behind is no obstacle to the next."""
@@ -239,17 +238,24 @@ class TroubleTests(CommandsTestCase):
             self.assertEqual(opened.read(), "precious")
 
     def test_nonsense(self):
-        """Who says something else is not answered, and the gateway goes on."""
+        """Who says something else is answered with a sentence, and the gateway goes on."""
         self.start()
-        for nonsense in (b"destroy\n", b"x" * 1000 + b"\n", b"\xff\n", b"\n"):
+        known = "this mailgate knows drain, reload, stop, upgrade"
+        for nonsense, reason in (
+            (b"destroy\n", f'unknown command "destroy": {known}'),
+            (b'{"do": "stop", "now": 1}\n', 'stop takes no argument "now"'),
+            (b"x" * 5000 + b"\n", "a command is longer than 4096 bytes"),
+            (b"\xff\n", f'unknown command "\\\\xff": {known}'),
+            (b"\n", 'a command is a JSON object such as {"do": "reload"}'),
+        ):
             with socket.socket(socket.AF_UNIX) as client:
                 client.settimeout(PATIENCE)
                 client.connect(f"{self.pidFile}.sock")
                 client.sendall(nonsense)
                 with client.makefile("rb") as answers:
-                    greeting, *more = answers
-                self.assertEqual(json.loads(greeting)["pid"], self.running())
-                self.assertEqual(more, [])
+                    greeting, answer = map(json.loads, answers)
+                self.assertEqual(greeting["pid"], self.running())
+                self.assertEqual((answer["done"], answer["reasons"]), (False, [reason]))
         self.assertEqual(self.command("reload")[0], 0)
         self.assertNoTraceback()
 

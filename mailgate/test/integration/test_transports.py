@@ -92,6 +92,11 @@ class WordsTests(SynchronousTestCase):
                 self.assertEqual(settings.servers, parse(ini).servers)
                 self.assertEqual(areLean(method), settings[EventSettings].isLean)
 
+    def test_workers(self):
+        """With several workers, which there is one kind of transport for, the configuration stays as it is."""
+        ini = self.INI.replace("error_log = stderr", "worker_processes = 2")
+        self.assertEqual(withTransports(ini, "reactor"), ini)
+
     def test_default(self):
         """Where it names nothing, the configuration stays as it is."""
         self.assertEqual(withTransports(self.INI, ""), self.INI)

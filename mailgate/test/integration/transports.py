@@ -21,8 +21,11 @@ _PROCESS = "[mailgate]\n"
 
 
 def withTransports(ini: str, use: str = USE) -> str:
-    """The configuration C{ini}, which says nothing of C{use} yet, for gateways of these tests."""
-    if not use:
+    """
+    The configuration C{ini}, which says nothing of C{use} yet, for gateways of these tests. With several workers it
+    stays as it is: there is one kind of transport for them.
+    """
+    if not use or "worker_processes" in ini:
         return ini
     before, found, after = ini.partition(_PROCESS)
     if not found:

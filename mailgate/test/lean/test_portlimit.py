@@ -218,9 +218,9 @@ class TwistedTests(TestCase):
         self.places.limit(ConnectionLimit(2, ""), self.log.journal)
         self.factory = makeFactory(ADDRESS, clock=reactor, places=self.places)
 
-    def listen(self, shared: socket.socket | None = None, isLarge: Any = None) -> Listener:
+    def listen(self, shared: socket.socket | None = None) -> Listener:
         listener = Listener(ADDRESS, self.factory, self.reactor)
-        listener.shared, listener.isLarge = shared, isLarge
+        listener.shared = shared
         listener.privilegedStartService()
         self.addCleanup(self.close, listener)
         return listener
@@ -270,14 +270,14 @@ class TwistedTests(TestCase):
         await self.check(listener, self.dial(socket.AF_INET, ("127.0.0.1", port.getHost().port), 5))
 
     async def test_shared(self) -> None:
-        """So does one that shares its unix socket with others, courteous as it is."""
+        """So does one that shares its unix socket with others."""
         shared = socket.socket(socket.AF_UNIX)
         self.addCleanup(shared.close)
         name = b"\0mailgate-places-%d" % os.getpid()
         shared.bind(name)
         shared.listen(50)
         shared.setblocking(False)
-        listener = self.listen(shared, lambda: False)
+        listener = self.listen(shared)
         await self.check(listener, self.dial(socket.AF_UNIX, name, 5))
 
     async def test_stopped(self) -> None:

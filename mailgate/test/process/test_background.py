@@ -13,7 +13,8 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from mailgate.process.background import ENDED_SILENTLY, Launch, Twistd, result
+from mailgate.process.background import Launch, Twistd, result
+from mailgate.system.exitstatus import ENDED_SILENTLY
 from mailgate.test.support.nowhere import NOWHERE
 
 

@@ -28,7 +28,7 @@ from mailgate.test.support.nowhere import NOWHERE
 
 TEXT = """
 [mailgate]
-use = reactor
+use = {use}
 error_log = {log} info
 {process}
 [mail]
@@ -82,7 +82,7 @@ class GenerationsTests(SynchronousTestCase):
             pass
 
     def settings(self, process: str = "", **values: Any) -> GatewaySettings:
-        given = {"port": self.port, "log": self.log, "process": process, **values}
+        given = {"port": self.port, "log": self.log, "process": process, "use": "reactor", **values}
         return parse(TEXT.format(**given))
 
     def read(self, file: str) -> GatewaySettings:
@@ -205,7 +205,7 @@ class GenerationsTests(SynchronousTestCase):
             raise OSError("a surprise")
 
         self.patch(self.reactor, "adoptStreamPort", adopt)
-        self.assertRaises(OSError, self.generations.reload)
+        self.failureResultOf(self.generations.reload(), OSError)
         self.assertIs(self.generations.gateway, before)
         self.assertEqual([each for each in self.generations if isinstance(each, type(before))], [before])
         self.assertIsNotNone(before.listeners[0].port)
@@ -252,7 +252,7 @@ class GenerationsTests(SynchronousTestCase):
 
     def event(self, text: str) -> Any:
         with capturedLogs() as events:
-            self.generations._journal.info(text)
+            self.generations._log.info(text)
         return events[0]
 
     def test_patience(self) -> None:
@@ -275,7 +275,7 @@ class GenerationsTests(SynchronousTestCase):
 
     def test_restart(self) -> None:
         """What a reload cannot change is told of, each time."""
-        self.next = self.settings("pid = /x.pid\nworker_rlimit_nofile = 5000\nworker_processes = 2")
+        self.next = self.settings("pid = /x.pid\nworker_rlimit_nofile = 5000\nworker_processes = 2", use="epoll")
         for _ in range(2):
             told = self.reload()
             self.assertEqual(

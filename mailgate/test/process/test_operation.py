@@ -26,6 +26,8 @@ from mailgate.process.upgrade import UpgradeError
 class FakeGenerations:
     """Remembers what they were asked for, and ends when C{ended} fires."""
 
+    servesClients = True
+
     def __init__(self) -> None:
         self.asked: list[str] = []
         self.ended: Deferred[int] = Deferred()

@@ -34,7 +34,6 @@ from zope.interface import directlyProvides
 
 from mailgate.config import parse
 from mailgate.lean.clock import CoarseClock
-from mailgate.lean.pipes import Pipe, PipePool
 from mailgate.lean.poller import Poller
 from mailgate.lean.tls import TLSLayer
 from mailgate.lean.transport import StreamTransport
@@ -42,6 +41,7 @@ from mailgate.login import Trouble
 from mailgate.registry import PROTOCOLS
 from mailgate.relay import streamend as relayend
 from mailgate.relay.base import HELD
+from mailgate.relay.pipes import Pipe, PipePool
 from mailgate.relay.portable import Relay
 from mailgate.relay.protocol import RelayedProtocol
 from mailgate.relay.stream import StreamRelay, StreamRelays

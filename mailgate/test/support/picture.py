@@ -1,18 +1,20 @@
 """
-Draws the packages of mailgate from their imports, and writes the picture into docs/architecture.rst:
-C{python -m mailgate.test.support.picture}.
+Draws the packages of mailgate from their imports, and the phases of a session from the table of its moves, and writes
+both pictures into docs/architecture.rst: C{python -m mailgate.test.support.picture}.
 """
 
 from __future__ import annotations
 
 import os
 
+from mailgate.session import TRANSITIONS, Phase
 from mailgate.test.support.imports import ROOT, modules, packageOf
 
-__all__ = ["BEGIN", "END", "PATH", "inserted", "picture"]
+__all__ = ["BEGIN", "END", "MOVES", "PATH", "inserted", "moves", "picture"]
 
 PATH = os.path.join(os.path.dirname(ROOT), "docs", "architecture.rst")
 BEGIN = ".. The picture begins: python -m mailgate.test.support.picture draws it from the imports.\n"
+MOVES = ".. The picture begins: python -m mailgate.test.support.picture draws it from the table of moves.\n"
 END = ".. The picture ends.\n"
 
 _NOT_DRAWN = frozenset({"mailgate", "_version", "testing", "listensockets", "zygote"})
@@ -77,17 +79,29 @@ def picture() -> str:
     return "::\n\n" + "\n".join(lines)
 
 
+def moves() -> str:
+    """The phases in their order: each, and behind it those that may follow."""
+    width = max(len(phase.value) for phase in Phase)
+    lines = []
+    for phase in Phase:
+        later = ", ".join(other.value for other in Phase if other in TRANSITIONS[phase])
+        lines.append(f"    {phase.value:<{width}} ─► {later}\n" if later else f"    {phase.value}\n")
+    return "::\n\n" + "".join(lines)
+
+
 def inserted(document: str) -> str:
     """
-    C{document} with the picture of today between its two marks.
+    C{document} with each picture of today between its two marks.
 
     @raise ValueError: the marks are missing.
     """
-    head, found, rest = document.partition(BEGIN)
-    _, ended, tail = rest.partition(END)
-    if not (found and ended):
-        raise ValueError("the marks of the picture are missing")
-    return f"{head}{BEGIN}\n{picture()}\n{END}{tail}"
+    for begin, draw in ((BEGIN, picture), (MOVES, moves)):
+        head, found, rest = document.partition(begin)
+        _, ended, tail = rest.partition(END)
+        if not (found and ended):
+            raise ValueError("the marks of the picture are missing")
+        document = f"{head}{begin}\n{draw()}\n{END}{tail}"
+    return document
 
 
 def main() -> None:

@@ -10,6 +10,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from mailgate.config import GatewaySettings, parse
 from mailgate.directives import ConfigurationError
+from mailgate.lean.reactor import EventSettings
 from mailgate.system.processors import WorkerSettings, processors
 
 SERVER = "[server imap]\nprotocol = imap\nlisten = 127.0.0.1:1143\nproxy_pass = 127.0.0.1:143\n"
@@ -47,6 +48,18 @@ class SettingsTests(SynchronousTestCase):
         self.assertEqual(self.parse("1", f"[sandbox]\n{SERVER}")[WorkerSettings].count, 1)
         error = self.assertRaises(ConfigurationError, self.parse, "2", f"[sandbox]\n{SERVER}")
         self.assertIn("[mailgate] worker_processes = 2: must be 1 beside [sandbox]", str(error))
+
+    def test_reactor(self):
+        """The transports of Twisted's reactor serve one process: several workers are refused, with the reason."""
+        self.assertEqual(self.parse("1\nuse = reactor")[WorkerSettings].count, 1)
+        error = self.assertRaises(ConfigurationError, self.parse, "2\nuse = reactor")
+        self.assertIn("[mailgate] worker_processes = 2: must be 1 with use = reactor", str(error))
+
+    def test_noEpoll(self):
+        """So it is where the system has no epoll."""
+        self.patch(EventSettings, "isLean", False)
+        error = self.assertRaises(ConfigurationError, self.parse, "2")
+        self.assertIn("[mailgate] worker_processes = 2: must be 1 with use = reactor, and without epoll", str(error))
 
 
 class SharedCacheTests(SynchronousTestCase):

@@ -30,7 +30,7 @@ from mailgate.tls.context import checkTLS
 from mailgate.tls.engine import PublicEngine
 from mailgate.tls.server import ServerTLS
 from mailgate.tls.settings import SessionCache
-from mailgate.tls.tickets import PERIOD, SIZE, FixedKeys, ITicketReader, PatientConnection, TicketRing, keyName
+from mailgate.tls.tickets import PERIOD, SIZE, FixedKeys, ITicketReader, TicketRing, keyName
 
 VERSIONS = ("TLSv1_2", "TLSv1_3")
 LIFETIME = 300.0
@@ -140,19 +140,6 @@ def serve(server: ServerTLS, client: Client) -> None:
     connection = server.newConnection() if creator is None else creator.serverConnectionForTLS(None)  # type: ignore[arg-type]
     connection.set_accept_state()
     connection.bio_write(bytes(hello.received))
-    welcome(connection, client)
-
-
-def servePatiently(server: ServerTLS, client: Client) -> None:
-    """Shake hands in memory as a transport does it that does not, and that has a byte at a time, and greet."""
-    client.handshake()
-    connection: Any = server.serverConnectionForTLS(None)
-    connection.set_accept_state()
-    for byte in client.output():
-        with contextlib.suppress(SSL.WantReadError):
-            connection.do_handshake()
-        assert not saidBy(connection)
-        assert connection.bio_write(bytes([byte])) == 1
     welcome(connection, client)
 
 
@@ -325,34 +312,34 @@ class ResumptionTests(Case):
         server = self.server(verifyClient="optional_no_ca", sessionCache=SessionCache(True))
         self.assertEqual(self.resumes(server, 1, PERIOD), [False, False])
 
-    def test_patience(self) -> None:
-        """Over a change those resume, too, whose transport does not look; all others shake hands in full."""
+    def test_notLooking(self) -> None:
+        """Over a change all shake hands in full whose transport does not look; those with new tickets resume."""
         for version in VERSIONS:
             server, context = self.server(), clientContext(version)
-            known, stranger = self.visit(server, context), self.visit(self.server(), context)
+            session = self.visit(server, context).tls.session
             self.clock.advance(PERIOD)
             found = []
-            for session in (known.tls.session, stranger.tls.session, None):
+            for _ in range(2):
                 client = Client(context, session)
-                servePatiently(server, client)
+                client.handshake()
+                connection = server.serverConnectionForTLS(None)
+                connection.set_accept_state()
+                connection.bio_write(client.output())
+                welcome(connection, client)
                 found.append(client.tls.session_reused)
-            self.assertEqual(found, [True, False, False])
+                session = client.tls.session
+            self.assertEqual(found, [False, True])
 
-    def test_patienceRefuses(self) -> None:
-        """What is no ClientHello is refused at once, by OpenSSL."""
+    def test_early(self) -> None:
+        """A connection that is made before a byte has come knows whether one has."""
         server = self.server()
         self.clock.advance(PERIOD)
         connection = server.serverConnectionForTLS(None)
+        self.assertFalse(connection.heard)
         connection.set_accept_state()
         connection.bio_write(b"GET / HTTP/1.1\r\n\r\n")
+        self.assertTrue(connection.heard)
         self.assertRaises(SSL.Error, connection.do_handshake)
-
-    def test_patienceInTime(self) -> None:
-        """There is no waiting where no ticket matters, or where somebody else does it."""
-        server = self.server()
-        self.assertIsInstance(server.serverConnectionForTLS(None), NotingConnection)
-        self.clock.advance(PERIOD)
-        self.assertIs(type(server.serverConnectionForTLS(None)), PatientConnection)
         self.assertIs(type(server.newConnection()), NotingConnection)
 
     def test_check(self) -> None:

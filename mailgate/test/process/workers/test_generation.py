@@ -17,13 +17,12 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
+from mailgate.process.reloading import GenerationError
 from mailgate.process.workers.generation import (
     DRAINED_WITHIN,
     RETIRED_WITHIN,
     STOPPED_WITHIN,
-    BackOff,
     Generation,
-    GenerationError,
     environmentOf,
 )
 from mailgate.process.workers.messages import (
@@ -131,29 +130,6 @@ class FakeReactor(Clock):
         for slot in range(count):
             process.says(Started(slot, 2000 + slot), Ready(slot))
         return process
-
-
-class BackOffTests(SynchronousTestCase):
-    """How long to wait before another begins."""
-
-    def setUp(self):
-        self.clock = Clock()
-        self.backOff = BackOff(self.clock)
-
-    def die(self, age):
-        self.backOff.begun()
-        self.clock.advance(age)
-        return self.backOff.delay()
-
-    def test_grows(self):
-        """Each that dies soon makes the next wait longer, up to half a minute."""
-        self.assertEqual([self.die(1) for _ in range(8)], [0, 1, 2, 4, 8, 16, 30, 30])
-
-    def test_forgets(self):
-        """One that has lived for a minute begins at once, and so on from there."""
-        for _ in range(5):
-            self.die(1)
-        self.assertEqual([self.die(60), self.die(1), self.die(59)], [0, 1, 2])
 
 
 class WordsTests(SynchronousTestCase):

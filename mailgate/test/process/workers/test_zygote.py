@@ -13,9 +13,11 @@ import subprocess
 import sys
 from collections.abc import Callable
 
+from attrs import evolve, frozen
 from twisted.trial.unittest import SynchronousTestCase
 
 from mailgate._version import __version__
+from mailgate.process.workers.forking import System, Zygote
 from mailgate.process.workers.messages import (
     Become,
     Begin,
@@ -34,8 +36,24 @@ from mailgate.process.workers.messages import (
     encode,
     otherRelease,
 )
-from mailgate.process.workers.zygote import Zygote
 from mailgate.system.exitstatus import CANNOT_SERVE
+
+
+@frozen
+class NotedHeirs:
+    """Heirs of a zygote that does not really fork: what they are told."""
+
+    orders: list[Order]
+    slots: list[int]
+
+    def serve(self, slot: int, channel: socket.socket) -> int:
+        raise AssertionError("this is not a fork")
+
+    def obeyed(self, order: Order) -> None:
+        self.orders.append(order)
+
+    def lost(self, slot: int) -> None:
+        self.slots.append(slot)
 
 
 class ZygoteCase(SynchronousTestCase):
@@ -56,20 +74,17 @@ class ZygoteCase(SynchronousTestCase):
             orders,
             reports,
             Lines(),
-            self.serve,
-            self.obeyed.append,
-            self.lost.append,
-            lambda: next(self.pids),
-            lambda pid, options: (pid, self.dead[pid]) if pid in self.dead else (0, 0),
-            lambda pid, number: self.killed.append((pid, number)),
+            NotedHeirs(self.obeyed, self.lost),
+            System(
+                lambda: next(self.pids),
+                lambda pid, options: (pid, self.dead[pid]) if pid in self.dead else (0, 0),
+                lambda pid, number: self.killed.append((pid, number)),
+            ),
         )
         self.lines = Lines()
         for fd in (orders, reports, self.reports):
             self.addCleanup(os.close, fd)
         self.addCleanup(self.closeOrders)
-
-    def serve(self, slot: int, channel: socket.socket) -> int:
-        raise AssertionError("this is not a fork")
 
     def socketpair(self, real: Callable[[], tuple[socket.socket, socket.socket]]):
         def pair() -> tuple[socket.socket, socket.socket]:
@@ -134,10 +149,10 @@ class OrderTests(ZygoteCase):
         def fork() -> int:
             raise OSError(errno.EAGAIN, "Resource temporarily unavailable")
 
-        self.zygote._fork, works = fork, self.zygote._fork
+        self.zygote._system, works = evolve(self.zygote._system, fork=fork), self.zygote._system
         self.order(Fork(1))
         self.assertEqual(self.reported(), [Ended(1, 0, errno.EAGAIN, 0)])
-        self.zygote._fork = works
+        self.zygote._system = works
         self.order(Fork(1))
         self.assertEqual(self.reported(), [Started(1, 101)])
         self.assertEqual(self.heard(worker), [])
@@ -288,9 +303,11 @@ class ImportTests(SynchronousTestCase):
         theirs, reports = os.pipe()
         self.addCleanup(os.close, theirs)
         os.write(ours, orders)
-        command = f'exec "$0" -m {module} 3<&{heard} 4>&{reports} 5>&2'
+        # One of them may be 3 or 4 already.
+        command = f"import os, sys; from os import dup2; dup2({reports}, 99); dup2({heard}, 3); dup2(99, 4); dup2(2, 5)"
+        command += "; os.execv(sys.executable, [sys.executable, '-m', sys.argv[1]])"
         done = subprocess.run(
-            ["sh", "-c", command, sys.executable],
+            [sys.executable, "-c", command, module],
             env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
             pass_fds=(heard, reports),
             timeout=60,

@@ -1,5 +1,5 @@
 """
-Tests for L{mailgate.lean.pipes}, with the system's own pipes.
+Tests for L{mailgate.relay.pipes}, with the system's own pipes.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ import sys
 from twisted.trial.unittest import SynchronousTestCase
 
 import mailgate
-from mailgate.lean import pipes
-from mailgate.lean.pipes import MOST_KEPT, MOST_PIPES, PIPE_SIZE, SPARED, Pipe, PipePool
+from mailgate.relay import pipes
+from mailgate.relay.pipes import MOST_KEPT, MOST_PIPES, PIPE_SIZE, SPARED, Pipe, PipePool
 
 LACKING = """
 import fcntl, os
 for module, name in ((os, "splice"), (os, "pipe2"), (fcntl, "F_SETPIPE_SZ"), (fcntl, "F_GETPIPE_SZ")):
     if hasattr(module, name):
         delattr(module, name)
-from mailgate.lean.pipes import PipePool
+from mailgate.relay.pipes import PipePool
 pool = PipePool()
 print(pool.take())
 pool.close()
@@ -31,7 +31,7 @@ pool.close()
 
 SMALL = """
 import os
-from mailgate.lean.pipes import MOST_PIPES, PIPE_SIZE, PipePool
+from mailgate.relay.pipes import MOST_PIPES, PIPE_SIZE, PipePool
 if os.getuid() == 0:
     os.setgroups([])
     os.setuid(65534)

@@ -1,4 +1,4 @@
-# -*- test-case-name: mailgate.test.lean.test_pipes -*-
+# -*- test-case-name: mailgate.test.relay.test_pipes -*-
 """
 Pipes for C{splice}, which moves bytes from one socket to another without their being copied.
 """

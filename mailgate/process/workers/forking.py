@@ -1,0 +1,245 @@
+# -*- test-case-name: mailgate.test.process.workers.test_zygote -*-
+"""
+The zygote's loop: orders of the master, workers that are forked, and what they say and how they end.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import selectors
+import signal
+import socket
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from functools import partial
+from typing import NoReturn, Protocol
+
+from attrs import define, evolve, field, frozen
+
+from mailgate.process.workers.messages import (
+    Become,
+    ControlError,
+    Cut,
+    Ended,
+    Fork,
+    Kill,
+    Lines,
+    Loaded,
+    Message,
+    Order,
+    Ready,
+    Retired,
+    Started,
+    Tell,
+    encode,
+)
+from mailgate.system.privileges import gainNothing
+
+__all__ = ["Heirs", "System", "Zygote"]
+
+
+@define
+class _Child:
+    """A worker as the zygote knows it: the number the master has given it, and what it has said."""
+
+    slot: int
+    pid: int
+    channel: socket.socket
+    lines: Lines = field(factory=lambda: Lines(1024))
+    cut: int = 0
+
+
+class Heirs(Protocol):
+    """What becomes of the forks."""
+
+    def serve(self, slot: int, channel: socket.socket) -> int:
+        """Be the worker C{slot}, with its C{channel} to the zygote; return the exit status."""
+
+    def obeyed(self, order: Order) -> None:
+        """All workers are told C{order}."""
+
+    def lost(self, slot: int) -> None:
+        """The worker C{slot} has ended."""
+
+
+@frozen
+class System:
+    """What the system does for a zygote."""
+
+    fork: Callable[[], int] = os.fork
+    wait: Callable[[int, int], tuple[int, int]] = os.waitpid
+    kill: Callable[[int, int], None] = os.kill
+
+
+class Zygote:
+    """
+    Forks workers as the master orders, and reports what becomes of them.
+
+    @param orders: the descriptor by which the master is heard.
+    @param reports: the one by which it is told.
+    @param lines: the messages of C{orders}, of which some may have come.
+    @param heirs: what the forks do.
+    """
+
+    def __init__(self, orders: int, reports: int, lines: Lines, heirs: Heirs, system: System = System()) -> None:
+        self._orders = orders
+        self._reports = reports
+        self._heirs = heirs
+        self._system = system
+        self._lines = lines
+        self._children: dict[int, _Child] = {}
+        self._leaving = False
+        self._selector = selectors.DefaultSelector()
+        self._wakeup = socket.socketpair()
+        for end in self._wakeup:
+            end.setblocking(False)
+        self._selector.register(orders, selectors.EVENT_READ, self._hear)
+        self._selector.register(self._wakeup[0], selectors.EVENT_READ, self._reap)
+
+    def run(self, messages: Sequence[Message]) -> int:
+        """Do so until there are no workers left, and none are wanted, beginning with C{messages}."""
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        signal.set_wakeup_fd(self._wakeup[1].fileno(), warn_on_full_buffer=False)
+        self.report(Loaded())
+        self._obeyAll(messages)
+        while self._children or not self._leaving:
+            self.turn()
+        return 0
+
+    def turn(self, timeout: float | None = None) -> None:
+        """Wait for what happens next, at most C{timeout} seconds, and deal with it."""
+        for key, _ in self._selector.select(timeout):
+            # What came before may have closed this one.
+            if key.fd in self._selector.get_map():
+                key.data()
+
+    def report(self, message: Message) -> None:
+        """Tell the master, if it is there."""
+        line = encode(message)
+        with suppress(BrokenPipeError):
+            while line:
+                line = line[os.write(self._reports, line) :]
+
+    def _hear(self) -> None:
+        data = os.read(self._orders, 65536)
+        try:
+            if not data:
+                raise ControlError("the master has gone")
+            self._obeyAll(self._lines.feed(data))
+        except ControlError:
+            # Nobody can give orders any more. Those who are connected are not to suffer.
+            self._selector.unregister(self._orders)
+            self._tell(Order.DRAIN)
+
+    def _obeyAll(self, messages: Sequence[Message]) -> None:
+        for message in messages:
+            self._obey(message)
+
+    def _obey(self, message: Message) -> None:
+        if isinstance(message, Fork):
+            if not self._leaving:
+                self._make(message.slot)
+        elif isinstance(message, Kill):
+            child = self._children.get(message.slot)
+            if child is not None:
+                self._system.kill(child.pid, signal.SIGKILL)
+        elif isinstance(message, Become):
+            os.setgroups(message.groups)
+            os.setgid(message.gid)
+            os.setuid(message.uid)
+            gainNothing()
+        elif isinstance(message, Tell):
+            self._tell(message.order)
+        else:
+            raise ControlError("this is no order")
+
+    def _tell(self, order: Order) -> None:
+        self._leaving = self._leaving or order is not Order.REOPEN
+        self._heirs.obeyed(order)
+        for child in self._children.values():
+            # A worker that has just ended hears nothing, and one that hangs is the master's to have killed.
+            with suppress(OSError):
+                child.channel.send(encode(Tell(order)))
+
+    def _make(self, slot: int) -> None:
+        if slot in self._children:
+            raise ControlError("there is such a worker already")
+        ours, theirs = socket.socketpair()
+        ours.setblocking(False)
+        try:
+            pid = self._system.fork()
+        except OSError as error:
+            # Too many processes, or too little memory: the others' sessions are not to suffer for it.
+            ours.close()
+            theirs.close()
+            self.report(Ended(slot, 0, error.errno or errno.EAGAIN, 0))
+            return
+        if pid == 0:
+            self._become(slot, ours, theirs)
+        theirs.close()
+        child = _Child(slot, pid, ours)
+        self._children[slot] = child
+        self._selector.register(ours, selectors.EVENT_READ, partial(self._listen, child))
+        self.report(Started(slot, pid))
+
+    def _become(self, slot: int, ours: socket.socket, theirs: socket.socket) -> NoReturn:
+        """Be a worker, in the fork. The zygote's frames, which are below this one, must never run here."""
+        status = 1
+        try:
+            signal.set_wakeup_fd(-1)
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            # A worker that kept another's channel open would keep it from noticing the zygote's end.
+            for end in (ours, *self._wakeup, *(child.channel for child in self._children.values())):
+                end.close()
+            self._selector.close()
+            os.close(self._orders)
+            os.close(self._reports)
+            status = self._heirs.serve(slot, theirs)
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            for stream in (sys.stdout, sys.stderr):
+                with suppress(OSError, ValueError):
+                    stream.flush()
+            os._exit(status)
+
+    def _listen(self, child: _Child) -> None:
+        try:
+            data = child.channel.recv(4096)
+        except OSError:
+            data = b""
+        try:
+            for message in child.lines.feed(data):
+                if isinstance(message, Ready | Retired):
+                    self.report(evolve(message, slot=child.slot))
+                elif isinstance(message, Cut):
+                    child.cut = message.sessions
+                else:
+                    raise ControlError("this is not for a worker to say")
+        except ControlError:
+            data = b""
+        if not data:
+            # It ends, or has said what no worker says: there is nothing more to listen to.
+            self._selector.unregister(child.channel)
+
+    def _reap(self) -> None:
+        with suppress(BlockingIOError):
+            self._wakeup[0].recv(4096)
+        for child in list(self._children.values()):
+            pid, status = self._system.wait(child.pid, os.WNOHANG)
+            if pid:
+                self._lose(child, os.waitstatus_to_exitcode(status))
+
+    def _lose(self, child: _Child, status: int) -> None:
+        del self._children[child.slot]
+        self._heirs.lost(child.slot)
+        if child.channel in self._selector.get_map():
+            # What it said last may still be there.
+            self._listen(child)
+        with suppress(KeyError):
+            self._selector.unregister(child.channel)
+        child.channel.close()
+        self.report(Ended(child.slot, child.pid, status, child.cut))

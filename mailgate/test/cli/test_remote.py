@@ -1,0 +1,146 @@
+"""
+Tests for L{mailgate.cli.remote}, with commands of a table that tests add to, before sockets of their own.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import shutil
+import socket
+import sys
+import threading
+from typing import Any
+
+from twisted.internet import reactor
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.threads import deferToThread
+from twisted.trial.unittest import TestCase
+
+from mailgate.cli.main import main
+from mailgate.process.commandsocket import CommandSocket
+from mailgate.process.operation import Answer
+from mailgate.system.exitstatus import REFUSED
+from mailgate.test.integration.daemon import newFolder
+from mailgate.test.process.test_commands import Shout, add, shouting
+
+
+class RemoteTestCase(TestCase):
+    """The command line, in a thread, with what it prints."""
+
+    def setUp(self) -> None:
+        self.stdout, self.stderr = io.StringIO(), io.StringIO()
+        self.patch(sys, "stdout", self.stdout)
+        self.patch(sys, "stderr", self.stderr)
+        # argparse makes its lines as wide as the terminal is.
+        self.patch(os, "environ", {**os.environ, "COLUMNS": "200"})
+        self.folder = newFolder("remote")
+        self.addCleanup(shutil.rmtree, self.folder)
+        self.pidFile = os.path.join(self.folder, "pid")
+
+    def run_(self, *arguments: str) -> int:
+        """Run it; an early exit counts as its status."""
+        try:
+            return main(arguments)
+        except SystemExit as exit:
+            return int(exit.code or 0)
+
+    def asked(self, name: str, *arguments: str) -> Deferred[int]:
+        return deferToThread(self.run_, name, "--pid", self.pidFile, "--timeout", "20s", *arguments)
+
+
+class ScratchTests(RemoteTestCase):
+    """A command is one line of the table: the socket obeys it, and the command line has it, with help."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.shouted: list[Shout] = []
+        command = shouting(self.shout, tell=lambda pid, answer: f"{answer.cut} times")
+        add(self, command)
+        self.socket = CommandSocket(self.pidFile, "gateway.ini")
+        self.socket.open()
+        self.addCleanup(self.socket.close)
+        operation: Any = object()
+        self.socket.start(operation, reactor)
+
+    def shout(self, operation: Any, arguments: Shout) -> Deferred[Answer]:
+        self.shouted.append(arguments)
+        return succeed(Answer(True, cut=0) if arguments.times else Answer(False, ("nothing to shout",)))
+
+    async def test_asked(self) -> None:
+        """What is given on the command line comes to the gateway, and its answer is printed."""
+        status = await self.asked("shout", "hello world", "--times", "3", "--loud")
+        self.assertEqual((status, self.stdout.getvalue(), self.stderr.getvalue()), (0, "0 times\n", ""))
+        self.assertEqual(self.shouted, [Shout("hello world", 3, None, True)])
+
+    async def test_refused(self) -> None:
+        """A refusal is its reasons."""
+        status = await self.asked("shout", "hello", "--times", "0")
+        self.assertEqual((status, self.stdout.getvalue(), self.stderr.getvalue()), (REFUSED, "", "nothing to shout\n"))
+
+    def test_bad(self) -> None:
+        """What the command does not take is said before anything is asked."""
+        for arguments, reason in (
+            ((), "the following arguments are required: TEXT"),
+            (("a", "--times", "often"), "argument --times: invalid int value: 'often'"),
+            (("a\x07",), 'shout: "text" must be printable text'),
+            (("a", "--now"), "unrecognized arguments: --now"),
+        ):
+            self.assertEqual(self.run_("shout", "--pid", self.pidFile, *arguments), 2)
+            self.assertIn(reason, self.stderr.getvalue())
+        self.assertEqual(self.shouted, [])
+
+    def test_help(self) -> None:
+        """The help says what it does, and what its arguments are for."""
+        self.assertEqual(self.run_("--help"), 0)
+        self.assertRegex(self.stdout.getvalue(), r"shout +shout something\n")
+        self.assertEqual(self.run_("shout", "--help"), 0)
+        for part in (
+            r"Has the gateway shout\. Exit status: 0 done; ",
+            r"TEXT +what to shout\n",
+            r"--times TIMES +how often\n",
+            r"--pause PAUSE +seconds between two times\n",
+            r"--loud +louder than that\n",
+            r"--timeout TIME +how long to wait for the answer \(60s\)\n",
+        ):
+            self.assertRegex(self.stdout.getvalue(), part)
+
+
+class EarlierTests(RemoteTestCase):
+    """A gateway of the release before, which knows bare words and does not name its commands."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.heard = b""
+        self.listening = socket.socket(socket.AF_UNIX)
+        self.addCleanup(self.listening.close)
+        self.listening.bind(f"{self.pidFile}.sock")
+        self.listening.listen()
+        self.thread = threading.Thread(target=self.serve)
+        self.thread.start()
+        self.addCleanup(self.thread.join)
+
+    def serve(self) -> None:
+        """One conversation."""
+        connection, _ = self.listening.accept()
+        with connection, connection.makefile("rwb", 0) as stream:
+            stream.write(b'{"mailgate": "0.0.9", "pid": 4711}\n')
+            self.heard = stream.readline()
+            if self.heard:
+                stream.write(json.dumps({"done": True, "reasons": [], "cut": 0, "pid": 4712}).encode() + b"\n")
+
+    def test_upgrade(self) -> None:
+        """It is asked by a bare word: that is how a new release is put into force."""
+        self.assertEqual(self.run_("upgrade", "--pid", self.pidFile), 0)
+        self.assertEqual(self.heard, b"upgrade\n")
+        self.assertTrue(self.stdout.getvalue().startswith("process 4712 has taken over from process 4711"))
+
+    def test_newCommand(self) -> None:
+        """What it cannot know is not asked."""
+        add(self, shouting(None))
+        self.assertEqual(self.run_("shout", "a", "--pid", self.pidFile), REFUSED)
+        self.thread.join()
+        self.assertEqual(self.heard, b"")
+        told = "the gateway that runs is older, and does not know shout: upgrade it\n"
+        self.assertEqual(self.stderr.getvalue(), told)

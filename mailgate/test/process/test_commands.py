@@ -1,0 +1,211 @@
+"""
+Tests for L{mailgate.process.commands}, and for the conversation of L{mailgate.process.commandsocket}.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from attrs import frozen
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.task import Clock
+from twisted.internet.testing import StringTransport
+from twisted.logger import capturedLogs, formatEvent
+from twisted.trial.unittest import SynchronousTestCase
+
+import mailgate
+from mailgate.process.commands import COMMANDS, CommandError, NoArguments, OperatorCommand, argument, decode, encode
+from mailgate.process.commandsocket import LONGEST, CommandConversation
+from mailgate.process.operation import Answer
+
+
+@frozen
+class Shout:
+    """The arguments of a command that is there for tests."""
+
+    text: str = argument("what to shout")
+    times: int = argument("how often", int, 1)
+    pause: float | None = argument("seconds between two times", float, None)
+    loud: bool = argument("louder than that", bool)
+
+
+def shouting(run: Any, **more: Any) -> OperatorCommand:
+    return OperatorCommand("shout", run, "shout something", "Has the gateway shout.", Shout, **more)
+
+
+def add(test: SynchronousTestCase, command: OperatorCommand) -> None:
+    """Have C{command} in the table for the time of C{test}."""
+    COMMANDS[command.name] = command
+    test.addCleanup(COMMANDS.pop, command.name)
+
+
+class FakeOperation:
+    """What is asked of it, and a result for each."""
+
+    servesClients = True
+
+    def __init__(self) -> None:
+        self.asked: list[Any] = []
+        self.results: dict[str, Deferred[Answer]] = {}
+
+    def __getattr__(self, name: str) -> Any:
+        def ask() -> Deferred[Answer]:
+            self.asked.append(name)
+            self.results[name] = Deferred()
+            return self.results[name]
+
+        return ask
+
+
+class DecodeTests(SynchronousTestCase):
+    """Lines, and what is none."""
+
+    def setUp(self) -> None:
+        add(self, shouting(None))
+
+    def refused(self, line: bytes) -> str:
+        return str(self.assertRaises(CommandError, decode, line))
+
+    def test_commands(self) -> None:
+        """Each command of the table is one line, and means the same on the other side."""
+        self.assertEqual(set(COMMANDS), {"reload", "drain", "stop", "upgrade", "shout"})
+        for name in ("reload", "drain", "stop", "upgrade"):
+            line = encode(COMMANDS[name], NoArguments())
+            self.assertEqual(line, f'{{"do": "{name}"}}\n'.encode())
+            self.assertEqual(decode(line), (COMMANDS[name], NoArguments()))
+
+    def test_arguments(self) -> None:
+        """So are arguments, the given ones and the others."""
+        command = shouting(None)
+        for arguments in (Shout("m\xfcller"), Shout("a", 3, 0.5, True), Shout("a", 3, 2)):
+            line = encode(command, arguments)
+            self.assertEqual(line.count(b"\n"), 1)
+            self.assertEqual(decode(line), (command, arguments))
+
+    def test_word(self) -> None:
+        """The bare word of a client of the release before is the command."""
+        self.assertEqual(decode(b"reload"), (COMMANDS["reload"], NoArguments()))
+        self.assertEqual(decode(b"stop\r")[0], COMMANDS["stop"])
+
+    def test_unknown(self) -> None:
+        """A command that is not known is named, and so are those that are; what is odd in it is escaped."""
+        known = "this mailgate knows drain, reload, shout, stop, upgrade"
+        self.assertEqual(self.refused(b'{"do": "destroy"}'), f'unknown command "destroy": {known}')
+        self.assertEqual(self.refused(b"destroy"), f'unknown command "destroy": {known}')
+        self.assertEqual(self.refused(b"\xff\x1b[2J"), f'unknown command "\\\\xff\\u001b[2J": {known}')
+        self.assertEqual(self.refused(b'{"do": "%s"}' % (b"x" * 999)), f'unknown command "{"x" * 40}...": {known}')
+
+    def test_nonsense(self) -> None:
+        """What is no command at all is answered with what one looks like."""
+        for line in (b"", b"[]", b"{}", b'{"do": 1}', b'{"do": null}', b'{"reload": true}', b'"reload"'):
+            self.assertEqual(self.refused(line), 'a command is a JSON object such as {"do": "reload"}', line)
+        for line in (b"{", b'{"do": "reload"', b"[" * 3000, b"{\xff}"):
+            self.assertEqual(self.refused(line), "a command is one line of JSON, and this is none", line[:9])
+
+    def test_badArguments(self) -> None:
+        """An argument that is not known, missing or of the wrong kind is named."""
+        for given, reason in (
+            ({"do": "reload", "user": "joe"}, 'reload takes no argument "user"'),
+            ({"do": "shout"}, 'shout needs the argument "text"'),
+            ({"do": "shout", "text": 7}, 'shout: "text" must be printable text'),
+            ({"do": "shout", "text": "a\nb"}, 'shout: "text" must be printable text'),
+            ({"do": "shout", "text": "a", "times": True}, 'shout: "times" must be a whole number'),
+            ({"do": "shout", "text": "a", "pause": "1"}, 'shout: "pause" must be a number'),
+            ({"do": "shout", "text": "a", "loud": 1}, 'shout: "loud" must be true or false'),
+        ):
+            self.assertEqual(self.refused(json.dumps(given).encode()), reason)
+
+
+class ConversationTests(SynchronousTestCase):
+    """What a client of the socket hears."""
+
+    def setUp(self) -> None:
+        self.begin()
+
+    def begin(self) -> None:
+        """Somebody connects."""
+        self.clock = Clock()
+        self.operation = FakeOperation()
+        asked: Any = self.operation
+        self.conversation = CommandConversation(asked, self.clock)
+        self.transport = StringTransport()
+        self.conversation.makeConnection(self.transport)
+        (self.greeting,) = self.heard()
+
+    def heard(self) -> list[Any]:
+        lines = [json.loads(line) for line in self.transport.value().splitlines()]
+        self.transport.clear()
+        return lines
+
+    def test_greeting(self) -> None:
+        """The gateway says who it is, and what may be asked of it."""
+        self.assertEqual(self.greeting["mailgate"], mailgate.__version__)
+        self.assertEqual(self.greeting["commands"], ["drain", "reload", "stop", "upgrade"])
+
+    def test_answer(self) -> None:
+        """A command is obeyed and answered; what does not end the process ends the connection."""
+        for line in (b'{"do": "reload"}\n', b"reload\n"):
+            self.begin()
+            with capturedLogs() as events:
+                self.conversation.dataReceived(line)
+            self.assertEqual(self.operation.asked, ["reload"])
+            self.assertEqual([formatEvent(event) for event in events], ["asked to reload"])
+            self.assertEqual(self.heard(), [])
+            self.operation.results["reload"].callback(Answer(True))
+            self.assertEqual(self.heard(), [{"done": True, "reasons": [], "cut": 0, "pid": None}])
+            self.assertTrue(self.transport.disconnecting)
+
+    def test_end(self) -> None:
+        """After what ends the process the connection stays until then."""
+        for name in ("drain", "stop"):
+            self.begin()
+            self.conversation.dataReceived(encode(COMMANDS[name], NoArguments()))
+            self.operation.results[name].callback(Answer(True, cut=2))
+            self.assertEqual(self.heard(), [{"done": True, "reasons": [], "cut": 2, "pid": None}])
+            self.assertFalse(self.transport.disconnecting)
+
+    def test_refused(self) -> None:
+        """Nonsense is answered with a sentence, and nothing is done."""
+        for line, reason in (
+            (b"\n", 'a command is a JSON object such as {"do": "reload"}'),
+            (b'{"do": "reload", "now": true}\n', 'reload takes no argument "now"'),
+            (b"x" * (LONGEST + 1) + b"\n", f"a command is longer than {LONGEST} bytes"),
+            (b"x" * (LONGEST + 10), f"a command is longer than {LONGEST} bytes"),
+        ):
+            self.begin()
+            self.conversation.dataReceived(line)
+            (answer,) = self.heard()
+            self.assertEqual((answer["done"], answer["reasons"]), (False, [reason]))
+            self.assertTrue(self.transport.disconnecting)
+            self.assertEqual(self.operation.asked, [])
+
+    def test_once(self) -> None:
+        """A second command ends the connection."""
+        self.conversation.dataReceived(b'{"do": "stop"}\n')
+        self.conversation.dataReceived(b'{"do": "reload"}\n')
+        self.assertEqual(self.operation.asked, ["stop"])
+        self.assertTrue(self.transport.disconnecting)
+
+    def test_silent(self) -> None:
+        """Who says nothing is not waited for."""
+        self.clock.advance(10)
+        self.assertTrue(self.transport.disconnecting)
+
+    def test_scope(self) -> None:
+        """What each process that serves clients has to do is refused where those are workers; else it is combined."""
+        results: list[Any] = []
+
+        def combine(answers: Any) -> Answer:
+            results.extend(answers)
+            return Answer(True, cut=3)
+
+        command = shouting(lambda operation, given: succeed(Answer(True)), scope="workers", combine=combine)
+        add(self, command)
+        self.conversation.dataReceived(encode(command, Shout("a")))
+        self.assertEqual((results, [each["cut"] for each in self.heard()]), ([Answer(True)], [3]))
+        self.begin()
+        self.operation.servesClients = False
+        self.conversation.dataReceived(encode(command, Shout("a")))
+        (answer,) = self.heard()
+        self.assertEqual(answer["reasons"], ["shout cannot be asked of a gateway with several workers"])
