@@ -63,7 +63,6 @@ __all__ = [
     "printable",
 ]
 
-
 _LONGEST = 256
 """Characters of a text from the network that a line shows; as UTF-8 no character has more than four bytes."""
 
@@ -166,8 +165,6 @@ def needsStandardError(logs: Sequence[ErrorLog]) -> bool:
 
 
 _NOBODY = "nobody is there yet; what is sent there is lost"
-
-
 _NO_NAMES = ("off", "no", "none", "false", "on", "stdout", "syslog")
 _FILE = "is taken for a file: error_log is a file, stderr or syslog:server=ADDRESS, and a level behind a blank"
 
@@ -185,8 +182,8 @@ def _oddPlaces(logs: Sequence[ErrorLog]) -> Iterator[tuple[str, str]]:
 
 
 def _overwriting(logs: Sequence[ErrorLog], section: SectionSettings | ServerSettings) -> Iterator[Problem]:
-    """Those of C{logs}, which C{section} gives, that would be written over the configuration."""
-    if any(log.file is not None and isSameFile(log.file, section.file) for log in logs):
+    """The log among C{logs}, of C{section}, that is the configuration."""
+    if any(log.file and isSameFile(log.file, section.file) for log in logs):
         yield section.problem("error_log", OVERWRITTEN, os.path.realpath(section.file))
 
 
