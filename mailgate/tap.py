@@ -7,34 +7,32 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, NoReturn
 
 from attrs import evolve
 from twisted.application.service import IService, MultiService
 from twisted.internet.defer import Deferred, maybeDeferred
-from twisted.internet.error import CannotListenError
 from twisted.logger import ILogObserver, Logger, globalLogPublisher
 from twisted.python import usage
 from twisted.python.components import Componentized
 
-from mailgate.config import GatewaySettings, parse, read
+from mailgate.config import GatewaySettings, load, parse, read
 from mailgate.directives import ConfigurationError, Problem
+from mailgate.frontend.protocol import DialogueSettings
 from mailgate.log.errorlog import ErrorLogs, ProcessLog
 from mailgate.log.settings import LogSettings, ServerLogSettings, needsStandardError
-from mailgate.net.sockets import ListenError
 from mailgate.process.background import Twistd
 from mailgate.process.generations import Generations
 from mailgate.process.rights import shedPrivileges, tuneCollector, unreadableLater
 from mailgate.process.signals import Signals
 from mailgate.process.surroundings import Process, Surroundings
 from mailgate.process.workers.master import Master
+from mailgate.sandbox.certificate import stateFolder, withCertificate
 from mailgate.sandbox.settings import SandboxSettings
-from mailgate.sandbox.welcome import welcome
 from mailgate.system.exitstatus import BAD_CONFIGURATION, CANNOT_LISTEN, CUT, endWith
 from mailgate.system.privileges import ProcessSettings, gainNothing, limitOpenFiles, raiseOpenFiles
 from mailgate.system.processors import WorkerSettings
-from mailgate.tls.settings import TLSSettings, usesTLS
 
 __all__ = ["Options", "makeService"]
 
@@ -53,7 +51,11 @@ class Options(usage.Options):
 
 
 class _TwistdService(MultiService):
-    """C{generations}, and C{error_log} in the place of twistd's own log."""
+    """
+    C{generations}, and C{error_log} in the place of twistd's own log.
+
+    @param beside: services that start before the gateways and stop after them.
+    """
 
     def __init__(
         self,
@@ -62,8 +64,11 @@ class _TwistdService(MultiService):
         reactor: Any,
         surroundings: Surroundings,
         twistd: Twistd,
+        beside: Sequence[IService] = (),
     ) -> None:
         super().__init__()
+        for service in beside:
+            service.setServiceParent(self)
         self._generations = generations
         self._settings = settings = generations.settings
         generations.setServiceParent(self)
@@ -100,7 +105,7 @@ class _TwistdService(MultiService):
     def privilegedStartService(self) -> None:
         try:
             self._bind()
-        except (ConfigurationError, CannotListenError) as error:
+        except ConfigurationError as error:
             self._cannotStart(error)
 
     def _bind(self) -> None:
@@ -121,13 +126,11 @@ class _TwistdService(MultiService):
             self._bind()
             self._shedPrivileges()
             super().startService()
-        except (ConfigurationError, CannotListenError) as error:
+        except ConfigurationError as error:
             self._cannotStart(error)
         self._twistd.started()
         # When it starts, the reactor installs handlers of its own.
         self._reactor.callWhenRunning(self._signals.install)
-        # Before the reactor runs nobody is served yet, and a Control-C is lost.
-        self._reactor.callWhenRunning(self._welcome)
         self._reactor.callWhenRunning(tuneCollector)
         self._reactor.callWhenRunning(self._process.running)
 
@@ -150,33 +153,13 @@ class _TwistdService(MultiService):
             text = "a reload will be refused, as {user} may not read {files}"
             self._log.warn(text, user=user.name, files=", ".join(unreadable))
 
-    def _cannotStart(self, error: Exception) -> NoReturn:
-        if isinstance(error, CannotListenError):
-            error = self._sandboxProblem(error)
-        if isinstance(error, ConfigurationError):
-            error.locate(self._settings.lines)
+    def _cannotStart(self, error: ConfigurationError) -> NoReturn:
+        error.locate(self._settings.lines)
         if not all(log.isStandardError for log in self._settings[LogSettings].errorLog):
             self._log.error("{reason}", reason=str(error))
         self._surroundings.fail(str(error), CANNOT_LISTEN)
         self._twistd.removePIDFile()
         _giveUp(error, CANNOT_LISTEN)
-
-    def _sandboxProblem(self, error: CannotListenError) -> ListenError:
-        """Which address of [sandbox] cannot be had; all others are told of by L{ListenError} itself."""
-        named = self._settings.sandbox or SandboxSettings()
-        options = {"imap": named.imap, "pop3": named.pop3, "smtp": named.smtp, "auth_http": named.authHttp}
-        wanted = (error.interface, error.port)
-        option = next((name for name, each in options.items() if (each.host, each.port) == wanted), "")
-        reason = f"cannot be bound: {getattr(error.socketError, 'strerror', None) or error.socketError}"
-        return ListenError([Problem(self._settings.file, reason, "sandbox", option, f"{wanted[0]}:{wanted[1]}")])
-
-    def _welcome(self) -> None:
-        if self._settings.sandbox is None:
-            return
-        tls = (server[TLSSettings].certificates for server in self._settings.servers if usesTLS(server))
-        certificate = next((certificates[0] for certificates in tls), None)
-        # twistd has put its log in the place of sys.stdout.
-        print(welcome(self._settings.servers, self._settings.sandbox, certificate), file=sys.__stdout__, flush=True)
 
     def stopService(self) -> Deferred[Any]:
         stopped = maybeDeferred(super().stopService)
@@ -219,6 +202,24 @@ def _logRemarks(twistd: Twistd, settings: GatewaySettings) -> Iterator[Problem]:
             yield server.problem("error_log", reason, "stderr")
 
 
+def _equipped(settings: GatewaySettings) -> GatewaySettings:
+    """C{settings}, with the demo's certificate for the servers that have none. Where it is not there it is made."""
+    folder = stateFolder(os.environ)
+    return withCertificate(settings, folder, lambda server: server[DialogueSettings].serverName)
+
+
+def _load(filename: str) -> GatewaySettings:
+    return _equipped(load(filename))
+
+
+def _demos(settings: GatewaySettings, reactor: Any) -> Iterator[IService]:
+    if settings.find(SandboxSettings) is not None:
+        # What it builds upon is of no use to a gateway without it, and takes memory.
+        from mailgate.sandbox.demo import Demo
+
+        yield Demo(settings, reactor)
+
+
 def makeService(options: Options) -> IService:
     """
     The gateway that C{options["config"]} describes; where twistd is to go into the background, it is there by then. A
@@ -231,14 +232,14 @@ def makeService(options: Options) -> IService:
     try:
         surroundings = Surroundings.of(os.environ)
         text = read(options["config"])
-        settings = parse(text, options["config"])
+        settings = _equipped(parse(text, options["config"]))
         logs.owner = settings[ProcessSettings].owner
         observer = ProcessLog(
             logs.observerFor(settings[LogSettings].errorLog, settings.file, "mailgate", settings.lines)
         )
         generations: Generations | Master
         if settings[WorkerSettings].count == 1:
-            generations = Generations(settings, reactor, logs, observer, sockets=surroundings.sockets)
+            generations = Generations(settings, reactor, logs, observer, _load, surroundings.sockets)
         else:
             generations = Master(settings, text, reactor, logs, observer, surroundings.sockets)
     except ConfigurationError as error:
@@ -260,6 +261,6 @@ def makeService(options: Options) -> IService:
         except OSError as error:
             problem = Problem(settings.file, f"cannot go into the background: {error.strerror}")
             _giveUp(ConfigurationError([problem]), CANNOT_LISTEN)
-    service = _TwistdService(generations, observer, reactor, surroundings, twistd)
+    service = _TwistdService(generations, observer, reactor, surroundings, twistd, list(_demos(settings, reactor)))
     service.setOpenFiles()
     return service

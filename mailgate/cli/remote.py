@@ -14,7 +14,7 @@ import sys
 import time
 from typing import Any
 
-from mailgate.config import load, read, readPID
+from mailgate.config import load, read, readOne
 from mailgate.directives import ConfigurationError, Problem, seconds
 from mailgate.process.commandsocket import socketPath
 from mailgate.process.operation import Answer
@@ -158,7 +158,7 @@ def _pidFile(arguments: argparse.Namespace) -> str:
         found = load(arguments.config)[PIDSettings].path
     else:
         # At night one wants to stop what has a bad configuration, too.
-        found = readPID(read(arguments.config), arguments.config).path
+        found = readOne(read(arguments.config), arguments.config, PIDSettings).path
     if given is not None:
         return os.path.abspath(given)
     if found is None:

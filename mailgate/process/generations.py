@@ -18,6 +18,7 @@ from twisted.internet.defer import Deferred, gatherResults, maybeDeferred, succe
 from zope.interface import implementer
 
 from mailgate.config import GatewaySettings, load
+from mailgate.config.restart import kept, untouchable
 from mailgate.directives import ConfigurationError, ServerSettings
 from mailgate.frontend.draining import DrainSettings
 from mailgate.lean.connectionlimit import Places
@@ -28,12 +29,9 @@ from mailgate.net.sockets import ListeningSockets
 from mailgate.process.interfaces import IGenerations
 from mailgate.process.watching import FileWatch, watchedFiles
 from mailgate.service import Gateway
-from mailgate.system.pidfile import PIDSettings
-from mailgate.system.privileges import ProcessSettings
-from mailgate.system.processors import WorkerSettings
 from mailgate.tls.renewal import InForce, certificatesOf, namesLost, renewalFaults
 
-__all__ = ["Generations", "checkRenewal", "refused", "untouchable"]
+__all__ = ["Generations", "checkRenewal", "refused"]
 
 _PACE = 5.0
 """Seconds over which those are ended for whom worker_shutdown_timeout is over."""
@@ -61,19 +59,6 @@ def checkRenewal(before: InForce, servers: Sequence[ServerSettings], isAsked: bo
     elif faults := list(dict.fromkeys(renewalFaults(before, servers))):
         kept = "and the one before is kept; mailgate reload takes it all the same"
         raise ConfigurationError([evolve(each, message=f"{each.message}, {kept}") for each in faults])
-
-
-def untouchable(now: GatewaySettings, wanted: GatewaySettings) -> Iterator[str]:
-    """The options that a reload cannot change, of those in which C{wanted} is not as C{now}."""
-    for name, before, after in (
-        ("user", now[ProcessSettings].user, wanted[ProcessSettings].user),
-        ("worker_rlimit_nofile", now[ProcessSettings].openFiles, wanted[ProcessSettings].openFiles),
-        ("pid", now[PIDSettings], wanted[PIDSettings]),
-        ("worker_processes", now[WorkerSettings], wanted[WorkerSettings]),
-        ("[sandbox]", now.sandbox, wanted.sandbox),
-    ):
-        if before != after:
-            yield name
 
 
 @implementer(IGenerations)
@@ -109,13 +94,7 @@ class Generations(MultiService):
         self.sockets = ListeningSockets() if sockets is None else sockets
         self._journal = Journal(settings[LogSettings].level)
         self._places = Places(reactor)
-        self._gateways = [Gateway(evolve(settings, sandbox=None), reactor, logs, places=self._places)]
-        if settings.sandbox is not None:
-            # It outlives generations: its mail begins and ends with it.
-            # What it builds upon imports the reactor, which is too early for a process that is yet to fork.
-            from mailgate.sandbox.service import SandboxService
-
-            self.addService(SandboxService(settings.sandbox, reactor))
+        self._gateways = [Gateway(settings, reactor, logs, places=self._places)]
         self.gateway.setServiceParent(self)
         self._watch = FileWatch(reactor, self._filesChanged)
         self._watch.watch(watchedFiles(settings.servers))
@@ -132,7 +111,6 @@ class Generations(MultiService):
         Bind.
 
         @raise mailgate.net.sockets.ListenError: an address cannot be bound.
-        @raise twisted.internet.error.CannotListenError: one of the sandbox's cannot.
         """
         if not self._bound:
             self.gateway.sockets = self.sockets = self.sockets.opened(self.settings.servers)
@@ -177,8 +155,7 @@ class Generations(MultiService):
         sockets = self.sockets.opened(settings.servers)
         gateway = None
         try:
-            own = evolve(settings, sandbox=None)
-            gateway = Gateway(own, self._reactor, self._logs, sockets, places=self._places)
+            gateway = Gateway(settings, self._reactor, self._logs, sockets, places=self._places)
             gateway.setServiceParent(self)
         except BaseException:
             if gateway is not None:
@@ -194,8 +171,7 @@ class Generations(MultiService):
         for name in untouchable(self.settings, settings):
             self._journal.warn("{name} is not what it was: that takes a restart", name=name)
         # What a reload cannot change stays to be compared with.
-        kept = (self.settings[group] for group in (ProcessSettings, PIDSettings, WorkerSettings))
-        self.settings = evolve(settings.having(*kept), sandbox=self.settings.sandbox)
+        self.settings = kept(self.settings, settings)
         self._journal = Journal(settings[LogSettings].level)
         self._gateways.append(gateway)
         drained = before.drain(farewell=False, patience=before.settings[DrainSettings].patience, pace=_PACE)

@@ -18,6 +18,7 @@ from twisted.logger import Logger
 from zope.interface import implementer
 
 from mailgate.config import GatewaySettings, parse, read
+from mailgate.config.restart import demoSection
 from mailgate.directives import ConfigurationError, Problem
 from mailgate.frontend.draining import DrainSettings
 from mailgate.log.errorlog import ErrorLogs, ProcessLog
@@ -160,8 +161,9 @@ class Master(MultiService):
         try:
             text = read(self.settings.file)
             settings = parse(text, self.settings.file)
-            if settings.sandbox is not None:
-                raise ConfigurationError([Problem(settings.file, "takes a process without workers", "sandbox")])
+            demo = demoSection(settings)
+            if demo is not None:
+                raise ConfigurationError([Problem(settings.file, "takes a process without workers", demo)])
             checkRenewal(self._certificates, settings.servers, isAsked, self._log)
             self._logs.owner = settings[ProcessSettings].owner
             observer = self._logs.observerFor(settings[LogSettings].errorLog, settings.file, "mailgate", settings.lines)
