@@ -137,7 +137,7 @@ class Gateway(MultiService):
         )
         tls = self._contexts.get(server.name)
         if tls is None and usesTLS(server):
-            tls = ServerTLS(server[TLSSettings], server.protocol)
+            tls = ServerTLS(server[TLSSettings], record.alpn)
         kind = authenticatorKind(server)
         assert kind is not None, "the configuration has been checked"
         authenticator = self._build(kind, server, journal)
@@ -150,7 +150,7 @@ class Gateway(MultiService):
             self._relays,
             self.places,
             sessionIds=self._sessionIds,
-            reverseDNS=self._clientNames(server),
+            reverseDNS=self._clientNames(server) if record.wantsClientName else None,
         )
         for address in server.listen:
             yield ProxyServerFactory(record, server, address, means)
@@ -174,8 +174,7 @@ class Gateway(MultiService):
     def _clientNames(self, server: ServerSettings) -> ReverseDNS | None:
         """Who finds the names of C{server}'s clients: the same for all servers that name the same C{resolver}."""
         settings = server[ResolverSettings]
-        # As nginx: no other protocol tells anybody the client's name.
-        if settings.resolver is None or server.protocol != "smtp":
+        if settings.resolver is None:
             return None
         if settings not in self._reverseDNS:
             made = ReverseDNS(settings.resolver, settings.timeout, self._reactor, self._journal)

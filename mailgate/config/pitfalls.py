@@ -16,22 +16,16 @@ from mailgate.config.serverchecks import authenticatorKind
 from mailgate.directives import ListenAddress, Problem, ServerSettings, deadline, directives
 from mailgate.frontend.capabilities import each, leftOut
 from mailgate.frontend.protocol import DialogueSettings
-from mailgate.login import Backend, Method
+from mailgate.login import Backend
 from mailgate.net.bind import checkAddress
-from mailgate.registry import PROTOCOLS, protocolAt
+from mailgate.registry import PROTOCOLS
 from mailgate.tls.certificatechecks import nameWarnings
 from mailgate.tls.settings import TLSSettings, usesTLS
 
 __all__ = ["isAlone", "loops", "pitfalls"]
 
-_IMPLICIT_TLS = (993, 995, 465)
-"""The ports on which clients speak TLS from the first byte (RFC 8314, section 7.3)."""
-
 _SHORTEST = 1.0
 """Seconds; what is shorter was meant in another unit."""
-
-_REVISIONS = {"IMAP4REV1", "IMAP4REV2"}
-"""Of which a server has to announce one (RFC 3501, section 6.1.1; RFC 9051)."""
 
 _REPLY = re.compile(r"250[ -]|\*$|CAPABILITY$|\+OK$|\.$", re.IGNORECASE)
 """What stands before capabilities, or behind them, in a server's answer to CAPABILITY, CAPA or EHLO."""
@@ -65,11 +59,12 @@ def _ports(server: ServerSettings) -> Iterator[Problem]:
     for address in server.listen:
         if address.proxyProtocol:
             continue
-        usual = protocolAt([address]) or server.protocol
-        if usual != server.protocol:
-            reason = f"port {address.port} is one of {usual}, and clients find {server.protocol} there"
+        own = PROTOCOLS[server.protocol]
+        usual = next((known for known in PROTOCOLS.values() if address.port in known.ports), own)
+        if usual is not own:
+            reason = f"port {address.port} is one of {usual.name}, and clients find {own.name} there"
             yield server.problem("listen", reason, str(address))
-        elif address.port in _IMPLICIT_TLS and not address.ssl:
+        elif address.port in own.implicitPorts and not address.ssl:
             reason = f'clients speak TLS from the first byte on port {address.port}, which takes "ssl" behind it'
             yield server.problem("listen", reason, str(address))
 
@@ -87,26 +82,20 @@ def _shortTimes(server: ServerSettings) -> Iterator[Problem]:
 def _capabilities(server: ServerSettings) -> Iterator[Problem]:
     """Capabilities that clients do not hear, or miss."""
     option = f"{server.protocol}_capabilities"
-    configured: tuple[str, ...] = getattr(server[PROTOCOLS[server.protocol].settings], "capabilities", ())
-    for capability, reason in leftOut(server.protocol, configured):
+    protocol = PROTOCOLS[server.protocol]
+    configured: tuple[str, ...] = getattr(server[protocol.settings], "capabilities", ())
+    for capability, reason in leftOut(protocol, configured):
         yield server.problem(option, reason, capability)
     for item in configured:
         if item.isdigit():
             yield server.problem(option, "is no capability: a parameter stands on the line of its capability", item)
-    for item in each(server.protocol, configured):
+    for item in each(protocol, configured):
         if "," in item:
             yield server.problem(option, "has a comma, which clients hear: commas part no capabilities", item)
         elif _REPLY.match(item):
             yield server.problem(option, "begins as a server's reply does: of that the capability alone is meant", item)
-    words = {word.upper() for item in configured for word in item.split()}
-    if server.protocol == "imap" and words.isdisjoint(_REVISIONS):
-        yield server.problem(option, "has no IMAP4rev1: clients then take the server for none that they can use")
-    if server.protocol == "smtp" and not configured and PROTOCOLS["smtp"].methods(server) - {Method.NONE}:
-        reason = (
-            "is missing: mail programs then rewrite mail of 8 bits, which breaks its signatures, and return what needs"
-            " SMTPUTF8: copy your backend's list"
-        )
-        yield server.problem(option, reason)
+    if lacking := protocol.lacks(configured, protocol.methods(server)):
+        yield server.problem(option, lacking)
 
 
 def loops(server: ServerSettings) -> Iterator[Problem]:

@@ -15,7 +15,7 @@ from mailgate.net.networks import unmapped
 from mailgate.session import Phase
 
 if TYPE_CHECKING:
-    from mailgate.frontend.loginflow import LoginServer
+    from mailgate.frontend.dialogue import ProxyServer
 
 __all__ = ["DialogueFindings", "hostAndPort"]
 
@@ -36,10 +36,10 @@ class DialogueFindings:
 
     __slots__ = ("_dialogue",)
 
-    def __init__(self, dialogue: LoginServer) -> None:
+    def __init__(self, dialogue: ProxyServer) -> None:
         self._dialogue = ref(dialogue)
 
-    def _ongoing(self) -> LoginServer | None:
+    def _ongoing(self) -> ProxyServer | None:
         dialogue = self._dialogue()
         isOver = dialogue is None or dialogue.session.phase in (Phase.RELAY, Phase.END)
         return None if isOver else dialogue

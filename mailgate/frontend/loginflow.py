@@ -7,144 +7,123 @@ logged in at, a refusal is held back, told and counted, and the relay takes the 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, ClassVar
+from collections.abc import Container
+from typing import TYPE_CHECKING
 
+from attrs import evolve
 from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
 
 from mailgate.backend.client import ProxyClient
-from mailgate.frontend.exchange import SASLServer
+from mailgate.frontend.exchange import Exchange, Step, beginning, explaining
 from mailgate.frontend.findings import DialogueFindings
-from mailgate.log.connection import JUDGED, LOGGED_IN, LOGIN_FAILED, about, defect, tlsName
-from mailgate.log.journal import printable
-from mailgate.login import (
-    Client,
-    Credentials,
-    Denial,
-    Envelope,
-    LoginRequest,
-    Method,
-    ProxiedAddresses,
-    Refusal,
-    Route,
-    Trouble,
-)
-from mailgate.session import Outcome, Phase
+from mailgate.frontend.mechanisms import UNLISTED
+from mailgate.log.connection import JUDGED, LOGGED_IN, LOGIN_FAILED, RESPONSE_REFUSED, about, defect, tlsName
+from mailgate.log.journal import Journal, printable
+from mailgate.login import Client, Credentials, Denial, LoginRequest, Method, Refusal, Route, Trouble
+from mailgate.session import Outcome, Phase, Session
 
 if TYPE_CHECKING:
-    from mailgate.frontend.factory import ProxyServerFactory
+    from mailgate.frontend.dialogue import ProxyServer
 
-__all__ = ["LoginServer"]
+__all__ = ["Login", "authenticate", "deny", "goOn", "handOver"]
 
 _SAYS_GOODBYE = re.compile(rb"(?mi)^(?:\* BYE|421)\b")
 """A backend's reply that has the goodbye in it."""
 
 
-class LoginServer(SASLServer):
+def authenticate(server: ProxyServer, name: bytes, initial: bytes | None) -> None:
     """
-    The part of a dialogue that L{login} begins. It ends in the phase RELAY, in COMMAND, or in END.
+    Begin an exchange of SASL with the client of C{server}.
+
+    @param name: the mechanism, as the client calls it.
+    @param initial: the initial response in base64, or L{None}.
+    """
+    taken: Container[bytes] = server.settings.mechanisms
+    if server.dialogue.unlistedAuth:
+        taken = UNLISTED.union(server.settings.mechanisms)
+    exchange = beginning(name, taken, lambda: server.salt)
+    if exchange is None:
+        server.reply(server.unsupported)
+    else:
+        goOn(server, exchange, exchange.begin(initial))
+
+
+def goOn(server: ProxyServer, exchange: Exchange, step: Step) -> None:
+    """Do what the C{step} of C{exchange} asks for."""
+    if isinstance(step, bytes):
+        server.exchange = exchange
+        server.session.enter(Phase.CHALLENGE)
+        server.challenge(step)
+        return
+    server.exchange = None
+    if isinstance(step, Credentials):
+        server.login(step)
+    elif isinstance(step, Denial):
+        deny(server, step)
+    else:
+        fields = {**about(server.session), "mechanism": exchange.name}
+        server.factory.journal.info(RESPONSE_REFUSED, **fields, reason=str(step))
+        server.session.enter(Phase.COMMAND)
+        server.reply(server.exchangeWording[type(step)])
+
+
+class Login:
+    """
+    One login, from the client's credentials to the hand-over or the refusal. It ends in the phase RELAY, in COMMAND, in
+    CHALLENGE where the client is told why it was refused, or in END.
+
+    @ivar server: the dialogue of which it is a part.
+    @ivar request: what is to be judged.
+    @ivar began: the moment, by the clock.
     """
 
-    wording: ClassVar[Mapping[Trouble, bytes]]
-    """What is said of each trouble, without the line end; in IMAP without the tag."""
-    tag: bytes = b""
+    __slots__ = ("_journal", "began", "dialogue", "factory", "request", "server", "session")
 
-    _failures = 0
-    _parting = b""
-    """The goodbye that the next reply is to take with it."""
-    _host: str
-    _port: int
-    _proxied: ProxiedAddresses | None
-    _deadline: IDelayedCall
-    _limit: IDelayedCall | None = None
-    """What ends the dialogue when the session's time is over."""
-    _budgetEnd: float
-
-    def __init__(self, factory: ProxyServerFactory) -> None:
-        super().__init__()
-        self.factory = factory
-        self.clock = factory.clock
-        self._journal = factory.journal
-        self.settings = factory.protocolSettings
-        self.dialogue = factory.dialogue
-        self._clientName = "[UNAVAILABLE]"
-        self._pending: Deferred[Any] | None = None
-
-    def resume(self) -> None:
-        """Take the next command, unless this is the end."""
-        raise NotImplementedError
-
-    def end(self, outcome: Outcome, goodbye: bytes = b"") -> None:
-        """Say C{goodbye} and close, whatever is under way."""
-        raise NotImplementedError
-
-    def _extend(self) -> None:
-        raise NotImplementedError
-
-    def goodbye(self, trouble: Trouble) -> bytes:
-        """The line for a trouble that ends the connection."""
-        return self.wording[trouble] + b"\r\n"
-
-    def farewell(self, trouble: Trouble) -> bytes:
-        """The line that ends the connection behind a reply; empty in a protocol that has none."""
-        return self.goodbye(trouble)
-
-    def lastReply(self, trouble: Trouble) -> None:
-        """
-        Have the next reply, or else L{end}, say goodbye for C{trouble}: in one segment, as a client that sees the end
-        of the connection first forgets what it was told before.
-        """
-        self._parting = self.farewell(trouble)
-
-    def takeParting(self) -> bytes:
-        """What a reply has to end with: nothing, or the goodbye of L{lastReply}."""
-        parting, self._parting = self._parting, b""
-        return parting
-
-    def refuse(self, denial: Denial) -> None:
-        """Tell the client that its login failed."""
-        raise NotImplementedError
-
-    def accept(self, client: ProxyClient) -> bytes:
-        """What the client is told of its login, by the backend or by us."""
-        return client.reply
-
-    def login(self, credentials: Credentials) -> None:
-        """Have C{credentials} judged, and the connection handed over or the client refused."""
-        session = self.session
+    def __init__(self, server: ProxyServer, credentials: Credentials) -> None:
+        self.server = server
+        self.session = session = server.session
+        self.factory = server.factory
+        self.dialogue = server.dialogue
+        self._journal = server._journal
+        self.began = server.clock.seconds()
+        if credentials.authzid and self.dialogue.authzid == "ignore":
+            credentials = evolve(credentials, authzid=b"")
         session.attempts += 1
         session.user = credentials.user
         session.method = credentials.method
-        session.enter(Phase.AUTH)
-        now = self.clock.seconds()
-        self._deadline.reset(max(0.0, self._budgetEnd - now))
-        request = LoginRequest(
-            session.protocol, credentials, self._client(), session.attempts, self.tag, self.envelope(credentials.method)
+        self.request = LoginRequest(
+            self.factory.record.authName,
+            credentials,
+            self._client(),
+            session.attempts,
+            server.tag,
+            server.envelope(credentials.method),
         )
-        pending = Deferred.fromCoroutine(self._login(request, now))
+
+    def begin(self) -> None:
+        """Have it judged."""
+        server = self.server
+        self.session.enter(Phase.AUTH)
+        server.patience.extendToEnd()
+        pending = Deferred.fromCoroutine(self._login(self.request, self.began))
         if not pending.called:
-            self._pending = pending
+            server.pending = pending
         pending.addErrback(self._loginFailed)
 
     def _client(self) -> Client:
         """Who wants to log in. What costs something to find out of its connection is left until somebody asks."""
-        factory, session = self.factory, self.session
+        factory, session, server = self.factory, self.session, self.server
         known = (
-            *(self._host, self._port, session.tls, self._clientName, self._proxied),
+            *(server._host, server._port, session.tls, server._clientName, server._proxied),
             *(factory.local or ("", 0)),
             *(session.id, None, session.server),
         )
         unknown: tuple[str, ...] = () if factory.local else ("local", "localPort")
         if session.tls is not None:
             unknown += ("details",)
-        return Client.lazily(DialogueFindings(self), unknown, *known) if unknown else Client(*known)
-
-    def envelope(self, method: Method) -> Envelope:
-        """What has been heard so far that matters to a login by C{method}."""
-        return Envelope()
+        return Client.lazily(DialogueFindings(server), unknown, *known) if unknown else Client(*known)
 
     async def _login(self, request: LoginRequest, began: float) -> None:
         answer: Route | ProxyClient | Refusal | Denial = await self._judge(request)
@@ -159,13 +138,13 @@ class LoginServer(SASLServer):
             wait = self._wait(answer, request, began)
             if wait > 0:
                 self.session.enter(Phase.AUTH)
-                await deferLater(self.clock, wait)
-        self._pending = None
+                await deferLater(self.server.clock, wait)
+        self.server.pending = None
         if isinstance(answer, ProxyClient):
-            self._handOver(answer)
+            self.server.loggedIn(answer)
         elif isinstance(answer, Refusal):
-            said = _SAYS_GOODBYE.search(answer.reply)
-            self.end(Outcome.BACKEND_REFUSED, answer.reply + (b"" if said else self.farewell(Trouble.REFUSED)))
+            goodbye = b"" if _SAYS_GOODBYE.search(answer.reply) else self.server.farewell(Trouble.REFUSED)
+            self.server.end(Outcome.BACKEND_REFUSED, answer.reply + goodbye)
         else:
             self._loginDenied(request, answer)
 
@@ -177,7 +156,7 @@ class LoginServer(SASLServer):
         delay = self.dialogue.authDelay
         if not delay or not denial.refusesCredentials or request.credentials.method is Method.NONE:
             return denial.wait
-        rest: float = began + delay - self.clock.seconds()
+        rest: float = began + delay - self.server.clock.seconds()
         return max(denial.wait, rest)
 
     async def _judge(self, request: LoginRequest) -> Route | Denial:
@@ -201,9 +180,9 @@ class LoginServer(SASLServer):
     def _loginFailed(self, failure: Failure) -> None:
         if self.session.phase is Phase.END and failure.check(CancelledError):
             return
-        self._pending = None
+        self.server.pending = None
         defect(self._journal, self.session, "the login failed", failure)
-        self.end(Outcome.INTERNAL, self.goodbye(Trouble.INTERNAL))
+        self.server.end(Outcome.INTERNAL, self.server.goodbye(Trouble.INTERNAL))
 
     def _logDenied(self, request: LoginRequest, denial: Denial) -> None:
         journal = self._journal
@@ -229,72 +208,73 @@ class LoginServer(SASLServer):
             user=printable(route.user),
         )
 
-    def _logLoggedIn(self) -> None:
-        session = self.session
-        self._journal.record(
-            LOGGED_IN,
-            **about(session),
-            tls=tlsName(session.tls),
-            method=session.method.value if session.method else "-",
-            backend=session.backend or "-",
-            times=session.times,
-            user=printable(session.user),
-        )
-
     def _loginDenied(self, request: LoginRequest, denial: Denial) -> None:
         if denial.refusesCredentials and request.credentials.method is not Method.NONE:
-            self._failures += 1
+            self.server.patience.failures += 1
+        server = self.server
         # Who sends no more does not answer a challenge, and would not hear of the refusal behind that.
-        answers = not self.inputEnded or b"\n" in self._buffer
-        if answers and self.explain(request.credentials.method, denial):
-            self._extend()
-            self.advance()
+        answers = not server.inputEnded or b"\n" in server.intake.buffer
+        explanation = explaining(request.credentials.method, denial) if answers else None
+        if explanation is None:
+            deny(server, denial)
         else:
-            self.deny(denial)
+            goOn(server, explanation, explanation.begin())
+            server.patience.extend()
+            server.advance()
 
-    def deny(self, denial: Denial) -> None:
-        self.session.enter(Phase.COMMAND)
-        ending = self._ending(denial)
-        if ending is not None:
-            self.lastReply(ending[1])
-        self.refuse(denial)
-        if ending is not None:
-            self.end(ending[0])
-        self.resume()
 
-    def _ending(self, denial: Denial) -> tuple[Outcome, Trouble] | None:
-        """How the connection ends behind C{denial}, if it does."""
-        if denial.close:
-            return Outcome.DENIED, Trouble.REFUSED
-        if 0 < (self.dialogue.maxAuthFailures or 0) <= self._failures:
-            return Outcome.FAILURES, Trouble.FAILURES
-        return None
+def deny(server: ProxyServer, denial: Denial) -> None:
+    """Tell the client of C{server} of C{denial}, and end the connection or go on."""
+    server.session.enter(Phase.COMMAND)
+    ending = _ending(server, denial)
+    if ending is not None:
+        server.lastReply(ending[1])
+    server.refuse(denial)
+    if ending is not None:
+        server.end(ending[0])
+    server.resume()
 
-    def _dropLimit(self) -> None:
-        """The relay heeds the end of the session's time itself; a dialogue that ends needs to no more."""
-        limit, self._limit = self._limit, None
-        if limit is not None and limit.active():
-            limit.cancel()
 
-    def _handOver(self, client: ProxyClient) -> None:
-        self._deadline.cancel()
-        if self._limit is not None:
-            self._dropLimit()
-        self.session.enter(Phase.RELAY)
-        self.session.settleTimes()
-        if self._journal.wantsInfo:
-            self._logLoggedIn()
-        early = self.takeBuffer()
-        self.transport.unregisterProducer()
-        factory = self.factory
-        idle, linger = factory.relayTimeout, self.dialogue.timeout
-        relay = factory.relays.between(self, client, self.session, idle, linger, factory.relayEnded)
-        factory.connections.discard(self)
-        factory.connections.add(relay)
-        try:
-            relay.start(self.accept(client) + client.leftOver, early)
-        except Exception:
-            # It is the relay's to end: the dialogue has nothing left to say it with.
-            defect(self._journal, self.session, "the relay failed", Failure())
-            self.session.conclude(Outcome.INTERNAL)
-            relay.abort()
+def _ending(server: ProxyServer, denial: Denial) -> tuple[Outcome, Trouble] | None:
+    """How the connection ends behind C{denial}, if it does."""
+    if denial.close:
+        return Outcome.DENIED, Trouble.REFUSED
+    if server.patience.hasFailedOften:
+        return Outcome.FAILURES, Trouble.FAILURES
+    return None
+
+
+def handOver(server: ProxyServer, client: ProxyClient) -> None:
+    """Leave the connections of C{server} and C{client} to the relay."""
+    factory, session = server.factory, server.session
+    server.patience.stop()
+    server.dropLimit()
+    session.enter(Phase.RELAY)
+    session.settleTimes()
+    if factory.journal.wantsInfo:
+        _logLoggedIn(factory.journal, session)
+    early = server.intake.takeAll()
+    server.transport.unregisterProducer()
+    idle, linger = factory.relayTimeout, server.dialogue.timeout
+    relay = factory.relays.between(server, client, session, idle, linger, factory.relayEnded)
+    factory.connections.discard(server)
+    factory.connections.add(relay)
+    try:
+        relay.start(server.accept(client) + client.leftOver, early)
+    except Exception:
+        # It is the relay's to end: the dialogue has nothing left to say it with.
+        defect(factory.journal, session, "the relay failed", Failure())
+        session.conclude(Outcome.INTERNAL)
+        relay.abort()
+
+
+def _logLoggedIn(journal: Journal, session: Session) -> None:
+    journal.record(
+        LOGGED_IN,
+        **about(session),
+        tls=tlsName(session.tls),
+        method=session.method.value if session.method else "-",
+        backend=session.backend or "-",
+        times=session.times,
+        user=printable(session.user),
+    )

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import re
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence, Set
 from typing import TYPE_CHECKING, Any
 
-from attrs import frozen
+from attrs import Factory, frozen
 
 from mailgate.directives import (
     Problem,
@@ -25,7 +25,7 @@ from mailgate.directives import (
     seconds,
     word,
 )
-from mailgate.login import Denial, Method, Trouble, fitText
+from mailgate.login import Method
 
 if TYPE_CHECKING:
     from mailgate.backend.client import ProxyClient
@@ -36,8 +36,6 @@ __all__ = [
     "Command",
     "DialogueSettings",
     "MailProtocol",
-    "acceptableText",
-    "splitArguments",
     "tokenWarnings",
 ]
 
@@ -92,11 +90,34 @@ class Command:
     inClear: bool = True
 
 
-@frozen
+def _ownName(record: MailProtocol) -> str:
+    return record.name
+
+
+def _lacksNothing(configured: Sequence[str], methods: Set[Method]) -> str:
+    return ""
+
+
+@frozen(eq=False)
 class MailProtocol:
     """
-    A protocol that mailgate speaks: its C{name} and the ports it is known by, both halves, and the settings class of
-    its directives, whose C{methods} are the login methods that it is configured to offer.
+    A protocol that mailgate speaks, and all that others than its own modules have to know of it.
+
+    @ivar name: what the directive C{protocol} and the log call it, and what its own directives begin with.
+    @ivar ports: those that it is known by; the first is that of servers.
+    @ivar server: the dialogue before login.
+    @ivar client: the login at a backend.
+    @ivar settings: the class of its directives, whose C{methods} are the login methods that are configured, and whose
+        C{capabilities} the list that clients hear.
+    @ivar implicitPorts: those of C{ports} where clients speak TLS from the first byte (RFC 8314, section 7.3).
+    @ivar authName: what authentication services call it.
+    @ivar alpn: what TLS calls it (RFC 7301).
+    @ivar own: capabilities that the gateway announces itself where they are so; with parameters they are the same.
+    @ivar unkept: capabilities that promise a command before the login which the gateway does not obey.
+    @ivar parted: what parts capabilities that are configured as one item; L{None} where they have blanks in them.
+    @ivar lacks: called with the configured capabilities and the login methods; returns in a phrase for the operator
+        what clients miss there, empty where they miss nothing.
+    @ivar wantsClientName: whether backends, or services, are told the name that DNS has for the client's address.
     """
 
     name: str
@@ -104,6 +125,20 @@ class MailProtocol:
     server: type[ProxyServer]
     client: type[ProxyClient]
     settings: type
+    implicitPorts: tuple[int, ...] = ()
+    authName: str = Factory(_ownName, takes_self=True)
+    alpn: str = Factory(_ownName, takes_self=True)
+    own: tuple[str, ...] = ()
+    unkept: tuple[str, ...] = ()
+    parted: str | None = None
+    lacks: Callable[[Sequence[str], Set[Method]], str] = _lacksNothing
+    wantsClientName: bool = False
+
+    @property
+    def backendPorts(self) -> tuple[int, int]:
+        """The ports of backends in the clear and with TLS from the first byte on, each 0 where none is known."""
+        implicit = self.implicitPorts[0] if self.implicitPorts else 0
+        return next((port for port in self.ports if port != implicit), 0), implicit
 
     def methods(self, server: ServerSettings) -> frozenset[Method]:
         """The login methods that C{server} is configured to take."""
@@ -121,15 +156,3 @@ def tokenWarnings(server: ServerSettings, methods: frozenset[Method], buffer: in
     if buffer < LONGEST_AUTH and any(method.isOAuth for method in methods):
         option = f"{server.protocol}_client_buffer"
         yield server.problem(option, "is too small for long tokens of OAuth, whose clients are then refused: try 16k")
-
-
-def splitArguments(rest: bytes) -> list[bytes]:
-    """The words of C{rest}; nothing but blanks parts them."""
-    return [word for word in rest.split(b" ") if word]
-
-
-def acceptableText(denial: Denial) -> bytes | None:
-    """The authentication service's text of a refusal, unless it is not L{fitText}."""
-    if denial.trouble is not Trouble.DENIED or not denial.text:
-        return None
-    return fitText(denial.text)

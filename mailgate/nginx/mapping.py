@@ -19,7 +19,7 @@ from mailgate.frontend.capabilities import leftOut
 from mailgate.nginx.conf import Refused, Remark, Statement
 from mailgate.nginx.sections import REPLACED, Entry, Section, known, listening, whyLeftOut
 from mailgate.nginx.values import OF_THE_HOST, PATHS, Paths, fitsIni, written
-from mailgate.registry import protocolAt
+from mailgate.registry import PROTOCOLS, protocolAt
 
 __all__ = ["NGINX_DEFAULTS", "Default", "Mapping"]
 
@@ -278,7 +278,7 @@ class Mapping:
 
     def _tellOfCapabilities(self, statement: Statement, items: Sequence[str]) -> None:
         """Tell of those that clients do not hear, and of parameters that nginx takes for capabilities."""
-        for capability, reason in leftOut(statement.name.partition("_")[0], tuple(items)):
+        for capability, reason in leftOut(PROTOCOLS[statement.name.partition("_")[0]], tuple(items)):
             self._tell(statement, f'carried over, but "{capability}" {reason}')
         for before, item in pairwise(items):
             if item.isdigit():

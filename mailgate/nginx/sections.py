@@ -141,7 +141,7 @@ def _concerns(name: str, server: Section, mail: Section) -> bool:
     protocol = server.entry("protocol")
     owners = [each.name for each in PROTOCOLS.values() if each.settings is group]
     if group is ResolverSettings:
-        owners = ["smtp"]
+        owners = [each.name for each in PROTOCOLS.values() if each.wantsClientName]
     if owners and protocol is not None:
         return protocol.items[0] in owners
     if group is RealIPSettings:

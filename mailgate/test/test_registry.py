@@ -89,6 +89,20 @@ class ProtocolTests(SynchronousTestCase):
         ports = [port for record in PROTOCOLS.values() for port in record.ports]
         self.assertEqual(len(ports), len(set(ports)))
 
+    def test_implicitPorts(self):
+        """The ports of TLS from the first byte are among them, and backends are found at the first of either kind."""
+        for record in PROTOCOLS.values():
+            self.assertLess(set(record.implicitPorts), set(record.ports))
+        backends = {name: record.backendPorts for name, record in PROTOCOLS.items()}
+        self.assertEqual(backends, {"imap": (143, 993), "pop3": (110, 995), "smtp": (25, 465)})
+
+    def test_otherNames(self):
+        """Services and TLS call a protocol by its name, as nginx does, unless it says otherwise."""
+        for name, record in PROTOCOLS.items():
+            self.assertEqual((record.authName, record.alpn), (name, name))
+            other = attrs.evolve(record, authName="mine", alpn="managesieve")
+            self.assertEqual((other.name, other.authName, other.alpn), (name, "mine", "managesieve"))
+
     def test_halves(self):
         """Both halves build on the common ones."""
         for record in PROTOCOLS.values():
@@ -98,7 +112,7 @@ class ProtocolTests(SynchronousTestCase):
     def test_wholeServer(self):
         """Nothing that the common half leaves to a protocol is missing."""
         for record in PROTOCOLS.values():
-            for name in ("greet", "commandReceived", "invalid", "refuse"):
+            for name in ("greet", "commandReceived", "invalid", "refuse", "reply", "capabilities"):
                 self.assertIsNot(getattr(record.server, name), getattr(ProxyServer, name), f"{record.name}: {name}")
 
     def test_wholeClient(self):

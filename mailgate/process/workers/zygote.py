@@ -52,6 +52,7 @@ from mailgate.process.workers.messages import (
     otherRelease,
 )
 from mailgate.process.workers.worker import work
+from mailgate.registry import PROTOCOLS
 from mailgate.system.exitstatus import BAD_CONFIGURATION, CANNOT_SERVE
 from mailgate.system.privileges import ProcessSettings, gainNothing, limitOpenFiles
 from mailgate.system.processors import WorkerSettings
@@ -323,7 +324,7 @@ class Inheritance:
 
 def _contextOf(server: ServerSettings) -> ServerTLS:
     try:
-        return ServerTLS(server[TLSSettings], server.protocol)
+        return ServerTLS(server[TLSSettings], PROTOCOLS[server.protocol].alpn)
     except TLSError as error:
         # The master has just used the same files: they have changed since.
         raise ConfigurationError([server.problem(error.option, str(error), error.value)]) from None

@@ -2,11 +2,36 @@
 IMAP4 (RFC 3501, 9051): the dialogue before login, the login at a backend, and their settings.
 """
 
+from collections.abc import Sequence, Set
+
 from mailgate.frontend.protocol import MailProtocol
+from mailgate.login import Method
 from mailgate.protocols.imap4.client import IMAP4Client
 from mailgate.protocols.imap4.server import IMAP4Server
 from mailgate.protocols.imap4.settings import IMAP4Settings
 
 __all__ = ["IMAP4"]
 
-IMAP4 = MailProtocol("imap", (143, 993), IMAP4Server, IMAP4Client, IMAP4Settings)
+_REVISIONS = {"IMAP4REV1", "IMAP4REV2"}
+"""Of which a server has to announce one (RFC 3501, section 6.1.1; RFC 9051)."""
+
+
+def _lacks(configured: Sequence[str], methods: Set[Method]) -> str:
+    if any(word.upper() in _REVISIONS for item in configured for word in item.split()):
+        return ""
+    return "has no IMAP4rev1: clients then take the server for none that they can use"
+
+
+IMAP4 = MailProtocol(
+    "imap",
+    (143, 993),
+    IMAP4Server,
+    IMAP4Client,
+    IMAP4Settings,
+    implicitPorts=(993,),
+    own=("AUTH", "LOGINDISABLED", "STARTTLS"),
+    # CLIENTID is some clients' own, LANGUAGE that of RFC 5255.
+    unkept=("CLIENTID", "LANGUAGE"),
+    parted=" ",
+    lacks=_lacks,
+)

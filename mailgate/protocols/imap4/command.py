@@ -7,18 +7,15 @@ from __future__ import annotations
 
 import re
 
-from attrs import frozen
-
 from mailgate.backend.identity import Atom
+from mailgate.frontend.text import Literal, literalAt, quotedAt
 
 __all__ = [
     "LATER",
     "LONGEST_ID",
     "CommandParser",
     "IMAP4SyntaxError",
-    "Literal",
     "beginsID",
-    "literalAtEnd",
     "tagOf",
 ]
 
@@ -43,14 +40,9 @@ _LONGEST_TAG = 126
 _ID = re.compile(_TAG.pattern + rb" +ID ", re.IGNORECASE)
 _WORD = re.compile(rb" +([A-Za-z]+)(?= |$)")
 _ATOM = re.compile(rb"[^ ]+")
-_QUOTED = re.compile(rb'"((?:[^"\\]|\\.)*)"')
-_LITERAL = re.compile(rb"\{(\d{0,10})(\+?)\}$")
 _MOST_ARGUMENTS = 3
 _MOST_ID_ARGUMENTS = 64
 """RFC 2971 allows 30 pairs of field and value. Of more, and of what there is no room for, nothing is kept."""
-_ANY_LITERAL = re.compile(rb"\{(\d+)(\+?)\}$")
-_ENDLESS = 10**20
-"""More bytes than any client sends. A number with more digits is not looked at."""
 
 
 def tagOf(line: bytes) -> bytes:
@@ -66,22 +58,6 @@ def beginsID(start: bytes | bytearray) -> bool:
 
 class IMAP4SyntaxError(Exception):
     """What came is no command."""
-
-
-@frozen
-class Literal:
-    """C{{octets}}, or C{{octets+}} which is not waited for."""
-
-    octets: int
-    synchronizing: bool
-
-
-def literalAtEnd(line: bytes) -> Literal | None:
-    """The literal that C{line}, of any command, ends in."""
-    match = _ANY_LITERAL.search(line)
-    if match is None:
-        return None
-    return Literal(int(match[1]) if len(match[1]) <= 20 else _ENDLESS, not match[2])
 
 
 class CommandParser:
@@ -149,19 +125,24 @@ class CommandParser:
                 raise IMAP4SyntaxError
             start = line[position : position + 1]
             if start == b"{":
-                literal = _LITERAL.match(line, position)
+                literal = literalAt(line, position)
                 if literal is None:
                     raise IMAP4SyntaxError
-                return Literal(int(literal[1] or 0), not literal[2])
-            match = (_QUOTED if start == b'"' else _ATOM).match(line, position)
-            if match is None:
-                raise IMAP4SyntaxError
-            if isID and start != b'"':
-                self._atom(match[0])
+                return literal
+            if start == b'"':
+                string = quotedAt(line, position)
+                if string is None:
+                    raise IMAP4SyntaxError
+                argument, position = string
+                self._keep(argument)
+                continue
+            atom = _ATOM.match(line, position)
+            assert atom is not None
+            position = atom.end()
+            if isID:
+                self._atom(atom[0])
             else:
-                argument = re.sub(rb"\\(.)", rb"\1", match[1]) if start == b'"' else match[0]
-                (self._keep if isID else self.arguments.append)(argument)
-            position = match.end()
+                self.arguments.append(atom[0])
 
     def _atom(self, atom: bytes) -> None:
         """Take an argument of ID that is no string, and the parentheses that close behind it."""

@@ -6,28 +6,22 @@ The replies are nginx's, but for those that docs/differences.rst lists.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from mailgate.backend.identity import fieldsOf
 from mailgate.backend.settings import ProxySettings
 from mailgate.frontend.capabilities import announced
 from mailgate.frontend.dialogue import ProxyServer
 from mailgate.frontend.goodbyes import goodbyes
 from mailgate.frontend.mechanisms import Cancelled, InitialResponse, InvalidResponse, NotBase64
-from mailgate.frontend.protocol import Command, acceptableText
+from mailgate.frontend.protocol import Command
+from mailgate.frontend.text import Literal, acceptableText, literalAtEnd
 from mailgate.login import Credentials, Denial, Envelope, Method, Trouble
-from mailgate.protocols.imap4.command import (
-    LATER,
-    LONGEST_ID,
-    CommandParser,
-    IMAP4SyntaxError,
-    Literal,
-    beginsID,
-    literalAtEnd,
-    tagOf,
-)
+from mailgate.protocols.imap4.command import LATER, LONGEST_ID, CommandParser, IMAP4SyntaxError, beginsID, tagOf
 from mailgate.protocols.imap4.settings import IMAP4Settings
 from mailgate.session import Outcome, Phase
 
-__all__ = ["CommandParser", "IMAP4Server", "IMAP4Settings", "IMAP4SyntaxError", "Literal"]
+__all__ = ["CommandParser", "IMAP4Server", "IMAP4Settings", "IMAP4SyntaxError"]
 
 
 class IMAP4Server(ProxyServer):
@@ -64,7 +58,7 @@ class IMAP4Server(ProxyServer):
 
     def lineLimit(self) -> int:
         limit = self.settings.clientBuffer - self._used
-        if len(self._buffer) >= limit and self._isID():
+        if len(self.intake.buffer) >= limit and self._isID():
             return max(limit, LONGEST_ID - self._used)
         return limit
 
@@ -72,7 +66,7 @@ class IMAP4Server(ProxyServer):
         """Whether the line that begins the buffer is one of ID."""
         if self._parser is not None:
             return self._parser.word == b"ID"
-        return not self._isPassedOver and self.session.phase is Phase.COMMAND and beginsID(self._buffer)
+        return not self._isPassedOver and self.session.phase is Phase.COMMAND and beginsID(self.intake.buffer)
 
     def greet(self) -> None:
         self.transport.write(b"* OK IMAP4 ready\r\n")
@@ -91,6 +85,16 @@ class IMAP4Server(ProxyServer):
         # A client would take its next reply for the literal that such an end announces.
         self.reply(line[:-1] if literalAtEnd(line) else line)
 
+    def capabilities(self, offers: Sequence[bytes]) -> list[bytes]:
+        words = list(offers)
+        if not self.needsTLS:
+            words.extend(b"AUTH=" + name for name in self.settings.mechanisms)
+        if self.offersTLS:
+            words.append(b"STARTTLS")
+        if self.needsTLS or not self._takesPasswords():
+            words.append(b"LOGINDISABLED")
+        return words
+
     def forget(self) -> None:
         self.tag = b""
         self._heard = Envelope()
@@ -106,7 +110,7 @@ class IMAP4Server(ProxyServer):
 
     def overflowed(self) -> None:
         if self._parser is None and not self._isPassedOver and self.session.phase is Phase.COMMAND:
-            self._salvageTag(bytes(self._buffer))
+            self._salvageTag(bytes(self.intake.buffer))
         self.invalid()
 
     def _salvageTag(self, line: bytes) -> None:
@@ -145,7 +149,7 @@ class IMAP4Server(ProxyServer):
         literal = literalAtEnd(line)
         self._isPassedOver = literal is not None and not literal.synchronizing
         if literal is not None and self._isPassedOver:
-            self.discard(literal.octets)
+            self.intake.discard(literal.octets)
         elif self.countCommand():
             self.reply(b"BAD Log in first")
 
@@ -179,7 +183,7 @@ class IMAP4Server(ProxyServer):
         self._parser = parser
         if literal.synchronizing:
             self.transport.write(b"+ OK\r\n")
-        self.expectLiteral(literal.octets)
+        self.intake.expectLiteral(literal.octets)
 
     def literalReceived(self, octets: bytes) -> None:
         assert self._parser is not None
@@ -210,14 +214,8 @@ class IMAP4Server(ProxyServer):
         self.reply(b"OK completed")
 
     def _doCAPABILITY(self, arguments: list[bytes]) -> None:
-        line = [b"* CAPABILITY", *announced("imap", self.settings.capabilities)]
-        if not self.needsTLS:
-            line.extend(b"AUTH=" + name for name in self.mechanisms)
-        if self.offersTLS:
-            line.append(b"STARTTLS")
-        if self.needsTLS or not self._takesPasswords():
-            line.append(b"LOGINDISABLED")
-        self.transport.write(b" ".join(line) + b"\r\n")
+        words = self.capabilities(announced(self.factory.record, self.settings.capabilities))
+        self.transport.write(b" ".join((b"* CAPABILITY", *words)) + b"\r\n")
         self._completed()
 
     def _doNOOP(self, arguments: list[bytes]) -> None:

@@ -9,4 +9,14 @@ from mailgate.protocols.pop3.settings import POP3Settings
 
 __all__ = ["POP3"]
 
-POP3 = MailProtocol("pop3", (110, 995), POP3Server, POP3Client, POP3Settings)
+POP3 = MailProtocol(
+    "pop3",
+    (110, 995),
+    POP3Server,
+    POP3Client,
+    POP3Settings,
+    implicitPorts=(995,),
+    own=("SASL", "STLS"),
+    # CLIENTID is some clients' own, LANG and UTF8 are those of RFC 6856.
+    unkept=("CLIENTID", "LANG", "UTF8", "XCLIENT"),
+)

@@ -6,11 +6,14 @@ nginx's, but for those that docs/differences.rst lists.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from mailgate.frontend.capabilities import announced
 from mailgate.frontend.dialogue import ProxyServer
 from mailgate.frontend.goodbyes import goodbyes
 from mailgate.frontend.mechanisms import Cancelled, InitialResponse, InvalidResponse, NotBase64
-from mailgate.frontend.protocol import Command, acceptableText, splitArguments
+from mailgate.frontend.protocol import Command
+from mailgate.frontend.text import acceptableText, splitArguments
 from mailgate.login import Credentials, Denial, Method, Trouble
 from mailgate.protocols.pop3.settings import POP3Settings
 from mailgate.session import Outcome, Phase
@@ -55,9 +58,6 @@ class POP3Server(ProxyServer):
     _user: bytes | None = None
     """The name that USER gave, while PASS is awaited."""
 
-    def lineLimit(self) -> int:
-        return self.settings.clientBuffer
-
     def greet(self) -> None:
         salted = {"apop", "cram-md5"}.intersection(self.settings.auth)
         self.transport.write(b"+OK POP3 ready" + (b" " + self.salt if salted else b"") + b"\r\n")
@@ -89,7 +89,18 @@ class POP3Server(ProxyServer):
     @property
     def _tellsCodes(self) -> bool:
         """Whether clients are promised a code in every refusal of credentials (RFC 3206)."""
-        return b"AUTH-RESP-CODE" in map(bytes.upper, announced("pop3", self.settings.capabilities))
+        return b"AUTH-RESP-CODE" in map(bytes.upper, announced(self.factory.record, self.settings.capabilities))
+
+    def capabilities(self, offers: Sequence[bytes]) -> list[bytes]:
+        awaitingPass = self._user is not None
+        hidden = self.needsTLS and not awaitingPass
+        usesNames = self._takesPasswords() and not hidden
+        lines = [line for line in offers if usesNames or line.upper() != b"USER"]
+        if not hidden:
+            lines.append(b" ".join((b"SASL", *self.settings.mechanisms)))
+        if self.offersTLS and not awaitingPass:
+            lines.append(b"STLS")
+        return lines
 
     def forget(self) -> None:
         self._user = None
@@ -153,7 +164,7 @@ class POP3Server(ProxyServer):
     def _doAUTH(self, rest: bytes) -> None:
         arguments = splitArguments(rest)
         if not arguments:
-            names = b"".join(name + b"\r\n" for name in self.mechanisms)
+            names = b"".join(name + b"\r\n" for name in self.settings.mechanisms)
             self.transport.write(b"+OK methods supported:\r\n" + names + b".\r\n")
         elif len(arguments) > 2:
             self.invalid()
@@ -161,17 +172,8 @@ class POP3Server(ProxyServer):
             self.authenticate(*arguments)
 
     def _doCAPA(self, rest: bytes) -> None:
-        awaitingPass = self._user is not None
-        hidden = self.needsTLS and not awaitingPass
-        lines = [b"+OK Capability list follows"]
-        for word in announced("pop3", self.settings.capabilities):
-            if word.upper() != b"USER" or (self._takesPasswords() and not hidden):
-                lines.append(word)
-        if not hidden:
-            lines.append(b" ".join((b"SASL", *self.mechanisms)))
-        if self.offersTLS and not awaitingPass:
-            lines.append(b"STLS")
-        self.transport.write(b"\r\n".join((*lines, b".", b"")))
+        lines = self.capabilities(announced(self.factory.record, self.settings.capabilities))
+        self.transport.write(b"\r\n".join((b"+OK Capability list follows", *lines, b".", b"")))
 
     def _doNOOP(self, rest: bytes) -> None:
         self.transport.write(self.ok)

@@ -8,6 +8,7 @@ lists.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from twisted.internet.defer import CancelledError
@@ -18,7 +19,8 @@ from mailgate.frontend.capabilities import announced
 from mailgate.frontend.dialogue import ProxyServer
 from mailgate.frontend.goodbyes import goodbyes
 from mailgate.frontend.mechanisms import Cancelled, InitialResponse, InvalidResponse, NotBase64
-from mailgate.frontend.protocol import Command, acceptableText, splitArguments
+from mailgate.frontend.protocol import Command
+from mailgate.frontend.text import acceptableText, splitArguments
 from mailgate.log.connection import COMMAND_REFUSED, about
 from mailgate.log.journal import printable
 from mailgate.login import Credentials, Denial, Envelope, Method, Trouble
@@ -87,9 +89,6 @@ class SMTPServer(ProxyServer):
     def _name(self) -> bytes:
         return self.dialogue.serverName.encode()
 
-    def lineLimit(self) -> int:
-        return self.settings.clientBuffer
-
     def greet(self) -> None:
         if self.factory.reverseDNS is None:
             self._greetInTime()
@@ -100,15 +99,15 @@ class SMTPServer(ProxyServer):
         """Withhold the greeting until the client has its name; whoever speaks meanwhile is listened to later."""
         self._unnamedSince = self.clock.seconds()
         # It ends by itself; but no wait is to be without a deadline.
-        self._deadline.reset(reverseDNS.longest + self.dialogue.timeout)
-        self._pending = asked = reverseDNS.nameOf(self._host)
+        self.patience.allow(reverseDNS.longest + self.dialogue.timeout)
+        self.pending = asked = reverseDNS.nameOf(self._host)
         asked.addCallbacks(self._named, lambda failure: failure.trap(CancelledError))
 
     def _named(self, name: str) -> None:
         assert self._unnamedSince is not None
-        self._pending = None
+        self.pending = None
         # The client was waiting for us.
-        self._budgetEnd += self.clock.seconds() - self._unnamedSince
+        self.patience.giveBack(self.clock.seconds() - self._unnamedSince)
         self._unnamedSince = None
         self._clientName = name
         self._greetInTime()
@@ -119,22 +118,22 @@ class SMTPServer(ProxyServer):
         if not delay:
             self._sayHello()
             return
-        if self._buffer:
+        if self.intake.buffer:
             self.receivedBeforeGreeting()
             return
-        self._deadline.reset(delay + self.dialogue.timeout)
-        self._pending = deferLater(self.clock, delay, self._greetLate)
-        self._pending.addErrback(lambda failure: failure.trap(CancelledError))
+        self.patience.allow(delay + self.dialogue.timeout)
+        self.pending = deferLater(self.clock, delay, self._greetLate)
+        self.pending.addErrback(lambda failure: failure.trap(CancelledError))
 
     def _greetLate(self) -> None:
-        self._pending = None
+        self.pending = None
         self._sayHello()
         self.advance()
 
     def _sayHello(self) -> None:
         self.transport.write(b"220 " + self._name + b" ESMTP ready\r\n")
         self.session.enter(Phase.COMMAND)
-        self._extend()
+        self.patience.extend()
 
     def receivedBeforeGreeting(self) -> None:
         if self._unnamedSince is not None:
@@ -169,6 +168,14 @@ class SMTPServer(ProxyServer):
 
     def accept(self, client: ProxyClient) -> bytes:
         return client.reply if self._recipient else b"235 2.0.0 OK\r\n"
+
+    def capabilities(self, offers: Sequence[bytes]) -> list[bytes]:
+        lines = list(offers)
+        if self.settings.mechanisms and not self.needsTLS:
+            lines.append(b" ".join((b"AUTH", *self.settings.mechanisms)))
+        if self.offersTLS:
+            lines.append(b"STARTTLS")
+        return lines
 
     def envelope(self, method: Method) -> Envelope:
         if method is not Method.NONE:
@@ -219,7 +226,7 @@ class SMTPServer(ProxyServer):
             if size[2]:
                 # The message ends here, and with it what was said of its sender.
                 self._mail = None
-            self.discard(int(size[1]))
+            self.intake.discard(int(size[1]))
 
     def discarded(self) -> None:
         if self.needsTLS:
@@ -248,16 +255,12 @@ class SMTPServer(ProxyServer):
         if not self._hello(arguments):
             return
         self._extended = True
-        lines = [self._name, *announced("smtp", self.settings.capabilities)]
-        if self.mechanisms and not self.needsTLS:
-            lines.append(b" ".join((b"AUTH", *self.mechanisms)))
-        if self.offersTLS:
-            lines.append(b"STARTTLS")
+        lines = [self._name, *self.capabilities(announced(self.factory.record, self.settings.capabilities))]
         self.transport.write(b"".join(b"250-" + line + b"\r\n" for line in lines[:-1]))
         self.reply(b"250 " + lines[-1])
 
     def _doAUTH(self, arguments: list[bytes]) -> None:
-        if not (self.mechanisms or self.dialogue.unlistedAuth):
+        if not (self.settings.mechanisms or self.dialogue.unlistedAuth):
             self.reply(b"502 5.5.1 Authentication is not offered here")
         elif not 1 <= len(arguments) <= 2:
             self.reply(b"501 5.5.4 Invalid argument")

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from mailgate.frontend.capabilities import OWN, UNKEPT, announced, leftOut, whyLeftOut
+from mailgate.frontend.capabilities import announced, leftOut, whyLeftOut
 from mailgate.protocols.imap4 import IMAP4
 from mailgate.protocols.imap4.server import IMAP4Settings
 from mailgate.protocols.pop3 import POP3
 from mailgate.protocols.pop3.settings import POP3Settings
 from mailgate.protocols.smtp import SMTP
 from mailgate.protocols.smtp.server import SMTPSettings
+from mailgate.registry import PROTOCOLS
 from mailgate.testing import Conversation
 from mailgate.tls.settings import TLSSettings
 
@@ -33,25 +34,25 @@ class AnnouncedTests(SynchronousTestCase):
     def test_copied(self) -> None:
         """What the gateway announces itself, what it would have to obey and does not, and what comes twice is out."""
         for protocol, configured in COPIED.items():
-            self.assertEqual(announced(protocol, configured), KEPT[protocol])
+            self.assertEqual(announced(PROTOCOLS[protocol], configured), KEPT[protocol])
 
     def test_leftOut(self) -> None:
         """What is left out has a reason; what comes twice is no fault of anything."""
-        told = dict(leftOut("pop3", COPIED["pop3"]))
+        told = dict(leftOut(POP3, COPIED["pop3"]))
         self.assertEqual(list(told), ["UTF8 USER", "lang", "SASL PLAIN GSSAPI", "stls"])
         self.assertIn("before the login", told["lang"])
         self.assertIn("announces it itself", told["stls"])
 
     def test_wholeWords(self) -> None:
         """Words that only begin like those stay."""
-        for protocol, word in (("imap", "SASL-IR"), ("imap", "AUTHX"), ("pop3", "AUTH-RESP-CODE"), ("smtp", "HELPER")):
+        for protocol, word in ((IMAP4, "SASL-IR"), (IMAP4, "AUTHX"), (POP3, "AUTH-RESP-CODE"), (SMTP, "HELPER")):
             self.assertEqual(whyLeftOut(protocol, word), "")
 
     def test_tables(self) -> None:
         """No word is in both tables; all are capitals."""
-        for protocol, own in OWN.items():
-            self.assertFalse(set(own).intersection(UNKEPT[protocol]))
-            for word in (*own, *UNKEPT[protocol]):
+        for protocol in PROTOCOLS.values():
+            self.assertFalse(set(protocol.own).intersection(protocol.unkept))
+            for word in (*protocol.own, *protocol.unkept):
                 self.assertEqual(word, word.upper())
 
     def test_onTheWire(self) -> None:

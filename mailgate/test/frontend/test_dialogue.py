@@ -11,7 +11,7 @@ from twisted.internet.task import Clock
 from twisted.logger import LogLevel, LogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
-from mailgate.frontend.framing import READ_AHEAD
+from mailgate.frontend.intake import READ_AHEAD
 from mailgate.frontend.protocol import BUDGET, DialogueSettings
 from mailgate.log.connection import LOGGED_IN, STORY
 from mailgate.log.journal import Journal

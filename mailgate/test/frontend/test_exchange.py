@@ -8,6 +8,9 @@ from typing import Any
 from attrs import frozen
 from twisted.trial.unittest import SynchronousTestCase
 
+from mailgate.frontend.exchange import Exchange, beginning, explaining
+from mailgate.frontend.mechanisms import MECHANISMS as EVERY
+from mailgate.frontend.mechanisms import Cancelled, InitialResponse, InvalidResponse, NotBase64
 from mailgate.frontend.protocol import DialogueSettings, MailProtocol
 from mailgate.login import Credentials, Denial, Method, Trouble
 from mailgate.protocols.imap4 import IMAP4
@@ -343,6 +346,75 @@ class UnlistedTests(SynchronousTestCase):
         )
         self.assertIn(b" STARTTLS LOGINDISABLED\r\n", imap)
         self.assertNotIn(b"USER", pop3)
+
+
+def begin(name: bytes, taken: tuple[bytes, ...] = tuple(EVERY)) -> Exchange:
+    """An exchange of mechanism C{name}, whose salt is C{<salt>}."""
+    exchange = beginning(name, taken, lambda: b"<salt>")
+    assert exchange is not None
+    return exchange
+
+
+def encoded(*responses: bytes) -> list[bytes]:
+    """C{responses} in base64."""
+    return [base64.b64encode(response) for response in responses]
+
+
+class BytesTests(SynchronousTestCase):
+    """An exchange by its bytes alone, without a wire."""
+
+    def test_begin(self) -> None:
+        """With an initial response it is over at once; its name is the mechanism's, however the client writes it."""
+        (initial,) = encoded(b"admin\0joe\0sesame")
+        exchange = begin(b"plain")
+        self.assertEqual(exchange.begin(initial), Credentials(Method.PLAIN, b"joe", b"sesame", authzid=b"admin"))
+        self.assertEqual(exchange.name, "PLAIN")
+
+    def test_steps(self) -> None:
+        """Without one it asks, in base64, until it knows."""
+        name, password, prompt, other = encoded(b"joe", b"sesame", b"Username:", b"Password:")
+        exchange = begin(b"LOGIN")
+        steps = (exchange.begin(), exchange.respond(name), exchange.respond(password))
+        self.assertEqual(steps, (prompt, other, Credentials(Method.PLAIN, b"joe", b"sesame")))
+        self.assertEqual(begin(b"PLAIN").begin(), b"")
+        self.assertEqual(begin(b"CRAM-MD5").begin(), base64.b64encode(b"<salt>"))
+
+    def test_taken(self) -> None:
+        """No other mechanism begins than those that are taken, and none that there is not."""
+        for name in (b"PLAIN", b"plain", b"GSSAPI", b"", b"PLAIN LOGIN"):
+            self.assertIsNone(beginning(name, (b"LOGIN", b"CRAM-MD5"), lambda: b""), name)
+
+    def test_errors(self) -> None:
+        """What is wrong with a response is a value, whose class says in which way, and which holds nothing of it."""
+        for name, word, kind in (
+            (b"PLAIN", b"*", Cancelled),
+            (b"PLAIN", b"a", NotBase64),
+            (b"PLAIN", b"\0", NotBase64),
+            (b"PLAIN", b"", InvalidResponse),
+            (b"PLAIN", b"c2VzYW1l", InvalidResponse),
+            (b"XOAUTH2", b"c2VzYW1l", InvalidResponse),
+        ):
+            exchange = begin(name)
+            exchange.begin()
+            error = exchange.respond(word)
+            self.assertIs(type(error), kind)
+            self.assertNotIn("sesame", str(error))
+        self.assertIs(type(begin(b"CRAM-MD5").begin(b"am9l")), InitialResponse)
+        self.assertIs(type(begin(b"PLAIN").begin(b"*")), NotBase64)
+
+    def test_explaining(self) -> None:
+        """A refused client of OAuth is told why; by whatever answer it takes note, the refusal is what comes of it."""
+        for mechanism in MECHANISMS:
+            for answer in (b"", b"AQ==", b"*", b"nonsense", b"\0"):
+                exchange = explaining(mechanism.method, REFUSED)
+                assert exchange is not None
+                self.assertEqual((exchange.begin(), exchange.respond(answer)), (REASON, REFUSED))
+
+    def test_noExplanation(self) -> None:
+        """Without a reason, or room for one, there is none."""
+        self.assertIsNone(explaining(Method.PLAIN, REFUSED))
+        for challenge in (None, b"", b"*", b"="):
+            self.assertIsNone(explaining(Method.XOAUTH2, Denial(Trouble.DENIED, challenge=challenge)))
 
 
 class ExchangeTests(SynchronousTestCase):

@@ -1,175 +1,123 @@
-"""Commands out of bytes, and back-pressure before login."""
+"""Lines and literals out of bytes."""
 
 from __future__ import annotations
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from mailgate.frontend.framing import READ_AHEAD, CommandReader
-from mailgate.testing import FakeTransport
+from mailgate.frontend.framing import Framing, Unit
 
 
-class Recorder(CommandReader):
+def cut(framing: Framing, limit: int = 32) -> list[bytes]:
     """
-    Keeps what it is given; C{lit N} asks for a literal, C{drop N} for bytes to be thrown away, C{stop} stops listening.
+    All that C{framing} has, unit by unit: C{lit N} asks for a literal, C{drop N} for bytes to be thrown away.
     """
+    units = []
+    while (taken := framing.take(limit)) is not None:
+        unit, octets = taken
+        units.append({Unit.LINE: octets, Unit.LITERAL: b"<" + octets + b">"}.get(unit, unit.value.encode()))
+        if unit in (Unit.TOO_LONG, Unit.PART):
+            break
+        if unit is Unit.LINE and octets.startswith(b"lit "):
+            framing.expectLiteral(int(octets[4:]))
+        if unit is Unit.LINE and octets.startswith(b"drop "):
+            framing.discard(int(octets[5:]))
+    return units
 
-    def __init__(self, limit: int = 32) -> None:
-        super().__init__()
-        self.limit = limit
-        self.units: list[bytes] = []
-        self.open = True
-        self.tooLong = 0
-        self.begun = 0
 
-    @property
-    def listening(self) -> bool:
-        return self.open
-
-    def lineLimit(self) -> int:
-        return self.limit
-
-    def lineReceived(self, line: bytes) -> None:
-        self.units.append(line)
-        if line.startswith(b"lit "):
-            self.expectLiteral(int(line[4:]))
-        if line.startswith(b"drop "):
-            self.discard(int(line[5:]))
-        if line == b"stop":
-            self.open = False
-        if line == b"again":
-            self.advance()
-
-    def literalReceived(self, octets: bytes) -> None:
-        self.units.append(b"<" + octets + b">")
-
-    def discarded(self) -> None:
-        self.units.append(b"dropped")
-
-    def unitBegins(self) -> None:
-        self.begun += 1
-
-    def lineTooLong(self) -> None:
-        self.tooLong += 1
-        self.open = False
+def fed(*pieces: bytes) -> Framing:
+    """One that was fed C{pieces}."""
+    framing = Framing()
+    for piece in pieces:
+        framing.feed(piece)
+    return framing
 
 
 class FramingTests(SynchronousTestCase):
-    """Lines and literals."""
+    """Lines, literals, and what is thrown away."""
 
-    def connect(self, limit: int = 32) -> Recorder:
-        """A recorder on a fake transport."""
-        recorder = Recorder(limit)
-        FakeTransport().connect(recorder)
-        recorder.transport.registerProducer(recorder, True)
-        return recorder
+    data = b"one\r\ntwo\n\r\nlit 5\r\na\r\nb\rrest\r\nlit 0\r\n\r\ndrop 6\r\ndrop\r\ndrop 0\r\n\r\n"
+    units = (
+        *(b"one", b"two", b"", b"lit 5", b"<a\r\nb\r>", b"rest", b"lit 0", b"<>", b""),
+        *(b"drop 6", b"discarded", b"drop 0", b"discarded", b""),
+    )
 
     def test_everyCut(self) -> None:
         """Lines and literals are the same wherever they are cut."""
-        data = b"one\r\ntwo\n\r\nlit 5\r\na\r\nb\rrest\r\nlit 0\r\n\r\ndrop 6\r\ndrop\r\ndrop 0\r\n\r\n"
-        units = [b"one", b"two", b"", b"lit 5", b"<a\r\nb\r>", b"rest", b"lit 0", b"<>", b""]
-        units += [b"drop 6", b"dropped", b"drop 0", b"dropped", b""]
-        for cut in range(len(data) + 1):
-            recorder = self.connect()
-            recorder.dataReceived(data[:cut])
-            recorder.dataReceived(data[cut:])
-            self.assertEqual(recorder.units, units)
+        for place in range(len(self.data) + 1):
+            framing = Framing()
+            units = []
+            for piece in (self.data[:place], self.data[place:]):
+                framing.feed(piece)
+                units += [unit for unit in cut(framing) if unit != b"part"]
+            self.assertEqual(units, list(self.units), place)
+            self.assertEqual(framing.buffer, b"")
+
+    def test_byByte(self) -> None:
+        """So they are byte by byte, and where all is fed before any is taken."""
+        framing = Framing()
+        units = []
+        for byte in self.data:
+            framing.feed(bytes((byte,)))
+            units += [unit for unit in cut(framing) if unit != b"part"]
+        self.assertEqual(units, list(self.units))
+        self.assertEqual(cut(fed(*(bytes((byte,)) for byte in self.data))), list(self.units))
 
     def test_limit(self) -> None:
         """A line may be as long as the limit, its end included, and no longer; whole or in parts."""
-        recorder = self.connect(8)
-        recorder.dataReceived(b"123456\r\n1234567\n")
-        self.assertEqual(recorder.units, [b"123456", b"1234567"])
-        for chunks in ((b"1234567\r\n",), (b"12345678",), (b"1234567", b"\r\n")):
-            recorder = self.connect(8)
-            for chunk in chunks:
-                recorder.dataReceived(chunk)
-            self.assertEqual((recorder.units, recorder.tooLong), ([], 1))
+        self.assertEqual(cut(fed(b"123456\r\n1234567\n"), 8), [b"123456", b"1234567"])
+        for pieces in ((b"1234567\r\n",), (b"12345678",), (b"1234567", b"\r\n")):
+            framing = fed(*pieces)
+            self.assertEqual(cut(framing, 8), [b"too long"])
+            self.assertEqual(framing.takeAll(), b"".join(pieces))
 
-    def test_notListening(self) -> None:
-        """What comes while nothing may be obeyed is kept, and obeyed afterwards."""
-        recorder = self.connect()
-        recorder.dataReceived(b"stop\r\none\r\nhal")
-        recorder.dataReceived(b"f\r\n")
-        self.assertEqual(recorder.units, [b"stop"])
-        recorder.open = True
-        recorder.advance()
-        self.assertEqual(recorder.units, [b"stop", b"one", b"half"])
+    def test_limitOfLiterals(self) -> None:
+        """A literal is as long as it was announced to be, whatever the limit of lines."""
+        self.assertEqual(cut(fed(b"lit 9\r\n", b"123456789", b"x\n"), 7), [b"lit 9", b"<123456789>", b"x"])
 
-    def test_reentrance(self) -> None:
-        """A command that asks for the next ones does not recurse."""
-        recorder = self.connect()
-        recorder.dataReceived(b"again\r\n" * 3000)
-        self.assertEqual(len(recorder.units), 3000)
+    def test_takeAll(self) -> None:
+        """What has not been taken can be taken away as it is, once."""
+        for framing in (fed(b"one\r\nrest\r\nhal"), fed(b"one\r\nre", b"st\r\nhal")):
+            self.assertEqual(framing.take(32), (Unit.LINE, b"one"))
+            taken = framing.takeAll()
+            self.assertEqual((taken, type(taken)), (b"rest\r\nhal", bytes))
+            self.assertEqual(framing.takeAll(), b"")
 
-    def test_takeBuffer(self) -> None:
-        """What has not been obeyed can be taken away, once."""
-        recorder = self.connect()
-        recorder.dataReceived(b"stop\r\nrest\r\n")
-        self.assertEqual(recorder.takeBuffer(), b"rest\r\n")
-        self.assertEqual(recorder.takeBuffer(), b"")
+    def test_units(self) -> None:
+        """Units are bytes, which do not change with what comes after them."""
+        framing = fed(b"o", b"ne\r\ntw")
+        taken = framing.take(32)
+        assert taken is not None
+        framing.feed(b"o\r\n")
+        self.assertEqual((taken[1], type(taken[1])), (b"one", bytes))
+        self.assertEqual(cut(framing), [b"two"])
 
+    def test_foreign(self) -> None:
+        """What it was fed is not changed."""
+        first = b"on"
+        framing = fed(first, b"e\r\n")
+        self.assertEqual(cut(framing), [b"one"])
+        self.assertEqual(first, b"on")
 
-class PressureTests(FramingTests):
-    """Nothing piles up."""
-
-    def test_readAhead(self) -> None:
-        """A client that sends too much while nothing is obeyed is not read from, until it is."""
-        recorder = self.connect()
-        recorder.dataReceived(b"stop\r\n" + b"x\r\n" * (READ_AHEAD // 3))
-        self.assertEqual(recorder.transport.producerState, "producing")
-        recorder.dataReceived(b"x\r\nx\r\n")
-        self.assertEqual(recorder.transport.producerState, "paused")
-        recorder.open = True
-        recorder.advance()
-        self.assertEqual(recorder.transport.producerState, "producing")
-
-    def test_largeUnits(self) -> None:
-        """A line or a literal may be longer than what is read ahead: as long as it is awaited, it is read."""
-        for begin, end in ((b"", b"\r\n"), (b"lit 100000\r\n", b"")):
-            recorder = self.connect(200000)
-            recorder.dataReceived(begin)
-            for _ in range(10):
-                recorder.dataReceived(b"x" * 10000)
-                self.assertEqual(recorder.transport.producerState, "producing")
-            recorder.dataReceived(end)
-            self.assertEqual(len(recorder.units[-1].strip(b"<>")), 100000)
+    def test_isMidway(self) -> None:
+        """Bytes, a literal or bytes to be thrown away are waited for."""
+        for pieces, isMidway in (
+            ((), False),
+            ((b"one\r\n",), False),
+            ((b"one\r\nt",), True),
+            ((b"lit 1\r\n",), True),
+            ((b"lit 1\r\nx",), False),
+            ((b"drop 1\r\n",), True),
+            ((b"drop 1\r\nx",), False),
+        ):
+            framing = fed(*pieces)
+            cut(framing)
+            self.assertIs(framing.isMidway, isMidway, pieces)
 
     def test_discarded(self) -> None:
-        """What is thrown away is not kept, however much it is, and each piece of it is a sign of life."""
-        recorder = self.connect()
-        recorder.dataReceived(b"drop %d\r\n" % 2**63)
-        for number in range(10):
-            recorder.dataReceived(b"stop\r\n" * READ_AHEAD)
-            self.assertEqual((recorder.units[1:], recorder._buffer, recorder.begun), ([], b"", number + 2))
-            self.assertEqual(recorder.transport.producerState, "producing")
-
-    def test_discardedLater(self) -> None:
-        """While nothing is obeyed nothing is thrown away either: the client is held back."""
-        recorder = self.connect()
-        recorder.dataReceived(b"drop 100000\r\n1")
-        recorder.open = False
-        recorder.dataReceived(b"x" * (READ_AHEAD + 1))
-        self.assertEqual(recorder.transport.producerState, "paused")
-        recorder.open = True
-        recorder.advance()
-        self.assertEqual(recorder.transport.producerState, "producing")
-        recorder.dataReceived(b"x" * (100000 - READ_AHEAD - 2) + b"one\r\n")
-        self.assertEqual(recorder.units[1:], [b"dropped", b"one"])
-
-    def test_repliesNotTaken(self) -> None:
-        """A client that does not take our replies is neither read from nor obeyed, until it does."""
-        recorder = self.connect()
-        recorder.pauseProducing()
-        self.assertEqual(recorder.transport.producerState, "paused")
-        recorder.dataReceived(b"one\r\n")
-        self.assertEqual(recorder.units, [])
-        recorder.resumeProducing()
-        self.assertEqual(recorder.units, [b"one"])
-        self.assertEqual(recorder.transport.producerState, "producing")
-
-    def test_neverTaken(self) -> None:
-        """When the consumer has gone, nothing more is obeyed."""
-        recorder = self.connect()
-        recorder.stopProducing()
-        recorder.dataReceived(b"one\r\n")
-        self.assertEqual(recorder.units, [])
+        """What is thrown away is not kept, however much it is, and each piece of it is known of."""
+        framing = fed(b"drop %d\r\n" % 2**63)
+        self.assertEqual(cut(framing), [b"drop %d" % 2**63])
+        for _ in range(10):
+            framing.feed(b"stop\r\n" * 65536)
+            self.assertEqual((cut(framing), framing.buffer), ([b"part"], b""))
+            self.assertEqual(cut(framing), [])

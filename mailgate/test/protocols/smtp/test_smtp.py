@@ -139,7 +139,7 @@ class ClientNameTests(SynchronousTestCase):
         conversation = self.converse()
         while conversation.transport.producerState == "producing":
             conversation.server.dataReceived(b"NOOP\r\n" * 1000)
-        self.assertLess(len(conversation.server.takeBuffer()), 200000)
+        self.assertLess(len(conversation.server.intake.takeAll()), 200000)
         self.names.pending[0].callback("client.example")
         self.assertEqual(conversation.transport.producerState, "producing")
 

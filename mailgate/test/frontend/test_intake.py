@@ -1,0 +1,220 @@
+"""Commands are obeyed one at a time, and back-pressure before login."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.internet.interfaces import IPushProducer
+from twisted.trial.unittest import SynchronousTestCase
+from zope.interface import implementer
+
+from mailgate.frontend.framing import Unit
+from mailgate.frontend.intake import READ_AHEAD, Intake
+from mailgate.testing import FakeTransport
+
+
+@implementer(IPushProducer)
+class Recorder:
+    """
+    Keeps what it is given; C{lit N} asks for a literal, C{drop N} for bytes to be thrown away, C{stop} stops listening.
+    """
+
+    inputEnded = False
+    relayed = False
+
+    def __init__(self, limit: int = 32) -> None:
+        self.transport = FakeTransport()
+        self.transport.registerProducer(self, True)
+        self.intake = Intake()
+        self.limit = limit
+        self.units: list[bytes] = []
+        self.listening = True
+        self.tooLong = 0
+        self.begun = 0
+        self.exhaustions = 0
+
+    def dataReceived(self, data: bytes) -> None:
+        self.intake.feed(data)
+        self.intake.advance(self)
+
+    def pauseProducing(self) -> None:
+        self.intake.hold(self)
+
+    def resumeProducing(self) -> None:
+        self.intake.release(self)
+
+    def stopProducing(self) -> None:
+        self.intake.close()
+
+    def lineLimit(self) -> int:
+        return self.limit
+
+    def exhausted(self) -> None:
+        self.exhaustions += 1
+
+    def obey(self, unit: Unit, octets: bytes) -> bool:
+        if unit is Unit.TOO_LONG:
+            self.tooLong += 1
+            self.listening = False
+            return False
+        self.begun += 1
+        if unit is Unit.LINE:
+            self._lineReceived(octets)
+        elif unit is Unit.LITERAL:
+            self.units.append(b"<" + octets + b">")
+        elif unit is Unit.DISCARDED:
+            self.units.append(b"dropped")
+        return unit is not Unit.PART
+
+    def _lineReceived(self, line: bytes) -> None:
+        self.units.append(line)
+        if line.startswith(b"lit "):
+            self.intake.expectLiteral(int(line[4:]))
+        if line.startswith(b"drop "):
+            self.intake.discard(int(line[5:]))
+        if line == b"stop":
+            self.listening = False
+        if line == b"again":
+            self.intake.advance(self)
+
+
+class IntakeTests(SynchronousTestCase):
+    """When commands are obeyed."""
+
+    def state(self, recorder: Recorder) -> Any:
+        """Whether the client is read from."""
+        return recorder.transport.producerState
+
+    def test_everyCut(self) -> None:
+        """Lines and literals are the same wherever they are cut."""
+        data = b"one\r\ntwo\n\r\nlit 5\r\na\r\nb\rrest\r\nlit 0\r\n\r\ndrop 6\r\ndrop\r\ndrop 0\r\n\r\n"
+        units = [b"one", b"two", b"", b"lit 5", b"<a\r\nb\r>", b"rest", b"lit 0", b"<>", b""]
+        units += [b"drop 6", b"dropped", b"drop 0", b"dropped", b""]
+        for cut in range(len(data) + 1):
+            recorder = Recorder()
+            recorder.dataReceived(data[:cut])
+            recorder.dataReceived(data[cut:])
+            self.assertEqual(recorder.units, units)
+
+    def test_limit(self) -> None:
+        """A line may be as long as the limit, its end included, and no longer; whole or in parts."""
+        recorder = Recorder(8)
+        recorder.dataReceived(b"123456\r\n1234567\n")
+        self.assertEqual(recorder.units, [b"123456", b"1234567"])
+        for chunks in ((b"1234567\r\n",), (b"12345678",), (b"1234567", b"\r\n")):
+            recorder = Recorder(8)
+            for chunk in chunks:
+                recorder.dataReceived(chunk)
+            self.assertEqual((recorder.units, recorder.tooLong), ([], 1))
+
+    def test_notListening(self) -> None:
+        """What comes while nothing may be obeyed is kept, and obeyed afterwards."""
+        recorder = Recorder()
+        recorder.dataReceived(b"stop\r\none\r\nhal")
+        recorder.dataReceived(b"f\r\n")
+        self.assertEqual(recorder.units, [b"stop"])
+        recorder.listening = True
+        recorder.intake.advance(recorder)
+        self.assertEqual(recorder.units, [b"stop", b"one", b"half"])
+
+    def test_reentrance(self) -> None:
+        """A command that asks for the next ones does not recurse."""
+        recorder = Recorder()
+        recorder.dataReceived(b"again\r\n" * 3000)
+        self.assertEqual(len(recorder.units), 3000)
+
+    def test_takeAll(self) -> None:
+        """What has not been obeyed can be taken away, once."""
+        recorder = Recorder()
+        recorder.dataReceived(b"stop\r\nrest\r\n")
+        self.assertEqual(recorder.intake.takeAll(), b"rest\r\n")
+        self.assertEqual(recorder.intake.takeAll(), b"")
+
+    def test_exhausted(self) -> None:
+        """Behind the last command the owner hears that no more will come: while it listens."""
+        recorder = Recorder()
+        recorder.inputEnded = True
+        recorder.dataReceived(b"one\r\nstop\r\ntwo\r\nhal")
+        self.assertEqual((recorder.units, recorder.exhaustions), ([b"one", b"stop"], 0))
+        recorder.listening = True
+        recorder.pauseProducing()
+        recorder.intake.advance(recorder)
+        self.assertEqual((recorder.units, recorder.exhaustions), ([b"one", b"stop"], 0))
+        recorder.resumeProducing()
+        self.assertEqual((recorder.units, recorder.exhaustions), ([b"one", b"stop", b"two"], 1))
+
+    def test_failure(self) -> None:
+        """A command that fails does not keep later ones from being obeyed."""
+        recorder = Recorder()
+        self.assertRaises(ValueError, recorder.dataReceived, b"lit x\r\none\r\n")
+        recorder.intake.advance(recorder)
+        self.assertEqual(recorder.units, [b"lit x", b"one"])
+
+    def test_readAhead(self) -> None:
+        """A client that sends too much while nothing is obeyed is not read from, until it is."""
+        recorder = Recorder()
+        recorder.dataReceived(b"stop\r\n" + b"x\r\n" * (READ_AHEAD // 3))
+        self.assertEqual(self.state(recorder), "producing")
+        recorder.dataReceived(b"x\r\nx\r\n")
+        self.assertEqual(self.state(recorder), "paused")
+        recorder.listening = True
+        recorder.intake.advance(recorder)
+        self.assertEqual(self.state(recorder), "producing")
+
+    def test_relayed(self) -> None:
+        """Who reads from the client once it is relayed is not for the intake to say."""
+        recorder = Recorder()
+        recorder.relayed = True
+        recorder.dataReceived(b"stop\r\n" + b"x\r\n" * READ_AHEAD)
+        self.assertEqual(self.state(recorder), "producing")
+
+    def test_largeUnits(self) -> None:
+        """A line or a literal may be longer than what is read ahead: as long as it is awaited, it is read."""
+        for begin, end in ((b"", b"\r\n"), (b"lit 100000\r\n", b"")):
+            recorder = Recorder(200000)
+            recorder.dataReceived(begin)
+            for _ in range(10):
+                recorder.dataReceived(b"x" * 10000)
+                self.assertEqual(self.state(recorder), "producing")
+            recorder.dataReceived(end)
+            self.assertEqual(len(recorder.units[-1].strip(b"<>")), 100000)
+
+    def test_discarded(self) -> None:
+        """What is thrown away is not kept, however much it is, and each piece of it is a sign of life."""
+        recorder = Recorder()
+        recorder.dataReceived(b"drop %d\r\n" % 2**63)
+        for number in range(10):
+            recorder.dataReceived(b"stop\r\n" * READ_AHEAD)
+            self.assertEqual((recorder.units[1:], recorder.intake.buffer, recorder.begun), ([], b"", number + 2))
+            self.assertEqual(self.state(recorder), "producing")
+
+    def test_discardedLater(self) -> None:
+        """While nothing is obeyed nothing is thrown away either: the client is held back."""
+        recorder = Recorder()
+        recorder.dataReceived(b"drop 100000\r\n1")
+        recorder.listening = False
+        recorder.dataReceived(b"x" * (READ_AHEAD + 1))
+        self.assertEqual(self.state(recorder), "paused")
+        recorder.listening = True
+        recorder.intake.advance(recorder)
+        self.assertEqual(self.state(recorder), "producing")
+        recorder.dataReceived(b"x" * (100000 - READ_AHEAD - 2) + b"one\r\n")
+        self.assertEqual(recorder.units[1:], [b"dropped", b"one"])
+
+    def test_repliesNotTaken(self) -> None:
+        """A client that does not take our replies is neither read from nor obeyed, until it does."""
+        recorder = Recorder()
+        recorder.pauseProducing()
+        self.assertEqual(self.state(recorder), "paused")
+        recorder.dataReceived(b"one\r\n")
+        self.assertEqual(recorder.units, [])
+        recorder.resumeProducing()
+        self.assertEqual(recorder.units, [b"one"])
+        self.assertEqual(self.state(recorder), "producing")
+
+    def test_neverTaken(self) -> None:
+        """When the consumer has gone, nothing more is obeyed."""
+        recorder = Recorder()
+        recorder.stopProducing()
+        recorder.dataReceived(b"one\r\n")
+        self.assertEqual(recorder.units, [])
