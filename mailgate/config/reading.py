@@ -126,7 +126,8 @@ class _Reading:
         defaults = {kind.inherits for kind in self._reader.kinds}
         judged = [section for section in others if section.word not in defaults]
         self.problems.extend(sharedAddresses(servers))
-        self.problems.extend(dict.fromkeys(_told(judged, "problems")))
+        told = dict.fromkeys(_told(judged, "problems"))
+        self.problems.extend(problem for problem in told if not self._reader.isKnown(problem))
         for group in dict.fromkeys(group for kind in self._reader.kinds for group in kind.settings):
             conflicts = getattr(group, "conflicts", None)
             self.problems.extend(() if conflicts is None else conflicts(settings))

@@ -74,6 +74,7 @@ class SectionReader:
         self._folder = os.path.dirname(os.path.abspath(file))
         self._isOpen = isOpenToAll(file)
         self._strayed: dict[tuple[str, str], list[str]] = {}
+        self._unread: set[tuple[str, str]] = set()
 
     def read(self, text: str, only: str = "") -> list[Section]:
         """The sections of C{text} that are known; with C{only} no others than those of this kind."""
@@ -91,6 +92,7 @@ class SectionReader:
                 continue
             # An option in a line that could not be read has been told of, and is not missing.
             section = Section(kind, written.name, written=dict.fromkeys(written.unread, ""))
+            self._unread.update((written.name, name) for name in written.unread)
             for name, option in written.options.items():
                 self._option(section, name, option.value.strip())
             self._clashes(section)
@@ -104,6 +106,10 @@ class SectionReader:
     def withReasons(self, problems: Iterable[Problem]) -> list[Problem]:
         """C{problems}, with what strayed into the values that they are about: it is the reason for them."""
         return list(map(self._withReason, problems))
+
+    def isKnown(self, problem: Problem) -> bool:
+        """Whether C{problem} is about a value that could not be read, which has been told of: it is no news."""
+        return (problem.section, problem.option) in self._unread
 
     def isExplained(self, problem: Problem) -> bool:
         """Whether there is a warning already of something that strayed into the value which C{problem} is about."""
@@ -133,6 +139,7 @@ class SectionReader:
             section.values[name] = declared.parse(text, self._folder)
         except ValueError as error:
             self.problem(section.title, name, explained(declared, text, self._folder, str(error)), place[2])
+            self._unread.add((section.title, name))
             return
         if self._isOpen and not section.kind.isDemo and isSecret(declared, text):
             reason = f"may be a secret, and everybody on this host may read it: chmod o-r {self._file}"

@@ -47,6 +47,8 @@ class Pool:
     def problems(self, section: SectionSettings) -> Iterator[Problem]:
         if not self.weight:
             yield section.problem("weight", "must be more than 0", str(self.weight))
+        if section.title == "upstream needy" and not self.place:
+            yield section.problem("place", "is missing")
 
     def warnings(self, section: SectionSettings) -> Iterator[Problem]:
         if self.weight > 100:
@@ -166,6 +168,15 @@ class NamedSectionTests(RegisteredCase):
             self.faults("[upstreams]\nweight = 0\n[upstream a]\nplace = a\n[upstream b]\nplace = b\n"),
             ["gateway.ini:6: [upstreams] weight = 0: must be more than 0"],
         )
+
+    def test_spoilt(self) -> None:
+        """Of a value that could not be read nothing else is told, as that it is missing."""
+        self.assertEqual(self.faults("[upstream needy]\n"), ["gateway.ini:5: [upstream needy] place: is missing"])
+        for line, told in (
+            ("place =", "gateway.ini:6: [upstream needy] place = : a value is missing"),
+            ("place x", 'gateway.ini:6: has no "=" behind place: write place = VALUE'),
+        ):
+            self.assertEqual(self.faults(f"[upstream needy]\n{line}\n"), [told])
 
     def test_conflicts(self) -> None:
         """So is what no section can see alone."""
