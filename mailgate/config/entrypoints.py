@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from attrs import has
 
-from mailgate.directives import Level, directives
+from mailgate.directives import directives
 from mailgate.interfaces import AuthenticatorKind
 from mailgate.login import Method
 from mailgate.registry import AUTHENTICATORS
@@ -25,8 +25,8 @@ __all__ = ["GROUP", "JUDGED", "BrokenEntryPoint", "findKind", "installed", "unde
 
 GROUP = "mailgate.authenticators"
 
-JUDGED = frozenset({Level.MAIL, Level.SERVER})
-"""Where directives of authenticators may stand."""
+JUDGED = ("mail", "server")
+"""The words of the sections where directives of authenticators may stand."""
 
 
 class BrokenEntryPoint(Exception):
@@ -108,6 +108,6 @@ def undeclarable(kind: AuthenticatorKind, known: Collection[str]) -> str:
     for declared in directives(kind.settings):
         if declared.name in known:
             return f"declares the directive {declared.name}, which there is already"
-        if not declared.levels <= JUDGED:
+        if declared.only and declared.only not in JUDGED:
             return f"declares {declared.name} for other sections than [mail] and [server NAME]"
     return ""

@@ -11,11 +11,11 @@ import sys
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import TypeAlias
 
-from attrs import frozen
+from attrs import evolve, frozen
 
-from mailgate.config.entrypoints import BrokenEntryPoint, findKind, installed, undeclarable
+from mailgate.config.entrypoints import JUDGED, BrokenEntryPoint, findKind, installed, undeclarable
 from mailgate.config.serverchecks import judgedBy, kindFaults
-from mailgate.directives import ConfigurationError, Directive, Problem, ServerSettings, directives, nearest
+from mailgate.directives import ConfigurationError, Problem, SectionKind, ServerSettings, directives, nearest
 from mailgate.interfaces import AuthenticatorKind, IAuthenticator, methodsOf
 from mailgate.registry import AUTHENTICATORS, SERVER_SETTINGS
 
@@ -89,8 +89,7 @@ class Outside:
     What one reading of the configuration C{text} takes from outside: C{authenticators} of the application, and kinds of
     which C{text} writes the directives. C{known} are the names of mailgate's own directives.
 
-    @ivar directives: the options of [mail] and [server NAME] that come with them, by name.
-    @ivar groups: the settings classes that declare these.
+    @ivar groups: the settings classes that declare the options of [mail] and [server NAME] that come with them.
     @ivar exclusive: those of them that choose a kind, of which a server has one.
     @ivar broken: why there is no kind, by the directive that should choose it.
     @ivar hasty: the directives of kinds with which the reactor was imported.
@@ -101,7 +100,6 @@ class Outside:
         self._known = set(known)
         self._byServer = {name: kindOf(given) for name, given in authenticators.items()}
         self._chosen: list[AuthenticatorKind] = []
-        self.directives: dict[str, Directive] = {}
         self.groups: list[type] = []
         self.broken: dict[str, str] = {}
         self.hasty: set[str] = set()
@@ -117,6 +115,14 @@ class Outside:
     @property
     def exclusive(self) -> tuple[str, ...]:
         return (*(kind.directive for kind in self._chosen), *self.broken)
+
+    def extended(self, kinds: Sequence[SectionKind]) -> tuple[SectionKind, ...]:
+        """The C{kinds} of sections, with these options in those where authenticators are chosen."""
+        groups = tuple(self.groups)
+        return tuple(
+            evolve(kind, settings=(*kind.settings, *groups)) if groups and kind.word in JUDGED else kind
+            for kind in kinds
+        )
 
     def kindFor(self, name: str, given: Collection[str]) -> AuthenticatorKind | None:
         """Who judges the logins of the server C{name}, which has the options C{given}; L{None} if that is not said."""
@@ -148,5 +154,4 @@ class Outside:
         if fault:
             raise ValueError(f"the authenticator {kind.name} {fault}")
         self.groups.append(kind.settings)
-        self.directives.update((declared.name, declared) for declared in directives(kind.settings))
-        self._known.update(self.directives)
+        self._known.update(declared.name for declared in directives(kind.settings))

@@ -12,10 +12,11 @@ from typing import Any
 from attrs import frozen
 from twisted.logger import LogLevel
 
-from mailgate.directives import Level, Problem, ServerSettings, directive, lines, nearest, path
+from mailgate.directives import Problem, SectionSettings, ServerSettings, directive, lines, nearest, path
 from mailgate.log.levels import LEVELS, RANKS
 from mailgate.log.rate import Rate, logRate
 from mailgate.log.syslog import SyslogServer, syslogServer
+from mailgate.system.regularfiles import OVERWRITTEN, isSameFile
 
 __all__ = ["ErrorLog", "LogSettings", "ServerLogSettings", "leastLevel", "needsStandardError"]
 
@@ -83,22 +84,32 @@ def _oddPlaces(logs: Sequence[ErrorLog]) -> Iterator[tuple[str, str]]:
             yield log.file, _FILE
 
 
+def _overwriting(logs: Sequence[ErrorLog], section: SectionSettings | ServerSettings) -> Iterator[Problem]:
+    """The log among C{logs}, of C{section}, that is the configuration."""
+    if any(log.file and isSameFile(log.file, section.file) for log in logs):
+        yield section.problem("error_log", OVERWRITTEN, os.path.realpath(section.file))
+
+
 @frozen
 class LogSettings:
     """nginx's C{error_log} of the process: C{FILE|stderr|syslog:… [LEVEL]}, one a line; and C{log_rate}."""
 
-    errorLog: tuple[ErrorLog, ...] = directive("error_log", _errorLogs, (ErrorLog(),), Level.MAILGATE)
-    rate: Rate | None = directive("log_rate", logRate, Rate(100, 1.0), Level.MAILGATE)
+    errorLog: tuple[ErrorLog, ...] = directive("error_log", _errorLogs, (ErrorLog(),))
+    rate: Rate | None = directive("log_rate", logRate, Rate(100, 1.0))
 
     @property
     def level(self) -> Any:
         """The least level that any of them wants."""
         return leastLevel(self.errorLog)
 
-    def warnings(self, file: str) -> Iterator[Problem]:
-        """What they name that is not there, with the ini C{file}."""
+    def problems(self, section: SectionSettings) -> Iterator[Problem]:
+        """Those of them that are the configuration itself."""
+        yield from _overwriting(self.errorLog, section)
+
+    def warnings(self, section: SectionSettings) -> Iterator[Problem]:
+        """What they name that is not there."""
         for place, reason in _oddPlaces(self.errorLog):
-            yield Problem(file, reason, "mailgate", "error_log", place)
+            yield section.problem("error_log", reason, place)
 
 
 @frozen
@@ -106,6 +117,10 @@ class ServerLogSettings:
     """A server's own C{error_log}, for its sessions in the place of the process's; the process's, where it is empty."""
 
     errorLog: tuple[ErrorLog, ...] = directive("error_log", _errorLogs, ())
+
+    def problems(self, server: ServerSettings) -> Iterator[Problem]:
+        """Those of them that are the configuration itself."""
+        yield from _overwriting(self.errorLog, server)
 
     def warnings(self, server: ServerSettings) -> Iterator[Problem]:
         """What they name that is not there."""

@@ -14,13 +14,13 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from mailgate.auth import passthrough
 from mailgate.cli.main import describe
-from mailgate.config import GatewaySettings, authenticatorKind, entrypoints, load, parse
+from mailgate.config import GatewaySettings, authenticatorKind, entrypoints, load, parse, readOne
 from mailgate.config.outside import handOver, kindOf
-from mailgate.config.reading import readPID
-from mailgate.directives import ConfigurationError, Level, directive, text
+from mailgate.directives import ConfigurationError, directive, text
 from mailgate.frontend.settings import DialogueSettings
 from mailgate.interfaces import AuthenticatorKind, Refusals
 from mailgate.login import Method
+from mailgate.system.pidfile import PIDSettings
 from mailgate.test.support.distributions import KIND, writeDistribution
 from mailgate.testing import FakeAuthenticator
 
@@ -154,7 +154,7 @@ class EntryPointTests(EntryPointCase):
         entrypoints._table.cache_clear()
         self.patch(metadata, "entry_points", lambda **arguments: self.fail("entry points are looked for"))
         parse(SERVER + "auth_http = h/\n")
-        readPID(f"[mailgate]\npid = /run/x\n{SERVER}{SCRATCH}", "g.ini")
+        readOne(f"[mailgate]\npid = x.pid\n{SERVER}{SCRATCH}", "g.ini", PIDSettings)
         self.assertNotIn(self.module, sys.modules)
 
     def test_readOnce(self) -> None:
@@ -252,9 +252,7 @@ class BrokenTests(EntryPointCase):
 
     def test_level(self) -> None:
         """It declares one for a section where there are no servers."""
-        source = KIND.replace("flag, False)", "flag, False, Level.MAILGATE)").replace(
-            "import directive,", "import Level, directive,"
-        )
+        source = KIND.replace("flag, False)", 'flag, False, only="mailgate")')
         self.assertEqual(
             self.refused(source), "declares scratch_strict for other sections than [mail] and [server NAME]"
         )
@@ -290,7 +288,7 @@ class Wrong:
 class Elsewhere:
     """They belong elsewhere."""
 
-    word: str = directive("mine_word", text, "none", Level.MAILGATE)
+    word: str = directive("mine_word", text, "none", only="mailgate")
 
 
 MINE = AuthenticatorKind("mine", "", Settings, frozenset({Method.PLAIN, Method.APOP}), lambda *_: FakeAuthenticator())

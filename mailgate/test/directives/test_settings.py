@@ -9,7 +9,7 @@ from typing import Any
 from attrs import exceptions, frozen
 from twisted.trial.unittest import SynchronousTestCase
 
-from mailgate.directives import Level, ListenAddress, ServerSettings, directive, seconds, text
+from mailgate.directives import ListenAddress, ServerSettings, directive, seconds, text
 
 
 @frozen
@@ -17,7 +17,7 @@ class Sample:
     """A settings class."""
 
     patience: float = directive("patience", seconds, 60.0)
-    key: str = directive("key", text, "", Level.MAILGATE, secret=True)
+    key: str = directive("key", text, "", secret=True)
     other: int = 3
 
 
