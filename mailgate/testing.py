@@ -234,7 +234,7 @@ class FakeConnector:
 
 def settingsOf(protocol: str, *groups: Any, given: frozenset[str] = frozenset()) -> ServerSettings:
     """Settings of a server for C{protocol}, named mx.test, where C{groups} do not say otherwise."""
-    defaults: dict[type, Any] = {DialogueSettings: DialogueSettings(serverName="mx.test")}
+    defaults: dict[type, Any] = {DialogueSettings: DialogueSettings(serverName="mx.test", timeout=60.0)}
     return ServerSettings(
         protocol,
         protocol,

@@ -222,6 +222,7 @@ class DescribeTests(ConsoleCase):
         """A server that speaks TLS is described with its versions, STARTTLS and number of certificates."""
         certificate, key = map(os.path.abspath, ensureCertificate(self.mktemp(), ()))
         pair = f"ssl_certificate = {certificate}\nssl_certificate_key = {key}\nstarttls = only\n"
+        pair += "ssl_protocols = TLSv1.2 TLSv1.3\n"
         text = f"[server p]\nproxy_pass = 10.0.0.1:110\nlisten =\n  127.0.0.1:110\n  127.0.0.1:995 ssl\n{pair}"
         self.assertEqual(
             list(describe(parse(text, "x.ini"))),

@@ -110,7 +110,8 @@ class WithoutEffectTests(SynchronousTestCase):
         certificate, key = ensureCertificate(self.mktemp(), ())
         pair = f"ssl_certificate = {certificate}\nssl_certificate_key = {key}\n"
         text = self.server("imap", HTTP).replace(":1\n", ":1 ssl\n") + pair
-        self.assertEqual(self.warned(text + "ssl_session_timeout = 5m\nssl_ciphers = HIGH\n"), [])
+        options = "ssl_session_timeout = 5m\nssl_protocols = TLSv1.2\nssl_ciphers = HIGH\n"
+        self.assertEqual(self.warned(text + options), [])
         for options, what in (
             ("starttls = on", 'a listen that has no "ssl" behind it'),
             ("ssl_verify_depth = 2", "ssl_verify_client"),

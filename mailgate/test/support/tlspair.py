@@ -76,7 +76,8 @@ def write(path: str, content: bytes) -> str:
 
 
 def settingsFor(*pairs: Pair, **changes: Any) -> TLSSettings:
-    """TLS with C{pairs}."""
+    """TLS 1.2 and 1.3 with C{pairs}."""
+    changes.setdefault("protocols", ("TLSv1.2", "TLSv1.3"))
     return TLSSettings(
         certificates=tuple(pair.certificate for pair in pairs), keys=tuple(pair.key for pair in pairs), **changes
     )

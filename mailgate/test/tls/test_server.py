@@ -172,6 +172,8 @@ class Case(TestCase):
         pair = makePair(self.folder, "server", "localhost", "127.0.0.1", "mx.test")
         roots = "" if mode == "off" else f"ssl_client_certificate = {self.authority.certificate}\n"
         directives = f"ssl_verify_client = {mode}\n{roots}{more}"
+        if "ssl_protocols" not in more:
+            directives += "\nssl_protocols = TLSv1.2 TLSv1.3"
         text = TEXT.format(certificate=pair.certificate, key=pair.key, more=directives, **self.ports)
         settings = parse(withTransports(text, self.use))
         self.gateway = gateway = Gateway(settings, self.reactor)

@@ -176,7 +176,7 @@ class Case(SynchronousTestCase):
         self.clock = Clock()
 
     def server(self, **changes: Any) -> ServerTLS:
-        return ServerTLS(settingsFor(self.pair, **changes), "imap", self.clock.seconds)
+        return ServerTLS(settingsFor(self.pair, **{"sessionTimeout": LIFETIME, **changes}), "imap", self.clock.seconds)
 
     def visit(self, server: ServerTLS, context: ssl.SSLContext, session: Any = None) -> Client:
         """A client that has shaken hands."""
@@ -422,7 +422,9 @@ class LayerScenarios(LayerCase):
         folder = self.mktemp()
         os.mkdir(folder)
         self.clock = Clock()
-        self.creator = ServerTLS(settingsFor(makePair(folder, "server")), "imap", self.clock.seconds)
+        self.creator = ServerTLS(
+            settingsFor(makePair(folder, "server"), sessionTimeout=LIFETIME), "imap", self.clock.seconds
+        )
 
     def visited(self, version: str, advance: float = PERIOD) -> None:
         """Have a client gone with a ticket, C{advance} seconds passed, and another come with that."""

@@ -20,8 +20,8 @@ def read(option, value):
 
 
 def settings(urls="http://127.0.0.1:9000/auth", **others):
-    """Settings with C{urls}, one a line."""
-    return HTTPSettings(urls=read("auth_http", urls), **others)
+    """Settings with C{urls}, one a line, and a minute for an answer."""
+    return HTTPSettings(urls=read("auth_http", urls), **{"timeout": 60.0, **others})
 
 
 def server(group, *others):
