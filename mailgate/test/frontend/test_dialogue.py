@@ -11,7 +11,6 @@ from twisted.internet.task import Clock
 from twisted.logger import LogLevel, LogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
-from mailgate.backend.settings import ProxySettings
 from mailgate.frontend.intake import READ_AHEAD
 from mailgate.frontend.settings import BUDGET, DialogueSettings
 from mailgate.log.connection import LOGGED_IN, STORY
@@ -22,6 +21,7 @@ from mailgate.protocols.imap4 import IMAP4
 from mailgate.protocols.pop3 import POP3
 from mailgate.protocols.pop3.settings import POP3Settings
 from mailgate.protocols.smtp import SMTP
+from mailgate.relay.settings import RelaySettings
 from mailgate.session import Outcome, Phase, Session
 from mailgate.testing import ROUTE, Conversation, FakeAuthenticator, FakeClient, FakeConnector, FakeHandle
 from mailgate.tls.settings import TLSSettings
@@ -304,7 +304,7 @@ class LoginTests(SynchronousTestCase):
     def test_relay(self) -> None:
         """After the login bytes pass both ways, and no deadline of the dialogue is left."""
         backend = FakeClient(b"+OK\r\n")
-        conversation = converse(ProxySettings(timeout=86400.0), connector=FakeConnector(backend))
+        conversation = converse(RelaySettings(timeout=86400.0), connector=FakeConnector(backend))
         conversation.says(*LOGIN)
         conversation.send(b"STAT\r\n")
         self.assertEqual(backend.transport.value(), b"STAT\r\n")
