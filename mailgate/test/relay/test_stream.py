@@ -464,10 +464,13 @@ class RelayCase(SynchronousTestCase):
         """Go on until C{peer} has received C{size} bytes, at least; gives in how many turns."""
         return self.until(lambda: len(peer.received) >= size)
 
-    def settle(self) -> None:
-        """Go on until nobody has anything to do; that there is no end to it would be a busy loop."""
+    def settle(self, patience: int = 0) -> None:
+        """
+        Go on until nobody has anything to do, for C{patience} milliseconds; that there is no end to it would be a busy
+        loop. A system that is busy may take its time to bring what one side has sent to the other.
+        """
         for _ in range(MANY_TURNS):
-            if not self.step():
+            if not self.step(patience):
                 return
         self.fail("There is no end to it.")
 
@@ -1026,7 +1029,7 @@ class EndTests(RelayCase):
         relayed.client.reading = False
         relayed.client.say(b"last words")
         relayed.backend.send(CONTENT)
-        self.settle()
+        self.settle(100)
         self.advance(LINGER - 2)
         self.assertFalse(relayed.backend.saidGoodbye)
         self.advance(2 * LINGER)
@@ -1366,7 +1369,7 @@ class TimeTests(RelayCase):
             relayed = self.relayed(*combination, small=True)
             relayed.client.reading = False
             relayed.backend.send(CONTENT)
-            self.settle()
+            self.settle(100)
             self.advance(IDLE + 2)
             self.assertTrue(relayed.backend.over)
             self.assertEqual(relayed.done, 0)
