@@ -108,11 +108,12 @@ class SectionTests(ConfigCase):
 
     def test_syslog(self):
         """A unix socket of syslog that is not there keeps nobody from starting, and is warned of."""
-        there, missing = tempfile.mkdtemp(), f"syslog:server=unix:{NOWHERE}/log"
+        there = tempfile.mkdtemp()
         self.addCleanup(os.rmdir, there)
+        missing = f"syslog:server=unix:{there}/log"
         text = f"[mailgate]\nerror_log =\n {missing}\n stderr\n" + MAIL + IMAP
         settings = parse(f"{text}error_log =\n {missing} info\n {NOWHERE}/x.log\n syslog:server=unix:{there}\n")
-        fault = f"error_log = unix:{NOWHERE}/log: nobody is there yet; what is sent there is lost"
+        fault = f"error_log = unix:{there}/log: nobody is there yet; what is sent there is lost"
         self.assertEqual(
             [str(warning) for warning in settings.warnings],
             [f"gateway.ini:2: [mailgate] {fault}", f"gateway.ini:9: [server imap] {fault}"],

@@ -138,7 +138,7 @@ class CommandsTests(CommandsTestCase):
         self.assertEqual(gateway.status(), 0)
         # The old one has left what is the new one's.
         self.assertTrue(self.command("stop")[1].startswith(f"process {after} has ended"))
-        self.assertFalse(runs(after))
+        waitUntil(lambda: not runs(after), "it is gone")
 
     def test_failedUpgrade(self):
         """An upgrade that fails says why."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import socket
 from functools import partial
 
 from mailgate.test.integration.daemon import ifKilled, waitUntil
@@ -48,7 +49,12 @@ class UpgradeTestCase(ReloadTestCase):
 
     def isUp(self) -> bool:
         """Whether it serves: with several workers its ports are open before that."""
-        return self.running() != 0 and (not self.processes or "forks of zygote" in self.gateway.log())
+        return self.answers() and (not self.processes or "forks of zygote" in self.gateway.log())
+
+    def answers(self) -> bool:
+        """Whether it has written its pid file, and can be asked; another that was killed leaves its files behind."""
+        with socket.socket(socket.AF_UNIX) as client:
+            return self.running() != 0 and client.connect_ex(f"{self.pidFile}.sock") == 0
 
     def isGone(self, pid: int) -> bool:
         return not runs(pid)

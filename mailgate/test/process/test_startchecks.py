@@ -36,7 +36,10 @@ class Case(SynchronousTestCase):
     """A folder, and what is said of configurations that name files there."""
 
     def setUp(self):
-        self.folder = os.path.abspath(self.mktemp())
+        # Not trial's, which may be too deep for a socket's path.
+        above = tempfile.mkdtemp()
+        self.addCleanup(shutil.rmtree, above)
+        self.folder = os.path.join(above, "files")
         os.mkdir(self.folder, 0o755)
 
     def path(self, name: str) -> str:
