@@ -83,9 +83,8 @@ class ServerSettings(_Section):
     """
     One C{[server NAME]}, defaults of C{[mail]} filled in: C{settings[TLSSettings]} gives the directives of one
     settings class. C{given} holds the names of the options that were written, here or in C{[mail]}; C{inherited} those
-    that C{[mail]} alone has. C{ports} are those of backends of its protocol, in the clear and with TLS from the first
-    byte on, 0 where it has none of its own.
-    that C{[mail]} alone has; C{supplied} those that another section gives a value when the process starts.
+    that C{[mail]} alone has; C{supplied} those that another section gives a value when the process starts. C{ports} are
+    those of backends of its protocol, in the clear and with TLS from the first byte on, 0 where it has none of its own.
     """
 
     name: str
@@ -135,7 +134,6 @@ class GatewaySettings:
     file: str = "gateway.ini"
     warnings: tuple[Problem, ...] = ()
     lines: Lines = field(factory=Lines, repr=False, eq=False)
-    ports: tuple[int, int] = (0, 0)
 
     def __getitem__(self, group: type[T]) -> T:
         """The settings of class C{group}; its defaults, where its section is not there."""
