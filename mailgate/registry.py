@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from mailgate.auth import passthrough
 from mailgate.auth.http import authenticator as http
 from mailgate.auth.passwdfile import authenticator as passwdfile
-from mailgate.backend.client import ProxySettings
+from mailgate.backend.settings import ProxySettings
 from mailgate.directives import ListenAddress, SectionKind
 from mailgate.frontend.draining import DrainSettings
 from mailgate.frontend.protocol import MailProtocol

@@ -42,7 +42,8 @@ from mailgate.relay.stream import StreamRelays
 from mailgate.session import sessionIds
 from mailgate.tls.backendsettings import BackendTLSSettings, loadTrust
 from mailgate.tls.makeengine import fastEngineWorks
-from mailgate.tls.settings import ServerTLS, TLSSettings, usesTLS
+from mailgate.tls.server import ServerTLS
+from mailgate.tls.settings import TLSSettings, usesTLS
 
 __all__ = ["Gateway"]
 

@@ -10,7 +10,7 @@ from typing import Any
 from twisted.internet.defer import Deferred, succeed
 from zope.interface import implementer
 
-from mailgate.backend.client import ProxySettings
+from mailgate.backend.settings import ProxySettings
 from mailgate.directives import ServerSettings
 from mailgate.interfaces import AuthenticatorKind, IAuthenticator
 from mailgate.log.journal import Journal

@@ -15,7 +15,7 @@ from zope.interface import implementer
 
 from mailgate.backend.coroutine import Condition
 from mailgate.backend.credentials import BackendCredentials
-from mailgate.backend.errors import BackendError, LoginRefused, Unauthorizing, beginsWith, replyCode
+from mailgate.backend.errors import BackendError
 from mailgate.backend.settings import ProxySettings
 from mailgate.directives import ServerSettings
 from mailgate.log.journal import printable
@@ -25,10 +25,10 @@ from mailgate.net.endpoints import begin
 from mailgate.net.proxyprotocol import headerFor
 from mailgate.relay.protocol import RelayedProtocol, makeNoDelay
 from mailgate.session import Phase
+from mailgate.tls.backend import backendTLS
 from mailgate.tls.errors import hasReason, serverTrouble
-from mailgate.tls.settings import backendTLS
 
-__all__ = ["BackendError", "LoginRefused", "ProxyClient", "ProxySettings", "Unauthorizing", "beginsWith", "replyCode"]
+__all__ = ["ProxyClient"]
 
 _NO_TLS = {
     BackendTLS.IMPLICIT: "this port speaks no TLS from the first byte on; perhaps it takes starttls, and not ssl",

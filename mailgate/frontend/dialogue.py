@@ -35,7 +35,7 @@ from mailgate.log.connection import TLS_ESTABLISHED, about, peerName, tlsName
 from mailgate.login import Credentials, ProxiedAddresses, Trouble
 from mailgate.relay.protocol import RelayedProtocol, makeNoDelay
 from mailgate.session import Outcome, Phase, Session, Stopwatch
-from mailgate.tls.settings import describeTLS
+from mailgate.tls.server import describeTLS
 
 if TYPE_CHECKING:
     from mailgate.frontend.factory import ProxyServerFactory

@@ -27,7 +27,8 @@ from mailgate.relay.portable import Relays
 from mailgate.relay.settings import RelaySettings
 from mailgate.session import Phase, Session
 from mailgate.session import sessionIds as makeSessionIds
-from mailgate.tls.settings import ServerTLS, TLSSettings
+from mailgate.tls.server import ServerTLS
+from mailgate.tls.settings import TLSSettings
 
 __all__ = ["ByLocalAddress", "Means", "ProxyServerFactory"]
 

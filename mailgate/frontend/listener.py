@@ -20,9 +20,9 @@ from mailgate.frontend.factory import ByLocalAddress, ProxyServerFactory
 from mailgate.frontend.reactorport import SharedUNIXPort, makeBounded
 from mailgate.lean.port import LeanPort
 from mailgate.lean.reactor import LeanReactor
-from mailgate.net.sockets import ListenError, openSocket
+from mailgate.net.sockets import openSocket
 
-__all__ = ["ListenError", "Listener"]
+__all__ = ["Listener"]
 
 
 class Listener(Service):

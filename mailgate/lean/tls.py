@@ -14,7 +14,8 @@ from twisted.python.failure import Failure
 
 from mailgate.lean.quickack import acknowledge
 from mailgate.tls.clienthello import ClientHello
-from mailgate.tls.makeengine import PeerClosed, TLSEngine, makeEngine
+from mailgate.tls.engine import PeerClosed, TLSEngine
+from mailgate.tls.makeengine import makeEngine
 from mailgate.tls.tickets import ITicketReader
 
 if TYPE_CHECKING:

@@ -32,7 +32,8 @@ from zope.interface import directlyProvides, implementer
 from mailgate.lean.descriptors import addressOf, ask, reset
 from mailgate.lean.poller import BROKEN, READABLE, WRITABLE, Poller
 from mailgate.lean.tls import TLSLayer
-from mailgate.tls.makeengine import TLSEngine, makeEngine
+from mailgate.tls.engine import TLSEngine
+from mailgate.tls.makeengine import makeEngine
 
 __all__ = ["READ_SIZE", "WRITE_AHEAD", "StreamTransport"]
 

@@ -24,7 +24,7 @@ from mailgate.lean.transport import StreamTransport
 from mailgate.relay.base import BaseEnd
 from mailgate.relay.pipes import Pipe
 from mailgate.session import Outcome
-from mailgate.tls.makeengine import PeerClosed, TLSEngine
+from mailgate.tls.engine import PeerClosed, TLSEngine
 
 if TYPE_CHECKING:
     from mailgate.relay.stream import StreamRelay

@@ -22,7 +22,7 @@ from mailgate.config import load, parse
 from mailgate.directives import ConfigurationError, Directive, ListenAddress
 from mailgate.log.settings import LogSettings
 from mailgate.login import Trouble
-from mailgate.protocols.smtp.server import SMTPSettings
+from mailgate.protocols.smtp.settings import SMTPSettings
 from mailgate.registry import PROTOCOLS, SECTIONS
 from mailgate.sandbox.certificate import ensureCertificate
 from mailgate.sandbox.settings import SandboxSettings

@@ -20,7 +20,8 @@ from zope.interface.verify import verifyObject
 
 import mailgate
 from mailgate.auth.passwdfile.passwords import parsePassword
-from mailgate.backend.client import ProxyClient, ProxySettings
+from mailgate.backend.client import ProxyClient
+from mailgate.backend.settings import ProxySettings
 from mailgate.config import authenticatorKind, knownDirectives, parse
 from mailgate.directives import Directive, ListenAddress, directives
 from mailgate.frontend.dialogue import ProxyServer

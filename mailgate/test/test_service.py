@@ -26,11 +26,10 @@ from zope.interface import implementer
 from mailgate import service
 from mailgate.config import GatewaySettings, parse
 from mailgate.directives import ConfigurationError
-from mailgate.frontend.listener import ListenError
 from mailgate.interfaces import IConnection
 from mailgate.lean.transport import StreamTransport
 from mailgate.log.settings import LogSettings
-from mailgate.net.sockets import ListeningSockets
+from mailgate.net.sockets import ListenError, ListeningSockets
 from mailgate.sandbox.certificate import withCertificate
 from mailgate.sandbox.service import SandboxService
 from mailgate.sandbox.settings import SandboxSettings

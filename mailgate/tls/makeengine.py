@@ -23,7 +23,7 @@ from mailgate.tls.engine import PeerClosed, PublicEngine, TLSEngine, Verificatio
 from mailgate.tls.fastengine import FastBinding, FastEngine
 from mailgate.tls.tickets import ITicketReader
 
-__all__ = ["EngineKind", "PeerClosed", "TLSEngine", "chooseKind", "fastEngineWorks", "makeEngine"]
+__all__ = ["EngineKind", "chooseKind", "fastEngineWorks", "makeEngine"]
 
 EngineKind = Callable[[SSL.Connection], TLSEngine]
 

@@ -32,26 +32,12 @@ from mailgate.directives import size as parseSize
 from mailgate.directives.needs import Need
 from mailgate.system.processors import WorkerSettings
 from mailgate.system.regularfiles import isOpenToAll
-from mailgate.tls.backend import backendTLS
 from mailgate.tls.certificatechecks import certificateWarnings, listWarnings, writableWarnings
 from mailgate.tls.confcommand import VERSIONS, commands, curve
-from mailgate.tls.context import NoApplicationProtocol, checkTLS
+from mailgate.tls.context import checkTLS
 from mailgate.tls.files import TLSError, passPhrases, shown, sources, unreadable
-from mailgate.tls.server import ServerTLS, describeTLS
 
-__all__ = [
-    "NoApplicationProtocol",
-    "ServerTLS",
-    "SessionCache",
-    "TLSError",
-    "TLSSettings",
-    "backendTLS",
-    "cacheConflicts",
-    "cachesUnshared",
-    "describeTLS",
-    "keysUnread",
-    "usesTLS",
-]
+__all__ = ["SessionCache", "TLSSettings", "cacheConflicts", "cachesUnshared", "keysUnread", "usesTLS"]
 
 _MIN_SHARED_CACHE = 8 * 4096
 

@@ -36,7 +36,7 @@ from mailgate.auth.http.dialect import Dialect, Untellable
 from mailgate.auth.http.exchange import Unusable, Wait, hasStatus, question, route, verdict
 from mailgate.auth.http.headers import PreparedHeaders
 from mailgate.auth.http.services import SharedService, sharedService
-from mailgate.auth.http.settings import HTTPSettings, ServiceURL
+from mailgate.auth.http.settings import HTTPSettings
 from mailgate.directives import ServerSettings
 from mailgate.interfaces import AuthenticatorKind, IAuthenticator, Refusals
 from mailgate.log.connection import SERVICE_FAILED, SERVICE_NOTED, aboutRequest
@@ -47,7 +47,7 @@ from mailgate.net.connectionerrors import inWords
 from mailgate.tls.errors import CertificateError
 from mailgate.tls.settings import TLSSettings
 
-__all__ = ["KIND", "HTTPAuthenticator", "HTTPSettings", "ServiceURL"]
+__all__ = ["KIND", "HTTPAuthenticator"]
 
 REST = 10.0
 """

@@ -20,8 +20,8 @@ from mailgate.directives import ServerSettings
 from mailgate.log.journal import Journal
 from mailgate.log.seldom import PERIOD, Seldom
 from mailgate.net.endpoints import endpointFor
+from mailgate.tls.backend import backendTLS
 from mailgate.tls.backendsettings import loadTrust
-from mailgate.tls.settings import backendTLS
 
 __all__ = ["SharedService", "questionsOf", "sharedService"]
 

@@ -12,7 +12,8 @@ from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address, ip_netw
 from attrs import field, frozen
 from twisted.internet.abstract import isIPAddress
 
-from mailgate.auth.passwdfile.passwords import Password, UnusablePassword, parsePassword
+from mailgate.auth.passwdfile.passwords import Password, parsePassword
+from mailgate.auth.passwdfile.slowhashes import UnusablePassword
 from mailgate.directives import isHostName
 from mailgate.login import Backend, BackendTLS, fitForWire
 

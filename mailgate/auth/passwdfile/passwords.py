@@ -24,7 +24,7 @@ from mailgate.auth.passwdfile.slowhashes import UnusablePassword, Verifier, argo
 from mailgate.directives import nearest
 from mailgate.login import Method
 
-__all__ = ["Password", "UnusablePassword", "commonest", "expense", "parsePassword"]
+__all__ = ["Password", "commonest", "expense", "parsePassword"]
 
 _SCHEME = re.compile(rb"\{([A-Za-z0-9.-]{1,32})\}(.*)", re.DOTALL)
 

@@ -25,7 +25,7 @@ from mailgate.process.rights import shedPrivileges, tuneCollector
 from mailgate.process.workers.messages import ControlError, Cut, Lines, Message, Order, Ready, Retired, Tell, encode
 from mailgate.service import Gateway
 from mailgate.system.exitstatus import CANNOT_SERVE, CUT
-from mailgate.tls.settings import ServerTLS
+from mailgate.tls.server import ServerTLS
 
 __all__ = ["Worker", "work"]
 

@@ -40,8 +40,10 @@ from mailgate.registry import PROTOCOLS
 from mailgate.system.exitstatus import BAD_CONFIGURATION, CANNOT_SERVE
 from mailgate.system.privileges import ProcessSettings, limitOpenFiles
 from mailgate.system.processors import WorkerSettings
+from mailgate.tls.files import TLSError
 from mailgate.tls.makeengine import fastEngineWorks
-from mailgate.tls.settings import ServerTLS, TLSError, TLSSettings, usesTLS
+from mailgate.tls.server import ServerTLS
+from mailgate.tls.settings import TLSSettings, usesTLS
 
 __all__ = ["ORDERS", "REPORTS", "STANDARD_ERROR", "Inheritance", "main"]
 

@@ -8,8 +8,9 @@ from __future__ import annotations
 import re
 from typing import NoReturn
 
-from mailgate.backend.client import BackendError, LoginRefused, ProxyClient, Unauthorizing, beginsWith, replyCode
+from mailgate.backend.client import ProxyClient
 from mailgate.backend.credentials import BackendCredentials
+from mailgate.backend.errors import BackendError, LoginRefused, Unauthorizing, beginsWith, replyCode
 from mailgate.backend.identity import idCommand
 from mailgate.backend.reply import imapDenial
 from mailgate.login import LoginRequest

@@ -21,7 +21,7 @@ from mailgate.protocols.imap4.command import LATER, LONGEST_ID, CommandParser, I
 from mailgate.protocols.imap4.settings import IMAP4Settings
 from mailgate.session import Outcome, Phase
 
-__all__ = ["CommandParser", "IMAP4Server", "IMAP4Settings", "IMAP4SyntaxError"]
+__all__ = ["IMAP4Server"]
 
 
 class IMAP4Server(ProxyServer):

@@ -5,8 +5,9 @@ POP3's login at a backend (RFC 1939; AUTH of RFC 5034, Dovecot's XCLIENT).
 
 from __future__ import annotations
 
-from mailgate.backend.client import BackendError, LoginRefused, ProxyClient, Unauthorizing, beginsWith, replyCode
+from mailgate.backend.client import ProxyClient
 from mailgate.backend.credentials import BackendCredentials
+from mailgate.backend.errors import BackendError, LoginRefused, Unauthorizing, beginsWith, replyCode
 from mailgate.backend.identity import xclientCommand
 from mailgate.backend.reply import pop3Denial
 from mailgate.login import LoginRequest

@@ -9,9 +9,11 @@ import base64
 import re
 from collections.abc import Mapping
 
-from mailgate.backend.client import BackendError, LoginRefused, ProxyClient, ProxySettings, Unauthorizing, replyCode
+from mailgate.backend.client import ProxyClient
 from mailgate.backend.credentials import BackendCredentials
+from mailgate.backend.errors import BackendError, LoginRefused, Unauthorizing, replyCode
 from mailgate.backend.reply import smtpDenial, transactionDenial
+from mailgate.backend.settings import ProxySettings
 from mailgate.login import Client, LoginRequest, Method
 from mailgate.protocols.smtp.settings import SMTPSettings
 from mailgate.protocols.smtp.trust import (

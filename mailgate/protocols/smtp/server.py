@@ -24,15 +24,13 @@ from mailgate.frontend.text import acceptableText, splitArguments
 from mailgate.log.connection import COMMAND_REFUSED, about
 from mailgate.log.journal import printable
 from mailgate.login import Credentials, Denial, Envelope, Method, Trouble
-from mailgate.protocols.smtp.client import SMTPClient
 from mailgate.protocols.smtp.settings import SMTPSettings
-from mailgate.protocols.smtp.trust import xtext
 from mailgate.session import Outcome, Phase
 
 if TYPE_CHECKING:
     from mailgate.net.reversedns import ReverseDNS
 
-__all__ = ["SMTPClient", "SMTPServer", "SMTPSettings", "xtext"]
+__all__ = ["SMTPServer"]
 
 _MOST_ARGUMENTS = 11
 

@@ -10,7 +10,7 @@ from typing import ClassVar
 
 from attrs import frozen
 
-from mailgate.backend.client import ProxySettings
+from mailgate.backend.settings import ProxySettings
 from mailgate.directives import (
     Problem,
     ServerSettings,

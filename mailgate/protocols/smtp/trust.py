@@ -14,7 +14,7 @@ import re
 from collections.abc import Collection, Iterator
 from enum import Enum
 
-from mailgate.backend.client import ProxySettings
+from mailgate.backend.settings import ProxySettings
 from mailgate.login import Client, Method
 from mailgate.net.proxyprotocol import namesClient
 

@@ -11,7 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
 from mailgate.auth.passthrough import KIND, PassThroughAuthenticator
-from mailgate.backend.client import ProxySettings
+from mailgate.backend.settings import ProxySettings
 from mailgate.directives import directives
 from mailgate.interfaces import IAuthenticator
 from mailgate.log.journal import Journal

@@ -33,9 +33,11 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
-from mailgate.backend.client import BackendError, LoginRefused, ProxyClient, ProxySettings, replyCode
+from mailgate.backend.client import ProxyClient
 from mailgate.backend.connector import Connector
 from mailgate.backend.credentials import PasswordLogin
+from mailgate.backend.errors import BackendError, LoginRefused, replyCode
+from mailgate.backend.settings import ProxySettings
 from mailgate.directives import directives
 from mailgate.frontend.protocol import MailProtocol
 from mailgate.log.journal import Journal

@@ -14,9 +14,10 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
-from mailgate.backend.client import BackendError, ProxyClient, ProxySettings
+from mailgate.backend.client import ProxyClient
 from mailgate.backend.credentials import PasswordLogin
-from mailgate.backend.errors import LoginRefused, Unauthorizing
+from mailgate.backend.errors import BackendError, LoginRefused, Unauthorizing
+from mailgate.backend.settings import ProxySettings
 from mailgate.frontend.protocol import MailProtocol
 from mailgate.interfaces import IConnector
 from mailgate.login import Backend, BackendTLS, Denial, Trouble

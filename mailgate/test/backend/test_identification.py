@@ -11,7 +11,7 @@ from typing import Any
 from twisted.internet.error import ConnectionLost
 from twisted.trial.unittest import SynchronousTestCase
 
-from mailgate.backend.client import ProxySettings
+from mailgate.backend.settings import ProxySettings
 from mailgate.frontend.protocol import MailProtocol
 from mailgate.login import Backend, BackendTLS, Client, Denial, Envelope, Refusal, Trouble
 from mailgate.net.proxyprotocol import headerFor

@@ -10,11 +10,11 @@ from typing import Any
 from attrs import evolve
 from twisted.trial.unittest import SynchronousTestCase
 
-from mailgate.backend.client import ProxySettings
 from mailgate.backend.identity import Atom, fieldsOf, idCommand, xclientCommand
+from mailgate.backend.settings import ProxySettings
 from mailgate.login import Client, Denial, ProxiedAddresses, Trouble
 from mailgate.protocols.imap4 import IMAP4
-from mailgate.protocols.imap4.server import CommandParser
+from mailgate.protocols.imap4.command import CommandParser
 from mailgate.test.support.findings import NotingFindings, lazyClient
 from mailgate.testing import Conversation, FakeAuthenticator
 from mailgate.tls.settings import TLSSettings

@@ -14,13 +14,14 @@ from attrs import frozen
 from twisted.internet.error import ConnectionLost
 from twisted.trial.unittest import SynchronousTestCase
 
-from mailgate.backend.client import ProxySettings
+from mailgate.backend.settings import ProxySettings
 from mailgate.frontend.protocol import MailProtocol
 from mailgate.login import Backend, BackendTLS, Client, Credentials, Denial, Envelope, Method, Refusal, Route, Trouble
 from mailgate.protocols.imap4 import IMAP4
 from mailgate.protocols.pop3 import POP3
 from mailgate.protocols.smtp import SMTP
-from mailgate.protocols.smtp.server import SMTPSettings, xtext
+from mailgate.protocols.smtp.settings import SMTPSettings
+from mailgate.protocols.smtp.trust import xtext
 from mailgate.test.backend.test_client import FIRST, PASS_ON, SECOND, leftOver
 from mailgate.testing import Attempt, routeTo
 

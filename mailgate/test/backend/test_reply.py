@@ -17,7 +17,7 @@ from mailgate.login import Denial, Trouble
 from mailgate.protocols.imap4 import IMAP4
 from mailgate.protocols.pop3 import POP3
 from mailgate.protocols.smtp import SMTP
-from mailgate.protocols.smtp.server import SMTPSettings
+from mailgate.protocols.smtp.settings import SMTPSettings
 from mailgate.session import Outcome
 from mailgate.test.backend.test_client import PASS_ON
 from mailgate.testing import ROUTE, Attempt, Conversation, FakeConnector

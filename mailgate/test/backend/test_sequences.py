@@ -13,7 +13,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from mailgate.backend.client import ProxyClient
 from mailgate.login import Client, Credentials, Envelope, Method
 from mailgate.protocols.smtp import SMTP
-from mailgate.protocols.smtp.server import SMTPSettings
+from mailgate.protocols.smtp.settings import SMTPSettings
 from mailgate.testing import Attempt, routeTo
 
 REPLIES = {

@@ -14,9 +14,9 @@ from twisted.logger import LogLevel
 from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
 import mailgate
-from mailgate.auth.http.authenticator import HTTPSettings
+from mailgate.auth.http.settings import HTTPSettings
 from mailgate.auth.passwdfile.authenticator import FileSettings
-from mailgate.backend.client import ProxySettings
+from mailgate.backend.settings import ProxySettings
 from mailgate.config import authenticatorKind, knownDirectives, load, parse, read, sections
 from mailgate.directives import ConfigurationError, ServerSettings
 from mailgate.frontend.draining import DrainSettings
@@ -24,8 +24,8 @@ from mailgate.frontend.settings import DialogueSettings
 from mailgate.lean.reactor import EventSettings
 from mailgate.log.settings import ErrorLog, LogSettings
 from mailgate.login import Backend
-from mailgate.protocols.imap4.server import IMAP4Settings
-from mailgate.protocols.smtp.server import SMTPSettings
+from mailgate.protocols.imap4.settings import IMAP4Settings
+from mailgate.protocols.smtp.settings import SMTPSettings
 from mailgate.registry import PROTOCOLS
 from mailgate.sandbox.certificate import ensureCertificate
 from mailgate.sandbox.settings import SandboxSettings

@@ -10,7 +10,8 @@ from typing import Any, ClassVar
 
 from attrs import frozen
 
-from mailgate.backend.client import BackendError, ProxyClient
+from mailgate.backend.client import ProxyClient
+from mailgate.backend.errors import BackendError
 from mailgate.directives import Problem, ServerSettings, bufferSize, capabilities, directive, words
 from mailgate.directives.needs import Need, protocol
 from mailgate.frontend.capabilities import announced

@@ -20,7 +20,7 @@ from mailgate.login import Backend, Client, Credentials, Denial, LoginRequest, M
 from mailgate.protocols.imap4 import IMAP4
 from mailgate.protocols.pop3 import POP3
 from mailgate.protocols.smtp import SMTP
-from mailgate.protocols.smtp.server import SMTPSettings
+from mailgate.protocols.smtp.settings import SMTPSettings
 from mailgate.test.frontend.test_exchange import WORDINGS, Wording
 from mailgate.testing import ROUTE, Attempt, Conversation, FakeAuthenticator, FakeClient, FakeConnector, routeTo
 

@@ -6,11 +6,11 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from mailgate.frontend.capabilities import announced, leftOut, whyLeftOut
 from mailgate.protocols.imap4 import IMAP4
-from mailgate.protocols.imap4.server import IMAP4Settings
+from mailgate.protocols.imap4.settings import IMAP4Settings
 from mailgate.protocols.pop3 import POP3
 from mailgate.protocols.pop3.settings import POP3Settings
 from mailgate.protocols.smtp import SMTP
-from mailgate.protocols.smtp.server import SMTPSettings
+from mailgate.protocols.smtp.settings import SMTPSettings
 from mailgate.registry import PROTOCOLS
 from mailgate.testing import Conversation
 from mailgate.tls.settings import TLSSettings

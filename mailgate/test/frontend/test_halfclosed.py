@@ -26,10 +26,10 @@ from mailgate.lean.reactor import LeanReactor
 from mailgate.lean.transport import StreamTransport
 from mailgate.login import Denial, Trouble
 from mailgate.protocols.imap4 import IMAP4
-from mailgate.protocols.imap4.server import IMAP4Settings
+from mailgate.protocols.imap4.settings import IMAP4Settings
 from mailgate.protocols.pop3 import POP3
 from mailgate.protocols.smtp import SMTP
-from mailgate.protocols.smtp.server import SMTPSettings
+from mailgate.protocols.smtp.settings import SMTPSettings
 from mailgate.session import Outcome, Phase
 from mailgate.test.support.reversedns import FakeReverseDNS
 from mailgate.testing import ROUTE, Conversation, FakeAuthenticator, FakeClient, FakeConnector

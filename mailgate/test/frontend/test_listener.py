@@ -21,7 +21,8 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from mailgate.directives import ConfigurationError, ListenAddress
-from mailgate.frontend.listener import Listener, ListenError
+from mailgate.frontend.listener import Listener
+from mailgate.net.sockets import ListenError
 from mailgate.protocols.pop3 import POP3
 from mailgate.protocols.pop3.server import POP3Server
 from mailgate.test.support.factories import makeFactory

@@ -13,7 +13,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from mailgate.auth.passthrough import PassThroughAuthenticator
 from mailgate.login import Backend, Credentials, Method
 from mailgate.protocols.smtp import SMTP
-from mailgate.protocols.smtp.server import SMTPSettings
+from mailgate.protocols.smtp.settings import SMTPSettings
 from mailgate.test.frontend.test_exchange import WORDINGS
 from mailgate.testing import ROUTE, Conversation, FakeAuthenticator, FakeClient, FakeConnector
 

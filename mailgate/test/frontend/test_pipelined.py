@@ -15,7 +15,7 @@ from mailgate.protocols.imap4 import IMAP4
 from mailgate.protocols.pop3 import POP3
 from mailgate.protocols.pop3.settings import POP3Settings
 from mailgate.protocols.smtp import SMTP
-from mailgate.protocols.smtp.server import SMTPSettings
+from mailgate.protocols.smtp.settings import SMTPSettings
 from mailgate.session import Outcome
 from mailgate.testing import Conversation, FakeAuthenticator, hearEverything
 from mailgate.tls.settings import TLSSettings

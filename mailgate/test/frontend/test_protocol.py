@@ -12,11 +12,11 @@ from mailgate.frontend.protocol import MailProtocol
 from mailgate.frontend.settings import DialogueSettings
 from mailgate.login import Denial, Method, Trouble
 from mailgate.protocols.imap4 import IMAP4
-from mailgate.protocols.imap4.server import IMAP4Settings
+from mailgate.protocols.imap4.settings import IMAP4Settings
 from mailgate.protocols.pop3 import POP3
 from mailgate.protocols.pop3.settings import POP3Settings
 from mailgate.protocols.smtp import SMTP
-from mailgate.protocols.smtp.server import SMTPSettings
+from mailgate.protocols.smtp.settings import SMTPSettings
 from mailgate.registry import PROTOCOLS
 from mailgate.session import Outcome
 from mailgate.testing import Conversation, FakeAuthenticator

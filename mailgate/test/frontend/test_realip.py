@@ -21,7 +21,7 @@ from mailgate.login import Client, ProxiedAddresses
 from mailgate.protocols.imap4 import IMAP4
 from mailgate.protocols.pop3 import POP3
 from mailgate.protocols.smtp import SMTP
-from mailgate.protocols.smtp.server import SMTPSettings
+from mailgate.protocols.smtp.settings import SMTPSettings
 from mailgate.session import Outcome, Phase
 from mailgate.test.support.proxyheaders import BINARY4, BINARY6, IPV4, IPV6, TEXT4, TEXT6, WITH_TLVS, binary
 from mailgate.testing import CLIENT, Conversation

@@ -15,7 +15,7 @@ from mailgate.directives import ConfigurationError
 from mailgate.frontend.settings import DialogueSettings
 from mailgate.login import Denial, Method, Trouble
 from mailgate.protocols.smtp import SMTP
-from mailgate.protocols.smtp.server import SMTPSettings
+from mailgate.protocols.smtp.settings import SMTPSettings
 from mailgate.session import Outcome, Phase
 from mailgate.test.frontend.test_exchange import MECHANISMS, REASON, WORDINGS, Wording
 from mailgate.testing import Conversation, FakeAuthenticator, FakeClient, FakeConnector

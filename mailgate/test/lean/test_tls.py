@@ -30,7 +30,7 @@ from mailgate.test.support.transportcontract import HalfCloseableNear, Near
 from mailgate.tls.engine import PublicEngine
 from mailgate.tls.fastengine import FastEngine
 from mailgate.tls.makeengine import makeEngine
-from mailgate.tls.settings import ServerTLS
+from mailgate.tls.server import ServerTLS
 
 if TYPE_CHECKING:
     Mixin = SynchronousTestCase

@@ -34,9 +34,10 @@ from mailgate.test.support import transportcontract as contract
 from mailgate.test.support.loopback import speaksIPv6
 from mailgate.test.support.tlspair import clientContext, makePair, settingsFor
 from mailgate.test.support.transportcontract import CONTENT, MiB, NearFactory, Peer, Source
+from mailgate.tls.backend import backendTLS
 from mailgate.tls.backendsettings import loadTrust
 from mailgate.tls.errors import CertificateError
-from mailgate.tls.settings import ServerTLS, backendTLS
+from mailgate.tls.server import ServerTLS
 
 SOME = CONTENT[: 4 * MiB]
 

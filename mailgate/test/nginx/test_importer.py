@@ -13,8 +13,8 @@ from unittest.mock import patch
 from twisted.trial.unittest import SynchronousTestCase
 
 import mailgate
-from mailgate.auth.http.authenticator import HTTPSettings
-from mailgate.backend.client import ProxySettings
+from mailgate.auth.http.settings import HTTPSettings
+from mailgate.backend.settings import ProxySettings
 from mailgate.config import GatewaySettings, knownDirectives, load, parse
 from mailgate.frontend.settings import DialogueSettings
 from mailgate.lean.connectionlimit import ConnectionSettings
@@ -22,9 +22,9 @@ from mailgate.log.settings import LogSettings
 from mailgate.nginx.conf import Refused
 from mailgate.nginx.importer import DIFFERENCES, importNginx, pathsFor
 from mailgate.nginx.mapping import NGINX_DEFAULTS, Mapping
-from mailgate.protocols.imap4.server import IMAP4Settings
+from mailgate.protocols.imap4.settings import IMAP4Settings
 from mailgate.protocols.pop3.settings import POP3Settings
-from mailgate.protocols.smtp.server import SMTPSettings
+from mailgate.protocols.smtp.settings import SMTPSettings
 from mailgate.sandbox.certificate import ensureCertificate
 from mailgate.system.processors import WorkerSettings, processors
 from mailgate.test.cli.test_main import ConsoleCase

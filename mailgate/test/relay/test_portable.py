@@ -26,8 +26,9 @@ from mailgate.relay.protocol import RelayedProtocol, makeNoDelay
 from mailgate.session import Outcome, Session
 from mailgate.test.support.relaytransport import RelayTransport
 from mailgate.test.support.tlspair import makePair, settingsFor
+from mailgate.tls.backend import backendTLS
 from mailgate.tls.backendsettings import loadTrust
-from mailgate.tls.settings import ServerTLS, backendTLS
+from mailgate.tls.server import ServerTLS
 
 IDLE = 100.0
 LINGER = 10.0

@@ -53,10 +53,11 @@ from mailgate.test.support.relaytransport import RelayTransport
 from mailgate.test.support.talk import Talk
 from mailgate.test.support.tlsengines import FAST, FORGED
 from mailgate.test.support.tlspair import makePair, settingsFor
+from mailgate.tls.backend import backendTLS
 from mailgate.tls.backendsettings import loadTrust
-from mailgate.tls.engine import PublicEngine
-from mailgate.tls.makeengine import PeerClosed, TLSEngine, makeEngine
-from mailgate.tls.settings import ServerTLS, backendTLS
+from mailgate.tls.engine import PeerClosed, PublicEngine, TLSEngine
+from mailgate.tls.makeengine import makeEngine
+from mailgate.tls.server import ServerTLS
 
 IDLE = 100.0
 LINGER = 10.0

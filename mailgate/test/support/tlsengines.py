@@ -11,8 +11,8 @@ from typing import Any
 from OpenSSL import SSL
 from OpenSSL._util import ffi, lib
 
+from mailgate.tls.engine import TLSEngine
 from mailgate.tls.fastengine import FastBinding, FastEngine
-from mailgate.tls.makeengine import TLSEngine
 
 __all__ = ["FAST", "FORGED", "Peer", "carry", "introduce", "readAll"]
 

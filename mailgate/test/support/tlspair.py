@@ -25,7 +25,8 @@ from cryptography.x509.oid import NameOID
 from OpenSSL import SSL
 
 from mailgate.tls.files import sources
-from mailgate.tls.settings import ServerTLS, TLSSettings
+from mailgate.tls.server import ServerTLS
+from mailgate.tls.settings import TLSSettings
 
 __all__ = ["NAMES", "Pair", "Peer", "clientContext", "connect", "inline", "makePair", "settingsFor", "write"]
 

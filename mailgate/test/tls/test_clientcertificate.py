@@ -26,7 +26,8 @@ from mailgate.test.support.tlspair import Pair, Peer, makePair, settingsFor
 from mailgate.tls.clientcertificate import describe
 from mailgate.tls.engine import PublicEngine, Verification
 from mailgate.tls.makeengine import makeEngine
-from mailgate.tls.settings import ServerTLS, SessionCache
+from mailgate.tls.server import ServerTLS
+from mailgate.tls.settings import SessionCache
 from mailgate.tls.verifyerrors import verifyError
 
 

@@ -16,7 +16,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from mailgate.test.support.tlspair import clientContext, connect, makePair, settingsFor, write
 from mailgate.tls.confcommand import VERSIONS, commands, curve, leaveOutFiniteFields
-from mailgate.tls.settings import ServerTLS, TLSError
+from mailgate.tls.files import TLSError
+from mailgate.tls.server import ServerTLS
 
 # RFC 7919's ffdhe2048.
 DH_PARAMETERS = b"""-----BEGIN DH PARAMETERS-----

@@ -20,12 +20,13 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from mailgate.test.support.tlsengines import FAST, FORGED, Peer, carry, introduce, readAll
 from mailgate.test.support.tlspair import clientContext, makePair, settingsFor
+from mailgate.tls.backend import backendTLS
 from mailgate.tls.backendsettings import loadTrust
-from mailgate.tls.engine import PublicEngine
+from mailgate.tls.engine import PeerClosed, PublicEngine, TLSEngine
 from mailgate.tls.errors import CertificateError
 from mailgate.tls.fastengine import FastBinding, FastEngine
-from mailgate.tls.makeengine import PeerClosed, TLSEngine, chooseKind, fastEngineWorks, makeEngine
-from mailgate.tls.settings import ServerTLS, backendTLS, describeTLS
+from mailgate.tls.makeengine import chooseKind, fastEngineWorks, makeEngine
+from mailgate.tls.server import ServerTLS, describeTLS
 
 
 class Case(SynchronousTestCase):

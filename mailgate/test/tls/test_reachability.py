@@ -11,7 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from mailgate.test.support.tlspair import makePair, settingsFor
 from mailgate.tls.context import checkTLS
-from mailgate.tls.settings import TLSError
+from mailgate.tls.files import TLSError
 
 
 def suites(name: str) -> tuple[tuple[str, str], ...]:

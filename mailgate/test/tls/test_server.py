@@ -26,7 +26,7 @@ from mailgate.test.support.certificates import Authority, clientContext
 from mailgate.test.support.talk import Talk
 from mailgate.test.support.tlspair import makePair
 from mailgate.testing import FakeAuthenticator
-from mailgate.tls.settings import ServerTLS
+from mailgate.tls.server import ServerTLS
 
 TEXT = """
 [mailgate]

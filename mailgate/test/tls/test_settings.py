@@ -31,10 +31,12 @@ from mailgate.test.support.nowhere import NOWHERE
 from mailgate.test.support.tlspair import Pair, clientContext, connect, inline, makePair, settingsFor, write
 from mailgate.testing import settingsOf
 from mailgate.tls import settings as tls
+from mailgate.tls.backend import backendTLS
 from mailgate.tls.backendsettings import BackendTLSSettings, loadTrust
 from mailgate.tls.errors import CertificateError
-from mailgate.tls.files import sources
-from mailgate.tls.settings import ServerTLS, SessionCache, TLSError, TLSSettings, backendTLS, describeTLS, usesTLS
+from mailgate.tls.files import TLSError, sources
+from mailgate.tls.server import ServerTLS, describeTLS
+from mailgate.tls.settings import SessionCache, TLSSettings, usesTLS
 
 
 class ServerTLSTests(SynchronousTestCase):

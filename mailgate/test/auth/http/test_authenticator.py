@@ -30,11 +30,12 @@ from zope.interface.verify import verifyObject
 from mailgate.auth.cache import CachedAuthenticator, IJudge, Judgement
 from mailgate.auth.fairqueue import FairQueue
 from mailgate.auth.http.agent import KeepAliveAgent
-from mailgate.auth.http.authenticator import KIND, REST, HTTPAuthenticator, HTTPSettings
+from mailgate.auth.http.authenticator import KIND, REST, HTTPAuthenticator
 from mailgate.auth.http.connection import HTTPResponse
 from mailgate.auth.http.dialect import NGINX
 from mailgate.auth.http.response import ResponseHead
 from mailgate.auth.http.services import SharedService
+from mailgate.auth.http.settings import HTTPSettings
 from mailgate.interfaces import IAuthenticator
 from mailgate.lean.reactor import LeanReactor
 from mailgate.log.journal import Journal

@@ -17,7 +17,7 @@ from mailgate.auth.http.connection import BODY_PATIENCE, ExchangeCancelled, Exch
 from mailgate.lean.reactor import LeanReactor
 from mailgate.net.endpoints import endpointFor
 from mailgate.test.support.httpagent import REQUEST, RESPONSE, AgentTestCase
-from mailgate.tls.settings import backendTLS
+from mailgate.tls.backend import backendTLS
 
 OLD_REQUEST = REQUEST.replace(b"HTTP/1.1", b"HTTP/1.0")
 SMUGGLED = b"HTTP/1.1 200 OK\r\nAuth-Status: OK\r\nAuth-User: admin\r\nContent-Length: 0\r\n\r\n"

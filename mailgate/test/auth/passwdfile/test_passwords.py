@@ -16,7 +16,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from mailgate.auth.passwdfile import slowhashes
 from mailgate.auth.passwdfile.crypt3 import HashFailed
-from mailgate.auth.passwdfile.passwords import Password, UnusablePassword, commonest, expense, parsePassword
+from mailgate.auth.passwdfile.passwords import Password, commonest, expense, parsePassword
+from mailgate.auth.passwdfile.slowhashes import UnusablePassword
 from mailgate.login import Method
 
 SHA512 = b"$6$M3PPqsLK2DJQmraz$Rx0iXRQbGA0GySB8N65E/TzAPMkUJYLY0ZDBmFrDfzWdaaIkC88YYHb3Z9I/w65CcNq9fftwHNfjjhIsgaV1U."

@@ -9,7 +9,8 @@ from twisted.trial.unittest import SynchronousTestCase
 from mailgate.frontend.text import Literal
 from mailgate.login import Credentials, Denial, Method, Trouble
 from mailgate.protocols.imap4 import IMAP4
-from mailgate.protocols.imap4.server import CommandParser, IMAP4Settings, IMAP4SyntaxError
+from mailgate.protocols.imap4.command import CommandParser, IMAP4SyntaxError
+from mailgate.protocols.imap4.settings import IMAP4Settings
 from mailgate.session import Outcome, Phase
 from mailgate.testing import Conversation, FakeAuthenticator, FakeClient, FakeConnector, hearEverything
 from mailgate.tls.settings import TLSSettings

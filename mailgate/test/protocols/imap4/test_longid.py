@@ -11,7 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from mailgate.protocols.imap4 import IMAP4
 from mailgate.protocols.imap4.command import LONGEST_ID, CommandParser
-from mailgate.protocols.imap4.server import IMAP4Settings
+from mailgate.protocols.imap4.settings import IMAP4Settings
 from mailgate.session import Outcome
 from mailgate.testing import Conversation, hearEverything
 

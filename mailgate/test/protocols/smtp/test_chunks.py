@@ -14,7 +14,7 @@ from mailgate.frontend.intake import READ_AHEAD
 from mailgate.frontend.settings import DialogueSettings
 from mailgate.login import Denial, Trouble
 from mailgate.protocols.smtp import SMTP
-from mailgate.protocols.smtp.server import SMTPSettings
+from mailgate.protocols.smtp.settings import SMTPSettings
 from mailgate.session import Outcome, Phase
 from mailgate.testing import ROUTE, Conversation, FakeAuthenticator, FakeClient, FakeConnector, hearEverything
 from mailgate.tls.settings import TLSSettings

@@ -6,7 +6,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from mailgate.config import GatewaySettings, parse
 from mailgate.directives import ConfigurationError
-from mailgate.protocols.smtp.server import SMTPSettings
+from mailgate.protocols.smtp.settings import SMTPSettings
 
 HTTP, PASS = "auth_http = http://127.0.0.1/", "proxy_pass = 127.0.0.1:2525"
 

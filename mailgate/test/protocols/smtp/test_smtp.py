@@ -10,7 +10,9 @@ from twisted.trial.unittest import SynchronousTestCase
 from mailgate.login import Credentials, Denial, Envelope, Method, Trouble
 from mailgate.protocols.pop3 import POP3
 from mailgate.protocols.smtp import SMTP
-from mailgate.protocols.smtp.server import SMTPServer, SMTPSettings, xtext
+from mailgate.protocols.smtp.server import SMTPServer
+from mailgate.protocols.smtp.settings import SMTPSettings
+from mailgate.protocols.smtp.trust import xtext
 from mailgate.session import Outcome, Phase
 from mailgate.test.support.reversedns import FakeReverseDNS
 from mailgate.testing import CLIENT, Conversation, FakeAuthenticator, FakeClient, FakeConnector, hearEverything

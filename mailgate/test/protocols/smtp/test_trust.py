@@ -9,10 +9,11 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from mailgate.backend.client import ProxyClient, ProxySettings
+from mailgate.backend.client import ProxyClient
+from mailgate.backend.settings import ProxySettings
 from mailgate.login import Backend, BackendTLS, Client, Credentials, Denial, Envelope, Method, Refusal, Trouble
 from mailgate.protocols.smtp import SMTP
-from mailgate.protocols.smtp.server import SMTPSettings
+from mailgate.protocols.smtp.settings import SMTPSettings
 from mailgate.test.backend.test_client import FIRST, SECOND
 from mailgate.testing import Attempt, routeTo
 
