@@ -15,116 +15,23 @@ from twisted.application.service import Application, IService, MultiService
 from twisted.internet import udp
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import TCP4ClientEndpoint
-from twisted.internet.error import ConnectionRefusedError
-from twisted.internet.protocol import Factory, Protocol
+from twisted.internet.protocol import Factory
 from twisted.internet.testing import MemoryReactorClock
 from twisted.internet.threads import deferToThread
 from twisted.logger import LogLevel, capturedLogs, formatEvent, globalLogPublisher
-from twisted.trial.unittest import SynchronousTestCase, TestCase
-from zope.interface import implementer
+from twisted.trial.unittest import SynchronousTestCase
 
 from mailgate import service
-from mailgate.config import GatewaySettings, parse
+from mailgate.config import parse
 from mailgate.directives import ConfigurationError
-from mailgate.interfaces import IConnection
 from mailgate.lean.transport import StreamTransport
 from mailgate.log.settings import LogSettings
-from mailgate.net.sockets import ListenError, ListeningSockets
-from mailgate.sandbox.certificate import withCertificate
-from mailgate.sandbox.service import SandboxService
-from mailgate.sandbox.settings import SandboxSettings
+from mailgate.net.sockets import ListenError
 from mailgate.service import Gateway
-from mailgate.session import Session
-from mailgate.test.integration.daemon import freePort
-from mailgate.test.integration.transports import areLean, withTransports
+from mailgate.test.integration.transports import areLean
+from mailgate.test.support.gatewaycase import SANDBOX, TEXT, GatewayCase, Stuck, settingsFrom
 from mailgate.test.support.nowhere import NOWHERE
 from mailgate.test.support.talk import Talk
-
-TEXT = """
-[mailgate]
-error_log = stderr info
-[mail]
-server_name = mx.test
-auth_http = http://127.0.0.1:{auth}/auth
-[server imap]
-protocol = imap
-listen =
-    127.0.0.1:{imap}
-    127.0.0.1:{other}
-[server pop3]
-protocol = pop3
-listen = 127.0.0.1:{pop3}
-"""
-
-SANDBOX = """
-[sandbox]
-imap = 127.0.0.1:0
-pop3 = 127.0.0.1:0
-smtp = 127.0.0.1:0
-auth_http = 127.0.0.1:{auth}
-"""
-
-
-def settingsFrom(text: str) -> tuple[GatewaySettings, dict[str, int]]:
-    """The settings of C{text}, and the ports of 127.0.0.1 that were put into it, all of them free."""
-    ports = {name: freePort() for name in ("imap", "other", "pop3", "auth")}
-    return parse(text.format(**ports)), ports
-
-
-class GatewayCase(TestCase):
-    """
-    A gateway before the sandbox, with the transports that C{use} names. trial itself sees to it that nothing is left on
-    the reactor.
-    """
-
-    timeout = 30
-    use = "epoll"
-
-    def setUp(self):
-        from twisted.internet import reactor
-
-        self.reactor = reactor
-        # Else the certificate of whoever runs the tests is made anew, and a demo that runs shows another.
-        self.patch(os, "environ", {**os.environ, "XDG_STATE_HOME": os.path.abspath(self.mktemp())})
-        self.make(TEXT + SANDBOX)
-
-    def make(self, text):
-        """Make the gateway, of the configuration C{text}."""
-        settings, self.ports = settingsFrom(withTransports(text, self.use))
-        self.gateway = self.beforeSandbox(withCertificate(settings, self.mktemp(), lambda server: "mx.test"))
-
-    def beforeSandbox(self, settings, sockets=None):
-        """A gateway of C{settings}, which starts and stops with the sandbox."""
-        gateway = Gateway(settings, self.reactor, sockets=sockets)
-        SandboxService(settings[SandboxSettings], self.reactor).setServiceParent(gateway)
-        return gateway
-
-    def start(self):
-        """Start the gateway as twistd does; it is stopped at the end of the test."""
-        self.gateway.privilegedStartService()
-        self.gateway.startService()
-        self.addCleanup(self.stop)
-
-    def stop(self):
-        return self.gateway.stopService() if self.gateway.running else None
-
-    async def client(self, name="imap"):
-        """A client of the server C{name}."""
-        endpoint = TCP4ClientEndpoint(self.reactor, "127.0.0.1", self.ports[name])
-        client = await endpoint.connect(Factory.forProtocol(Talk))
-        self.addCleanup(client.transport.abortConnection)
-        return client
-
-    async def loggedIn(self):
-        """A client that reads its mail."""
-        client = await self.client()
-        await client.hears(b"* OK IMAP4 ready\r\n")
-        await client.asks(b"a LOGIN alice wonderland", b"\r\na OK")
-        return client
-
-    async def assertRefused(self, name):
-        endpoint = TCP4ClientEndpoint(self.reactor, "127.0.0.1", self.ports[name])
-        await self.assertFailure(endpoint.connect(Factory.forProtocol(Talk)), ConnectionRefusedError)
 
 
 class ResolverTests(GatewayCase):
@@ -392,161 +299,6 @@ class StartOverReactorTests(StartTests):
     """The same with the reactor's own transports."""
 
     use = "reactor"
-
-
-class StopTests(GatewayCase):
-    """How it stops."""
-
-    async def test_ports(self):
-        """Nobody can connect any more, and every port can be bound again."""
-        self.start()
-        await self.loggedIn()
-        await self.gateway.stopService()
-        for name, port in self.ports.items():
-            await self.assertRefused(name)
-            with socket.socket() as probe:
-                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                probe.bind(("127.0.0.1", port))
-
-    async def test_connections(self):
-        """Every client's connection ends, whatever it was about; when it has stopped there is none."""
-        self.start()
-        silent, reading = await self.client(), await self.loggedIn()
-        midway = await self.client("pop3")
-        await midway.asks(b"USER alice", b"+OK\r\n")
-        await silent.hears(b"ready\r\n")
-        self.assertEqual(len(self.gateway.connections), 3)
-        await self.gateway.stopService()
-        self.assertEqual(self.gateway.connections, [])
-        for client in (silent, reading, midway):
-            await client.lost
-
-    async def test_story(self):
-        """Of each the log says that it was the gateway that stopped."""
-        events = []
-        globalLogPublisher.addObserver(events.append)
-        self.addCleanup(globalLogPublisher.removeObserver, events.append)
-        self.start()
-        await self.loggedIn()
-        silent = await self.client()
-        await silent.hears(b"ready\r\n")
-        await self.gateway.stopService()
-        told = [formatEvent(event) for event in events if "outcome" in event]
-        self.assertEqual([text for text in told if "outcome gateway stopped" not in text], [])
-        self.assertEqual(len(told), 2)
-
-    async def test_unanswered(self):
-        """A login whose authentication service never answers does not keep it from stopping."""
-        deaf = self.reactor.listenTCP(0, Factory.forProtocol(Protocol), interface="127.0.0.1")
-        self.addCleanup(deaf.stopListening)
-        self.make(TEXT.replace("{auth}", str(deaf.getHost().port)))
-        self.start()
-        client = await self.client()
-        await client.hears(b"ready\r\n")
-        client.transport.write(b"a LOGIN alice wonderland\r\n")
-        while not any(connection.session.user for connection in self.gateway.connections):
-            turn = Deferred()
-            self.reactor.callLater(0, turn.callback, None)
-            await turn
-        await self.gateway.stopService()
-        await client.lost
-        self.assertNotIn(b"a ", client.heard.replace(b"IMAP4 ready", b""))
-
-    async def test_idleOnes(self):
-        """With no client at all it stops at once."""
-        self.start()
-        await self.gateway.stopService()
-        self.assertEqual(self.gateway.connections, [])
-
-
-class DrainTests(GatewayCase):
-    """How it goes without stopping."""
-
-    async def test_stopListening(self):
-        """Nobody can connect any more; who has goes on, and may even log in."""
-        self.start()
-        client, reading = await self.client(), await self.loggedIn()
-        await client.hears(b"ready\r\n")
-        await self.gateway.stopListening()
-        await self.assertRefused("imap")
-        await client.asks(b"a LOGIN alice wonderland", b"\r\na OK")
-        await reading.asks(b"b NOOP", b"b OK")
-
-    async def test_drain(self):
-        """It is over when the last has left, and nobody is cut."""
-        self.start()
-        silent, reading = await self.client("pop3"), await self.loggedIn()
-        await silent.hears(b"ready\r\n")
-        drained = self.gateway.drain(farewell=True, patience=None)
-        await silent.hears(b"-ERR [SYS/TEMP] Gateway is shutting down, closing connection\r\n")
-        await silent.lost
-        await reading.asks(b"b NOOP", b"b OK")
-        self.assertNoResult(drained)
-        reading.transport.loseConnection()
-        self.assertEqual(await drained, 0)
-        self.assertEqual((self.gateway.connections, self.gateway.cut), ([], 0))
-
-    async def test_cut(self):
-        """Who does not leave in time is ended and counted."""
-        self.start()
-        clients = [await self.loggedIn() for _ in range(3)]
-        self.assertEqual(await self.gateway.drain(farewell=False, patience=0.05, pace=0.2), 3)
-        for client in clients:
-            await client.lost
-        self.assertEqual(self.gateway.cut, 3)
-
-    async def test_sockets(self):
-        """Sockets that it was given stay open when it stops, and who comes then is served by the next."""
-        path = os.path.join(tempfile.mkdtemp(), "imap.sock")
-        self.addCleanup(os.rmdir, os.path.dirname(path))
-        self.make(TEXT.replace("127.0.0.1:{other}", f"unix:{path}") + SANDBOX)
-        sockets = ListeningSockets().opened(self.gateway.settings.servers)
-        self.addCleanup(sockets.close)
-        waiting = []
-        for _ in range(3):
-            self.gateway = self.beforeSandbox(self.gateway.settings, sockets)
-            self.gateway.privilegedStartService()
-            self.gateway.startService()
-            for client in waiting:
-                await client.hears(b"* OK IMAP4 ready\r\n")
-            with socket.socket(socket.AF_UNIX) as client:
-                client.connect(path)
-            await self.loggedIn()
-            await self.gateway.stopService()
-            waiting = [await self.client()]
-            self.assertEqual(waiting[0].heard, b"")
-
-
-class DrainOverReactorTests(DrainTests):
-    """The same with the reactor's own transports."""
-
-    use = "reactor"
-
-
-class StopOverReactorTests(StopTests):
-    """The same with the reactor's own transports."""
-
-    use = "reactor"
-
-
-@implementer(IConnection)
-class Stuck:
-    """A connection that will not go."""
-
-    stopped = dismissed = 0
-
-    def __init__(self):
-        self.session = Session("imap", "127.0.0.1:143", "192.0.2.1:1", 0.0)
-
-    def dismiss(self, outcome, trouble):
-        self.dismissed += 1
-        self.session.conclude(outcome)
-
-    def stop(self):
-        self.stopped += 1
-
-    def limit(self, moment):
-        self.session.expires = moment
 
 
 class ConstructionTests(SynchronousTestCase):

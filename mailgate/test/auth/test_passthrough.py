@@ -19,7 +19,7 @@ from mailgate.login import Backend, Client, Credentials, Denial, LoginRequest, M
 from mailgate.protocols.imap4 import IMAP4
 from mailgate.protocols.pop3 import POP3
 from mailgate.protocols.smtp import SMTP
-from mailgate.test.backend.test_client import PASS_ON
+from mailgate.test.backend.test_connector import PASS_ON
 from mailgate.testing import Attempt, Conversation, FakeConnector, settingsOf
 
 BACKEND = Backend("192.0.2.99", 143)

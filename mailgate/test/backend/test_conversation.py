@@ -26,7 +26,8 @@ from mailgate.protocols.imap4 import IMAP4
 from mailgate.protocols.pop3 import POP3
 from mailgate.protocols.smtp import SMTP
 from mailgate.session import Phase
-from mailgate.test.backend.test_client import FIRST, GREETING, LOGGED_IN, OK, leftOver
+from mailgate.test.backend.test_backendtls import leftOver
+from mailgate.test.backend.test_client import FIRST, GREETING, LOGGED_IN, OK
 from mailgate.testing import Attempt, FakeConnector, FakeTransport, requestFor, resultOf, settingsOf
 
 JOE = PasswordLogin(b"joe", b"sesame")

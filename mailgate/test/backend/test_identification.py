@@ -17,8 +17,10 @@ from mailgate.login import Backend, BackendTLS, Client, Denial, Envelope, Refusa
 from mailgate.net.proxyprotocol import headerFor
 from mailgate.protocols.imap4 import IMAP4
 from mailgate.protocols.pop3 import POP3
-from mailgate.test.backend.test_client import FIRST, PASS_ON, SECOND, leftOver
-from mailgate.test.backend.test_login import TEMPORARY, Script
+from mailgate.test.backend.test_backendtls import leftOver
+from mailgate.test.backend.test_client import FIRST, SECOND
+from mailgate.test.backend.test_connector import PASS_ON
+from mailgate.test.support.loginscripts import TEMPORARY, Script
 from mailgate.testing import Attempt, routeTo
 
 OFF = ProxySettings(identity="off")

@@ -19,7 +19,7 @@ from mailgate.protocols.pop3 import POP3
 from mailgate.protocols.smtp import SMTP
 from mailgate.protocols.smtp.settings import SMTPSettings
 from mailgate.session import Outcome
-from mailgate.test.backend.test_client import PASS_ON
+from mailgate.test.backend.test_connector import PASS_ON
 from mailgate.testing import ROUTE, Attempt, Conversation, FakeConnector
 
 DENIED, TEMPORARY, PERMANENT = Trouble.DENIED, Trouble.TEMPORARY, Trouble.PERMANENT
@@ -351,7 +351,7 @@ class DialogueTests(SynchronousTestCase):
 
     def test_recipientPassedOn(self) -> None:
         """With proxy_pass_error_message on a greeting's refusal is the answer to the recipient, and not the end."""
-        from mailgate.test.backend.test_login import ANYBODY
+        from mailgate.test.support.loginscripts import ANYBODY
 
         for greeting, expected in (
             (b"554 5.7.1 Client host blocked\r\n", Denial(DENIED, answer=b"554 5.7.1 Client host blocked")),

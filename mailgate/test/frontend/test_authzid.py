@@ -21,7 +21,7 @@ from mailgate.protocols.imap4 import IMAP4
 from mailgate.protocols.pop3 import POP3
 from mailgate.protocols.smtp import SMTP
 from mailgate.protocols.smtp.settings import SMTPSettings
-from mailgate.test.frontend.test_exchange import WORDINGS, Wording
+from mailgate.test.support.wordings import WORDINGS, Wording
 from mailgate.testing import ROUTE, Attempt, Conversation, FakeAuthenticator, FakeClient, FakeConnector, routeTo
 
 BOB_AS_ALICE = base64.b64encode(b"bob\0alice\0secret")

@@ -13,8 +13,8 @@ from twisted.web.client import ResponseFailed
 from mailgate.auth.http.authenticator import REST
 from mailgate.login import Denial, Trouble
 from mailgate.protocols.pop3 import POP3
-from mailgate.test.auth.http.test_authenticator import ACCEPTED, REQUEST, ROUTE, AuthenticatorTestCase, failed
 from mailgate.test.backend.test_client import FIRST, GREETING, LOGGED_IN, OK, SECOND, loggedIn
+from mailgate.test.support.httpauthenticator import ACCEPTED, REQUEST, ROUTE, AuthenticatorTestCase, failed
 from mailgate.testing import Attempt, routeTo
 
 NAMES = ("192.0.2.99:110", "192.0.2.100:110")

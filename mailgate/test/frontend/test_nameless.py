@@ -14,7 +14,7 @@ from mailgate.auth.passthrough import PassThroughAuthenticator
 from mailgate.login import Backend, Credentials, Method
 from mailgate.protocols.smtp import SMTP
 from mailgate.protocols.smtp.settings import SMTPSettings
-from mailgate.test.frontend.test_exchange import WORDINGS
+from mailgate.test.support.wordings import WORDINGS
 from mailgate.testing import ROUTE, Conversation, FakeAuthenticator, FakeClient, FakeConnector
 
 REFUSALS = (

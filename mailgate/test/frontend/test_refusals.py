@@ -17,7 +17,7 @@ from mailgate.login import Denial, Method, Trouble
 from mailgate.protocols.smtp import SMTP
 from mailgate.protocols.smtp.settings import SMTPSettings
 from mailgate.session import Outcome, Phase
-from mailgate.test.frontend.test_exchange import MECHANISMS, REASON, WORDINGS, Wording
+from mailgate.test.support.wordings import MECHANISMS, REASON, WORDINGS, Wording
 from mailgate.testing import Conversation, FakeAuthenticator, FakeClient, FakeConnector
 
 DELAY = 2.0

@@ -11,7 +11,7 @@ from mailgate.interfaces import IConnection
 from mailgate.login import Trouble
 from mailgate.session import Outcome
 from mailgate.test.relay import test_portable as portable
-from mailgate.test.relay import test_stream as stream
+from mailgate.test.support import relaycase as stream
 
 
 class PortableTests(SynchronousTestCase):

@@ -15,7 +15,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from mailgate.lean.descriptors import sendingRoom
 from mailgate.relay import streamend as relayend
 from mailgate.relay.streamend import MOST_MOVED, MUCH, SAFE
-from mailgate.test.relay.test_stream import COMBINATIONS, CONTENT, MiB, RelayCase, Relayed
+from mailgate.test.support.relaycase import COMBINATIONS, CONTENT, MiB, RelayCase, Relayed
 from mailgate.test.support.tlsengines import FAST
 from mailgate.tls import makeengine as tlsengine
 from mailgate.tls.engine import PublicEngine

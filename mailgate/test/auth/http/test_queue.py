@@ -24,9 +24,9 @@ from mailgate.log.journal import Journal
 from mailgate.log.seldom import PERIOD
 from mailgate.login import Client, Credentials, Denial, Method, Trouble
 from mailgate.net.clients import LimitSettings
-from mailgate.test.auth.http.test_authenticator import ACCEPTED, REQUEST, ROUTE, UNDECIDED, AuthenticatorTestCase
-from mailgate.test.auth.http.test_settings import server, settings
 from mailgate.test.support.httpagent import FakeEndpoint
+from mailgate.test.support.httpauthenticator import ACCEPTED, REQUEST, ROUTE, UNDECIDED, AuthenticatorTestCase
+from mailgate.test.support.httpsettings import server, settings
 
 
 def of(host, user=b"joe"):

@@ -18,9 +18,9 @@ from mailgate.auth.http.services import sharedService
 from mailgate.log.journal import Journal
 from mailgate.login import Credentials, Method
 from mailgate.net.endpoints import NamingReactor
-from mailgate.test.auth.http.test_authenticator import ACCEPTED, REQUEST
-from mailgate.test.auth.http.test_settings import server, settings
 from mailgate.test.support.httpagent import FakeEndpoint
+from mailgate.test.support.httpauthenticator import ACCEPTED, REQUEST
+from mailgate.test.support.httpsettings import server, settings
 
 URL = "http://127.0.0.1:9000/auth"
 ANSWER = "\r\n".join(["HTTP/1.1 200 OK", *ACCEPTED, "Content-Length: 0", "", ""]).encode()

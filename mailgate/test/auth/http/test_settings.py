@@ -10,23 +10,8 @@ from mailgate.auth.http.dialect import ESCAPES, NGINX, PROTOCOL_NAMES
 from mailgate.auth.http.presets import PRESETS, dialectOf
 from mailgate.auth.http.settings import HTTPSettings, ServiceURL
 from mailgate.config import parse
-from mailgate.directives import ConfigurationError, ServerSettings, directives
-
-
-def read(option, value):
-    """C{value} as the parser of C{option} reads it."""
-    (found,) = [each for each in directives(HTTPSettings) if each.name == option]
-    return found.parse(value, "/etc/mailgate")
-
-
-def settings(urls="http://127.0.0.1:9000/auth", **others):
-    """Settings with C{urls}, one a line, and a minute for an answer."""
-    return HTTPSettings(urls=read("auth_http", urls), **{"timeout": 60.0, **others})
-
-
-def server(group, *others):
-    """A server whose settings are C{group} and C{others}."""
-    return ServerSettings("imap", "imap", (), {HTTPSettings: group, **{type(other): other for other in others}})
+from mailgate.directives import ConfigurationError
+from mailgate.test.support.httpsettings import read, server, settings
 
 
 class URLTests(SynchronousTestCase):

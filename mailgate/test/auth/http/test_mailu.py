@@ -1,0 +1,219 @@
+"""
+Tests with what Mailu's service says.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+from urllib.parse import unquote
+
+from attrs import evolve
+from twisted.internet.endpoints import TCP4ClientEndpoint
+from twisted.internet.protocol import Factory
+
+from mailgate.config import parse
+from mailgate.login import Method
+from mailgate.service import Gateway
+from mailgate.test.integration.daemon import freePort
+from mailgate.test.support.authservices import (
+    CLIENT,
+    TLS,
+    Question,
+    Reply,
+    ServiceCase,
+    ServiceFactory,
+    refused,
+    routed,
+)
+from mailgate.test.support.talk import Talk
+
+MAILU_CODES = {
+    "authentication": (
+        "Authentication credentials invalid",
+        {
+            "imap": "AUTHENTICATIONFAILED",
+            "smtp": "535 5.7.8",
+            "submission": "535 5.7.8",
+            "pop3": "-ERR Authentication failed",
+        },
+    ),
+    "encryption": ("Must issue a STARTTLS command first", {"smtp": "530 5.7.0"}),
+    "ratelimit": (
+        "Temporary authentication failure (rate-limit)",
+        {
+            "imap": "LIMIT",
+            "smtp": "451 4.3.2",
+            "submission": "451 4.3.2",
+            "pop3": "-ERR [LOGIN-DELAY] Retry later",
+        },
+    ),
+}
+MAILU_BACKENDS = {"imap": 143, "pop3": 110, "smtp": 10025, "submission": 10025}
+
+
+def mailu(question: Question, limited: bool = False, demandsTLS: bool = False) -> Reply:
+    """core/admin/mailu/internal: C{limited} says whether the client's address has failed too often."""
+    method, protocol, port = question["Auth-Method"], question["Auth-Protocol"], question["Auth-Port"]
+    address = unquote(question["Client-Ip"])
+    assert address == "192.0.2.7"
+
+    def no(why: str, **others: Any) -> Reply:
+        status, codes = MAILU_CODES[why]
+        return Reply({"Auth-Status": status, "Auth-Error-Code": codes[protocol], **others})
+
+    if port == "25" and method != "none":
+        return Reply({"Auth-Status": "AUTH not supported", "Auth-Error-Code": "502 5.5.1"})
+    if limited and port not in ("10143", "10025"):
+        return no("ratelimit")
+    if method == "none" and protocol == "smtp":
+        if demandsTLS and question.get("Auth-SSL") != "on":
+            return no("encryption", **{"Auth-Wait": 0})
+        return Reply({"Auth-Status": "OK", "Auth-Server": "192.168.203.9", "Auth-Port": 25})
+    if method not in ("plain", "login"):
+        raise ValueError("SHOULD NOT HAPPEN")
+    question["Client-Port"]
+    user, password = (unquote(question[name]).encode("iso8859-1").decode("utf8") for name in ("Auth-User", "Auth-Pass"))
+    exists = user in ("joe@example.com", "jö e@example.com")
+    if not exists or password not in ("sesame", "sésame 100%"):
+        return no("authentication", **{"Auth-User-Exists": exists, "Auth-Wait": 0})
+    return Reply(
+        {
+            "Auth-Status": "OK",
+            "Auth-Server": "192.168.203.9",
+            "Auth-User": user.encode().decode("latin-1"),
+            "Auth-User-Exists": exists,
+            "Auth-Port": MAILU_BACKENDS[protocol],
+        }
+    )
+
+
+class MailuTests(ServiceCase):
+    """Mailu's admin container."""
+
+    preset = "auth_http_preset = mailu"
+
+    async def test_accepted(self) -> None:
+        """Every protocol is let in, and led to the backend that Mailu has for it."""
+        for protocol, port in (("imap", 143), ("pop3", 110), ("smtp", 10025)):
+            answer = await self.ask(mailu, self.preset, protocol=protocol)
+            self.assertEqual(answer, routed("192.168.203.9", port))
+        self.assertEqual(self.asked["Auth-Protocol"], "submission")
+        self.assertEqual((self.asked["Auth-Port"], self.asked["Client-Port"]), ("993", "4711"))
+
+    async def test_allBytes(self) -> None:
+        """Names and passwords that are not ASCII, with blanks and percent signs, come through."""
+        user, password = "jö e@example.com".encode(), "sésame 100%".encode()
+        answer = await self.ask(mailu, self.preset, user=user, secret=password)
+        self.assertEqual(answer, routed("192.168.203.9", 143, user, password))
+
+    async def test_refused(self) -> None:
+        """A refusal comes with the code that Mailu means for the protocol."""
+        invalid = b"Authentication credentials invalid"
+        for protocol, told in (
+            ("imap", refused(b"[AUTHENTICATIONFAILED] " + invalid, b"AUTHENTICATIONFAILED")),
+            ("pop3", refused(b"Authentication failed", b"-ERR Authentication failed")),
+            ("smtp", refused(invalid, b"535 5.7.8")),
+        ):
+            self.assertEqual(await self.ask(mailu, self.preset, protocol=protocol, secret=b"no"), told)
+
+    async def test_limited(self) -> None:
+        """So does that of a client which has failed too often."""
+        limit = b"Temporary authentication failure (rate-limit)"
+        for protocol, told in (
+            ("imap", refused(b"[LIMIT] " + limit, b"LIMIT")),
+            ("pop3", refused(b"[LOGIN-DELAY] Retry later", b"-ERR [LOGIN-DELAY] Retry later")),
+            ("smtp", refused(limit, b"451 4.3.2")),
+        ):
+            answer = await self.ask(lambda asked: mailu(asked, limited=True), self.preset, protocol=protocol)
+            self.assertEqual(answer, told)
+
+    async def test_portsOfItsOwn(self) -> None:
+        """What the operator writes as Auth-Port is the port: the webmail's is not limited, where ours is another."""
+        port = "auth_http_header = Auth-Port 10143"
+        answer = await self.ask(lambda asked: mailu(asked, limited=True), self.preset, port)
+        self.assertEqual(answer, routed("192.168.203.9", 143))
+        self.assertEqual(self.asked.spelling.count("Auth-Port"), 1)
+
+    async def test_mailExchanger(self) -> None:
+        """Port 25 takes mail without a login, by TLS if that is demanded, and no logins."""
+        port = "auth_http_header = Auth-Port 25"
+        about: dict[str, Any] = {"protocol": "smtp", "method": Method.NONE, "user": b"", "secret": b""}
+        self.assertEqual(await self.ask(mailu, self.preset, port, **about), routed("192.168.203.9", 25, b"", None))
+        self.assertEqual(self.asked["Auth-Protocol"], "smtp")
+        strict = await self.ask(lambda asked: mailu(asked, demandsTLS=True), self.preset, port, **about)
+        self.assertEqual(strict, refused(b"Must issue a STARTTLS command first", b"530 5.7.0"))
+        answer = await self.ask(mailu, self.preset, port, protocol="smtp")
+        self.assertEqual(answer, refused(b"AUTH not supported", b"502 5.5.1"))
+
+    async def test_withoutPreset(self) -> None:
+        """Asked as nginx asks it has no port to look at, and fails: nobody is told of a wrong password."""
+        self.assertFailed(await self.ask(mailu), "500 without Auth-Status")
+
+    async def test_otherMethods(self) -> None:
+        """It raises an exception for a digest, which is its failure as well."""
+        answer = await self.ask(mailu, self.preset, method=Method.CRAM_MD5)
+        self.assertFailed(answer, "500 without Auth-Status")
+
+
+class MailuGatewayTests(ServiceCase):
+    """A whole gateway before Mailu."""
+
+    async def test_told(self) -> None:
+        """Mailu is told of the ports of the connection as they are, and a client of its refusal in IMAP's words."""
+        self.factory = ServiceFactory(mailu)
+        port = self.reactor.listenTCP(0, self.factory, interface="127.0.0.1")
+        self.addCleanup(port.stopListening)
+        self.addCleanup(self.disconnected)
+        service, imap = port.getHost().port, freePort()
+        settings = parse(
+            f"[server imap]\nprotocol = imap\nlisten = 127.0.0.1:{imap}\nauth_http = 127.0.0.1:{service}/auth\n"
+            "auth_http_preset = mailu\nauth_http_header =\n    Client-Ip 192.0.2.7\n    X-At $server_addr $session_id"
+        )
+        gateway = Gateway(settings, self.reactor)
+        gateway.privilegedStartService()
+        gateway.startService()
+        self.addCleanup(gateway.stopService)
+        endpoint = TCP4ClientEndpoint(self.reactor, "127.0.0.1", imap)
+        client: Any = await endpoint.connect(Factory.forProtocol(Talk))
+        ports = (str(imap), str(client.transport.getHost().port))
+        heard = await client.asks(b"a LOGIN joe@example.com no", b"\r\na ")
+        await client.lost
+        refusal = b"\r\na NO [AUTHENTICATIONFAILED] Authentication credentials invalid\r\n"
+        self.assertTrue(heard.endswith(refusal + b"* BYE Refused, closing connection\r\n"), heard)
+        self.assertEqual((self.asked["Auth-Port"], self.asked["Client-Port"]), ports)
+        self.assertRegex(self.asked["X-At"], r"\A127\.0\.0\.1 \S+\Z")
+
+
+def mailuForDovecot(question: Question) -> Reply:
+    """The same endpoint, as Mailu's core/nginx/dovecot/login.lua asks it: exactly these headers have a meaning."""
+    for name in ("Auth-Port", "Auth-User", "Auth-Pass", "Auth-Protocol", "Client-Ip", "Client-Port", "Auth-SSL"):
+        question[name]
+    if question["Auth-Method"].upper() != "PLAIN":
+        return Reply({}, 503)
+    if unquote(question["Auth-Pass"]) != "sesame":
+        return Reply({"Auth-Status": "Authentication credentials invalid"})
+    return Reply({"Auth-Status": "OK", "Auth-Server": "192.168.203.9", "Auth-Port": "10025"})
+
+
+class MailuLuaTests(ServiceCase):
+    """What Mailu's own Dovecot front end asks is what the preset asks, over TLS."""
+
+    preset = "auth_http_preset = mailu"
+
+    def login(self, **about: Any) -> Any:
+        client = evolve(CLIENT, tls=TLS)
+        return self.ask(mailuForDovecot, self.preset, protocol="smtp", client=client, **about)
+
+    async def test_accepted(self) -> None:
+        """All that is looked at is there."""
+        self.assertEqual(await self.login(), routed("192.168.203.9", 10025))
+        self.assertEqual((self.asked["Auth-Protocol"], self.asked["Auth-SSL"]), ("submission", "on"))
+
+    async def test_refused(self) -> None:
+        """A refusal without Auth-Wait ends the connection."""
+        self.assertEqual(await self.login(secret=b"no"), refused(b"Authentication credentials invalid"))
+
+    async def test_notOK(self) -> None:
+        """Any status but 200 without headers is a failure of the service."""
+        answer = await self.login(method=Method.CRAM_MD5)
+        self.assertFailed(answer, "503 without Auth-Status")

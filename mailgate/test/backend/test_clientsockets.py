@@ -1,0 +1,129 @@
+"""
+Tests of the backend's side over real sockets.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.internet.endpoints import (
+    SSL4ServerEndpoint,
+    TCP4ServerEndpoint,
+)
+from twisted.internet.protocol import Factory, Protocol, connectionDone
+from twisted.internet.ssl import DefaultOpenSSLContextFactory
+from twisted.internet.task import Clock
+from twisted.python.failure import Failure
+from twisted.trial.unittest import TestCase
+
+from mailgate.backend.client import ProxyClient
+from mailgate.backend.connector import Connector
+from mailgate.log.journal import Journal
+from mailgate.login import Backend, BackendTLS
+from mailgate.protocols.pop3 import POP3
+from mailgate.relay.portable import Relays
+from mailgate.relay.protocol import RelayedProtocol
+from mailgate.session import Session
+from mailgate.test.backend.test_client import GREETING, OK
+from mailgate.test.support.tlspair import makePair
+from mailgate.testing import FakeTransport, requestFor, resultOf, routeTo, settingsOf
+
+
+class EndingBackend(Protocol):
+    """A POP3 backend that takes any login, and says its last word with it."""
+
+    def connectionMade(self) -> None:
+        self.heard: list[bytes] = []
+        self.lost: Deferred[list[bytes]] = Deferred()
+        self.transport.write(GREETING)  # type: ignore[union-attr]
+
+    def dataReceived(self, data: bytes) -> None:
+        self.heard.append(data)
+        if data.startswith((b"USER", b"PASS")):
+            self.transport.write(OK)  # type: ignore[union-attr]
+        if data.startswith(b"PASS"):
+            self.transport.loseWriteConnection()  # type: ignore[union-attr]
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self.lost.callback(self.heard)
+
+
+class BreakingBackend(EndingBackend):
+    """One by TLS that, when it is told to, says no more and does not say so."""
+
+    def dataReceived(self, data: bytes) -> None:
+        self.transport.write(OK)  # type: ignore[union-attr]
+
+    def breakOff(self) -> None:
+        """End this side of the connection under TLS."""
+        self.transport.transport.loseWriteConnection()  # type: ignore[union-attr]
+
+
+class LeftTransport(FakeTransport):
+    """The client's transport; C{ended} fires when it is told that the backend will say no more."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._lenient = True
+        self.ended: Deferred[None] = Deferred()
+
+    def loseWriteConnection(self) -> None:
+        self.ended.callback(None)
+
+    def stopProducing(self) -> None:
+        # As Twisted's connections have it.
+        self.loseConnection()
+
+
+class SocketTests(TestCase):
+    """A L{Connector} with a backend on a loopback socket."""
+
+    timeout = 30
+
+    async def relayed(self, backend: EndingBackend, contexts: Any = None) -> LeftTransport:
+        """The client's side of a relay to C{backend}, which has TLS by C{contexts}, if there are any."""
+        from twisted.internet import reactor
+
+        factory = Factory.forProtocol(lambda: backend)
+        factory.noisy = False
+        endpoint: Any = TCP4ServerEndpoint(reactor, 0, interface="127.0.0.1")
+        tls = BackendTLS.OFF
+        if contexts is not None:
+            endpoint = SSL4ServerEndpoint(reactor, 0, contexts, interface="127.0.0.1")
+            tls = BackendTLS.IMPLICIT
+        port = await endpoint.listen(factory)
+        self.addCleanup(port.stopListening)
+        session = Session("pop3", "", "", 0.0)
+        connector = Connector(POP3.client, settingsOf("pop3"), "mx.test", 20.0, reactor, Journal())
+        route = routeTo(Backend("127.0.0.1", port.getHost().port, tls, False))
+        client = await resultOf(connector.connect(route, requestFor("pop3"), session))
+        assert isinstance(client, ProxyClient)
+        client.detach()
+        left = LeftTransport()
+        left.connect(RelayedProtocol())
+        relay = Relays(Clock()).between(left.protocol, client, session, 50.0, 50.0, lambda relay: None)
+        relay.start(client.reply, b"")
+        return left
+
+    async def test_halfClose(self) -> None:
+        """A backend that has said its last word is told what the client still has to say."""
+        backend = EndingBackend()
+        left = await self.relayed(backend)
+        await left.ended
+        self.assertEqual(left.value(), OK)
+        left.protocol.dataReceived(b"QUIT\r\n")
+        left.lose()
+        self.assertEqual(await backend.lost, [b"USER joe\r\n", b"PASS sesame\r\n", b"QUIT\r\n"])
+
+    async def test_brokenOffTLS(self) -> None:
+        """One by TLS that ends its side without a goodbye is lost, and no defect of ours: TLS has no half-close."""
+        folder = self.mktemp()
+        os.mkdir(folder)
+        pair = makePair(folder, "backend")
+        backend = BreakingBackend()
+        await self.relayed(backend, DefaultOpenSSLContextFactory(pair.key, pair.certificate))
+        backend.breakOff()
+        await backend.lost
+        self.assertEqual(self.flushLoggedErrors(), [])

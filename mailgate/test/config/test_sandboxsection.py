@@ -1,0 +1,89 @@
+"""
+Tests of the section of the sandbox, and of the sample that has it.
+"""
+
+from __future__ import annotations
+
+import os
+
+from twisted.trial.unittest import SkipTest
+
+from mailgate.config import load, parse
+from mailgate.sandbox.settings import SandboxSettings
+from mailgate.test.support.configcase import IMAP, MAIL, ROOT, ConfigCase
+from mailgate.tls.settings import TLSSettings
+
+
+class SandboxTests(ConfigCase):
+    """Servers before the sandbox."""
+
+    text = "[sandbox]\n" + MAIL + IMAP + "starttls = on\n"
+
+    def setUp(self):
+        self.state = os.path.abspath(self.mktemp())
+        self.patch(os, "environ", {**os.environ, "XDG_STATE_HOME": self.state})
+
+    def test_nothingWritten(self):
+        """A server that has no certificate is good beside a [sandbox], which makes one when it starts and no sooner."""
+        (server,) = parse(self.text).servers
+        self.assertEqual(server[TLSSettings].certificates, ())
+        self.assertEqual(server.supplied, {"ssl_certificate"})
+        self.assertFalse(os.path.exists(self.state))
+
+    def test_otherFaults(self):
+        """What else is wrong with its TLS is found."""
+        for line, told in (
+            ("ssl_protocols = SSLv3", "has no version that the TLS library still speaks"),
+            ("ssl_verify_client = on", "needs ssl_client_certificate or ssl_trusted_certificate"),
+            ("ssl_dhparam = /nowhere/dh.pem", "cannot be read"),
+        ):
+            self.assertIn(told, self.faults(f"{self.text}{line}\n")[0])
+
+    def test_withoutSandbox(self):
+        """Without [sandbox] nobody is given a certificate that nobody can trust."""
+        self.assertIn("ssl_certificate: is missing", self.faults(self.text.replace("[sandbox]\n", ""))[0])
+
+    def test_settings(self):
+        """Where there is a [sandbox], its settings are there; else there are none."""
+        settings = parse("[sandbox]\ndomain = example.org\n" + MAIL + IMAP)
+        self.assertEqual(settings[SandboxSettings].domain, "example.org")
+        self.assertIsNone(parse(MAIL + IMAP).find(SandboxSettings))
+
+    def test_ownAuthHttp(self):
+        """C{auth_http} in [sandbox] is an address to listen on, not a service to ask."""
+        self.assertIn(
+            "[sandbox] auth_http = http://x/: must be a loopback address",
+            self.faults("[sandbox]\nauth_http = http://x/\n" + MAIL + IMAP)[0],
+        )
+
+    def test_demo(self):
+        """etc/demo.ini is a good configuration."""
+        path = os.path.join(ROOT, "etc", "demo.ini")
+        if not os.path.exists(path):
+            raise SkipTest("etc/demo.ini is not installed")
+        settings = load(path)
+        self.assertEqual(
+            sorted(
+                (server.protocol, address.port, address.ssl) for server in settings.servers for address in server.listen
+            ),
+            [
+                ("imap", 1143, False),
+                ("imap", 1993, True),
+                ("pop3", 1110, False),
+                ("pop3", 1995, True),
+                ("smtp", 1465, True),
+                ("smtp", 1587, False),
+            ],
+        )
+        self.assertEqual([user.name for user in settings[SandboxSettings].users], ["alice", "bob"])
+
+
+class GatewayIniTests(ConfigCase):
+    """etc/gateway.ini, which documents everything."""
+
+    def test_loads(self):
+        """It can be used as it is."""
+        path = os.path.join(ROOT, "etc", "gateway.ini")
+        if not os.path.exists(path):
+            raise SkipTest("etc/gateway.ini is not installed")
+        self.assertEqual({server.protocol for server in load(path).servers}, {"imap", "pop3", "smtp"})

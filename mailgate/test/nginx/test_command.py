@@ -1,0 +1,118 @@
+"""
+Tests of the importer's command and its document.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from unittest.mock import patch
+
+from twisted.trial.unittest import SynchronousTestCase
+
+import mailgate
+from mailgate.config import load
+from mailgate.nginx.conf import Refused
+from mailgate.nginx.importer import DIFFERENCES, pathsFor
+from mailgate.nginx.mapping import NGINX_DEFAULTS, Mapping
+from mailgate.test.cli.test_main import ConsoleCase
+from mailgate.test.support.documents import MISSING, document
+from mailgate.test.support.nowhere import NOWHERE
+
+
+class CommandTests(ConsoleCase):
+    """C{mailgate import-nginx}."""
+
+    def test_good(self):
+        """An ini file goes to standard output, what is to be told to standard error, and the status is 0."""
+        path = self.write("events { }\nworker_priority 4;\nmail { auth_http a; server { listen 143; } }")
+        self.assertEqual(self.run_("import-nginx", "-p", "/srv/nginx", path), 0)
+        ini = self.write(self.stdout.getvalue())
+        self.assertEqual([server.name for server in load(ini).servers], ["imap"])
+        self.assertIn("error_log = /srv/nginx/logs/error.log error\n", self.stdout.getvalue())
+        told, last = self.stderr.getvalue().splitlines()
+        self.assertEqual(told, f"{path}:2: worker_priority: not carried over: Nice= of systemd says that")
+        self.assertIn("mailgate check --config", last)
+
+    def test_refused(self):
+        """Without an ini file there is nothing on standard output, and the status is that of a bad configuration."""
+        path = self.write("worker_processes auto\nmail { }")
+        self.assertEqual(self.run_("import-nginx", path), 78)
+        self.assertEqual(self.stdout.getvalue(), "")
+        self.assertEqual(self.stderr.getvalue(), f'{path}:1: directive "worker_processes" is not terminated by ";"\n')
+
+    def test_missing(self):
+        """A file that is not there is one."""
+        self.assertEqual(self.run_("import-nginx", f"{NOWHERE}/nginx.conf"), 78)
+        self.assertEqual(self.stderr.getvalue(), f"{NOWHERE}/nginx.conf: cannot be read: No such file or directory\n")
+
+    def test_notInstalled(self):
+        """Where crossplane is missing, one line says how to get it."""
+        with patch.dict(sys.modules, {"crossplane": None}):
+            del sys.modules["mailgate.nginx.conf"]
+            self.assertEqual(self.run_("import-nginx", self.write("")), 69)
+        (line,) = self.stderr.getvalue().splitlines()
+        self.assertIn("pip install 'mailgate[nginx]'", line)
+
+    def test_otherModule(self):
+        """That another module is missing is no reason to install crossplane."""
+        with patch.dict(sys.modules, {"mailgate.nginx.importer": None}):
+            self.assertRaises(ModuleNotFoundError, self.run_, "import-nginx", self.write(""))
+
+    def test_lazy(self):
+        """The other commands do without crossplane, and so does the gateway."""
+        program = "import sys, mailgate.cli.main, mailgate.tap; sys.exit('crossplane' in sys.modules)"
+        root = os.path.dirname(os.path.dirname(mailgate.__file__))
+        finished = subprocess.run([sys.executable, "-c", program], env={"PYTHONPATH": root}, check=False)
+        self.assertEqual(finished.returncode, 0)
+
+    def test_help(self):
+        """Its help says what goes where, what its status means, and what to do next."""
+        self.assertEqual(self.run_("import-nginx", "--help"), 0)
+        told = " ".join(self.stdout.getvalue().split())
+        for text in (
+            "standard output",
+            "Standard error",
+            "/etc/nginx/nginx.conf",
+            "Exit status 0",
+            "78",
+            "69",
+            "check",
+        ):
+            self.assertIn(text, told)
+
+
+class DocumentTests(SynchronousTestCase):
+    """docs/nginx.rst."""
+
+    skip = MISSING
+
+    def setUp(self):
+        self.text = document("docs", "nginx.rst")
+
+    def test_defaults(self):
+        """It explains each default of nginx's that is written out, and no other."""
+        explained = re.findall(r"^``(\w+ = [\w ]+)``$", self.text, re.MULTILINE)
+        wanted = [f"{default.name} = {default.value}".replace("\n", " ") for default in NGINX_DEFAULTS]
+        self.assertEqual(explained, wanted)
+
+    def test_differences(self):
+        """It names what every imported file says that it cannot say."""
+        told = self.text.partition("What is not written")[2].partition("~\n\n")[2].partition("\nValues\n")[0]
+        for difference in DIFFERENCES:
+            self.assertIn(f"``{difference.partition(':')[0]}``", told)
+
+    def test_options(self):
+        """It tells of each exit status, and where names start."""
+        for text in ("\n0\n ", "\n78\n ", "\n69\n ", "``/usr/share/nginx``", "``/var/log/nginx/error.log``"):
+            self.assertIn(text, self.text)
+
+
+class MappingTests(SynchronousTestCase):
+    """Tests for L{Mapping}."""
+
+    def test_refused(self):
+        """It makes nothing of no statements."""
+        self.assertRaises(Refused, Mapping, "x", (), pathsFor("x"))

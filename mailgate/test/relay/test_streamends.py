@@ -1,0 +1,552 @@
+"""
+Tests for L{mailgate.relay.stream}: how relays end, and when.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import socket
+from typing import Any
+
+from OpenSSL import SSL
+
+from mailgate.login import Trouble
+from mailgate.relay import streamend as relayend
+from mailgate.relay.base import HELD
+from mailgate.relay.streamend import LITTLE
+from mailgate.session import Outcome
+from mailgate.test.support.relaycase import (
+    COMBINATIONS,
+    CONTENT,
+    IDLE,
+    LINGER,
+    SMALL,
+    Keys,
+    MiB,
+    RelayCase,
+    Relayed,
+    Substitute,
+)
+from mailgate.test.support.tlsengines import FORGED
+
+
+class EndTests(RelayCase):
+    """How a session ends."""
+
+    def test_lost(self) -> None:
+        """When one side has closed both are, and the other is given what was on its way."""
+        for combination in COMBINATIONS:
+            for relayed, gone, left in self.sides(*combination):
+                gone.say(b"last words")
+                self.settle()
+                gone.close()
+                self.assertReceived(left, b"last words")
+                self.untilTold(relayed, gone)
+                self.assertTrue(left.ended)
+                left.close()
+                self.assertFinished(relayed)
+
+    def test_halfClose(self) -> None:
+        """When one side has said its last word the other is told so, and may still answer, at length."""
+        for combination in COMBINATIONS:
+            for relayed, ended, other in self.sides(*combination):
+                ended.say(b"last words")
+                self.assertReceived(other, b"last words")
+                self.untilTold(relayed, ended)
+                self.assertTrue(other.ended)
+                self.assertEqual(other.saidGoodbye, other.engine is not None)
+                self.assertEqual((ended.over, relayed.done), (False, 0))
+                other.say(CONTENT)
+                self.assertReceived(ended, CONTENT)
+                self.assertTrue(ended.ended)
+                self.assertEqual(ended.saidGoodbye, ended.engine is not None)
+                self.assertFinished(relayed)
+                self.assertEqual(sorted(relayed.counters), [10, len(CONTENT)])
+
+    def test_held(self) -> None:
+        """A backend over TLS has answered all before it hears of the end, and is no longer kept than that."""
+        relayed = self.relayed(backendTLS=True)
+        relayed.client.say(b"last words")
+        for _ in range(5):
+            self.advance(HELD - 1)
+            relayed.backend.send(b"more")
+            self.settle()
+            self.assertFalse(relayed.backend.ended)
+        relayed.backend.say(b".")
+        self.assertReceived(relayed.client, b"more" * 5 + b".")
+        self.assertTrue(relayed.backend.saidGoodbye)
+        self.assertFinished(relayed)
+
+    def test_heldWhileStuck(self) -> None:
+        """It hears of it no earlier than the client has taken what it is given, but is not waited for for ever."""
+        relayed = self.relayed(backendTLS=True, small=True)
+        relayed.client.reading = False
+        relayed.client.say(b"last words")
+        relayed.backend.send(CONTENT)
+        self.settle(100)
+        self.advance(LINGER - 2)
+        self.assertFalse(relayed.backend.saidGoodbye)
+        self.advance(2 * LINGER)
+        self.assertTrue(relayed.backend.over)
+        self.assertFinished(relayed)
+
+    def test_heldOfGone(self) -> None:
+        """A client that has gone is noticed by what it is sent."""
+        relayed = self.relayed(backendTLS=True)
+        relayed.client.close()
+        self.settle()
+        for _ in range(3):
+            relayed.backend.send(b"more")
+            self.settle()
+        self.assertTrue(relayed.backend.ended)
+        self.assertFinished(relayed)
+
+    def test_halfCloseThenLost(self) -> None:
+        """The answer may be that the connection is gone."""
+        for relayed, ended, other in self.sides():
+            ended.say(b"last words")
+            self.untilOver(other)
+            other.send(b"an answer")
+            other.reset()
+            self.assertFinished(relayed)
+            self.assertTrue(ended.over)
+
+    def test_endBehindStuck(self) -> None:
+        """Who did not read gets everything, and then the end."""
+        for combination in COMBINATIONS:
+            for size in (600_000, 3 * MiB):
+                for relayed, ended, other in self.sides(*combination, True):
+                    other.reading = False
+                    ended.say(CONTENT[:size])
+                    self.settle()
+                    self.assertEqual(relayed.done, 0)
+                    other.reading = True
+                    self.assertReceived(other, CONTENT[:size])
+                    self.untilTold(relayed, ended)
+                    self.assertTrue(other.ended)
+                    self.assertEqual(other.saidGoodbye, other.engine is not None)
+                    other.close()
+                    self.assertFinished(relayed)
+
+    def test_endWhileStuck(self) -> None:
+        """Nor is anybody asked for more when he has ended, once the other has taken everything."""
+        for combination in COMBINATIONS:
+            relayed = self.relayed(*combination, small=True)
+            relayed.client.reading = False
+            relayed.backend.send(CONTENT)
+            self.settle()
+            source = relayed.relay._backend
+            source._ended()
+            moved = source.moved
+            relayed.client.reading = True
+            self.assertReceived(relayed.client, CONTENT[:moved])
+            self.assertTrue(relayed.client.ended)
+            self.assertEqual(source.moved, moved)
+
+    def test_bothAtOnce(self) -> None:
+        """Both sides may end before either hears of the other."""
+        for combination in COMBINATIONS:
+            relayed = self.relayed(*combination)
+            relayed.client.say(b"bye")
+            relayed.backend.say(b"BYE")
+            self.assertReceived(relayed.client, b"BYE")
+            self.assertReceived(relayed.backend, b"bye")
+            self.assertFinished(relayed)
+            for peer in (relayed.client, relayed.backend):
+                self.assertTrue(peer.ended)
+                self.assertIsNone(peer.error)
+
+    def test_reset(self) -> None:
+        """A side that breaks off ends the other, with nothing logged."""
+        for combination in COMBINATIONS:
+            for relayed, gone, left in self.sides(*combination):
+                gone.reset()
+                self.untilOver(left)
+                self.assertFinished(relayed)
+                self.assertEqual(relayed.counters, (0, 0))
+
+    def test_resetStuck(self) -> None:
+        """So does one that breaks off while it has not read what it was sent."""
+        for combination in COMBINATIONS:
+            for relayed, gone, left in self.sides(*combination, True):
+                gone.reading = False
+                left.send(CONTENT)
+                gone.send(b"unread")
+                self.settle()
+                gone.reset()
+                self.untilOver(left)
+                self.assertFinished(relayed)
+
+    def test_resetWhileTheOtherIsStuck(self) -> None:
+        """What was on its way to one that does not read is sent when it does, though the sender is gone."""
+        for relayed, gone, left in self.sides(False, False, True):
+            left.reading = False
+            gone.send(CONTENT[: 2 * MiB])
+            self.settle()
+            gone.reset()
+            self.settle()
+            left.reading = True
+            self.untilOver(left)
+            self.assertTrue(CONTENT.startswith(bytes(left.received)))
+            self.assertGreater(len(left.received), LITTLE)
+            self.assertFinished(relayed)
+
+    def test_cutOff(self) -> None:
+        """TLS that ends without a goodbye is a connection that broke off: both are closed at once."""
+        for relayed, gone, left in self.sides(True, True):
+            gone.say(b"last words", goodbye=False)
+            self.assertReceived(left, b"last words")
+            self.untilOver(left)
+            self.assertFinished(relayed)
+
+    def test_garbage(self) -> None:
+        """What is no TLS is refused in TLS's own words, and ends both; nothing of it is passed on."""
+        for garbage in (FORGED, b"a1 NOOP\r\n" * 20, bytes(100)):
+            for relayed, odd, other in self.sides(True, True):
+                odd.raw(garbage)
+                self.untilOver(odd)
+                self.assertIsInstance(odd.error, SSL.Error)
+                self.assertIn("alert", str(odd.error))
+                self.untilOver(other)
+                self.assertTrue(other.saidGoodbye)
+                self.assertEqual(bytes(other.received), b"")
+                self.assertFinished(relayed)
+
+    def test_garbageBehindData(self) -> None:
+        """What came before the garbage is passed on."""
+        for relayed, odd, other in self.sides(True, True):
+            odd.send(b"good")
+            odd.raw(FORGED)
+            self.assertReceived(other, b"good")
+            self.assertFinished(relayed)
+
+    def test_lastWordsBeforeUnread(self) -> None:
+        """That a client had something to say that nobody will hear does not cost it our last words."""
+        for relayed, gone, left in self.sides():
+            left.reading = False
+            gone.send(CONTENT[: 512 * 1024])
+            self.settle()
+            left.send(b"unheard")
+            relayed.relay.close()
+            self.settle()
+            left.reading = True
+            self.assertReceived(left, CONTENT[: 512 * 1024])
+            self.assertTrue(left.ended)
+            self.assertFinished(relayed)
+
+    def test_changeOfKeysBehindGoodbye(self) -> None:
+        """A client that has been told of the end may still change its keys, and go on."""
+        relayed = self.relayed(True)
+        relayed.backend.say(b"BYE")
+        self.untilOver(relayed.client)
+        keys = Keys(relayed.creator)
+        relayed.client.raw(keys.update())
+        relayed.client.raw(keys.sealed(b"last words"))
+        self.assertReceived(relayed.backend, b"last words")
+        self.assertEqual(relayed.done, 0)
+        self.end(relayed)
+
+    def test_nothingBehindGoodbye(self) -> None:
+        """After TLS's goodbye nothing more is sent to that side: neither sealed nor, least of all, in the clear."""
+        relayed = self.relayed(True)
+        client = relayed.relay._client
+        relayed.client.reading = False
+        relayed.relay.close()
+        self.settle()
+        for _ in range(3):
+            client.send(b"secret")
+        relayed.client.reading = True
+        self.untilOver(relayed.client)
+        self.assertEqual(bytes(relayed.client.received), b"")
+        self.assertTrue(relayed.client.saidGoodbye)
+
+    def test_nothingBehindTheEnd(self) -> None:
+        """The same for a side that is told that the other sends no more, and for one that is to be closed."""
+        relayed = self.relayed(True, small=True)
+        client = relayed.relay._client
+        relayed.client.reading = False
+        relayed.backend.send(CONTENT[: 2 * MiB])
+        self.settle()
+        moved = relayed.relay._backend.moved
+        client.finishWriting()
+        client.send(b"secret")
+        client.close()
+        client.send(b"secret")
+        relayed.client.reading = True
+        self.untilOver(relayed.client)
+        self.assertEqual(bytes(relayed.client.received), CONTENT[:moved])
+        self.assertTrue(relayed.client.saidGoodbye)
+
+    def test_dropsWhatComesWhileClosing(self) -> None:
+        """What is decrypted while both are being closed is dropped, and not counted."""
+        relayed = self.relayed(True, True)
+        relayed.client.send(CONTENT[:MiB])
+        backend = relayed.relay._backend
+        passed: list[int] = []
+
+        def send(data: Any) -> None:
+            passed.append(len(data))
+            relayed.relay.close()
+
+        self.patch(relayend.RelayEnd, "send", lambda end, data: send(data))
+        self.until(getattr, relayed, "done")
+        self.assertEqual(backend.fd, -1)
+        self.assertEqual(relayed.counters, (passed[0], 0))
+        self.assertEqual(len(passed), 1)
+
+    def test_dismiss(self) -> None:
+        """When the gateway drains both get what is on its way to them, and then the end."""
+        relayed = self.relayed(small=True)
+        relayed.client.reading = False
+        relayed.backend.send(CONTENT)
+        self.settle()
+        relayed.relay.dismiss(Outcome.STOPPED, Trouble.STOPPING)
+        relayed.client.reading = True
+        self.untilOver(relayed.client, relayed.backend)
+        self.assertFinished(relayed, Outcome.STOPPED)
+        self.assertIsNone(relayed.client.error)
+
+    def test_stop(self) -> None:
+        """When the gateway stops both connections are broken off, whatever is on its way."""
+        relayed = self.relayed(small=True)
+        relayed.client.reading = False
+        relayed.backend.send(CONTENT)
+        self.settle()
+        relayed.relay.stop()
+        self.assertFinished(relayed, Outcome.STOPPED)
+        relayed.client.reading = True
+        self.untilOver(relayed.client, relayed.backend)
+        self.assertIsInstance(relayed.client.error, ConnectionResetError)
+        self.assertIsInstance(relayed.backend.error, ConnectionResetError)
+
+
+class TimeTests(RelayCase):
+    """How long a session lasts."""
+
+    def test_idle(self) -> None:
+        """One over which nothing has gone for C{idle} seconds is closed, in an orderly way."""
+        for combination in COMBINATIONS:
+            relayed = self.relayed(*combination)
+            self.advance(IDLE - 1)
+            self.assertFalse(relayed.client.over or relayed.backend.over)
+            self.advance(3)
+            for peer in (relayed.client, relayed.backend):
+                self.assertTrue(peer.ended)
+                self.assertIsNone(peer.error)
+                self.assertEqual(peer.saidGoodbye, peer.engine is not None)
+                self.assertEqual(bytes(peer.received), b"")
+            self.assertFinished(relayed, Outcome.IDLE)
+
+    def test_notIdle(self) -> None:
+        """Bytes in either direction count."""
+        for relayed, busy, _ in self.sides():
+            for _ in range(5):
+                self.advance(IDLE - 2)
+                busy.send(b"x")
+                self.settle()
+            self.advance(IDLE - 2)
+            self.assertEqual(relayed.done, 0)
+            self.advance(4)
+            self.assertFinished(relayed, Outcome.IDLE)
+
+    def test_notIdleInPipes(self) -> None:
+        """So do those that go through a pipe."""
+        relayed = self.relayed()
+        relayed.backend.send(b"x" * 100_000)
+        self.settle()
+        for _ in range(5):
+            self.advance(IDLE - 2)
+            taken = self.pipes.taken
+            relayed.backend.send(b"x" * 20_000)
+            self.settle()
+            self.assertGreater(self.pipes.taken, taken)
+        self.assertReceived(relayed.client, b"x" * 200_000)
+        self.end(relayed)
+
+    def test_slowAtTheEnd(self) -> None:
+        """While both are being closed one who was stuck may take his time, as long as he takes something."""
+        self.pipes.most = 0
+        relayed = self.relayed(small=True)
+        relayed.client.reading = False
+        relayed.backend.send(CONTENT)
+        self.settle()
+        sink, moved = relayed.relay._client, relayed.relay._backend.moved
+        relayed.relay.close()
+        relayed.client.reading = True
+        while len(relayed.client.received) < SMALL:
+            relayed.client.pump()
+        self.patch(relayend, "os", Substitute(os, write=lambda fd, data: os.write(fd, data[:1])))
+        for _ in range(3):
+            for _ in range(int(LINGER) - 2):
+                self.turns.clock.advance(1)
+            held = relayed.held()
+            sink.ready(sink.fd, select.EPOLLOUT)
+            self.assertEqual(relayed.held(), held - 1)
+        self.patch(relayend, "os", os)
+        self.assertReceived(relayed.client, CONTENT[:moved])
+        self.assertFinished(relayed)
+
+    def test_closedTwice(self) -> None:
+        """That it is closed again does not give it more time."""
+        relayed = self.relayed(small=True)
+        relayed.client.reading = False
+        relayed.backend.send(CONTENT)
+        self.settle()
+        relayed.relay.close()
+        self.advance(LINGER - 3)
+        relayed.relay.close()
+        self.assertEqual(relayed.done, 0)
+        self.advance(5)
+        self.assertFinished(relayed)
+
+    def test_slow(self) -> None:
+        """So does it that one who was stuck takes a few of them."""
+        relayed = self.relayed(small=True)
+        relayed.client.reading = False
+        relayed.backend.send(CONTENT)
+        self.settle()
+        for _ in range(5):
+            self.advance(IDLE - 2)
+            relayed.client.reading = True
+            relayed.client.pump()
+            self.step(100)
+            relayed.client.reading = False
+            self.settle()
+        self.assertEqual(relayed.done, 0)
+        self.assertTrue(relayed.backend.unsent)
+        self.advance(IDLE + LINGER + 3)
+        self.assertFinished(relayed, Outcome.IDLE)
+
+    def test_stuckWhileIdle(self) -> None:
+        """One that takes nothing at all has C{linger} seconds to do so when it is closed, and then is broken off."""
+        for combination in COMBINATIONS:
+            relayed = self.relayed(*combination, small=True)
+            relayed.client.reading = False
+            relayed.backend.send(CONTENT)
+            self.settle(100)
+            self.advance(IDLE + 2)
+            self.assertTrue(relayed.backend.over)
+            self.assertEqual(relayed.done, 0)
+            self.advance(LINGER - 3)
+            self.assertEqual(relayed.done, 0)
+            self.advance(4)
+            self.assertFinished(relayed, Outcome.IDLE)
+            relayed.client.reading = True
+            self.untilOver(relayed.client)
+            self.assertIsInstance(relayed.client.error, ConnectionResetError)
+
+    def test_noAnswer(self) -> None:
+        """When one side has ended and no answer comes for C{linger} seconds both are closed."""
+        for combination in COMBINATIONS:
+            for relayed, ended, other in self.sides(*combination):
+                ended.say(b"last words")
+                self.settle()
+                self.advance(LINGER - 2)
+                self.assertFalse(ended.over)
+                self.advance(4)
+                self.untilOver(ended)
+                self.assertTrue(other.ended)
+                self.assertIsNone(ended.error)
+                self.assertFinished(relayed)
+
+    def test_answerThatTakesTime(self) -> None:
+        """As long as an answer is coming it may take its time."""
+        for relayed, ended, other in self.sides():
+            ended.say(b"last words")
+            self.settle()
+            for _ in range(10):
+                self.advance(LINGER - 2)
+                other.send(b"more")
+                self.settle()
+            self.assertReceived(ended, b"more" * 10)
+            other.close()
+            self.assertFinished(relayed)
+
+    def test_lostWhileStuck(self) -> None:
+        """One that does not take what is on its way when the other has gone is broken off after C{linger} seconds."""
+        for combination in COMBINATIONS:
+            relayed = self.relayed(*combination, small=True)
+            relayed.client.reading = False
+            relayed.backend.say(CONTENT[: 2 * MiB])
+            self.settle()
+            relayed.relay._backend.relay.lost(relayed.relay._backend)
+            self.assertEqual(relayed.done, 0)
+            self.advance(LINGER + 2)
+            self.assertFinished(relayed)
+
+    def test_heldEndIsNotTaken(self) -> None:
+        """A backend that cannot be written to when the held end is passed on ends the session, and every wait."""
+        relayed = self.relayed(backendTLS=True)
+        relayed.client.say(b"")
+        self.settle()
+        with socket.socket(fileno=os.dup(relayed.relay._backend.fd)) as same:
+            same.shutdown(socket.SHUT_WR)
+        self.advance(HELD + 2)
+        self.assertFinished(relayed)
+        self.assertEqual(self.turns.clock.getDelayedCalls(), [])
+
+    def test_lingersNoLongerThanIdle(self) -> None:
+        """Where C{idle} is the shorter time it is that of the end, too."""
+        relayed = self.relayed(idle=3, linger=60)
+        relayed.client.say(b"")
+        self.settle()
+        self.advance(5)
+        self.assertFinished(relayed)
+
+    def test_noTimerPerByte(self) -> None:
+        """Bytes cost the clock nothing."""
+        relayed = self.relayed()
+        timers = self.turns.clock.getDelayedCalls()
+        tick = relayed.relay.tick
+        for peer in (relayed.client, relayed.backend):
+            peer.send(b"x")
+        self.settle()
+        self.assertEqual((self.turns.clock.getDelayedCalls(), relayed.relay.tick), (timers, tick))
+
+
+class SettlingTests(RelayCase):
+    """What large flights have made TLS's buffers grow by."""
+
+    def grown(self, relayed: Relayed) -> int:
+        """How many engines have not given it back."""
+        ends = (relayed.relay._client, relayed.relay._backend)
+        return sum(end._engine is not None and end._engine._grown for end in ends)
+
+    def test_atOnce(self) -> None:
+        """A single flight leaves nothing behind; of a row of them the rest is given back when all are over."""
+        relayed = self.relayed(True)
+        relayed.backend.send(CONTENT[:2000])
+        self.assertReceived(relayed.client, CONTENT[:2000])
+        self.assertEqual(self.grown(relayed), 0)
+        relayed.backend.send(CONTENT[2000:4000])
+        self.assertReceived(relayed.client, CONTENT[:4000])
+        self.assertEqual(self.grown(relayed), 1)
+        self.advance(3)
+        self.assertEqual(self.grown(relayed), 0)
+        self.end(relayed)
+
+    def test_givenBack(self) -> None:
+        """However long a flight was, and wherever it was cut, a while later nothing is left of it."""
+        for combination in COMBINATIONS[1:]:
+            relayed = self.relayed(*combination)
+            for size in (2000, LITTLE, LITTLE + 100, 5 * LITTLE, 5 * LITTLE + 1, MiB, len(CONTENT)):
+                for sender, receiver in ((relayed.client, relayed.backend), (relayed.backend, relayed.client)):
+                    del receiver.received[:]
+                    sender.send(CONTENT[:size])
+                    self.assertReceived(receiver, CONTENT[:size])
+                    self.advance(3)
+                    self.assertEqual(self.grown(relayed), 0, size)
+            self.end(relayed)
+
+    def test_stuck(self) -> None:
+        """Nor while the receiver is stuck."""
+        relayed = self.relayed(True, True, small=True)
+        relayed.client.reading = False
+        relayed.backend.send(CONTENT)
+        self.settle()
+        self.advance(3)
+        self.assertEqual(self.grown(relayed), 0)
+        relayed.client.reading = True
+        self.assertReceived(relayed.client, CONTENT)
+        self.end(relayed)

@@ -1,0 +1,212 @@
+"""
+Tests for L{mailgate.relay.stream}: what goes wrong, and what is freed then.
+"""
+
+from __future__ import annotations
+
+import errno
+import gc
+import os
+import select
+from collections.abc import Callable
+from typing import Any
+
+from mailgate.lean.tls import TLSLayer
+from mailgate.lean.transport import StreamTransport
+from mailgate.relay import streamend as relayend
+from mailgate.relay.portable import Relay
+from mailgate.relay.protocol import RelayedProtocol
+from mailgate.relay.stream import StreamRelay
+from mailgate.session import Outcome
+from mailgate.test.support.relaycase import (
+    COMBINATIONS,
+    CONTENT,
+    IDLE,
+    LINGER,
+    Dialogue,
+    MiB,
+    RelayCase,
+    Relayed,
+    Substitute,
+)
+from mailgate.test.support.relaytransport import RelayTransport
+from mailgate.test.support.tlsengines import FORGED
+
+
+class TroubleTests(RelayCase):
+    """What must not happen, and what comes of it when it does."""
+
+    def test_defect(self) -> None:
+        """A defect of ours ends the session that met it, is logged, and told of in its ledger; no other suffers."""
+        relayed, other = self.relayed(), self.relayed()
+        end = relayed.relay._backend
+        end.waiting = "no bytes"
+        end._stick()
+        self.settle()
+        self.assertEqual(len(self.flushLoggedErrors(TypeError)), 1)
+        self.assertFinished(relayed, Outcome.INTERNAL)
+        self.untilOver(relayed.client, relayed.backend)
+        other.client.send(b"a1 NOOP\r\n")
+        self.assertReceived(other.backend, b"a1 NOOP\r\n")
+        self.end(other)
+
+    def test_bothFail(self) -> None:
+        """Both connections may fail in the same call: what one was to be sent, and the goodbye of the other."""
+        for combination in COMBINATIONS:
+            for relayed, first, second in self.sides(*combination):
+                first.send(b"never heard")
+                second.reset()
+                first.reset()
+                self.assertFinished(relayed)
+
+    def test_failingPieces(self) -> None:
+        """A connection may be lost in the middle of what was decrypted for it, in any of the pieces."""
+        for number in range(4):
+            relayed = self.relayed(True, True)
+            calls: list[int] = []
+
+            def failing(fd: int, data: Any, number: int = number, calls: list[int] = calls) -> int:
+                calls.append(fd)
+                if len(calls) > number:
+                    raise OSError(errno.EPIPE, "gone")
+                return os.write(fd, data)
+
+            relayed.client.send(CONTENT[: 2 * MiB])
+            self.patch(relayend, "os", Substitute(os, write=failing))
+            for _ in range(20):
+                self.turns.turn()
+                relayed.client.pump()
+            self.patch(relayend, "os", os)
+            self.assertEqual((relayed.done, len(calls) > number), (1, True))
+            self.assertFinished(relayed)
+
+    def test_failingPipes(self) -> None:
+        """A connection may be lost when a pipe is emptied into it, at once or later: the pipe is dropped."""
+        for stuck in (False, True):
+            pipes = self.pipes
+            dropped = pipes.dropped
+            relayed = self.relayed(small=True)
+            relayed.client.reading = not stuck
+            relayed.backend.send(CONTENT)
+            end = relayed.relay._client
+            self.until(getattr, pipes, "taken")
+            if stuck:
+                self.settle()
+
+            def failing(source: int, target: int, count: int, flags: int, fd: int = end.fd) -> int:
+                if target == fd:
+                    raise OSError(errno.EPIPE, "gone")
+                return os.splice(source, target, count, flags=flags)
+
+            self.patch(relayend, "os", Substitute(os, splice=failing, write=os.write))
+            if stuck:
+                end.ready(end.fd, select.EPOLLIN | select.EPOLLOUT | select.EPOLLERR | select.EPOLLHUP)
+            else:
+                self.until(getattr, relayed, "done")
+            self.patch(relayend, "os", os)
+            self.assertFinished(relayed)
+            self.assertEqual(pipes.dropped, dropped + 1)
+            self.assertEqual(pipes.taken, pipes.given + pipes.dropped)
+
+    def test_lateEvents(self) -> None:
+        """Events that come for a connection that has just been closed are nobody's, nor is a failure."""
+        relayed = self.relayed()
+        client, backend = relayed.relay._client, relayed.relay._backend
+        relayed.relay.abort()
+        for end in (client, backend):
+            for events in (select.EPOLLIN, select.EPOLLOUT, select.EPOLLIN | select.EPOLLHUP | select.EPOLLERR):
+                end.ready(-1, events)
+            end.failed(None)
+            end.release()
+            end.close()
+            end.abort()
+            end.send(b"x")
+        self.assertFinished(relayed)
+
+    def test_goneBeforeTheStart(self) -> None:
+        """A side that has gone by the time of the hand-over ends the session, with what was read ahead or without."""
+        for combination in COMBINATIONS:
+            for client in (True, False):
+                for words in (b"", b"words"):
+                    relayed = self.prepared(*combination)
+                    gone = relayed.client if client else relayed.backend
+                    gone.reset()
+                    relayed.start(words, words)
+                    self.assertFinished(relayed)
+
+    def test_otherTransports(self) -> None:
+        """Where one of the connections is another kind of transport the relay is that over any transport."""
+        relayed = self.prepared()
+        other = RelayedProtocol()
+        other.makeConnection(RelayTransport())
+        relay = self.relays.between(relayed.near, other, relayed.session, IDLE, LINGER, relayed._finished)
+        self.assertIsInstance(relay, Relay)
+        self.assertIsNotNone(relayed.near.transport)
+        relayed.near.transport.abortConnection()
+        self.turns.turn()
+        other.connectionLost()
+        self.assertEqual(relayed.done, 1)
+
+
+class FreedTests(RelayCase):
+    """What is left of a session, without the collector of cycles."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        gc.collect()
+        gc.disable()
+        self.addCleanup(gc.enable)
+
+    def alive(self, *kinds: type) -> int:
+        """How many objects of C{kinds} there are."""
+        return sum(type(each) in kinds for each in gc.get_objects())
+
+    def assertFreed(self, end: Callable[[Relayed], object], *tls: bool) -> None:
+        kinds = (StreamRelay, relayend.RelayEnd)
+        before = self.alive(*kinds)
+        relayed = self.relayed(*tls)
+        self.assertEqual(self.alive(*kinds), before + 3)
+        relayed.client.send(CONTENT[:MiB])
+        relayed.backend.send(CONTENT[:MiB])
+        self.settle()
+        end(relayed)
+        self.until(getattr, relayed, "done")
+        self.settle()
+        del relayed.relay
+        self.assertEqual(self.alive(*kinds), before)
+
+    def test_session(self) -> None:
+        """Once a session has ended nothing is left of it, however it ended."""
+
+        def bothEnd(relayed: Relayed) -> None:
+            for peer in (relayed.client, relayed.backend):
+                peer.say(b"")
+
+        def bothClose(relayed: Relayed) -> None:
+            for peer in (relayed.client, relayed.backend):
+                peer.close()
+
+        ways: list[Callable[[Relayed], object]] = [
+            bothEnd,
+            bothClose,
+            lambda relayed: relayed.backend.reset(),
+            lambda relayed: relayed.client.raw(FORGED) if relayed.client.engine else relayed.client.reset(),
+            lambda relayed: relayed.relay.stop(),
+            lambda relayed: self.advance(IDLE + LINGER + 3),
+        ]
+        for combination in COMBINATIONS:
+            for way in ways:
+                self.assertFreed(way, *combination)
+
+    def test_dialogue(self) -> None:
+        """While a session goes on nothing is left of what came before: protocols, transports, TLS's connections."""
+        kinds = (Dialogue, StreamTransport, TLSLayer)
+        before = self.alive(*kinds)
+        for combination in COMBINATIONS:
+            relayed = self.relayed(*combination)
+            del relayed.near, relayed.far
+            self.settle()
+            self.assertEqual(self.alive(*kinds), before)
+            for end in (relayed.relay._client, relayed.relay._backend):
+                if end._engine is not None:
+                    self.assertIsNone(end._engine.connection)

@@ -1,0 +1,58 @@
+"""
+The two kinds of transport that a contract is held against.
+"""
+
+from __future__ import annotations
+
+import ssl
+from typing import Any
+
+from mailgate.lean.reactor import LeanReactor
+from mailgate.test.support import transportcontract as contract
+from mailgate.tls.backend import backendTLS
+from mailgate.tls.backendsettings import loadTrust
+from mailgate.tls.errors import CertificateError
+
+__all__ = ["OverLean", "OverTwisted", "Verifying"]
+
+
+class Verifying(contract.Bench):
+    """TLS's client."""
+
+    async def test_wrongName(self) -> None:
+        """A certificate that is trusted, but somebody else's, is refused by the creator of the connection."""
+        near, plain = await self.open()
+        creator = backendTLS("other.example.com", True, loadTrust(self.pair.certificate))  # type: ignore[attr-defined]
+        near.transport.startTLS(creator)
+        near.transport.write(b"secret")
+        peer = self.overTLS(plain, True)  # type: ignore[attr-defined]
+        with self.assertRaises((ssl.SSLError, ConnectionResetError)):
+            await peer.shakeHands()
+            await peer.rest()
+        self.assertEqual(peer.received, b"")
+        await self.assertLost(near, CertificateError)
+        self.assertEqual(near.told, ["made", "lost"])
+
+
+class OverTwisted(contract.Bench):
+    """Twisted's own transports."""
+
+    repeatsEnd = True
+    halfClosesTLS = False
+    masksReasons = True
+    keepsDecrypted = False
+
+    def makeReactor(self) -> Any:
+        return self.clock
+
+
+class OverLean(contract.Bench):
+    """Ours."""
+
+    repeatsEnd = False
+    halfClosesTLS = True
+    masksReasons = False
+    keepsDecrypted = True
+
+    def makeReactor(self) -> Any:
+        return LeanReactor(self.clock)

@@ -1,0 +1,173 @@
+"""
+Logins at backends, step by step: what the gateway says, and what it is answered.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterator
+from typing import Any
+
+from attrs import frozen
+from twisted.trial.unittest import SynchronousTestCase
+
+from mailgate.frontend.protocol import MailProtocol
+from mailgate.login import Backend, BackendTLS, Credentials, Denial, Envelope, Method, Trouble
+from mailgate.protocols.imap4 import IMAP4
+from mailgate.protocols.pop3 import POP3
+from mailgate.protocols.smtp import SMTP
+from mailgate.protocols.smtp.settings import SMTPSettings
+from mailgate.testing import Attempt, routeTo
+
+__all__ = [
+    "ANYBODY",
+    "IMAP_LITERALS",
+    "IMAP_QUOTED",
+    "INITIAL_RESPONSE",
+    "OFFERING_XCLIENT",
+    "POP3_SCRIPT",
+    "SCRIPTS",
+    "SMTP_ANYBODY",
+    "SMTP_LOGIN",
+    "SMTP_PLAIN",
+    "SMTP_TRUSTING",
+    "SMTP_XCLIENT",
+    "STARTTLS",
+    "TEMPORARY",
+    "BackendTests",
+    "Script",
+]
+
+TEMPORARY = Denial(Trouble.TEMPORARY)
+INITIAL_RESPONSE = base64.b64encode(b"\0joe\0sesame")
+STARTTLS = Backend("192.0.2.99", 143, BackendTLS.STARTTLS)
+
+
+@frozen
+class Script:
+    """A login that succeeds: what the backend says, and what it hears upon that."""
+
+    record: MailProtocol
+    steps: tuple[tuple[bytes, bytes], ...]
+    groups: tuple[Any, ...] = ()
+    changes: dict[str, Any] = {}  # noqa: RUF008
+
+    def begin(self) -> Attempt:
+        """The attempt that this is the script of, connected."""
+        attempt = Attempt(self.record, *self.groups, **self.changes)
+        attempt.accept()
+        return attempt
+
+    @property
+    def length(self) -> int:
+        """How many bytes the backend says."""
+        return sum(len(said) for said, _ in self.steps)
+
+    def cutAt(self, position: int) -> Iterator[tuple[tuple[bytes, ...], bytes]]:
+        """The steps, what the backend says coming in two segments where C{position} is in its middle."""
+        for said, heard in self.steps:
+            cut = max(0, min(len(said), position))
+            position -= len(said)
+            yield tuple(segment for segment in (said[:cut], said[cut:]) if segment), heard
+
+
+IMAP_QUOTED = Script(
+    IMAP4,
+    (
+        (b"* OK [CAPABILITY IMAP4rev1] ready\r\n", b'a1 LOGIN "joe" "sesame"\r\n'),
+        (b"* CAPABILITY IMAP4rev1\r\n* NO disk is full\r\na1 OK done\r\n", b""),
+    ),
+)
+IMAP_LITERALS = Script(
+    IMAP4,
+    (
+        (b"* OK\r\n", b"a1 LOGIN {3}\r\n"),
+        (b"* OK still here\r\n+ go ahead\r\n", b"jo\xe9 {7}\r\n"),
+        (b"+\r\n", b"s\xc3\xa9same\r\n"),
+        (b"a1 OK done\r\n", b""),
+    ),
+    changes={"route": routeTo(user=b"jo\xe9", password=b"s\xc3\xa9same")},
+)
+POP3_SCRIPT = Script(
+    POP3,
+    ((b"+OK ready\r\n", b"USER joe\r\n"), (b"+OK\r\n", b"PASS sesame\r\n"), (b"+OK 3 messages\r\n", b"")),
+)
+SMTP_TRUSTING = Script(
+    SMTP,
+    ((b"220-mx\r\n220 ready\r\n", b"EHLO mx.test\r\n"), (b"250-mx\r\n250 SIZE\r\n", b"")),
+)
+SMTP_XCLIENT = Script(
+    SMTP,
+    (
+        (b"220 ready\r\n", b"EHLO mx.test\r\n"),
+        (
+            b"250-mx\r\n250-XCLIENT NAME ADDR LOGIN\r\n250 SIZE\r\n",
+            b"XCLIENT ADDR=192.0.2.7 LOGIN=joe NAME=[UNAVAILABLE]\r\n",
+        ),
+        (b"220 ready\r\n", b"EHLO laptop\r\n"),
+        (b"250-mx\r\n250 SIZE\r\n", b""),
+    ),
+    changes={"envelope": Envelope(b"laptop", True)},
+)
+SMTP_PLAIN = Script(
+    SMTP,
+    (
+        (b"220 ready\r\n", b"EHLO mx.test\r\n"),
+        (b"250-mx\r\n250 AUTH LOGIN PLAIN\r\n", b"AUTH PLAIN " + INITIAL_RESPONSE + b"\r\n"),
+        (b"235-welcome\r\n235 ok\r\n", b""),
+    ),
+    (SMTPSettings(proxyAuth=True),),
+)
+SMTP_LOGIN = Script(
+    SMTP,
+    (
+        (b"220 ready\r\n", b"EHLO mx.test\r\n"),
+        (b"250-mx\r\n250 AUTH LOGIN\r\n", b"AUTH LOGIN\r\n"),
+        (b"334 VXNlcm5hbWU6\r\n", base64.b64encode(b"joe") + b"\r\n"),
+        (b"334 UGFzc3dvcmQ6\r\n", base64.b64encode(b"sesame") + b"\r\n"),
+        (b"235 ok\r\n", b""),
+    ),
+    (SMTPSettings(proxyAuth=True),),
+)
+ANYBODY: dict[str, Any] = {
+    "route": routeTo(user=b"", password=b""),
+    "credentials": Credentials(Method.NONE),
+    "envelope": Envelope(b"laptop", True, b"MAIL FROM:<a@example.com> SIZE=1", b"RCPT TO:<b@example.com>"),
+}
+SMTP_ANYBODY = Script(
+    SMTP,
+    (
+        (b"220 ready\r\n", b"EHLO mx.test\r\n"),
+        (b"250-mx\r\n250 XCLIENT NAME ADDR\r\n", b"XCLIENT ADDR=192.0.2.7 NAME=[UNAVAILABLE]\r\n"),
+        (b"220 ready\r\n", b"EHLO laptop\r\n"),
+        (b"250 mx\r\n", b"MAIL FROM:<a@example.com> SIZE=1\r\n"),
+        (b"250 2.1.0 ok\r\n", b"RCPT TO:<b@example.com>\r\n"),
+        (b"250-2.1.5 well\r\n250 2.1.5 ok\r\n", b""),
+    ),
+    changes=ANYBODY,
+)
+SCRIPTS = (
+    IMAP_QUOTED,
+    IMAP_LITERALS,
+    POP3_SCRIPT,
+    SMTP_TRUSTING,
+    SMTP_XCLIENT,
+    SMTP_PLAIN,
+    SMTP_LOGIN,
+    SMTP_ANYBODY,
+)
+
+
+class BackendTests(SynchronousTestCase):
+    """What the tests of the protocols share."""
+
+    def outcomeOf(self, attempt: Attempt, *replies: bytes) -> Any:
+        """What the connector gives where the backend says C{replies}."""
+        if attempt.transport.protocol is None:
+            attempt.accept()
+        attempt.says(*replies)
+        self.assertTrue(attempt.hasNoTimers())
+        return self.successResultOf(attempt.result)
+
+
+OFFERING_XCLIENT = b"250-mx\r\n250 XCLIENT NAME ADDR LOGIN\r\n"

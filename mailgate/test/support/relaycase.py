@@ -1,0 +1,554 @@
+"""
+Relays over real sockets and a real poller, whose turns and clock the tests make go.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import random
+import select
+import socket
+import struct
+import termios
+from collections import deque
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
+from OpenSSL import SSL
+from twisted.internet.address import IPv4Address
+from twisted.internet.interfaces import ISSLTransport
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+from zope.interface import directlyProvides
+
+from mailgate.lean.clock import CoarseClock
+from mailgate.lean.poller import Poller
+from mailgate.lean.tls import TLSLayer
+from mailgate.lean.transport import StreamTransport
+from mailgate.relay import streamend as relayend
+from mailgate.relay.base import HELD
+from mailgate.relay.pipes import Pipe, PipePool
+from mailgate.relay.protocol import RelayedProtocol
+from mailgate.relay.stream import StreamRelays
+from mailgate.session import Outcome, Session
+from mailgate.test.support.tlsengines import FAST
+from mailgate.test.support.tlspair import makePair, settingsFor
+from mailgate.tls.backend import backendTLS
+from mailgate.tls.backendsettings import loadTrust
+from mailgate.tls.engine import PeerClosed, PublicEngine, TLSEngine
+from mailgate.tls.makeengine import makeEngine
+from mailgate.tls.server import ServerTLS
+
+__all__ = [
+    "COMBINATIONS",
+    "CONTENT",
+    "IDLE",
+    "LINGER",
+    "MANY_TURNS",
+    "PATIENCE",
+    "SMALL",
+    "Dialogue",
+    "Keys",
+    "MiB",
+    "Peer",
+    "RelayCase",
+    "Relayed",
+    "Substitute",
+    "Trusting",
+    "Turns",
+    "Watched",
+    "octetsIn",
+]
+
+IDLE = 100.0
+LINGER = 10.0
+MiB = 1024 * 1024
+CONTENT = random.Random(3502).randbytes(8 * MiB)
+"""More than the buffers of the kernel hold, and nowhere like itself, so that what is lost or doubled shows."""
+
+SMALL = 128 * 1024
+"""Bytes of a small buffer, twice a segment of the loopback: with less the kernel waits for timers of its own."""
+
+COMBINATIONS = [(client, backend) for client in (False, True) for backend in (False, True)]
+"""Whether the client speaks TLS, and whether the backend does."""
+
+PATIENCE = 10000
+"""Milliseconds for which the kernel may keep to itself what has been sent."""
+
+MANY_TURNS = 20000
+"""More than anything here takes that is not going round in circles."""
+
+
+class Turns:
+    """A reactor that has its turn when a test says so."""
+
+    def __init__(self) -> None:
+        self.clock = Clock()
+        self.seconds = self.clock.seconds
+        self.callLater = self.clock.callLater
+        self.readers: set[Any] = set()
+
+    def addReader(self, reader: Any) -> None:
+        self.readers.add(reader)
+
+    def removeReader(self, reader: Any) -> None:
+        self.readers.discard(reader)
+
+    def turn(self) -> None:
+        for reader in list(self.readers):
+            reader.doRead()
+        self.clock.advance(0)
+
+
+class Peer:
+    """
+    A client or a backend: a socket that never blocks, and its TLS if it has an C{engine}. It reads whatever comes,
+    unless C{reading} is false, and sends what it was given as far as that is taken.
+    """
+
+    PIECE = 256 * 1024
+
+    def __init__(self, connection: socket.socket, engine: TLSEngine | None = None) -> None:
+        connection.setblocking(False)
+        self.connection = connection
+        self.engine = engine
+        self.received = bytearray()
+        self.reading = True
+        self.saidGoodbye = False
+        """Whether its TLS was told that no more comes."""
+        self.ended = False
+        """Whether there was an end of file."""
+        self.error: Exception | None = None
+        """Why it can be used no more, if not for that."""
+        self.alert = b""
+        self._left: deque[memoryview] = deque()
+        self._wire = memoryview(b"")
+        self._finish: Callable[[], object] | None = None
+
+    @property
+    def over(self) -> bool:
+        """Whether nothing more will come."""
+        return self.ended or self.error is not None
+
+    @property
+    def unsent(self) -> bool:
+        """Whether something was not taken yet."""
+        return bool(self._wire or self._left)
+
+    def wants(self) -> int:
+        """What to wait for, as C{select.poll} has it."""
+        if self.error is not None or self.connection.fileno() < 0:
+            return 0
+        return select.POLLIN * (self.reading and not self.over) | select.POLLOUT * self.unsent
+
+    def send(self, data: bytes) -> None:
+        """Send C{data}, sooner or later."""
+        self._left.append(memoryview(data))
+        self.pump()
+
+    def pump(self) -> None:
+        """Do what can be done now."""
+        if self.connection.fileno() < 0 or self.error is not None:
+            return
+        try:
+            if self.reading and not self.over:
+                self._pull()
+            self._push()
+        except BlockingIOError:
+            return
+        except (OSError, SSL.Error) as error:
+            self.error = error
+
+    def _pull(self) -> None:
+        try:
+            data = self.connection.recv(self.PIECE)
+        except BlockingIOError:
+            return
+        if not data:
+            self.ended = True
+        elif self.engine is None:
+            self.received += data
+        else:
+            self._decrypt(self.engine, data)
+
+    def _decrypt(self, engine: TLSEngine, data: bytes) -> None:
+        engine.feed(data)
+        try:
+            if not engine.handshaken and not self.shakeHands():
+                return
+            while (plain := engine.read()) is not None:
+                self.received += plain
+        except PeerClosed:
+            self.saidGoodbye = True
+        self._write(bytes(engine.output()))
+
+    def shakeHands(self) -> bool:
+        """Go on with the handshake; whether it is over."""
+        assert self.engine is not None
+        done = self.engine.handshake()
+        self._write(bytes(self.engine.output()))
+        return done
+
+    def _push(self) -> None:
+        while self.unsent:
+            if not self._wire:
+                self._wire = self._sealed(self._left[0][: self.PIECE])
+                self._left[0] = self._left[0][self.PIECE :]
+                if not self._left[0]:
+                    self._left.popleft()
+            self._wire = self._wire[self.connection.send(self._wire) :]
+        if self._finish is not None:
+            finish, self._finish = self._finish, None
+            finish()
+
+    def _sealed(self, data: memoryview) -> memoryview:
+        if self.engine is None:
+            return data
+        self.engine.write(bytes(data))
+        return memoryview(bytes(self.engine.output()))
+
+    def _write(self, data: bytes) -> None:
+        """Put C{data} on the wire as they are, behind what is there already."""
+        self._wire = memoryview(bytes(self._wire) + data)
+        self._push()
+
+    def raw(self, data: bytes) -> None:
+        """Send C{data} without TLS."""
+        self._write(data)
+
+    def say(self, data: bytes, goodbye: bool = True) -> None:
+        """Send C{data}, and then that no more will come: TLS's goodbye, where there is TLS, and an end of file."""
+        self._finish = self.goodbye if goodbye else self.fin
+        self.send(data)
+
+    def goodbye(self) -> None:
+        """Say that no more will come."""
+        if self.engine is not None:
+            self.engine.closeNotify()
+            self._write(bytes(self.engine.output()))
+        else:
+            self.fin()
+
+    def fin(self) -> None:
+        """Send no more."""
+        self.connection.shutdown(socket.SHUT_WR)
+
+    def close(self) -> None:
+        """Close, in whichever way the system finds fit."""
+        self.connection.close()
+
+    def reset(self) -> None:
+        """Go without a goodbye."""
+        self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.connection.close()
+
+
+class Watched(PipePool):
+    """A pool of C{most} pipes that counts: how often one was taken, refused, given back and dropped."""
+
+    def __init__(self, most: int = 48) -> None:
+        super().__init__()
+        self.most = most
+        self.taken = self.refused = self.given = self.dropped = 0
+        self.pipes: set[Pipe] = set()
+
+    def take(self) -> Pipe | None:
+        pipe = super().take() if self.taken - self.given - self.dropped < self.most else None
+        if pipe is None:
+            self.refused += 1
+            return None
+        self.taken += 1
+        self.pipes.add(pipe)
+        if octetsIn(pipe):
+            raise AssertionError("bytes of somebody else's")
+        return pipe
+
+    def give(self, pipe: Pipe) -> None:
+        self.given += 1
+        if octetsIn(pipe):
+            raise AssertionError("given back with bytes in it")
+        super().give(pipe)
+
+    def drop(self, pipe: Pipe) -> None:
+        self.dropped += 1
+        self.pipes.discard(pipe)
+        super().drop(pipe)
+
+
+def octetsIn(pipe: Pipe) -> int:
+    """How many bytes are in C{pipe}."""
+    answer = fcntl.ioctl(pipe.output, termios.FIONREAD, bytes(4))
+    return int.from_bytes(answer, "little")
+
+
+class Trusting:
+    """Makes the TLS of clients that believe everybody, and notes the secrets in C{secrets} by their names."""
+
+    def __init__(self) -> None:
+        self.secrets: dict[str, bytes] = {}
+
+    def getContext(self) -> SSL.Context:
+        context = SSL.Context(SSL.TLS_CLIENT_METHOD)
+        context.set_keylog_callback(self._noted)
+        return context
+
+    def _noted(self, connection: SSL.Connection, line: bytes) -> None:
+        label, _, secret = line.decode().split(" ")
+        self.secrets[label] = bytes.fromhex(secret)
+
+
+class Dialogue(RelayedProtocol):
+    """A protocol before the hand-over: it calls C{reaction} with all that it hears."""
+
+    reaction: Any = None
+
+    def dialogueReceived(self, data: bytes) -> None:
+        if self.reaction is not None:
+            reaction, self.reaction = self.reaction, None
+            reaction(data)
+
+
+class Relayed:
+    """One session that is relayed, or is about to be: L{client} and L{backend} are its peers."""
+
+    def __init__(self, case: RelayCase, clientTLS: bool, backendTLS: bool, small: bool) -> None:
+        self._case = case
+        self.session = Session("imap", "127.0.0.1:143", "192.0.2.7:40123", 0.0)
+        self.done = 0
+        self.creator = Trusting()
+        self.client, self.near = case.connect(True, clientTLS, self.creator, small)
+        self.backend, self.far = case.connect(False, backendTLS, self.creator, small)
+
+    def start(self, toClient: bytes = b"", toBackend: bytes = b"", idle: float = IDLE, linger: float = LINGER) -> None:
+        """Hand both connections over."""
+        near, far = self.near, self.far
+        self.relay: Any = self._case.relays.between(near, far, self.session, idle, linger, self._finished)
+        self.relay.start(toClient, toBackend)
+
+    def _finished(self, relay: Any) -> None:
+        self.done += 1
+
+    @property
+    def counters(self) -> tuple[int, int]:
+        return self.session.received, self.session.sent
+
+    def held(self) -> int:
+        """Bytes that have been read and not been sent, the kernel's in pipes too."""
+        held = 0
+        for end in (self.relay._client, self.relay._backend):
+            waiting = end.waiting
+            held += waiting[1] if isinstance(waiting, tuple) else len(waiting or b"")
+        return held
+
+
+class RelayCase(SynchronousTestCase):
+    """What these tests need: a poller, the time, and sessions."""
+
+    kind: Any = staticmethod(FAST)
+    """Of the engines of the gateway's ends."""
+
+    def setUp(self) -> None:
+        self.turns = Turns()
+        self.poller = Poller(self.turns)
+        turns: Any = self.turns
+        self.relays = StreamRelays(self.poller, CoarseClock(turns))
+        self.pipes = self.relays.pipes = Watched()
+        self.peers: list[Peer] = []
+        self._pair: Any = None
+
+    def tearDown(self) -> None:
+        """Whatever has happened, in the end no connection, no pipe and no timer is left."""
+        for peer in self.peers:
+            peer.close()
+        for owner in [owner for owner in self.poller._owners if owner is not None]:
+            if isinstance(owner, StreamTransport):
+                self.poller.release(owner.fd)
+            elif isinstance(owner, relayend.RelayEnd) and owner.fd >= 0:
+                owner.relay.abort()
+        self.turns.turn()
+        self.assertEqual(self.pipes.taken, self.pipes.given + self.pipes.dropped)
+        self.pipes.close()
+        self.assertEqual(self.turns.readers, set())
+        self.assertEqual(self.turns.clock.getDelayedCalls(), [])
+
+    @property
+    def pair(self) -> Any:
+        """A certificate, and its key."""
+        if self._pair is None:
+            folder = self.mktemp()
+            os.mkdir(folder)
+            self._pair = makePair(folder, "relay")
+            self._trust = loadTrust(self._pair.certificate)
+        return self._pair
+
+    def connect(self, accepted: bool, tls: bool, creator: Trusting, small: bool) -> tuple[Peer, Dialogue]:
+        """A peer, and our end of its connection: C{accepted} from a client, or made to a backend."""
+        with socket.create_server(("127.0.0.1", 0)) as listening:
+            other = socket.socket()
+            if small:
+                for each in (listening, other):
+                    each.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SMALL)
+                    each.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, SMALL)
+            other.connect(listening.getsockname())
+            ours, _ = listening.accept()
+        ours.setblocking(False)
+        ours.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        other.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        transport = StreamTransport(self.poller, ours.detach(), socket.AF_INET, IPv4Address("TCP", "127.0.0.1", 0))
+        transport.accepted = accepted
+        protocol = Dialogue()
+        transport.open(protocol)
+        peer = Peer(other)
+        self.peers.append(peer)
+        if tls:
+            self._secure(peer, transport, creator)
+        return peer, protocol
+
+    def _secure(self, peer: Peer, transport: StreamTransport, creator: Trusting) -> None:
+        accepting = ServerTLS(settingsFor(self.pair), "imap")
+        ours: Any = accepting if transport.accepted else backendTLS("localhost", True, self._trust)
+        theirs: Any = creator if transport.accepted else accepting
+        peer.engine = makeEngine(theirs, not transport.accepted, PublicEngine)
+        transport.tls = TLSLayer(transport, makeEngine(ours, transport.accepted, self.kind))
+        directlyProvides(transport, ISSLTransport)
+        transport.tls.start()
+        peer.shakeHands()
+        tls, engine = transport.tls, peer.engine
+        self.until(lambda: tls.handshaken and engine.handshaken)
+
+    def prepared(self, clientTLS: bool = False, backendTLS: bool = False, small: bool = False) -> Relayed:
+        """A session before the hand-over; with C{small} buffers of the sockets."""
+        return Relayed(self, clientTLS, backendTLS, small)
+
+    def relayed(self, clientTLS: bool = False, backendTLS: bool = False, small: bool = False, **start: Any) -> Relayed:
+        """A session after the hand-over."""
+        relayed = self.prepared(clientTLS, backendTLS, small)
+        relayed.start(**start)
+        return relayed
+
+    def sides(self, *arguments: bool, **start: Any) -> Iterator[tuple[Relayed, Peer, Peer]]:
+        """Sessions, and the peer that is the first to do something and the other: once the client, once the backend."""
+        relayed = self.relayed(*arguments, **start)
+        yield relayed, relayed.client, relayed.backend
+        relayed = self.relayed(*arguments, **start)
+        yield relayed, relayed.backend, relayed.client
+
+    def step(self, patience: int = 0) -> bool:
+        """Everybody's turn; gives whether there was anything to do, at once or after C{patience} milliseconds."""
+        waiting = select.poll()
+        for peer in self.peers:
+            wanted = peer.wants()
+            if wanted:
+                waiting.register(peer.connection, wanted)
+        for reader in self.turns.readers:
+            waiting.register(reader.fileno(), select.POLLIN)
+        events = waiting.poll(patience)
+        for peer in self.peers:
+            peer.pump()
+        self.turns.turn()
+        return bool(events)
+
+    def until(self, condition: Callable[..., object], *arguments: Any) -> int:
+        """Go on until C{condition} of C{arguments} is true; gives in how many turns."""
+        for count in range(MANY_TURNS):
+            if condition(*arguments):
+                return count
+            if not self.step(PATIENCE):
+                self.fail("Nothing happens any more.")
+        self.fail("There is no end to it.")
+
+    def untilOver(self, *peers: Peer) -> None:
+        """Go on until all of C{peers} know that nothing more will come."""
+        self.until(lambda: all(peer.over for peer in peers))
+
+    def untilHas(self, peer: Peer, size: int) -> int:
+        """Go on until C{peer} has received C{size} bytes, at least; gives in how many turns."""
+        return self.until(lambda: len(peer.received) >= size)
+
+    def settle(self, patience: int = 0) -> None:
+        """
+        Go on until nobody has anything to do, for C{patience} milliseconds; that there is no end to it would be a busy
+        loop. A system that is busy may take its time to bring what one side has sent to the other.
+        """
+        for _ in range(MANY_TURNS):
+            if not self.step(patience):
+                return
+        self.fail("There is no end to it.")
+
+    def advance(self, seconds: float) -> None:
+        """Let time pass, a second at a time, and whoever is told of it act."""
+        while seconds > 0:
+            self.turns.clock.advance(min(1, seconds))
+            seconds -= 1
+        self.settle()
+
+    def untilTold(self, relayed: Relayed, ended: Peer) -> None:
+        """Let a backend over TLS hear that C{ended}, a client in the clear, has."""
+        if ended is relayed.client and ended.engine is None and relayed.backend.engine is not None:
+            self.settle()
+            self.assertFalse(relayed.backend.ended)
+            self.advance(HELD + 1)
+
+    def assertReceived(self, peer: Peer, expected: bytes) -> None:
+        """C{peer} receives C{expected}, and nothing behind it; without printing megabytes that differ."""
+        self.until(lambda: len(peer.received) >= len(expected) or peer.over)
+        self.settle()
+        self.assertEqual(len(peer.received), len(expected))
+        same = hashlib.sha256(peer.received).digest() == hashlib.sha256(expected).digest()
+        self.assertTrue(same, "the content differs")
+
+    def assertFinished(self, relayed: Relayed, outcome: Outcome = Outcome.RELAYED) -> None:
+        """The session is over, once, with nothing left of it."""
+        self.settle()
+        self.assertEqual(relayed.done, 1)
+        self.assertIs(relayed.session.outcome, outcome)
+        self.assertEqual(relayed.relay.tick, 0)
+        self.assertEqual([name for name in ("_client", "_backend") if hasattr(relayed.relay, name)], [])
+
+    def end(self, relayed: Relayed) -> None:
+        """Both peers leave."""
+        relayed.client.close()
+        relayed.backend.close()
+        self.assertFinished(relayed)
+
+
+class Keys:
+    """The keys of a TLS 1.3 client who has not sent a byte of data yet, of TLS_AES_256_GCM_SHA384 (RFC 8446, 7)."""
+
+    def __init__(self, creator: Trusting) -> None:
+        self._derive(creator.secrets["CLIENT_TRAFFIC_SECRET_0"])
+
+    def _derive(self, secret: bytes) -> None:
+        self._secret = secret
+        self._key, self._iv = self._expand(b"key", 32), self._expand(b"iv", 12)
+        self._sequence = 0
+
+    def _expand(self, label: bytes, length: int) -> bytes:
+        name = b"tls13 " + label
+        info = struct.pack(">HB", length, len(name)) + name + b"\0"
+        return HKDFExpand(hashes.SHA384(), length, info).derive(self._secret)
+
+    def sealed(self, data: bytes, kind: int = 23) -> bytes:
+        """The record of C{data}."""
+        nonce = int.from_bytes(self._iv, "big") ^ self._sequence
+        self._sequence += 1
+        header = struct.pack(">BHH", 23, 0x0303, len(data) + 17)
+        return header + AESGCM(self._key).encrypt(nonce.to_bytes(12, "big"), data + bytes([kind]), header)
+
+    def update(self) -> bytes:
+        """The record that says that the keys change, and asks for the same; they are changed."""
+        record = self.sealed(b"\x18\0\0\x01\x01", 22)
+        self._derive(self._expand(b"traffic upd", 48))
+        return record
+
+
+class Substitute:
+    """The module C{module}, but for C{functions}."""
+
+    def __init__(self, module: Any, **functions: Any) -> None:
+        self.__dict__.update(vars(module), **functions)
