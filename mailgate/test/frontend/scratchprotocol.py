@@ -250,6 +250,11 @@ class SieveClient(ProxyClient):
         if not (reply := await self.line()).startswith(b"OK"):
             raise BackendError("refuses STARTTLS", reply)
 
+    async def probed(self) -> None:
+        self.send(b"LOGOUT")
+        if not (reply := await self.line()).startswith(b"OK"):
+            raise BackendError("answers LOGOUT otherwise", reply)
+
     async def authenticate(self, *details: Any) -> None:
         raise BackendError("is no backend that a sketch logs in at")
 
