@@ -1,6 +1,7 @@
 # -*- test-case-name: mailgate.test.test_registry -*-
 """
-What mailgate speaks and whom it asks: a new protocol, or a new kind of authenticator, is one file and one line here.
+What mailgate speaks, who judges logins, and what the sections of its configuration hold: a new protocol, a new kind of
+authenticator, a new section and a new settings class are one file and one line here.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from mailgate.auth import passthrough
 from mailgate.auth.http import authenticator as http
 from mailgate.auth.passwdfile import authenticator as passwdfile
 from mailgate.backend.client import ProxySettings
+from mailgate.directives import SectionKind
 from mailgate.frontend.draining import DrainSettings
 from mailgate.frontend.protocol import DialogueSettings, MailProtocol
 from mailgate.frontend.realip import RealIPSettings
@@ -17,6 +19,7 @@ from mailgate.lean.connectionlimit import ConnectionSettings
 from mailgate.lean.reactor import EventSettings
 from mailgate.log.journal import LogSettings, ServerLogSettings
 from mailgate.net.clients import LimitSettings
+from mailgate.net.listen import ListenSettings
 from mailgate.net.resolver import ResolverSettings
 from mailgate.protocols.imap4 import IMAP4
 from mailgate.protocols.pop3 import POP3
@@ -27,7 +30,7 @@ from mailgate.system.privileges import ProcessSettings
 from mailgate.system.processors import WorkerSettings
 from mailgate.tls.settings import BackendTLSSettings, TLSSettings
 
-__all__ = ["AUTHENTICATORS", "PROCESS_SETTINGS", "PROTOCOLS", "SANDBOX_SETTINGS", "SERVER_SETTINGS"]
+__all__ = ["AUTHENTICATORS", "PROCESS_SETTINGS", "PROTOCOLS", "SECTIONS", "SERVER", "SERVER_SETTINGS"]
 
 PROTOCOLS: dict[str, MailProtocol] = {protocol.name: protocol for protocol in (IMAP4, POP3, SMTP)}
 """Protocols by the word that the directive C{protocol} takes."""
@@ -60,5 +63,12 @@ PROCESS_SETTINGS: tuple[type, ...] = (
 )
 """Those that [mailgate] is read into."""
 
-SANDBOX_SETTINGS = SandboxSettings
-"""That of [sandbox]."""
+SERVER = SectionKind("server", True, (ListenSettings, *SERVER_SETTINGS), inherits="mail")
+
+SECTIONS: tuple[SectionKind, ...] = (
+    SectionKind("mailgate", False, PROCESS_SETTINGS),
+    SectionKind("mail", False, (ListenSettings, *SERVER_SETTINGS)),
+    SERVER,
+    SectionKind("sandbox", False, (SandboxSettings,), isDemo=True),
+)
+"""The sections that there are."""

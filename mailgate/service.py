@@ -89,11 +89,6 @@ class Gateway(MultiService):
         self.listeners: list[Listener] = []
         self._authenticators: list[IAuthenticator] = []
         self._reverseDNS: dict[ResolverSettings, ReverseDNS] = {}
-        if settings.sandbox is not None:
-            # What it builds upon imports the reactor, which is too early for a process that is yet to fork.
-            from mailgate.sandbox.service import SandboxService
-
-            self.addService(SandboxService(settings.sandbox, reactor))
         self._factories = [factory for server in settings.servers for factory in self._factoriesOf(server)]
         # Not the lean reactor, whose clock is coarse.
         self._draining = Draining(self._factories, reactor)

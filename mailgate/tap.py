@@ -8,27 +8,26 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator
+from typing import Any
 
 from attrs import evolve
 from twisted.application.service import IService
-from twisted.internet.error import CannotListenError
 from twisted.python import usage
 
-from mailgate.config import GatewaySettings, parse, read
+from mailgate.config import GatewaySettings, load, parse, read
 from mailgate.directives import ConfigurationError, Problem
+from mailgate.frontend.protocol import DialogueSettings
 from mailgate.log.journal import ErrorLogs, LogSettings, ProcessLog, ServerLogSettings, needsStandardError
-from mailgate.net.sockets import ListenError
 from mailgate.process.background import Twistd
 from mailgate.process.generations import Generations
 from mailgate.process.surroundings import Surroundings
 from mailgate.process.twistd import TwistdService, giveUp
 from mailgate.process.workers.master import Master
+from mailgate.sandbox.certificate import stateFolder, withCertificate
 from mailgate.sandbox.settings import SandboxSettings
-from mailgate.sandbox.welcome import welcome
 from mailgate.system.exitstatus import BAD_CONFIGURATION, CANNOT_LISTEN
 from mailgate.system.privileges import ProcessSettings
 from mailgate.system.processors import WorkerSettings
-from mailgate.tls.settings import TLSSettings, usesTLS
 
 __all__ = ["Options", "makeService"]
 
@@ -46,30 +45,6 @@ class Options(usage.Options):
             raise usage.UsageError("--config FILE is needed")
 
 
-class _Demo:
-    """The servers of [sandbox], as the process around them needs to know them."""
-
-    def __init__(self, settings: GatewaySettings, sandbox: SandboxSettings) -> None:
-        self._settings = settings
-        self._sandbox = sandbox
-
-    def welcome(self) -> None:
-        """Print how to try the gateway out."""
-        tls = (server[TLSSettings].certificates for server in self._settings.servers if usesTLS(server))
-        certificate = next((certificates[0] for certificates in tls), None)
-        # twistd has put its log in the place of sys.stdout.
-        print(welcome(self._settings.servers, self._sandbox, certificate), file=sys.__stdout__, flush=True)
-
-    def problem(self, error: CannotListenError) -> ListenError:
-        """Which address of [sandbox] cannot be had; all others are told of by L{ListenError} itself."""
-        named = self._sandbox
-        options = {"imap": named.imap, "pop3": named.pop3, "smtp": named.smtp, "auth_http": named.authHttp}
-        wanted = (error.interface, error.port)
-        option = next((name for name, each in options.items() if (each.host, each.port) == wanted), "")
-        reason = f"cannot be bound: {getattr(error.socketError, 'strerror', None) or error.socketError}"
-        return ListenError([Problem(self._settings.file, reason, "sandbox", option, f"{wanted[0]}:{wanted[1]}")])
-
-
 def _logRemarks(twistd: Twistd, settings: GatewaySettings) -> Iterator[Problem]:
     """What an operator may expect to be logged, and what is not logged there, or nowhere."""
     for option in twistd.ignored():
@@ -85,6 +60,24 @@ def _logRemarks(twistd: Twistd, settings: GatewaySettings) -> Iterator[Problem]:
             yield server.problem("error_log", reason, "stderr")
 
 
+def _equipped(settings: GatewaySettings) -> GatewaySettings:
+    """C{settings}, with the demo's certificate for the servers that have none. Where it is not there it is made."""
+    folder = stateFolder(os.environ)
+    return withCertificate(settings, folder, lambda server: server[DialogueSettings].serverName)
+
+
+def _load(filename: str) -> GatewaySettings:
+    return _equipped(load(filename))
+
+
+def _demos(settings: GatewaySettings, reactor: Any) -> Iterator[IService]:
+    if settings.find(SandboxSettings) is not None:
+        # What it builds upon is of no use to a gateway without it, and takes memory.
+        from mailgate.sandbox.demo import Demo
+
+        yield Demo(settings, reactor)
+
+
 def makeService(options: Options) -> IService:
     """
     The gateway that C{options["config"]} describes; where twistd is to go into the background, it is there by then. A
@@ -97,14 +90,14 @@ def makeService(options: Options) -> IService:
     try:
         surroundings = Surroundings.of(os.environ)
         text = read(options["config"])
-        settings = parse(text, options["config"])
+        settings = _equipped(parse(text, options["config"]))
         logs.owner = settings[ProcessSettings].owner
         observer = ProcessLog(
             logs.observerFor(settings[LogSettings].errorLog, settings.file, "mailgate", settings.lines)
         )
         generations: Generations | Master
         if settings[WorkerSettings].count == 1:
-            generations = Generations(settings, reactor, logs, observer, sockets=surroundings.sockets)
+            generations = Generations(settings, reactor, logs, observer, _load, surroundings.sockets)
         else:
             generations = Master(settings, text, reactor, logs, observer, surroundings.sockets)
     except ConfigurationError as error:
@@ -126,7 +119,6 @@ def makeService(options: Options) -> IService:
         except OSError as error:
             problem = Problem(settings.file, f"cannot go into the background: {error.strerror}")
             giveUp(ConfigurationError([problem]), CANNOT_LISTEN)
-    demo = None if settings.sandbox is None else _Demo(settings, settings.sandbox)
-    service = TwistdService(generations, observer, reactor, surroundings, twistd, demo)
+    service = TwistdService(generations, observer, reactor, surroundings, twistd, list(_demos(settings, reactor)))
     service.setOpenFiles()
     return service

@@ -35,7 +35,8 @@ def _server(server: ServerSettings) -> Iterator[str]:
     yield f"  logins: {methods}, judged by {kind.directive if kind else 'nobody'}"
     tls = server[TLSSettings]
     if usesTLS(server):
-        yield f"  TLS: {' '.join(tls.protocols)}, starttls {tls.starttls}, {len(tls.certificates)} certificate(s)"
+        certificates = f"{len(tls.certificates)} certificate(s)" if tls.certificates else "the demo's certificate"
+        yield f"  TLS: {' '.join(tls.protocols)}, starttls {tls.starttls}, {certificates}"
     else:
         yield "  TLS: none"
 
@@ -44,8 +45,9 @@ def describe(settings: GatewaySettings) -> Iterator[str]:
     """What was found in a configuration, line by line."""
     for server in settings.servers:
         yield from _server(server)
-    if settings.sandbox is not None:
-        yield f"sandbox: {len(settings.sandbox.users)} user(s) in {settings.sandbox.domain}"
+    for found in settings.groups.values():
+        summary = getattr(found, "summary", None)
+        yield from () if summary is None else summary()
     yield f"{settings.file}: good"
 
 

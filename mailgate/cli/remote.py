@@ -18,7 +18,7 @@ from typing import Any
 
 from attrs import NOTHING, fields
 
-from mailgate.config import load, read, readPID
+from mailgate.config import load, read, readOne
 from mailgate.directives import ConfigurationError, Problem, seconds
 from mailgate.process.commands import COMMANDS, CommandError, OperatorCommand, encode
 from mailgate.process.commandsocket import socketPath
@@ -162,7 +162,7 @@ def _pidFile(arguments: argparse.Namespace) -> str:
         found = load(arguments.config)[PIDSettings].path
     else:
         # At night one wants to stop what has a bad configuration, too.
-        found = readPID(read(arguments.config), arguments.config).path
+        found = readOne(read(arguments.config), arguments.config, PIDSettings).path
     if given is not None:
         return os.path.abspath(given)
     if found is None:

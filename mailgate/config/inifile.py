@@ -11,10 +11,11 @@ delimiter; unlike there every option keeps its line, and all mistakes are found 
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 
 from attrs import define, field
 
+from mailgate.directives import SectionKind
 from mailgate.directives.problems import Lines, Problem
 
 __all__ = ["IniFile", "Section"]
@@ -22,8 +23,6 @@ __all__ = ["IniFile", "Section"]
 _HEADER = re.compile(r"\[([^\]]*)\]\s*(.*)", re.DOTALL)
 _OPTION = re.compile(r"([\w.$-]+)\s*=\s*(.*)", re.DOTALL)
 _WORD = re.compile(r"[\w.$-]+")
-_KNOWN_HEADER = re.compile(r"\[\s*(?:mailgate|mail|sandbox|server\s[^\]]*)\]")
-"""The header of a section that there is: other lines of a value may begin so, such as C{[::1]:143} of C{listen}."""
 
 
 @define
@@ -58,13 +57,14 @@ class Section:
 class IniFile:
     """
     The C{sections} of a C{text}, and the C{problems} of its lines. C{file} is how the problems name it; C{known} are
-    the names of all options that there are.
+    the names of all options that there are, C{kinds} the kinds of sections.
 
     A second section or option of the same name is a problem, and is not kept.
     """
 
-    def __init__(self, text: str, file: str, known: Collection[str]) -> None:
+    def __init__(self, text: str, file: str, known: Collection[str], kinds: Iterable[SectionKind]) -> None:
         self._file = file
+        self._headers = _headers(kinds)
         self._known = known
         self.sections: dict[str, Section] = {}
         self.problems: list[Problem] = []
@@ -93,7 +93,7 @@ class IniFile:
         if self._option is not None and indent > self._option.indent:
             strayed = _OPTION.match(line)
             isOption = strayed is not None and strayed[1] in self._known
-            if not isOption and not _KNOWN_HEADER.fullmatch(line):
+            if not isOption and not self._headers.fullmatch(line):
                 self._option.items.append((number, line))
                 return
             name = strayed[1] if strayed is not None and isOption else ""
@@ -171,6 +171,12 @@ class IniFile:
         if invisible is not None:
             return f"holds an invisible character, U+{ord(invisible):04X}: write the line anew"
         return 'is neither "[section]" nor "option = value"'
+
+
+def _headers(kinds: Iterable[SectionKind]) -> re.Pattern[str]:
+    """The headers of C{kinds}: other lines of a value may begin like one, such as C{[::1]:143} of C{listen}."""
+    forms = (re.escape(kind.word) + (r"\s[^\]]*" if kind.named else "") for kind in kinds)
+    return re.compile(rf"\[\s*(?:{'|'.join(forms)})\]")
 
 
 def _wordOf(line: str) -> str:

@@ -5,10 +5,9 @@ What can be started, and is hardly meant: a server that clients cannot use, or t
 
 from __future__ import annotations
 
-import os
 import re
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 from twisted.internet.abstract import isIPAddress
 
@@ -16,14 +15,12 @@ from mailgate.backend.settings import ProxySettings
 from mailgate.directives import ListenAddress, Problem, ServerSettings, deadline, directives
 from mailgate.frontend.capabilities import each, leftOut
 from mailgate.frontend.protocol import DialogueSettings
-from mailgate.log.journal import LogSettings, ServerLogSettings
 from mailgate.login import Backend, Method
 from mailgate.registry import PROTOCOLS, SERVER_SETTINGS
-from mailgate.system.pidfile import PIDSettings
 from mailgate.tls.certificatechecks import nameWarnings
 from mailgate.tls.settings import TLSSettings, usesTLS
 
-__all__ = ["isAlone", "loops", "overwritten", "pitfalls"]
+__all__ = ["isAlone", "loops", "pitfalls"]
 
 _IMPLICIT_TLS = (993, 995, 465)
 """The ports on which clients speak TLS from the first byte (RFC 8314, section 7.3)."""
@@ -51,6 +48,8 @@ def pitfalls(server: ServerSettings) -> Iterator[Problem]:
             yield from nameWarnings(server, option, source, server[DialogueSettings].serverName)
     if not isAlone(server):
         yield from loops(server)
+    if "proxy" in server.given and not server[ProxySettings].proxy:
+        yield server.problem("proxy", "has no effect: all sessions are relayed", "off")
 
 
 def isAlone(server: ServerSettings) -> bool:
@@ -105,23 +104,6 @@ def _capabilities(server: ServerSettings) -> Iterator[Problem]:
             " SMTPUTF8: copy your backend's list"
         )
         yield server.problem(option, reason)
-
-
-def overwritten(file: str, log: LogSettings, pid: PIDSettings, servers: Sequence[ServerSettings]) -> Iterator[Problem]:
-    """A log, or a pid file, that is the ini C{file} itself."""
-    reason = "is the configuration itself, which would be written over"
-    own = os.path.realpath(file)
-
-    def isNamed(*paths: str | None) -> bool:
-        return own in (os.path.realpath(path) for path in paths if path is not None)
-
-    if isNamed(pid.path):
-        yield Problem(file, reason, "mailgate", "pid", pid.path)
-    if isNamed(*(target.file for target in log.errorLog)):
-        yield Problem(file, reason, "mailgate", "error_log", own)
-    for server in servers:
-        if isNamed(*(target.file for target in server[ServerLogSettings].errorLog)):
-            yield server.problem("error_log", reason, own)
 
 
 def loops(server: ServerSettings) -> Iterator[Problem]:

@@ -2,70 +2,30 @@
 """
 gateway.ini: sections and options into settings, and everything that is wrong with them at once.
 
-Which options there are is declared by the settings classes; here is how sections inherit, and what no single option
-can see.
+Which sections and options there are is declared by the registry and the settings classes; here is how sections inherit,
+and what no single option can see.
 """
 
 from __future__ import annotations
 
-import os
 import re
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, TypeVar
 
-from attrs import define, evolve, field
+from attrs import evolve
 
-from mailgate.auth.passwdfile.authenticator import hashConflicts
-from mailgate.config.inifile import IniFile
-from mailgate.config.pitfalls import isAlone, loops, overwritten, pitfalls
-from mailgate.config.secretvalues import isSecret, shownValue
-from mailgate.config.serverchecks import (
-    EXCLUSIVE,
-    WHO,
-    authenticatorKind,
-    faults,
-    remarks,
-    withoutEffect,
-    withRefusals,
-)
-from mailgate.config.strays import explained, holdsOwnWords, strays
-from mailgate.directives import (
-    ConfigurationError,
-    Directive,
-    GatewaySettings,
-    Level,
-    ListenAddress,
-    Problem,
-    ServerSettings,
-    SocketOptions,
-    directives,
-    nearest,
-    repeatedWords,
-)
-from mailgate.directives.problems import Lines
-from mailgate.frontend.protocol import DialogueSettings
-from mailgate.lean.reactor import EventSettings
-from mailgate.log.journal import LogSettings
-from mailgate.net.listen import ListenSettings
-from mailgate.registry import (
-    AUTHENTICATORS,
-    PROCESS_SETTINGS,
-    PROTOCOLS,
-    SANDBOX_SETTINGS,
-    SERVER_SETTINGS,
-)
-from mailgate.sandbox.certificate import ensureCertificate, stateFolder
-from mailgate.sandbox.settings import SandboxSettings
-from mailgate.system.pidfile import PIDSettings
-from mailgate.system.privileges import ProcessSettings
-from mailgate.system.processors import WorkerSettings
-from mailgate.system.regularfiles import isOpenToAll, readRegularOrPipe, writers
-from mailgate.tls.settings import TLSSettings, cacheConflicts, cachesUnshared, keysUnread, usesTLS
+from mailgate import registry
+from mailgate.config.pitfalls import pitfalls
+from mailgate.config.sections import Section, SectionReader, made
+from mailgate.config.serverchecks import remarks, sharedAddresses, withoutEffect
+from mailgate.config.servers import ServerReader
+from mailgate.directives import ConfigurationError, GatewaySettings, Problem, SectionSettings, ServerSettings
+from mailgate.system.regularfiles import readRegularOrPipe, writers
 
-__all__ = ["GatewaySettings", "authenticatorKind", "knownDirectives", "load", "parse", "read", "readPID"]
+__all__ = ["load", "parse", "read", "readOne"]
 
-_GROUPS: tuple[type, ...] = (ListenSettings, *SERVER_SETTINGS, *PROCESS_SETTINGS, SANDBOX_SETTINGS)
-_SECTIONS = {"mailgate": Level.MAILGATE, "mail": Level.MAIL, "sandbox": Level.SANDBOX}
+T = TypeVar("T")
+
 _LONGEST = 16 * 1024 * 1024
 """Bytes of a configuration; what is longer is something else."""
 
@@ -74,11 +34,6 @@ _PATIENCE = 10.0
 
 _NGINX = re.compile(r"^\s*(events|mail|http|stream)\s*\{", re.MULTILINE)
 """What nginx.conf has, and no ini file."""
-
-
-def knownDirectives(level: Level) -> dict[str, Directive]:
-    """The options that may stand in sections of C{level}, by name."""
-    return {known.name: known for group in _GROUPS for known in directives(group) if level in known.levels}
 
 
 def load(filename: str) -> GatewaySettings:
@@ -108,7 +63,7 @@ def read(filename: str) -> str:
 
 def parse(text: str, filename: str = "gateway.ini") -> GatewaySettings:
     """
-    The settings that C{text} makes; relative paths in it start at C{filename}'s folder.
+    The settings that C{text} makes; relative paths in it start at C{filename}'s folder. Nothing is written.
 
     @raise ConfigurationError: something is wrong with it.
     """
@@ -123,222 +78,88 @@ def parse(text: str, filename: str = "gateway.ini") -> GatewaySettings:
     return settings
 
 
-def readPID(text: str, filename: str) -> PIDSettings:
-    """Where the process of the configuration C{text} is to be found, whatever else may be wrong with it."""
-    reading = _Reading(filename)
-    sections = [reading.section(name, options) for name, options in reading.options(text) if name == "mailgate"]
-    values = next((section.values for section in sections if section is not None), {})
-    found: PIDSettings = _make(PIDSettings, values)
+def readOne(text: str, filename: str, group: type[T]) -> T:
+    """The settings of class C{group}, which is of a section without a name, whatever else is wrong with C{text}."""
+    kind = next(kind for kind in registry.SECTIONS if group in kind.settings and not kind.named)
+    values = next((section.values for section in SectionReader(filename).read(text, kind.word)), {})
+    found: T = made(group, values)
     return found
 
 
-@define
-class _Section:
-    """The options of a section, as values by directive, and as they were written."""
-
-    level: Level
-    name: str
-    values: dict[str, Any] = field(factory=dict)
-    written: dict[str, str] = field(factory=dict)
-
-
-def _make(group: type, values: Mapping[str, Any]) -> Any:
-    return group(**{known.field: values[known.name] for known in directives(group) if known.name in values})
+def _isServer(section: Section) -> bool:
+    return section.kind.word == registry.SERVER.word
 
 
 class _Reading:
-    """One reading of a file, which gathers C{problems}, and C{warnings} of what makes no difference."""
+    """One reading of C{file}, which gathers C{problems}."""
 
-    def __init__(self, filename: str) -> None:
-        self._file = filename
-        self._folder = os.path.dirname(os.path.abspath(filename))
-        self.problems: list[Problem] = []
-        self.warnings: list[Problem] = []
-        self._workers = WorkerSettings()
-        self._isOpen = isOpenToAll(filename)
-        self._strayed: dict[tuple[str, str], list[str]] = {}
-        self._unread: dict[str, set[str]] = {}
-        self._lines = Lines()
+    def __init__(self, file: str) -> None:
+        self._file = file
+        self._reader = SectionReader(file)
+        self.problems = self._reader.problems
 
     def read(self, text: str) -> GatewaySettings:
-        sections = [self.section(name, options) for name, options in self.options(text)]
-        known = [section for section in sections if section is not None]
-        mail = next((section for section in known if section.level is Level.MAIL), _Section(Level.MAIL, "mail"))
-        process = next((section.values for section in known if section.level is Level.MAILGATE), {})
-        self._workers = _make(WorkerSettings, process)
-        demo = next((section.values for section in known if section.level is Level.SANDBOX), None)
-        sandbox = None if demo is None else _make(SANDBOX_SETTINGS, demo)
-        servers = []
-        for section in known:
-            if section.level is Level.SERVER:
-                server = self._server(section, mail, sandbox)
-                if server is not None:
-                    servers.append(server)
-        if not any(section.level is Level.SERVER for section in known):
-            self._problem("mail", "", "there is no [server NAME] section")
-        self._checkAddresses(servers)
-        self.problems.extend(cacheConflicts(servers, mail.values.get("ssl_session_cache")))
-        self.problems.extend(hashConflicts(servers))
-        groups = {group: _make(group, process) for group in PROCESS_SETTINGS}
-        settings = GatewaySettings(tuple(servers), groups, sandbox, self._file, lines=self._lines)
-        log, isLean = settings[LogSettings], settings[EventSettings].isLean
-        self.problems += self._workers.problems(self._file, sandbox is not None, isLean)
-        self.problems += cachesUnshared(servers, self._workers.count)
-        self.problems.extend(overwritten(self._file, log, settings[PIDSettings], servers))
-        if not isLean:
-            self.problems.extend(keysUnread(servers))
-        reason = writers(self._file)
-        if reason is not None:
-            self.warnings.insert(0, Problem(self._file, reason))
-        warnings = [*log.warnings(self._file), *settings[ProcessSettings].warnings(self._file)]
-        warnings += [warning for server in servers for warning in (*pitfalls(server), *remarks(server, "warnings"))]
-        # What strays into a value is the reason for whatever else is wrong with it.
-        warnings = [warning for warning in warnings if (warning.section, warning.option) not in self._strayed]
-        warnings = [*self.warnings, *warnings, *withoutEffect(servers)]
-        self.problems = list(map(self._withReason, self.problems))
-        return evolve(settings, warnings=tuple(dict.fromkeys(map(self._lines.located, warnings))))
+        """The settings of C{text}, as far as they could be made."""
+        found = self._reader.read(text)
+        general = {section.kind.word: section for section in found if not section.kind.named}
+        groups = {group: made(group, every.values) for every in general.values() for group in every.kind.settings}
+        reader = ServerReader(self._file, self._reader, general.get(registry.SERVER.inherits or ""), groups)
+        each = [reader.read(section) for section in found if _isServer(section)]
+        servers = tuple(server for server in each if server is not None)
+        if not each:
+            self._reader.problem("mail", "", "there is no [server NAME] section")
+        others = [self._section(section, general) for section in found if not _isServer(section)]
+        named = tuple(section for section in others if section.name)
+        settings = GatewaySettings(servers, groups, named, self._file, lines=self._reader.lines)
+        # Sections of defaults are judged by the sections that have them from there.
+        defaults = {kind.inherits for kind in registry.SECTIONS}
+        judged = [section for section in others if section.word not in defaults]
+        self.problems.extend(sharedAddresses(servers))
+        told = dict.fromkeys(_told(judged, "problems"))
+        self.problems.extend(problem for problem in told if not self._reader.isKnown(problem))
+        for group in dict.fromkeys(group for kind in registry.SECTIONS for group in kind.settings):
+            conflicts = getattr(group, "conflicts", None)
+            self.problems.extend(() if conflicts is None else conflicts(settings))
+        warnings = self._warnings(servers, judged)
+        self.problems = self._reader.withReasons(self.problems)
+        return evolve(settings, warnings=tuple(dict.fromkeys(map(self._reader.lines.located, warnings))))
 
-    def _problem(self, section: str, option: str, message: str, value: str | None = None) -> None:
-        self.problems.append(self._lines.located(Problem(self._file, message, section, option, value)))
-
-    def _withReason(self, problem: Problem) -> Problem:
-        strayed = self._strayed.get((problem.section, problem.option), [])
-        return evolve(problem, message="; ".join([problem.message, *strayed])) if strayed else problem
-
-    def options(self, text: str) -> Iterator[tuple[str, Mapping[str, str]]]:
-        """The sections of C{text}, and what is written in them."""
-        found = IniFile(text, self._file, {name for level in Level for name in knownDirectives(level)})
-        self._lines = found.lines
-        self._unread = {section.name: section.unread for section in found.sections.values()}
-        self.problems.extend(found.problems)
-        for section in found.sections.values():
-            yield section.name, {name: option.value for name, option in section.options.items()}
-
-    def section(self, name: str, options: Mapping[str, str]) -> _Section | None:
-        """Its C{options} read; L{None} for one that is not known."""
-        level = _SECTIONS.get(name)
-        if level is None and name.startswith("server ") and name[7:].strip():
-            level = Level.SERVER
-        if level is None:
-            message = "is no known section"
-            if name.strip() == "server":
-                message = "needs a name, such as [server imap]"
-            self._problem(name, "", message + nearest(name, [*_SECTIONS, "server NAME"]))
-            return None
-        # An option in a line that could not be read has been told of, and is not missing.
-        section = _Section(level, name, written=dict.fromkeys(self._unread.get(name, ()), ""))
-        known = knownDirectives(level)
-        for option, text in options.items():
-            self._option(section, known, option, text.strip())
-        if section.values.get("ssl") and section.values.get("starttls", "off") != "off":
-            self._problem(name, "starttls", "conflicts with ssl = on, by which TLS is spoken from the first byte")
-        return section
-
-    def _option(self, section: _Section, known: Mapping[str, Directive], option: str, text: str) -> None:
-        declared = known.get(option)
-        if declared is None:
-            elsewhere = [level.value for level in Level if option in knownDirectives(level)]
-            message = "is no known option" + nearest(option, list(known))
-            if elsewhere:
-                message = f"does not belong here, but in [{elsewhere[0]}{' NAME' if elsewhere[0] == 'server' else ''}]"
-            self._problem(section.name, option, message)
-            return
-        section.written[option] = shownValue(declared, text)
-        place = (section.name, option, section.written[option])
-        strayed = [] if holdsOwnWords(declared) else list(strays(text))
-        try:
-            section.values[option] = declared.parse(text, self._folder)
-        except ValueError as error:
-            self._problem(section.name, option, explained(declared, text, self._folder, str(error)), place[2])
-            return
-        if self._isOpen and section.level is not Level.SANDBOX and isSecret(declared, text):
-            reason = f"may be a secret, and everybody on this host may read it: chmod o-r {self._file}"
-            self.warnings.append(Problem(self._file, reason, *place))
-        if strayed:
-            self._strayed[section.name, option] = strayed
-        remarks = [*strayed, *(f'duplicate value "{word}"' for word in repeatedWords(declared.parse, text))]
-        self.warnings.extend(Problem(self._file, remark, *place) for remark in remarks)
-
-    def _server(self, section: _Section, mail: _Section, sandbox: SandboxSettings | None) -> ServerSettings | None:
-        inherited = {name: value for name, value in mail.values.items() if not self._hidden(name, section)}
+    def _section(self, section: Section, general: Mapping[str, Section]) -> SectionSettings:
+        """C{section}, which is of no server, with the defaults that it has from one of those C{general}."""
+        kind = section.kind
+        above = None if kind.inherits is None else general.get(kind.inherits)
+        inherited = {} if above is None else {k: v for k, v in above.values.items() if k in kind.known}
         values = {**inherited, **section.values}
-        groups = {group: _make(group, values) for group in SERVER_SETTINGS}
-        # What a server takes of the machine depends on how many processes take as much.
-        groups[WorkerSettings] = self._workers
-        listening: ListenSettings = _make(ListenSettings, values)
-        addresses = tuple(evolve(address, ssl=address.ssl or listening.ssl) for address in listening.addresses)
-        protocol = self._protocol(section, listening)
-        if not addresses and "listen" not in section.written:
-            self._problem(section.name, "listen", "is missing")
-        if protocol is None or not addresses:
-            return None
-        server = ServerSettings(
-            section.name.removeprefix("server ").strip(),
-            protocol,
-            addresses,
-            groups,
+        return SectionSettings(
+            kind.word,
+            section.name,
+            {group: made(group, values) for group in kind.settings},
             frozenset(values),
             self._file,
             frozenset(inherited).difference(section.written),
-            self._lines,
+            self._reader.lines,
+            kind.inherits or "",
         )
-        server = withRefusals(server)
-        if sandbox is not None and usesTLS(server) and not server[TLSSettings].certificates:
-            server = self._withSandboxCertificate(server)
-        # What could not be read has been told of; what that leads to is no news.
-        spoilt = {name for name in {*section.written, *mail.written} if name not in values}
-        missingKind = spoilt.intersection(kind.directive for kind in AUTHENTICATORS)
-        told = []
-        for problem in (*faults(server), *(loops(server) if isAlone(server) else ())):
-            if problem.option not in spoilt and not (missingKind and problem.option == WHO):
-                told.append(problem)
-        # What is wrong in [mail] is so for each server that has it from there.
-        self.problems.extend(problem for problem in told if problem not in self.problems)
-        return server
 
-    def _hidden(self, option: str, section: _Section) -> bool:
-        return option in EXCLUSIVE and any(other in section.written for other in EXCLUSIVE)
+    def _warnings(self, servers: tuple[ServerSettings, ...], others: list[SectionSettings]) -> Iterator[Problem]:
+        """What is odd and keeps no process from starting."""
+        reason = writers(self._file)
+        if reason is not None:
+            yield Problem(self._file, reason)
+        yield from self._reader.warnings
+        # What strays into a value is the reason for whatever else is wrong with it.
+        odd = [*_told(others, "warnings")]
+        odd += [warning for server in servers for warning in (*pitfalls(server), *remarks(server, "warnings"))]
+        yield from (warning for warning in odd if not self._reader.isExplained(warning))
+        for kind in registry.SECTIONS:
+            alike: Iterable[Any] = [section for section in others if section.word == kind.word]
+            yield from withoutEffect(list(servers if kind.word == registry.SERVER.word else alike), kind)
 
-    def _protocol(self, section: _Section, listening: ListenSettings) -> str | None:
-        """The protocol that is given, or the one of the first well-known port."""
-        if listening.protocol is not None:
-            if listening.protocol in PROTOCOLS:
-                return listening.protocol
-            known = f"they are {', '.join(PROTOCOLS)}{nearest(listening.protocol, list(PROTOCOLS))}"
-            self._problem(section.name, "protocol", f"is no known protocol, {known}", listening.protocol)
-            return None
-        for address in listening.addresses:
-            for protocol in PROTOCOLS.values():
-                if address.port in protocol.ports:
-                    return protocol.name
-        if listening.addresses and "protocol" not in section.written:
-            self._problem(section.name, "protocol", f"is missing, and no port tells it: {', '.join(PROTOCOLS)}")
-        return None
 
-    def _withSandboxCertificate(self, server: ServerSettings) -> ServerSettings:
-        try:
-            name = server[DialogueSettings].serverName
-            certificate, key = ensureCertificate(stateFolder(os.environ), [name])
-        except (OSError, UnicodeError) as error:
-            # UnicodeError: server_name is no host name.
-            self.problems.append(server.problem("ssl_certificate", f"the sandbox's cannot be made: {error}"))
-            return server
-        tls = evolve(server[TLSSettings], certificates=(certificate,), keys=(key,))
-        return evolve(server, groups={**server.groups, TLSSettings: tls})
-
-    def _checkAddresses(self, servers: list[ServerSettings]) -> None:
-        taken: dict[tuple[str, int], ListenAddress] = {}
-        owners: dict[tuple[str, int], str] = {}
-        for server in servers:
-            for address in server.listen:
-                place = address.host, address.port
-                owner = owners.setdefault(place, server.name)
-                if taken.setdefault(place, address) is not address:
-                    reason = f'duplicate "{address}" address and port pair, which [server {owner}] has already'
-                    self.problems.append(server.problem("listen", reason))
-        for server in servers:
-            for address in server.listen:
-                wildcard = taken.get(address.wildcard or ("", 0), address)
-                if address.socket not in (wildcard.socket, SocketOptions()):
-                    reason = f'"{address}" shares the socket of "{wildcard}", and cannot have other options'
-                    self.problems.append(server.problem("listen", reason))
+def _told(sections: Iterable[SectionSettings], about: str) -> Iterator[Problem]:
+    """What the settings classes of C{sections} say as C{about}: C{problems}, or C{warnings}."""
+    for section in sections:
+        for settings in section.groups.values():
+            tell = getattr(settings, about, None)
+            if tell is not None:
+                yield from tell(section)

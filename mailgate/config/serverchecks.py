@@ -9,8 +9,15 @@ from collections.abc import Iterator, Sequence
 
 from attrs import evolve
 
-from mailgate.backend.settings import ProxySettings
-from mailgate.directives import Directive, Problem, ServerSettings, directives
+from mailgate.directives import (
+    Directive,
+    ListenAddress,
+    Problem,
+    SectionKind,
+    SectionSettings,
+    ServerSettings,
+    SocketOptions,
+)
 from mailgate.frontend.protocol import BUDGET, DialogueSettings
 from mailgate.interfaces import AuthenticatorKind
 from mailgate.registry import AUTHENTICATORS, PROTOCOLS, SERVER_SETTINGS
@@ -21,6 +28,7 @@ __all__ = [
     "authenticatorKind",
     "faults",
     "remarks",
+    "sharedAddresses",
     "withRefusals",
     "withoutEffect",
 ]
@@ -45,8 +53,7 @@ def withRefusals(server: ServerSettings) -> ServerSettings:
     usual = kind.refusals(server)
     delay = min(usual.delay, BUDGET * dialogue.timeout / 2) if dialogue.authDelay is None else dialogue.authDelay
     most = usual.most if dialogue.maxAuthFailures is None else dialogue.maxAuthFailures
-    filled = evolve(dialogue, authDelay=delay, maxAuthFailures=most)
-    return evolve(server, groups={**server.groups, DialogueSettings: filled})
+    return server.having(evolve(dialogue, authDelay=delay, maxAuthFailures=most))
 
 
 def faults(server: ServerSettings) -> Iterator[Problem]:
@@ -73,35 +80,52 @@ def remarks(server: ServerSettings, about: str) -> Iterator[Problem]:
             yield from found(server)
 
 
-def _unmet(declared: Directive, server: ServerSettings) -> str:
-    """What C{server} lacks of what C{declared} needs to have an effect, if anything."""
-    return next((need.what for need in declared.needs or () if not need.isMet(server)), "")
+def _unmet(declared: Directive, section: ServerSettings | SectionSettings) -> str:
+    """What C{section} lacks of what C{declared} needs to have an effect, if anything."""
+    return next((need.what for need in declared.needs or () if not need.isMet(section)), "")
 
 
-def withoutEffect(servers: Sequence[ServerSettings]) -> Iterator[Problem]:
+def withoutEffect(sections: Sequence[ServerSettings | SectionSettings], kind: SectionKind) -> Iterator[Problem]:
     """
-    The options of C{servers} that change nothing: of each server its own, and those of C{[mail]} that are of use to
-    none of the servers that have them from there.
+    The options of C{sections}, all of them C{kind}, that change nothing: of each section its own, and those of the
+    section of defaults that are of use to none of the sections that have them from there.
     """
-    unmet: dict[Directive, dict[str, ServerSettings]] = {}
+    unmet: dict[Directive, dict[str, ServerSettings | SectionSettings]] = {}
     used: set[Directive] = set()
-    for server in servers:
-        if "proxy" in server.given and not server[ProxySettings].proxy:
-            yield server.problem("proxy", "has no effect: all sessions are relayed", "off")
-        for declared in (known for group in SERVER_SETTINGS for known in directives(group)):
-            if declared.name not in server.given:
+    for section in sections:
+        for declared in kind.known.values():
+            if declared.name not in section.given:
                 continue
-            what = _unmet(declared, server)
+            what = _unmet(declared, section)
             if not what:
                 used.add(declared)
-            elif declared.name in server.inherited:
-                unmet.setdefault(declared, {}).setdefault(what, server)
+            elif declared.name in section.inherited:
+                unmet.setdefault(declared, {}).setdefault(what, section)
             else:
-                yield server.problem(declared.name, f"has no effect without {what}")
+                yield section.problem(declared.name, f"has no effect without {what}")
     for declared, found in unmet.items():
         if declared not in used:
-            reason = f"has no effect: no server that has it from here has {' or '.join(found)}"
+            reason = f"has no effect: no {kind.word} that has it from here has {' or '.join(found)}"
             yield next(iter(found.values())).problem(declared.name, reason)
+
+
+def sharedAddresses(servers: Sequence[ServerSettings]) -> Iterator[Problem]:
+    """The addresses that two of C{servers} give, and those that share a socket and give it other options."""
+    taken: dict[tuple[str, int], ListenAddress] = {}
+    owners: dict[tuple[str, int], str] = {}
+    for server in servers:
+        for address in server.listen:
+            place = address.host, address.port
+            owner = owners.setdefault(place, server.name)
+            if taken.setdefault(place, address) is not address:
+                reason = f'duplicate "{address}" address and port pair, which [server {owner}] has already'
+                yield server.problem("listen", reason)
+    for server in servers:
+        for address in server.listen:
+            wildcard = taken.get(address.wildcard or ("", 0), address)
+            if address.socket not in (wildcard.socket, SocketOptions()):
+                reason = f'"{address}" shares the socket of "{wildcard}", and cannot have other options'
+                yield server.problem("listen", reason)
 
 
 def _unjudged(server: ServerSettings, kind: AuthenticatorKind) -> Iterator[Problem]:

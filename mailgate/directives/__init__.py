@@ -4,9 +4,10 @@ read. Which options exist is not known here.
 """
 
 from mailgate.directives.addresses import LONGEST_SOCKET_PATH, ListenAddress, SocketOptions, hostPort, isHostName
-from mailgate.directives.declare import Directive, Level, directive, directives
+from mailgate.directives.declare import Directive, directive, directives
 from mailgate.directives.problems import ConfigurationError, Problem, nearest
-from mailgate.directives.settings import GatewaySettings, ServerSettings
+from mailgate.directives.sections import SectionKind
+from mailgate.directives.settings import GatewaySettings, SectionSettings, ServerSettings
 from mailgate.directives.values import (
     Parser,
     bufferSize,
@@ -33,10 +34,11 @@ __all__ = [
     "ConfigurationError",
     "Directive",
     "GatewaySettings",
-    "Level",
     "ListenAddress",
     "Parser",
     "Problem",
+    "SectionKind",
+    "SectionSettings",
     "ServerSettings",
     "SocketOptions",
     "bufferSize",

@@ -14,7 +14,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 
-from mailgate.directives import Level, directive, seconds
+from mailgate.directives import directive, seconds
 from mailgate.interfaces import IConnection
 from mailgate.login import Trouble
 from mailgate.session import Outcome, Phase
@@ -26,7 +26,7 @@ __all__ = ["DrainSettings", "Draining"]
 class DrainSettings:
     """nginx's C{worker_shutdown_timeout}; 0, as there, is to wait for as long as it takes."""
 
-    shutdownTimeout: float = directive("worker_shutdown_timeout", seconds, 0.0, Level.MAILGATE)
+    shutdownTimeout: float = directive("worker_shutdown_timeout", seconds, 0.0)
 
     @property
     def patience(self) -> float | None:

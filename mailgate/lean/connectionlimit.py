@@ -17,7 +17,7 @@ from math import inf
 from attrs import frozen
 from twisted.internet.interfaces import IReactorTime
 
-from mailgate.directives import Level, Problem, directive, number
+from mailgate.directives import Problem, directive, number
 from mailgate.log.journal import Journal
 
 __all__ = ["KEPT_BACK", "ConnectionLimit", "ConnectionSettings", "Places", "carried"]
@@ -40,7 +40,7 @@ def _connections(value: str, folder: str) -> int:
 class ConnectionSettings:
     """nginx's C{worker_connections}, of its C{events}. There it counts the connections to backends as well."""
 
-    most: int | None = directive("worker_connections", _connections, None, Level.MAILGATE)
+    most: int | None = directive("worker_connections", _connections, None)
 
 
 def carried(descriptors: int, questions: int) -> int:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import select
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from attrs import frozen
@@ -17,11 +17,13 @@ from twisted.internet.abstract import isIPAddress, isIPv6Address
 from twisted.internet.interfaces import IConnector, IListeningPort, IReactorTime, IStreamClientEndpoint
 from zope.interface import implementer
 
-from mailgate.directives import Level, directive, oneOf
+from mailgate.directives import GatewaySettings, Problem, directive, oneOf
 from mailgate.lean.clock import CoarseClock
 from mailgate.lean.connecting import LeanConnector, LeanEndpoint
 from mailgate.lean.poller import Poller
 from mailgate.lean.port import BATCH, LeanPort
+from mailgate.system.processors import WorkerSettings
+from mailgate.tls.settings import keysUnread
 
 __all__ = ["EventSettings", "LeanReactor"]
 
@@ -30,12 +32,23 @@ __all__ = ["EventSettings", "LeanReactor"]
 class EventSettings:
     """nginx's C{use}, of its C{events}."""
 
-    method: str = directive("use", oneOf("epoll", "reactor"), "epoll", Level.MAILGATE)
+    method: str = directive("use", oneOf("epoll", "reactor"), "epoll")
 
     @property
     def isLean(self) -> bool:
         """Whether connections are to be those of L{LeanReactor}. Where there is no epoll they cannot be."""
         return self.method == "epoll" and hasattr(select, "epoll")
+
+    @classmethod
+    def conflicts(cls, settings: GatewaySettings) -> Iterator[Problem]:
+        """What no transports of the reactor's own can do."""
+        if settings[cls].isLean:
+            return
+        yield from keysUnread(settings.servers)
+        workers = settings[WorkerSettings].count
+        if workers != 1:
+            reason = "must be 1 with use = reactor, and without epoll: the reactor's transports serve one process"
+            yield Problem(settings.file, reason, "mailgate", "worker_processes", str(workers))
 
 
 @implementer(IReactorTime)

@@ -32,8 +32,8 @@ from zope.interface import implementer
 
 from mailgate.directives import (
     ConfigurationError,
-    Level,
     Problem,
+    SectionSettings,
     ServerSettings,
     directive,
     lines,
@@ -46,6 +46,7 @@ from mailgate.log.logfile import LogFile
 from mailgate.log.lostlines import StreamWriter
 from mailgate.log.rate import LineLimit, Rate, logRate
 from mailgate.log.syslog import SyslogObserver, SyslogServer, forJournal, isJournal, syslogServer
+from mailgate.system.regularfiles import OVERWRITTEN, isSameFile
 
 __all__ = [
     "NOTICE",
@@ -61,7 +62,6 @@ __all__ = [
     "needsStandardError",
     "printable",
 ]
-
 
 _LONGEST = 256
 """Characters of a text from the network that a line shows; as UTF-8 no character has more than four bytes."""
@@ -165,8 +165,6 @@ def needsStandardError(logs: Sequence[ErrorLog]) -> bool:
 
 
 _NOBODY = "nobody is there yet; what is sent there is lost"
-
-
 _NO_NAMES = ("off", "no", "none", "false", "on", "stdout", "syslog")
 _FILE = "is taken for a file: error_log is a file, stderr or syslog:server=ADDRESS, and a level behind a blank"
 
@@ -183,22 +181,32 @@ def _oddPlaces(logs: Sequence[ErrorLog]) -> Iterator[tuple[str, str]]:
             yield log.file, _FILE
 
 
+def _overwriting(logs: Sequence[ErrorLog], section: SectionSettings | ServerSettings) -> Iterator[Problem]:
+    """The log among C{logs}, of C{section}, that is the configuration."""
+    if any(log.file and isSameFile(log.file, section.file) for log in logs):
+        yield section.problem("error_log", OVERWRITTEN, os.path.realpath(section.file))
+
+
 @frozen
 class LogSettings:
     """nginx's C{error_log} of the process: C{FILE|stderr|syslog:… [LEVEL]}, one a line; and C{log_rate}."""
 
-    errorLog: tuple[ErrorLog, ...] = directive("error_log", _errorLogs, (ErrorLog(),), Level.MAILGATE)
-    rate: Rate | None = directive("log_rate", logRate, Rate(100, 1.0), Level.MAILGATE)
+    errorLog: tuple[ErrorLog, ...] = directive("error_log", _errorLogs, (ErrorLog(),))
+    rate: Rate | None = directive("log_rate", logRate, Rate(100, 1.0))
 
     @property
     def level(self) -> Any:
         """The least level that any of them wants."""
         return leastLevel(self.errorLog)
 
-    def warnings(self, file: str) -> Iterator[Problem]:
-        """What they name that is not there, with the ini C{file}."""
+    def problems(self, section: SectionSettings) -> Iterator[Problem]:
+        """Those of them that are the configuration itself."""
+        yield from _overwriting(self.errorLog, section)
+
+    def warnings(self, section: SectionSettings) -> Iterator[Problem]:
+        """What they name that is not there."""
         for place, reason in _oddPlaces(self.errorLog):
-            yield Problem(file, reason, "mailgate", "error_log", place)
+            yield section.problem("error_log", reason, place)
 
 
 @frozen
@@ -206,6 +214,10 @@ class ServerLogSettings:
     """A server's own C{error_log}, for its sessions in the place of the process's; the process's, where it is empty."""
 
     errorLog: tuple[ErrorLog, ...] = directive("error_log", _errorLogs, ())
+
+    def problems(self, server: ServerSettings) -> Iterator[Problem]:
+        """Those of them that are the configuration itself."""
+        yield from _overwriting(self.errorLog, server)
 
     def warnings(self, server: ServerSettings) -> Iterator[Problem]:
         """What they name that is not there."""

@@ -10,14 +10,13 @@ import os
 import re
 import socket
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from attrs import frozen
 from twisted.internet.abstract import isIPAddress, isIPv6Address
 
 from mailgate.directives import (
-    Level,
     ListenAddress,
     SocketOptions,
     directive,
@@ -194,9 +193,15 @@ class ListenSettings:
     from the first byte.
     """
 
-    addresses: tuple[ListenAddress, ...] = directive("listen", _listen, (), Level.SERVER)
-    protocol: str | None = directive("protocol", text, None, Level.SERVER)
+    addresses: tuple[ListenAddress, ...] = directive("listen", _listen, (), only="server")
+    protocol: str | None = directive("protocol", text, None, only="server")
     ssl: bool = directive("ssl", flag, False)
+
+    @staticmethod
+    def clashes(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+        """The option among C{values}, those of one section, that another contradicts, and how."""
+        if values.get("ssl") and values.get("starttls", "off") != "off":
+            yield "starttls", "conflicts with ssl = on, by which TLS is spoken from the first byte"
 
 
 def bind(address: ListenAddress) -> socket.socket:

@@ -13,7 +13,7 @@ from attrs import frozen
 
 from mailgate._version import __version__
 from mailgate.config import parse
-from mailgate.directives import ConfigurationError, Level, Problem
+from mailgate.directives import ConfigurationError, Problem
 from mailgate.nginx.conf import Refused, Remark, read
 from mailgate.nginx.mapping import Mapping
 from mailgate.nginx.sections import Entry, Section
@@ -106,7 +106,7 @@ def _putRight(mapping: Mapping, filename: str, problem: Problem) -> bool:
     """Whether something has been put out of force because of C{problem}."""
     section = next((section for section in mapping.sections if section.title == problem.section), None)
     entry = None if section is None else section.entry(problem.option)
-    isServer = section is not None and section.level is Level.SERVER
+    isServer = section is not None and section.level == "server"
     if entry is not None and problem.option in PATHS | OF_THE_HOST:
         # Data would be long, and may be a key.
         hasName = problem.option in PATHS and problem.value is not None and "data:" not in problem.value

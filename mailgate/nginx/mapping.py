@@ -14,7 +14,7 @@ from itertools import pairwise
 
 from attrs import frozen
 
-from mailgate.directives import Level, ListenAddress
+from mailgate.directives import ListenAddress
 from mailgate.frontend.capabilities import leftOut
 from mailgate.nginx.conf import Refused, Remark, Statement
 from mailgate.nginx.sections import REPLACED, Entry, Section, known, listening, whyLeftOut
@@ -156,8 +156,8 @@ class Mapping:
         if "events" not in blocks:
             told = 'nginx refuses this file, as it has no "events" section; mailgate needs none'
             self.remarks.append(Remark(filename, 0, told))
-        self.process = Section("mailgate", Level.MAILGATE)
-        self.mail = Section("mail", Level.MAIL, mail)
+        self.process = Section("mailgate", "mailgate")
+        self.mail = Section("mail", "mail", mail)
         self.servers: list[Section] = []
         self._readProcess([statement for statement in statements if statement is not mail])
         self._readMail(mail)
@@ -243,7 +243,7 @@ class Mapping:
             self._tell(statement, f"not carried over: {statement.complaint}")
         elif name == "use" and statement.args != ("epoll",):
             self._tell(statement, "not needed: mailgate takes epoll where the system has it")
-        elif name in known(Level.MAILGATE) and name not in _ELSEWHERE:
+        elif name in known("mailgate") and name not in _ELSEWHERE:
             self._carry(self.process, statement)
         elif name in _NOT_NEEDED:
             self._tell(statement, f"not needed: {_NOT_NEEDED[name]}")
@@ -294,7 +294,7 @@ class Mapping:
             raise ValueError(statement.complaint)
         declared = known(section.level).get(statement.name)
         if declared is None:
-            raise ValueError(f"mailgate does not have it in [{section.level.value}]")
+            raise ValueError(f"mailgate does not have it in [{section.level}]")
         items = written(statement.name, statement.args, self._paths)
         before = 0 if entry is None else len(entry.items)
         for number, item in enumerate(items, before):
@@ -313,7 +313,7 @@ class Mapping:
             self._taken[place] = (section, address)
 
     def _server(self, statement: Statement) -> Section:
-        section = Section("", Level.SERVER, statement)
+        section = Section("", "server", statement)
         for single in statement.block:
             self._carry(section, single)
         addresses = listening(section)
@@ -366,12 +366,12 @@ def _defaults(mail: Section) -> Iterator[Entry]:
     """nginx's defaults that are not mailgate's."""
     given = {entry.name for entry in mail.entries}
     for default in NGINX_DEFAULTS:
-        if default.name not in given and default.name in known(Level.MAIL):
+        if default.name not in given and default.name in known("mail"):
             yield Entry(default.name, default.value.split("\n"), comment=f"nginx's default. {default.why}")
 
 
 def _addresses(items: Sequence[str]) -> Sequence[ListenAddress]:
-    found: Sequence[ListenAddress] = known(Level.SERVER)["listen"].parse("\n".join(items), "/")
+    found: Sequence[ListenAddress] = known("server")["listen"].parse("\n".join(items), "/")
     return found
 
 

@@ -9,13 +9,14 @@ that may happen to is listed here. For any other the server is left out.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
 from attrs import define, field
 
 from mailgate.config import knownDirectives
-from mailgate.directives import Directive, Level
+from mailgate.directives import Directive
 from mailgate.frontend.realip import RealIPSettings
 from mailgate.net.resolver import ResolverSettings
 from mailgate.nginx.conf import Statement
@@ -84,7 +85,7 @@ class Section:
     """A section of gateway.ini. With a C{refusal} it is shown, but not in force."""
 
     title: str
-    level: Level
+    level: str
     origin: Statement | None = None
     entries: list[Entry] = field(factory=list)
     refusal: str = ""
@@ -104,7 +105,7 @@ class Section:
 
 
 @cache
-def known(level: Level) -> dict[str, Directive]:
+def known(level: str) -> Mapping[str, Directive]:
     """The options that mailgate has in sections of C{level}."""
     return knownDirectives(level)
 
@@ -112,7 +113,7 @@ def known(level: Level) -> dict[str, Directive]:
 def listening(section: Section) -> Any:
     """The addresses that C{section} is in force with."""
     listen = section.entry("listen")
-    return () if listen is None else known(Level.SERVER)["listen"].parse("\n".join(listen.items), "/")
+    return () if listen is None else known("server")["listen"].parse("\n".join(listen.items), "/")
 
 
 def whyLeftOut(server: Section, mail: Section) -> str:
@@ -135,7 +136,7 @@ def whyLeftOut(server: Section, mail: Section) -> str:
 
 def _concerns(name: str, server: Section, mail: Section) -> bool:
     """Whether C{name} changes anything for C{server}, by its protocol and by how it listens."""
-    declared = known(Level.SERVER).get(name)
+    declared = known("server").get(name)
     group = None if declared is None else declared.group
     protocol = server.entry("protocol")
     owners = [each.name for each in PROTOCOLS.values() if each.settings is group]

@@ -12,11 +12,11 @@ import gc
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from attrs import evolve
 from twisted.internet.defer import Deferred, gatherResults, maybeDeferred, succeed
 from zope.interface import implementer
 
 from mailgate.config import GatewaySettings, load
+from mailgate.config.restart import kept, untouchable
 from mailgate.lean.connectionlimit import Places
 from mailgate.log.journal import ErrorLog, ErrorLogs, LogSettings, ProcessLog, ServerLogSettings
 from mailgate.net.sockets import ListeningSockets
@@ -24,24 +24,8 @@ from mailgate.process.interfaces import IGenerations
 from mailgate.process.reloading import Reloading, Wanted, drain
 from mailgate.process.workers.messages import Order
 from mailgate.service import Gateway
-from mailgate.system.pidfile import PIDSettings
-from mailgate.system.privileges import ProcessSettings
-from mailgate.system.processors import WorkerSettings
 
-__all__ = ["Generations", "untouchable"]
-
-
-def untouchable(now: GatewaySettings, wanted: GatewaySettings) -> Iterator[str]:
-    """The options that a reload cannot change, of those in which C{wanted} is not as C{now}."""
-    for name, before, after in (
-        ("user", now[ProcessSettings].user, wanted[ProcessSettings].user),
-        ("worker_rlimit_nofile", now[ProcessSettings].openFiles, wanted[ProcessSettings].openFiles),
-        ("pid", now[PIDSettings], wanted[PIDSettings]),
-        ("worker_processes", now[WorkerSettings], wanted[WorkerSettings]),
-        ("[sandbox]", now.sandbox, wanted.sandbox),
-    ):
-        if before != after:
-            yield name
+__all__ = ["Generations"]
 
 
 @implementer(IGenerations)
@@ -68,13 +52,7 @@ class Generations(Reloading):
         self._read = read
         self._bound = False
         self._places = Places(reactor)
-        self._gateways = [Gateway(evolve(settings, sandbox=None), reactor, logs, places=self._places)]
-        if settings.sandbox is not None:
-            # It outlives generations: its mail begins and ends with it.
-            # What it builds upon imports the reactor, which is too early for a process that is yet to fork.
-            from mailgate.sandbox.service import SandboxService
-
-            self.addService(SandboxService(settings.sandbox, reactor))
+        self._gateways = [Gateway(settings, reactor, logs, places=self._places)]
         self.gateway.setServiceParent(self)
 
     @property
@@ -87,7 +65,6 @@ class Generations(Reloading):
         Bind.
 
         @raise mailgate.net.sockets.ListenError: an address cannot be bound.
-        @raise twisted.internet.error.CannotListenError: one of the sandbox's cannot.
         """
         if not self._bound:
             self.gateway.sockets = self.sockets = self.sockets.opened(self.settings.servers)
@@ -115,16 +92,13 @@ class Generations(Reloading):
 
     def _kept(self, wanted: GatewaySettings) -> tuple[GatewaySettings, list[str]]:
         # What a reload cannot change stays to be compared with.
-        before = self.settings
-        groups = (before[group] for group in (ProcessSettings, PIDSettings, WorkerSettings))
-        return evolve(wanted.having(*groups), sandbox=before.sandbox), list(untouchable(before, wanted))
+        return kept(self.settings, wanted), list(untouchable(self.settings, wanted))
 
     async def _replace(self, wanted: Wanted) -> None:
         """See L{Reloading}. The new gateway serves before the old one stops to listen."""
         gateway = None
         try:
-            own = evolve(wanted.settings, sandbox=None)
-            gateway = Gateway(own, self._reactor, self._logs, wanted.sockets, places=self._places)
+            gateway = Gateway(wanted.settings, self._reactor, self._logs, wanted.sockets, places=self._places)
             gateway.setServiceParent(self)
         except BaseException:
             if gateway is not None:

@@ -17,6 +17,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from mailgate.config import GatewaySettings
+from mailgate.config.restart import demoSection
 from mailgate.directives import ConfigurationError, Problem
 from mailgate.log.journal import LogSettings
 from mailgate.net.sockets import ListeningSockets
@@ -191,8 +192,9 @@ class Process:
     def _startSuccessor(self) -> tuple[Successor, Deferred[int]]:
         if not self._serves:
             raise UpgradeError("it has hardly come up itself")
-        if self._settings.sandbox is not None:
-            raise UpgradeError("[sandbox] takes a restart")
+        demo = demoSection(self._settings)
+        if demo is not None:
+            raise UpgradeError(f"[{demo}] takes a restart")
         try:
             if self._pidFile is not None:
                 self._pidFile.stepAside()

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import Any, NoReturn, Protocol
+from collections.abc import Sequence
+from typing import Any, NoReturn
 
-from twisted.application.service import MultiService
+from twisted.application.service import IService, MultiService
 from twisted.internet.defer import Deferred, maybeDeferred
-from twisted.internet.error import CannotListenError
 from twisted.logger import ILogObserver, Logger, globalLogPublisher
 from twisted.python.components import Componentized
 
@@ -26,17 +26,7 @@ from mailgate.process.workers.master import Master
 from mailgate.system.exitstatus import CANNOT_LISTEN, CUT, endWith
 from mailgate.system.privileges import ProcessSettings, gainNothing, limitOpenFiles, raiseOpenFiles
 
-__all__ = ["Demo", "TwistdService", "giveUp"]
-
-
-class Demo(Protocol):
-    """Servers for trying the gateway out, which run beside it."""
-
-    def welcome(self) -> object:
-        """Say how to try it out: the gateway serves."""
-
-    def problem(self, error: CannotListenError) -> Exception:
-        """Why the gateway cannot start if C{error} is about an address of these servers."""
+__all__ = ["TwistdService", "giveUp"]
 
 
 def giveUp(error: Exception, status: int) -> NoReturn:
@@ -50,7 +40,7 @@ class TwistdService(MultiService):
     """
     C{generations}, and C{error_log}, which is C{observer}, in the place of twistd's own log.
 
-    @param demo: what else runs beside them, if anything does.
+    @param beside: services that start before the gateways and stop after them.
     """
 
     def __init__(
@@ -60,15 +50,16 @@ class TwistdService(MultiService):
         reactor: Any,
         surroundings: Surroundings,
         twistd: Twistd,
-        demo: Demo | None = None,
+        beside: Sequence[IService] = (),
     ) -> None:
         super().__init__()
+        for service in beside:
+            service.setServiceParent(self)
         self._generations = generations
         self._settings = settings = generations.settings
         generations.setServiceParent(self)
         self._surroundings = surroundings
         self._twistd = twistd
-        self._demo = demo
         self._process = Process(surroundings, settings, generations, reactor)
         self._signals = Signals(self._process.operation, reactor)
         self._isBound = False
@@ -100,7 +91,7 @@ class TwistdService(MultiService):
     def privilegedStartService(self) -> None:
         try:
             self._bind()
-        except (ConfigurationError, CannotListenError) as error:
+        except ConfigurationError as error:
             self._cannotStart(error)
 
     def _bind(self) -> None:
@@ -121,14 +112,11 @@ class TwistdService(MultiService):
             self._bind()
             self._shedPrivileges()
             super().startService()
-        except (ConfigurationError, CannotListenError) as error:
+        except ConfigurationError as error:
             self._cannotStart(error)
         self._twistd.started()
         # When it starts, the reactor installs handlers of its own.
         self._reactor.callWhenRunning(self._signals.install)
-        # Before the reactor runs nobody is served yet, and a Control-C is lost.
-        if self._demo is not None:
-            self._reactor.callWhenRunning(self._demo.welcome)
         self._reactor.callWhenRunning(tuneCollector)
         self._reactor.callWhenRunning(self._process.running)
 
@@ -151,11 +139,8 @@ class TwistdService(MultiService):
             text = "a reload will be refused, as {user} may not read {files}"
             self._log.warn(text, user=user.name, files=", ".join(unreadable))
 
-    def _cannotStart(self, error: Exception) -> NoReturn:
-        if isinstance(error, CannotListenError) and self._demo is not None:
-            error = self._demo.problem(error)
-        if isinstance(error, ConfigurationError):
-            error.locate(self._settings.lines)
+    def _cannotStart(self, error: ConfigurationError) -> NoReturn:
+        error.locate(self._settings.lines)
         if not all(log.isStandardError for log in self._settings[LogSettings].errorLog):
             self._log.error("{reason}", reason=str(error))
         self._surroundings.fail(str(error), CANNOT_LISTEN)

@@ -10,9 +10,10 @@ from __future__ import annotations
 import ipaddress
 import os
 import stat
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from datetime import datetime, timedelta, timezone
 
+from attrs import evolve
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
@@ -25,7 +26,11 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-__all__ = ["ensureCertificate", "stateFolder"]
+from mailgate.directives import ConfigurationError, GatewaySettings, Problem, ServerSettings
+from mailgate.sandbox.settings import SandboxSettings
+from mailgate.tls.settings import TLSSettings, usesTLS
+
+__all__ = ["ensureCertificate", "stateFolder", "withCertificate"]
 
 _LIFETIME = timedelta(days=365)
 _MARGIN = timedelta(days=21)  # a demo started today is still to be trusted at the end of the week, without a warning
@@ -66,7 +71,57 @@ def ensureCertificate(folder: str, names: Iterable[str], now: datetime | None = 
     return certificatePath, keyPath
 
 
+def withCertificate(settings: GatewaySettings, folder: str, nameOf: Callable[[ServerSettings], str]) -> GatewaySettings:
+    """
+    C{settings}, the servers that need a certificate and have none having the sandbox's, which is kept in C{folder} and
+    good for C{nameOf} each of them. Without C{[sandbox]} they stay as they are.
+
+    @raise ConfigurationError: it cannot be made, or what they say of TLS does not go with it.
+    """
+    if settings.find(SandboxSettings) is None:
+        return settings
+    lacking = {
+        server.name: server for server in settings.servers if usesTLS(server) and not server[TLSSettings].certificates
+    }
+    if not lacking:
+        return settings
+    certificate, key = _pair(lacking.values(), folder, nameOf)
+    given = {
+        name: server.having(evolve(server[TLSSettings], certificates=(certificate,), keys=(key,)))
+        for name, server in lacking.items()
+    }
+    problems = (problem for server in given.values() for problem in server[TLSSettings].problems(server))
+    if found := list(dict.fromkeys(problems)):
+        raise ConfigurationError(found)
+    return evolve(settings, servers=tuple(given.get(server.name, server) for server in settings.servers))
+
+
+def _pair(servers: Collection[ServerSettings], folder: str, nameOf: Callable[[ServerSettings], str]) -> tuple[str, str]:
+    """The paths of the certificate of C{servers} and of its key."""
+    problems = []
+    for server in servers:
+        try:
+            _generalName(nameOf(server))
+        except UnicodeError as error:
+            problems.append(_unmade(server, error))
+    try:
+        if not problems:
+            return ensureCertificate(folder, map(nameOf, servers))
+    except OSError as error:
+        problems = [_unmade(server, error) for server in servers]
+    raise ConfigurationError(problems)
+
+
+def _unmade(server: ServerSettings, error: Exception) -> Problem:
+    return server.problem("ssl_certificate", f"the sandbox's cannot be made: {error}")
+
+
 def _generalName(name: str) -> x509.GeneralName:
+    """
+    C{name} as certificates have it.
+
+    @raise UnicodeError: it is no host name.
+    """
     try:
         return x509.IPAddress(ipaddress.ip_address(name))
     except ValueError:

@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from collections.abc import Iterator
+from typing import ClassVar
 
 from attrs import field, frozen
 
-from mailgate.directives import Level, ListenAddress, directive, lines, text
+from mailgate.directives import GatewaySettings, ListenAddress, Problem, directive, lines, text
+from mailgate.system.processors import WorkerSettings
 
 __all__ = ["SandboxSettings", "SandboxUser"]
 
@@ -69,15 +72,29 @@ _IMAP, _POP3, _SMTP, _AUTH_HTTP = (ListenAddress("127.0.0.1", port) for port in 
 class SandboxSettings:
     """C{[sandbox]}: its users have their mail addresses in C{domain}; port 0 is any free one."""
 
+    supplies: ClassVar[frozenset[str]] = frozenset({"ssl_certificate"})
+
     users: tuple[SandboxUser, ...] = directive(
         "users",
         _users,
         (SandboxUser("alice", "wonderland"), SandboxUser("bob", "builder")),
-        Level.SANDBOX,
         secret=True,
+        reloadable=False,
     )
-    domain: str = directive("domain", _domain, "example.com", Level.SANDBOX)
-    imap: ListenAddress = directive("imap", _loopback, _IMAP, Level.SANDBOX)
-    pop3: ListenAddress = directive("pop3", _loopback, _POP3, Level.SANDBOX)
-    smtp: ListenAddress = directive("smtp", _loopback, _SMTP, Level.SANDBOX)
-    authHttp: ListenAddress = directive("auth_http", _loopback, _AUTH_HTTP, Level.SANDBOX)
+    domain: str = directive("domain", _domain, "example.com", reloadable=False)
+    imap: ListenAddress = directive("imap", _loopback, _IMAP, reloadable=False)
+    pop3: ListenAddress = directive("pop3", _loopback, _POP3, reloadable=False)
+    smtp: ListenAddress = directive("smtp", _loopback, _SMTP, reloadable=False)
+    authHttp: ListenAddress = directive("auth_http", _loopback, _AUTH_HTTP, reloadable=False)
+
+    @classmethod
+    def conflicts(cls, settings: GatewaySettings) -> Iterator[Problem]:
+        """Whether there are to be several processes."""
+        workers = settings[WorkerSettings].count
+        if settings.find(cls) is not None and workers != 1:
+            reason = "must be 1 beside [sandbox], whose mailboxes are in one process's memory"
+            yield Problem(settings.file, reason, "mailgate", "worker_processes", str(workers))
+
+    def summary(self) -> Iterator[str]:
+        """What is found in it."""
+        yield f"sandbox: {len(self.users)} user(s) in {self.domain}"

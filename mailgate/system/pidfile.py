@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Iterator
 from contextlib import suppress
 
 from attrs import frozen
 
-from mailgate.directives import ConfigurationError, Level, Problem, directive, path
-from mailgate.system.regularfiles import openRegular
+from mailgate.directives import ConfigurationError, Problem, SectionSettings, directive, path
+from mailgate.system.regularfiles import OVERWRITTEN, isSameFile, openRegular
 from mailgate.system.rootfiles import openToWrite
 
 __all__ = ["PIDFile", "PIDSettings"]
@@ -22,7 +23,12 @@ __all__ = ["PIDFile", "PIDSettings"]
 class PIDSettings:
     """nginx's C{pid}; without it there is no such file."""
 
-    path: str | None = directive("pid", path, None, Level.MAILGATE)
+    path: str | None = directive("pid", path, None, reloadable=False)
+
+    def problems(self, section: SectionSettings) -> Iterator[Problem]:
+        """Whether it is the configuration itself."""
+        if self.path is not None and isSameFile(self.path, section.file):
+            yield section.problem("pid", OVERWRITTEN, self.path)
 
 
 class PIDFile:

@@ -15,7 +15,7 @@ from contextlib import suppress
 
 from attrs import frozen
 
-from mailgate.directives import Level, Problem, directive, number, text
+from mailgate.directives import Problem, SectionSettings, directive, number, text
 
 __all__ = ["ProcessSettings", "User", "becomeUser", "gainNothing", "limitOpenFiles", "raiseOpenFiles"]
 
@@ -62,18 +62,18 @@ def _limit(value: str, folder: str) -> int:
 class ProcessSettings:
     """nginx's C{user} and C{worker_rlimit_nofile}."""
 
-    user: User | None = directive("user", _user, None, Level.MAILGATE)
-    openFiles: int | None = directive("worker_rlimit_nofile", _limit, None, Level.MAILGATE)
+    user: User | None = directive("user", _user, None, reloadable=False)
+    openFiles: int | None = directive("worker_rlimit_nofile", _limit, None, reloadable=False)
 
     @property
     def owner(self) -> tuple[int, int] | None:
         """Whose the files are to be that this process, if it is root, makes for C{user}: a user and a group."""
         return None if self.user is None or os.geteuid() != 0 else (self.user.uid, self.user.gid)
 
-    def warnings(self, file: str) -> Iterator[Problem]:
-        """What of the ini C{file} cannot be done by this process, and keeps nobody from starting."""
+    def warnings(self, section: SectionSettings) -> Iterator[Problem]:
+        """What of C{section} cannot be done by this process, and keeps no process from starting."""
         if self.user is not None and os.geteuid() != 0:
-            yield Problem(file, "is ignored: only root can become another user", "mailgate", "user", self.user.name)
+            yield section.problem("user", "is ignored: only root can become another user", self.user.name)
 
 
 def becomeUser(user: User) -> None:

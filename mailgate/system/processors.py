@@ -1,6 +1,6 @@
 # -*- test-case-name: mailgate.test.system.test_processors -*-
 """
-How many processes serve: C{worker_processes}, and what cannot be had with several.
+How many processes serve: C{worker_processes}.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 from attrs import frozen
 
-from mailgate.directives import Level, Problem, directive
+from mailgate.directives import directive
 
 __all__ = ["WorkerSettings", "processors"]
 
@@ -31,18 +31,7 @@ def _workers(value: str, folder: str) -> int:
 class WorkerSettings:
     """nginx's C{worker_processes}. With one, no other process is needed."""
 
-    count: int = directive("worker_processes", _workers, 1, Level.MAILGATE)
-
-    def problems(self, file: str, hasSandbox: bool, hasEpoll: bool) -> Iterator[Problem]:
-        """What in the ini C{file} takes one process; C{hasEpoll}: connections are served by an epoll of our own."""
-        if self.count == 1:
-            return
-        if hasSandbox:
-            reason = "must be 1 beside [sandbox], whose mailboxes are in one process's memory"
-            yield Problem(file, reason, "mailgate", "worker_processes", str(self.count))
-        if not hasEpoll:
-            reason = "must be 1 with use = reactor, and without epoll: the reactor's transports serve one process"
-            yield Problem(file, reason, "mailgate", "worker_processes", str(self.count))
+    count: int = directive("worker_processes", _workers, 1, reloadable=False)
 
 
 def processors(root: str = "/") -> int:

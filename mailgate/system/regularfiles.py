@@ -15,10 +15,19 @@ import stat
 import time
 from typing import BinaryIO
 
-__all__ = ["isOpenToAll", "openRegular", "readRegular", "readRegularOrPipe", "writers"]
+__all__ = ["OVERWRITTEN", "isOpenToAll", "isSameFile", "openRegular", "readRegular", "readRegularOrPipe", "writers"]
 
 MOST = 64 * 1024 * 1024
 """Bytes that are read of one file; lists of revoked certificates come to tens of millions."""
+
+
+OVERWRITTEN = "is the configuration itself, which would be written over"
+"""What is wrong with a file to write that L{isSameFile} as the configuration."""
+
+
+def isSameFile(path: str, other: str) -> bool:
+    """Whether both are paths of one file, which there may not be yet."""
+    return os.path.realpath(path) == os.path.realpath(other)
 
 
 def _open(path: str) -> int:

@@ -18,20 +18,21 @@ from twisted.trial.unittest import SynchronousTestCase
 from mailgate import __version__
 from mailgate.auth.http.presets import PRESETS
 from mailgate.auth.http.settings import HTTPSettings
-from mailgate.config import knownDirectives, load, parse
-from mailgate.directives import ConfigurationError, Directive, Level, ListenAddress
+from mailgate.config import load, parse
+from mailgate.directives import ConfigurationError, Directive, ListenAddress
 from mailgate.log.journal import LogSettings
 from mailgate.login import Trouble
 from mailgate.protocols.smtp.server import SMTPSettings
-from mailgate.registry import PROTOCOLS
+from mailgate.registry import PROTOCOLS, SECTIONS
 from mailgate.sandbox.certificate import ensureCertificate
+from mailgate.sandbox.settings import SandboxSettings
 from mailgate.session import Outcome, Phase
 from mailgate.test.integration.programs import PROGRAMS
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 MISSING = None if os.path.exists(os.path.join(ROOT, "README.rst")) else "documents stand in the checkout alone"
 
-KNOWN = {(level, name): known for level in Level for name, known in knownDirectives(level).items()}
+KNOWN = {(kind.word, name): known for kind in SECTIONS for name, known in kind.known.items()}
 """Every directive, by the kind of section and its name."""
 
 WITHOUT_FIXED_DEFAULT = {"server_name", "auth_delay", "max_auth_failures"}
@@ -73,7 +74,7 @@ def asDefault(known: Directive, text: str) -> Any:
 class Entry:
     """One directive in etc/gateway.ini; C{kind} is C{default}, C{example} or C{active}."""
 
-    level: Level
+    level: str
     name: str
     value: str
     kind: str
@@ -87,12 +88,12 @@ _KINDS = {"# e.g. ": "example", "# ": "default", "": "active"}
 
 def entries(text: str) -> Iterator[Entry]:
     """The directives in etc/gateway.ini, those in comments too."""
-    level = Level.MAILGATE
+    level = "mailgate"
     found: list[Entry] = []
     for line in text.splitlines():
         section, entry, continued = (form.fullmatch(line) for form in (_SECTION, _ENTRY, _CONTINUED))
         if section:
-            level = Level(section[1])
+            level = section[1]
         elif entry:
             found.append(Entry(level, entry[2], entry[3] or "", _KINDS[entry[1]]))
         elif continued and found:
@@ -133,7 +134,7 @@ class GatewayIniTests(SynchronousTestCase):
         """It can be loaded as it is, and has a server for each protocol."""
         settings = load(os.path.join(ROOT, "etc", "gateway.ini"))
         self.assertEqual([server.protocol for server in settings.servers], list(PROTOCOLS))
-        self.assertIsNone(settings.sandbox)
+        self.assertIsNone(settings.find(SandboxSettings))
 
     def test_loopback(self) -> None:
         """As it is nobody else can reach it."""
@@ -145,7 +146,7 @@ class GatewayIniTests(SynchronousTestCase):
         """Every directive is in it, and none that does not exist."""
         named = {(entry.level, entry.name) for entry in self.entries}
         # What [mail] shows for all servers is not shown for each again.
-        named |= {(Level.SERVER, name) for level, name in named if level is Level.MAIL}
+        named |= {("server", name) for level, name in named if level == "mail"}
         self.assertEqual(named, set(KNOWN))
 
     def test_once(self) -> None:
@@ -194,12 +195,12 @@ class DirectivesTests(SynchronousTestCase):
         self.rows = rows(self.text)
 
     def known(self, row: Row) -> Directive:
-        return KNOWN[Level(row.sections.rpartition(" ")[2]), row.name]
+        return KNOWN[(row.sections.rpartition(" ")[2]), row.name]
 
     def test_complete(self) -> None:
         """Every directive has a row, with the sections that it may stand in, and none that does not exist."""
         told = sorted((row.name, level) for row in self.rows for level in row.sections.split(", "))
-        self.assertEqual(told, sorted((name, level.value) for level, name in KNOWN))
+        self.assertEqual(told, sorted((name, level) for level, name in KNOWN))
 
     def test_defaults(self) -> None:
         """The table's defaults are the defaults; "none" is said where there is none."""

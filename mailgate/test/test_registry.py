@@ -9,7 +9,6 @@ import os
 import pkgutil
 import re
 from collections.abc import Iterator
-from itertools import combinations
 from typing import Any
 
 import attrs
@@ -23,16 +22,16 @@ import mailgate
 from mailgate.auth.passwdfile.passwords import parsePassword
 from mailgate.backend.client import ProxyClient, ProxySettings
 from mailgate.config import authenticatorKind, knownDirectives, parse
-from mailgate.directives import Directive, Level, ListenAddress, directives
+from mailgate.directives import Directive, ListenAddress, directives
 from mailgate.frontend.dialogue import ProxyServer
 from mailgate.frontend.protocol import Command
 from mailgate.interfaces import IAuthenticator
 from mailgate.log.journal import Journal
 from mailgate.login import Client, Credentials, LoginRequest, Method, Route, Trouble
-from mailgate.net.listen import ListenSettings
-from mailgate.registry import AUTHENTICATORS, PROCESS_SETTINGS, PROTOCOLS, SANDBOX_SETTINGS, SERVER_SETTINGS
+from mailgate.registry import AUTHENTICATORS, PROTOCOLS, SECTIONS, SERVER_SETTINGS
+from mailgate.sandbox.settings import SandboxSettings
 
-GROUPS = (ListenSettings, *SERVER_SETTINGS, *PROCESS_SETTINGS, SANDBOX_SETTINGS)
+GROUPS = tuple(dict.fromkeys(group for kind in SECTIONS for group in kind.settings))
 GATEWAY_INI = os.path.join(os.path.dirname(os.path.dirname(mailgate.__file__)), "etc", "gateway.ini")
 PLANTED = "open-sesame"
 
@@ -180,20 +179,39 @@ class SettingsTests(SynchronousTestCase):
             self.assertRegex(known.name, r"\A[a-z][a-z0-9_]*\Z")
 
     def test_unique(self):
-        """On one level a name means one thing."""
-        for one, other in combinations(allDirectives(), 2):
-            if one.name == other.name:
-                self.assertEqual(one.levels & other.levels, set(), one.name)
+        """In one section a name means one thing."""
+        for kind in SECTIONS:
+            declared = [each for group in kind.settings for each in directives(group)]
+            names = [each.name for each in declared if each.only in ("", kind.word)]
+            self.assertEqual(len(names), len(set(names)), kind.word)
 
     def test_registeredOnce(self):
-        """No settings class is registered twice."""
-        self.assertEqual(len(GROUPS), len(set(GROUPS)))
+        """No settings class is registered twice for a section, nor for two sections that have no name."""
+        for kind in SECTIONS:
+            self.assertEqual(len(kind.settings), len(set(kind.settings)), kind.word)
+        single = [group for kind in SECTIONS if not kind.named for group in kind.settings]
+        self.assertEqual(len(single), len(set(single)))
+
+    def test_inherited(self):
+        """A section takes its defaults from one that there is, that has no name, and that knows them."""
+        kinds = {kind.word: kind for kind in SECTIONS}
+        self.assertEqual(len(kinds), len(SECTIONS))
+        for kind in SECTIONS:
+            if kind.inherits is not None:
+                self.assertFalse(kinds[kind.inherits].named)
+                self.assertLessEqual(set(kinds[kind.inherits].known), set(kind.known))
+
+    def test_restart(self):
+        """What takes a restart stands in sections without a name, and in none that others inherit."""
+        for kind in SECTIONS:
+            if kind.named or kind.word in {other.inherits for other in SECTIONS}:
+                self.assertEqual([name for name, known in kind.known.items() if not known.reloadable], [])
 
     def test_everyServerDirectiveIsInherited(self):
         """What a [server] may say [mail] may say for all, but for what makes a server one of its own."""
-        own = set(knownDirectives(Level.SERVER)) - set(knownDirectives(Level.MAIL))
+        own = set(knownDirectives("server")) - set(knownDirectives("mail"))
         self.assertEqual(own, {"listen", "protocol"})
-        self.assertEqual(set(knownDirectives(Level.MAIL)) - set(knownDirectives(Level.SERVER)), set())
+        self.assertEqual(set(knownDirectives("mail")) - set(knownDirectives("server")), set())
 
     def test_refusals(self):
         """No parser takes nothing for something, and none fails with more than a ValueError that says why."""
@@ -235,9 +253,9 @@ class DefaultTests(SynchronousTestCase):
     def test_defaults(self):
         """A default that is documented is what it would be if it were written."""
         sections = self.sections()
-        for level in Level:
+        for level in (kind.word for kind in SECTIONS):
             for name, known in knownDirectives(level).items():
-                mark, written = sections[level.value].get(name, ("", ""))
+                mark, written = sections[level].get(name, ("", ""))
                 if mark == "# ":
                     self.assertEqual(known.parse(written, "/"), self.comparable(known, written), name)
 
@@ -248,18 +266,18 @@ class DefaultTests(SynchronousTestCase):
     def test_documented(self):
         """Every directive is documented, with its default unless it has none to speak of."""
         sections = self.sections()
-        nothing = (None, (), "", default(knownDirectives(Level.MAIL)["server_name"]))
-        for level in (Level.MAILGATE, Level.MAIL, Level.SANDBOX):
+        nothing = (None, (), "", default(knownDirectives("mail")["server_name"]))
+        for level in ("mailgate", "mail", "sandbox"):
             for name, known in knownDirectives(level).items():
-                self.assertIn(name, sections[level.value])
-                if sections[level.value][name][0] == "# e.g. ":
+                self.assertIn(name, sections[level])
+                if sections[level][name][0] == "# e.g. ":
                     self.assertIn(default(known), nothing, name)
 
     def test_examples(self):
         """The examples can be written as they are."""
         for name, (mark, written) in self.sections()["mail"].items():
             if mark == "# e.g. ":
-                knownDirectives(Level.MAIL)[name].parse(written, "/")
+                knownDirectives("mail")[name].parse(written, "/")
 
 
 class AuthenticatorTests(SynchronousTestCase):
@@ -292,7 +310,7 @@ class AuthenticatorTests(SynchronousTestCase):
         """A kind is chosen by a directive of its own settings class, which [mail] and [server] take."""
         for kind in AUTHENTICATORS:
             self.assertIn(kind.directive, [known.name for known in directives(kind.settings)])
-            self.assertIn(kind.directive, knownDirectives(Level.MAIL))
+            self.assertIn(kind.directive, knownDirectives("mail"))
 
     def test_distinct(self):
         """No two kinds have a name or a directive in common."""
@@ -318,7 +336,7 @@ class AuthenticatorTests(SynchronousTestCase):
         shown = repr(self.settings) + str(self.settings)
         for server in self.settings.servers:
             shown += repr(server) + repr([server[group] for group in SERVER_SETTINGS])
-        shown += repr(self.settings.sandbox)
+        shown += repr(self.settings[SandboxSettings])
         self.assertNotIn(PLANTED, shown)
         self.assertIn("10.0.0.1", shown)
 

@@ -31,6 +31,9 @@ from mailgate.interfaces import IConnection
 from mailgate.lean.transport import StreamTransport
 from mailgate.log.journal import LogSettings
 from mailgate.net.sockets import ListeningSockets
+from mailgate.sandbox.certificate import withCertificate
+from mailgate.sandbox.service import SandboxService
+from mailgate.sandbox.settings import SandboxSettings
 from mailgate.service import Gateway
 from mailgate.session import Session
 from mailgate.test.integration.daemon import freePort
@@ -120,7 +123,13 @@ class GatewayCase(TestCase):
     def make(self, text):
         """Make the gateway, of the configuration C{text}."""
         settings, self.ports = settingsFrom(withTransports(text, self.use))
-        self.gateway = Gateway(settings, self.reactor)
+        self.gateway = self.beforeSandbox(withCertificate(settings, self.mktemp(), lambda server: "mx.test"))
+
+    def beforeSandbox(self, settings, sockets=None):
+        """A gateway of C{settings}, which starts and stops with the sandbox."""
+        gateway = Gateway(settings, self.reactor, sockets=sockets)
+        SandboxService(settings[SandboxSettings], self.reactor).setServiceParent(gateway)
+        return gateway
 
     def start(self):
         """Start the gateway as twistd does; it is stopped at the end of the test."""
@@ -527,7 +536,7 @@ class DrainTests(GatewayCase):
         self.addCleanup(sockets.close)
         waiting = []
         for _ in range(3):
-            self.gateway = Gateway(self.gateway.settings, self.reactor, sockets=sockets)
+            self.gateway = self.beforeSandbox(self.gateway.settings, sockets)
             self.gateway.privilegedStartService()
             self.gateway.startService()
             for client in waiting:

@@ -32,6 +32,7 @@ from mailgate.system.exitstatus import BAD_CONFIGURATION, CANNOT_LISTEN, CUT
 from mailgate.system.pidfile import PIDFile
 from mailgate.tap import Options, makeService
 from mailgate.test.integration.daemon import freePort
+from mailgate.tls.settings import TLSSettings
 
 GOOD = """
 [mailgate]
@@ -437,6 +438,24 @@ class StartTests(TapCase):
         with socket.create_server(("127.0.0.1", taken)):
             (line,) = self.assertExits(CANNOT_LISTEN, service.privilegedStartService)
         self.assertIn(f"[sandbox] auth_http = 127.0.0.1:{taken}: cannot be bound: Address already in use", line)
+
+    async def test_sandboxCertificate(self):
+        """Servers that have no certificate get the sandbox's when it starts, and by a reload."""
+        state = os.path.join(self.folder, "state")
+        self.patch(os, "environ", {**os.environ, "XDG_STATE_HOME": state})
+        zero = "\n".join(f"{name} = 127.0.0.1:0" for name in ("imap", "pop3", "smtp", "auth_http"))
+        sandbox = f"[sandbox]\n{zero}\n"
+        service = self.make(GOOD + sandbox)
+        self.assertFalse(os.path.exists(state))
+        _, generations = service
+        service.startService()
+        self.addCleanup(service.stopService)
+        with open(os.path.join(self.folder, "gateway.ini"), "a", encoding="utf-8") as opened:
+            opened.write(f"[server tls]\nprotocol = imap\nlisten = 127.0.0.1:{freePort()} ssl\n")
+        self.assertEqual(await generations.reload(), ())
+        (_, server) = generations.settings.servers
+        self.assertEqual(server[TLSSettings].certificates, (os.path.join(state, "mailgate", "certificate.pem"),))
+        self.assertTrue(os.path.exists(os.path.join(state, "mailgate", "key.pem")))
 
     async def test_pid(self):
         """The file C{pid} names the process as soon as its ports are bound, and is gone when it has stopped."""

@@ -21,6 +21,7 @@ from twisted.internet.ssl import (
 )
 
 from mailgate.directives import (
+    GatewaySettings,
     Problem,
     ServerSettings,
     directive,
@@ -35,6 +36,7 @@ from mailgate.directives import (
 )
 from mailgate.directives import size as parseSize
 from mailgate.directives.needs import Need, given
+from mailgate.system.processors import WorkerSettings
 from mailgate.system.regularfiles import isOpenToAll, readRegular
 from mailgate.tls.backend import backendTLS
 from mailgate.tls.certificatechecks import certificateWarnings, listWarnings, writableWarnings
@@ -133,6 +135,12 @@ class TLSSettings:
         """Whether clients are asked for certificates."""
         return self.verifyClient != "off"
 
+    @classmethod
+    def conflicts(cls, settings: GatewaySettings) -> Iterator[Problem]:
+        """What is wrong with the servers' session caches together."""
+        yield from cacheConflicts(settings.servers, settings[cls].sessionCache)
+        yield from cachesUnshared(settings.servers, settings[WorkerSettings].count)
+
     def problems(self, server: ServerSettings) -> Iterator[Problem]:
         """Load everything, where TLS is spoken at all: nginx looks at no certificate of a plain server either."""
         if self.passwordFile is not None:
@@ -145,7 +153,7 @@ class TLSSettings:
             return
         wantedBy = "listen … ssl" if server.speaksTLS else "starttls"
         hasRoots = self.clientCertificate is not None or self.trustedCertificate is not None
-        if not self.certificates:
+        if not self.certificates and "ssl_certificate" not in server.supplied:
             yield server.problem("ssl_certificate", f'is missing, "{wantedBy}" needs it')
         elif len(self.keys) < len(self.certificates):
             missing = shown(self.certificates[len(self.keys)])
@@ -158,7 +166,7 @@ class TLSSettings:
             yield server.problem("ssl_protocols", message, " ".join(self.protocols))
         elif lost := list(self._unreadable(server)):
             yield from lost
-        else:
+        elif self.certificates:
             try:
                 checkTLS(self, server.protocol)
             except TLSError as error:
@@ -237,12 +245,12 @@ class TLSSettings:
                 yield "ssl_conf_command", value
 
 
-def cacheConflicts(servers: Sequence[ServerSettings], inMail: SessionCache | None = None) -> Iterator[Problem]:
+def cacheConflicts(servers: Sequence[ServerSettings], inMail: SessionCache) -> Iterator[Problem]:
     """
     The shared session caches of one name that have several sizes, which nginx does not allow; nor if that C{inMail} is
     no server's.
     """
-    declared = {} if inMail is None else {inMail.zone: inMail.size}
+    declared = {inMail.zone: inMail.size}
     for server in servers:
         cache = server[TLSSettings].sessionCache
         size = declared.setdefault(cache.zone, cache.size)

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import pairwise
 from typing import Any, ClassVar
@@ -35,7 +35,7 @@ from mailgate.auth.passwdfile.accounts import Account, BadLine, parseAccount
 from mailgate.auth.passwdfile.crypt3 import HashFailed
 from mailgate.auth.passwdfile.hashing import Hashing, Proof, RightPasswords
 from mailgate.auth.passwdfile.passwords import expense
-from mailgate.directives import Problem, ServerSettings, directive, path, seconds
+from mailgate.directives import GatewaySettings, Problem, ServerSettings, directive, path, seconds
 from mailgate.directives.needs import Need, given
 from mailgate.interfaces import AuthenticatorKind, IAuthenticator
 from mailgate.log.journal import Journal, printable
@@ -44,7 +44,7 @@ from mailgate.net.clients import LimitSettings
 from mailgate.system.processors import WorkerSettings, processors
 from mailgate.system.regularfiles import isOpenToAll
 
-__all__ = ["KIND", "FileAuthenticator", "FileSettings", "hashConflicts"]
+__all__ = ["KIND", "FileAuthenticator", "FileSettings"]
 
 MOST_HASHES = 256  # hashes at once: as many threads, and Argon2 takes 64 MiB and more for each
 MOST_WARNINGS = 10  # lines of a file that are warned of one by one
@@ -185,7 +185,7 @@ class FileSettings:
     C{auth_file}: the file that holds the accounts; how many slow hashes each process computes at once, 0 being C{auto};
     for how many seconds a right password needs no other hash.
 
-    The threads are those of all servers in the process, and so is C{auth_file_max_hashes}: see L{hashConflicts}.
+    The threads are those of all servers in the process, and so is C{auth_file_max_hashes}: see L{conflicts}.
     """
 
     needs: ClassVar[tuple[Need, ...]] = (given("auth_file"),)
@@ -193,6 +193,17 @@ class FileSettings:
     path: str | None = directive("auth_file", path, None)
     mostHashes: int = directive("auth_file_max_hashes", _hashes, 0)
     cacheTTL: float = directive("auth_file_cache_ttl", seconds, 300.0)
+
+    @classmethod
+    def conflicts(cls, settings: GatewaySettings) -> Iterator[Problem]:
+        """The servers that say otherwise than the one before how many hashes all of them compute at once."""
+        inFile = [server for server in settings.servers if server[cls].path is not None]
+        for before, server in pairwise(inFile):
+            most, other = server[cls].mostHashes, before[cls].mostHashes
+            if most != other:
+                said = f"server {before.name} says {other or 'auto'}"
+                reason = f"{said}, and all have the same threads: say it once, in [mail]"
+                yield server.problem("auth_file_max_hashes", reason, str(most or "auto"))
 
     def problems(self, server: ServerSettings) -> Iterator[Problem]:
         """What is wrong with the file: each line that is no account, by its number."""
@@ -231,18 +242,6 @@ class FileSettings:
                 yield server.problem("auth_file", f"line {number} ({printable(user)}): the password {slow}", self.path)
         if told > MOST_WARNINGS:
             yield server.problem("auth_file", f"{told - MOST_WARNINGS} more lines have such passwords", self.path)
-
-
-def hashConflicts(servers: Sequence[ServerSettings]) -> Iterator[Problem]:
-    """The servers that say otherwise than the one before how many hashes all of them compute at once."""
-    inFile = [server for server in servers if server[FileSettings].path is not None]
-    for before, server in pairwise(inFile):
-        other = before[FileSettings].mostHashes
-        if server[FileSettings].mostHashes != other:
-            reason = (
-                f"server {before.name} says {other or 'auto'}, and all have the same threads: say it once, in [mail]"
-            )
-            yield server.problem("auth_file_max_hashes", reason, str(server[FileSettings].mostHashes or "auto"))
 
 
 def _mistake(line: bytes, server: ServerSettings) -> str:

@@ -16,6 +16,7 @@ from twisted.internet.defer import Deferred, DeferredLock, ensureDeferred, gathe
 from zope.interface import implementer
 
 from mailgate.config import GatewaySettings, parse, read
+from mailgate.config.restart import demoSection
 from mailgate.directives import ConfigurationError, Problem
 from mailgate.frontend.draining import DrainSettings
 from mailgate.log.journal import ErrorLogs, ProcessLog
@@ -140,8 +141,9 @@ class Master(Reloading):
     def _load(self) -> tuple[GatewaySettings, str]:
         text = read(self.settings.file)
         settings = parse(text, self.settings.file)
-        if settings.sandbox is not None:
-            raise ConfigurationError([Problem(settings.file, "takes a process without workers", "sandbox")])
+        demo = demoSection(settings)
+        if demo is not None:
+            raise ConfigurationError([Problem(settings.file, "takes a process without workers", demo)])
         self._logs.owner = settings[ProcessSettings].owner
         return settings, text
 

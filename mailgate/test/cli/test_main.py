@@ -82,6 +82,19 @@ class CheckTests(ConsoleCase):
         )
         self.assertEqual(self.stderr.getvalue(), "")
 
+    def test_writesNothing(self):
+        """The demo's certificate is made when it starts, not for this; nor has there to be a place for it."""
+        state, blocked = map(os.path.abspath, (self.mktemp(), self.mktemp()))
+        os.mkdir(state)
+        with open(blocked, "wb"):
+            pass
+        ini = self.write("[sandbox]\n" + GOOD.replace("server_name", "starttls = on\nserver_name"))
+        for place in (state, blocked):
+            self.patch(os, "environ", {**os.environ, "XDG_STATE_HOME": place, "HOME": place})
+            self.assertEqual(self.run_("check", "-c", ini), 0, self.stderr.getvalue())
+        self.assertEqual(os.listdir(state), [])
+        self.assertIn("starttls on, the demo's certificate\n", self.stdout.getvalue())
+
     def test_short(self):
         """C{-c} will do."""
         self.assertEqual(self.run_("check", "-c", self.write(GOOD)), 0)

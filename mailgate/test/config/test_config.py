@@ -8,9 +8,7 @@ import grp
 import os
 import pwd
 import select
-import stat
 import tempfile
-from typing import Any
 
 from twisted.logger import LogLevel
 from twisted.trial.unittest import SkipTest, SynchronousTestCase
@@ -19,9 +17,8 @@ import mailgate
 from mailgate.auth.http.authenticator import HTTPSettings
 from mailgate.auth.passwdfile.authenticator import FileSettings
 from mailgate.backend.client import ProxySettings
-from mailgate.config import GatewaySettings, authenticatorKind, knownDirectives, load, parse, read
-from mailgate.config import reading as config
-from mailgate.directives import ConfigurationError, Level, ServerSettings
+from mailgate.config import authenticatorKind, knownDirectives, load, parse, read, sections
+from mailgate.directives import ConfigurationError, ServerSettings
 from mailgate.frontend.draining import DrainSettings
 from mailgate.frontend.protocol import DialogueSettings
 from mailgate.lean.reactor import EventSettings
@@ -30,6 +27,7 @@ from mailgate.login import Backend
 from mailgate.protocols.imap4.server import IMAP4Settings
 from mailgate.protocols.smtp.server import SMTPSettings
 from mailgate.sandbox.certificate import ensureCertificate
+from mailgate.sandbox.settings import SandboxSettings
 from mailgate.system.pidfile import PIDSettings
 from mailgate.system.privileges import ProcessSettings, User
 from mailgate.tls.settings import TLSSettings
@@ -229,10 +227,10 @@ class SectionTests(ConfigCase):
 
     def test_knownDirectives(self):
         """What may stand in a section is known by name and level."""
-        self.assertIn("listen", knownDirectives(Level.SERVER))
-        self.assertNotIn("listen", knownDirectives(Level.MAIL))
+        self.assertIn("listen", knownDirectives("server"))
+        self.assertNotIn("listen", knownDirectives("mail"))
         self.assertEqual(
-            set(knownDirectives(Level.MAILGATE)),
+            set(knownDirectives("mailgate")),
             {
                 "error_log",
                 "log_rate",
@@ -602,7 +600,7 @@ users = alice wonderland
 """
         reason = "may be a secret, and everybody on this host may read it: chmod o-r gateway.ini"
         for isOpen in (True, False):
-            self.patch(config, "isOpenToAll", lambda path, isOpen=isOpen: isOpen)
+            self.patch(sections, "isOpenToAll", lambda path, isOpen=isOpen: isOpen)
             told = [str(warning) for warning in parse(text).warnings]
             self.assertNotIn("sesame", "".join(told))
             expected = [
@@ -910,66 +908,31 @@ class SandboxTests(ConfigCase):
         self.state = os.path.abspath(self.mktemp())
         self.patch(os, "environ", {**os.environ, "XDG_STATE_HOME": self.state})
 
-    def certificates(self, settings: GatewaySettings) -> set[Any]:
-        return {server[TLSSettings].certificates for server in settings.servers}
-
-    def test_certificate(self):
-        """A server that needs a certificate and has none gets the sandbox's, made for its name."""
-        settings = parse(self.text + "server_name = mail.example.com\n")
-        expected = os.path.join(self.state, "mailgate", "certificate.pem")
-        self.assertEqual(self.certificates(settings), {(expected,)})
-        (key,) = settings.servers[0][TLSSettings].keys
-        self.assertEqual(stat.S_IMODE(os.stat(key).st_mode), 0o600)
-
-    def test_kept(self):
-        """It is made once."""
-        (path,) = self.certificates(parse(self.text)).pop()
-        with open(path, "rb") as opened:
-            made = opened.read()
-        parse(self.text)
-        with open(path, "rb") as opened:
-            self.assertEqual(opened.read(), made)
-
-    def test_severalNames(self):
-        """Servers of different names in one file do not take the certificate away from one another."""
-        text = self.text + "server_name = a.test\n[server pop3]\nlisten = 127.0.0.1:995 ssl\nserver_name = b.test\n"
-        self.assertEqual(len(self.certificates(parse(text))), 1)
-
-    def test_notNeeded(self):
-        """Where no TLS is spoken nothing is made."""
-        self.assertEqual(self.certificates(parse("[sandbox]\n" + MAIL + IMAP)), {()})
+    def test_nothingWritten(self):
+        """A server that has no certificate is good beside a [sandbox], which makes one when it starts and no sooner."""
+        (server,) = parse(self.text).servers
+        self.assertEqual(server[TLSSettings].certificates, ())
+        self.assertEqual(server.supplied, {"ssl_certificate"})
         self.assertFalse(os.path.exists(self.state))
 
-    def test_own(self):
-        """A server that has one keeps it."""
-        certificate, key = map(os.path.abspath, ensureCertificate(self.mktemp(), ()))
-        settings = parse(f"{self.text}ssl_certificate = {certificate}\nssl_certificate_key = {key}\n")
-        self.assertEqual(self.certificates(settings), {(certificate,)})
-        self.assertFalse(os.path.exists(self.state))
+    def test_otherFaults(self):
+        """What else is wrong with its TLS is found."""
+        for line, told in (
+            ("ssl_protocols = SSLv3", "has no version that the TLS library still speaks"),
+            ("ssl_verify_client = on", "needs ssl_client_certificate or ssl_trusted_certificate"),
+            ("ssl_dhparam = /nowhere/dh.pem", "cannot be read"),
+        ):
+            self.assertIn(told, self.faults(f"{self.text}{line}\n")[0])
 
     def test_withoutSandbox(self):
         """Without [sandbox] nobody is given a certificate that nobody can trust."""
         self.assertIn("ssl_certificate: is missing", self.faults(self.text.replace("[sandbox]\n", ""))[0])
-        self.assertFalse(os.path.exists(self.state))
-
-    def test_unwritable(self):
-        """Where it cannot be written that is told, not raised."""
-        with open(self.state, "wb"):
-            pass
-        faults = self.faults(self.text)
-        self.assertIn("[server imap] ssl_certificate: the sandbox's cannot be made: ", faults[0])
-
-    def test_noHostName(self):
-        """A name for which no certificate can be made is told of, too."""
-        faults = self.faults(self.text + "server_name = mail..example\n")
-        self.assertIn("[server imap] ssl_certificate: the sandbox's cannot be made: ", faults[0])
 
     def test_settings(self):
         """Where there is a [sandbox], its settings are there; else there are none."""
         settings = parse("[sandbox]\ndomain = example.org\n" + MAIL + IMAP)
-        assert settings.sandbox is not None
-        self.assertEqual(settings.sandbox.domain, "example.org")
-        self.assertIsNone(parse(MAIL + IMAP).sandbox)
+        self.assertEqual(settings[SandboxSettings].domain, "example.org")
+        self.assertIsNone(parse(MAIL + IMAP).find(SandboxSettings))
 
     def test_ownAuthHttp(self):
         """C{auth_http} in [sandbox] is an address to listen on, not a service to ask."""
@@ -997,8 +960,7 @@ class SandboxTests(ConfigCase):
                 ("smtp", 1587, False),
             ],
         )
-        assert settings.sandbox is not None
-        self.assertEqual([user.name for user in settings.sandbox.users], ["alice", "bob"])
+        self.assertEqual([user.name for user in settings[SandboxSettings].users], ["alice", "bob"])
 
 
 class GatewayIniTests(ConfigCase):

@@ -12,9 +12,11 @@ from configparser import ConfigParser
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from mailgate.config import parse, readPID
+from mailgate.config import parse, readOne
 from mailgate.config.inifile import IniFile
 from mailgate.directives import ConfigurationError
+from mailgate.registry import SECTIONS
+from mailgate.system.pidfile import PIDSettings
 from mailgate.test.test_documentation import MISSING, ROOT, codeBlocks, documents
 
 HEAD = "[mail]\nauth_http = http://127.0.0.1:9000/auth\n[server imap]\nprotocol = imap\n"
@@ -166,7 +168,7 @@ class MutationTests(SynchronousTestCase):
         randomness = random.Random(11)
         for _ in range(400):
             text = self.mutant(f"{HEAD}{LISTEN}imap_auth =\n  plain\n[mailgate]\npid = x\nuser = root\n", randomness)
-            readings = [lambda text=text: parse(text), lambda text=text: readPID(text, "gateway.ini")]
+            readings = [lambda text=text: parse(text), lambda text=text: readOne(text, "gateway.ini", PIDSettings)]
             for read in readings:
                 try:
                     read()
@@ -195,7 +197,7 @@ class GrammarTests(SynchronousTestCase):
                 name: {option: re.sub(r"\n+", "\n", value).strip() for option, value in parser[name].items()}
                 for name in parser.sections()
             }
-            found = IniFile(text, "x.ini", ())
+            found = IniFile(text, "x.ini", (), SECTIONS)
             self.assertEqual(found.problems, [])
             read = {
                 section.name: {name: option.value for name, option in section.options.items()}

@@ -8,7 +8,6 @@ from attrs import frozen
 from twisted.trial.unittest import SynchronousTestCase
 
 from mailgate.directives import (
-    Level,
     directive,
     directives,
     seconds,
@@ -23,7 +22,7 @@ class Sample:
     """A settings class."""
 
     patience: float = directive("patience", seconds, 60.0)
-    key: str = directive("key", text, "", Level.MAILGATE, secret=True)
+    key: str = directive("key", text, "", only="mailgate", secret=True, reloadable=False)
     other: int = 3
 
 
@@ -37,11 +36,15 @@ class DirectiveTests(SynchronousTestCase):
         self.assertEqual(patience.parse("1m", FOLDER), 60.0)
         self.assertEqual((key.name, key.secret), ("key", True))
 
-    def test_levels(self):
-        """A directive stands in [mail] and [server] unless it says otherwise."""
+    def test_only(self):
+        """A directive stands wherever its class is registered unless it says otherwise."""
         patience, key = directives(Sample)
-        self.assertEqual(patience.levels, {Level.MAIL, Level.SERVER})
-        self.assertEqual(key.levels, {Level.MAILGATE})
+        self.assertEqual((patience.only, key.only), ("", "mailgate"))
+
+    def test_reloadable(self):
+        """A reload changes it unless it says otherwise."""
+        patience, key = directives(Sample)
+        self.assertEqual((patience.reloadable, key.reloadable), (True, False))
 
     def test_defaults(self):
         """The class itself needs no arguments."""

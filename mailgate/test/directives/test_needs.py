@@ -7,7 +7,6 @@ from __future__ import annotations
 from twisted.trial.unittest import SynchronousTestCase
 
 from mailgate.config import knownDirectives, parse
-from mailgate.directives import Level
 from mailgate.sandbox.certificate import ensureCertificate
 
 EVERYWHERE = {
@@ -121,5 +120,5 @@ class WithoutEffectTests(SynchronousTestCase):
 
     def test_complete(self):
         """Every directive of servers says what it needs, or matters everywhere."""
-        known = {**knownDirectives(Level.MAIL), **knownDirectives(Level.SERVER)}
+        known = {**knownDirectives("mail"), **knownDirectives("server")}
         self.assertEqual({name for name, declared in known.items() if not declared.needs}, EVERYWHERE)

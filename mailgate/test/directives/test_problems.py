@@ -7,7 +7,6 @@ from __future__ import annotations
 from twisted.trial.unittest import SynchronousTestCase
 
 from mailgate.config import knownDirectives
-from mailgate.directives import Level
 from mailgate.directives.problems import ConfigurationError, Lines, Problem, nearest
 
 
@@ -57,7 +56,7 @@ class NearestTests(SynchronousTestCase):
 
     def test_options(self):
         """An abbreviation goes before what only looks alike; another case is no other word."""
-        known = list(knownDirectives(Level.SERVER))
+        known = list(knownDirectives("server"))
         for word, meant in (
             ("ssl_cert", "ssl_certificate"),
             ("ssl_key", "ssl_certificate_key"),

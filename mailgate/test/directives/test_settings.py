@@ -10,7 +10,6 @@ from attrs import exceptions, frozen
 from twisted.trial.unittest import SynchronousTestCase
 
 from mailgate.directives import (
-    Level,
     ListenAddress,
     ServerSettings,
     directive,
@@ -24,7 +23,7 @@ class Sample:
     """A settings class."""
 
     patience: float = directive("patience", seconds, 60.0)
-    key: str = directive("key", text, "", Level.MAILGATE, secret=True)
+    key: str = directive("key", text, "", secret=True)
     other: int = 3
 
 

@@ -16,7 +16,6 @@ import mailgate
 from mailgate.auth.http.authenticator import HTTPSettings
 from mailgate.backend.client import ProxySettings
 from mailgate.config import GatewaySettings, knownDirectives, load, parse
-from mailgate.directives import Level
 from mailgate.frontend.protocol import DialogueSettings
 from mailgate.lean.connectionlimit import ConnectionSettings
 from mailgate.log.journal import LogSettings
@@ -130,7 +129,7 @@ class GuideTests(ImportCase):
             tls = server[TLSSettings]
             self.assertEqual((tls.certificates, tls.keys), self.pair)
             self.assertEqual(tls.protocols, ("TLSv1", "TLSv1.1", "TLSv1.2"))
-            cache = knownDirectives(Level.MAIL)["ssl_session_cache"].parse("shared:SSL:10m", "/")
+            cache = knownDirectives("mail")["ssl_session_cache"].parse("shared:SSL:10m", "/")
             self.assertEqual((tls.ciphers, tls.sessionCache, tls.sessionTimeout), ("HIGH:!aNULL:!MD5", cache, 600.0))
             self.assertEqual(server[SMTPSettings].xclient, "on")
         smtp, pop3, imap = settings.servers

@@ -15,19 +15,20 @@ from crossplane.analyzer import DIRECTIVES, NGX_MAIL_MAIN_CONF, NGX_MAIL_SRV_CON
 from twisted.trial.unittest import SynchronousTestCase
 
 from mailgate.config import GatewaySettings, knownDirectives, parse
-from mailgate.directives import ConfigurationError, Level
+from mailgate.directives import ConfigurationError
 from mailgate.nginx.conf import _NEWER as NEWER
 from mailgate.nginx.importer import importNginx
 from mailgate.nginx.mapping import NGINX_DEFAULTS
+from mailgate.registry import SECTIONS
 from mailgate.sandbox.certificate import ensureCertificate
 from mailgate.test.test_documentation import MISSING, document
 
 NEVER = {"ssl_session_ticket_key"}
 """What mailgate refuses."""
 
-BOTH = (Level.MAIL, Level.SERVER)
-MAIN = (Level.MAILGATE,)
-SERVER = (Level.SERVER,)
+BOTH = ("mail", "server")
+MAIN = ("mailgate",)
+SERVER = ("server",)
 
 
 @frozen
@@ -39,7 +40,7 @@ class Row:
 
     nginx: str
     ini: str
-    levels: tuple[Level, ...] = BOTH
+    levels: tuple[str, ...] = BOTH
     protocol: str = "imap"
 
     @property
@@ -186,26 +187,26 @@ class MappingCase(SynchronousTestCase):
         tls["ini"] = "\n".join(f"{name} = {path}" for name, path in files)
         return text.replace("{TLS}", tls[form]).replace("FOLDER", self.folder).replace("PREFIX", self.prefix)
 
-    def direct(self, row: Row, level: Level, added: str) -> Any:
+    def direct(self, row: Row, level: str, added: str) -> Any:
         """The settings of an ini file that says C{added} at C{level}."""
         defaults = {default.name: default.value.replace("\n", "\n ") for default in NGINX_DEFAULTS}
         sections = {
-            Level.MAILGATE: {"error_log": f"{self.prefix}/logs/error.log error", "worker_connections": "256"},
-            Level.MAIL: {"auth_http": "127.0.0.1:9", **defaults},
-            Level.SERVER: {"protocol": row.protocol, "listen": str(PORTS[row.protocol])},
+            "mailgate": {"error_log": f"{self.prefix}/logs/error.log error", "worker_connections": "256"},
+            "mail": {"auth_http": "127.0.0.1:9", **defaults},
+            "server": {"protocol": row.protocol, "listen": str(PORTS[row.protocol])},
         }
         sections[level].update(re.findall(r"^(\w+) =(.*(?:\n .*)*)", self.fill(added, "ini"), re.MULTILINE))
-        titles = {Level.SERVER: "server x"}
+        titles = {"server": "server x"}
         return comparable(
             parse(
                 "".join(
-                    f"[{titles.get(level, level.value)}]\n" + "".join(f"{name} = {options[name]}\n" for name in options)
+                    f"[{titles.get(level, level)}]\n" + "".join(f"{name} = {options[name]}\n" for name in options)
                     for level, options in sections.items()
                 )
             )
         )
 
-    def nginx(self, row: Row, level: Level) -> str:
+    def nginx(self, row: Row, level: str) -> str:
         """An nginx.conf with the row at C{level}."""
         main, mail, server = (self.fill(row.nginx, "nginx") if level is place else "" for place in (*MAIN, *BOTH))
         events = "" if row.option == "events" else "events { }"
@@ -237,7 +238,7 @@ class RoundTripTests(MappingCase):
                 given = self.direct(row, level, row.ini)
                 self.assertNotEqual(given, self.direct(row, level, ""), (level, row.nginx))
 
-    def places(self) -> Iterator[tuple[Row, Level]]:
+    def places(self) -> Iterator[tuple[Row, str]]:
         """Each row, at each of its levels."""
         yield from ((row, level) for row in ROWS for level in row.levels)
 
@@ -255,7 +256,7 @@ class DefaultsTests(MappingCase):
     def test_differ(self) -> None:
         """Each is another than mailgate's default, and good."""
         for default in NGINX_DEFAULTS:
-            known = knownDirectives(Level.MAIL)[default.name]
+            known = knownDirectives("mail")[default.name]
             assert known.group is not None
             ours = getattr(fields(known.group), known.field).default
             self.assertNotEqual(known.parse(default.value, "/"), ours, default.name)
@@ -304,7 +305,7 @@ class TableTests(MappingCase):
 
     def checkOwn(self, name: str) -> None:
         """C{name} is known, and what nginx.conf says of it is left to nginx, which is told."""
-        self.assertIn(name, knownDirectives(Level.MAILGATE))
+        self.assertIn(name, knownDirectives("mailgate"))
         path = self.write("nginx.conf", f"{name} x; events {{ }} mail {{ auth_http a:1; server {{ listen 143; }} }}")
         imported = importNginx(path, self.prefix)
         (remark,) = imported.remarks
@@ -327,7 +328,7 @@ class TableTests(MappingCase):
 def _rowTest(name: str, state: str) -> Callable[[TableTests], None]:
     def test(self: TableTests) -> None:
         if name in ("mail", "server"):
-            self.assertIn(name, [level.value for level in Level])
+            self.assertIn(name, [kind.word for kind in SECTIONS])
         elif name == "pid":
             self.checkOwn(name)
         elif state == "refused":

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from mailgate.directives import Level
 from mailgate.nginx.conf import Statement
 from mailgate.nginx.sections import Entry, Section, known, whyLeftOut
 
@@ -34,12 +33,12 @@ class LeftOutTests(SynchronousTestCase):
 
     def why(self, own: list[Entry], general: list[Entry], protocol="smtp", listen="25 ssl proxy_protocol") -> str:
         base = [Entry("protocol", [protocol]), Entry("listen", [listen])]
-        server = Section("server x", Level.SERVER, None, [*base, *own])
-        return whyLeftOut(server, Section("mail", Level.MAIL, None, general))
+        server = Section("server x", "server", None, [*base, *own])
+        return whyLeftOut(server, Section("mail", "mail", None, general))
 
     def names(self):
         """All directives that may stand in [mail], but for those of other protocols."""
-        return [name for name in known(Level.MAIL) if not name.startswith(("imap_", "pop3_"))]
+        return [name for name in known("mail") if not name.startswith(("imap_", "pop3_"))]
 
     def test_nothing(self):
         """A server of which nothing is refused stays."""
@@ -127,6 +126,6 @@ class SectionTests(SynchronousTestCase):
     def test_forget(self):
         """What is in force under a name is taken out, and what is refused stays to be shown."""
         kept, other = refused("auth_http"), Entry("proxy", ["on"])
-        section = Section("mail", Level.MAIL, None, [kept, Entry("auth_http", ["a"]), other])
+        section = Section("mail", "mail", None, [kept, Entry("auth_http", ["a"]), other])
         section.forget("auth_http")
         self.assertEqual(section.entries, [kept, other])

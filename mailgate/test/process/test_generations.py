@@ -15,10 +15,11 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
 from mailgate.config import GatewaySettings, parse
+from mailgate.config.restart import untouchable
 from mailgate.directives import ConfigurationError, Problem
 from mailgate.log.journal import ErrorLogs, LogSettings, ProcessLog
 from mailgate.login import Trouble
-from mailgate.process.generations import Generations, untouchable
+from mailgate.process.generations import Generations
 from mailgate.process.interfaces import IGenerations
 from mailgate.process.watching import LOOK
 from mailgate.session import Outcome, Phase, Session

@@ -14,7 +14,11 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from OpenSSL import crypto
 from twisted.trial.unittest import SynchronousTestCase
 
-from mailgate.sandbox.certificate import ensureCertificate, stateFolder
+from mailgate.config import parse
+from mailgate.directives import ConfigurationError, GatewaySettings
+from mailgate.frontend.protocol import DialogueSettings
+from mailgate.sandbox.certificate import ensureCertificate, stateFolder, withCertificate
+from mailgate.tls.settings import TLSSettings
 
 NOW = datetime(2030, 1, 1, tzinfo=timezone.utc)
 
@@ -170,3 +174,81 @@ class EnsureCertificateTests(SynchronousTestCase):
         with open(path, "w"):
             pass
         self.assertRaises(OSError, ensureCertificate, os.path.join(path, "mailgate"), (), NOW)
+
+
+class WithCertificateTests(SynchronousTestCase):
+    """Tests for L{withCertificate}."""
+
+    servers = (
+        "[mail]\nproxy_pass = 10.0.0.1:143\nstarttls = on\n"
+        "[server a]\nlisten = 127.0.0.1:143\nserver_name = a.test\n"
+        "[server b]\nlisten = 127.0.0.1:1143\nprotocol = imap\nserver_name = b.test\n"
+    )
+
+    def setUp(self):
+        self.folder = os.path.abspath(self.mktemp())
+
+    def equipped(self, text: str) -> GatewaySettings:
+        return withCertificate(parse(text), self.folder, lambda server: server[DialogueSettings].serverName)
+
+    def problems(self, text: str) -> list[str]:
+        error = self.assertRaises(ConfigurationError, self.equipped, text)
+        return [str(problem) for problem in error.problems]
+
+    def test_given(self):
+        """Servers that need a certificate and have none get the sandbox's, which is good for all their names."""
+        settings = self.equipped("[sandbox]\n" + self.servers)
+        path = os.path.join(self.folder, "certificate.pem")
+        self.assertEqual([server[TLSSettings].certificates for server in settings.servers], [(path,)] * 2)
+        (key,) = settings.servers[0][TLSSettings].keys
+        self.assertEqual(stat.S_IMODE(os.stat(key).st_mode), 0o600)
+        with open(path, "rb") as opened:
+            made = x509.load_pem_x509_certificate(opened.read())
+        names = made.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+        self.assertLessEqual({"a.test", "b.test"}, set(names.get_values_for_type(x509.DNSName)))
+
+    def test_kept(self):
+        """It is made once, for several names as well."""
+        contents = []
+        for _ in range(2):
+            ((path,),) = {
+                server[TLSSettings].certificates for server in self.equipped("[sandbox]\n" + self.servers).servers
+            }
+            with open(path, "rb") as opened:
+                contents.append(opened.read())
+        self.assertEqual(contents[0], contents[1])
+
+    def test_notNeeded(self):
+        """Without [sandbox], and where no TLS is spoken, nothing is made, and the settings are the same."""
+        for text in ("[sandbox]\n" + self.servers.replace("starttls = on\n", ""), "[sandbox]\n" + self.own()):
+            settings = parse(text)
+            self.assertIs(withCertificate(settings, self.folder, lambda server: "x.test"), settings)
+        settings = parse(self.own())
+        self.assertIs(withCertificate(settings, self.folder, lambda server: "x.test"), settings)
+        self.assertFalse(os.path.exists(self.folder))
+
+    def own(self) -> str:
+        """Servers that have a certificate of their own."""
+        certificate, key = map(os.path.abspath, ensureCertificate(self.mktemp(), ()))
+        return self.servers.replace(
+            "[server a]", f"ssl_certificate = {certificate}\nssl_certificate_key = {key}\n[server a]"
+        )
+
+    def test_unwritable(self):
+        """Where it cannot be written each server tells of it."""
+        with open(self.folder, "wb"):
+            pass
+        problems = self.problems("[sandbox]\n" + self.servers)
+        for name, problem in zip("ab", problems, strict=True):
+            self.assertIn(f"[server {name}] ssl_certificate: the sandbox's cannot be made: ", problem)
+
+    def test_noHostName(self):
+        """A name for which no certificate can be made is told of, and nothing is made."""
+        (problem,) = self.problems("[sandbox]\n" + self.servers.replace("b.test", "mail..example"))
+        self.assertIn("[server b] ssl_certificate: the sandbox's cannot be made: ", problem)
+        self.assertFalse(os.path.exists(self.folder))
+
+    def test_otherTLS(self):
+        """What the servers say of TLS is tried with it."""
+        text = "[sandbox]\n" + self.servers.replace("[server a]", "ssl_ciphers = nonsense\n[server a]")
+        self.assertIn("[mail] ssl_ciphers = nonsense: ", self.problems(text)[0])

@@ -17,7 +17,7 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from mailgate.directives import directives
+from mailgate.directives import SectionSettings, directives
 from mailgate.system.privileges import ProcessSettings, User, becomeUser, gainNothing, limitOpenFiles, raiseOpenFiles
 
 
@@ -67,14 +67,14 @@ class UserSettingsTests(SynchronousTestCase):
 
     def test_warnings(self):
         """It has no effect unless the process is root's, which a warning says."""
-        settings = ProcessSettings(User("joe", 1000, 1000))
+        settings, section = ProcessSettings(User("joe", 1000, 1000)), SectionSettings("mailgate", file="x.ini")
         for uid, expected in (
             (0, []),
             (1000, ["x.ini: [mailgate] user = joe: is ignored: only root can become another user"]),
         ):
             self.patch(os, "geteuid", lambda uid=uid: uid)
-            self.assertEqual([str(warning) for warning in settings.warnings("x.ini")], expected)
-            self.assertEqual(list(ProcessSettings().warnings("x.ini")), [])
+            self.assertEqual([str(warning) for warning in settings.warnings(section)], expected)
+            self.assertEqual(list(ProcessSettings().warnings(section)), [])
 
 
 class BecomeUserTests(SynchronousTestCase):

@@ -17,6 +17,8 @@ from twisted.trial.unittest import TestCase
 
 from mailgate.config import parse
 from mailgate.login import Denial, LoginRequest, TLSDetails, Trouble
+from mailgate.sandbox.service import SandboxService
+from mailgate.sandbox.settings import SandboxSettings
 from mailgate.service import Gateway
 from mailgate.test.integration.daemon import freePort
 from mailgate.test.integration.transports import withTransports
@@ -171,7 +173,9 @@ class Case(TestCase):
         roots = "" if mode == "off" else f"ssl_client_certificate = {self.authority.certificate}\n"
         directives = f"ssl_verify_client = {mode}\n{roots}{more}"
         text = TEXT.format(certificate=pair.certificate, key=pair.key, more=directives, **self.ports)
-        self.gateway = gateway = Gateway(parse(withTransports(text, self.use)), self.reactor)
+        settings = parse(withTransports(text, self.use))
+        self.gateway = gateway = Gateway(settings, self.reactor)
+        SandboxService(settings[SandboxSettings], self.reactor).setServiceParent(gateway)
         if judged:
             for listener in gateway.listeners:
                 listener.factory.authenticator = self.authenticator

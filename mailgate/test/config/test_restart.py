@@ -1,0 +1,104 @@
+"""
+Tests for L{mailgate.config.restart}.
+"""
+
+from __future__ import annotations
+
+import grp
+import os
+import pwd
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from mailgate.config import GatewaySettings, parse
+from mailgate.config.restart import demoSection, kept, untouchable
+from mailgate.lean.reactor import EventSettings
+from mailgate.registry import SECTIONS
+from mailgate.sandbox.settings import SandboxSettings
+
+GOOD = "[mail]\nproxy_pass = 10.0.0.1:143\n[server imap]\nlisten = 127.0.0.1:143\n"
+USER = f"{pwd.getpwuid(os.getuid()).pw_name} {grp.getgrgid(os.getgid()).gr_name}"
+CHANGED = {
+    "user": USER,
+    "worker_rlimit_nofile": "5000",
+    "pid": "/x.pid",
+    "worker_processes": "2",
+}
+"""The options of C{[mailgate]} that take a restart, with values that are not their defaults."""
+TOUCHABLE = {
+    "error_log": "stderr debug",
+    "log_rate": "off",
+    "use": "reactor",
+    "worker_shutdown_timeout": "1s",
+    "worker_connections": "7",
+}
+"""Those that do not."""
+DEMO = ("users = joe sesame", "domain = x.org", *(f"{name} = 127.0.0.1:7" for name in ("imap", "pop3", "smtp")))
+
+
+def settings(*lines: str, rest: str = GOOD) -> GatewaySettings:
+    """The settings of C{lines} of C{[mailgate]}."""
+    return parse("\n".join(["[mailgate]", *lines, rest]))
+
+
+class UntouchableTests(SynchronousTestCase):
+    """Tests for L{untouchable} and L{kept}."""
+
+    def test_directives(self) -> None:
+        """What takes a restart is said by the directives themselves, and is what it always was."""
+        found = {kind.word: {name for name, known in kind.known.items() if not known.reloadable} for kind in SECTIONS}
+        demo = {"users", "domain", "imap", "pop3", "smtp", "auth_http"}
+        self.assertEqual(found, {"mailgate": set(CHANGED), "mail": set(), "server": set(), "sandbox": demo})
+
+    def test_process(self) -> None:
+        """Each option that takes a restart is told of by its name, in either direction; the others are not."""
+        mailgate = next(kind for kind in SECTIONS if kind.word == "mailgate")
+        self.assertEqual(set(mailgate.known), {*CHANGED, *TOUCHABLE})
+        for name, value in {**CHANGED, **TOUCHABLE}.items():
+            changed, expected = settings(f"{name} = {value}"), [name] if name in CHANGED else []
+            self.assertEqual(list(untouchable(settings(), changed)), expected)
+            self.assertEqual(list(untouchable(changed, settings())), expected)
+            self.assertEqual(list(untouchable(changed, changed)), [])
+
+    def test_several(self) -> None:
+        """They are told of in one order."""
+        changed = settings(*(f"{name} = {value}" for name, value in reversed(CHANGED.items())))
+        self.assertEqual(list(untouchable(settings(), changed)), list(CHANGED))
+
+    def test_demo(self) -> None:
+        """The demo is told of as a whole, once: that it comes, goes, or is another."""
+        plain, demo = settings(), settings(rest=f"{GOOD}[sandbox]\n")
+        other = settings(rest="\n".join([GOOD, "[sandbox]", *DEMO]))
+        for now, wanted in ((plain, demo), (demo, plain), (demo, other), (other, demo)):
+            self.assertEqual(list(untouchable(now, wanted)), ["[sandbox]"])
+        self.assertEqual(list(untouchable(other, other)), [])
+
+    def test_servers(self) -> None:
+        """Whatever changes of servers, a reload does it."""
+        other = "[mail]\nproxy_pass = 10.0.0.2:143\ntimeout = 5\n[server pop3]\nlisten = 127.0.0.1:110\n"
+        self.assertEqual(list(untouchable(settings(), settings(rest=other))), [])
+
+    def test_kept(self) -> None:
+        """What cannot be changed is kept as it is now, and is told of again by the next reload; the rest changes."""
+        # Several workers and use = reactor, which are not for each other, are among the changes.
+        self.patch(EventSettings, "isLean", True)
+        lines = [f"{name} = {value}" for name, value in {**CHANGED, **TOUCHABLE}.items()]
+        wanted = settings(*lines)
+        found = kept(settings(), wanted)
+        self.assertEqual(list(untouchable(found, wanted)), list(CHANGED))
+        self.assertEqual(found.groups, settings(*lines[len(CHANGED) :]).groups)
+
+    def test_keptDemo(self) -> None:
+        """So is the demo, and that there is none."""
+        plain, demo = settings(), settings(rest="\n".join([GOOD, "[sandbox]", *DEMO]))
+        self.assertIsNone(kept(plain, demo).find(SandboxSettings))
+        self.assertEqual(kept(demo, plain).find(SandboxSettings), demo[SandboxSettings])
+
+
+class DemoSectionTests(SynchronousTestCase):
+    """Tests for L{demoSection}."""
+
+    def test_word(self) -> None:
+        """It is known by the word of its section."""
+        self.assertIsNone(demoSection(settings()))
+        self.assertEqual(demoSection(settings(rest=f"{GOOD}[sandbox]\n")), "sandbox")
