@@ -107,9 +107,9 @@ def inserted(document: str) -> str:
 def main() -> None:
     """Write the picture into the document."""
     with open(PATH, encoding="utf-8") as opened:
-        document = opened.read()
+        document = inserted(opened.read())
     with open(PATH, "w", encoding="utf-8") as opened:
-        opened.write(inserted(document))
+        opened.write(document)
 
 
 if __name__ == "__main__":
