@@ -42,6 +42,9 @@ class Condition:
             task.resume()
 
 
+_AWAITABLE = (Condition, Deferred)
+
+
 class Task:
     """
     A C{coroutine} whose result is of no interest. L{start} runs it up to its first wait.
@@ -90,6 +93,9 @@ class Task:
         wasCancelled = self._cancelled
         try:
             awaited = coroutine.send(None) if error is None else coroutine.throw(error)
+            while not isinstance(awaited, _AWAITABLE):
+                # An authenticator from outside may do that: its login fails, and no more than that.
+                awaited = coroutine.throw(RuntimeError(f"a Task may await Deferreds, and no {type(awaited).__name__}"))
         except StopIteration:
             self._coroutine = None
             return

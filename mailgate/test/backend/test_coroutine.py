@@ -5,7 +5,7 @@ Tests for L{mailgate.backend.coroutine}.
 from __future__ import annotations
 
 import gc
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Generator
 from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred, fail, succeed
@@ -107,6 +107,41 @@ class ConditionTests(SynchronousTestCase):
         del run
         gc.collect()
         self.assertEqual((seen, failures), ([GeneratorExit], []))
+
+
+class Foreign:
+    """What the event loop of somebody else would wait for."""
+
+    def __await__(self) -> Generator[None, None, None]:
+        yield
+
+
+class ForeignTests(SynchronousTestCase):
+    """A task that awaits what it cannot be woken by, as an authenticator from outside may."""
+
+    def test_raised(self) -> None:
+        """The coroutine hears so where it waits, and whoever runs the task hears nothing."""
+        run = Run(Foreign).start()
+        self.assertEqual(run.seen, [RuntimeError])
+        self.assertIn("and no NoneType", run.failures[0].getErrorMessage())
+
+    def test_caught(self) -> None:
+        """It may go on, and await what can be awaited."""
+        condition, seen = Condition(), list[str]()
+
+        async def going() -> None:
+            for _ in range(2):
+                try:
+                    await Foreign()
+                except RuntimeError:
+                    seen.append("caught")
+            await condition
+            seen.append("end")
+
+        Task(going(), seen.append).start()
+        self.assertEqual(seen, ["caught", "caught"])
+        condition.notify()
+        self.assertEqual(seen, ["caught", "caught", "end"])
 
 
 class DeferredTests(SynchronousTestCase):
