@@ -138,7 +138,7 @@ class ForeignTests(SynchronousTestCase):
             await condition
             seen.append("end")
 
-        Task(going(), seen.append).start()
+        Task(going(), self.fail).start()
         self.assertEqual(seen, ["caught", "caught"])
         condition.notify()
         self.assertEqual(seen, ["caught", "caught", "end"])
