@@ -84,9 +84,12 @@ class CommandConversation(LineOnlyReceiver, TimeoutMixin):
         return command.run(self._operation, arguments).addCallback(lambda answer: command.combine([answer]))
 
     def lineLengthExceeded(self, line: bytes) -> None:
-        if not self._asked:
-            self._asked = True
-            self._answer(Answer(False, (f"a command is longer than {LONGEST} bytes",)))
+        if self._asked:
+            # As behind a line that is whole. Else it would be kept for as long as the answer takes.
+            self._hangUp()
+            return
+        self._asked = True
+        self._answer(Answer(False, (f"a command is longer than {LONGEST} bytes",)))
 
     def _answer(self, answer: Answer, keep: bool = False) -> None:
         self._say(asdict(answer))

@@ -10,7 +10,7 @@ from __future__ import annotations
 import ipaddress
 import os
 import stat
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from datetime import datetime, timedelta, timezone
 
 from attrs import evolve
@@ -30,7 +30,7 @@ from mailgate.directives import ConfigurationError, GatewaySettings, Problem, Se
 from mailgate.sandbox.settings import SandboxSettings
 from mailgate.tls.settings import TLSSettings, usesTLS
 
-__all__ = ["ensureCertificate", "stateFolder", "withCertificate"]
+__all__ = ["ensureCertificate", "faultsBeside", "stateFolder", "withCertificate"]
 
 _LIFETIME = timedelta(days=365)
 _MARGIN = timedelta(days=21)  # a demo started today is still to be trusted at the end of the week, without a warning
@@ -80,20 +80,43 @@ def withCertificate(settings: GatewaySettings, folder: str, nameOf: Callable[[Se
     """
     if settings.find(SandboxSettings) is None:
         return settings
-    lacking = {
-        server.name: server for server in settings.servers if usesTLS(server) and not server[TLSSettings].certificates
-    }
+    lacking = {server.name: server for server in settings.servers if _lacks(server)}
     if not lacking:
         return settings
     certificate, key = _pair(lacking.values(), folder, nameOf)
-    given = {
-        name: server.having(evolve(server[TLSSettings], certificates=(certificate,), keys=(key,)))
-        for name, server in lacking.items()
-    }
+    given = {name: _given(server, certificate, key) for name, server in lacking.items()}
     problems = (problem for server in given.values() for problem in server[TLSSettings].problems(server))
     if found := list(dict.fromkeys(problems)):
         raise ConfigurationError(found)
     return evolve(settings, servers=tuple(given.get(server.name, server) for server in settings.servers))
+
+
+def faultsBeside(servers: Iterable[ServerSettings]) -> Iterator[Problem]:
+    """
+    What of the TLS of those C{servers} that need a certificate and have none does not go with the sandbox's: it is
+    tried with one like that, which is never written.
+    """
+    lacking = [server for server in servers if _lacks(server)]
+    if not lacking:
+        return
+    pair = _make(tuple(map(_generalName, _ALWAYS)), datetime.now(timezone.utc))
+    certificate, key = (f"data:{pem.decode('ascii')}" for pem in pair)
+    told: dict[Problem, None] = {}
+    for server in lacking:
+        # What is wrong without a certificate has been told of.
+        if not any(server[TLSSettings].problems(server)):
+            tried = _given(server, certificate, key)
+            told.update(dict.fromkeys(tried[TLSSettings].problems(tried)))
+    yield from told
+
+
+def _lacks(server: ServerSettings) -> bool:
+    return usesTLS(server) and not server[TLSSettings].certificates
+
+
+def _given(server: ServerSettings, certificate: str, key: str) -> ServerSettings:
+    """C{server} with that C{certificate} and its C{key}."""
+    return server.having(evolve(server[TLSSettings], certificates=(certificate,), keys=(key,)))
 
 
 def _pair(servers: Collection[ServerSettings], folder: str, nameOf: Callable[[ServerSettings], str]) -> tuple[str, str]:

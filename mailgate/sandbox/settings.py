@@ -89,9 +89,15 @@ class SandboxSettings:
 
     @classmethod
     def conflicts(cls, settings: GatewaySettings) -> Iterator[Problem]:
-        """Whether there are to be several processes."""
+        """Whether there are to be several processes, and what does not go with the certificate that the demo makes."""
+        if settings.find(cls) is None:
+            return
+        # Most gateways have no demo.
+        from mailgate.sandbox.certificate import faultsBeside
+
+        yield from faultsBeside(settings.servers)
         workers = settings[WorkerSettings].count
-        if settings.find(cls) is not None and workers != 1:
+        if workers != 1:
             reason = "must be 1 beside [sandbox], whose mailboxes are in one process's memory"
             yield Problem(settings.file, reason, "mailgate", "worker_processes", str(workers))
 

@@ -39,6 +39,19 @@ class SandboxTests(ConfigCase):
         ):
             self.assertIn(told, self.faults(f"{self.text}{line}\n")[0])
 
+    def test_faultsBesideTheCertificate(self):
+        """So is what only shows beside a certificate, once for all servers and without one being written."""
+        for line, told in (
+            ("ssl_ciphers = 5k", "[mail] ssl_ciphers = 5k: no cipher match"),
+            ("ssl_ecdh_curve = nosuch", "ssl_ecdh_curve = nosuch"),
+            ("ssl_ciphers = aRSA\nssl_protocols = TLSv1.2", "no client can connect by TLS"),
+        ):
+            second = IMAP.replace("imap]", "other]").replace("143", "1143")
+            text = f"[sandbox]\n{MAIL}{line}\nstarttls = on\n{IMAP}{second}protocol = imap\n"
+            (fault,) = self.faults(text)
+            self.assertIn(told, fault)
+        self.assertFalse(os.path.exists(self.state))
+
     def test_withoutSandbox(self):
         """Without [sandbox] nobody is given a certificate that nobody can trust."""
         self.assertIn("ssl_certificate: is missing", self.faults(self.text.replace("[sandbox]\n", ""))[0])

@@ -187,6 +187,14 @@ class ConversationTests(SynchronousTestCase):
         self.assertEqual(self.operation.asked, ["stop"])
         self.assertTrue(self.transport.disconnecting)
 
+    def test_endless(self) -> None:
+        """What comes without an end behind a command ends the connection, too: it is not kept."""
+        self.conversation.dataReceived(b'{"do": "stop"}\n')
+        self.conversation.dataReceived(b"x" * LONGEST)
+        self.assertFalse(self.transport.disconnecting)
+        self.conversation.dataReceived(b"x")
+        self.assertTrue(self.transport.disconnecting)
+
     def test_silent(self) -> None:
         """Who says nothing is not waited for."""
         self.clock.advance(10)
