@@ -84,7 +84,10 @@ class CommandConversation(LineOnlyReceiver, TimeoutMixin):
         return command.run(self._operation, arguments).addCallback(lambda answer: command.combine([answer]))
 
     def lineLengthExceeded(self, line: bytes) -> None:
-        if not self._asked:
+        if self._asked:
+            # What comes without an end would be kept for as long as the command takes.
+            self._hangUp()
+        else:
             self._asked = True
             self._answer(Answer(False, (f"a command is longer than {LONGEST} bytes",)))
 
