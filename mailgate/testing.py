@@ -206,7 +206,6 @@ class FakeClient(ProxyClient):
 
 
 @implementer(IConnector)
-@implementer(IConnector)
 class FakeConnector:
     """
     Answers with the next of C{answers}, as L{FakeAuthenticator} does. With none left it answers a L{FakeClient}.

@@ -33,7 +33,7 @@ class _Option:
     """
 
     indent: int
-    items: list[tuple[int, str]]
+    items: list[tuple[int, str]] = field(repr=False)
 
     @property
     def value(self) -> str:

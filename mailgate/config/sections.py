@@ -36,7 +36,7 @@ class Section:
 
     kind: SectionKind
     title: str
-    values: dict[str, Any] = field(factory=dict)
+    values: dict[str, Any] = field(factory=dict, repr=False)
     written: dict[str, str] = field(factory=dict)
 
     @property

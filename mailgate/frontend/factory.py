@@ -21,6 +21,7 @@ from mailgate.interfaces import IAuthenticator, IConnection, IConnector
 from mailgate.lean.connectionlimit import Places
 from mailgate.log.connection import BEGUN, STORY, about
 from mailgate.log.journal import Journal
+from mailgate.login import Method
 from mailgate.net.networks import unmapped
 from mailgate.net.reversedns import ReverseDNS
 from mailgate.relay.portable import Relays
@@ -92,6 +93,7 @@ class ProxyServerFactory(Factory):
         self.dialogue = settings[DialogueSettings]
         self.starttls = settings[TLSSettings].starttls
         self.verifiesClients = settings[TLSSettings].verifiesClients
+        self.takesPasswords = Method.PLAIN in record.methods(settings)
         self.relayTimeout = settings[RelaySettings].timeout
         self.local = (unmapped(address.host), address.port) if address.isOneAddress else None
         """The address that all clients connect to, if it is one."""

@@ -9,6 +9,7 @@ A command is a line of JSON, C{{"do": "reload"}}, with its arguments beside C{do
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
@@ -45,6 +46,9 @@ def argument(help: str, kind: type = str, default: Any = NOTHING) -> Any:
         if value is None and default is None:
             return
         isGood = type(value) is kind or (kind is float and type(value) is int)
+        if isGood and kind is float:
+            # JSON, as Python reads it, has NaN and Infinity.
+            isGood = -math.inf < value < math.inf
         if not isGood or (kind is str and not value.isprintable()):
             raise ValueError(f'"{attribute.name}" must be {_KINDS[kind]}')
 

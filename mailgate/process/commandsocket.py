@@ -85,11 +85,11 @@ class CommandConversation(LineOnlyReceiver, TimeoutMixin):
 
     def lineLengthExceeded(self, line: bytes) -> None:
         if self._asked:
-            # As behind a line that is whole. Else it would be kept for as long as the answer takes.
+            # What comes without an end would be kept for as long as the command takes.
             self._hangUp()
-            return
-        self._asked = True
-        self._answer(Answer(False, (f"a command is longer than {LONGEST} bytes",)))
+        else:
+            self._asked = True
+            self._answer(Answer(False, (f"a command is longer than {LONGEST} bytes",)))
 
     def _answer(self, answer: Answer, keep: bool = False) -> None:
         self._say(asdict(answer))

@@ -172,8 +172,12 @@ class StreamRelay(BaseRelay):
         self._backend.settle()
 
     def _wait(self) -> None:
-        self.means.clock.drop(self)
-        self.means.clock.put(self, self._due)
+        due = self._due
+        # Its place may be for later already: what expires too soon waits on.
+        if not 0 < self.tick <= due:
+            clock = self.means.clock
+            clock.drop(self)
+            clock.put(self, due)
 
     def _forget(self) -> None:
         self.means.clock.drop(self)

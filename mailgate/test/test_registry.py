@@ -21,15 +21,18 @@ from zope.interface.verify import verifyObject
 import mailgate
 from mailgate.auth.passwdfile.passwords import parsePassword
 from mailgate.backend.client import ProxyClient
+from mailgate.backend.credentials import PasswordLogin
 from mailgate.backend.settings import ProxySettings
 from mailgate.config import authenticatorKind, knownDirectives, parse
+from mailgate.config.inifile import IniFile
+from mailgate.config.sections import Section
 from mailgate.directives import Directive, ListenAddress, directives
 from mailgate.frontend.dialogue import ProxyServer
 from mailgate.frontend.protocol import Command
 from mailgate.interfaces import IAuthenticator
 from mailgate.log.journal import Journal
 from mailgate.login import Client, Credentials, LoginRequest, Method, Route, Trouble
-from mailgate.registry import AUTHENTICATORS, PROTOCOLS, SECTIONS, SERVER_SETTINGS
+from mailgate.registry import AUTHENTICATORS, PROTOCOLS, SECTIONS, SERVER, SERVER_SETTINGS
 from mailgate.sandbox.settings import SandboxSettings
 
 GROUPS = tuple(dict.fromkeys(group for kind in SECTIONS for group in kind.settings))
@@ -392,6 +395,10 @@ class SecretTests(SynchronousTestCase):
             Credentials(Method.PLAIN, b"joe", PLANTED.encode()),
             Route((), b"joe", PLANTED.encode()),
             parsePassword(b"{PLAIN}" + PLANTED.encode()),
+            PasswordLogin(b"joe", PLANTED.encode()),
+            LoginRequest("imap", Credentials(Method.PLAIN, b"joe", PLANTED.encode()), Client("192.0.2.7")),
+            Section(SERVER, "server imap", {"auth_http_header": PLANTED}),
+            IniFile(f"[server imap]\nauth_http_header = {PLANTED}\n", "gateway.ini", (), SECTIONS).sections,
         )
         for value in carriers:
             self.assertNotIn(PLANTED, f"{value!r} {value}")

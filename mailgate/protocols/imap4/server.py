@@ -91,7 +91,7 @@ class IMAP4Server(ProxyServer):
             words.extend(b"AUTH=" + name for name in self.settings.mechanisms)
         if self.offersTLS:
             words.append(b"STARTTLS")
-        if self.needsTLS or not self._takesPasswords():
+        if self.needsTLS or not self.factory.takesPasswords:
             words.append(b"LOGINDISABLED")
         return words
 
@@ -160,7 +160,7 @@ class IMAP4Server(ProxyServer):
         """Why the command C{word} is not for now: before a literal is asked for, so that no password is sent."""
         if self.needsTLS and not command.inClear:
             return b"NO [PRIVACYREQUIRED] Use STARTTLS first"
-        if word == b"LOGIN" and not self._takesPasswords():
+        if word == b"LOGIN" and not self.factory.takesPasswords:
             return b"NO [CANNOT] LOGIN is disabled, use AUTHENTICATE"
         return b""
 
@@ -206,9 +206,6 @@ class IMAP4Server(ProxyServer):
         self.spoilt()
         if isEndless:
             self.end(Outcome.ERRORS)
-
-    def _takesPasswords(self) -> bool:
-        return Method.PLAIN in self.settings.methods or self.dialogue.unlistedAuth
 
     def _completed(self) -> None:
         self.reply(b"OK completed")

@@ -112,6 +112,8 @@ class DecodeTests(SynchronousTestCase):
             ({"do": "shout", "text": "a\nb"}, 'shout: "text" must be printable text'),
             ({"do": "shout", "text": "a", "times": True}, 'shout: "times" must be a whole number'),
             ({"do": "shout", "text": "a", "pause": "1"}, 'shout: "pause" must be a number'),
+            ({"do": "shout", "text": "a", "pause": float("nan")}, 'shout: "pause" must be a number'),
+            ({"do": "shout", "text": "a", "pause": -float("inf")}, 'shout: "pause" must be a number'),
             ({"do": "shout", "text": "a", "loud": 1}, 'shout: "loud" must be true or false'),
         ):
             self.assertEqual(self.refused(json.dumps(given).encode()), reason)
@@ -188,12 +190,12 @@ class ConversationTests(SynchronousTestCase):
         self.assertTrue(self.transport.disconnecting)
 
     def test_endless(self) -> None:
-        """What comes without an end behind a command ends the connection, too: it is not kept."""
-        self.conversation.dataReceived(b'{"do": "stop"}\n')
-        self.conversation.dataReceived(b"x" * LONGEST)
+        """Nothing piles up while a command is under way: a line that does not end ends the connection."""
+        self.conversation.dataReceived(b'{"do": "drain"}\n' + b"x" * LONGEST)
         self.assertFalse(self.transport.disconnecting)
         self.conversation.dataReceived(b"x")
         self.assertTrue(self.transport.disconnecting)
+        self.assertEqual((self.operation.asked, self.heard()), (["drain"], []))
 
     def test_silent(self) -> None:
         """Who says nothing is not waited for."""
