@@ -148,7 +148,7 @@ class Session:
     """
     What is known of a connection.
 
-    @ivar client: its client, as of L{peerName}.
+    @ivar client: its client, as of L{mailgate.log.connection.peerName}.
     @ivar started: the clock's time in seconds.
     @ivar expires: the clock's time by which the session ends, if it has a limit.
     @ivar received: how many bytes were relayed from the client, and C{sent} to it.

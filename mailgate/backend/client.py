@@ -112,7 +112,7 @@ class ProxyClient(RelayedProtocol):
         """
         Log in, and set C{reply}.
 
-        @raise BackendError: that cannot be done; L{LoginRefused}: the backend will not have it.
+        @raise BackendError: that cannot be done; L{mailgate.backend.errors.LoginRefused}: it refuses the login.
         """
         raise NotImplementedError
 
@@ -160,7 +160,8 @@ class ProxyClient(RelayedProtocol):
         """
         Log in at the backend that was L{open}ed. Afterwards C{reply} is set, and the conversation may go on.
 
-        @raise BackendError: no; L{LoginRefused}: the backend will not have it; or what L{fail} was given.
+        @raise BackendError: no; L{mailgate.backend.errors.LoginRefused}: it refuses the login; or what L{fail} was
+            given.
         """
         self.reply = b""
         await self.authenticate(credentials, request)

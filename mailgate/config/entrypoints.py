@@ -68,8 +68,8 @@ def findKind(name: str, known: Collection[str]) -> AuthenticatorKind:
         raise BrokenEntryPoint(f"is an entry point of {places}: uninstall one of them")
     try:
         kind = entry.load()
-    except Exception as error:
-        # Any module can fail in any way, and an operator has no use for its traceback.
+    except (Exception, SystemExit) as error:
+        # Any module can fail in any way, a script by ending the process; an operator has no use for its traceback.
         raise _broken(entry, f"cannot be loaded: {type(error).__name__}: {' '.join(str(error).split())}") from None
     fault = _fault(kind, name) or undeclarable(kind, known)
     if fault:

@@ -88,8 +88,8 @@ class ProxyServer(Hooks, RelayedProtocol):
 
     def arrive(self, host: str, port: int, started: float, proxied: ProxiedAddresses | None = None) -> None:
         """
-        Begin the ledger of the client at C{host} and C{port}, in the forms of L{Client}: before there is a connection
-        where a PROXY header comes first, which may have told of it that it is C{proxied}.
+        Begin the ledger of the client at C{host} and C{port}, in the forms of L{mailgate.login.Client}: before there
+        is a connection where a PROXY header comes first, which may have told of it that it is C{proxied}.
         """
         self._host, self._port, self._proxied = host, port, proxied
         factory = self.factory

@@ -68,7 +68,7 @@ class Draining:
         Wait until there are no connections. With C{farewell} those before login are told goodbye at once. After
         C{patience} seconds, if it is not L{None}, all that are left are ended, spread over C{pace} seconds.
 
-        The Deferred fires with L{cut}. To begin again is to be done at the earlier of both times; for who says "now" a
+        The Deferred fires with C{cut}. To begin again is to be done at the earlier of both times; for who says "now" a
         second time there is no more courtesy.
         """
         drained: Deferred[int] = Deferred()

@@ -166,9 +166,15 @@ class Login:
             return Denial(Trouble.UNAUTHORIZED, reason="another authorization identity")
         try:
             answer = await self.factory.authenticator.authenticate(request)
-            if authzid and isinstance(answer, Route) and answer.authzid is None:
+            if not isinstance(answer, Route):
+                if not isinstance(answer, Denial):
+                    raise TypeError(f"the authenticator answers {type(answer).__name__}, and no Route or Denial")
+                return answer
+            if not isinstance(answer.user, bytes):
+                raise TypeError(f"the authenticator names a user of type {type(answer.user).__name__}, and not bytes")
+            if authzid and answer.authzid is None:
                 return Denial(Trouble.UNAUTHORIZED, reason="the authorization identity was not answered for")
-            if isinstance(answer, Route) and not answer.user and request.credentials.method is not Method.NONE:
+            if not answer.user and request.credentials.method is not Method.NONE:
                 return Denial(Trouble.DENIED, reason="neither the client nor the answer names a user")
             return answer
         except Exception:

@@ -40,7 +40,10 @@ class SharedUNIXPort(UNIXPort):
 
 
 def makeBounded(port: Any, places: Places) -> None:
-    """Have C{port}, one of Twisted's, let in no more newcomers than there are C{places} for, as L{LeanPort} does."""
+    """
+    Have C{port}, one of Twisted's, let in no more newcomers than there are C{places} for, as
+    L{mailgate.lean.port.LeanPort} does.
+    """
     accept = port.doRead
 
     def doRead() -> Any:

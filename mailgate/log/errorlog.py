@@ -1,7 +1,7 @@
 # -*- test-case-name: mailgate.test.log.test_journal -*-
 """
 The observers that write to C{error_log}'s targets, a line for each event. What could break a line is escaped here even
-where it has not been through L{printable}.
+where it has not been through L{mailgate.log.journal.printable}.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ __all__ = ["ErrorLogs", "ProcessLog"]
 
 @implementer(ILogObserver)
 class _Log:
-    """Hands to C{target} what is of the C{least} level, one of L{LEVELS}, or above."""
+    """Hands to C{target} what is of the C{least} level, one of L{mailgate.log.levels.LEVELS}, or above."""
 
     def __init__(self, target: ILogObserver, least: Any) -> None:
         self._target = target

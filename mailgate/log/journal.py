@@ -60,8 +60,8 @@ def oneLine(text: str) -> str:
 
 class Journal:
     """
-    A L{Logger} that builds no event below C{level}, one of L{LEVELS}, nor above C{rate} of one format, by C{clock}, if
-    one is given.
+    A L{Logger} that builds no event below C{level}, one of L{mailgate.log.levels.LEVELS}, nor above C{rate} of one
+    format, by C{clock}, if one is given.
     Formats are constants of twisted.logger's form, with keyed fields; fields that hold a text from the network have
     been through L{printable}.
     """

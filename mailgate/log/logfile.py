@@ -22,7 +22,7 @@ __all__ = ["LogFile"]
 class LogFile(DescriptorWriter):
     """
     The file C{path}, opened for appending, as the stream of observers. C{user} is the uid whose files root may write
-    to where others than root may write to the folder. The rest is as in L{LineWriter}.
+    to where others than root may write to the folder. The rest is as in L{mailgate.log.lostlines.LineWriter}.
 
     @raise OSError: it cannot be opened, or root must not open it.
     """

@@ -139,8 +139,8 @@ class Reloading(MultiService):
 
     def reload(self, isAsked: bool = True) -> Deferred[Sequence[str]]:
         """
-        See L{IGenerations.reload}. Unless it C{isAsked} for, new certificates have to be as good as those before
-        (L{renewalFaults}).
+        See L{mailgate.process.interfaces.IGenerations.reload}. Unless it C{isAsked} for, new
+        certificates have to be as good as those before (L{renewalFaults}).
         """
         return ensureDeferred(self._reload(isAsked))
 
@@ -212,16 +212,16 @@ class Reloading(MultiService):
     # The ends.
 
     def drain(self) -> Deferred[int]:
-        """See L{IGenerations.drain}."""
+        """See L{mailgate.process.interfaces.IGenerations.drain}."""
         self._log.info("draining: nobody is let in any more")
         return self._end(Order.DRAIN)
 
     def stop(self) -> Deferred[int]:
-        """See L{IGenerations.stop}."""
+        """See L{mailgate.process.interfaces.IGenerations.stop}."""
         return self._end(Order.STOP)
 
     def retire(self) -> Deferred[int]:
-        """See L{IGenerations.retire}."""
+        """See L{mailgate.process.interfaces.IGenerations.retire}."""
         # They are the other process's by now, files of unix sockets included.
         self.sockets.disown()
         return self._end(Order.RETIRE)

@@ -75,7 +75,7 @@ def _end(status: int) -> None:
 
 
 def howItEnded(status: int) -> str:
-    """C{status}, as of L{subprocess.Popen.returncode}, in words."""
+    """C{status}, as of C{subprocess.Popen.returncode}, in words."""
     if status >= 0:
         return f"exited with status {status}"
     try:

@@ -140,7 +140,7 @@ class _Walk:
             self._check(found)
 
     def _find(self, flags: int) -> tuple[str, os.stat_result | None, bool]:
-        """The last name on the way, in L{folder}; what has it, if anything; and whether that is a link of C{/proc}."""
+        """The last name on the way, in C{folder}; what has it, if anything; and whether that is a link of C{/proc}."""
         while True:
             name = self._names.pop(0)
             if name in ("", ".") and self._names:

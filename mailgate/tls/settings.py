@@ -150,7 +150,7 @@ class TLSSettings:
                 yield server.problem(error.option, str(error), error.value)
 
     def _unreadable(self, server: ServerSettings) -> Iterator[Problem]:
-        """Each of the files that L{ServerTLS} would stop at; it tells of the first alone."""
+        """Each of the files that L{mailgate.tls.server.ServerTLS} would stop at; it tells of the first alone."""
         named: list[tuple[str, str | None]] = [("ssl_certificate", each) for each in self.certificates]
         named += [("ssl_certificate_key", each) for each in self.keys[: len(self.certificates)]]
         if self.verifiesClients:

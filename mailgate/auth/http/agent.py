@@ -74,8 +74,9 @@ class KeepAliveAgent:
     There are never more than C{most} connections, if that is not 0, those included that are being made or closed. Who
     asks sees to it that no more than so many requests are under way.
 
-    A response is given when its head is complete; its body is empty. Failures are L{ExchangeFailed}, and
-    L{ExchangeCancelled} after C{cancel}. There is no deadline but the endpoint's for connecting: add one.
+    A response is given when its head is complete; its body is empty. Failures are
+    L{mailgate.auth.http.connection.ExchangeFailed}, and L{mailgate.auth.http.connection.ExchangeCancelled} after
+    C{cancel}. There is no deadline but the endpoint's for connecting: add one.
     """
 
     def __init__(

@@ -102,7 +102,8 @@ class FieldHeaders(Headers):
 
 class PreparedHeaders(FieldHeaders):
     """
-    Headers that L{KeepAliveAgent} writes as C{block}, which is C{fields} in that order and spelling, and nothing else.
+    Headers that L{mailgate.auth.http.agent.KeepAliveAgent} writes as C{block}, which is C{fields} in that order and
+    spelling, and nothing else.
 
     For every other agent they are ordinary headers. What the agents of treq and Twisted add to a copy they add for such
     an agent; C{block} stays what it was.

@@ -197,7 +197,7 @@ class Cut:
 @frozen
 class Ended:
     """
-    Zygote to master: a worker has ended, with C{status}, as L{subprocess.Popen.returncode} has it, and has C{cut} so
+    Zygote to master: a worker has ended, with C{status}, as C{subprocess.Popen.returncode} has it, and has C{cut} so
     many sessions. With a C{pid} of 0 there has been none: the system would not fork, and C{status} is its C{errno}.
     """
 

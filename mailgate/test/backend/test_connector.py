@@ -23,7 +23,7 @@ PASS_ON = ProxySettings(passErrorMessage=True)
 
 
 class ConnectorTests(SynchronousTestCase):
-    """L{Connector.connect} where something goes wrong, and where it does not."""
+    """L{mailgate.backend.connector.Connector.connect} where something goes wrong, and where it does not."""
 
     def assertTemporary(self, attempt: Attempt) -> None:
         self.assertEqual(self.successResultOf(attempt.result), Denial(Trouble.TEMPORARY))

@@ -203,6 +203,10 @@ class BrokenTests(EntryPointCase):
         """Whatever its module says when it fails."""
         self.assertEqual(self.refused("raise ValueError('a\\nb')"), "cannot be loaded: ValueError: a b")
 
+    def test_exit(self) -> None:
+        """It is a script that ends its process, which would be the gateway's."""
+        self.assertEqual(self.refused("raise SystemExit(3)"), "cannot be loaded: SystemExit: 3")
+
     def test_syntax(self) -> None:
         """It is no Python."""
         self.assertIn("cannot be loaded: SyntaxError: ", self.refused("1 +"))

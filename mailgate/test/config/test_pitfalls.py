@@ -177,7 +177,7 @@ class LoopTests(SynchronousTestCase):
 
 
 class OverwrittenTests(SynchronousTestCase):
-    """Tests for L{pitfalls.overwritten}."""
+    """Tests for C{pitfalls.overwritten}."""
 
     def test_own(self) -> None:
         """What names the file itself, by whatever name, would destroy it."""

@@ -19,7 +19,7 @@ from mailgate.session import Outcome, Phase, Session
 
 
 class Crowd:
-    """What L{ProxyServerFactory} is to a drain."""
+    """What L{mailgate.frontend.factory.ProxyServerFactory} is to a drain."""
 
     def __init__(self) -> None:
         self.connections: set[Any] = set()

@@ -15,7 +15,7 @@ from mailgate.testing import CLIENT, FakeTransport
 
 
 class ProxyServerFactoryTests(SynchronousTestCase):
-    """L{ProxyServerFactory}."""
+    """L{mailgate.frontend.factory.ProxyServerFactory}."""
 
     def test_protocol(self) -> None:
         """It makes the server's half of its protocol, a new one for each connection."""

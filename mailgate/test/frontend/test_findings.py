@@ -52,7 +52,7 @@ class AddressTests(SynchronousTestCase):
 
 
 class FindingsTests(SynchronousTestCase):
-    """L{DialogueFindings}, by the clients that authenticators get."""
+    """L{mailgate.frontend.findings.DialogueFindings}, by the clients that authenticators get."""
 
     def converse(self, *answers: Any, wildcard: bool = True, tls: bool = True, **given: Any) -> Conversation:
         """A login at a wildcard, or at one address; how often the transport is asked for its own is counted."""

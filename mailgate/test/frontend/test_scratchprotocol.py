@@ -1,6 +1,6 @@
 """
-A new protocol is one file, and one line of the registry: ManageSieve's dialogue, which L{scratchprotocol} has, and
-whose SASL is in strings and literals instead of lines.
+A new protocol is one file, and one line of the registry: ManageSieve's dialogue, which
+L{mailgate.test.frontend.scratchprotocol} has, and whose SASL is in strings and literals instead of lines.
 """
 
 from __future__ import annotations

@@ -314,7 +314,7 @@ class Dialogue(RelayedProtocol):
 
 
 class Relayed:
-    """One session that is relayed, or is about to be: L{client} and L{backend} are its peers."""
+    """One session that is relayed, or is about to be: C{client} and C{backend} are its peers."""
 
     def __init__(self, case: RelayCase, clientTLS: bool, backendTLS: bool, small: bool) -> None:
         self._case = case

@@ -6,7 +6,7 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from mailgate.login import Credentials, Denial, Envelope, Method, Trouble
+from mailgate.login import Credentials, Denial, Envelope, Method, Route, Trouble
 from mailgate.protocols.pop3 import POP3
 from mailgate.protocols.pop3.settings import POP3Settings
 from mailgate.session import Outcome, Phase
@@ -267,7 +267,7 @@ class LoginTests(SynchronousTestCase):
 class RefusalTests(SynchronousTestCase):
     """A login that fails."""
 
-    def refusal(self, denial: Denial | Exception, *auth: str) -> tuple[Conversation, bytes]:
+    def refusal(self, denial: Any, *auth: str) -> tuple[Conversation, bytes]:
         """A conversation whose login is answered with C{denial}, and what the client hears."""
         conversation = converse(authenticator=FakeAuthenticator(denial))
         conversation.says(b"USER joe")
@@ -291,6 +291,15 @@ class RefusalTests(SynchronousTestCase):
         conversation, heard = self.refusal(ValueError("out of order"))
         self.assertEqual(heard, b"-ERR [SYS/TEMP] Temporary authentication failure, try again later\r\n")
         self.assertIn("could not be judged", "".join(conversation.logged()))
+
+    def test_noAnswer(self) -> None:
+        """So is one that answers something else, or with a name that is no bytes; the connection lives on."""
+        named: Any = "joe"
+        for answer in ("yes", Route((), named, b"sesame")):
+            conversation, heard = self.refusal(answer)
+            self.assertEqual(heard, b"-ERR [SYS/TEMP] Temporary authentication failure, try again later\r\n")
+            self.assertFalse(conversation.closed)
+            self.assertIn("could not be judged", "".join(conversation.logged()))
 
     def test_text(self) -> None:
         """The authentication service's text reaches the client; without Auth-Wait the connection ends."""
