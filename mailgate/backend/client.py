@@ -138,7 +138,7 @@ class ProxyClient(RelayedProtocol):
         """
         Connect and hear the greeting, over TLS if the backend is to be spoken to so.
 
-        @param client: of whom a PROXY header tells the backend, if it gets one; L{None} if there is no client.
+        @param client: the one that a PROXY header names, if the backend gets one; L{None} if there is no client.
         @param trust: what the backend's certificate is judged by.
         @param enter: called with each phase that begins.
         @raise BackendError: the backend cannot be used.

@@ -63,7 +63,7 @@ class Task:
         self._cancelled = False
 
     def start(self) -> None:
-        """Begin. Done apart from making it, so that whoever keeps it can L{cancel} it from within."""
+        """Begin. Not in the constructor: the coroutine may L{cancel} the task that runs it, which is kept by then."""
         self._step()
 
     def resume(self) -> None:

@@ -77,12 +77,13 @@ def idCommand(tag: bytes, client: Client, said: Sequence[bytes] = ()) -> bytes:
 
     One command has them all, as Dovecot heeds the first ID of a connection alone.
     """
-    fields = [b'"x-%s" "%s"' % field for field in _facts(client, _IN_IMAP)]
-    room = _LONGEST_LINE - len(tag + b" ID ()\r\n")
-    for field in said[: _MOST_FIELDS - len(fields)]:
-        if sum(map(len, fields)) + len(fields) + len(field) > room:
-            break
-        fields.append(field)
+    fields = _facts(client, _IN_IMAP)
+    if said:
+        room = _LONGEST_LINE - len(tag + b" ID ()\r\n")
+        for field in said[: _MOST_FIELDS - len(fields)]:
+            if sum(map(len, fields)) + len(fields) + len(field) > room:
+                break
+            fields.append(field)
     return tag + b" ID (" + b" ".join(fields) + b")\r\n" if fields else b""
 
 
@@ -91,31 +92,36 @@ def xclientCommand(client: Client) -> bytes:
     The command that tells Dovecot's POP3 server of C{client}, line end included. Empty where there is nothing to
     tell.
     """
-    facts = [b" %s=%s" % fact for fact in _facts(client, _IN_POP3)]
+    facts = _facts(client, _IN_POP3)
     return b"XCLIENT" + b"".join(facts) + b"\r\n" if facts else b""
 
 
-_IN_IMAP = (b"originating-ip", b"originating-port", b"connected-ip", b"connected-port", b"session-id")
-_IN_POP3 = (b"ADDR", b"PORT", b"DESTADDR", b"DESTPORT", b"SESSION")
-"""What each protocol calls the client's address and port, the address and port that it has connected to, and the
-session."""
+_IN_IMAP = tuple(
+    b'"x-%b" "%%b"' % name
+    for name in (b"originating-ip", b"originating-port", b"connected-ip", b"connected-port", b"session-id")
+)
+_IN_POP3 = tuple(b" %b=%%b" % name for name in (b"ADDR", b"PORT", b"DESTADDR", b"DESTPORT", b"SESSION"))
+"""
+How each protocol tells of the client's address and port, the address and port that it has connected to, and the
+session: with the place of the value.
+"""
 
 
-def _facts(client: Client, names: Sequence[bytes]) -> list[tuple[bytes, bytes]]:
-    """What is known of C{client}, by C{names}."""
-    address, port, local, localPort, session = names
-    facts: list[tuple[bytes, bytes]] = []
+def _facts(client: Client, forms: Sequence[bytes]) -> list[bytes]:
+    """What is known of C{client}, in its C{forms}."""
+    address, port, local, localPort, session = forms
+    facts: list[bytes] = []
     host = _plain(client.host)
     if host:
-        facts.append((address, host))
+        facts.append(address % host)
         # Dovecot refuses all of XCLIENT for a port 0, which a PROXY header may bring.
         if client.port:
-            facts.append((port, b"%d" % client.port))
+            facts.append(port % (b"%d" % client.port))
         there, therePort = _connectedTo(client)
         if therePort and (connected := _plain(there)):
-            facts += (local, connected), (localPort, b"%d" % therePort)
+            facts += local % connected, localPort % (b"%d" % therePort)
     if client.session and _SESSION.fullmatch(client.session):
-        facts.append((session, client.session.encode()))
+        facts.append(session % client.session.encode())
     return facts
 
 

@@ -125,7 +125,8 @@ class ProxyServer(Hooks, RelayedProtocol):
     def _greet(self) -> None:
         self.session.enter(Phase.GREETING)
         self.greet()
-        self.advance()
+        if self.intake.buffer or self.inputEnded:
+            self.advance()
 
     def _shakeHands(self) -> None:
         self.session.enter(Phase.TLS)

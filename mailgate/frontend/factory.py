@@ -11,6 +11,7 @@ from typing import Any
 
 from attrs import Factory as Default
 from attrs import field, frozen
+from twisted.internet.interfaces import IReactorTime
 from twisted.internet.protocol import Factory, Protocol
 
 from mailgate.directives import ListenAddress, ServerSettings
@@ -51,7 +52,7 @@ class Means:
 
     authenticator: IAuthenticator
     connector: IConnector
-    clock: Any
+    clock: IReactorTime
     journal: Journal
     tls: ServerTLS | None = None
     relays: Relays = field(default=Default(lambda self: Relays(self.clock), takes_self=True))

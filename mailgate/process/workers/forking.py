@@ -53,7 +53,7 @@ class _Child:
 
 
 class Heirs(Protocol):
-    """What becomes of the forks."""
+    """What a fork does as a worker, and what a zygote does when it orders one, and when one has ended."""
 
     def serve(self, slot: int, channel: socket.socket) -> int:
         """Be the worker C{slot}, with its C{channel} to the zygote; return the exit status."""
@@ -76,12 +76,13 @@ class System:
 
 class Zygote:
     """
-    Forks workers as the master orders, and reports what becomes of them.
+    Forks workers as the master orders, and reports which have started, serve, accept no more, and have ended.
 
     @param orders: the descriptor by which the master is heard.
     @param reports: the one by which it is told.
     @param lines: the messages of C{orders}, of which some may have come.
     @param heirs: what the forks do.
+    @param system: how processes are made, waited for and killed.
     """
 
     def __init__(self, orders: int, reports: int, lines: Lines, heirs: Heirs, system: System = System()) -> None:
