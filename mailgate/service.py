@@ -99,7 +99,12 @@ class Gateway(MultiService):
         self.listeners: list[Listener] = []
         self._authenticators: list[IAuthenticator] = []
         self._reverseDNS: dict[ResolverSettings, ReverseDNS] = {}
-        self._factories = [factory for server in settings.servers for factory in self._factoriesOf(server)]
+        try:
+            self._factories = [factory for server in settings.servers for factory in self._factoriesOf(server)]
+        except Exception:
+            # Nothing will stop this gateway, and a process may try many a configuration.
+            self._closeAuthenticators()
+            raise
         # Not the lean reactor, whose clock is coarse.
         self._draining = Draining(self._factories, reactor)
         if share is not None:
@@ -264,10 +269,17 @@ class Gateway(MultiService):
         """Stop listening and end every connection; the Deferred fires when they are gone."""
         stopped = super().stopService()
         drained = self.drain(farewell=True, patience=0, pace=0)
-        for authenticator in self._authenticators:
-            authenticator.close()
+        self._closeAuthenticators()
         asked = [reverseDNS.close() for reverseDNS in self._reverseDNS.values()]
         return DeferredList([stopped, drained, *asked]).addCallback(self._closeRelays)
+
+    def _closeAuthenticators(self) -> None:
+        for authenticator in self._authenticators:
+            try:
+                authenticator.close()
+            except Exception:
+                # It may be another distribution's, and the rest is to stop all the same.
+                self._journal.failure("an authenticator cannot be closed")
 
     def _closeRelays(self, result: Any) -> Any:
         self._relays.close()

@@ -102,6 +102,25 @@ class ConstructionTests(SynchronousTestCase):
         gateway.stopService()
         self.assertEqual((mine.closed, its.closed), (False, True))
 
+    def test_notClosed(self) -> None:
+        """One that cannot be closed keeps nothing else from stopping, and is logged."""
+        broken, other = FakeAuthenticator(), FakeAuthenticator()
+        self.patch(broken, "close", lambda: 1 / 0)
+        makings = {"imap": making(lambda: broken), "other": making(lambda: other)}
+        gateway = self.gateway(f"{SERVER}{OTHER}", makings, {"imap": makings["imap"]})
+        stopped = gateway.stopService()
+        self.assertIsNotNone(self.successResultOf(stopped))
+        self.assertTrue(other.closed)
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+
+    def test_closedUnused(self) -> None:
+        """Where another cannot be made there is no gateway, and what was made for it is closed."""
+        its = FakeAuthenticator()
+        makings = {"imap": making(lambda: its), "other": making(lambda: 1 / 0)}
+        text = f"{SERVER}{OTHER}"
+        self.assertRaises(ConfigurationError, self.gateway, text, makings, {"imap": makings["imap"]})
+        self.assertTrue(its.closed)
+
     def test_eachItsOwn(self) -> None:
         """Of a kind each server has one of its own."""
         made: list[FakeAuthenticator] = []

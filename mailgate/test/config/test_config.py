@@ -198,8 +198,8 @@ class SectionTests(ConfigCase):
         """What may stand in a section is known by name and level."""
         self.assertIn("listen", knownDirectives("server"))
         self.assertNotIn("listen", knownDirectives("mail"))
-        self.assertEqual(
-            set(knownDirectives("mailgate")),
+        # All of them, of settings classes that are yet to come too, are in test_restart.
+        self.assertLessEqual(
             {
                 "error_log",
                 "log_rate",
@@ -211,6 +211,7 @@ class SectionTests(ConfigCase):
                 "worker_rlimit_nofile",
                 "worker_shutdown_timeout",
             },
+            set(knownDirectives("mailgate")),
         )
 
 

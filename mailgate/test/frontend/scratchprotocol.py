@@ -1,6 +1,7 @@
 """
 ManageSieve (RFC 5804) up to the login, as a protocol that is added by one file: its dialogue, its settings, its record.
-The registry does not know it. The half at the backend is a sketch.
+The registry does not know it. The half at the backend is a sketch. Its name and its port are nobody's, so that a
+protocol of the product may have the real ones.
 """
 
 from __future__ import annotations
@@ -41,11 +42,11 @@ _AUTH_WORDS = ("plain", "login", "cram-md5", "external", "xoauth2", "oauthbearer
 class SieveSettings:
     """Its directives."""
 
-    needs: ClassVar[tuple[Need, ...]] = (protocol("sieve"),)
+    needs: ClassVar[tuple[Need, ...]] = (protocol("scratchsieve"),)
 
-    auth: tuple[str, ...] = directive("sieve_auth", words(*_AUTH_WORDS), ("plain",))
-    capabilities: tuple[str, ...] = directive("sieve_capabilities", capabilities(), ("SIEVE fileinto vacation",))
-    clientBuffer: int = directive("sieve_client_buffer", bufferSize, 4096)
+    auth: tuple[str, ...] = directive("scratchsieve_auth", words(*_AUTH_WORDS), ("plain",))
+    capabilities: tuple[str, ...] = directive("scratchsieve_capabilities", capabilities(), ("SIEVE fileinto vacation",))
+    clientBuffer: int = directive("scratchsieve_client_buffer", bufferSize, 4096)
 
     @property
     def mechanisms(self) -> tuple[bytes, ...]:
@@ -260,8 +261,8 @@ class SieveClient(ProxyClient):
 
 
 SIEVE = MailProtocol(
-    "sieve",
-    (4190,),
+    "scratchsieve",
+    (24190,),
     SieveServer,
     SieveClient,
     SieveSettings,

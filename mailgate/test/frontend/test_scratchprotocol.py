@@ -35,11 +35,11 @@ import importlib.util, re, sys
 spec = importlib.util.find_spec("mailgate.registry")
 with open(spec.origin, encoding="utf-8") as opened:
     source = opened.read()
-source, count = re.subn(r"(for protocol in [(]IMAP4, [A-Z0-9, ]+)", r"\\1, SIEVE", source)
+source, count = re.subn(r"(for protocol in [(]IMAP4, [A-Z0-9, ]+)", r"\\1, SCRATCH", source)
 assert count == 1
 registry = sys.modules["mailgate.registry"] = importlib.util.module_from_spec(spec)
 from mailgate.test.frontend.scratchprotocol import SIEVE
-registry.SIEVE = SIEVE
+registry.SCRATCH = SIEVE
 exec(compile(source, spec.origin, "exec"), registry.__dict__)
 """
 """What begins a process whose registry has one word more."""
@@ -76,7 +76,7 @@ class DialogueTests(SynchronousTestCase):
             asked = b'""\r\n' if len(pieces) > 1 else b""
             self.assertEqual(heard, asked + b'OK "Logged in."\r\n', pieces)
             self.assertEqual([request.credentials for request in conversation.requests], [CREDENTIALS])
-            self.assertEqual(conversation.requests[0].protocol, "sieve")
+            self.assertEqual(conversation.requests[0].protocol, "scratchsieve")
             self.assertIs(conversation.server.session.phase, Phase.RELAY)
 
     def test_everyCut(self) -> None:
@@ -254,10 +254,10 @@ from mailgate.config.pitfalls import pitfalls
 from mailgate.service import Gateway
 from mailgate.login import Method
 text = '''[server x]
-listen = 127.0.0.1:4190
+listen = 127.0.0.1:24190
 proxy_pass = 10.0.0.1:4190
-sieve_auth = plain login
-sieve_capabilities = UNAUTHENTICATE'''
+scratchsieve_auth = plain login
+scratchsieve_capabilities = UNAUTHENTICATE'''
 settings = parse(text)
 (server,) = settings.servers
 print(server.protocol, server[SIEVE.settings].auth, SIEVE.methods(server) == {Method.PLAIN})
@@ -267,6 +267,8 @@ print([service.factory.record.name for service in gateway if hasattr(service, "f
 """
         )
         lines = told.splitlines()
-        self.assertEqual(lines[0], "sieve ('plain', 'login') True")
-        self.assertIn("sieve_capabilities = UNAUTHENTICATE: is left out: it promises a command before the login", told)
-        self.assertEqual(lines[-1], "['sieve']")
+        self.assertEqual(lines[0], "scratchsieve ('plain', 'login') True")
+        self.assertIn(
+            "scratchsieve_capabilities = UNAUTHENTICATE: is left out: it promises a command before the login", told
+        )
+        self.assertEqual(lines[-1], "['scratchsieve']")
