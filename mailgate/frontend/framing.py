@@ -7,7 +7,10 @@ from __future__ import annotations
 
 from enum import Enum
 
-__all__ = ["Framing", "Unit"]
+__all__ = ["LONG", "Framing", "Unit"]
+
+LONG = 2048
+"""Bytes from which on a segment is not copied for each command that is cut off it: there may be thousands."""
 
 
 class Unit(Enum):
@@ -104,6 +107,9 @@ class Framing:
             self.buffer = b""
         elif isinstance(buffer, bytearray):
             del buffer[:length]
-        else:
+        elif len(buffer) < LONG:
             self.buffer = buffer[length:]
+        else:
+            self.buffer = bytearray(buffer)
+            del self.buffer[:length]
         return cut

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from mailgate.frontend.framing import Framing, Unit
+from mailgate.frontend.framing import LONG, Framing, Unit
 
 
 def cut(framing: Framing, limit: int = 32) -> list[bytes]:
@@ -51,6 +51,16 @@ class FramingTests(SynchronousTestCase):
                 units += [unit for unit in cut(framing) if unit != b"part"]
             self.assertEqual(units, list(self.units), place)
             self.assertEqual(framing.buffer, b"")
+
+    def test_longSegment(self) -> None:
+        """So they are in a long segment, of which the rest is copied once, and not for each of them."""
+        times = LONG // len(self.data) + 1
+        framing = fed(self.data * times)
+        framing.take(32)
+        rest = framing.buffer
+        self.assertIsInstance(rest, bytearray)
+        self.assertEqual(cut(framing), [*self.units[1:], *self.units * (times - 1)])
+        self.assertLess(len(rest), len(self.data))
 
     def test_byByte(self) -> None:
         """So they are byte by byte, and where all is fed before any is taken."""
