@@ -1,0 +1,223 @@
+# -*- test-case-name: mailgate.test.test_testing -*-
+"""
+Fakes of what a dialogue meets: a transport, an authenticator, a connector, a backend. They are verified against the
+interfaces that they stand for.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from twisted.internet.address import IPv4Address
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.error import ConnectionDone
+from twisted.internet.interfaces import ISSLTransport, ITCPTransport, ITLSTransport
+from twisted.internet.testing import StringTransport
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from zope.interface import alsoProvides, implementer
+
+from mailgate.backend.client import ProxyClient
+from mailgate.directives import ListenAddress, ServerSettings
+from mailgate.frontend.settings import DialogueSettings
+from mailgate.interfaces import IAuthenticator, IConnector
+from mailgate.login import Backend, Denial, LoginRequest, Refusal, Route
+from mailgate.session import TRANSITIONS, Phase, Session
+
+__all__ = [
+    "CLIENT",
+    "ROUTE",
+    "CheckedSession",
+    "FakeAuthenticator",
+    "FakeClient",
+    "FakeConnector",
+    "FakeTransport",
+    "settingsOf",
+]
+
+CLIENT = IPv4Address("TCP", "192.0.2.7", 40123)
+ROUTE = Route((Backend("192.0.2.99", 143),), b"joe", b"sesame")
+
+
+class CheckedSession(Session):
+    """
+    A ledger that moves as L{TRANSITIONS} allow. The sessions of L{Conversation} and L{Attempt} are such.
+
+    @cvar made: the moves of all of them, for tests of the table itself.
+    """
+
+    __slots__ = ()
+
+    made: ClassVar[set[tuple[Phase, Phase]]] = set()
+    _log: ClassVar[Logger] = Logger()
+
+    def enter(self, phase: Phase) -> None:
+        """
+        As L{Session.enter}.
+
+        @raise AssertionError: the move is not allowed, and not made. Trial fails a test where this was caught, too: it
+            is logged.
+        """
+        if phase is not self.phase:
+            if phase not in TRANSITIONS[self.phase]:
+                error = AssertionError(f"a session may not go from {self.phase.name} to {phase.name}")
+                self._log.failure("a move of a session is not allowed", Failure(error))
+                raise error
+            self.made.add((self.phase, phase))
+        super().enter(phase)
+
+
+class FakeHandle:
+    """What pyOpenSSL's connection says of a handshake that is done."""
+
+    def get_protocol_version_name(self) -> str:
+        return "TLSv1.3"
+
+    def get_cipher_name(self) -> str:
+        return "TLS_AES_256_GCM_SHA384"
+
+
+@implementer(ITCPTransport, ITLSTransport)
+class FakeTransport(StringTransport):
+    """
+    A TCP connection on which TLS can be started. It never loses itself: tests call L{lose}.
+    """
+
+    def __init__(self, peer: Any = CLIENT) -> None:
+        super().__init__(peerAddress=peer)
+        self.aborted = False
+        self.writingClosed = False
+        self.noDelay = False
+        self.keepAlive = False
+        self.tls: list[Any] = []
+        self.protocol: Any = None
+
+    def connect(self, protocol: Any) -> None:
+        """Have C{protocol} connected to this."""
+        self.protocol = protocol
+        protocol.makeConnection(self)
+
+    def startTLS(self, contextFactory: Any, normal: bool = True) -> None:
+        self.tls.append(contextFactory)
+        alsoProvides(self, ISSLTransport)
+
+    def shakeHands(self) -> None:
+        """The TLS handshake succeeds."""
+        self.protocol.handshakeCompleted()
+
+    def lose(self, reason: Exception | None = None) -> None:
+        """The connection is gone."""
+        self.connected = False
+        self.protocol.connectionLost(Failure(reason or ConnectionDone()))
+
+    def getHandle(self) -> Any:
+        return FakeHandle()
+
+    def getPeerCertificate(self) -> None:
+        return None
+
+    def loseWriteConnection(self) -> None:
+        self.writingClosed = True
+
+    def abortConnection(self) -> None:
+        self.aborted = True
+        self.disconnecting = True
+
+    def getTcpNoDelay(self) -> bool:
+        return self.noDelay
+
+    def setTcpNoDelay(self, enabled: bool) -> None:
+        self.noDelay = enabled
+
+    def getTcpKeepAlive(self) -> bool:
+        return self.keepAlive
+
+    def setTcpKeepAlive(self, enabled: bool) -> None:
+        self.keepAlive = enabled
+
+
+@implementer(IAuthenticator)
+class FakeAuthenticator:
+    """
+    Answers with the next of C{answers}: a value, an exception to fail with, or L{None} for one that comes when the test
+    fires it, if ever. With none left it answers L{ROUTE}.
+
+    @ivar requests: what it was asked.
+    @ivar pending: the Deferreds of the answers that are yet to come.
+    @ivar cancelled: how many of them the gateway did not want any more.
+    @ivar closed: whether it was closed.
+    """
+
+    def __init__(self, *answers: Route | Denial | Exception | None) -> None:
+        self.answers = list(answers)
+        self.requests: list[LoginRequest] = []
+        self.pending: list[Deferred[Any]] = []
+        self.cancelled = 0
+        self.closed = False
+
+    def _cancel(self, deferred: Deferred[Any]) -> None:
+        self.cancelled += 1
+
+    def authenticate(self, request: LoginRequest) -> Deferred[Route | Denial]:
+        self.requests.append(request)
+        answer = self.answers.pop(0) if self.answers else ROUTE
+        if answer is None:
+            waiting: Deferred[Route | Denial] = Deferred(self._cancel)
+            self.pending.append(waiting)
+            return waiting
+        if isinstance(answer, Exception):
+            failed: Deferred[Route | Denial] = Deferred()
+            failed.errback(answer)
+            return failed
+        return succeed(answer)
+
+    def close(self) -> None:
+        self.closed = True
+
+
+class FakeClient(ProxyClient):
+    """A backend's side that is logged in already."""
+
+    def __init__(self, reply: bytes = b"", leftOver: bytes = b"") -> None:
+        super().__init__(settingsOf("imap"), "mx.test", Backend("192.0.2.99", 143), None)  # type: ignore[arg-type]
+        self.reply = reply
+        self._buffer += leftOver
+        FakeTransport().connect(self)
+
+
+@implementer(IConnector)
+class FakeConnector:
+    """
+    Answers with the next of C{answers}, as L{FakeAuthenticator} does. With none left it answers a L{FakeClient}.
+
+    @ivar routes: what it was to connect to.
+    """
+
+    def __init__(self, *answers: ProxyClient | Refusal | Denial | Exception | None) -> None:
+        self.answers = list(answers)
+        self.routes: list[Route] = []
+        self.pending: list[Deferred[Any]] = []
+
+    async def connect(self, route: Route, request: LoginRequest, session: Session) -> Any:
+        self.routes.append(route)
+        answer = self.answers.pop(0) if self.answers else FakeClient(b"OK\r\n")
+        if isinstance(answer, Exception):
+            raise answer
+        session.enter(Phase.CONNECT)
+        if answer is None:
+            self.pending.append(Deferred())
+            answer = await self.pending[-1]
+        session.enter(Phase.BACKEND_LOGIN)
+        return answer
+
+
+def settingsOf(protocol: str, *groups: Any, given: frozenset[str] = frozenset()) -> ServerSettings:
+    """Settings of a server for C{protocol}, named mx.test, where C{groups} do not say otherwise."""
+    defaults: dict[type, Any] = {DialogueSettings: DialogueSettings(serverName="mx.test", timeout=60.0)}
+    return ServerSettings(
+        protocol,
+        protocol,
+        (ListenAddress("127.0.0.1", 143),),
+        {**defaults, **{type(group): group for group in groups}},
+        given,
+    )
