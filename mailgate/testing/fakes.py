@@ -41,7 +41,8 @@ ROUTE = Route((Backend("192.0.2.99", 143),), b"joe", b"sesame")
 
 class CheckedSession(Session):
     """
-    A ledger that moves as L{TRANSITIONS} allow. The sessions of L{Conversation} and L{Attempt} are such.
+    A ledger that moves as L{TRANSITIONS} allow. The sessions of L{mailgate.testing.Conversation} and
+    L{mailgate.testing.Attempt} are such.
 
     @cvar made: the moves of all of them, for tests of the table itself.
     """

@@ -23,7 +23,8 @@ from mailgate.protocols.pop3.settings import POP3Settings
 from mailgate.protocols.smtp import SMTP
 from mailgate.relay.settings import RelaySettings
 from mailgate.session import Outcome, Phase, Session
-from mailgate.testing import ROUTE, Conversation, FakeAuthenticator, FakeClient, FakeConnector, FakeHandle
+from mailgate.testing import ROUTE, Conversation, FakeAuthenticator, FakeClient, FakeConnector
+from mailgate.testing.fakes import FakeHandle
 from mailgate.tls.settings import TLSSettings
 
 INTERNAL = b"-ERR [SYS/TEMP] Internal server error, closing connection\r\n"
