@@ -80,11 +80,13 @@ class Task:
         awaited, self._awaited = self._awaited, None
         if awaited is None:
             return
-        if isinstance(awaited, Condition):
-            awaited.task = None
-        else:
-            awaited.cancel()
-        self._step(CancelledError())
+        try:
+            if isinstance(awaited, Condition):
+                awaited.task = None
+            else:
+                awaited.cancel()
+        finally:
+            self._step(CancelledError())
 
     def _step(self, error: BaseException | None = None) -> None:
         """Run the coroutine up to its next wait, C{error} being raised where it waited."""

@@ -7,6 +7,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from twisted.python.failure import Failure
+
+from mailgate.log.connection import defect
 from mailgate.login import Trouble
 from mailgate.session import Outcome, Phase
 from mailgate.tls.errors import clientTrouble, hasReason
@@ -90,9 +93,14 @@ def end(server: ProxyServer, outcome: Outcome, goodbye: bytes) -> None:
 
 def leave(server: ProxyServer) -> None:
     """Enter END: nothing is obeyed or waited for any more."""
-    server.session.enter(Phase.END)
+    session = server.session
+    session.enter(Phase.END)
     server.intake.takeAll()
     server.patience.stop()
     pending, server.pending = server.pending, None
     if pending is not None:
-        pending.cancel()
+        try:
+            pending.cancel()
+        except Exception:
+            # An authenticator from outside may refuse to be cancelled: the connection ends all the same.
+            defect(server.factory.journal, session, "the login failed", Failure())

@@ -125,6 +125,9 @@ class Login:
 
     async def _login(self, request: LoginRequest, began: float) -> None:
         judged = await self._judge(request)
+        if self.session.phase is Phase.END:
+            # The client has left while the authenticator was at work, before there was anything to cancel.
+            return
         answer: ProxyClient | Refusal | Denial
         if isinstance(judged, Route):
             self.session.user = judged.user

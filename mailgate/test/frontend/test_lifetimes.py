@@ -6,19 +6,20 @@ from __future__ import annotations
 
 from typing import Any
 
+from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
 from mailgate.frontend.dialogue import ProxyServer
 from mailgate.frontend.realip import HeaderReader
 from mailgate.interfaces import IConnection
-from mailgate.login import Denial, Trouble
+from mailgate.login import Denial, LoginRequest, Trouble
 from mailgate.protocols.imap4 import IMAP4
 from mailgate.protocols.pop3 import POP3
 from mailgate.protocols.smtp import SMTP
 from mailgate.relay.portable import Relay
-from mailgate.session import Outcome
-from mailgate.testing import Conversation, FakeAuthenticator, FakeClient, FakeConnector
+from mailgate.session import Outcome, Phase
+from mailgate.testing import ROUTE, Conversation, FakeAuthenticator, FakeClient, FakeConnector
 
 HEADER = b"PROXY TCP4 192.0.2.1 192.0.2.2 1 2\r\n"
 LOGIN = (b"USER joe", b"PASS sesame")
@@ -144,6 +145,50 @@ class DialogueTests(LifetimeCase):
         self.assertEqual(conversation.hear(), b"")
         self.assertTrue(conversation.closed)
         self.assertIs(relay.session.outcome, Outcome.EXPIRED)
+
+
+class Stubborn(FakeAuthenticator):
+    """Its questions cannot be cancelled."""
+
+    def authenticate(self, request: LoginRequest) -> Deferred[Any]:
+        super().authenticate(request)
+
+        def refuse(question: object) -> None:
+            raise RuntimeError("it cannot be cancelled")
+
+        return Deferred(refuse)
+
+
+class Rude(FakeAuthenticator):
+    """While it judges, the client leaves."""
+
+    conversation: Conversation
+
+    def authenticate(self, request: LoginRequest) -> Deferred[Any]:
+        self.conversation.transport.lose()
+        return super().authenticate(request)
+
+
+class AuthenticatorTests(SynchronousTestCase):
+    """Authenticators that behave badly as the client leaves."""
+
+    def test_stubborn(self) -> None:
+        """One that cannot be cancelled is a defect in the log; the connection has ended, and is counted no more."""
+        conversation = Conversation(POP3, authenticator=Stubborn(None))
+        conversation.says(*LOGIN)
+        conversation.transport.lose()
+        self.assertEqual(conversation.factory.connections, set())
+        self.assertEqual(conversation.clock.getDelayedCalls(), [])
+        failures = [str(event["log_failure"].value) for event in conversation.events if "log_failure" in event]
+        self.assertEqual(failures, ["it cannot be cancelled"])
+
+    def test_rude(self) -> None:
+        """No backend is asked for a client that has left while the authenticator was at work."""
+        authenticator, connector = Rude(ROUTE), FakeConnector()
+        authenticator.conversation = conversation = Conversation(POP3, authenticator=authenticator, connector=connector)
+        conversation.says(*LOGIN)
+        self.assertEqual((connector.routes, conversation.factory.connections), ([], set()))
+        self.assertIs(conversation.server.session.phase, Phase.END)
 
 
 class HeaderTests(LifetimeCase):
