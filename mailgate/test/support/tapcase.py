@@ -6,7 +6,9 @@ from __future__ import annotations
 
 import io
 import os
+import shutil
 import sys
+import tempfile
 
 from twisted.trial.unittest import TestCase
 
@@ -49,8 +51,9 @@ class TapCase(TestCase):
         self.patch(rights, "becomeUser", self.become.append)
         self.tuned = []
         self.patch(twistd, "tuneCollector", lambda: self.tuned.append(True))
-        self.folder = os.path.abspath(self.mktemp())
-        os.mkdir(self.folder)
+        # Not trial's own, whose path may be longer than that of a unix socket beside the pid file can be.
+        self.folder = tempfile.mkdtemp()
+        self.addCleanup(shutil.rmtree, self.folder)
         self.log = os.path.join(self.folder, "mailgate.log")
         self.port = freePort()
 
