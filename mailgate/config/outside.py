@@ -21,7 +21,7 @@ from mailgate.registry import AUTHENTICATORS, SERVER_SETTINGS
 
 __all__ = ["HASTY", "Authenticators", "Outside", "handOver", "kindOf"]
 
-Authenticators: TypeAlias = Mapping[str, AuthenticatorKind | IAuthenticator]
+Authenticators: TypeAlias = Mapping[str, "AuthenticatorKind | IAuthenticator"]
 """Authenticators, or kinds of which a gateway makes its own, by the names of the servers whose logins they judge."""
 
 HASTY = "imports the reactor when it is imported itself, which is too early for workers that are yet to be forked"
