@@ -11,7 +11,18 @@ import re
 import socket
 from collections.abc import Iterable
 
-__all__ = ["children", "descriptors", "inodes", "pairOf", "parent", "runs", "servedBy", "serving", "state"]
+__all__ = [
+    "children",
+    "datagramSockets",
+    "descriptors",
+    "inodes",
+    "pairOf",
+    "parent",
+    "runs",
+    "servedBy",
+    "serving",
+    "state",
+]
 
 GONE = (FileNotFoundError, ProcessLookupError)
 """What a look at a process that has ended meanwhile raises."""
@@ -64,6 +75,16 @@ def descriptors(pid: int) -> list[str]:
 def inodes(pid: int) -> set[str]:
     """The sockets that C{pid} has open."""
     return set(re.findall(r"socket:\[(\d+)\]", " ".join(descriptors(pid))))
+
+
+def datagramSockets(pid: int) -> set[str]:
+    """The sockets for UDP that C{pid} has open."""
+    bound = set()
+    for name in ("udp", "udp6"):
+        # A system without IPv6 has the former alone.
+        with contextlib.suppress(*GONE), open(f"/proc/net/{name}", encoding="ascii") as opened:
+            bound.update(line.split()[9] for line in list(opened)[1:])
+    return inodes(pid) & bound
 
 
 def serving() -> dict[tuple[int, int], str]:
