@@ -79,7 +79,7 @@ def inodes(pid: int) -> set[str]:
 
 def datagramSockets(pid: int) -> set[str]:
     """The sockets for UDP that C{pid} has open."""
-    bound = set()
+    bound: set[str] = set()
     for name in ("udp", "udp6"):
         # A system without IPv6 has the former alone.
         with contextlib.suppress(*GONE), open(f"/proc/net/{name}", encoding="ascii") as opened:
