@@ -1,7 +1,7 @@
 """
 The tests that need no other program, and no minutes: all but those of C{mailgate.test.integration}.
 
-For C{python -m twisted.trial -j6 mailgate.test.smoke}.
+For C{python -m twisted.trial -j4 mailgate.test.smoke}.
 """
 
 from __future__ import annotations

@@ -292,7 +292,7 @@ class ReadmeTests(SynchronousTestCase):
         """There are two, each a single line: to run the demo, and to run the tests."""
         demo, tests = ([shlex.split(part) for part in command.split(" && ")] for command in self.commands())
         self.assertEqual(demo[-1], [".venv/bin/twistd", "-n", "--pidfile=", "mailgate", "--config", "etc/demo.ini"])
-        self.assertEqual(tests[-1][-4:], ["-m", "twisted.trial", "-j6", "mailgate"])
+        self.assertEqual(tests[-1][-4:], ["-m", "twisted.trial", "-j4", "mailgate"])
         self.assertIn(".[test]", tests[1])
 
     def test_twoOfThem(self) -> None:
