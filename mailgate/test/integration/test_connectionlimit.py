@@ -125,6 +125,7 @@ class SilentTests(LimitTestCase):
     def test_tooMany(self):
         """A number that the descriptors do not carry is told of at the start, and is not what is kept to."""
         self.start("worker_rlimit_nofile = 200\nworker_connections = 1000")
+        waitUntil(lambda: "worker_connections = 1000: " in self.gateway.log(), "the warning is logged")
         self.assertRegex(self.gateway.log(), r"\[warn\] .*worker_connections = 1000: is more than 200 open files are")
         clients = [self.dial() for _ in range(51)]
         waitUntil(lambda: "worker_connections is reached: 50 " in self.gateway.log(), "the limit is reached")
