@@ -83,6 +83,9 @@ _MOST_PORTS = 400
 """Ports of each process: the fixtures that are kept to its end take a hundred."""
 
 _LOTS = 50
+_FIRST_PORT = 11000
+"""Above the ports that the sandbox has where its section names none: a test may bind those."""
+
 _claims: list[socket.socket] = []
 _ports: Iterator[int] | None = None
 
@@ -101,7 +104,8 @@ def _lot() -> Iterator[int]:
             claim.close()
             continue
         _claims.append(claim)
-        return itertools.cycle(range(10000 + number * _MOST_PORTS, 10000 + (number + 1) * _MOST_PORTS))
+        first = _FIRST_PORT + number * _MOST_PORTS
+        return itertools.cycle(range(first, first + _MOST_PORTS))
     raise AssertionError(f"{_LOTS} processes run these tests already")
 
 

@@ -79,9 +79,11 @@ class GatewayCase(TestCase):
         self.gateway = self.beforeSandbox(withCertificate(settings, self.mktemp(), lambda server: "mx.test"))
 
     def beforeSandbox(self, settings, sockets=None):
-        """A gateway of C{settings}, which starts and stops with the sandbox."""
+        """A gateway of C{settings}, which starts and stops with the sandbox if they have one."""
         gateway = Gateway(settings, self.reactor, sockets=sockets)
-        SandboxService(settings[SandboxSettings], self.reactor).setServiceParent(gateway)
+        sandbox = settings.find(SandboxSettings)
+        if sandbox is not None:
+            SandboxService(sandbox, self.reactor).setServiceParent(gateway)
         return gateway
 
     def start(self):
