@@ -1,0 +1,3 @@
+"""
+Groups of backends: which of them serves the next session.
+"""

@@ -1,0 +1,111 @@
+# -*- test-case-name: mailgate.test.upstream.test_methods -*-
+"""
+One address of a group of backends, with what sessions have learned about it.
+"""
+
+from __future__ import annotations
+
+from attrs import define, field
+
+from mailgate.login import Backend
+
+__all__ = ["Peer", "PeerLimits"]
+
+
+@define(frozen=True)
+class PeerLimits:
+    """
+    The parameters of a C{server} line of an C{[upstream NAME]} section (nginx's C{server}).
+
+    @ivar weight: the share of sessions, at least 1.
+    @ivar maxConnections: the most sessions at once; 0 is no limit.
+    @ivar maxFails: after so many failures within C{failTimeout} the peer rests; 0 never counts failures.
+    @ivar failTimeout: how long failures count, and how long the peer then rests, in whole seconds.
+    @ivar down: the peer is never used, but keeps its place in the arithmetic of hashes.
+    """
+
+    weight: int = 1
+    maxConnections: int = 0
+    maxFails: int = 1
+    failTimeout: int = 10
+    down: bool = False
+
+
+@define(eq=False)
+class Peer:
+    """
+    An address that sessions can be sent to. Times are whole seconds of the group's clock, as in nginx.
+
+    @ivar backend: the address.
+    @ivar server: the host and port, or the path of a unix socket, as the C{server} line has them: several addresses
+        of one name share it.
+    @ivar limits: the parameters of the line.
+    @ivar effective: the weight that counts now: failures lower it, and each look at the peer raises it by one again.
+    @ivar current: what smooth weighted round robin has saved up for this peer.
+    @ivar fails: failures since the last success.
+    @ivar accessed: when the last failure was.
+    @ivar checked: when the peer was last chosen after a rest, or failed.
+    @ivar connections: sessions that use it.
+    """
+
+    backend: Backend
+    server: tuple[str, int]
+    limits: PeerLimits = PeerLimits()
+    effective: int = field(init=False)
+    current: int = field(init=False, default=0)
+    fails: int = field(init=False, default=0)
+    accessed: int = field(init=False, default=0)
+    checked: int = field(init=False, default=0)
+    connections: int = field(init=False, default=0)
+
+    def __attrs_post_init__(self) -> None:
+        self.effective = self.limits.weight
+
+    def isEligible(self, now: int) -> bool:
+        """Whether a session that has not tried it may be sent there at the time C{now}."""
+        limits = self.limits
+        if limits.down or (limits.maxConnections and self.connections >= limits.maxConnections):
+            return False
+        return not self.isResting(now)
+
+    def isResting(self, now: int) -> bool:
+        """Whether failures keep sessions away at the time C{now}."""
+        limits = self.limits
+        return 0 < limits.maxFails <= self.fails and now - self.checked <= limits.failTimeout
+
+    def accumulate(self) -> int:
+        """Take part in a round of smooth weighted round robin; returns what it has put in."""
+        added = self.effective
+        self.current += added
+        if self.effective < self.limits.weight:
+            self.effective += 1
+        return added
+
+    def chosen(self, now: int) -> None:
+        """A session is sent there. After a rest it is the only one, until it has succeeded."""
+        self.connections += 1
+        if now - self.checked > self.limits.failTimeout:
+            self.checked = now
+
+    def failed(self, now: int) -> bool:
+        """
+        A session could not use it. L{ended} is called besides.
+
+        @return: whether the peer rests because of it.
+        """
+        self.fails += 1
+        self.accessed = self.checked = now
+        most = self.limits.maxFails
+        if not most:
+            return False
+        self.effective = max(0, self.effective - self.limits.weight // most)
+        return self.fails >= most
+
+    def succeeded(self) -> None:
+        """A session could use it: earlier failures are forgotten, if it has been tried since the last one."""
+        if self.accessed < self.checked:
+            self.fails = 0
+
+    def ended(self) -> None:
+        """A session that was sent there is over."""
+        self.connections -= 1
