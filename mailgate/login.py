@@ -17,6 +17,7 @@ from attrs import field, frozen
 
 __all__ = [
     "Backend",
+    "BackendGroup",
     "BackendTLS",
     "Client",
     "ClientCertificate",
@@ -285,20 +286,39 @@ class Backend:
     """
     A server that holds mailboxes, or takes mail.
 
-    C{host} is an address without brackets, a host name, or C{unix:/path} (then C{port} is 0). C{verify} says whether
-    its certificate must be good for that name.
+    @ivar host: an address without brackets, a host name, or C{unix:/path}.
+    @ivar port: 0 for a unix socket.
+    @ivar tls: how the connection is protected; L{None} is as C{proxy_ssl} says.
+    @ivar verify: whether its certificate must be good; C{proxy_ssl_verify = off} says no for all backends.
+    @ivar name: the name that its certificate must be good for; empty is as C{proxy_ssl_name} says, or else C{host}.
     """
 
     host: str
     port: int
-    tls: BackendTLS = BackendTLS.OFF
+    tls: BackendTLS | None = None
     verify: bool = True
+    name: str = ""
 
     def __str__(self) -> str:
         if self.host.startswith("unix:"):
             return self.host
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"{host}:{self.port}"
+
+
+@frozen
+class BackendGroup:
+    """
+    Backends that C{gateway.ini} chooses among.
+
+    @ivar text: the name of an C{[upstream NAME]} section, or a text with variables (C{$pool}) that stands for such a
+        name, or for C{host:port}.
+    """
+
+    text: str
+
+    def __str__(self) -> str:
+        return self.text
 
 
 @frozen
@@ -313,7 +333,7 @@ class Route:
     decide on, or empty where C{user} stands for it already. L{None} is no answer, and refuses such a login.
     """
 
-    backends: tuple[Backend, ...]
+    backends: tuple[Backend | BackendGroup, ...]
     user: bytes
     password: bytes | None = field(default=None, repr=False)
     judged: bool = True

@@ -28,12 +28,14 @@ from mailgate.protocols.imap4 import IMAP4
 from mailgate.protocols.pop3 import POP3
 from mailgate.protocols.smtp import SMTP
 from mailgate.relay.settings import RelaySettings
+from mailgate.rules.settings import GeoSettings, MapSettings
 from mailgate.sandbox.settings import SandboxSettings
 from mailgate.system.pidfile import PIDSettings
 from mailgate.system.privileges import ProcessSettings
 from mailgate.system.processors import WorkerSettings
 from mailgate.tls.backendsettings import BackendTLSSettings
 from mailgate.tls.settings import TLSSettings
+from mailgate.upstream.settings import UpstreamSettings
 
 __all__ = ["AUTHENTICATORS", "PROCESS_SETTINGS", "PROTOCOLS", "SECTIONS", "SERVER", "SERVER_SETTINGS", "protocolAt"]
 
@@ -75,6 +77,9 @@ SECTIONS: tuple[SectionKind, ...] = (
     SectionKind("mailgate", False, PROCESS_SETTINGS),
     SectionKind("mail", False, (ListenSettings, *SERVER_SETTINGS)),
     SERVER,
+    SectionKind("upstream", True, (UpstreamSettings,)),
+    SectionKind("geo", True, (GeoSettings,)),
+    SectionKind("map", True, (MapSettings,)),
     SectionKind("sandbox", False, (SandboxSettings,), isDemo=True),
 )
 """The sections that there are."""

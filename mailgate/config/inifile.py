@@ -22,6 +22,9 @@ __all__ = ["IniFile", "Section"]
 
 _HEADER = re.compile(r"\[([^\]]*)\]\s*(.*)", re.DOTALL)
 _OPTION = re.compile(r"([\w.$-]+)\s*=\s*(.*)", re.DOTALL)
+_ENTRY = re.compile(r"(\S+(?:\s+[^\s=]\S*)*?)\s+=\s*(.*)|([^\s=]+)=\s*(.*)", re.DOTALL)
+"""An option of a section that takes any: a network, a domain, a regular expression, which may hold C{=}."""
+
 _WORD = re.compile(r"[\w.$-]+")
 
 
@@ -64,7 +67,10 @@ class IniFile:
 
     def __init__(self, text: str, file: str, known: Collection[str], kinds: Iterable[SectionKind]) -> None:
         self._file = file
+        kinds = tuple(kinds)
         self._headers = _headers(kinds)
+        self._open = [kind for kind in kinds if kind.isOpen]
+        self._isOpen = False
         self._known = known
         self.sections: dict[str, Section] = {}
         self.problems: list[Problem] = []
@@ -120,6 +126,7 @@ class IniFile:
         name = "" if header is None else " ".join(header[1].split())
         self._option = None
         self._section = Section(name, number)
+        self._isOpen = any(kind.takes(name) for kind in self._open)
         if header is None or not name:
             self._section.name = ""
             self._tell(number, 'has no "]" behind the section\'s name' if header is None else "has no name between [ ]")
@@ -140,19 +147,27 @@ class IniFile:
     def _add(self, number: int, line: str, indent: int) -> None:
         """An option."""
         assert self._section is not None
-        found = _OPTION.match(line)
-        self._option = _Option(indent, [(number, "" if found is None else found[2])])
-        if found is None:
+        name, value = self._split(line)
+        self._option = _Option(indent, [(number, value)])
+        if not name:
             self._name = "it"
             self._section.unread |= {_wordOf(line)}.intersection(self._known)
             self.problems.append(Problem(self._file, self._mistake(line), line=number))
             if _isOfBlock(line):
                 self._option = None
             return
-        self._name = name = found[1]
+        self._name = name
         before = self._section.options.setdefault(name, self._option)
         if before is not self._option:
             self._tell(number, f"is given twice; line {before.items[0][0]} has it already", name)
+
+    def _split(self, line: str) -> tuple[str, str]:
+        """The name and the value of the option in C{line}; empty ones where it is no option."""
+        found = (_ENTRY if self._isOpen else _OPTION).match(line)
+        if found is None:
+            return "", ""
+        name, value, *other = found.groups()
+        return (name, value) if name is not None else (other[0], other[1])
 
     def _mistake(self, line: str) -> str:
         """

@@ -153,7 +153,7 @@ class _Reading:
         return SectionSettings(
             kind.word,
             section.name,
-            {group: made(group, values) for group in kind.settings},
+            {group: made(group, values, section.entries) for group in kind.settings},
             frozenset(values),
             self._file,
             frozenset(inherited).difference(section.written),

@@ -31,6 +31,7 @@ class Section:
 
     @ivar title: what stands between [ and ].
     @ivar values: the values of its options, by their names.
+    @ivar entries: its options that are not declared, where it takes any.
     @ivar written: its options as messages show them, those that have no value because of a mistake among them.
     """
 
@@ -38,6 +39,7 @@ class Section:
     title: str
     values: dict[str, Any] = field(factory=dict, repr=False)
     written: dict[str, str] = field(factory=dict)
+    entries: dict[str, str] = field(factory=dict)
 
     @property
     def name(self) -> str:
@@ -50,9 +52,16 @@ def knownDirectives(word: str) -> Mapping[str, Directive]:
     return next(kind.known for kind in registry.SECTIONS if kind.word == word)
 
 
-def made(group: type, values: Mapping[str, Any]) -> Any:
-    """The settings of class C{group} that C{values} make, by the names of options."""
-    return group(**{known.field: values[known.name] for known in directives(group) if known.name in values})
+def made(group: type, values: Mapping[str, Any], entries: Mapping[str, str] = {}) -> Any:
+    """
+    The settings of class C{group} that C{values} make, by the names of options.
+
+    @param entries: the options that are not declared, for a class that takes any.
+    """
+    chosen = {known.field: values[known.name] for known in directives(group) if known.name in values}
+    if getattr(group, "isOpen", False):
+        chosen["entries"] = tuple(entries.items())
+    return group(**chosen)
 
 
 class SectionReader:
@@ -130,7 +139,10 @@ class SectionReader:
         known = section.kind.known
         declared = known.get(name)
         if declared is None:
-            self._misplaced(section, name)
+            if section.kind.isOpen:
+                section.entries[name] = " ".join(text.split("\n"))
+            else:
+                self._misplaced(section, name)
             return
         section.written[name] = shownValue(declared, text)
         place = (section.title, name, section.written[name])

@@ -40,6 +40,11 @@ class SectionKind:
         return f"{self.word} NAME" if self.named else self.word
 
     @property
+    def isOpen(self) -> bool:
+        """Whether it takes any other option, too: one of its settings classes has a field C{entries} for those."""
+        return any(getattr(group, "isOpen", False) for group in self.settings)
+
+    @property
     def known(self) -> Mapping[str, Directive]:
         """The options that may stand in such a section, by name."""
         return _known(self)

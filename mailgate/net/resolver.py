@@ -16,7 +16,7 @@ from attrs import frozen
 from mailgate.directives import deadline, directive, exactFlag, hostPort, longSeconds, nearest, text
 from mailgate.directives.needs import Need, protocol
 
-__all__ = ["NameServer", "Resolver", "ResolverSettings"]
+__all__ = ["NameServer", "Resolver", "ResolverSettings", "parseResolver"]
 
 NameServer = tuple[str, int]
 """An address, without brackets and in its usual spelling, and a port."""
@@ -40,7 +40,8 @@ class Resolver:
     ipv6: bool = True
 
 
-def _resolver(value: str, folder: str) -> Resolver | None:
+def parseResolver(value: str, folder: str) -> Resolver | None:
+    """The value of a C{resolver} directive; L{None} for C{off}."""
     words = text(value, folder).split()
     if words == ["off"]:
         return None
@@ -105,5 +106,5 @@ class ResolverSettings:
 
     needs: ClassVar[tuple[Need, ...]] = (_SMTP,)
 
-    resolver: Resolver | None = directive("resolver", _resolver, None)
+    resolver: Resolver | None = directive("resolver", parseResolver, None)
     timeout: float = directive("resolver_timeout", deadline, 30.0, needs=(_SMTP, _RESOLVER))

@@ -29,20 +29,22 @@ _POINTS = 160
 class Method(Protocol):
     """The choice of one session among one set of peers."""
 
-    def pick(self, eligible: Callable[[Peer], bool]) -> Peer | None:
+    def pick(self, now: int, eligible: Callable[[Peer], bool]) -> Peer | None:
         """
         The next peer to try.
 
+        @param now: the time in whole seconds.
         @param eligible: whether a peer can be chosen: it has not been tried by this session, and is not resting.
         @return: L{None} where no peer can be chosen.
         """
 
 
-def heaviest(peers: Iterable[Peer]) -> Peer | None:
-    """One round of smooth weighted round robin among C{peers}: of equal ones the first."""
-    total, best = 0, None
+def heaviest(peers: Iterable[Peer], now: int) -> Peer | None:
+    """One round of smooth weighted round robin among C{peers} at the time C{now}: of equal ones the first."""
+    total: float = 0
+    best: Peer | None = None
     for peer in peers:
-        total += peer.accumulate()
+        total += peer.accumulate(now)
         if best is None or peer.current > best.current:
             best = peer
     if best is not None:
@@ -57,8 +59,8 @@ class RoundRobin:
         """@param peers: one set of a group."""
         self._peers = peers
 
-    def pick(self, eligible: Callable[[Peer], bool]) -> Peer | None:
-        return heaviest(filter(eligible, self._peers))
+    def pick(self, now: int, eligible: Callable[[Peer], bool]) -> Peer | None:
+        return heaviest(filter(eligible, self._peers), now)
 
 
 class LeastConnections:
@@ -68,20 +70,21 @@ class LeastConnections:
         """@param peers: one set of a group."""
         self._peers = peers
 
-    def pick(self, eligible: Callable[[Peer], bool]) -> Peer | None:
+    def pick(self, now: int, eligible: Callable[[Peer], bool]) -> Peer | None:
         best: list[Peer] = []
         for peer in filter(eligible, self._peers):
-            difference = _load(peer, best[0]) if best else -1
+            difference = _load(peer, best[0], now) if best else -1
             if difference < 0:
                 best = [peer]
             elif difference == 0:
                 best.append(peer)
-        return heaviest(best) if len(best) > 1 else best[0] if best else None
+        return heaviest(best, now) if len(best) > 1 else best[0] if best else None
 
 
-def _load(peer: Peer, other: Peer) -> int:
+def _load(peer: Peer, other: Peer, now: int) -> float:
     """Less than 0 where C{peer} has fewer sessions for its weight than the C{other}, 0 where as many."""
-    return peer.connections * other.limits.weight - other.connections * peer.limits.weight
+    mine, others = (each.limits.weight * each.share(now) for each in (peer, other))
+    return peer.connections * others - other.connections * mine
 
 
 def _at(peers: Sequence[Peer], position: int) -> Peer:
@@ -99,15 +102,15 @@ class _Missing:
         self._misses = 0
         self._turns = RoundRobin(peers)
 
-    def pick(self, eligible: Callable[[Peer], bool]) -> Peer | None:
+    def pick(self, now: int, eligible: Callable[[Peer], bool]) -> Peer | None:
         while self._misses <= _MOST_MISSES:
-            peer = self._draw(eligible)
+            peer = self._draw(now, eligible)
             if peer is not None:
                 return peer
             self._misses += 1
-        return self._turns.pick(eligible)
+        return self._turns.pick(now, eligible)
 
-    def _draw(self, eligible: Callable[[Peer], bool]) -> Peer | None:
+    def _draw(self, now: int, eligible: Callable[[Peer], bool]) -> Peer | None:
         raise NotImplementedError
 
 
@@ -123,7 +126,7 @@ class IPHash(_Missing):
         self._bytes = address[:3] if len(address) == 4 else address or bytes(3)
         self._hash = 89
 
-    def _draw(self, eligible: Callable[[Peer], bool]) -> Peer | None:
+    def _draw(self, now: int, eligible: Callable[[Peer], bool]) -> Peer | None:
         for byte in self._bytes:
             self._hash = (self._hash * 113 + byte) % 6271
         peer = _at(self._peers, self._hash)
@@ -145,7 +148,7 @@ class Hash(_Missing):
         if len(peers) < 2 or not key:
             self._misses = _MOST_MISSES + 1
 
-    def _draw(self, eligible: Callable[[Peer], bool]) -> Peer | None:
+    def _draw(self, now: int, eligible: Callable[[Peer], bool]) -> Peer | None:
         again = b"%d" % self._attempt if self._attempt else b""
         self._sum += crc32(again + self._key) >> 16 & 0x7FFF
         self._attempt += 1
@@ -204,9 +207,9 @@ class RingHash(_Missing):
         if len(peers) < 2 or not key:
             self._misses = _MOST_MISSES + 1
 
-    def _draw(self, eligible: Callable[[Peer], bool]) -> Peer | None:
+    def _draw(self, now: int, eligible: Callable[[Peer], bool]) -> Peer | None:
         server = self._ring.server(self._index)
-        peer = heaviest(peer for peer in self._peers if peer.server == server and eligible(peer))
+        peer = heaviest((peer for peer in self._peers if peer.server == server and eligible(peer)), now)
         if peer is None:
             self._index += 1
         return peer
@@ -227,11 +230,11 @@ class Random(_Missing):
         self._total = sum(peer.limits.weight for peer in peers)
         self._first: Peer | None = None
 
-    def pick(self, eligible: Callable[[Peer], bool]) -> Peer | None:
+    def pick(self, now: int, eligible: Callable[[Peer], bool]) -> Peer | None:
         self._first = None
-        return super().pick(eligible)
+        return super().pick(now, eligible)
 
-    def _draw(self, eligible: Callable[[Peer], bool]) -> Peer | None:
+    def _draw(self, now: int, eligible: Callable[[Peer], bool]) -> Peer | None:
         peer = _at(self._peers, self._below(self._total))
         if peer is self._first or not eligible(peer):
             return None
@@ -239,5 +242,5 @@ class Random(_Missing):
             return peer
         if self._first is None:
             self._first = peer
-            return self._draw(eligible)
-        return self._first if _load(peer, self._first) > 0 else peer
+            return self._draw(now, eligible)
+        return self._first if _load(peer, self._first, now) > 0 else peer

@@ -21,6 +21,7 @@ class PeerLimits:
     @ivar maxConnections: the most sessions at once; 0 is no limit.
     @ivar maxFails: after so many failures within C{failTimeout} the peer rests; 0 never counts failures.
     @ivar failTimeout: how long failures count, and how long the peer then rests, in whole seconds.
+    @ivar slowStart: for so many seconds after a rest its weight grows from 0 to C{weight}.
     @ivar down: the peer is never used, but keeps its place in the arithmetic of hashes.
     """
 
@@ -28,6 +29,7 @@ class PeerLimits:
     maxConnections: int = 0
     maxFails: int = 1
     failTimeout: int = 10
+    slowStart: int = 0
     down: bool = False
 
 
@@ -45,6 +47,7 @@ class Peer:
     @ivar fails: failures since the last success.
     @ivar accessed: when the last failure was.
     @ivar checked: when the peer was last chosen after a rest, or failed.
+    @ivar recovered: when it served again after its last rest.
     @ivar connections: sessions that use it.
     """
 
@@ -52,30 +55,42 @@ class Peer:
     server: tuple[str, int]
     limits: PeerLimits = PeerLimits()
     effective: int = field(init=False)
-    current: int = field(init=False, default=0)
+    current: float = field(init=False, default=0)
     fails: int = field(init=False, default=0)
     accessed: int = field(init=False, default=0)
     checked: int = field(init=False, default=0)
+    recovered: int = field(init=False, default=0)
     connections: int = field(init=False, default=0)
 
     def __attrs_post_init__(self) -> None:
         self.effective = self.limits.weight
 
-    def isEligible(self, now: int) -> bool:
-        """Whether a session that has not tried it may be sent there at the time C{now}."""
+    def isEligible(self, now: int, isLone: bool = False) -> bool:
+        """
+        Whether a session that has not tried it may be sent there at the time C{now}.
+
+        @param isLone: whether it is the only one of its group, which never rests.
+        """
         limits = self.limits
         if limits.down or (limits.maxConnections and self.connections >= limits.maxConnections):
             return False
-        return not self.isResting(now)
+        return isLone or not self.isResting(now)
 
     def isResting(self, now: int) -> bool:
         """Whether failures keep sessions away at the time C{now}."""
         limits = self.limits
         return 0 < limits.maxFails <= self.fails and now - self.checked <= limits.failTimeout
 
-    def accumulate(self) -> int:
-        """Take part in a round of smooth weighted round robin; returns what it has put in."""
-        added = self.effective
+    def share(self, now: int) -> float:
+        """The part of its weight that it has at the time C{now}: less than 1 while it starts slowly."""
+        slow = self.limits.slowStart
+        if not slow or not self.recovered:
+            return 1
+        return min(1.0, (now - self.recovered + 1) / (slow + 1))
+
+    def accumulate(self, now: int) -> float:
+        """Take part in a round of smooth weighted round robin at the time C{now}; returns what it has put in."""
+        added = self.effective * self.share(now)
         self.current += added
         if self.effective < self.limits.weight:
             self.effective += 1
@@ -101,9 +116,11 @@ class Peer:
         self.effective = max(0, self.effective - self.limits.weight // most)
         return self.fails >= most
 
-    def succeeded(self) -> None:
+    def succeeded(self, now: int) -> None:
         """A session could use it: earlier failures are forgotten, if it has been tried since the last one."""
         if self.accessed < self.checked:
+            if 0 < self.limits.maxFails <= self.fails:
+                self.recovered = now
             self.fails = 0
 
     def ended(self) -> None:

@@ -1,1 +1,1 @@
-"""Tests of L{mailgate.net}."""
+"""Tests of L{mailgate.upstream}."""

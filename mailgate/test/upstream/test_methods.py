@@ -36,7 +36,7 @@ class RoundRobinTests(SynchronousTestCase):
 
     def picks(self, count, *weights):
         peers = peersOf(*weights)
-        return "".join(named(peers, RoundRobin(peers).pick(anyPeer)) for _ in range(count))
+        return "".join(named(peers, RoundRobin(peers).pick(0, anyPeer)) for _ in range(count))
 
     def test_vectors(self):
         """The order that nginx has."""
@@ -46,7 +46,7 @@ class RoundRobinTests(SynchronousTestCase):
 
     def test_none(self):
         """Where no peer can be chosen there is none."""
-        self.assertIsNone(RoundRobin(peersOf(1, 1, down=True)).pick(anyPeer))
+        self.assertIsNone(RoundRobin(peersOf(1, 1, down=True)).pick(0, anyPeer))
 
     def test_quarantine(self):
         """
@@ -60,12 +60,12 @@ class RoundRobinTests(SynchronousTestCase):
             asked = set()
             method = RoundRobin([good, bad])
             while True:
-                peer = method.pick(lambda each: each not in asked and each.isEligible(now))
+                peer = method.pick(now, lambda each: each not in asked and each.isEligible(now))
                 asked.add(peer)
                 peer.chosen(now)
                 peer.ended()
                 if peer is good:
-                    peer.succeeded()
+                    peer.succeeded(now)
                     break
                 tried.append(moment / 2)
                 peer.failed(now)
@@ -81,18 +81,18 @@ class LeastConnectionsTests(SynchronousTestCase):
         peers = peersOf(1, 1, 2)
         picked = ""
         for _ in range(8):
-            peer = LeastConnections(peers).pick(anyPeer)
+            peer = LeastConnections(peers).pick(0, anyPeer)
             peer.chosen(0)
             picked += named(peers, peer)
         self.assertEqual({name: picked.count(name) for name in "ABC"}, {"A": 2, "B": 2, "C": 4})
         peers[1].connections = 0
-        self.assertIs(LeastConnections(peers).pick(anyPeer), peers[1])
+        self.assertIs(LeastConnections(peers).pick(0, anyPeer), peers[1])
 
     def test_full(self):
         """A peer with max_conns sessions is passed over."""
         peers = peersOf(1, 1, maxConnections=1)
         for expected in "AB-":
-            peer = LeastConnections(peers).pick(anyPeer)
+            peer = LeastConnections(peers).pick(0, anyPeer)
             self.assertEqual(named(peers, peer), expected)
             if peer:
                 peer.chosen(0)
@@ -114,8 +114,8 @@ class HashTests(SynchronousTestCase):
         peers = peersOf(2, 1, 1)
         ring = Ring(peers)
         for key, plain, consistent in self.vectors:
-            self.assertEqual(named(peers, Hash(peers, key.encode()).pick(anyPeer)), plain, key)
-            self.assertEqual(named(peers, RingHash(peers, ring, key.encode()).pick(anyPeer)), consistent, key)
+            self.assertEqual(named(peers, Hash(peers, key.encode()).pick(0, anyPeer)), plain, key)
+            self.assertEqual(named(peers, RingHash(peers, ring, key.encode()).pick(0, anyPeer)), consistent, key)
 
     def test_ring(self):
         """The ring is nginx's."""
@@ -130,16 +130,16 @@ class HashTests(SynchronousTestCase):
         peers = peersOf(2, 1, 1)
         ring = Ring(peers)
         for method in (lambda: Hash(peers, b"alice@example.com"), lambda: RingHash(peers, ring, b"alice@example.com")):
-            picked = {method().pick(lambda peer: peer is not peers[0]) for _ in range(5)}
+            picked = {method().pick(0, lambda peer: peer is not peers[0]) for _ in range(5)}
             self.assertEqual(len(picked), 1)
             self.assertNotIn(peers[0], picked)
-            self.assertIsNone(method().pick(lambda peer: False))
+            self.assertIsNone(method().pick(0, lambda peer: False))
 
     def test_noKey(self):
         """Without a key, or with a single peer, it goes by turns."""
         peers = peersOf(1, 1)
-        self.assertEqual("".join(named(peers, Hash(peers, b"").pick(anyPeer)) for _ in range(4)), "ABAB")
-        self.assertIsNotNone(Hash(peers[:1], b"x").pick(anyPeer))
+        self.assertEqual("".join(named(peers, Hash(peers, b"").pick(0, anyPeer)) for _ in range(4)), "ABAB")
+        self.assertIsNotNone(Hash(peers[:1], b"x").pick(0, anyPeer))
 
 
 class IPHashTests(SynchronousTestCase):
@@ -156,14 +156,14 @@ class IPHashTests(SynchronousTestCase):
         ):
             peers = peersOf(1, 1, 1)
             packed = ipaddress.ip_address(address).packed
-            self.assertEqual(named(peers, IPHash(peers, packed).pick(anyPeer)), expected, address)
+            self.assertEqual(named(peers, IPHash(peers, packed).pick(0, anyPeer)), expected, address)
 
     def test_whole(self):
         """All of an IPv6 address counts; a client of a unix socket has a server too."""
         peers = peersOf(1, 1, 1)
         addresses = [ipaddress.ip_address(f"2001:db8::{number}").packed for number in range(1, 40)]
-        self.assertEqual({named(peers, IPHash(peers, packed).pick(anyPeer)) for packed in addresses}, set("ABC"))
-        self.assertIsNotNone(IPHash(peers, b"").pick(anyPeer))
+        self.assertEqual({named(peers, IPHash(peers, packed).pick(0, anyPeer)) for packed in addresses}, set("ABC"))
+        self.assertIsNotNone(IPHash(peers, b"").pick(0, anyPeer))
 
 
 class RandomTests(SynchronousTestCase):
@@ -176,22 +176,22 @@ class RandomTests(SynchronousTestCase):
     def test_weights(self):
         """Each peer takes as much room as its weight."""
         peers = peersOf(2, 1, 1)
-        picked = "".join(named(peers, self.method(peers, [number]).pick(anyPeer)) for number in range(4))
+        picked = "".join(named(peers, self.method(peers, [number]).pick(0, anyPeer)) for number in range(4))
         self.assertEqual(picked, "AABC")
 
     def test_two(self):
         """Of two different ones the less busy is chosen; of equal ones the second."""
         peers = peersOf(1, 1, 1)
-        self.assertEqual(named(peers, self.method(peers, [0, 0, 1], two=True).pick(anyPeer)), "B")
+        self.assertEqual(named(peers, self.method(peers, [0, 0, 1], two=True).pick(0, anyPeer)), "B")
         peers[1].connections = 1
-        self.assertEqual(named(peers, self.method(peers, [0, 1], two=True).pick(anyPeer)), "A")
+        self.assertEqual(named(peers, self.method(peers, [0, 1], two=True).pick(0, anyPeer)), "A")
 
     def test_misses(self):
         """After twenty misses it goes by turns; two peers of which one is left are one."""
         peers = peersOf(1, 1)
-        self.assertIs(self.method(peers, [0]).pick(lambda peer: peer is peers[1]), peers[1])
-        self.assertIs(self.method(peers, [0, 1], two=True).pick(lambda peer: peer is peers[1]), peers[1])
-        self.assertIsNone(self.method(peers, [0, 1], two=True).pick(lambda peer: False))
+        self.assertIs(self.method(peers, [0]).pick(0, lambda peer: peer is peers[1]), peers[1])
+        self.assertIs(self.method(peers, [0, 1], two=True).pick(0, lambda peer: peer is peers[1]), peers[1])
+        self.assertIsNone(self.method(peers, [0, 1], two=True).pick(0, lambda peer: False))
 
 
 class PeerTests(SynchronousTestCase):
@@ -204,7 +204,7 @@ class PeerTests(SynchronousTestCase):
         self.assertEqual(peer.effective, 2)
         self.assertTrue(peer.failed(100))
         self.assertEqual(peer.effective, 0)
-        peer.accumulate()
+        peer.accumulate(100)
         self.assertEqual(peer.effective, 1)
 
     def test_probe(self):
@@ -215,7 +215,7 @@ class PeerTests(SynchronousTestCase):
         self.assertTrue(peer.isEligible(111))
         peer.chosen(111)
         self.assertFalse(peer.isEligible(111))
-        peer.succeeded()
+        peer.succeeded(111)
         self.assertTrue(peer.isEligible(111))
 
     def test_never(self):

@@ -1,0 +1,163 @@
+# -*- test-case-name: mailgate.test.rules.test_rules -*-
+"""
+The values of variables for one login.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from itertools import product
+
+from mailgate.directives import GatewaySettings
+from mailgate.net.networks import parseNetwork, plainAddress
+from mailgate.rules.facts import VARIABLES, Facts
+from mailgate.rules.settings import GeoSettings, MapSettings, variablesIn
+
+__all__ = ["Rules"]
+
+_MOST_VALUES = 1000
+"""Values of a text that are told apart when the configuration is checked."""
+
+
+class _Geo:
+    """The table of one C{[geo NAME]}."""
+
+    def __init__(self, settings: GeoSettings) -> None:
+        self.source = settings.source
+        self.default = settings.default
+        self._byLength: dict[tuple[int, int], dict[int, str]] = {}
+        for key, value in settings.entries:
+            network = parseNetwork(key)
+            bits = self._byLength.setdefault((network.version, network.prefixlen), {})
+            bits[int(network.network_address) >> (network.max_prefixlen - network.prefixlen)] = value
+        self._lengths = sorted(self._byLength, reverse=True)
+
+    @property
+    def values(self) -> Iterable[str]:
+        """All values that an address may have."""
+        return {self.default, *(value for bits in self._byLength.values() for value in bits.values())}
+
+    def find(self, source: str) -> str:
+        """The value of the longest network that holds the address C{source}."""
+        address = plainAddress(source)
+        if address is None:
+            return self.default
+        number, longest = int(address), address.max_prefixlen
+        for version, length in self._lengths:
+            if version == address.version:
+                value = self._byLength[version, length].get(number >> (longest - length))
+                if value is not None:
+                    return value
+        return self.default
+
+
+class _Map:
+    """The table of one C{[map NAME]}."""
+
+    def __init__(self, settings: MapSettings) -> None:
+        self.source = settings.source or ""
+        self.default = settings.default
+        self._texts: dict[str, str] = {}
+        self._endings: dict[str, str] = {}
+        self._beginnings: dict[str, str] = {}
+        self._patterns: list[tuple[re.Pattern[str], str]] = []
+        for key, value in settings.entries:
+            if key.startswith("~"):
+                flags = re.IGNORECASE if key.startswith("~*") else 0
+                self._patterns.append((re.compile(key.removeprefix("~").removeprefix("*"), flags), value))
+            elif key.startswith("*."):
+                self._endings[key[1:].lower()] = value
+            elif key.endswith(".*"):
+                self._beginnings[key[:-1].lower()] = value
+            else:
+                self._texts[key.removeprefix("\\").lower()] = value
+
+    @property
+    def values(self) -> Iterable[str]:
+        """All values that a text may have, their variables as they are written."""
+        tables = (self._texts, self._endings, self._beginnings)
+        return {
+            self.default,
+            *(each for table in tables for each in table.values()),
+            *(each for _, each in self._patterns),
+        }
+
+    def find(self, source: str) -> str:
+        """The value of the text C{source}, its variables as they are written."""
+        lowered = source.lower()
+        if lowered in self._texts:
+            return self._texts[lowered]
+        dots = [place for place, char in enumerate(lowered) if char == "."]
+        for dot in dots if self._endings else ():
+            if dot and lowered[dot:] in self._endings:
+                return self._endings[lowered[dot:]]
+        for dot in reversed(dots) if self._beginnings else ():
+            if lowered[: dot + 1] in self._beginnings:
+                return self._beginnings[lowered[: dot + 1]]
+        return next((value for pattern, value in self._patterns if pattern.search(source)), self.default)
+
+
+class Rules:
+    """
+    The tables of a configuration.
+
+    @param settings: a configuration that has been checked.
+    """
+
+    def __init__(self, settings: GatewaySettings) -> None:
+        self._tables: dict[str, _Geo | _Map] = {
+            **{name: _Geo(table) for name, table in settings.sections(GeoSettings).items()},
+            **{name: _Map(table) for name, table in settings.sections(MapSettings).items()},
+        }
+
+    def expand(self, text: str, facts: Facts) -> str:
+        """C{text}, each of its variables replaced by the value that it has by C{facts}."""
+        return _replaced(text, lambda name: self._value(name, facts))
+
+    def _value(self, name: str, facts: Facts) -> str:
+        if name in VARIABLES:
+            return str(getattr(facts, VARIABLES[name]))
+        table = self._tables[name]
+        return self.expand(table.find(self.expand(table.source, facts)), facts)
+
+    def names(self) -> frozenset[str]:
+        """The variables of the tables."""
+        return frozenset(self._tables)
+
+    def possible(self, text: str) -> frozenset[str] | None:
+        """
+        All values that C{text} may have.
+
+        @return: L{None} where they depend on what clients send, or are too many.
+        """
+        values: dict[str, frozenset[str]] = {}
+        for name in variablesIn(text):
+            found = self._possibleOf(name)
+            if found is None:
+                return None
+            values[name] = found
+        every = product(*values.values())
+        combined: set[str] = set()
+        for combination in every:
+            chosen: Mapping[str, str] = dict(zip(values, combination, strict=True))
+            combined.add(_replaced(text, chosen.__getitem__))
+            if len(combined) > _MOST_VALUES:
+                return None
+        return frozenset(combined)
+
+    def _possibleOf(self, name: str) -> frozenset[str] | None:
+        table = self._tables.get(name)
+        if table is None:
+            return None
+        found: set[str] = set()
+        for value in table.values:
+            values = self.possible(value)
+            if values is None:
+                return None
+            found |= values
+        return frozenset(found)
+
+
+def _replaced(text: str, value: Callable[[str], str]) -> str:
+    return re.sub(r"\$(?:\{(\w+)\}|(\w+))", lambda match: value(match[1] or match[2]), text)

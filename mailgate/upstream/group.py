@@ -1,0 +1,167 @@
+# -*- test-case-name: mailgate.test.upstream.test_group -*-
+"""
+A group of backends at run time, and the peers that one login tries.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from functools import partial
+from ipaddress import ip_address
+from typing import Any
+
+from mailgate.login import Backend
+from mailgate.rules.facts import Facts
+from mailgate.rules.rules import Rules
+from mailgate.upstream.methods import Hash, IPHash, LeastConnections, Method, Random, Ring, RingHash, RoundRobin
+from mailgate.upstream.peer import Peer
+from mailgate.upstream.settings import ServerLine, UpstreamSettings
+
+__all__ = ["Attempts", "Upstream"]
+
+
+class Upstream:
+    """
+    One C{[upstream NAME]}.
+
+    @ivar name: its name.
+    @ivar settings: its section.
+    @param rules: the tables for the variables of C{hash}.
+    @param clock: an C{IReactorTime}.
+    @param below: returns a random number from 0 to one less than its argument.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        settings: UpstreamSettings,
+        rules: Rules,
+        clock: Any,
+        below: Callable[[int], int] = random.randrange,
+    ) -> None:
+        self.name = name
+        self.settings = settings
+        self._rules = rules
+        self._clock = clock
+        self._below = below
+        self._ofLine: dict[ServerLine, list[Peer]] = {line: [_peer(line)] for line in settings.servers}
+        self._arrange()
+
+    @property
+    def now(self) -> int:
+        """The clock's time in whole seconds, as nginx counts."""
+        return int(self._clock.seconds())
+
+    @property
+    def peers(self) -> list[Peer]:
+        """All of them, those of backups last."""
+        return [*self._sets[0], *self._sets[1]]
+
+    def attempts(self, facts: Facts) -> Attempts:
+        """The peers that the login with C{facts} may try, one after another."""
+        sets = [(peers, ring) for peers, ring in zip(self._sets, self._rings, strict=True) if peers]
+        return Attempts(self, [partial(self._method, peers, ring, facts) for peers, ring in sets])
+
+    def replace(self, line: ServerLine, backends: Sequence[Backend]) -> None:
+        """
+        C{line} stands for C{backends} now. Peers of an address that stays keep what is known of them; sessions at
+        others go on.
+        """
+        known = {peer.backend: peer for peer in self._ofLine[line]}
+        self._ofLine[line] = [known.get(backend) or _peerAt(line, backend) for backend in backends]
+        self._arrange()
+
+    def goOnFrom(self, before: Upstream) -> None:
+        """Take over the peers of C{before}, the same group of an earlier configuration, whose lines are unchanged."""
+        for line in self._ofLine:
+            peers = before._ofLine.get(line)
+            if peers is not None:
+                self._ofLine[line] = peers
+        self._arrange()
+
+    @property
+    def isLone(self) -> bool:
+        """Whether it has one peer only, whose failures are then not counted."""
+        return len(self._sets[0]) + len(self._sets[1]) == 1
+
+    def _arrange(self) -> None:
+        primaries = [peer for line, peers in self._ofLine.items() if not line.backup for peer in peers]
+        backups = [peer for line, peers in self._ofLine.items() if line.backup for peer in peers]
+        self._sets = (primaries, backups)
+        isRing = self.settings.hashKey is not None and self.settings.hashKey.consistent
+        self._rings = tuple(Ring(peers) if isRing and peers else None for peers in self._sets)
+
+    def _method(self, peers: Sequence[Peer], ring: Ring | None, facts: Facts) -> Method:
+        settings = self.settings
+        if settings.leastConnections:
+            return LeastConnections(peers)
+        if settings.ipHash:
+            return IPHash(peers, _packed(facts.remoteAddress))
+        if settings.hashKey is not None:
+            key = self._rules.expand(settings.hashKey.key, facts).encode("utf-8", "surrogateescape")
+            return Hash(peers, key) if ring is None else RingHash(peers, ring, key)
+        if settings.random is not None:
+            return Random(peers, self._below, settings.random != "on")
+        return RoundRobin(peers)
+
+
+def _peer(line: ServerLine) -> Peer:
+    return _peerAt(line, Backend(line.host, line.port, name=line.name))
+
+
+def _peerAt(line: ServerLine, backend: Backend) -> Peer:
+    return Peer(backend, (line.host, line.port), line.limits)
+
+
+def _packed(host: str) -> bytes:
+    try:
+        return ip_address(host.partition("%")[0]).packed
+    except ValueError:
+        # A unix socket's.
+        return b""
+
+
+class Attempts:
+    """
+    The peers that one login tries: each at most once, the backups when no other can be chosen.
+
+    @param group: whose peers they are.
+    @param methods: for each set of peers what makes its method.
+    """
+
+    def __init__(self, group: Upstream, methods: Sequence[Callable[[], Method]]) -> None:
+        self._group = group
+        self._methods = list(methods)
+        self._method: Method | None = None
+        self._tried: set[Peer] = set()
+
+    def next(self) -> Peer | None:
+        """
+        The next peer, which counts one more connection until L{Peer.ended}; L{None} where no peer is left.
+        """
+        now = self._group.now
+        isLone = self._group.isLone
+
+        def eligible(peer: Peer) -> bool:
+            return peer not in self._tried and peer.isEligible(now, isLone)
+
+        while self._method is not None or self._methods:
+            if self._method is None:
+                self._method = self._methods.pop(0)()
+                self._tried.clear()
+            peer = self._method.pick(now, eligible)
+            if peer is not None:
+                self._tried.add(peer)
+                peer.chosen(now)
+                return peer
+            self._method = None
+        return None
+
+    def failed(self, peer: Peer) -> bool:
+        """C{peer} could not be used; returns whether it rests because of that."""
+        return not self._group.isLone and peer.failed(self._group.now)
+
+    def succeeded(self, peer: Peer) -> None:
+        """C{peer} could be used."""
+        peer.succeeded(self._group.now)

@@ -1,0 +1,221 @@
+# -*- test-case-name: mailgate.test.upstream.test_settings -*-
+"""
+The section C{[upstream NAME]}: nginx's C{upstream}, with the grammar of its C{server} lines.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from attrs import field, frozen
+
+from mailgate.directives import (
+    GatewaySettings,
+    Problem,
+    SectionSettings,
+    deadline,
+    directive,
+    flag,
+    hostPort,
+    isHostName,
+    lines,
+    longSeconds,
+    nearest,
+    oneOf,
+    text,
+)
+from mailgate.net.resolver import Resolver, parseResolver
+from mailgate.rules.facts import VARIABLES
+from mailgate.rules.settings import GeoSettings, MapSettings, unknownVariable, variablesIn
+from mailgate.upstream.peer import PeerLimits
+
+__all__ = ["HashKey", "ServerLine", "UpstreamSettings", "groupNamed", "isGroupName"]
+
+_NAME = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9._-]{0,62}[A-Za-z0-9_])?")
+_METHODS = ("least_conn", "ip_hash", "hash", "random")
+_RANDOM = ("on", "two", "two least_conn")
+
+
+@frozen
+class ServerLine:
+    """
+    One C{server} of a group.
+
+    @ivar host: an address without brackets, a host name, or C{unix:/path}.
+    @ivar port: 0 for a unix socket, and where C{service} is given.
+    @ivar limits: what bounds its use.
+    @ivar backup: whether it serves only where no other server can be chosen.
+    @ivar resolve: whether each address of the name is a server of its own, found again as their time to live ends.
+    @ivar service: the service of SRV records that are looked for below C{host}; empty without.
+    @ivar name: the name that its certificate must be good for; empty where that is C{host}.
+    @ivar written: the line as it is written.
+    """
+
+    host: str
+    port: int
+    limits: PeerLimits = PeerLimits()
+    backup: bool = False
+    resolve: bool = False
+    service: str = ""
+    name: str = ""
+    written: str = field(default="", eq=False)
+
+
+@frozen
+class HashKey:
+    """C{hash}: the C{key}, a text with variables, and whether the hash is C{consistent}."""
+
+    key: str
+    consistent: bool = False
+
+
+def isGroupName(name: str) -> bool:
+    """Whether a group of backends may have the C{name}."""
+    return _NAME.fullmatch(name) is not None
+
+
+def _count(least: int) -> Any:
+    def parse(value: str) -> int:
+        if not re.fullmatch(r"[0-9]{1,9}", value) or int(value) < least:
+            raise ValueError(f"must be a whole number, at least {least}")
+        return int(value)
+
+    return parse
+
+
+def _time(value: str) -> int:
+    return longSeconds(value, "")
+
+
+def _hostName(value: str) -> str:
+    if not isHostName(value):
+        raise ValueError("must be a host name")
+    return value
+
+
+def _service(value: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9_.-]{1,63}", value):
+        raise ValueError("must be a service, such as imaps")
+    return value
+
+
+_LIMITS = {
+    "weight": ("weight", _count(1)),
+    "max_conns": ("maxConnections", _count(0)),
+    "max_fails": ("maxFails", _count(0)),
+    "fail_timeout": ("failTimeout", _time),
+    "slow_start": ("slowStart", _time),
+}
+_PARAMETERS = {"service": _service, "name": _hostName}
+_FLAGS = {"backup": "backup", "resolve": "resolve"}
+_DOWN = ("down", "drain")
+_KNOWN = (*(f"{name}=" for name in (*_LIMITS, *_PARAMETERS)), *_FLAGS, *_DOWN)
+
+
+def _servers(value: str, folder: str) -> tuple[ServerLine, ...]:
+    return tuple(_server(line) for line in lines(value, folder))
+
+
+def _server(line: str) -> ServerLine:
+    address, *parameters = line.split()
+    limits: dict[str, Any] = {}
+    others: dict[str, Any] = {}
+    for parameter in parameters:
+        name, assigned, value = parameter.partition("=")
+        try:
+            if assigned and name in _LIMITS:
+                attribute, parse = _LIMITS[name]
+                limits[attribute] = parse(value)
+            elif assigned and name in _PARAMETERS:
+                others[name] = _PARAMETERS[name](value)
+            elif not assigned and name in _FLAGS:
+                others[_FLAGS[name]] = True
+            elif not assigned and name in _DOWN:
+                limits["down"] = True
+            else:
+                raise ValueError(f"is no known parameter{nearest(f'{name}{assigned}', _KNOWN)}")
+        except ValueError as error:
+            raise ValueError(f'"{parameter}" of {address}: {error}') from None
+    host, port = _address(address, "service" in others)
+    return ServerLine(host, port, PeerLimits(**limits), written=line, **others)
+
+
+def _address(address: str, hasService: bool) -> tuple[str, int]:
+    if not hasService:
+        try:
+            return hostPort(address)
+        except ValueError as error:
+            raise ValueError(f'"{address}": {error}') from None
+    if not isHostName(address):
+        raise ValueError(f'"{address}": must be a host name without a port, as service= finds the port')
+    return address, 0
+
+
+def _hash(value: str, folder: str) -> HashKey:
+    written = text(value, folder)
+    key, _, last = written.rpartition(" ")
+    if last == "consistent" and key.strip():
+        return HashKey(key.strip(), True)
+    return HashKey(written)
+
+
+@frozen
+class UpstreamSettings:
+    """
+    A group of backends. One of C{leastConnections}, C{ipHash}, C{hashKey} and C{random} chooses among C{servers}; where
+    none is given they serve by turns.
+    """
+
+    servers: tuple[ServerLine, ...] = directive("server", _servers, ())
+    leastConnections: bool = directive("least_conn", flag, False)
+    ipHash: bool = directive("ip_hash", flag, False)
+    hashKey: HashKey | None = directive("hash", _hash, None)
+    random: str | None = directive("random", oneOf(*_RANDOM), None)
+    resolver: Resolver | None = directive("resolver", parseResolver, None)
+    resolverTimeout: float = directive("resolver_timeout", deadline, 30.0)
+
+    @staticmethod
+    def clashes(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+        """Two ways to choose."""
+        chosen = [name for name in _METHODS if values.get(name)]
+        for name in chosen[1:]:
+            yield name, f"cannot stand together with {chosen[0]}: a group has one way to choose"
+
+    def problems(self, section: SectionSettings) -> Iterator[Problem]:
+        """A group that cannot serve, and parameters that its way to choose does not know."""
+        if not isGroupName(section.name):
+            yield section.problem("", "the name of a group has letters, digits, dots, hyphens and underscores only")
+        if "server" not in section.given:
+            yield section.problem("server", "is missing: give the servers of the group, one a line")
+        elif self.servers and all(line.backup for line in self.servers):
+            yield section.problem("server", "has only backups: a group needs a server without backup")
+        byChance = "ip_hash" if self.ipHash else "random" if self.random else ""
+        for line in self.servers:
+            if line.backup and byChance:
+                yield section.problem("server", f"backup cannot be used with {byChance}", line.written)
+            if line.limits.slowStart and (byChance or self.hashKey):
+                yield section.problem("server", f"slow_start cannot be used with {byChance or 'hash'}", line.written)
+
+    @classmethod
+    def conflicts(cls, settings: GatewaySettings) -> Iterator[Problem]:
+        """Groups of the same name but for case, and keys of hashes with variables that do not exist."""
+        tables = {**settings.sections(GeoSettings), **settings.sections(MapSettings)}
+        names: dict[str, str] = {}
+        for section in settings.named:
+            if cls not in section.groups:
+                continue
+            other = names.setdefault(section.name.lower(), section.name)
+            if other != section.name:
+                yield section.problem("", f"differs from [upstream {other}] in upper and lower case only")
+            key = section[cls].hashKey
+            for variable in variablesIn("" if key is None else key.key):
+                if variable not in VARIABLES and variable not in tables:
+                    yield section.problem("hash", unknownVariable(variable, tables))
+
+
+def groupNamed(settings: GatewaySettings, name: str) -> UpstreamSettings | None:
+    """The group C{name}, without regard to case; L{None} if there is none."""
+    found = settings.sections(UpstreamSettings)
+    return next((group for own, group in found.items() if own.lower() == name.lower()), None)
