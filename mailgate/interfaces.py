@@ -14,7 +14,7 @@ from zope.interface import Attribute, Interface
 
 from mailgate.directives import ServerSettings
 from mailgate.log.journal import Journal
-from mailgate.login import Backend, Denial, LoginRequest, Method, Route, Trouble
+from mailgate.login import Denial, Destination, LoginRequest, Method, Route, Trouble
 from mailgate.session import Outcome, Session
 
 __all__ = ["AuthenticatorKind", "IAuthenticator", "IConnection", "IConnector", "Refusals", "methodsOf"]
@@ -112,6 +112,6 @@ class AuthenticatorKind:
     directive: str
     settings: type
     methods: frozenset[Method]
-    build: Callable[[ServerSettings, Backend | None, Any, Journal], Any]
+    build: Callable[[ServerSettings, Destination | None, Any, Journal], Any]
     refusals: Callable[[ServerSettings], Refusals] = _guarded
     isLent: bool = False

@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from enum import Enum
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from attrs import field, frozen
 
@@ -23,6 +23,7 @@ __all__ = [
     "ClientCertificate",
     "Credentials",
     "Denial",
+    "Destination",
     "Envelope",
     "Findings",
     "LoginRequest",
@@ -321,6 +322,10 @@ class BackendGroup:
         return self.text
 
 
+Destination: TypeAlias = Backend | BackendGroup
+"""Where an account lives: a server, or a group of servers."""
+
+
 @frozen
 class Route:
     """
@@ -333,7 +338,7 @@ class Route:
     decide on, or empty where C{user} stands for it already. L{None} is no answer, and refuses such a login.
     """
 
-    backends: tuple[Backend | BackendGroup, ...]
+    backends: tuple[Destination, ...]
     user: bytes
     password: bytes | None = field(default=None, repr=False)
     judged: bool = True

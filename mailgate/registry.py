@@ -77,7 +77,7 @@ SECTIONS: tuple[SectionKind, ...] = (
     SectionKind("mailgate", False, PROCESS_SETTINGS),
     SectionKind("mail", False, (ListenSettings, *SERVER_SETTINGS)),
     SERVER,
-    SectionKind("upstream", True, (UpstreamSettings,)),
+    SectionKind("upstream", True, (UpstreamSettings, BackendTLSSettings)),
     SectionKind("geo", True, (GeoSettings,)),
     SectionKind("map", True, (MapSettings,)),
     SectionKind("sandbox", False, (SandboxSettings,), isDemo=True),

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
+from functools import partial
 from typing import Any
 
 from attrs import evolve
@@ -15,6 +16,7 @@ from twisted.internet.defer import Deferred, DeferredList, gatherResults
 
 from mailgate.auth.http.services import questionsOf
 from mailgate.backend.connector import Connector
+from mailgate.backend.places import Places as BackendPlaces
 from mailgate.backend.settings import ProxySettings
 from mailgate.config import GatewaySettings, authenticatorKind
 from mailgate.config.outside import handOver
@@ -40,10 +42,12 @@ from mailgate.registry import PROTOCOLS
 from mailgate.relay.portable import Relays
 from mailgate.relay.stream import StreamRelays
 from mailgate.session import sessionIds
-from mailgate.tls.backendsettings import BackendTLSSettings, loadTrust
+from mailgate.tls.backendcontexts import BackendContexts
+from mailgate.tls.backendsettings import BackendTLSSettings
 from mailgate.tls.makeengine import fastEngineWorks
 from mailgate.tls.server import ServerTLS
 from mailgate.tls.settings import TLSSettings, usesTLS
+from mailgate.upstream.upstreams import Upstreams
 
 __all__ = ["Gateway"]
 
@@ -98,6 +102,8 @@ class Gateway(MultiService):
         self._sessionIds = sessionIds(os.urandom)
         self.listeners: list[Listener] = []
         self._authenticators: list[IAuthenticator] = []
+        self.upstreams = Upstreams(settings, reactor)
+        self._tlsToBackends: dict[tuple[str, BackendTLSSettings], BackendContexts] = {}
         self._reverseDNS: dict[ResolverSettings, ReverseDNS] = {}
         try:
             self._factories = [factory for server in settings.servers for factory in self._factoriesOf(server)]
@@ -131,7 +137,6 @@ class Gateway(MultiService):
         record = PROTOCOLS[server.protocol]
         dialogue = server[DialogueSettings]
         journal = self._journalOf(server)
-        trusted = server[BackendTLSSettings].trusted
         connector = Connector(
             record.client,
             server,
@@ -139,7 +144,9 @@ class Gateway(MultiService):
             dialogue.timeout,
             self._naming,
             journal,
-            None if trusted is None else loadTrust(trusted),
+            BackendPlaces(
+                server[BackendTLSSettings], self.upstreams, partial(self._backendContexts, record.alpn), self._naming
+            ),
         )
         tls = self._contexts.get(server.name)
         if tls is None and usesTLS(server):
@@ -160,6 +167,17 @@ class Gateway(MultiService):
         )
         for address in server.listen:
             yield ProxyServerFactory(record, server, address, means)
+
+    def _backendContexts(self, alpn: str, settings: BackendTLSSettings) -> BackendContexts:
+        """The contexts by C{settings}: the same for all servers and groups that have the same."""
+        made = self._tlsToBackends.get((alpn, settings))
+        if made is None:
+            made = self._tlsToBackends[alpn, settings] = BackendContexts(settings, alpn)
+        return made
+
+    def goOnFrom(self, before: Gateway) -> None:
+        """Take over what C{before}, the gateway of an earlier configuration, knows of backends that stay."""
+        self.upstreams.goOnFrom(before.upstreams)
 
     def _build(self, kind: AuthenticatorKind, server: ServerSettings, journal: Journal) -> IAuthenticator:
         try:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from enum import Enum
 from itertools import count
-from typing import Any
+from typing import Any, Protocol
 
 from attrs import define, field
 
@@ -143,6 +143,13 @@ class Stopwatch:
         return _TIMES % tuple([round(1000 * seconds, 1) if seconds > 0 else 0 for seconds in spent])
 
 
+class ICounted(Protocol):
+    """What counts the sessions at a backend."""
+
+    def ended(self) -> None:
+        """One is over."""
+
+
 @define(weakref_slot=False)
 class Session:
     """
@@ -156,6 +163,7 @@ class Session:
     @ivar id: one of L{sessionIds}.
     @ivar method: that of the last login.
     @ivar stopwatch: measures the phases before the login, where the log wants to know how long each lasted.
+    @ivar place: what counts the session at its backend, if anything does; L{leave} is called when it is over.
     @ivar settled: what C{stopwatch} has measured, once the login is done.
     """
 
@@ -178,6 +186,7 @@ class Session:
     method: Method | None = None
     stopwatch: Stopwatch | None = field(default=None, repr=False, eq=False)
     settled: str = field(default="-", repr=False, eq=False)
+    place: ICounted | None = field(default=None, repr=False, eq=False)
 
     def enter(self, phase: Phase) -> None:
         """Go over to C{phase}; C{reached} keeps the one before the end."""
@@ -220,6 +229,12 @@ class Session:
         C{-} where that is not measured.
         """
         return self.settled if self.stopwatch is None else str(self.stopwatch)
+
+    def leave(self) -> None:
+        """The session is over: its backend has one less."""
+        place, self.place = self.place, None
+        if place is not None:
+            place.ended()
 
     def conclude(self, outcome: Outcome, reason: str = "") -> None:
         """Name how the connection ends, and why, unless an earlier end has been named."""

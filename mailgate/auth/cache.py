@@ -93,7 +93,7 @@ class _Stored:
         """The bytes of memory that this takes, estimated."""
         if isinstance(self.answer, Denial):
             return COST + len(self.answer.text or b"") + len(self.answer.code or b"")
-        hosts = sum(len(backend.host) for backend in self.answer.backends)
+        hosts = sum(len(str(backend)) for backend in self.answer.backends)
         return COST + hosts + len(self.answer.user) + len(self.sealed or b"")
 
     def reveal(self, request: LoginRequest, key: bytes) -> Route | Denial:

@@ -14,7 +14,7 @@ from mailgate.backend.settings import ProxySettings
 from mailgate.directives import ServerSettings
 from mailgate.interfaces import AuthenticatorKind, IAuthenticator
 from mailgate.log.journal import Journal
-from mailgate.login import Backend, Denial, LoginRequest, Method, Route, Trouble
+from mailgate.login import Denial, Destination, LoginRequest, Method, Route, Trouble
 
 __all__ = ["KIND", "PassThroughAuthenticator"]
 
@@ -26,7 +26,7 @@ _REPLAYABLE = (Method.PLAIN, Method.NONE)
 class PassThroughAuthenticator:
     """Sends every login that can be replayed to C{backend}."""
 
-    def __init__(self, backend: Backend) -> None:
+    def __init__(self, backend: Destination) -> None:
         self._backend = backend
 
     def authenticate(self, request: LoginRequest) -> Deferred[Route | Denial]:
@@ -41,7 +41,7 @@ class PassThroughAuthenticator:
         """Nothing is kept open."""
 
 
-def _build(server: ServerSettings, default: Backend | None, reactor: Any, journal: Journal) -> IAuthenticator:
+def _build(server: ServerSettings, default: Destination | None, reactor: Any, journal: Journal) -> IAuthenticator:
     assert default is not None
     return PassThroughAuthenticator(default)
 

@@ -25,7 +25,7 @@ from mailgate.net.endpoints import begin
 from mailgate.net.proxyprotocol import headerFor
 from mailgate.relay.protocol import RelayedProtocol, makeNoDelay
 from mailgate.session import Phase
-from mailgate.tls.backend import backendTLS
+from mailgate.tls.backendcontexts import BackendConnection, BackendContexts
 from mailgate.tls.errors import hasReason, serverTrouble
 
 __all__ = ["ProxyClient"]
@@ -67,6 +67,7 @@ class ProxyClient(RelayedProtocol):
 
     _isShakingHands = False
     _connecting: Any = None
+    _tls: BackendConnection | None = None
     _client: Client | None = None
     _enter: Callable[[Phase], object] = staticmethod(_ignored)
 
@@ -134,12 +135,14 @@ class ProxyClient(RelayedProtocol):
 
     # The conversation.
 
-    async def open(self, client: Client | None, trust: Any, enter: Callable[[Phase], object] = _ignored) -> None:
+    async def open(
+        self, client: Client | None, contexts: BackendContexts | None, enter: Callable[[Phase], object] = _ignored
+    ) -> None:
         """
         Connect and hear the greeting, over TLS if the backend is to be spoken to so.
 
         @param client: the one that a PROXY header names, if the backend gets one; L{None} if there is no client.
-        @param trust: what the backend's certificate is judged by.
+        @param contexts: of the backend's TLS, if it has any.
         @param enter: called with each phase that begins.
         @raise BackendError: the backend cannot be used.
         @raise Exception: what L{fail} was given: no connection came about, for example.
@@ -150,11 +153,11 @@ class ProxyClient(RelayedProtocol):
         if tls is BackendTLS.IMPLICIT:
             while self.transport is None:
                 await self._wait()
-            await self._startTLS(trust)
+            await self._startTLS(contexts)
         await self.greeted()
         if tls is BackendTLS.STARTTLS:
             await self.requestTLS()
-            await self._startTLS(trust)
+            await self._startTLS(contexts)
 
     async def login(self, credentials: BackendCredentials, request: LoginRequest) -> None:
         """
@@ -165,15 +168,18 @@ class ProxyClient(RelayedProtocol):
         """
         self.reply = b""
         await self.authenticate(credentials, request)
+        if self._tls is not None:
+            self._tls.loggedIn()
+            self._tls = None
 
-    async def probe(self, trust: Any) -> None:
+    async def probe(self, contexts: BackendContexts | None) -> None:
         """
         Find out whether the backend can be used, and close the connection.
 
-        @param trust: as of L{open}.
+        @param contexts: as of L{open}.
         @raise BackendError: it cannot; or what L{fail} was given.
         """
-        await self.open(None, trust)
+        await self.open(None, contexts)
         await self.probed()
         self.transport.loseConnection()
 
@@ -248,12 +254,14 @@ class ProxyClient(RelayedProtocol):
         """Whether what has come C{ahead} of our next command may be a reply to it."""
         return bool(ahead)
 
-    async def _startTLS(self, trust: Any) -> None:
+    async def _startTLS(self, contexts: BackendContexts | None) -> None:
         self._enter(Phase.BACKEND_TLS)
-        # What came in the clear behind the answer to STARTTLS may be anybody's.
-        self._buffer.clear()
+        if self._buffer:
+            # An attacker on the way would have these bytes pass for the backend's, protected by TLS.
+            raise BackendError("sent data in the clear behind its answer to STARTTLS")
+        assert contexts is not None, "there are contexts for each backend with TLS"
         try:
-            tls = backendTLS(self.backend.host, self.backend.verify, trust)
+            self._tls = tls = contexts.creatorFor(self.backend)
         except ValueError:
             # Of a unix socket, say.
             raise BackendError("has no name that a certificate could be good for") from None
@@ -293,7 +301,7 @@ class ProxyClient(RelayedProtocol):
     def dialogueLost(self, reason: Failure) -> None:
         error: Any = reason.value
         if self._isShakingHands:
-            said = serverTrouble(error, _NO_TLS[self.backend.tls])
+            said = serverTrouble(error, _NO_TLS[self.backend.tls or BackendTLS.IMPLICIT])
             self.fail(BackendError(f"failed in the TLS handshake: {said}"))
         elif hasReason(error):
             self.fail(BackendError(f"lost the connection: {serverTrouble(error)}"))

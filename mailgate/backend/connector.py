@@ -10,21 +10,20 @@ from typing import Any
 from twisted.internet.defer import TimeoutError
 from twisted.internet.error import ConnectError
 from twisted.internet.error import TimeoutError as ConnectTimeout
-from twisted.internet.interfaces import IStreamClientEndpoint
 from zope.interface import implementer
 
 from mailgate.backend.client import ProxyClient
 from mailgate.backend.credentials import BackendCredentials, PasswordLogin
 from mailgate.backend.errors import BackendError, LoginRefused, replyCode
+from mailgate.backend.places import NoBackend, Place, Places
 from mailgate.backend.reply import isOfAccount, transactionDenial
 from mailgate.backend.settings import ProxySettings
 from mailgate.directives import ServerSettings
 from mailgate.interfaces import IConnector
 from mailgate.log.connection import BACKEND_FAILED, BACKEND_NOTED, about
 from mailgate.log.journal import Journal, printable
-from mailgate.login import Backend, Denial, LoginRequest, Method, Refusal, Route, Trouble, fitForWire
+from mailgate.login import Denial, LoginRequest, Method, Refusal, Route, Trouble, fitForWire
 from mailgate.net.connectionerrors import inWords
-from mailgate.net.endpoints import endpointFor
 from mailgate.session import Phase, Session
 
 __all__ = ["Connector"]
@@ -32,8 +31,8 @@ __all__ = ["Connector"]
 _REFUSALS = ("NO", "BAD", "BYE", "-ERR", "4", "5")
 """How the codes of replies begin that say no: what is garbled is not passed on to a client."""
 
-_MOST_PLACES = 1024
-"""Backends whose places are kept: an authentication service may name any number."""
+_MOST_TOLD = 1024
+"""Concerns that are remembered: an authentication service may name any number of backends."""
 
 
 def _isOfClient(refused: LoginRefused, request: LoginRequest, isAnswer: bool) -> bool:
@@ -50,8 +49,7 @@ def _isOfClient(refused: LoginRefused, request: LoginRequest, isAnswer: bool) ->
 class Connector:
     """
     Makes logged-in clients of class C{client} for a server's sessions. C{timeout} seconds are given to each backend,
-    from the connection to the end of the login (nginx's C{timeout}); C{trust} are the roots that backends'
-    certificates are judged by, or L{None} for the platform's.
+    from the connection to the end of the login (nginx's C{timeout}); C{places} finds them.
     """
 
     def __init__(
@@ -62,7 +60,7 @@ class Connector:
         timeout: float,
         reactor: Any,
         journal: Journal,
-        trust: Any = None,
+        places: Places,
     ) -> None:
         self._client = client
         self._settings = settings
@@ -70,8 +68,7 @@ class Connector:
         self._timeout = timeout
         self._reactor = reactor
         self._journal = journal
-        self._trust = trust
-        self._places: dict[tuple[str, int], tuple[str, IStreamClientEndpoint]] = {}
+        self._places = places
         self._told: set[tuple[str, str]] = set()
         self._passErrorMessage = settings[ProxySettings].passErrorMessage
 
@@ -90,25 +87,36 @@ class Connector:
         failures: list[dict[str, Any]] = []
         isServed = False
         try:
-            for backend in route.backends:
-                session.backend, endpoint = self._place(backend)
+            for place in self._places.of(route, request):
                 session.enter(Phase.CONNECT)
-                client = self._client(self._settings, self._serverName, backend, endpoint)
+                if isinstance(place, NoBackend):
+                    failures.append(self._unplaced(place, session))
+                    continue
+                session.backend = place.name
+                client = self._client(self._settings, self._serverName, place.backend, place.endpoint)
+                isKept = False
                 try:
-                    await self._attempt(client, login, request, session)
-                    isServed = True
+                    await self._attempt(client, login, request, session, place)
+                    isServed = isKept = True
+                    place.succeeded()
+                    session.place = place.peer
                     return client
                 except LoginRefused as refused:
+                    place.succeeded()
                     isAnswer = request.credentials.method is Method.NONE or not route.judged
                     isServed = _isOfClient(refused, request, isAnswer)
                     if not (isAnswer and isServed):
                         failures.append(self._failure(refused, session))
                     return refused.denial if isAnswer else self._passedOn(refused)
                 except (BackendError, ConnectError, TimeoutError, OSError) as error:
+                    place.failed()
                     failures.append(self._failure(error, session))
                     if isinstance(error, BackendError) and not error.retriable:
                         return Denial(Trouble.UNAUTHORIZED, reason="the backend takes no authorization identity")
                     reply = getattr(error, "reply", b"")
+                finally:
+                    if not isKept:
+                        place.ended()
         finally:
             for failure in failures:
                 # Not sooner: it is an error only where no other backend has served the client.
@@ -122,11 +130,11 @@ class Connector:
         return Denial(Trouble.TEMPORARY)
 
     async def _attempt(
-        self, client: ProxyClient, login: BackendCredentials, request: LoginRequest, session: Session
+        self, client: ProxyClient, login: BackendCredentials, request: LoginRequest, session: Session, place: Place
     ) -> None:
         deadline = self._reactor.callLater(self._timeout, client.expired)
         try:
-            await client.open(request.client, self._trust, session.enter)
+            await client.open(request.client, place.contexts, session.enter)
             await client.login(login, request)
         except BaseException:
             client.abandon()
@@ -142,7 +150,7 @@ class Connector:
         for concern in concerns:
             if (session.backend, concern) in self._told:
                 continue
-            if len(self._told) >= _MOST_PLACES:
+            if len(self._told) >= _MOST_TOLD:
                 self._told.clear()
             self._told.add((session.backend, concern))
             self._journal.warn(
@@ -152,15 +160,17 @@ class Connector:
                 concern=concern,
             )
 
-    def _place(self, backend: Backend) -> tuple[str, IStreamClientEndpoint]:
-        """What C{backend} is called, and where it is. A site has some backends, and many sessions at each."""
-        place = self._places.get((backend.host, backend.port))
-        if place is None:
-            if len(self._places) >= _MOST_PLACES:
-                self._places.clear()
-            place = str(backend), endpointFor(self._reactor, backend.host, backend.port, None)
-            self._places[backend.host, backend.port] = place
-        return place
+    def _unplaced(self, place: NoBackend, session: Session) -> dict[str, Any]:
+        """The fields of the line about a group that has no backend for the session."""
+        text = f', text "{printable(place.text.encode())}"' if place.text else ""
+        return {
+            **about(session),
+            "backend": place.group,
+            "reason": place.reason,
+            "phase": session.phase.value,
+            "user": printable(session.user),
+            "text": text,
+        }
 
     def _passedOn(self, refused: LoginRefused) -> Refusal | Denial:
         """What the client hears where the login that was C{refused} had been judged before."""

@@ -101,7 +101,7 @@ def _capabilities(server: ServerSettings) -> Iterator[Problem]:
 def loops(server: ServerSettings) -> Iterator[Problem]:
     """A C{proxy_pass} by which the C{server} would be its own backend."""
     backend = server[ProxySettings].backend
-    if backend is not None and any(_isAt(backend, address) for address in server.listen):
+    if isinstance(backend, Backend) and any(_isAt(backend, address) for address in server.listen):
         reason = "is this server's own address, and a login there comes back to it without end"
         yield server.problem("proxy_pass", reason, str(backend))
 

@@ -127,6 +127,8 @@ class ProxyServerFactory(Factory):
         self.connections.discard(connection)
         self.places.leave()
         journal, session = self.journal, connection.session
+        if session.place is not None:
+            session.leave()
         if journal.wantsInfo:
             # Whose mailbox was open, and when, is never left out; what a stranger can cause may be.
             tell = journal.record if session.reached is Phase.RELAY else journal.info

@@ -100,6 +100,7 @@ class Generations(Reloading):
         gateway = None
         try:
             gateway = Gateway(wanted.settings, self._reactor, self._logs, wanted.sockets, places=self._places)
+            gateway.goOnFrom(self._gateways[-1])
             gateway.setServiceParent(self)
         except BaseException:
             if gateway is not None:

@@ -62,7 +62,7 @@ class GeoSettings:
         tables = _tables(settings)
         for name, (section, table) in tables.items():
             for option, value in (("source", table.source), ("default", table.default), *table.entries):
-                for variable in variablesIn(value):
+                for variable in variablesIn(value or ""):
                     if variable not in VARIABLES and variable not in tables:
                         yield section.problem(option, unknownVariable(variable, tables), value)
             if name in _needed(name, tables):
@@ -106,12 +106,13 @@ _Table = GeoSettings | MapSettings
 
 
 def _tables(settings: GatewaySettings) -> dict[str, tuple[SectionSettings, _Table]]:
-    kinds = (GeoSettings, MapSettings)
+    kinds: tuple[type[_Table], ...] = (GeoSettings, MapSettings)
     found: dict[str, tuple[SectionSettings, _Table]] = {}
     for section in settings.named:
         for kind in kinds:
             if kind in section.groups:
-                found.setdefault(section.name, (section, section[kind]))
+                table: _Table = section[kind]
+                found.setdefault(section.name, (section, table))
     return found
 
 

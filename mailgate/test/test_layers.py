@@ -13,7 +13,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from mailgate.test.support.imports import imported, modules, packageOf, trees
 
 GROUND = "directives login system log tls session lean net"
-MIDDLE = f"{GROUND} interfaces relay backend"
+MIDDLE = f"{GROUND} interfaces relay rules upstream backend"
 ASSEMBLY = f"{MIDDLE} frontend auth protocols registry config service"
 
 PACKAGES = {
@@ -27,7 +27,9 @@ PACKAGES = {
     "net": "directives login log",
     "interfaces": "directives login log session",
     "relay": "directives login session tls lean interfaces",
-    "backend": "directives login log tls session net interfaces relay",
+    "rules": "directives login net",
+    "upstream": "directives login tls net rules",
+    "backend": "directives login log tls session net interfaces relay rules upstream",
     "frontend": MIDDLE,
     "auth": MIDDLE,
     "protocols": f"{MIDDLE} frontend",

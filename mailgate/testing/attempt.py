@@ -17,11 +17,15 @@ from twisted.python.failure import Failure
 
 from mailgate.backend.connector import Connector
 from mailgate.backend.coroutine import Task
+from mailgate.backend.places import Places
 from mailgate.frontend.protocol import MailProtocol
 from mailgate.log.journal import Journal
 from mailgate.login import Backend, Client, Credentials, LoginRequest, Method, Route
 from mailgate.session import Phase
 from mailgate.testing.fakes import CheckedSession, FakeTransport, settingsOf
+from mailgate.tls.backendcontexts import BackendContexts
+from mailgate.tls.backendsettings import BackendTLSSettings
+from mailgate.upstream.upstreams import Upstreams
 
 __all__ = ["BACKEND", "Attempt", "requestFor", "resultOf", "routeTo"]
 
@@ -71,7 +75,7 @@ class Attempt:
         *groups: Any,
         route: Route | None = None,
         timeout: float = 30.0,
-        trust: Any = None,
+        upstreams: Upstreams | None = None,
         resolver: Any = None,
         **request: Any,
     ) -> None:
@@ -84,14 +88,15 @@ class Attempt:
         self.session = CheckedSession(
             record.name, "127.0.0.1:110", "192.0.2.7:40123", 0.0, Phase.AUTH, user=self.route.user
         )
+        settings = settingsOf(record.name, *groups)
         self.connector = Connector(
             record.client,
-            settingsOf(record.name, *groups),
+            settings,
             "mx.test",
             timeout,
             self.reactor,
             Journal(LogLevel.info, publisher),
-            trust,
+            Places(settings[BackendTLSSettings], upstreams, BackendContexts, self.reactor),
         )
         self.transport = FakeTransport()
         self.request = requestFor(record.name, **request)

@@ -6,11 +6,15 @@ sentences.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable
+from collections.abc import Callable, Set
+from hashlib import sha256
 from typing import Any
+from weakref import WeakKeyDictionary
 
+from attrs import frozen
 from cryptography import x509
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from OpenSSL import SSL, crypto
 from service_identity.hazmat import DNS_ID, DNSPattern, IPAddress_ID, verify_service_identity
 from service_identity.pyopenssl import extract_patterns
@@ -25,7 +29,7 @@ from mailgate.tls.errors import CertificateError
 from mailgate.tls.rfc2253 import namesOf, rfc2253
 from mailgate.tls.verifyerrors import verifyError
 
-__all__ = ["backendTLS"]
+__all__ = ["Identity", "Judge", "backendTLS", "identityOf"]
 
 _NOT_YET = 9
 _EXPIRED = 10
@@ -34,71 +38,103 @@ _UNTRUSTED_ROOT = 19
 _UNKNOWN_ISSUER = frozenset((2, 20, 21, 27))
 
 
-@implementer(IOpenSSLClientConnectionCreator)
-class _UnverifiedTLS:
-    """TLS towards a backend whose certificate the operator has said not to look at."""
-
-    def __init__(self, hostname: str) -> None:
-        self._hostname = hostname
-        self._context = SSL.Context(SSL.TLS_CLIENT_METHOD)
-        self._context.set_mode(SSL.MODE_RELEASE_BUFFERS)
-
-    def clientConnectionForTLS(self, tlsProtocol: object) -> SSL.Connection:
-        connection = SSL.Connection(self._context, None)
-        if re.search("[a-zA-Z]", self._hostname) and ":" not in self._hostname:
-            connection.set_tlsext_host_name(self._hostname.encode("idna"))
-        return connection
-
-
-@implementer(IOpenSSLClientConnectionCreator)
-class _VerifiedTLS:
+@frozen
+class Identity:
     """
-    TLS towards C{hostname}, for which the certificate must be good (RFC 9525). Twisted's own knows no names with
-    underscores, and takes a certificate whose names it cannot make out for one that has the name.
+    What a backend's certificate must be good for.
 
-    What is not good L{CertificateError} says; C{option} is where an operator names roots.
-
-    @raise ValueError: C{hostname} is nothing that a certificate could be good for.
+    @ivar pattern: a name or an address, for service_identity; L{None} where the certificate is not verified.
+    @ivar serverName: the name that is sent by SNI; empty for an address.
     """
 
-    def __init__(self, hostname: str, roots: Any, option: str) -> None:
-        isAddress = isIPAddress(hostname) or isIPv6Address(hostname)
-        name = hostname if isAddress or isHostName(hostname) else hostname.encode("idna").decode("ascii")
-        self._identity = IPAddress_ID(name) if isAddress else DNS_ID(name.removesuffix("."))
-        self._context = CertificateOptions(trustRoot=roots).getContext()
-        mode = SSL.VERIFY_PEER | SSL.VERIFY_FAIL_IF_NO_PEER_CERT
-        self._context.set_verify(mode, _Judge(self._identity, option))
-
-    def clientConnectionForTLS(self, tlsProtocol: Any) -> SSL.Connection:
-        connection = SSL.Connection(self._context, None)
-        if isinstance(self._identity, DNS_ID):
-            connection.set_tlsext_host_name(self._identity.hostname)
-        return connection
+    pattern: DNS_ID | IPAddress_ID | None
+    serverName: bytes
 
 
-class _Judge:
+def identityOf(hostname: str, verify: bool) -> Identity:
     """
-    For C{Context.set_verify}: whether a certificate is C{identity}'s. Roots are named by C{option}.
+    The identity of C{hostname}, a name or an address without brackets.
+
+    @param verify: whether the certificate is verified.
+    @raise ValueError: it is verified, and C{hostname} is nothing that a certificate could be good for.
+    """
+    if isIPAddress(hostname) or isIPv6Address(hostname):
+        return Identity(IPAddress_ID(hostname) if verify else None, b"")
+    if not verify and not isHostName(hostname):
+        return Identity(None, b"")
+    name = hostname if isHostName(hostname) else hostname.encode("idna").decode("ascii")
+    known = DNS_ID(name.removesuffix("."))
+    return Identity(known if verify else None, known.hostname)
+
+
+class Judge:
+    """
+    For C{Context.set_verify}: whether certificates are good, each connection's for the identity that it was to
+    L{expect}.
 
     What is raised here pyOpenSSL raises from C{do_handshake}, once there is an alert for the peer; not so with
     C{Connection.set_verify}.
+
+    @param option: the directive that names roots, for errors.
+    @param verify: whether chain and name count.
+    @param pins: digests, C{key:HEX} or C{certificate:HEX}, of which the backend's own certificate must have one.
     """
 
-    def __init__(self, identity: DNS_ID | IPAddress_ID, option: str) -> None:
-        self._identity = identity
+    def __init__(self, option: str, verify: bool = True, pins: Set[str] = frozenset()) -> None:
         self._option = option
+        self._verify = verify
+        self._pins = pins
+        self._identities: WeakKeyDictionary[SSL.Connection, Identity] = WeakKeyDictionary()
+
+    def expect(self, connection: SSL.Connection, identity: Identity) -> None:
+        """The certificate of C{connection} must be good for C{identity}."""
+        self._identities[connection] = identity
 
     def __call__(self, connection: SSL.Connection, certificate: crypto.X509, error: int, depth: int, ok: int) -> bool:
-        if not ok:
+        if self._verify and not ok:
             raise _refusal(_chainTrouble, certificate, error, depth, self._option)
         if depth:
             # It is an issuer's.
             return True
+        if self._pins and self._pins.isdisjoint(_digests(certificate)):
+            raise CertificateError("its certificate and key match no proxy_ssl_pin")
+        identity = self._identities[connection].pattern if self._verify else None
+        if identity is None:
+            return True
         try:
-            verify_service_identity(_names(certificate), [self._identity], [])
+            verify_service_identity(_names(certificate), [identity], [])
         except Exception:
-            raise _refusal(_nameTrouble, certificate, self._identity) from None
+            raise _refusal(_nameTrouble, certificate, identity) from None
         return True
+
+
+def _digests(certificate: crypto.X509) -> set[str]:
+    """The pins that C{certificate} matches."""
+    read = certificate.to_cryptography()
+    key = read.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    return {f"key:{sha256(key).hexdigest()}", f"certificate:{read.fingerprint(SHA256()).hex()}"}
+
+
+@implementer(IOpenSSLClientConnectionCreator)
+class _ServiceTLS:
+    """TLS towards a service at one C{hostname}: a context of its own."""
+
+    def __init__(self, hostname: str, verify: bool, roots: Any, option: str) -> None:
+        self._identity = identityOf(hostname, verify)
+        self._judge = Judge(option)
+        if verify:
+            self._context = CertificateOptions(trustRoot=roots).getContext()
+            self._context.set_verify(SSL.VERIFY_PEER | SSL.VERIFY_FAIL_IF_NO_PEER_CERT, self._judge)
+        else:
+            self._context = SSL.Context(SSL.TLS_CLIENT_METHOD)
+            self._context.set_mode(SSL.MODE_RELEASE_BUFFERS)
+
+    def clientConnectionForTLS(self, tlsProtocol: Any) -> SSL.Connection:
+        connection = SSL.Connection(self._context, None)
+        self._judge.expect(connection, self._identity)
+        if self._identity.serverName:
+            connection.set_tlsext_host_name(self._identity.serverName)
+        return connection
 
 
 def _refusal(explain: Callable[..., str], *facts: Any) -> CertificateError:
@@ -170,6 +206,4 @@ def backendTLS(
 
     @raise ValueError: C{hostname} is nothing that a certificate could be good for.
     """
-    if not verify:
-        return _UnverifiedTLS(hostname)
-    return _VerifiedTLS(hostname, platformTrust() if trust is None else trust, option)
+    return _ServiceTLS(hostname, verify, platformTrust() if trust is None else trust, option)

@@ -17,7 +17,7 @@ from service_identity.cryptography import extract_patterns
 from service_identity.exceptions import CertificateError
 from service_identity.hazmat import DNS_ID, DNSPattern, verify_service_identity
 
-from mailgate.directives import Problem, ServerSettings, isHostName
+from mailgate.directives import Problem, SectionSettings, ServerSettings, isHostName
 from mailgate.log.journal import printable
 from mailgate.system.regularfiles import writers
 from mailgate.tls.files import certificatesIn, loadCRLs, shown
@@ -199,7 +199,9 @@ def listWarnings(server: ServerSettings, option: str, filename: str, now: dateti
             yield server.problem(option, reason, filename)
 
 
-def writableWarnings(server: ServerSettings, named: Iterable[tuple[str, str | None]]) -> Iterator[Problem]:
+def writableWarnings(
+    server: ServerSettings | SectionSettings, named: Iterable[tuple[str, str | None]]
+) -> Iterator[Problem]:
     """Files, and the options of C{server} that name them, which others than their owner and root may change."""
     for option, filename in named:
         reason = None if filename is None or filename != shown(filename) else writers(filename)

@@ -80,6 +80,14 @@ class Upstream:
                 self._ofLine[line] = peers
         self._arrange()
 
+    def failed(self, peer: Peer) -> bool:
+        """C{peer} could not be used; returns whether it rests because of that."""
+        return not self.isLone and peer.failed(self.now)
+
+    def succeeded(self, peer: Peer) -> None:
+        """C{peer} could be used."""
+        peer.succeeded(self.now)
+
     @property
     def isLone(self) -> bool:
         """Whether it has one peer only, whose failures are then not counted."""
@@ -157,11 +165,3 @@ class Attempts:
                 return peer
             self._method = None
         return None
-
-    def failed(self, peer: Peer) -> bool:
-        """C{peer} could not be used; returns whether it rests because of that."""
-        return not self._group.isLone and peer.failed(self._group.now)
-
-    def succeeded(self, peer: Peer) -> None:
-        """C{peer} could be used."""
-        peer.succeeded(self._group.now)

@@ -41,7 +41,7 @@ from mailgate.directives import ServerSettings
 from mailgate.interfaces import AuthenticatorKind, IAuthenticator, Refusals
 from mailgate.log.connection import SERVICE_FAILED, SERVICE_NOTED, aboutRequest
 from mailgate.log.journal import Journal, printable
-from mailgate.login import Backend, Denial, LoginRequest, Method, Route, Trouble
+from mailgate.login import Denial, Destination, LoginRequest, Method, Route, Trouble
 from mailgate.net.clients import LimitSettings
 from mailgate.net.connectionerrors import inWords
 from mailgate.tls.errors import CertificateError
@@ -229,7 +229,7 @@ class HTTPAuthenticator:
         self,
         settings: HTTPSettings,
         dialect: Dialect,
-        default: Backend | None,
+        default: Destination | None,
         clock: IReactorTime,
         journal: Journal,
         services: Sequence[SharedService],
@@ -383,7 +383,7 @@ class HTTPAuthenticator:
         return Judgement(answer, storable=not asking.waited)
 
 
-def _build(server: ServerSettings, default: Backend | None, reactor: Any, journal: Journal) -> IAuthenticator:
+def _build(server: ServerSettings, default: Destination | None, reactor: Any, journal: Journal) -> IAuthenticator:
     """An authenticator for C{server}, and a cache before it where one is configured."""
     settings = server[HTTPSettings]
     services = [sharedService(url, settings, reactor, journal) for url in settings.urls]

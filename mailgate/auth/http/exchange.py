@@ -28,6 +28,7 @@ from mailgate.login import (
     Backend,
     Credentials,
     Denial,
+    Destination,
     LoginRequest,
     Method,
     ProxiedAddresses,
@@ -260,7 +261,7 @@ def _host(raw: bytes) -> str | None:
     return text if isHostName(text) else None
 
 
-def route(request: LoginRequest, headers: Headers, default: Backend | None, dialect: Dialect = NGINX) -> Route:
+def route(request: LoginRequest, headers: Headers, default: Destination | None, dialect: Dialect = NGINX) -> Route:
     """
     The acceptance of C{request}. Where it names no backend C{default} is meant, if the service has said C{OK} at all.
 

@@ -114,7 +114,7 @@ def _backend(fields: Mapping[str, bytes], protocol: str, ports: tuple[int, int])
     tls, verify = _tls(fields)
     port = _port(fields, ports, tls)
     if "host" not in fields:
-        if "port" in fields or tls is not BackendTLS.OFF:
+        if "port" in fields or tls is not None:
             # Left out silently, they would have the password sent where, and as, nobody meant.
             raise BadLine("port, ssl and starttls need a host: they do not change where proxy_pass leads")
         return None
@@ -132,7 +132,7 @@ def _host(text: str) -> str:
         raise BadLine("host is neither a name nor an address; a port is written port=") from None
 
 
-def _port(fields: Mapping[str, bytes], ports: tuple[int, int], tls: BackendTLS) -> int:
+def _port(fields: Mapping[str, bytes], ports: tuple[int, int], tls: BackendTLS | None) -> int:
     if "port" not in fields:
         return ports[tls is BackendTLS.IMPLICIT]
     text = fields["port"]
@@ -141,8 +141,8 @@ def _port(fields: Mapping[str, bytes], ports: tuple[int, int], tls: BackendTLS) 
     return int(text)
 
 
-def _tls(fields: Mapping[str, bytes]) -> tuple[BackendTLS, bool]:
-    chosen = [(BackendTLS.OFF, True)]
+def _tls(fields: Mapping[str, bytes]) -> tuple[BackendTLS | None, bool]:
+    chosen: list[tuple[BackendTLS | None, bool]] = [(None, True)]
     for name, tls in (("ssl", BackendTLS.IMPLICIT), ("starttls", BackendTLS.STARTTLS)):
         value = fields.get(name, b"no")
         if value not in (b"", b"yes", b"any-cert", b"no"):

@@ -39,7 +39,7 @@ from mailgate.directives import GatewaySettings, Problem, ServerSettings, direct
 from mailgate.directives.needs import Need, given
 from mailgate.interfaces import AuthenticatorKind, IAuthenticator
 from mailgate.log.journal import Journal, printable
-from mailgate.login import Backend, Denial, LoginRequest, Method, Route, Trouble, fitForWire
+from mailgate.login import Denial, Destination, LoginRequest, Method, Route, Trouble, fitForWire
 from mailgate.net.clients import LimitSettings
 from mailgate.system.processors import WorkerSettings, processors
 from mailgate.system.regularfiles import isOpenToAll
@@ -64,7 +64,7 @@ class FileAuthenticator:
         hashing: Hashing,
         right: RightPasswords | None,
         clientOf: Callable[[LoginRequest], str],
-        default: Backend | None,
+        default: Destination | None,
         journal: Journal,
     ) -> None:
         self._file = file
@@ -267,7 +267,7 @@ def _hashingOf(server: ServerSettings, reactor: Any) -> Hashing:
     return found
 
 
-def build(server: ServerSettings, default: Backend | None, reactor: Any, journal: Journal) -> FileAuthenticator:
+def build(server: ServerSettings, default: Destination | None, reactor: Any, journal: Journal) -> FileAuthenticator:
     """The authenticator of C{server}. C{default} is the backend of accounts without C{host}."""
     settings = server[FileSettings]
     if settings.path is None:

@@ -27,6 +27,7 @@ from mailgate.relay.portable import Relays
 from mailgate.relay.protocol import RelayedProtocol
 from mailgate.session import Session
 from mailgate.test.backend.test_client import GREETING, OK
+from mailgate.test.support.places import placesFor
 from mailgate.test.support.tlspair import makePair
 from mailgate.testing import FakeTransport, requestFor, resultOf, routeTo, settingsOf
 
@@ -96,7 +97,7 @@ class SocketTests(TestCase):
         port = await endpoint.listen(factory)
         self.addCleanup(port.stopListening)
         session = Session("pop3", "", "", 0.0)
-        connector = Connector(POP3.client, settingsOf("pop3"), "mx.test", 20.0, reactor, Journal())
+        connector = Connector(POP3.client, settingsOf("pop3"), "mx.test", 20.0, reactor, Journal(), placesFor(reactor))
         route = routeTo(Backend("127.0.0.1", port.getHost().port, tls, False))
         client = await resultOf(connector.connect(route, requestFor("pop3"), session))
         assert isinstance(client, ProxyClient)

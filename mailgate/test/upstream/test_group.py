@@ -18,13 +18,13 @@ SERVER = "[server imap]\nlisten = 127.0.0.1:143\nproxy_pass = 127.0.0.1:1143\n"
 FACTS = Facts("192.0.2.7", "joe@example.com", "imap", "")
 
 
-def hosts(attempts, fail=True):
+def hosts(group, fail=True):
     """The hosts that one login tries until there are no more, each of which fails."""
-    found = []
+    found, attempts = [], group.attempts(FACTS)
     while (peer := attempts.next()) is not None:
         found.append(peer.backend.host)
         if fail:
-            attempts.failed(peer)
+            group.failed(peer)
         peer.ended()
     return found
 
@@ -43,7 +43,7 @@ class GroupTests(SynchronousTestCase):
         return Upstream("store", settings.sections(UpstreamSettings)["store"], Rules(settings), self.clock)
 
     def tried(self, group, **options):
-        return hosts(group.attempts(FACTS), **options)
+        return hosts(group, **options)
 
     def test_each(self):
         """Each is tried once, backups behind all others."""
@@ -117,14 +117,13 @@ class GroupTests(SynchronousTestCase):
     def test_slowStart(self):
         """After a rest its share grows from little to all."""
         group = self.group("a:1 slow_start=9s", "b:1")
-        attempts = group.attempts(FACTS)
-        peer = attempts.next()
-        attempts.failed(peer)
+        peer = group.attempts(FACTS).next()
+        group.failed(peer)
         peer.ended()
         self.clock.advance(11)
-        while (again := (attempts := group.attempts(FACTS)).next()) is not peer:
+        while (again := group.attempts(FACTS).next()) is not peer:
             again.ended()
-        attempts.succeeded(peer)
+        group.succeeded(peer)
         peer.ended()
 
         def share():

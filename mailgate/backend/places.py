@@ -1,0 +1,144 @@
+# -*- test-case-name: mailgate.test.backend.test_places -*-
+"""
+Where a login may go: one backend after another, each with what it takes to connect there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from attrs import define, evolve
+from twisted.internet.interfaces import IStreamClientEndpoint
+
+from mailgate.login import Backend, BackendGroup, BackendTLS, LoginRequest, Route
+from mailgate.net.endpoints import endpointFor
+from mailgate.rules.facts import factsOf
+from mailgate.tls.backendcontexts import BackendContexts
+from mailgate.tls.backendsettings import BackendTLSSettings
+from mailgate.upstream.group import Upstream
+from mailgate.upstream.peer import Peer
+from mailgate.upstream.upstreams import NoSuchGroup, Upstreams
+
+__all__ = ["NoBackend", "Place", "Places"]
+
+_MOST = 1024
+"""Backends whose places are kept: an authentication service may name any number."""
+
+_MODES = {"off": BackendTLS.OFF, "on": BackendTLS.IMPLICIT, "starttls": BackendTLS.STARTTLS}
+
+
+@define(eq=False)
+class Place:
+    """
+    A backend, and how to connect to it.
+
+    @ivar name: how the log names it.
+    @ivar backend: with all that directives say of it.
+    @ivar endpoint: its address.
+    @ivar contexts: of its TLS.
+    @ivar group: the group that it was chosen from, if it was.
+    @ivar peer: what that group knows of it.
+    """
+
+    name: str
+    backend: Backend
+    endpoint: IStreamClientEndpoint
+    contexts: BackendContexts | None
+    group: Upstream | None = None
+    peer: Peer | None = None
+
+    def succeeded(self) -> None:
+        """A login got an answer there."""
+        if self.peer is not None and self.group is not None:
+            self.group.succeeded(self.peer)
+
+    def failed(self) -> bool:
+        """A login could not use it; returns whether it rests because of that."""
+        return self.peer is not None and self.group is not None and self.group.failed(self.peer)
+
+    def ended(self) -> None:
+        """A session that went there is over."""
+        if self.peer is not None:
+            self.peer.ended()
+
+
+@define
+class NoBackend:
+    """
+    A group has no backend for a login.
+
+    @ivar group: its text in the configuration.
+    @ivar reason: why, for a log, with the group as its subject.
+    @ivar text: a client's own text that says more, or empty.
+    """
+
+    group: str
+    reason: str
+    text: str = ""
+
+
+class Places:
+    """
+    The places for the logins of one server.
+
+    @param settings: the server's TLS towards backends.
+    @param upstreams: the groups of backends.
+    @param contextsFor: makes contexts by settings, or returns those that have been made by the same.
+    @param reactor: what connections are made by.
+    """
+
+    def __init__(
+        self,
+        settings: BackendTLSSettings,
+        upstreams: Upstreams | None,
+        contextsFor: Callable[[BackendTLSSettings], BackendContexts],
+        reactor: Any,
+    ) -> None:
+        self._settings = settings
+        self._upstreams = upstreams
+        self._contextsFor = contextsFor
+        self._reactor = reactor
+        self._places: dict[Backend | Peer, Place] = {}
+
+    def of(self, route: Route, request: LoginRequest) -> Iterator[Place | NoBackend]:
+        """The places that C{route} names for the login of C{request}, in the order in which they are to be tried."""
+        for backend in route.backends:
+            if isinstance(backend, Backend):
+                yield self._places.get(backend) or self._make(backend, backend, self._settings)
+            else:
+                yield from self._chosen(backend, route, request)
+
+    def _chosen(self, text: BackendGroup, route: Route, request: LoginRequest) -> Iterator[Place | NoBackend]:
+        assert self._upstreams is not None, "the configuration has been checked"
+        facts = factsOf(request, route.user)
+        found = self._upstreams.find(text, facts)
+        if isinstance(found, NoSuchGroup):
+            yield NoBackend(str(text), "stands for no group of backends and no address", found.name)
+        elif isinstance(found, Backend):
+            yield self._places.get(found) or self._make(found, found, self._settings)
+        else:
+            attempts = found.attempts(facts)
+            peer = attempts.next()
+            if peer is None:
+                yield NoBackend(
+                    f"upstream {found.name}", "has no server to choose: all rest after failures, or are full"
+                )
+            while peer is not None:
+                yield self._places.get(peer) or self._make(
+                    peer, peer.backend, self._upstreams.tlsOf(found, self._settings), found
+                )
+                peer = attempts.next()
+
+    def _make(
+        self, key: Backend | Peer, backend: Backend, settings: BackendTLSSettings, group: Upstream | None = None
+    ) -> Place:
+        if len(self._places) >= _MOST:
+            self._places.clear()
+        if backend.tls is None:
+            backend = evolve(backend, tls=_MODES[settings.mode])
+        contexts = None if backend.tls is BackendTLS.OFF else self._contextsFor(settings)
+        endpoint = endpointFor(self._reactor, backend.host, backend.port, None)
+        peer = key if isinstance(key, Peer) else None
+        place = self._places[key] = Place(str(backend), backend, endpoint, contexts, group, peer)
+        return place

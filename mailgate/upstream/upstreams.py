@@ -1,0 +1,98 @@
+# -*- test-case-name: mailgate.test.upstream.test_upstreams -*-
+"""
+All groups of a configuration, and the rules that choose among them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from attrs import evolve, frozen
+
+from mailgate.directives import GatewaySettings, Problem, ServerSettings, directives, hostPort
+from mailgate.login import Backend, BackendGroup
+from mailgate.rules.facts import VARIABLES, Facts
+from mailgate.rules.rules import Rules
+from mailgate.rules.settings import unknownVariable, variablesIn
+from mailgate.tls.backendsettings import BackendTLSSettings
+from mailgate.upstream.group import Upstream
+from mailgate.upstream.settings import UpstreamSettings
+
+__all__ = ["NoSuchGroup", "Upstreams", "groupProblems"]
+
+
+@frozen
+class NoSuchGroup:
+    """
+    The rules lead to no group and to no address.
+
+    @ivar name: what they lead to; it may be a client's own text.
+    """
+
+    name: str
+
+
+class Upstreams:
+    """
+    The groups of C{settings}. All servers of a process share them.
+
+    @param clock: an C{IReactorTime}.
+    """
+
+    def __init__(self, settings: GatewaySettings, clock: Any) -> None:
+        self._rules = Rules(settings)
+        self._groups: dict[str, Upstream] = {}
+        self._tls: dict[str, Mapping[str, Any]] = {}
+        for section in settings.named:
+            if UpstreamSettings in section.groups:
+                name = section.name.lower()
+                self._groups[name] = Upstream(section.name, section[UpstreamSettings], self._rules, clock)
+                tls = section[BackendTLSSettings]
+                declared = [each for each in directives(BackendTLSSettings) if each.name in section.given]
+                self._tls[name] = {each.field: getattr(tls, each.field) for each in declared}
+
+    def find(self, group: BackendGroup, facts: Facts) -> Upstream | Backend | NoSuchGroup:
+        """The group, or the one backend, that C{group} stands for in the login with C{facts}."""
+        text = self._rules.expand(group.text, facts)
+        return self._groups.get(text.lower()) or _backend(text) or NoSuchGroup(text)
+
+    def tlsOf(self, group: Upstream, settings: BackendTLSSettings) -> BackendTLSSettings:
+        """C{settings}, those of a server, with what the section of C{group} says instead."""
+        return evolve(settings, **self._tls[group.name.lower()])
+
+    def goOnFrom(self, before: Upstreams) -> None:
+        """Take over what is known of those servers of an earlier configuration, C{before}, whose lines are unchanged."""
+        for name, group in self._groups.items():
+            if name in before._groups:
+                group.goOnFrom(before._groups[name])
+
+
+def _backend(text: str) -> Backend | None:
+    try:
+        return Backend(*hostPort(text))
+    except ValueError:
+        return None
+
+
+def groupProblems(
+    settings: GatewaySettings, server: ServerSettings, option: str, group: BackendGroup
+) -> Iterator[Problem]:
+    """What is wrong with C{group}, the value of C{server}'s C{option}, as far as that is known before any login."""
+    rules = Rules(settings)
+    tables = rules.names()
+    for variable in variablesIn(group.text):
+        if variable not in VARIABLES and variable not in tables:
+            yield server.problem(option, unknownVariable(variable, sorted(tables)), group.text)
+            return
+    names = {name.lower() for name in settings.sections(UpstreamSettings)}
+    for text in sorted(rules.possible(group.text) or ()):
+        if text.lower() in names or _backend(text) is not None:
+            continue
+        if text == group.text:
+            message = f"there is no [upstream {text}]; an address needs a port, such as {text}:143"
+        elif text:
+            message = f'may be "{text}", and there is no [upstream {text}]'
+        else:
+            message = "may be empty: give each [geo] and [map] that it uses a default"
+        yield server.problem(option, message, group.text)
