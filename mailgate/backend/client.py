@@ -26,6 +26,7 @@ from mailgate.net.proxyprotocol import headerFor
 from mailgate.relay.protocol import RelayedProtocol, makeNoDelay
 from mailgate.session import Phase
 from mailgate.tls.backendcontexts import BackendConnection, BackendContexts
+from mailgate.tls.backendsettings import BackendTLSSettings
 from mailgate.tls.errors import hasReason, serverTrouble
 
 __all__ = ["ProxyClient"]
@@ -142,7 +143,7 @@ class ProxyClient(RelayedProtocol):
         Connect and hear the greeting, over TLS if the backend is to be spoken to so.
 
         @param client: the one that a PROXY header names, if the backend gets one; L{None} if there is no client.
-        @param contexts: of the backend's TLS, if it has any.
+        @param contexts: of the backend's TLS; L{None} is TLS by the defaults of directives.
         @param enter: called with each phase that begins.
         @raise BackendError: the backend cannot be used.
         @raise Exception: what L{fail} was given: no connection came about, for example.
@@ -256,12 +257,10 @@ class ProxyClient(RelayedProtocol):
 
     async def _startTLS(self, contexts: BackendContexts | None) -> None:
         self._enter(Phase.BACKEND_TLS)
-        if self._buffer:
-            # An attacker on the way would have these bytes pass for the backend's, protected by TLS.
-            raise BackendError("sent data in the clear behind its answer to STARTTLS")
-        assert contexts is not None, "there are contexts for each backend with TLS"
+        # What came in the clear behind the answer to STARTTLS may be an attacker's.
+        self._buffer.clear()
         try:
-            self._tls = tls = contexts.creatorFor(self.backend)
+            self._tls = tls = (contexts or BackendContexts(BackendTLSSettings())).creatorFor(self.backend)
         except ValueError:
             # Of a unix socket, say.
             raise BackendError("has no name that a certificate could be good for") from None

@@ -135,9 +135,9 @@ class Places:
     ) -> Place:
         if len(self._places) >= _MOST:
             self._places.clear()
-        if backend.tls is None:
+        if backend.tls is None and settings.mode != "off":
             backend = evolve(backend, tls=_MODES[settings.mode])
-        contexts = None if backend.tls is BackendTLS.OFF else self._contextsFor(settings)
+        contexts = None if backend.tls in (None, BackendTLS.OFF) else self._contextsFor(settings)
         endpoint = endpointFor(self._reactor, backend.host, backend.port, None)
         peer = key if isinstance(key, Peer) else None
         place = self._places[key] = Place(str(backend), backend, endpoint, contexts, group, peer)

@@ -12,7 +12,6 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from mailgate.login import (
     Backend,
-    BackendTLS,
     Client,
     Credentials,
     Denial,
@@ -76,7 +75,7 @@ class BackendTests(SynchronousTestCase):
     def test_defaults(self):
         """A backend is reached in the clear; where it is not, its certificate counts."""
         backend = Backend("h", 1)
-        self.assertIs(backend.tls, BackendTLS.OFF)
+        self.assertIs(backend.tls, None)
         self.assertTrue(backend.verify)
 
 

@@ -60,9 +60,15 @@ def identityOf(hostname: str, verify: bool) -> Identity:
     """
     if isIPAddress(hostname) or isIPv6Address(hostname):
         return Identity(IPAddress_ID(hostname) if verify else None, b"")
-    if not verify and not isHostName(hostname):
+    try:
+        name = hostname if isHostName(hostname) else hostname.encode("idna").decode("ascii")
+    except UnicodeError:
+        if verify:
+            raise
         return Identity(None, b"")
-    name = hostname if isHostName(hostname) else hostname.encode("idna").decode("ascii")
+    if not verify and ":" in name:
+        # A unix socket's path.
+        return Identity(None, b"")
     known = DNS_ID(name.removesuffix("."))
     return Identity(known if verify else None, known.hostname)
 

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from attrs import field, frozen
+from twisted.internet.abstract import isIPAddress
 
 from mailgate.directives import (
     GatewaySettings,
@@ -73,7 +74,7 @@ class HashKey:
 
 def isGroupName(name: str) -> bool:
     """Whether a group of backends may have the C{name}."""
-    return _NAME.fullmatch(name) is not None
+    return _NAME.fullmatch(name) is not None and not isIPAddress(name)
 
 
 def _count(least: int) -> Any:

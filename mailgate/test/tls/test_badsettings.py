@@ -108,7 +108,7 @@ class BadSettingsTests(SynchronousTestCase):
             ("ssl_conf_command", settingsFor(self.pair, commands=(("Certificate", fifo),))),
             ("ssl_conf_command", settingsFor(self.pair, commands=(("PrivateKey", fifo),))),
             ("ssl_conf_command", settingsFor(self.pair, commands=(("DHParameters", fifo),))),
-            ("proxy_ssl_trusted_certificate", BackendTLSSettings(fifo)),
+            ("proxy_ssl_trusted_certificate", BackendTLSSettings(trusted=fifo)),
         ):
             (problem,) = self.problems(settings)
             self.assertEqual((problem.option, problem.value), (option, fifo))
@@ -275,7 +275,7 @@ class BadSettingsTests(SynchronousTestCase):
     def test_trust(self) -> None:
         """So is a file of trusted certificates that is not one."""
         self.assertEqual(self.problems(BackendTLSSettings()), [])
-        self.assertEqual(self.problems(BackendTLSSettings(self.pair.certificate)), [])
+        self.assertEqual(self.problems(BackendTLSSettings(trusted=self.pair.certificate)), [])
         broken = b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"
         for path, told in (
             (self.path("gone"), "cannot be read: No such file or directory"),
@@ -283,7 +283,7 @@ class BadSettingsTests(SynchronousTestCase):
             (self.path("broken", broken), "cannot be loaded"),
             (self.pair.key, "cannot be loaded"),
         ):
-            settings = BackendTLSSettings(path)
+            settings = BackendTLSSettings(trusted=path)
             self.assertProblem("proxy_ssl_trusted_certificate", told, path, settings)
 
     def test_usesTLS(self) -> None:

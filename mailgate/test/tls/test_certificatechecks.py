@@ -254,7 +254,7 @@ class WritableTests(Case):
         """So are the roots for backends and services."""
         self.patch(certificatechecks, "writers", lambda path: "strangers write to it")
         for settings, option in (
-            (BackendTLSSettings("/roots"), "proxy_ssl_trusted_certificate"),
+            (BackendTLSSettings(trusted="/roots"), "proxy_ssl_trusted_certificate"),
             (HTTPSettings(trusted="/roots"), "auth_http_ssl_trusted_certificate"),
         ):
             self.assertEqual(self.warned(settings), [(option, "strangers write to it")])
