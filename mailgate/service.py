@@ -34,7 +34,7 @@ from mailgate.lean.shares import Share
 from mailgate.log.errorlog import ErrorLogs
 from mailgate.log.journal import Journal
 from mailgate.log.settings import LogSettings, ServerLogSettings, leastLevel
-from mailgate.net.endpoints import NamingReactor
+from mailgate.net.naming import NamingReactor
 from mailgate.net.resolver import ResolverSettings
 from mailgate.net.reversedns import ReverseDNS
 from mailgate.net.sockets import ListeningSockets, ownSockets
@@ -102,7 +102,7 @@ class Gateway(MultiService):
         self._sessionIds = sessionIds(os.urandom)
         self.listeners: list[Listener] = []
         self._authenticators: list[IAuthenticator] = []
-        self.upstreams = Upstreams(settings, reactor)
+        self.upstreams = Upstreams(settings, self._naming)
         self._tlsToBackends: dict[tuple[str, BackendTLSSettings], BackendContexts] = {}
         self._reverseDNS: dict[ResolverSettings, ReverseDNS] = {}
         try:
@@ -111,6 +111,8 @@ class Gateway(MultiService):
             # Nothing will stop this gateway, and a process may try many a configuration.
             self._closeAuthenticators()
             raise
+        for follower in self.upstreams.followers(self._journal):
+            self.addService(follower)
         # Not the lean reactor, whose clock is coarse.
         self._draining = Draining(self._factories, reactor)
         if share is not None:

@@ -138,7 +138,8 @@ class Places:
         if backend.tls is None and settings.mode != "off":
             backend = evolve(backend, tls=_MODES[settings.mode])
         contexts = None if backend.tls in (None, BackendTLS.OFF) else self._contextsFor(settings)
-        endpoint = endpointFor(self._reactor, backend.host, backend.port, None)
+        reactor = self._reactor if group is None or self._upstreams is None else self._upstreams.reactorOf(group)
+        endpoint = endpointFor(reactor, backend.host, backend.port, None)
         peer = key if isinstance(key, Peer) else None
         place = self._places[key] = Place(str(backend), backend, endpoint, contexts, group, peer)
         return place

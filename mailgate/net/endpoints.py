@@ -16,7 +16,6 @@ from twisted.internet.interfaces import (
     IHalfCloseableProtocol,
     IHostnameResolver,
     IHostResolution,
-    IReactorPluggableNameResolver,
     IResolutionReceiver,
     ISSLTransport,
     IStreamClientEndpoint,
@@ -27,7 +26,7 @@ from zope.interface import alsoProvides, implementer
 
 from mailgate.directives import isHostName
 
-__all__ = ["MOST_LOOKUPS", "NamingReactor", "SharedLookups", "begin", "endpointFor"]
+__all__ = ["MOST_LOOKUPS", "SharedLookups", "begin", "endpointFor"]
 
 MOST_LOOKUPS = 4
 """Names that are looked up at once: the reactor has ten threads, and hashes of passwords need some."""
@@ -108,26 +107,6 @@ class SharedLookups:
         return lookup
 
 
-@implementer(IReactorPluggableNameResolver)
-class NamingReactor:
-    """C{reactor}, but that names are looked up by L{SharedLookups} over its own resolver."""
-
-    def __init__(self, reactor: Any) -> None:
-        self._reactor = reactor
-        # Those that a login needs, without a detour.
-        self.seconds = reactor.seconds
-        self.callLater = reactor.callLater
-        self.nameResolver = SharedLookups(reactor.nameResolver)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._reactor, name)
-
-    def installNameResolver(self, resolver: IHostnameResolver) -> IHostnameResolver:
-        """Not here: it is the application's to choose."""
-        installed: IHostnameResolver = self._reactor.installNameResolver(resolver)
-        return installed
-
-
 class _NameEndpoint(HostnameEndpoint):
     """
     Where a name leads, be it any of L{isHostName}: the system looks up what Twisted takes for no name, as IDNA 2008 has
@@ -158,6 +137,8 @@ def endpointFor(reactor: Any, host: str, port: int, timeout: float | None) -> IS
         endpoint = TCP4ClientEndpoint(reactor, host, port, timeout)  # type: ignore[arg-type]
     elif isIPv6Address(host):
         endpoint = TCP6ClientEndpoint(reactor, host, port, timeout)
+    elif hasattr(reactor, "nameEndpoint"):
+        endpoint = reactor.nameEndpoint(host, port, timeout)
     else:
         endpoint = _NameEndpoint(reactor, host, port, timeout)  # type: ignore[arg-type]
     return endpoint

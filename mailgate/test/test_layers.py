@@ -28,7 +28,7 @@ PACKAGES = {
     "interfaces": "directives login log session",
     "relay": "directives login session tls lean interfaces",
     "rules": "directives login net",
-    "upstream": "directives login tls net rules",
+    "upstream": "directives login log tls net rules",
     "backend": "directives login log tls session net interfaces relay rules upstream",
     "frontend": MIDDLE,
     "auth": MIDDLE,

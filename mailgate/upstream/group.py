@@ -45,7 +45,7 @@ class Upstream:
         self._rules = rules
         self._clock = clock
         self._below = below
-        self._ofLine: dict[ServerLine, list[Peer]] = {line: [_peer(line)] for line in settings.servers}
+        self._ofLine: dict[ServerLine, tuple[list[Peer], ...]] = {line: _peers(line) for line in settings.servers}
         self._arrange()
 
     @property
@@ -63,14 +63,21 @@ class Upstream:
         sets = [(peers, ring) for peers, ring in zip(self._sets, self._rings, strict=True) if peers]
         return Attempts(self, [partial(self._method, peers, ring, facts) for peers, ring in sets])
 
-    def replace(self, line: ServerLine, backends: Sequence[Backend]) -> None:
+    def replace(self, line: ServerLine, primaries: Sequence[Peer], backups: Sequence[Peer] = ()) -> bool:
         """
-        C{line} stands for C{backends} now. Peers of an address that stays keep what is known of them; sessions at
-        others go on.
+        C{line} stands for C{primaries}, and C{backups}, from now on. Peers of the same address and weight that it has
+        already stay, with what is known of them; sessions at others go on.
+
+        @return: whether that changes anything.
         """
-        known = {peer.backend: peer for peer in self._ofLine[line]}
-        self._ofLine[line] = [known.get(backend) or _peerAt(line, backend) for backend in backends]
+        before = self._ofLine[line]
+        known = {(peer.backend, peer.limits): peer for peers in before for peer in peers}
+        now = tuple([known.get((peer.backend, peer.limits), peer) for peer in peers] for peers in (primaries, backups))
+        if now == before:
+            return False
+        self._ofLine[line] = now
         self._arrange()
+        return True
 
     def goOnFrom(self, before: Upstream) -> None:
         """Take over the peers of C{before}, the same group of an earlier configuration, whose lines are unchanged."""
@@ -94,8 +101,7 @@ class Upstream:
         return len(self._sets[0]) + len(self._sets[1]) == 1
 
     def _arrange(self) -> None:
-        primaries = [peer for line, peers in self._ofLine.items() if not line.backup for peer in peers]
-        backups = [peer for line, peers in self._ofLine.items() if line.backup for peer in peers]
+        primaries, backups = ([peer for peers in self._ofLine.values() for peer in peers[place]] for place in range(2))
         self._sets = (primaries, backups)
         isRing = self.settings.hashKey is not None and self.settings.hashKey.consistent
         self._rings = tuple(Ring(peers) if isRing and peers else None for peers in self._sets)
@@ -114,12 +120,12 @@ class Upstream:
         return RoundRobin(peers)
 
 
-def _peer(line: ServerLine) -> Peer:
-    return _peerAt(line, Backend(line.host, line.port, name=line.name))
-
-
-def _peerAt(line: ServerLine, backend: Backend) -> Peer:
-    return Peer(backend, (line.host, line.port), line.limits)
+def _peers(line: ServerLine) -> tuple[list[Peer], ...]:
+    """The servers that C{line} stands for as it is written, and its backups."""
+    if line.service:
+        return [], []
+    peer = Peer(Backend(line.host, line.port, name=line.name), (line.host, line.port), line.limits)
+    return ([], [peer]) if line.backup else ([peer], [])
 
 
 def _packed(host: str) -> bytes:

@@ -11,11 +11,16 @@ from typing import Any
 from attrs import evolve, frozen
 
 from mailgate.directives import GatewaySettings, Problem, ServerSettings, directives, hostPort
+from mailgate.log.journal import Journal
 from mailgate.login import Backend, BackendGroup
+from mailgate.net.names import CachedNames, ServerNames, systemServers
+from mailgate.net.naming import NamingReactor
+from mailgate.net.resolver import Resolver
 from mailgate.rules.facts import VARIABLES, Facts
 from mailgate.rules.rules import Rules
 from mailgate.rules.settings import unknownVariable, variablesIn
 from mailgate.tls.backendsettings import BackendTLSSettings
+from mailgate.upstream.following import Following
 from mailgate.upstream.group import Upstream
 from mailgate.upstream.settings import UpstreamSettings
 
@@ -37,17 +42,21 @@ class Upstreams:
     """
     The groups of C{settings}. All servers of a process share them.
 
-    @param clock: an C{IReactorTime}.
+    @param reactor: what connections are made by.
     """
 
-    def __init__(self, settings: GatewaySettings, clock: Any) -> None:
+    def __init__(self, settings: GatewaySettings, reactor: NamingReactor) -> None:
         self._rules = Rules(settings)
+        self._reactor = reactor
+        self._servers: dict[str, ServerNames] = {}
+        self._reactors: dict[str, NamingReactor] = {}
         self._groups: dict[str, Upstream] = {}
         self._tls: dict[str, Mapping[str, Any]] = {}
         for section in settings.named:
             if UpstreamSettings in section.groups:
                 name = section.name.lower()
-                self._groups[name] = Upstream(section.name, section[UpstreamSettings], self._rules, clock)
+                group = self._groups[name] = Upstream(section.name, section[UpstreamSettings], self._rules, reactor)
+                self._findNames(name, group)
                 tls = section[BackendTLSSettings]
                 declared = [each for each in directives(BackendTLSSettings) if each.name in section.given]
                 self._tls[name] = {each.field: getattr(tls, each.field) for each in declared}
@@ -57,12 +66,35 @@ class Upstreams:
         text = self._rules.expand(group.text, facts)
         return self._groups.get(text.lower()) or _backend(text) or NoSuchGroup(text)
 
+    def _findNames(self, name: str, group: Upstream) -> None:
+        """Choose what finds the names of C{group}."""
+        resolver, timeout = group.settings.resolver, group.settings.resolverTimeout
+        self._servers[name] = ServerNames(resolver or Resolver(systemServers()), timeout, self._reactor)
+        if resolver is not None:
+            self._reactors[name] = self._reactor.findingBy(CachedNames(self._servers[name], self._reactor))
+
+    def reactorOf(self, group: Upstream) -> NamingReactor:
+        """What connections to the servers of C{group} are made by."""
+        return self._reactors.get(group.name.lower(), self._reactor)
+
+    def followers(self, journal: Journal) -> Iterator[Following]:
+        """
+        What keeps the addresses of servers up to date, while it runs.
+
+        @param journal: where changes and failures are logged.
+        """
+        for name, group in self._groups.items():
+            for line in group.settings.servers:
+                if line.resolve or line.service:
+                    names = self.reactorOf(group).names
+                    yield Following(group, line, names, self._servers[name], self._reactor, journal)
+
     def tlsOf(self, group: Upstream, settings: BackendTLSSettings) -> BackendTLSSettings:
         """C{settings}, those of a server, with what the section of C{group} says instead."""
         return evolve(settings, **self._tls[group.name.lower()])
 
     def goOnFrom(self, before: Upstreams) -> None:
-        """Take over what is known of those servers of an earlier configuration, C{before}, whose lines are unchanged."""
+        """Take over what is known of the servers of C{before}, an earlier one, whose lines are unchanged."""
         for name, group in self._groups.items():
             if name in before._groups:
                 group.goOnFrom(before._groups[name])

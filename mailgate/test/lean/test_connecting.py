@@ -36,7 +36,8 @@ from zope.interface.verify import verifyObject
 from mailgate.lean.poller import READABLE
 from mailgate.lean.reactor import LeanReactor
 from mailgate.lean.transport import StreamTransport
-from mailgate.net.endpoints import NamingReactor, begin, endpointFor
+from mailgate.net.endpoints import begin, endpointFor
+from mailgate.net.naming import NamingReactor
 from mailgate.test.support.pollers import Reactor
 from mailgate.test.support.resolver import FakeResolver
 

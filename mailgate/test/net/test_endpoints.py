@@ -21,7 +21,8 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import alsoProvides, directlyProvidedBy, implementer
 from zope.interface.verify import verifyObject
 
-from mailgate.net.endpoints import MOST_LOOKUPS, NamingReactor, SharedLookups, begin, endpointFor
+from mailgate.net.endpoints import MOST_LOOKUPS, SharedLookups, begin, endpointFor
+from mailgate.net.naming import NamingReactor
 from mailgate.test.support.resolver import FakeResolver
 
 

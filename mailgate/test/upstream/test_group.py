@@ -12,6 +12,7 @@ from mailgate.login import Backend
 from mailgate.rules.facts import Facts
 from mailgate.rules.rules import Rules
 from mailgate.upstream.group import Upstream
+from mailgate.upstream.peer import Peer
 from mailgate.upstream.settings import UpstreamSettings
 
 SERVER = "[server imap]\nlisten = 127.0.0.1:143\nproxy_pass = 127.0.0.1:1143\n"
@@ -96,12 +97,16 @@ class GroupTests(SynchronousTestCase):
         """Addresses that stay keep what is known of them, and others come and go."""
         group = self.group("name.test:143 resolve", "other.test:143 backup")
         line = group.settings.servers[0]
-        one, two, three = (Backend(f"192.0.2.{number}", 143) for number in (1, 2, 3))
-        group.replace(line, [one, two])
+
+        def peer(number):
+            return Peer(Backend(f"192.0.2.{number}", 143), ("name.test", 143))
+
+        self.assertTrue(group.replace(line, [peer(1), peer(2)]))
+        self.assertFalse(group.replace(line, [peer(1), peer(2)]))
         kept = group.attempts(FACTS).next()
-        self.assertEqual(kept.backend, one)
-        group.replace(line, [three, one])
-        self.assertEqual([peer.backend for peer in group.peers[:2]], [three, one])
+        self.assertEqual(kept.backend.host, "192.0.2.1")
+        self.assertTrue(group.replace(line, [peer(3), peer(1)], [peer(4)]))
+        self.assertEqual([each.backend.host[-1] for each in group.peers[:3]], ["3", "1", "4"])
         self.assertEqual(group.peers[1].connections, 1)
         group.replace(line, [])
         self.assertEqual(self.tried(group), ["other.test"])

@@ -60,7 +60,7 @@ class RoundRobinTests(SynchronousTestCase):
             asked = set()
             method = RoundRobin([good, bad])
             while True:
-                peer = method.pick(now, lambda each: each not in asked and each.isEligible(now))
+                peer = method.pick(now, lambda each, now=now, asked=asked: each not in asked and each.isEligible(now))
                 asked.add(peer)
                 peer.chosen(now)
                 peer.ended()

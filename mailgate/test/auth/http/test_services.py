@@ -17,7 +17,7 @@ from mailgate.auth.http.authenticator import KIND
 from mailgate.auth.http.services import sharedService
 from mailgate.log.journal import Journal
 from mailgate.login import Credentials, Method
-from mailgate.net.endpoints import NamingReactor
+from mailgate.net.naming import NamingReactor
 from mailgate.test.support.httpagent import FakeEndpoint
 from mailgate.test.support.httpauthenticator import ACCEPTED, REQUEST
 from mailgate.test.support.httpsettings import server, settings

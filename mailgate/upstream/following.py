@@ -1,0 +1,142 @@
+# -*- test-case-name: mailgate.test.upstream.test_following -*-
+"""
+The servers of a group whose addresses the DNS says: C{resolve}, where each address of a name is a server of its own,
+and C{service=}, where SRV records name the servers.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from attrs import evolve
+from twisted.application.service import Service
+from twisted.internet.defer import Deferred, DeferredList
+from twisted.internet.error import DNSLookupError
+
+from mailgate.log.journal import Journal
+from mailgate.login import Backend
+from mailgate.net.names import CachedNames, Found, ServerNames
+from mailgate.net.names import Service as SRVRecord
+from mailgate.upstream.group import Upstream
+from mailgate.upstream.peer import Peer
+from mailgate.upstream.settings import ServerLine
+
+__all__ = ["Following", "serviceName"]
+
+RETRY = 30.0
+"""Seconds until a name is looked up again after a failure."""
+
+
+def serviceName(line: ServerLine) -> str:
+    """The name of the SRV records of C{line}: C{imaps} is C{_imaps._tcp.HOST}, what has a dot is taken as it is."""
+    return f"{line.service}.{line.host}" if "." in line.service else f"_{line.service}._tcp.{line.host}"
+
+
+class Following(Service):
+    """
+    Keeps one C{line} of C{group} up to date. Where nothing is found the servers stay as they are.
+
+    @param names: what finds addresses.
+    @param servers: what finds SRV records.
+    @param clock: an C{IReactorTime}.
+    @param journal: where changes and failures are logged.
+    """
+
+    def __init__(
+        self, group: Upstream, line: ServerLine, names: CachedNames, servers: ServerNames, clock: Any, journal: Journal
+    ) -> None:
+        self._group = group
+        self._line = line
+        self._names = names
+        self._servers = servers
+        self._clock = clock
+        self._journal = journal
+        self._timer: Any = None
+        self._isFailing = False
+
+    def startService(self) -> None:
+        super().startService()
+        self._look()
+
+    def stopService(self) -> None:
+        super().stopService()
+        timer, self._timer = self._timer, None
+        if timer is not None and timer.active():
+            timer.cancel()
+
+    def _look(self) -> None:
+        self._timer = None
+        looked = self._lookUp()
+        looked.addCallbacks(self._found, self._failed)
+        looked.addErrback(
+            lambda failure: self._journal.failure("the servers of a group could not be replaced", failure)
+        )
+
+    def _lookUp(self) -> Deferred[tuple[list[Peer], list[Peer], float]]:
+        if self._line.service:
+            return self._servers.services(serviceName(self._line)).addCallback(self._places)
+        return self._names.names.lookup(self._line.host).addCallback(self._addresses)
+
+    def _addresses(self, found: Found) -> tuple[list[Peer], list[Peer], float]:
+        line = self._line
+        peers = [self._peer(address, line.port, None) for address in found.addresses]
+        return ([], peers, found.ttl) if line.backup else (peers, [], found.ttl)
+
+    def _places(self, answer: tuple[tuple[SRVRecord, ...], float]) -> Deferred[tuple[list[Peer], list[Peer], float]]:
+        """The addresses of the hosts that SRV records name: those of the least priority, and the backups."""
+        records, ttl = answer
+        looked = DeferredList([self._names.lookup(record.host) for record in records], consumeErrors=True)
+        return looked.addCallback(self._located, records, ttl)
+
+    def _located(
+        self, results: list[tuple[bool, Any]], records: tuple[SRVRecord, ...], ttl: float
+    ) -> tuple[list[Peer], list[Peer], float]:
+        least = min(record.priority for record in records)
+        first: list[Peer] = []
+        others: list[Peer] = []
+        for (isFound, found), record in zip(results, records, strict=True):
+            if isFound:
+                ttl = min(ttl, found.ttl)
+                peers = first if record.priority == least else others
+                peers += [self._peer(address, record.port, record.weight) for address in found.addresses]
+        if not first and not others:
+            raise DNSLookupError(f"no host of {serviceName(self._line)} has an address")
+        return ([], first, ttl) if self._line.backup else (first, others, ttl)
+
+    def _peer(self, address: str, port: int, weight: int | None) -> Peer:
+        line, limits = self._line, self._line.limits
+        if weight and limits.weight == 1:
+            limits = evolve(limits, weight=weight)
+        # The certificate is the configured host's: what the DNS names without DNSSEC proves nothing.
+        backend = Backend(address, port, name=line.name or line.host)
+        return Peer(backend, (line.host, line.port), limits)
+
+    def _found(self, result: tuple[list[Peer], list[Peer], float]) -> None:
+        primaries, backups, ttl = result
+        if not self.running:
+            return
+        self._isFailing = False
+        if self._group.replace(self._line, primaries, backups):
+            self._journal.notice(
+                "upstream {group}: server {server} has the addresses {addresses}",
+                group=self._group.name,
+                server=self._line.written,
+                addresses=" ".join(str(peer.backend) for peer in (*primaries, *backups)),
+            )
+        self._later(ttl)
+
+    def _failed(self, failure: Any) -> None:
+        if not self.running:
+            return
+        if not self._isFailing:
+            self._isFailing = True
+            self._journal.error(
+                "upstream {group}: server {server} could not be resolved: {reason}; its addresses stay as they are",
+                group=self._group.name,
+                server=self._line.written,
+                reason=failure.getErrorMessage(),
+            )
+        self._later(RETRY)
+
+    def _later(self, seconds: float) -> None:
+        self._timer = self._clock.callLater(seconds, self._look)
