@@ -110,6 +110,13 @@ class ProxyClient(RelayedProtocol):
         """
         raise NotImplementedError
 
+    async def secured(self) -> None:
+        """
+        Ask what the backend offers over TLS, which STARTTLS has begun: what it said before may be an attacker's.
+
+        @raise BackendError: it does not answer as it should.
+        """
+
     async def authenticate(self, credentials: BackendCredentials, request: LoginRequest) -> None:
         """
         Log in, and set C{reply}.
@@ -159,6 +166,7 @@ class ProxyClient(RelayedProtocol):
         if tls is BackendTLS.STARTTLS:
             await self.requestTLS()
             await self._startTLS(contexts)
+            await self.secured()
 
     async def login(self, credentials: BackendCredentials, request: LoginRequest) -> None:
         """

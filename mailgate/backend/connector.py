@@ -70,7 +70,8 @@ class Connector:
         self._journal = journal
         self._places = places
         self._told: set[tuple[str, str]] = set()
-        self._passErrorMessage = settings[ProxySettings].passErrorMessage
+        self._proxy = settings[ProxySettings]
+        self._passErrorMessage = self._proxy.passErrorMessage
 
     async def connect(self, route: Route, request: LoginRequest, session: Session) -> ProxyClient | Refusal | Denial:
         """
@@ -82,7 +83,9 @@ class Connector:
         """
         if not fitForWire(route.user, route.password, route.authzid):
             return Denial(Trouble.DENIED, reason="a line end or NUL in the name or the password")
-        login = PasswordLogin(route.user, route.password, route.authzid, route.judged)
+        login = self._credentials(route)
+        if login is None:
+            return Denial(Trouble.TEMPORARY, reason="no password was checked, and the backend trusts the gateway's")
         reply = b""
         failures: list[dict[str, Any]] = []
         isServed = False
@@ -144,6 +147,19 @@ class Connector:
                 deadline.cancel()
         if client.concerns:
             self._warn(client.concerns, session)
+
+    def _credentials(self, route: Route) -> PasswordLogin | None:
+        """What to log in with; L{None} where nothing has checked the user's password, and the backend would not."""
+        proxy = self._proxy
+        if proxy.trustsGateway and not route.judged:
+            return None
+        if not proxy.masterUser:
+            return PasswordLogin(route.user, route.password, route.authzid, route.judged, proxy.method)
+        master, password = proxy.masterUser.encode(), proxy.masterPassword.encode()
+        owner = route.authzid or route.user
+        if b"$user" in master:
+            return PasswordLogin(master.replace(b"$user", owner), password, None, True, proxy.method)
+        return PasswordLogin(master, password, owner, True, proxy.method)
 
     def _warn(self, concerns: tuple[str, ...], session: Session) -> None:
         """Tell of each backend once that it is a cause for C{concerns}."""

@@ -23,12 +23,19 @@ class PasswordLogin:
     @ivar password: L{None} if no password is known.
     @ivar authzid: the authorization identity, whose mailbox is to be opened; empty or L{None} if that is C{user}'s.
     @ivar judged: whether an authenticator has accepted the password; if not, the backend's answer decides.
+    @ivar method: how it is proven, as C{proxy_auth} has it; C{password} is a token for C{xoauth2} and C{oauthbearer}.
     """
 
     user: bytes
     password: bytes | None = field(repr=False)
     authzid: bytes | None = None
     judged: bool = True
+    method: str = "auto"
+
+    @property
+    def owner(self) -> bytes:
+        """The user whose mailbox is opened."""
+        return self.authzid or self.user
 
     @property
     def knownPassword(self) -> bytes:

@@ -9,7 +9,17 @@ from collections.abc import Iterator
 
 from attrs import frozen
 
-from mailgate.directives import GatewaySettings, Problem, bufferSize, directive, flag, hostPort, oneOf, text
+from mailgate.directives import (
+    GatewaySettings,
+    Problem,
+    ServerSettings,
+    bufferSize,
+    directive,
+    flag,
+    hostPort,
+    oneOf,
+    text,
+)
 from mailgate.directives.needs import Need, protocol
 from mailgate.login import Backend, BackendGroup, Destination
 from mailgate.upstream.settings import isGroupName
@@ -24,6 +34,12 @@ def _backend(value: str, folder: str) -> Backend | BackendGroup:
         return BackendGroup(written)
     return Backend(*hostPort(written))
 
+
+METHODS = ("auto", "plain", "login", "external", "xoauth2", "oauthbearer", "none")
+"""How the gateway may log in at backends."""
+
+_UNPROVEN = ("external", "none")
+"""Methods by which the gateway proves no password of the user's: the backend trusts it."""
 
 _COMMANDS = protocol("imap", "pop3")
 _NO_HEADER = Need("proxy_protocol = off", lambda server: server[ProxySettings].proxyProtocol == "off")
@@ -41,7 +57,33 @@ class ProxySettings:
     buffer: int = directive("proxy_buffer", bufferSize, 4096)
     proxy: bool = directive("proxy", flag, False)
     proxyProtocol: str = directive("proxy_protocol", oneOf("off", "on", "v2"), "off")
+    method: str = directive("proxy_auth", oneOf(*METHODS), "auto")
+    masterUser: str = directive("proxy_auth_user", text, "")
+    masterPassword: str = directive("proxy_auth_pass", text, "", secret=True)
     identity: str = directive("proxy_identity", oneOf("auto", "off"), "auto", needs=(_COMMANDS, _NO_HEADER))
+
+    @property
+    def trustsGateway(self) -> bool:
+        """Whether the backend lets the gateway open any mailbox, so that it does not look at the user's password."""
+        return bool(self.masterUser) or self.method in _UNPROVEN
+
+    def problems(self, server: ServerSettings) -> Iterator[Problem]:
+        """Ways to log in that the server's protocol lacks, or that would let everyone in."""
+        if self.masterUser and not self.masterPassword and self.method not in _UNPROVEN:
+            yield server.problem("proxy_auth_pass", "is missing for proxy_auth_user")
+        if self.masterPassword and not self.masterUser:
+            yield server.problem("proxy_auth_user", "is missing for proxy_auth_pass")
+        if self.method == "none" and server.protocol == "pop3":
+            yield server.problem("proxy_auth", "cannot be none with POP3, which has no session without a login", "none")
+        if self.method == "login" and self.masterUser and "$user" not in self.masterUser:
+            message = (
+                "has no place for the user beside proxy_auth_user: write proxy_auth_user = $user*NAME, or use plain"
+            )
+            yield server.problem("proxy_auth", message, "login")
+        if self.trustsGateway and server.given.isdisjoint(("auth_http", "auth_file")):
+            option = "proxy_auth_user" if self.masterUser else "proxy_auth"
+            message = "lets every client in, as no password is checked: it needs auth_http or auth_file"
+            yield server.problem(option, message, self.masterUser or self.method)
 
     @classmethod
     def conflicts(cls, settings: GatewaySettings) -> Iterator[Problem]:

@@ -84,7 +84,9 @@ def remarks(server: ServerSettings, about: str) -> Iterator[Problem]:
     """What the settings classes that matter to C{server} give as C{about}: C{problems}, or C{warnings}."""
     kind = authenticatorKind(server)
     relevant = [PROTOCOLS[server.protocol].settings, *(() if kind is None else (kind.settings,))]
-    special = {protocol.settings for protocol in PROTOCOLS.values()} | {kind.settings for kind in AUTHENTICATORS}
+    special = {protocol.settings for protocol in PROTOCOLS.values()}
+    # Those of proxy_pass say how every backend is spoken to.
+    special |= {kind.settings for kind in AUTHENTICATORS if kind.directive != "proxy_pass"}
     for group in dict.fromkeys((*(g for g in SERVER_SETTINGS if g not in special), *relevant)):
         found = getattr(server[group], about, None)
         if found is not None:

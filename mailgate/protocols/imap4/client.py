@@ -12,15 +12,20 @@ from mailgate.backend.client import ProxyClient
 from mailgate.backend.credentials import BackendCredentials
 from mailgate.backend.errors import BackendError, LoginRefused, Unauthorizing, beginsWith, replyCode
 from mailgate.backend.identity import idCommand
+from mailgate.backend.mechanisms import Mechanism, mechanismFor
 from mailgate.backend.reply import imapDenial
+from mailgate.backend.settings import ProxySettings
 from mailgate.login import LoginRequest
 
 __all__ = ["IMAP4Client"]
 
 _QUOTABLE = re.compile(rb"[ -~]{0,256}")
 _LITERAL_AT_END = re.compile(rb"\{(\d{1,10})\}\r?\n\Z")
-_OFFERS_ID = re.compile(rb"\* OK \[CAPABILITY (?:[^]]* )?ID(?: [^]]*)?\]", re.IGNORECASE)
-"""A greeting whose response code, not its text, lists ID among the capabilities."""
+_OFFERS = re.compile(rb"\* (?:OK|PREAUTH) \[CAPABILITY ([^]]*)\]", re.IGNORECASE)
+"""A greeting whose response code, not its text, lists capabilities."""
+
+_CAPABILITY = re.compile(rb"^\* CAPABILITY ([^\r\n]*)", re.IGNORECASE | re.MULTILINE)
+"""The answer to CAPABILITY among untagged responses."""
 
 _GOODBYE = re.compile(rb"^\* BYE(?![^ \r\n])[^\n]*", re.IGNORECASE | re.MULTILINE)
 """The end of a connection among untagged responses."""
@@ -51,6 +56,7 @@ class IMAP4Client(ProxyClient):
 
     _idTag = _ID_TAG
     _takesID = False
+    _offers: frozenset[bytes] = frozenset()
 
     def dialogueReceived(self, data: bytes) -> None:
         if self.isIntroducing and not self._buffer and self._idTag == _ID_TAG:
@@ -70,15 +76,31 @@ class IMAP4Client(ProxyClient):
 
     async def greeted(self) -> None:
         greeting = await self.line()
-        if not beginsWith(greeting.upper(), b"* OK"):
+        expected = b"* PREAUTH" if self.settings[ProxySettings].method == "none" else b"* OK"
+        if not beginsWith(greeting.upper(), expected):
             raise BackendError(f"greets with {replyCode(greeting)}", greeting, isQuoted=True)
-        self._takesID = self.tellsByCommand and _OFFERS_ID.match(greeting) is not None
+        listed = _OFFERS.match(greeting)
+        self._learn(b"" if listed is None else listed[1])
+
+    def _learn(self, capabilities: bytes) -> None:
+        """The backend offers C{capabilities}; empty where it has not said."""
+        self._offers = frozenset(capabilities.upper().split())
+        self._takesID = self.tellsByCommand and b"ID" in self._offers
 
     async def requestTLS(self) -> None:
         self.send(b"mailgate STARTTLS")
         response = await self._response(b"mailgate")
         if not beginsWith(response.upper(), b"MAILGATE OK"):
             raise BackendError(f"refuses STARTTLS with {replyCode(response)}", response, isQuoted=True)
+
+    async def secured(self) -> None:
+        self.send(b"mailgate CAPABILITY")
+        response = await self._response(b"mailgate")
+        if not beginsWith(response.upper(), b"MAILGATE OK"):
+            raise BackendError(f"answers CAPABILITY with {replyCode(response)}", response, isQuoted=True)
+        listed = _CAPABILITY.search(self.reply)
+        self.reply = b""
+        self._learn(b"" if listed is None else listed[1])
 
     async def authenticate(self, credentials: BackendCredentials, request: LoginRequest) -> None:
         tag = request.tag
@@ -88,9 +110,15 @@ class IMAP4Client(ProxyClient):
             if tag == self._idTag:
                 self._idTag += b"2"
             self.introduction = idCommand(self._idTag, request.client, request.envelope.fields)
-        if credentials.authzid:
-            await self._authorize(tag, credentials)
+        method = credentials.method
+        if method == "none":
+            self.reply = tag + b" OK Logged in\r\n"
             return
+        if method != "login" and (method != "auto" or self._needsSASL(credentials)):
+            await self._exchange(tag, mechanismFor(method, credentials, self.backend), credentials)
+            return
+        if credentials.authzid:
+            raise Unauthorizing("LOGIN has no place for an authorization identity")
         command = tag + b" LOGIN"
         for argument in (credentials.user, credentials.knownPassword):
             # A quoted string saves a round trip, but holds printable ASCII alone for certain.
@@ -108,17 +136,41 @@ class IMAP4Client(ProxyClient):
         self._expectOK(tag, completion, credentials)
         self.reply += completion
 
-    async def _authorize(self, tag: bytes, credentials: BackendCredentials) -> None:
-        """AUTHENTICATE PLAIN: LOGIN has no place for an authorization identity."""
-        message = credentials.plainMessage
-        self.sendLogin(tag + b" AUTHENTICATE PLAIN")
-        response = await self._response(tag)
-        if not response.startswith(b"+"):
-            raise Unauthorizing(f"answers AUTHENTICATE PLAIN with {replyCode(response)}", self.reply + response)
-        self.send(message)
-        completion = await self._response(tag)
-        self._expectOK(tag, completion, credentials)
-        self.reply += completion
+    def _needsSASL(self, credentials: BackendCredentials) -> bool:
+        """
+        Whether LOGIN cannot be used: it has no place for an authorization identity, may be disabled, and needs more
+        round trips, and servers that read literals, for what is no printable ASCII.
+        """
+        if credentials.authzid or b"LOGINDISABLED" in self._offers:
+            return True
+        if b"AUTH=PLAIN" not in self._offers:
+            return False
+        return not (_QUOTABLE.fullmatch(credentials.user) and _QUOTABLE.fullmatch(credentials.knownPassword))
+
+    async def _exchange(self, tag: bytes, mechanism: Mechanism, credentials: BackendCredentials) -> None:
+        """AUTHENTICATE, with an initial response where the backend offers SASL-IR (RFC 4959)."""
+        if self._offers and credentials.method != "auto" and b"AUTH=" + mechanism.name not in self._offers:
+            raise BackendError(f"does not offer AUTH={mechanism.name.decode()}")
+        command = b"AUTHENTICATE " + mechanism.name
+        if b"SASL-IR" in self._offers:
+            self.sendLogin(tag + b" " + command + b" " + mechanism.initial)
+            response = await self._response(tag)
+        else:
+            self.sendLogin(tag + b" " + command)
+            response = await self._response(tag)
+            if not response.startswith(b"+"):
+                said = f"answers {command.decode()} with {replyCode(response)}"
+                raise (
+                    Unauthorizing(said, self.reply + response) if credentials.authzid else BackendError(said, response)
+                )
+            self.send(mechanism.message)
+            response = await self._response(tag)
+        if response.startswith(b"+") and mechanism.rejoinder is not None:
+            # The challenge explains a refusal, which follows.
+            self.send(mechanism.rejoinder)
+            response = await self._response(tag)
+        self._expectOK(tag, response, credentials)
+        self.reply += response
 
     def _expectOK(self, tag: bytes, response: bytes, credentials: BackendCredentials) -> None:
         if not beginsWith(response.upper(), tag.upper() + b" OK"):

@@ -9,10 +9,16 @@ from mailgate.backend.client import ProxyClient
 from mailgate.backend.credentials import BackendCredentials
 from mailgate.backend.errors import BackendError, LoginRefused, Unauthorizing, beginsWith, replyCode
 from mailgate.backend.identity import xclientCommand
+from mailgate.backend.mechanisms import Mechanism, mechanismFor
 from mailgate.backend.reply import pop3Denial
 from mailgate.login import LoginRequest
 
 __all__ = ["POP3Client"]
+
+
+def isChallenge(reply: bytes) -> bool:
+    """Whether C{reply} asks for the next message of an exchange."""
+    return reply.startswith(b"+") and not reply.startswith(b"+OK")
 
 
 class POP3Client(ProxyClient):
@@ -39,22 +45,31 @@ class POP3Client(ProxyClient):
         if self._takesXCLIENT:
             self._takesXCLIENT = False
             self.introduction = xclientCommand(request.client)
-        if credentials.authzid:
-            await self._authorize(credentials)
+        method = credentials.method
+        if method == "login" and credentials.authzid:
+            raise Unauthorizing("USER has no place for an authorization identity")
+        if method not in ("auto", "login") or credentials.authzid:
+            await self._exchange(mechanismFor(method, credentials, self.backend), credentials)
             return
         for command in (b"USER " + credentials.user, b"PASS " + credentials.knownPassword):
             self.sendLogin(command)
             self._accepted(await self._answer(), credentials)
 
-    async def _authorize(self, credentials: BackendCredentials) -> None:
-        """AUTH PLAIN (RFC 5034): USER and PASS have no place for an authorization identity."""
-        message = credentials.plainMessage
-        self.sendLogin(b"AUTH PLAIN")
+    async def _exchange(self, mechanism: Mechanism, credentials: BackendCredentials) -> None:
+        """AUTH (RFC 5034), without an initial response, which not every server takes."""
+        command = b"AUTH " + mechanism.name
+        self.sendLogin(command)
         reply = await self._answer()
-        if not reply.startswith(b"+") or reply.startswith(b"+OK"):
-            raise Unauthorizing(f"answers AUTH PLAIN with {replyCode(reply)}", reply)
-        self.send(message)
-        self._accepted(await self.line(), credentials)
+        if not isChallenge(reply):
+            said = f"answers {command.decode()} with {replyCode(reply)}"
+            raise Unauthorizing(said, reply) if credentials.authzid else BackendError(said, reply)
+        self.send(mechanism.message)
+        reply = await self.line()
+        if isChallenge(reply) and mechanism.rejoinder is not None:
+            # It explains a refusal, which follows.
+            self.send(mechanism.rejoinder)
+            reply = await self.line()
+        self._accepted(reply, credentials)
 
     async def _answer(self) -> bytes:
         """The next reply, but for that to XCLIENT."""

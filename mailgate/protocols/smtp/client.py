@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from mailgate.backend.client import ProxyClient
 from mailgate.backend.credentials import BackendCredentials
 from mailgate.backend.errors import BackendError, LoginRefused, Unauthorizing, replyCode
+from mailgate.backend.mechanisms import mechanismFor
 from mailgate.backend.reply import smtpDenial, transactionDenial
 from mailgate.backend.settings import ProxySettings
 from mailgate.login import Client, LoginRequest, Method
@@ -28,6 +29,8 @@ from mailgate.protocols.smtp.trust import (
 __all__ = ["SMTPClient"]
 
 _REPLY = re.compile(rb"([2-5][0-5][0-9])([ -]|\r?\n)")
+_LONGEST_COMMAND = 510
+"""Bytes of a command without its line end (RFC 5321, 4.5.3.1.4): longer messages of an exchange have their own line."""
 _NO_EHLO = (500, 502)
 """Codes of a server that has no EHLO (RFC 5321, 4.2.4), or no PROXY header. Any other speaks of this greeting alone."""
 
@@ -87,7 +90,8 @@ class SMTPClient(ProxyClient):
         settings = self.settings[SMTPSettings]
         envelope, method = request.envelope, request.credentials.method
         withoutLogin = method is Method.NONE
-        authenticating = not withoutLogin and (settings.proxyAuth or not credentials.judged)
+        wanted = settings.proxyAuth or not credentials.judged
+        authenticating = wanted and not withoutLogin and credentials.method != "none"
         introduction = introductionOf(settings.xclient, self.settings[ProxySettings], request.client, method)
         offers = await self._asOurselves(introduction, authenticating, credentials, request)
         if introduction.isDone(offers):
@@ -157,16 +161,28 @@ class SMTPClient(ProxyClient):
             raise BackendError(f"{self._unprepared(line, said)}: {XCLIENT_REFUSED}", b"" if withoutLogin else said)
 
     async def _authenticate(self, offers: Mapping[bytes, bytes], credentials: BackendCredentials) -> None:
-        message = credentials.plainMessage
-        mechanisms = offers.get(b"AUTH", b"").split()
-        if b"LOGIN" in mechanisms and b"PLAIN" not in mechanisms:
+        method, offered = credentials.method, offers.get(b"AUTH", b"").split()
+        isLogin = b"LOGIN" in offered and b"PLAIN" not in offered if method == "auto" else method == "login"
+        if isLogin:
             if credentials.authzid:
                 raise Unauthorizing("offers AUTH LOGIN, which has no place for an authorization identity")
             await self._prove(b"AUTH LOGIN", 334, credentials)
             await self._prove(base64.b64encode(credentials.user), 334, credentials)
             await self._prove(base64.b64encode(credentials.knownPassword), 235, credentials)
-        else:
-            await self._prove(b"AUTH PLAIN " + message, 235, credentials)
+            return
+        mechanism = mechanismFor(method, credentials, self.backend)
+        if method != "auto" and not mechanism.isOffered(offered):
+            raise BackendError(f"does not offer AUTH {mechanism.name.decode()}")
+        line = b"AUTH " + mechanism.name + b" " + mechanism.initial
+        if len(line) > _LONGEST_COMMAND:
+            await self._prove(b"AUTH " + mechanism.name, 334, credentials)
+            line = mechanism.message
+        code, said = await self.command(line)
+        if code == 334 and mechanism.rejoinder is not None:
+            # The challenge explains a refusal, which follows.
+            code, said = await self.command(mechanism.rejoinder)
+        if code != 235:
+            raise LoginRefused(said, smtpDenial(said, credentials))
 
     async def _prove(self, line: bytes, wanted: int, credentials: BackendCredentials) -> None:
         """

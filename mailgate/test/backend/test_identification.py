@@ -279,9 +279,9 @@ class IMAP4Tests(IdentityTests):
         """AUTHENTICATE, which a login as another user needs, has it in the same segment too."""
         attempt = Attempt(IMAP4, route=routeTo(authzid=b"alice"))
         attempt.accept()
-        self.assertEqual(attempt.says(OFFERING_ID), ID + b"a1 AUTHENTICATE PLAIN\r\n")
+        message = base64.b64encode(b"alice\0joe\0sesame")
+        self.assertEqual(attempt.says(OFFERING_ID), ID + b"a1 AUTHENTICATE PLAIN " + message + b"\r\n")
         self.assertEqual(attempt.says(IDENTIFIED), b"")
-        self.assertEqual(attempt.says(b"+ \r\n"), base64.b64encode(b"alice\0joe\0sesame") + b"\r\n")
         attempt.says(b"a1 OK done\r\n")
         self.assertEqual(self.successResultOf(attempt.result).reply, b"a1 OK done\r\n")
 
@@ -300,10 +300,13 @@ class IMAP4Tests(IdentityTests):
         self.assertEqual(attempt.says(OFFERING_ID), ID + LOGIN)
 
     def test_startTLS(self) -> None:
-        """With STARTTLS nothing is told in the clear; what was offered there counts."""
+        """With STARTTLS the backend is asked again over TLS: what it offered in the clear does not count."""
         offering = b"* OK [CAPABILITY IMAP4rev1 ID STARTTLS] ready\r\n"
-        heard = self.overTLS(BackendTLS.STARTTLS, offering, b"mailgate OK go\r\n* ID NIL\r\nmailgate OK\r\n", b"")
-        self.assertEqual(heard, [b"mailgate STARTTLS\r\n", b"", ID + LOGIN])
+        for listed, expected in ((b"IMAP4rev1 ID", ID + LOGIN), (b"IMAP4rev1", LOGIN)):
+            answer = b"* CAPABILITY " + listed + b"\r\nmailgate OK done\r\n"
+            forged = b"mailgate OK go\r\n* ID NIL\r\nmailgate OK\r\n"
+            heard = self.overTLS(BackendTLS.STARTTLS, offering, forged, b"", answer)
+            self.assertEqual(heard, [b"mailgate STARTTLS\r\n", b"", b"mailgate CAPABILITY\r\n", expected])
 
     def test_implicitTLS(self) -> None:
         """With TLS from the first byte on the greeting within it counts."""

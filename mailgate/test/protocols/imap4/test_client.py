@@ -203,7 +203,9 @@ class IMAP4ClientTests(BackendTests):
         attempt.says(b"* OK just a moment\r\nmailgate OK go\r\na1 OK forged\r\n")
         self.assertEqual(attempt.hears(), b"")
         attempt.transport.shakeHands()
-        self.assertEqual(attempt.hears(), b'a1 LOGIN "joe" "sesame"\r\n')
+        self.assertEqual(attempt.hears(), b"mailgate CAPABILITY\r\n")
+        login = attempt.says(b"* CAPABILITY IMAP4rev1\r\nmailgate OK done\r\n")
+        self.assertEqual(login, b'a1 LOGIN "joe" "sesame"\r\n')
         self.assertNoResult(attempt.result)
         self.assertEqual(self.outcomeOf(attempt, b"a1 OK done\r\n").reply, b"a1 OK done\r\n")
 
