@@ -1,0 +1,288 @@
+"""
+Tests for L{mailgate.tls.backendcontexts}: TLS towards backends by C{proxy_ssl_…}.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+from base64 import b64encode
+from typing import Any
+
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
+from OpenSSL import SSL
+from twisted.internet.interfaces import IOpenSSLClientConnectionCreator
+from twisted.trial.unittest import SynchronousTestCase
+from zope.interface.verify import verifyObject
+
+from mailgate.config import parse
+from mailgate.directives import ConfigurationError
+from mailgate.login import Backend
+from mailgate.test.support.memoryauthority import DAY, NOW, Authority
+from mailgate.test.support.tlspair import write
+from mailgate.tls.backendcontexts import BackendContexts
+from mailgate.tls.backendsettings import BackendTLSSettings
+from mailgate.tls.engine import PublicEngine
+from mailgate.tls.errors import CertificateError
+from mailgate.tls.makeengine import makeEngine
+
+
+def isResumed(connection: Any) -> bool:
+    """Whether C{connection} goes on with an earlier session, for which pyOpenSSL has no public call."""
+    from OpenSSL._util import lib
+
+    return bool(lib.SSL_session_reused(connection._ssl))
+
+
+class Server:
+    """A backend with a certificate, whose handshakes the test plays."""
+
+    def __init__(self, certificate: x509.Certificate, key: Any, wantsCertificate: bool = False) -> None:
+        self.context = SSL.Context(SSL.TLS_SERVER_METHOD)
+        self.context.use_certificate(certificate)
+        self.context.use_privatekey(key)
+        self.context.set_session_id(b"test")
+        self.context.set_alpn_select_callback(self._select)
+        if wantsCertificate:
+            self.context.set_verify(SSL.VERIFY_PEER, lambda *facts: True)
+        self.offered: list[list[bytes]] = []
+
+    def _select(self, connection: SSL.Connection, offered: list[bytes]) -> bytes:
+        self.offered.append(offered)
+        return offered[0]
+
+    def shakeHands(self, contexts: BackendContexts, backend: Backend) -> SSL.Connection:
+        """
+        A connection to C{backend} that is this one.
+
+        @return: its end at the server.
+        @raise CertificateError: the client refuses it.
+        """
+        creator = contexts.creatorFor(backend)
+        verifyObject(IOpenSSLClientConnectionCreator, creator)
+        client = makeEngine(creator, False)
+        connection = SSL.Connection(self.context, None)
+        connection.set_accept_state()
+        server = PublicEngine(connection)
+        for _ in range(3):
+            client.handshake()
+            server.feed(bytes(client.output()))
+            server.handshake()
+            client.feed(bytes(server.output()))
+        assert client.handshaken and server.handshaken
+        server.write(b"* OK ready\r\n")
+        client.feed(bytes(server.output()))
+        assert bytes(client.read() or b"") == b"* OK ready\r\n"
+        creator.loggedIn()
+        return connection
+
+
+class ContextsTests(SynchronousTestCase):
+    """Backends with good and bad certificates."""
+
+    def setUp(self) -> None:
+        self.folder = tempfile.mkdtemp()
+        self.authority = Authority("The authority")
+        self.roots = self.pem("roots.pem", self.authority.certificate)
+        self.key = ec.generate_private_key(ec.SECP256R1())
+
+    def pem(self, name: str, *certificates: x509.Certificate) -> str:
+        content = b"".join(each.public_bytes(Encoding.PEM) for each in certificates)
+        return write(os.path.join(self.folder, name), content)
+
+    def certificate(self, *names: str, authority: Authority | None = None, **changes: Any) -> x509.Certificate:
+        issuer = authority or self.authority
+        return issuer.issue(x509.Name([]), self.key, names, **changes)
+
+    def connect(self, certificate: x509.Certificate, host: str = "mail.test", name: str = "", **settings: Any) -> Any:
+        settings.setdefault("trusted", self.roots)
+        contexts = BackendContexts(BackendTLSSettings(mode="on", **settings), "imap")
+        self.server = Server(certificate, self.key)
+        return self.server.shakeHands(contexts, Backend(host, 993, name=name))
+
+    def refused(self, certificate: x509.Certificate, host: str = "mail.test", **settings: Any) -> str:
+        return str(self.assertRaises(CertificateError, self.connect, certificate, host, **settings))
+
+    def test_good(self) -> None:
+        """A certificate that is trusted and good for the host is taken; the host is asked for by SNI."""
+        connection = self.connect(self.certificate("mail.test"))
+        self.assertEqual(connection.get_servername(), b"mail.test")
+        self.assertEqual(self.connect(self.certificate("192.0.2.1"), "192.0.2.1").get_servername(), None)
+
+    def test_names(self) -> None:
+        """The backend's own name goes before proxy_ssl_name, and that before the host."""
+        for name, given, expected in (("own.test", "given.test", "own.test"), ("", "given.test", "given.test")):
+            settings = BackendTLSSettings(mode="on", trusted=self.roots, name=given)
+            server = Server(self.certificate(expected), self.key)
+            connection = server.shakeHands(BackendContexts(settings), Backend("192.0.2.1", 993, name=name))
+            self.assertEqual(connection.get_servername(), expected.encode())
+
+    def test_noServerName(self) -> None:
+        """Without proxy_ssl_server_name no name is sent, and the certificate must be good for it all the same."""
+        connection = self.connect(self.certificate("mail.test"), sendsName=False)
+        self.assertIsNone(connection.get_servername())
+        self.assertIn("another name", self.refused(self.certificate("other.test"), sendsName=False))
+
+    def test_bad(self) -> None:
+        """What is wrong is said in a sentence with the word certificate."""
+        stranger = Authority("A stranger")
+        for certificate, expected in (
+            (self.certificate("mail.test", until=NOW - DAY / 2), "expired on"),
+            (self.certificate("mail.test", since=NOW + DAY), "is not valid before"),
+            (self.certificate("other.test"), 'it is good for "other.test"'),
+            (self.certificate("192.0.2.1"), "another name"),
+            (self.certificate("mail.test", authority=stranger), "not trusted"),
+            (self.certificate(), "names no host"),
+        ):
+            reason = self.refused(certificate)
+            self.assertIn(expected, reason)
+            self.assertIn("certificate", reason)
+        own = Authority("mail.test")
+        self.key = own.key
+        self.assertIn("self-signed", self.refused(own.certificate))
+
+    def test_address(self) -> None:
+        """A host that is an address needs a certificate for the address."""
+        self.assertIn("another name", self.refused(self.certificate("mail.test"), "192.0.2.1"))
+
+    def test_unverified(self) -> None:
+        """proxy_ssl_verify = off takes any certificate; the backend's own word can switch it off as well."""
+        self.connect(self.certificate("other.test"), verify=False)
+        contexts = BackendContexts(BackendTLSSettings(mode="on", trusted=self.roots))
+        server = Server(self.certificate("other.test"), self.key)
+        server.shakeHands(contexts, Backend("mail.test", 993, verify=False))
+        self.assertRaises(CertificateError, server.shakeHands, contexts, Backend("mail.test", 993))
+
+    def test_revoked(self) -> None:
+        """A certificate on the list of proxy_ssl_crl is refused."""
+        from cryptography.hazmat.primitives import hashes
+
+        bad, good = self.certificate("mail.test"), self.certificate("mail.test")
+        entry = x509.RevokedCertificateBuilder(bad.serial_number, NOW - DAY).build()
+        crl = x509.CertificateRevocationListBuilder(
+            self.authority.name, NOW - DAY, NOW + DAY, revoked_certificates=[entry]
+        )
+        signed = crl.sign(self.authority.key, hashes.SHA256())
+        path = write(os.path.join(self.folder, "crl.pem"), signed.public_bytes(Encoding.PEM))
+        self.assertIn("revoked", self.refused(bad, revoked=path))
+        self.connect(good, revoked=path)
+
+    def test_depth(self) -> None:
+        """A chain that is longer than proxy_ssl_verify_depth is refused."""
+        between = Authority("Between", self.authority)
+        certificate = self.certificate("mail.test", authority=between)
+        settings = {"trusted": self.pem("both.pem", self.authority.certificate, between.certificate)}
+        self.connect(certificate, **settings)
+        self.assertIn("certificate", self.refused(certificate, verifyDepth=0, **settings))
+
+    def pins(self, certificate: x509.Certificate) -> tuple[str, str]:
+        """The pins of the key and of the whole C{certificate}, as they are written."""
+        info = certificate.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+        whole = hashlib.sha256(certificate.public_bytes(Encoding.DER)).hexdigest()
+        return "sha256//" + b64encode(hashlib.sha256(info).digest()).decode(), whole
+
+    def pinned(self, written: str) -> tuple[str, ...]:
+        text = "[server x]\nprotocol = imap\nlisten = 127.0.0.1:1\nproxy_pass = a:1\nproxy_ssl = on\nproxy_ssl_pin = "
+        return parse(text + written).servers[0][BackendTLSSettings].pins
+
+    def test_pins(self) -> None:
+        """One of the pins must match, beside all else; without verification the pin alone decides."""
+        certificate = self.certificate("mail.test")
+        other = "sha256//" + b64encode(bytes(32)).decode()
+        for pin in self.pins(certificate):
+            pins = self.pinned(f"{other} {pin}")
+            self.assertEqual(len(pins), 2)
+            self.connect(certificate, pins=pins)
+            self.connect(certificate, "elsewhere.test", pins=pins, verify=False)
+            self.assertIn("another name", self.refused(certificate, "elsewhere.test", pins=pins))
+        for verify in (True, False):
+            self.assertIn("match no proxy_ssl_pin", self.refused(certificate, pins=self.pinned(other), verify=verify))
+
+    def test_pinGrammar(self) -> None:
+        """A pin of another form stops the start."""
+        for pin in ("sha256//AAAA", "ab" * 31, "sha1//" + "A" * 27, "x"):
+            self.assertRaises(ConfigurationError, self.pinned, pin)
+        self.assertEqual(self.pinned(":".join(["AB"] * 32)), self.pinned("ab" * 32))
+
+    def test_resumed(self) -> None:
+        """The second connection to a backend resumes the session of the first; one of another name does not."""
+        contexts = BackendContexts(BackendTLSSettings(mode="on", trusted=self.roots))
+        server = Server(self.certificate("mail.test", "other.test"), self.key)
+        for host, expected in (("mail.test", False), ("mail.test", True), ("mail.test", True), ("other.test", False)):
+            self.assertEqual(isResumed(server.shakeHands(contexts, Backend(host, 993))), expected)
+
+    def test_notResumed(self) -> None:
+        """Without proxy_ssl_session_reuse each handshake is a full one; so is one whose backend is not verified."""
+        contexts = BackendContexts(BackendTLSSettings(mode="on", trusted=self.roots, reusesSessions=False))
+        server = Server(self.certificate("mail.test"), self.key)
+        for _ in range(2):
+            self.assertFalse(isResumed(server.shakeHands(contexts, Backend("mail.test", 993))))
+        contexts = BackendContexts(BackendTLSSettings(mode="on", trusted=self.roots))
+        for verify in (False, True):
+            self.assertFalse(isResumed(server.shakeHands(contexts, Backend("mail.test", 993, verify=verify))))
+
+    def test_alpn(self) -> None:
+        """The protocol is offered by ALPN, unless others are named, or none."""
+        for alpn, expected in ((None, [[b"imap"]]), (("x", "y"), [[b"x", b"y"]]), ((), [])):
+            self.connect(self.certificate("mail.test"), alpn=alpn)
+            self.assertEqual(self.server.offered, expected)
+
+    def test_clientCertificate(self) -> None:
+        """The backend is shown the certificate of proxy_ssl_certificate."""
+        key = ec.generate_private_key(ec.SECP256R1())
+        own = self.authority.issue(x509.Name([]), key, ("gateway.test",))
+        content = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+        files = self.pem("own.pem", own), write(os.path.join(self.folder, "own.key"), content)
+        settings = BackendTLSSettings(mode="on", trusted=self.roots, certificate=files[:1], key=files[1:])
+        server = Server(self.certificate("mail.test"), self.key, wantsCertificate=True)
+        connection = server.shakeHands(BackendContexts(settings), Backend("mail.test", 993))
+        shown = connection.get_peer_certificate()
+        assert shown is not None
+        self.assertEqual(shown.to_cryptography(), own)
+
+    def test_versions(self) -> None:
+        """proxy_ssl_protocols and proxy_ssl_ciphers choose."""
+        connection = self.connect(
+            self.certificate("mail.test"), protocols=("TLSv1.2",), ciphers="ECDHE-ECDSA-AES256-GCM-SHA384"
+        )
+        self.assertEqual(connection.get_protocol_version_name(), "TLSv1.2")
+        self.assertEqual(connection.get_cipher_name(), "ECDHE-ECDSA-AES256-GCM-SHA384")
+
+    def test_noName(self) -> None:
+        """A unix socket has no name that a certificate could be good for, unless it is given one."""
+        contexts = BackendContexts(BackendTLSSettings(mode="on", trusted=self.roots))
+        self.assertRaises(ValueError, contexts.creatorFor, Backend("unix:/run/imap", 0))
+        contexts.creatorFor(Backend("unix:/run/imap", 0, name="mail.test"))
+
+
+class SettingsTests(SynchronousTestCase):
+    """What stops the start, and what is warned of."""
+
+    def read(self, options: str) -> Any:
+        text = (
+            f"[server x]\nprotocol = imap\nlisten = 127.0.0.1:1\nproxy_pass = 127.0.0.1:2\nproxy_ssl = on\n{options}\n"
+        )
+        return parse(text)
+
+    def test_problems(self) -> None:
+        """Files that are not there, ciphers that do not exist, a certificate without its key."""
+        for options, expected in (
+            ("proxy_ssl_trusted_certificate = /nowhere", "proxy_ssl_trusted_certificate = /nowhere: cannot be read"),
+            ("proxy_ssl_crl = /nowhere", "proxy_ssl_crl = /nowhere: cannot be read"),
+            ("proxy_ssl_ciphers = NONSENSE", "proxy_ssl_ciphers = NONSENSE: no cipher match"),
+            ("proxy_ssl_conf_command = Ciphersuites NONSENSE", "proxy_ssl_conf_command"),
+            ("proxy_ssl_protocols = SSLv3", "proxy_ssl_protocols = SSLv3"),
+            ("proxy_ssl_name = a b", "proxy_ssl_name = a b: must be a host name or an address"),
+        ):
+            error = self.assertRaises(ConfigurationError, self.read, options)
+            self.assertIn(expected, str(error))
+
+    def test_unverified(self) -> None:
+        """Backends whose certificates are not verified are warned of, unless a pin decides."""
+        warnings = [str(each) for each in self.read("proxy_ssl_verify = off").warnings]
+        self.assertTrue(any("proxy_ssl_verify = off: lets any host" in each for each in warnings), warnings)
+        pin = "proxy_ssl_pin = " + "ab" * 32
+        self.assertEqual(self.read(f"proxy_ssl_verify = off\n{pin}").warnings, ())
