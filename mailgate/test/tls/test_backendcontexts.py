@@ -77,6 +77,8 @@ class Server:
         client.feed(bytes(server.output()))
         assert bytes(client.read() or b"") == b"* OK ready\r\n"
         creator.loggedIn()
+        # OpenSSL resumes no session of a connection that ended without it.
+        client.closeNotify()
         return connection
 
 
