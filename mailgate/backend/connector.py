@@ -112,7 +112,8 @@ class Connector:
                         failures.append(self._failure(refused, session))
                     return refused.denial if isAnswer else self._passedOn(refused)
                 except (BackendError, ConnectError, TimeoutError, OSError) as error:
-                    place.failed()
+                    if place.failed():
+                        self._rests(place)
                     failures.append(self._failure(error, session))
                     if isinstance(error, BackendError) and not error.retriable:
                         return Denial(Trouble.UNAUTHORIZED, reason="the backend takes no authorization identity")
@@ -175,6 +176,17 @@ class Connector:
                 backend=session.backend,
                 concern=concern,
             )
+
+    def _rests(self, place: Place) -> None:
+        assert place.group is not None and place.peer is not None, "others do not rest"
+        limits = place.peer.limits
+        self._journal.warn(
+            "upstream {group}: backend {backend} failed {fails} times and is not used for {seconds} s",
+            group=place.group.name,
+            backend=place.name,
+            fails=limits.maxFails,
+            seconds=limits.failTimeout,
+        )
 
     def _unplaced(self, place: NoBackend, session: Session) -> dict[str, Any]:
         """The fields of the line about a group that has no backend for the session."""

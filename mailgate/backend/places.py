@@ -122,7 +122,7 @@ class Places:
             peer = attempts.next()
             if peer is None:
                 yield NoBackend(
-                    f"upstream {found.name}", "has no server to choose: all rest after failures, or are full"
+                    f"upstream {found.name}", "has no usable server: all rest after failures, or are full"
                 )
             while peer is not None:
                 yield self._places.get(peer) or self._make(
@@ -138,7 +138,8 @@ class Places:
         if backend.tls is None and settings.mode != "off":
             backend = evolve(backend, tls=_MODES[settings.mode])
         contexts = None if backend.tls in (None, BackendTLS.OFF) else self._contextsFor(settings)
-        reactor = self._reactor if group is None or self._upstreams is None else self._upstreams.reactorOf(group)
+        names = None if group is None or self._upstreams is None else self._upstreams.namesOf(group)
+        reactor = self._reactor if names is None else self._reactor.findingBy(names)
         endpoint = endpointFor(reactor, backend.host, backend.port, None)
         peer = key if isinstance(key, Peer) else None
         place = self._places[key] = Place(str(backend), backend, endpoint, contexts, group, peer)

@@ -5,11 +5,16 @@ The variables that rules start from.
 
 from __future__ import annotations
 
+import re
+
 from attrs import frozen
 
 from mailgate.login import LoginRequest
 
 __all__ = ["VARIABLES", "Facts", "factsOf"]
+
+_PATH = re.compile(rb"<([^<>]*)>")
+"""The address in a RCPT command."""
 
 
 @frozen
@@ -53,7 +58,8 @@ def factsOf(request: LoginRequest, user: bytes) -> Facts:
     """
     client = request.client
     details = client.details
-    name = user or request.envelope.recipient.partition(b":")[2].strip().strip(b"<>")
+    recipient = _PATH.search(request.envelope.recipient)
+    name = user or (recipient[1] if recipient else b"")
     return Facts(
         client.host,
         name.decode("utf-8", "replace"),

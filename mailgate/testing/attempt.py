@@ -20,7 +20,7 @@ from mailgate.backend.coroutine import Task
 from mailgate.backend.places import Places
 from mailgate.frontend.protocol import MailProtocol
 from mailgate.log.journal import Journal
-from mailgate.login import Backend, Client, Credentials, LoginRequest, Method, Route
+from mailgate.login import Backend, Client, Credentials, Destination, LoginRequest, Method, Route
 from mailgate.session import Phase
 from mailgate.testing.fakes import CheckedSession, FakeTransport, settingsOf
 from mailgate.tls.backendcontexts import BackendContexts
@@ -32,7 +32,7 @@ __all__ = ["BACKEND", "Attempt", "requestFor", "resultOf", "routeTo"]
 BACKEND = Backend("192.0.2.99", 110)
 
 
-def routeTo(*backends: Backend, **changes: Any) -> Route:
+def routeTo(*backends: Destination, **changes: Any) -> Route:
     """joe's route, with the password sesame."""
     return Route(backends or (BACKEND,), **{"user": b"joe", "password": b"sesame", **changes})
 

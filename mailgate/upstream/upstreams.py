@@ -49,7 +49,7 @@ class Upstreams:
         self._rules = Rules(settings)
         self._reactor = reactor
         self._servers: dict[str, ServerNames] = {}
-        self._reactors: dict[str, NamingReactor] = {}
+        self._names: dict[str, CachedNames] = {}
         self._groups: dict[str, Upstream] = {}
         self._tls: dict[str, Mapping[str, Any]] = {}
         for section in settings.named:
@@ -71,11 +71,11 @@ class Upstreams:
         resolver, timeout = group.settings.resolver, group.settings.resolverTimeout
         self._servers[name] = ServerNames(resolver or Resolver(systemServers()), timeout, self._reactor)
         if resolver is not None:
-            self._reactors[name] = self._reactor.findingBy(CachedNames(self._servers[name], self._reactor))
+            self._names[name] = CachedNames(self._servers[name], self._reactor)
 
-    def reactorOf(self, group: Upstream) -> NamingReactor:
-        """What connections to the servers of C{group} are made by."""
-        return self._reactors.get(group.name.lower(), self._reactor)
+    def namesOf(self, group: Upstream) -> CachedNames | None:
+        """What finds the names of C{group}, if it has a C{resolver} of its own."""
+        return self._names.get(group.name.lower())
 
     def followers(self, journal: Journal) -> Iterator[Following]:
         """
@@ -86,7 +86,7 @@ class Upstreams:
         for name, group in self._groups.items():
             for line in group.settings.servers:
                 if line.resolve or line.service:
-                    names = self.reactorOf(group).names
+                    names = self.namesOf(group) or self._reactor.names
                     yield Following(group, line, names, self._servers[name], self._reactor, journal)
 
     def tlsOf(self, group: Upstream, settings: BackendTLSSettings) -> BackendTLSSettings:

@@ -1,0 +1,210 @@
+"""
+Tests for L{mailgate.backend.places}: logins at groups of backends.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.internet.testing import MemoryReactorClock
+from twisted.trial.unittest import SynchronousTestCase
+
+from mailgate.backend.client import ProxyClient
+from mailgate.config import parse
+from mailgate.directives import ConfigurationError
+from mailgate.login import Backend, BackendGroup, BackendTLS, Client, Denial, Envelope, Trouble
+from mailgate.net.naming import NamingReactor
+from mailgate.protocols.pop3 import POP3
+from mailgate.rules.facts import factsOf
+from mailgate.test.support.places import placesFor
+from mailgate.testing import Attempt, requestFor, routeTo
+from mailgate.upstream.upstreams import Upstreams
+
+GREETING, OK = b"+OK ready\r\n", b"+OK\r\n"
+
+GROUPS = """
+[upstream store]
+server =
+    192.0.2.1:110
+    192.0.2.2:110
+[upstream secure]
+server = 192.0.2.3:995 name=mail.test
+proxy_ssl = on
+[geo near]
+default = store
+192.0.2.0/24 = secure
+[map pool]
+source = $domain
+default = store
+example.com = 192.0.2.9:1110
+bad.test = nowhere
+"""
+
+SERVER = "[server pop3]\nlisten = 127.0.0.1:110\nproxy_pass = {}\n"
+
+
+def upstreams(text: str = GROUPS) -> Upstreams:
+    settings = parse(text.replace("bad.test = nowhere", "bad.test = $user") + SERVER.format("192.0.2.1:110"))
+    return Upstreams(settings, NamingReactor(MemoryReactorClock()))
+
+
+class GroupTests(SynchronousTestCase):
+    """A login at a group."""
+
+    def attempt(self, text: str, **changes: Any) -> Attempt:
+        self.groups = changes.pop("groups", None) or upstreams()
+        return Attempt(POP3, route=routeTo(BackendGroup(text), **changes), upstreams=self.groups)
+
+    def logIn(self, attempt: Attempt) -> ProxyClient:
+        attempt.accept()
+        attempt.says(GREETING, OK, OK)
+        client: ProxyClient = self.successResultOf(attempt.result)
+        return client
+
+    def test_next(self) -> None:
+        """A server that fails rests, which is logged, and the next one serves."""
+        attempt = self.attempt("store")
+        attempt.refuse()
+        self.logIn(attempt)
+        self.assertEqual(attempt.tried, [("192.0.2.1", 110), ("192.0.2.2", 110)])
+        self.assertIn("upstream store: backend 192.0.2.1:110 failed 1 times and is not used for 10 s", attempt.log)
+        again = self.attempt("store", groups=self.groups)
+        self.assertEqual(again.tried, [("192.0.2.2", 110)])
+
+    def test_refused(self) -> None:
+        """A refusal of the login is the client's, and no failure of the server."""
+        for _ in range(2):
+            attempt = self.attempt("store", judged=False, groups=getattr(self, "groups", None))
+            attempt.accept()
+            attempt.says(GREETING, OK, b"-ERR wrong\r\n")
+            self.assertEqual(self.successResultOf(attempt.result).trouble, Trouble.DENIED)
+            self.assertEqual(len(attempt.tried), 1)
+
+    def test_count(self) -> None:
+        """A session counts until it ends; one that fails, or is given up, does not."""
+        attempt = self.attempt("store")
+        group: Any = self.groups.find(BackendGroup("store"), factsOf(attempt.request, b"joe"))
+        self.logIn(attempt)
+        self.assertEqual([peer.connections for peer in group.peers], [1, 0])
+        attempt.session.leave()
+        attempt.session.leave()
+        self.assertEqual([peer.connections for peer in group.peers], [0, 0])
+        other = self.attempt("store", groups=self.groups)
+        other.result.addErrback(lambda failure: None)
+        other.result.cancel()
+        self.assertEqual([peer.connections for peer in group.peers], [0, 0])
+
+    def test_none(self) -> None:
+        """Where all servers rest the client hears of a temporary failure, and the log says why."""
+        attempt = self.attempt("store")
+        attempt.refuse()
+        attempt.refuse()
+        self.assertEqual(self.successResultOf(attempt.result), Denial(Trouble.TEMPORARY))
+        again = self.attempt("store", groups=self.groups)
+        self.assertEqual(self.successResultOf(again.result), Denial(Trouble.TEMPORARY))
+        self.assertEqual(again.tried, [])
+        self.assertIn("backend upstream store has no usable server", again.log[0])
+
+    def test_rules(self) -> None:
+        """Variables lead to a group or to an address; elsewhere is a temporary failure, with the text quoted."""
+        self.assertEqual(self.attempt("$near").tried, [("192.0.2.3", 995)])
+        self.assertEqual(self.attempt("$pool").tried, [("192.0.2.1", 110)])
+        self.assertEqual(self.attempt("$pool", user=b"joe@example.com").tried, [("192.0.2.9", 1110)])
+        lost = self.attempt("$pool", user=b"x\r\ny@bad.test")
+        self.assertEqual(lost.tried, [])
+        lost = self.attempt("$pool", user=b"x y@bad.test")
+        self.assertEqual(self.successResultOf(lost.result), Denial(Trouble.TEMPORARY))
+        self.assertIn("backend $pool stands for no group of backends and no address", lost.log[0])
+        self.assertIn('text "x y@bad.test"', lost.log[0])
+
+    def test_ownTLS(self) -> None:
+        """A group says how its servers are spoken to, and a server what its certificate must be good for."""
+        attempt = self.attempt("secure")
+        transport = attempt.accept()
+        self.assertEqual(len(transport.tls), 1)
+        self.assertEqual(transport.tls[0]._identity.serverName, b"mail.test")
+
+
+class PlaceTests(SynchronousTestCase):
+    """Backends that a route names."""
+
+    def place(self, backend: Backend, **settings: Any) -> Any:
+        places = placesFor(MemoryReactorClock(), **settings)
+        (place,) = places.of(routeTo(backend), requestFor("pop3"))
+        self.assertIs(next(places.of(routeTo(backend), requestFor("pop3"))), place)
+        return place
+
+    def test_mode(self) -> None:
+        """proxy_ssl holds for backends that do not say themselves."""
+        for mode, expected in (("off", None), ("on", BackendTLS.IMPLICIT), ("starttls", BackendTLS.STARTTLS)):
+            place = self.place(Backend("192.0.2.1", 110), mode=mode)
+            self.assertEqual(place.backend.tls, expected)
+            self.assertEqual(place.contexts is None, mode == "off")
+        self.assertIs(self.place(Backend("192.0.2.1", 110, BackendTLS.OFF), mode="on").contexts, None)
+
+    def test_bounded(self) -> None:
+        """However many backends an authentication service names, memory is bounded."""
+        places = placesFor(MemoryReactorClock())
+        for number in range(3000):
+            list(places.of(routeTo(Backend("192.0.2.1", number + 1)), requestFor("pop3")))
+        self.assertLessEqual(len(places._places), 1024)
+
+
+class FactsTests(SynchronousTestCase):
+    """What rules know of a login."""
+
+    def test_login(self) -> None:
+        """The client, and the name that the authenticator has accepted."""
+        facts = factsOf(requestFor("imap", client=Client("192.0.2.7", 1)), b"joe@Example.com")
+        self.assertEqual((facts.remoteAddress, facts.domain, facts.protocol), ("192.0.2.7", "example.com", "imap"))
+
+    def test_recipient(self) -> None:
+        """Without a login the recipient stands for the user."""
+        for command in (b"RCPT TO:<ann@b.test>", b"rcpt to: <ann@b.test> NOTIFY=NEVER"):
+            facts = factsOf(requestFor("smtp", envelope=Envelope(recipient=command)), b"")
+            self.assertEqual(facts.user, "ann@b.test")
+
+
+class CheckTests(SynchronousTestCase):
+    """What the check finds."""
+
+    def problems(self, target: str, more: str = GROUPS) -> str:
+        try:
+            parse(more + SERVER.format(target))
+        except ConfigurationError as error:
+            return str(error)
+        return ""
+
+    def test_groups(self) -> None:
+        """A group that does not exist, by its name or by rules, stops the start."""
+        good = GROUPS.replace("bad.test = nowhere\n", "")
+        for target in ("store", "STORE", "$near", "$pool", "$user", "192.0.2.1:110"):
+            self.assertEqual(self.problems(target, good), "", target)
+        self.assertIn("proxy_pass = stores: there is no [upstream stores]", self.problems("stores", good))
+        self.assertIn('proxy_pass = $pool: may be "nowhere"', self.problems("$pool"))
+        self.assertIn("the variable $nothing does not exist", self.problems("$nothing", good))
+        self.assertIn("may be empty", self.problems("$g", "[geo g]\n10.0.0.0/8 = 192.0.2.1:110\n"))
+
+    def test_sections(self) -> None:
+        """What is wrong with the sections themselves, each in a line with its place."""
+        for text, expected in (
+            ("[upstream x]\n", "[upstream x] server: is missing"),
+            ("[upstream x]\nserver = a:1 backup\n", "has only backups"),
+            ("[upstream x]\nserver = a:1\nleast_conn = on\nip_hash = on\n", "ip_hash: cannot stand together with"),
+            ("[upstream x]\nserver = a:1 wieght=2\n", "did you mean weight=?"),
+            ("[upstream x]\nserver = a:1 weight=0\n", '"weight=0" of a:1: must be a whole number, at least 1'),
+            ("[upstream x]\nserver = a\n", "must be host:port"),
+            ("[upstream x]\nserver = a:1 service=imap\n", "without a port"),
+            ("[upstream x]\nserver = a:1 backup\n    b:1\nip_hash = on\n", "backup cannot be used with ip_hash"),
+            ("[upstream x]\nserver = a:1\nhash = $what\n", "the variable $what does not exist"),
+            ("[upstream x]\nserver = a:1\n[upstream X]\nserver = a:1\n", "in upper and lower case only"),
+            ("[geo x]\n10.0.0.0/33 = y\n", "[geo x] 10.0.0.0/33 = y: must be an address or a network"),
+            ("[geo x]\n10.0.0.1/8 = y\n10.0.0.0/8 = z\n", "is the same network as"),
+            ("[geo user]\ndefault = y\n", "$user exists already"),
+            ("[map x]\na = b\n", "[map x] source: is missing"),
+            ("[map x]\nsource = $user\n~( = b\n", "is not a regular expression"),
+            ("[map x]\nsource = $user\na*b = c\n", "may have a * only as"),
+            ("[map x]\nsource = $y\n", "the variable $y does not exist"),
+            ("[map x]\nsource = $y\n[map y]\nsource = $x\n", "depends on $x itself"),
+        ):
+            self.assertIn(expected, self.problems("192.0.2.1:110", text), text)
