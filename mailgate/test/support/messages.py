@@ -1,0 +1,315 @@
+"""
+Collects what mailgate says from its code (log messages, errors, warnings, reasons), and keeps docs/messages.rst, which
+explains each: C{python -m mailgate.test.support.messages} adds the rows that are missing, drops those of messages that
+the code no longer has, and keeps the explanations of the others.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import os
+import re
+import textwrap
+from collections.abc import Iterator, Mapping
+
+from attrs import field, frozen
+
+from mailgate.log.connection import line
+from mailgate.test.support.imports import ROOT, trees
+
+__all__ = ["BEGIN", "GROUPS", "PATH", "TO_DO", "Message", "found", "levelsOf", "messagesOf", "rendered", "rows"]
+
+PATH = os.path.join(os.path.dirname(ROOT), "docs", "messages.rst")
+BEGIN = ".. The tables begin: python -m mailgate.test.support.messages makes their rows from the code.\n"
+TO_DO = "TODO"
+"""What stands in a row until somebody has explained its message."""
+
+LEAST_WORDS = 3
+"""Literals with fewer words are parts of a message, or no message, unless they are given to a log."""
+
+GROUPS = (
+    ("Start, reload, stop and upgrade", ("process", "service", "tap", "cli", "sandbox")),
+    ("Workers", ("process.workers",)),
+    ("Configuration file", ("config", "directives", "interfaces", "registry")),
+    ("Import from nginx", ("nginx",)),
+    ("Addresses, networks and names", ("net",)),
+    ("Connections and logins", ("frontend", "log.connection", "login", "session", "protocols", "relay", "lean")),
+    ("Backends", ("backend", "protocols.imap4.client", "protocols.pop3.client", "protocols.smtp.client")),
+    ("Authentication service", ("auth", "auth.http")),
+    ("Account file", ("auth.passwdfile",)),
+    ("TLS and certificates", ("tls",)),
+    ("Log files, rights and the system", ("log", "system")),
+)
+"""The sections of the document, and the modules whose messages are in them; the longest name that fits counts."""
+
+LEVELS = {
+    **{name: name for name in ("debug", "info", "notice", "warn", "error", "critical")},
+    "failure": "error",
+    "record": "info",
+}
+"""The level at which each method of a log writes."""
+
+NOT_MESSAGES = frozenset(
+    {
+        "mailgate",
+        # What it writes and prints explains itself, and stands in docs/nginx.rst.
+        "nginx.importer",
+        "nginx.mapping",
+        # Replies to clients of the demo, and its mails.
+        "sandbox.account",
+        "sandbox.imap4",
+        "sandbox.mailbox",
+        "sandbox.message",
+        "sandbox.pop3",
+        "sandbox.search",
+        "sandbox.smtp",
+        "sandbox.welcome",
+        "testing",
+    }
+)
+"""Modules, or functions and constants in them, whose texts are no messages to an operator."""
+
+_NOT_SHOWN = frozenset(
+    {"AssertionError", "NotImplementedError", "Attribute", "RuntimeError", "TypeError", "re.compile", "compile"}
+)
+"""Calls whose texts no operator sees: faults of a program that embeds mailgate, and patterns."""
+
+_HELP = frozenset({"help", "description", "epilog", "metavar", "usage", "title"})
+
+
+@frozen
+class Message:
+    """
+    One message of the code.
+
+    @ivar text: the message; what is put into it stands in braces, by its name.
+    @ivar module: the module that has it, without the package's name.
+    @ivar level: the level of the log at which it is written, or empty where it is an error or a part of a message.
+    """
+
+    text: str
+    module: str = field(eq=False)
+    level: str = field(default="", eq=False)
+
+    @property
+    def group(self) -> str:
+        """The title of its section in the document."""
+        best = max(
+            ((name, title) for title, names in GROUPS for name in names if f"{self.module}.".startswith(f"{name}.")),
+            key=lambda pair: len(pair[0]),
+        )
+        return best[1]
+
+
+def found() -> dict[str, Message]:
+    """All messages, by their text, in the order of the modules' names and of the lines in each."""
+    messages: dict[str, Message] = {}
+    levels = levelsOf(*trees().values())
+    for module, tree in sorted(trees().items()):
+        if not _excluded(module):
+            for message in messagesOf(module, tree, levels):
+                kept = messages.setdefault(message.text, message)
+                if message.level and not kept.level:
+                    messages[message.text] = message
+    return messages
+
+
+def levelsOf(*sources: ast.Module) -> dict[str, str]:
+    """The level at which each constant that C{sources} give to a log is written, by the constant's name."""
+    levels: dict[str, str] = {}
+    for tree in sources:
+        for node in ast.walk(tree):
+            logged = _logged(node)
+            if logged is not None and isinstance(logged[1], ast.Name) and logged[1].id.isupper():
+                levels.setdefault(logged[1].id, logged[0])
+    return levels
+
+
+def messagesOf(module: str, tree: ast.Module, levels: Mapping[str, str]) -> Iterator[Message]:
+    """
+    The messages of one C{module}, in the order of its lines.
+
+    @param tree: its source.
+    @param levels: what L{levelsOf} has found.
+    """
+    scan = _Scan(module, levels)
+    for node in tree.body:
+        yield from scan.scan(node, module)
+
+
+def _excluded(name: str) -> bool:
+    return any(f"{name}.".startswith(f"{each}.") for each in NOT_MESSAGES)
+
+
+class _Scan:
+    """Walks over one module."""
+
+    def __init__(self, module: str, levels: Mapping[str, str]) -> None:
+        self._module = module
+        self._levels = levels
+
+    def scan(self, node: ast.AST, place: str) -> Iterator[Message]:
+        """The messages in C{node}, which is in the module, class or function C{place}."""
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            place = f"{place}.{node.name}"
+            if isinstance(node, ast.ClassDef) and any(ast.unparse(base).endswith("Enum") for base in node.bases):
+                yield from self._members(node)
+                return
+        named = _assigned(node)
+        if _excluded(place) or (named and _excluded(f"{place}.{named}")):
+            return
+        if isinstance(node, ast.Call) and ast.unparse(node.func) in _NOT_SHOWN:
+            return
+        if isinstance(node, ast.keyword) and node.arg in _HELP:
+            return
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
+            return
+        text = self._constant(node, named)
+        if text is not None:
+            yield self._message(text, self._levels.get(named, ""))
+            return
+        children: Iterator[ast.AST]
+        logged = _logged(node)
+        if logged is not None and isinstance(node, ast.Call):
+            text = _template(logged[1])
+            if text is not None and re.search(r"[a-z]", re.sub(r"\{.*?\}", "", text)):
+                yield self._message(text, logged[0])
+            rest: list[ast.AST] = [*node.args, *node.keywords]
+            children = (each for each in rest if each is not logged[1] or text is None)
+        else:
+            children = ast.iter_child_nodes(node)
+        text = _template(node)
+        if text is not None:
+            if _isMessage(text):
+                yield self._message(text, "")
+            # In the parts that are put in others may stand.
+            children = (each.value for each in getattr(node, "values", ()) if isinstance(each, ast.FormattedValue))
+        for child in children:
+            yield from self.scan(child, place)
+
+    def _constant(self, node: ast.AST, name: str) -> str | None:
+        """The value where C{node} assigns a message that is written by its C{name}, or that L{line} composes."""
+        value = getattr(node, "value", None)
+        if isinstance(value, ast.Call) and ast.unparse(value.func) == line.__name__ and name:
+            return str(getattr(importlib.import_module(f"mailgate.{self._module}"), name))
+        return _template(value) if name in self._levels and isinstance(value, ast.expr) else None
+
+    def _members(self, node: ast.ClassDef) -> Iterator[Message]:
+        """The values of an enumeration that are of several words: outcomes and troubles."""
+        for each in node.body:
+            text = _template(each.value) if isinstance(each, ast.Assign) else None
+            if text is not None and " " in text:
+                yield self._message(text, "")
+
+    def _message(self, text: str, level: str) -> Message:
+        return Message(" ".join(text.split()).strip(" ,;:"), self._module, level)
+
+
+def _assigned(node: ast.AST) -> str:
+    """The name that C{node} assigns to, if it is one."""
+    if isinstance(node, ast.Assign) and len(node.targets) == 1 and isinstance(node.targets[0], ast.Name):
+        return node.targets[0].id
+    if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+        return node.target.id
+    return ""
+
+
+def _logged(node: ast.AST) -> tuple[str, ast.expr] | None:
+    """The level and the message where C{node} is a call of a log."""
+    if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute) or not node.args:
+        return None
+    of = ast.unparse(node.func.value).lower()
+    if node.func.attr not in LEVELS or not of.endswith(("log", "journal")):
+        return None
+    return LEVELS[node.func.attr], node.args[0]
+
+
+def _template(node: ast.AST) -> str | None:
+    """The text of a literal, with the names of what is put in; L{None} for other expressions."""
+    if isinstance(node, ast.Constant) and isinstance(node.value, str):
+        return node.value
+    if isinstance(node, ast.JoinedStr):
+        return "".join(
+            str(each.value) if isinstance(each, ast.Constant) else f"{{{_name(getattr(each, 'value', each))}}}"
+            for each in node.values
+        )
+    return None
+
+
+def _name(node: ast.AST) -> str:
+    """A name for what an expression puts into a message."""
+    if isinstance(node, ast.Name):
+        return node.id.lstrip("_")
+    if isinstance(node, ast.Attribute):
+        return (
+            _name(node.value) if node.attr in ("name", "path", "strerror", "text", "value") else node.attr.lstrip("_")
+        )
+    if isinstance(node, ast.Subscript):
+        return _name(node.value)
+    if isinstance(node, ast.Call):
+        return _name(node.args[0]) if node.args else _name(node.func)
+    if isinstance(node, ast.BoolOp):
+        return _name(node.values[0])
+    return "…"
+
+
+def _isMessage(text: str) -> bool:
+    words = re.sub(r"\{.*?\}", "", text).split()
+    return (
+        len(text.split()) >= LEAST_WORDS
+        and sum(bool(re.fullmatch(r"[\"'(]?[A-Za-z'-]+[\"'),.:;]*", word)) for word in words) >= 2
+    )
+
+
+def rows(document: str) -> list[tuple[str, str, str]]:
+    """The rows of the tables of C{document}: the message, its level or C{-}, and what it means."""
+    found = []
+    for row in re.findall(r"^   \* - .+\n(?:     .+\n)+", document, re.MULTILINE):
+        message, level, explanation = (
+            " ".join(cell.split()) for cell in re.split(r"^   (?:\* |  )- ", row, flags=re.M)[1:]
+        )
+        if message.startswith("``"):
+            found.append((message.strip("`"), level, explanation))
+    return found
+
+
+def rendered(messages: dict[str, Message], document: str) -> str:
+    """C{document} with a row for each of C{messages}, its explanations kept; a section of its own for each group."""
+    explained = {message: explanation for message, _, explanation in rows(document)}
+    introduction = document[: document.index(BEGIN)] + BEGIN
+    parts = [introduction]
+    for title, _ in GROUPS:
+        parts.append(f"\n{title}\n{'-' * len(title)}\n\n.. list-table::\n   :header-rows: 1\n   :widths: 45 8 47\n\n")
+        parts.append("   * - Message\n     - Level\n     - Meaning, and what to do\n")
+        group = sorted((each for each in messages.values() if each.group == title), key=lambda each: each.text.lower())
+        parts.extend(_row(each, explained.get(each.text, TO_DO)) for each in group)
+    return "".join(parts)
+
+
+def _row(message: Message, explanation: str) -> str:
+    cells = (f"``{message.text}``", message.level or "-", explanation)
+    return "".join(map(_cell, ("   * - ", "     - ", "     - "), cells))
+
+
+def _cell(mark: str, text: str) -> str:
+    indent = " " * len(mark)
+    wrapper = textwrap.TextWrapper(
+        width=120, initial_indent=mark, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
+    )
+    return wrapper.fill(text) + "\n"
+
+
+def main() -> None:
+    """Write the document, and print how many messages are not explained."""
+    with open(PATH, encoding="utf-8") as file:
+        document = file.read()
+    written = rendered(found(), document)
+    with open(PATH, "w", encoding="utf-8") as file:
+        file.write(written)
+    missing = [message for message, _, explanation in rows(written) if explanation == TO_DO]
+    print(f"{PATH}: {len(missing)} messages of {len(rows(written))} are not explained")
+
+
+if __name__ == "__main__":
+    main()
