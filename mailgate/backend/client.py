@@ -31,8 +31,8 @@ from mailgate.tls.errors import hasReason, serverTrouble
 __all__ = ["ProxyClient"]
 
 _NO_TLS = {
-    BackendTLS.IMPLICIT: "this port speaks no TLS from the first byte on; perhaps it takes starttls, and not ssl",
-    BackendTLS.STARTTLS: "it agreed to speak TLS, and does not",
+    BackendTLS.IMPLICIT: "this port does not speak TLS from the first byte; try starttls instead of ssl",
+    BackendTLS.STARTTLS: "it accepted STARTTLS and did not start TLS",
 }
 """What it means that a backend's answer to the beginning of TLS is none."""
 
@@ -218,7 +218,7 @@ class ProxyClient(RelayedProtocol):
         if end < 0 and len(buffer) < self.limit:
             return None
         if not 0 <= end < self.limit:
-            raise BackendError("sent a too long reply")
+            raise BackendError("sent a reply longer than proxy_buffer")
         line = bytes(buffer[: end + 1])
         del buffer[: end + 1]
         return line
@@ -230,7 +230,7 @@ class ProxyClient(RelayedProtocol):
         @raise BackendError: the backend has answered already. Its replies would be taken for those to other commands.
         """
         if self.answersEarly(self._buffer):
-            raise BackendError("speaks out of turn")
+            raise BackendError("replied before it received a command")
         self.transport.write(line + b"\r\n")
 
     def sendLogin(self, line: bytes) -> None:
@@ -256,7 +256,7 @@ class ProxyClient(RelayedProtocol):
             tls = backendTLS(self.backend.host, self.backend.verify, trust)
         except ValueError:
             # Of a unix socket, say.
-            raise BackendError("has no name that a certificate could be good for") from None
+            raise BackendError("has no host name to verify its certificate against") from None
         self._isShakingHands = True
         self.transport.startTLS(tls)
         while self._isShakingHands:
@@ -293,18 +293,18 @@ class ProxyClient(RelayedProtocol):
     def dialogueLost(self, reason: Failure) -> None:
         error: Any = reason.value
         if self._isShakingHands:
-            said = serverTrouble(error, _NO_TLS[self.backend.tls])
-            self.fail(BackendError(f"failed in the TLS handshake: {said}"))
+            trouble = serverTrouble(error, _NO_TLS[self.backend.tls])
+            self.fail(BackendError(f"failed the TLS handshake: {trouble}"))
         elif hasReason(error):
             self.fail(BackendError(f"lost the connection: {serverTrouble(error)}"))
         else:
-            shown = printable(reason.getErrorMessage().encode("utf-8", "backslashreplace"))
-            self.fail(BackendError(inWords(error) or f"lost the connection: {shown}"))
+            message = printable(reason.getErrorMessage().encode("utf-8", "backslashreplace"))
+            self.fail(BackendError(inWords(error) or f"lost the connection: {message}"))
 
     def _notConnected(self, failure: Failure) -> None:
         if failure.check(ValueError):
             # HostnameEndpoint's way to say it.
-            self.fail(BackendError("is no host name"))
+            self.fail(BackendError("is not a valid host name"))
         else:
             assert isinstance(failure.value, Exception)
             self.fail(failure.value)

@@ -84,7 +84,7 @@ class Connector:
         is this one account's, or else an error.
         """
         if not fitForWire(route.user, route.password, route.authzid):
-            return Denial(Trouble.DENIED, reason="a line end or NUL in the name or the password")
+            return Denial(Trouble.DENIED, reason="the user name or password contains a line end or NUL")
         login = PasswordLogin(route.user, route.password, route.authzid, route.judged)
         reply = b""
         failures: list[dict[str, Any]] = []
@@ -107,7 +107,9 @@ class Connector:
                 except (BackendError, ConnectError, TimeoutError, OSError) as error:
                     failures.append(self._failure(error, session))
                     if isinstance(error, BackendError) and not error.retriable:
-                        return Denial(Trouble.UNAUTHORIZED, reason="the backend takes no authorization identity")
+                        return Denial(
+                            Trouble.UNAUTHORIZED, reason="the backend does not support authorization identities"
+                        )
                     reply = getattr(error, "reply", b"")
         finally:
             for failure in failures:
@@ -176,7 +178,7 @@ class Connector:
             reason = str(error)
             text = f', text "{printable(error.reply.strip())}"' if error.isQuoted else ""
         elif isinstance(error, TimeoutError | ConnectTimeout):
-            reason = f"gave no answer within {self._timeout:g} s"
+            reason = f"timed out after {self._timeout:g} s"
         else:
             reason = inWords(error) or f"failed: {printable(str(error).encode())}"
         return {

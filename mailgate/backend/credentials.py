@@ -38,7 +38,7 @@ class PasswordLogin:
         @raise BackendError: none is known.
         """
         if self.password is None:
-            raise BackendError("no password is known to log in with")
+            raise BackendError("needs a password that the gateway does not know")
         return self.password
 
     @property

@@ -29,7 +29,7 @@ def replyCode(reply: bytes) -> str:
     could be found again.
     """
     code = _CODE.match(reply.strip().rpartition(b"\n")[2])
-    return code[1].decode("ascii") if code else "something that is no reply"
+    return code[1].decode("ascii") if code else "an invalid reply"
 
 
 def beginsWith(line: bytes, status: bytes) -> bool:

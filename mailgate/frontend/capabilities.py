@@ -31,9 +31,9 @@ def whyLeftOut(protocol: MailProtocol, capability: str) -> str:
     """
     word = capability.upper().partition(" ")[0].partition("=")[0]
     if word in protocol.own:
-        return "is left out: the gateway announces it itself where it is so"
+        return "is left out: the gateway announces it whenever it applies"
     if word in protocol.unkept:
-        return "is left out: it promises a command before the login, which the gateway does not obey"
+        return "is left out: it promises a command that the gateway does not support before the login"
     return ""
 
 

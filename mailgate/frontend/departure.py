@@ -65,8 +65,10 @@ def certificateRefused(server: ProxyServer) -> bool:
 def expire(server: ProxyServer) -> None:
     """The client has let a deadline pass: tell it so, and close."""
     if server.session.phase is Phase.TLS:
-        said = "did not end the handshake" if _speaksInTLS(server) else "sent nothing, where TLS was expected"
-        server.session.conclude(Outcome.TIMEOUT, f"the client {said}")
+        fault = (
+            "did not finish the TLS handshake" if _speaksInTLS(server) else "sent nothing instead of a TLS handshake"
+        )
+        server.session.conclude(Outcome.TIMEOUT, f"the client {fault}")
     server.end(Outcome.TIMEOUT, server.goodbye(Trouble.TIMEOUT))
 
 

@@ -123,7 +123,7 @@ class Draining:
             connection.dismiss(Outcome.STOPPED, Trouble.STOPPING)
         except Exception:
             # The others have to be ended all the same.
-            self._log.failure("a connection has not ended well")
+            self._log.failure("closing a connection failed")
 
     def _stop(self) -> None:
         for connection in list(self._connections()):

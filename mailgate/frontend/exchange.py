@@ -53,7 +53,7 @@ class Exchange:
         """
         try:
             if word == b"*":
-                raise Cancelled('the cancelling "*"')
+                raise Cancelled('cancellation ("*")')
             return _worded(self._mechanism.respond(decodeBase64(word)))
         except InvalidResponse as error:
             return error

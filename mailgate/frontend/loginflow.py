@@ -166,19 +166,25 @@ class Login:
     async def _judge(self, request: LoginRequest) -> Route | Denial:
         authzid = request.credentials.authzid
         if authzid and self.dialogue.authzid == "refuse":
-            return Denial(Trouble.UNAUTHORIZED, reason="another authorization identity")
+            return Denial(Trouble.UNAUTHORIZED, reason="sasl_authzid refuses authorization identities")
         try:
             answer = await self.factory.authenticator.authenticate(request)
             if not isinstance(answer, Route):
                 if not isinstance(answer, Denial):
-                    raise TypeError(f"the authenticator answers {type(answer).__name__}, and no Route or Denial")
+                    raise TypeError(
+                        f"the authenticator returned a {type(answer).__name__} instead of a Route or Denial"
+                    )
                 return answer
             if not isinstance(answer.user, bytes):
-                raise TypeError(f"the authenticator names a user of type {type(answer.user).__name__}, and not bytes")
+                raise TypeError(
+                    f"the authenticator returned a user of type {type(answer.user).__name__} instead of bytes"
+                )
             if authzid and answer.authzid is None:
-                return Denial(Trouble.UNAUTHORIZED, reason="the authorization identity was not answered for")
+                return Denial(
+                    Trouble.UNAUTHORIZED, reason="the authenticator did not confirm the authorization identity"
+                )
             if not answer.user and request.credentials.method is not Method.NONE:
-                return Denial(Trouble.DENIED, reason="neither the client nor the answer names a user")
+                return Denial(Trouble.DENIED, reason="neither the client nor the authenticator named a user")
             return answer
         except Exception:
             if self.session.phase is Phase.END:

@@ -110,7 +110,7 @@ class CramMD5:
 
     def start(self, initial: bytes | None) -> bytes | Credentials:
         if initial is not None:
-            raise InitialResponse("an initial response")
+            raise InitialResponse("unexpected initial response")
         return self._salt
 
     def respond(self, response: bytes) -> bytes | Credentials:
@@ -172,7 +172,7 @@ class RefusedOAuth:
         self.denial = denial
         self.challenge = decodeBase64(denial.challenge or b"")
         if not self.challenge:
-            raise InvalidResponse("no reason")
+            raise InvalidResponse("empty challenge")
 
 
 MECHANISMS: dict[bytes, Callable[[Callable[[], bytes]], Mechanism]] = {

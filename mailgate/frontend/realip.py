@@ -58,7 +58,9 @@ def _networks(item: str) -> tuple[Network, ...]:
         return (parseNetwork(item),)
     except ValueError:
         if not isHostName(item):
-            raise ValueError(f'"{item}" is no address, network such as 10.0.0.0/8, host name or unix:') from None
+            raise ValueError(
+                f'"{item}" is not an address, a network such as 10.0.0.0/8, a host name or unix:'
+            ) from None
     try:
         resolved = socket.getaddrinfo(item, None, type=socket.SOCK_STREAM)
     except OSError:
@@ -80,7 +82,7 @@ def _senders(value: str, folder: str) -> Senders:
     return Senders(tuple(networks), "unix:" in items, tuple(careless))
 
 
-_HEADERS = Need('"proxy_protocol" behind a listen', lambda server: any(at.proxyProtocol for at in server.listen))
+_HEADERS = Need('"proxy_protocol" in listen', lambda server: any(at.proxyProtocol for at in server.listen))
 
 
 @frozen
@@ -102,8 +104,8 @@ class RealIPSettings:
     def _indistinct(self, server: ServerSettings) -> Iterator[Problem]:
         isQueued = not _QUEUED.isdisjoint(server.given) and not server[LimitSettings].exempt
         if isQueued and any(address.proxyProtocol for address in server.listen):
-            message = "is missing, and so all clients of the load balancer wait for their logins as if they were one"
-            yield server.problem("set_real_ip_from", f"{message}: list it here, or in limit_exempt")
+            message = "is missing: logins of all clients behind the load balancer share one client's queue"
+            yield server.problem("set_real_ip_from", f"{message}; list its address here or in limit_exempt")
 
 
 _QUEUED = frozenset(("auth_http", "auth_file"))

@@ -60,13 +60,15 @@ class DialogueSettings:
         """A delay that is longer than any client may stay."""
         longest = BUDGET * self.timeout
         if self.authDelay is not None and self.authDelay >= longest:
-            message = f"must be shorter than {longest:g}s, {BUDGET} times timeout, which ends all that is not logged in"
+            message = (
+                f"must be shorter than {longest:g}s ({BUDGET} times timeout): clients without a login are then cut off"
+            )
             yield server.problem("auth_delay", message, f"{self.authDelay:g}s")
 
     def warnings(self, server: ServerSettings) -> Iterator[Problem]:
         """A name that is none of a host: clients and backends are greeted with it."""
         if "server_name" in server.given and not (isHostName(self.serverName) or _LITERAL.fullmatch(self.serverName)):
-            message = "is no host name, such as mail.example.com; backends may refuse the EHLO that has it"
+            message = "is not a host name such as mail.example.com; backends may refuse EHLO with it"
             yield server.problem("server_name", message, self.serverName)
 
 
@@ -74,4 +76,6 @@ def tokenWarnings(server: ServerSettings, methods: Set[Method], buffer: int) -> 
     """Say of a C{server} with OAuth among its C{methods} that its C{buffer} has no room for what clients may send."""
     if buffer < LONGEST_AUTH and any(method.isOAuth for method in methods):
         option = f"{server.protocol}_client_buffer"
-        yield server.problem(option, "is too small for long tokens of OAuth, whose clients are then refused: try 16k")
+        yield server.problem(
+            option, "is too small for long OAuth tokens: the gateway refuses them as too long; set 16k"
+        )

@@ -19,7 +19,7 @@ _REVISIONS = {"IMAP4REV1", "IMAP4REV2"}
 def _lacks(configured: Sequence[str], methods: Set[Method]) -> str:
     if any(word.upper() in _REVISIONS for item in configured for word in item.split()):
         return ""
-    return "has no IMAP4rev1: clients then take the server for none that they can use"
+    return "has no IMAP4rev1: clients then do not use the server"
 
 
 IMAP4 = MailProtocol(

@@ -141,7 +141,7 @@ class IMAP4Client(ProxyClient):
                 break
             heard += len(line)
             if heard > self.limit:
-                raise BackendError("sent a too long reply")
+                raise BackendError("sent a reply longer than proxy_buffer")
             if octets is not None or line[:5].upper() == b"* ID ":
                 octets = _continuation(line, octets or 0)
             elif line.startswith(b"* "):
@@ -150,7 +150,7 @@ class IMAP4Client(ProxyClient):
             else:
                 raise BackendError(f"answers ID with {replyCode(line)}", self.reply + line)
         if not beginsWith(line[len(tag) :].upper(), b"OK"):
-            self.concerns = (f"answers ID with {replyCode(line)}: it does not know who its clients are",)
+            self.concerns = (f"answers ID with {replyCode(line)}: it does not learn the addresses of clients",)
 
     async def _response(self, tag: bytes) -> bytes:
         """

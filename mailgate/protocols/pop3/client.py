@@ -73,7 +73,7 @@ class POP3Client(ProxyClient):
         self.isIntroducing = False
         reply = await self.line()
         if reply.startswith(b"-ERR"):
-            self.concerns = (f"answers XCLIENT with {replyCode(reply)}: it does not know who its clients are",)
+            self.concerns = (f"answers XCLIENT with {replyCode(reply)}: it does not learn the addresses of clients",)
         elif not beginsWith(reply, b"+OK"):
             raise BackendError(f"answers XCLIENT with {replyCode(reply)}", reply)
 

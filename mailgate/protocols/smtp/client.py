@@ -161,7 +161,7 @@ class SMTPClient(ProxyClient):
         mechanisms = offers.get(b"AUTH", b"").split()
         if b"LOGIN" in mechanisms and b"PLAIN" not in mechanisms:
             if credentials.authzid:
-                raise Unauthorizing("offers AUTH LOGIN, which has no place for an authorization identity")
+                raise Unauthorizing("offers AUTH LOGIN but not PLAIN: LOGIN cannot carry an authorization identity")
             await self._prove(b"AUTH LOGIN", 334, credentials)
             await self._prove(base64.b64encode(credentials.user), 334, credentials)
             await self._prove(base64.b64encode(credentials.knownPassword), 235, credentials)

@@ -66,17 +66,17 @@ def whyNotHandedOver(introduction: Introduction, offers: Collection[bytes]) -> s
     C{offers} these keywords: in words for the log, with what to do, or nothing if it can.
     """
     if introduction is Introduction.REQUIRED:
-        return f"offers no XCLIENT, and would take every client for the gateway: {XCLIENT_REFUSED}"
+        return f"offers no XCLIENT and would grant every client the rights of the gateway: {XCLIENT_REFUSED}"
     if b"XCLIENT" in offers:
         return (
-            "offers XCLIENT, by which clients could claim any address while xclient = off:"
-            f" take the gateway's address out of its {_XCLIENT}, or set xclient = auto"
+            "offers XCLIENT, with which clients could claim any address under xclient = off:"
+            f" remove the gateway's address from its {_XCLIENT}, or set xclient = auto"
         )
     if b"XFORWARD" in offers:
         return (
-            "offers XFORWARD, by which clients could claim any address in its logs and filters:"
-            f" take the gateway's address out of its {_XFORWARD}, or have XCLIENT sent, with xclient = auto and the"
-            f" gateway's address in its {_XCLIENT}"
+            "offers XFORWARD, with which clients could claim any address in its logs and filters:"
+            f" remove the gateway's address from its {_XFORWARD}, or set xclient = auto and list the gateway's address"
+            f" in its {_XCLIENT}"
         )
     return ""
 
@@ -89,13 +89,13 @@ def concerns(offers: Collection[bytes], announced: Collection[str], extended: bo
     for keyword, setting in ((b"XCLIENT", _XCLIENT), (b"XFORWARD", _XFORWARD)):
         if keyword in offers:
             yield (
-                f"offers {keyword.decode()} to a client whose address it knows, and who can claim any other:"
-                f" list the gateway's own address alone in its {setting}, and no networks"
+                f"offers {keyword.decode()} to the client, which can then claim any address:"
+                f" list only the gateway's own address in its {setting}, no networks"
             )
     if extended and offers and b"CHUNKING" not in offers and any(word.upper() == "CHUNKING" for word in announced):
         yield (
-            "offers no CHUNKING, which smtp_capabilities announces, and may take messages for commands:"
-            " take CHUNKING out of smtp_capabilities"
+            "offers no CHUNKING although smtp_capabilities announces it, and may execute parts of messages as commands:"
+            " remove CHUNKING from smtp_capabilities"
         )
 
 

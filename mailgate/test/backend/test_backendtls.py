@@ -97,8 +97,8 @@ class TLSTests(SynchronousTestCase):
         attempt.transport.lose(SSL.Error([("SSL routines", "", "wrong version number")]))
         self.assertEqual(self.successResultOf(attempt.result), Denial(Trouble.TEMPORARY))
         self.assertEqual(attempt.transport.value(), b"")
-        reason = "this port speaks no TLS from the first byte on; perhaps it takes starttls, and not ssl"
-        told = f"failed in the TLS handshake: wrong version number: {reason}, in phase backend-tls, "
+        reason = "this port does not speak TLS from the first byte; try starttls instead of ssl"
+        told = f"failed the TLS handshake: wrong version number: {reason}, in phase backend-tls, "
         self.assertIn(told, attempt.log[0])
 
     def test_nameless(self) -> None:
@@ -110,7 +110,7 @@ class TLSTests(SynchronousTestCase):
             self.assertEqual(len(attempt.transport.tls), 0 if verify else 1)
             if verify:
                 self.assertEqual(self.successResultOf(attempt.result), Denial(Trouble.TEMPORARY))
-                self.assertIn("backend unix:/run/pop3 has no name that a certificate", attempt.log[0])
+                self.assertIn("backend unix:/run/pop3 has no host name to verify", attempt.log[0])
             else:
                 attempt.transport.shakeHands()
                 self.assertEqual(attempt.says(GREETING), b"USER joe\r\n")

@@ -120,7 +120,7 @@ class ProxyClientTests(SynchronousTestCase):
             line = self.read(client)
             client.dataReceived(data)
             failure = self.failureResultOf(line, BackendError)
-            self.assertEqual(str(failure.value), "sent a too long reply")
+            self.assertEqual(str(failure.value), "sent a reply longer than proxy_buffer")
 
     def test_linesBeforeTheEnd(self) -> None:
         """What a backend said before it closed is still read; then the loss is reported, again and again."""
@@ -176,7 +176,7 @@ class ProxyClientTests(SynchronousTestCase):
             attempt.accept()
             self.assertEqual(attempt.says(early), b"")
             self.assertEqual(self.successResultOf(attempt.result), Denial(Trouble.TEMPORARY))
-            self.assertIn("speaks out of turn", attempt.log[0])
+            self.assertIn("replied before it received a command", attempt.log[0])
 
     def test_untaggedAhead(self) -> None:
         """An IMAP backend may say untagged things before it is asked."""
@@ -217,12 +217,12 @@ class LogTests(SynchronousTestCase):
             (b"a BAD sesame\r\n", "BAD"),
             (b"* BYE\r\n", "BYE"),
             (b"-ERR [SYS/TEMP] sesame\r\n", "-ERR [SYS/TEMP]"),
-            (b"+OKsesame\r\n", "something that is no reply"),
+            (b"+OKsesame\r\n", "an invalid reply"),
             (b"535-5.7.8 sesame\r\n535 5.7.8 sesame\r\n", "535 5.7.8"),
             (b"454 sesame\r\n", "454"),
-            (b"a NOsesame\r\n", "something that is no reply"),
-            (b"sesame\r\n", "something that is no reply"),
-            (b"", "something that is no reply"),
+            (b"a NOsesame\r\n", "an invalid reply"),
+            (b"sesame\r\n", "an invalid reply"),
+            (b"", "an invalid reply"),
         ):
             self.assertEqual(replyCode(reply), code)
 

@@ -82,7 +82,7 @@ class ConnectorTests(SynchronousTestCase):
         attempt = Attempt(POP3, timeout=30.0)
         attempt.refuse(ConnectTimeout())
         self.assertTemporary(attempt)
-        self.assertIn("no answer within 30 s, in phase connect", attempt.log[0])
+        self.assertIn("timed out after 30 s, in phase connect", attempt.log[0])
 
     def test_silence(self) -> None:
         """The whole login has C{timeout} seconds, not each step of it."""
@@ -96,7 +96,7 @@ class ConnectorTests(SynchronousTestCase):
         attempt.reactor.advance(0.1)
         self.assertTemporary(attempt)
         self.assertTrue(attempt.transport.aborted)
-        self.assertIn("no answer within 30 s, in phase backend-login", attempt.log[0])
+        self.assertIn("timed out after 30 s, in phase backend-login", attempt.log[0])
 
     def test_lateReply(self) -> None:
         """What a backend says once it has been given up is not answered."""
@@ -169,7 +169,7 @@ class ConnectorTests(SynchronousTestCase):
         self.assertEqual(attempt.tried, [("192.0.2.100", 110)])
         attempt.refuse()
         self.assertTemporary(attempt)
-        self.assertIn("backend bad..name:110 is no host name", attempt.log[0])
+        self.assertIn("backend bad..name:110 is not a valid host name", attempt.log[0])
 
     def test_unknownHostName(self) -> None:
         """So is a name without an address."""
@@ -189,7 +189,7 @@ class ConnectorTests(SynchronousTestCase):
         self.assertNoResult(attempt.result)
         attempt.reactor.advance(0.1)
         self.assertTemporary(attempt)
-        self.assertIn("no answer within 30 s, in phase connect", attempt.log[-1])
+        self.assertIn("timed out after 30 s, in phase connect", attempt.log[-1])
 
     def test_noAnswerFromResolver(self) -> None:
         """A resolver that does not answer is given up in time; what it answers later is not listened to."""
@@ -202,7 +202,7 @@ class ConnectorTests(SynchronousTestCase):
 
     def test_forbiddenBytes(self) -> None:
         """Credentials with CR, LF or NUL are wrong ones; no backend is even connected to."""
-        why = "a line end or NUL in the name or the password"
+        why = "the user name or password contains a line end or NUL"
         for bad in (b"\r", b"\n", b"\0"):
             for route in (routeTo(user=b"joe" + bad + b"DELE 1"), routeTo(password=b"x" + bad + b"DELE 1")):
                 attempt = Attempt(POP3, route=route)
@@ -217,7 +217,7 @@ class ConnectorTests(SynchronousTestCase):
         attempt.accept()
         self.assertEqual(attempt.says(GREETING), b"")
         self.assertTemporary(attempt)
-        self.assertIn("no password is known", attempt.log[0])
+        self.assertIn("needs a password", attempt.log[0])
 
 
 class RefusalTests(SynchronousTestCase):

@@ -19,7 +19,7 @@ class PasswordLoginTests(SynchronousTestCase):
         """A password that is not known cannot be used."""
         for use in (lambda login: login.knownPassword, lambda login: login.plainMessage):
             error = self.assertRaises(BackendError, use, PasswordLogin(b"joe", None))
-            self.assertIn("no password", str(error))
+            self.assertIn("needs a password", str(error))
 
     def test_emptyPassword(self) -> None:
         """An empty password is one."""

@@ -252,7 +252,7 @@ class IMAP4Tests(IdentityTests):
             attempt = Attempt(IMAP4)
             self.assertEqual(self.outcome(attempt, OFFERING_ID + early), TEMPORARY)
             self.assertEqual(attempt.hears(), b"")
-            self.assertIn("speaks out of turn", attempt.log[0])
+            self.assertIn("replied before it received a command", attempt.log[0])
 
     def test_untagged(self) -> None:
         """Only the answer to ID is kept from the client: other untagged responses are its own, before and behind it."""
@@ -353,7 +353,7 @@ class POP3Tests(IdentityTests):
         client = self.outcome(attempt, OFFERING_XCLIENT, refusal + b"+OK\r\n", b"+OK 3 messages\r\n")
         self.assertEqual(client.reply, b"+OK 3 messages\r\n")
         self.assertEqual(attempt.levels, ["warn"])
-        self.assertIn("backend 192.0.2.99:110 answers XCLIENT with -ERR: it does not know", attempt.log[0])
+        self.assertIn("backend 192.0.2.99:110 answers XCLIENT with -ERR: it does not learn", attempt.log[0])
 
     def test_loginRefused(self) -> None:
         """The answer to the login is the one behind that to XCLIENT."""
@@ -373,7 +373,7 @@ class POP3Tests(IdentityTests):
             for said in early:
                 self.assertNotIn(b"sesame", attempt.says(said))
             self.assertEqual(self.successResultOf(attempt.result), TEMPORARY)
-            self.assertIn("speaks out of turn", attempt.log[0])
+            self.assertIn("replied before it received a command", attempt.log[0])
 
     def test_authorizing(self) -> None:
         """AUTH, which a login as another user needs, has it in the same segment too."""

@@ -15,11 +15,11 @@ from mailgate.config import reading as config
 from mailgate.directives import ConfigurationError
 
 HTTP = "auth_http = http://127.0.0.1:9/auth"
-OWN = "is left out: the gateway announces it itself where it is so"
-UNKEPT = "is left out: it promises a command before the login, which the gateway does not obey"
+OWN = "is left out: the gateway announces it whenever it applies"
+UNKEPT = "is left out: it promises a command that the gateway does not support before the login"
 MISSING = (
-    "smtp_capabilities: is missing: mail programs then rewrite mail of 8 bits, which breaks its signatures, and return"
-    " what needs SMTPUTF8: copy your backend's list"
+    "smtp_capabilities: is missing: mail programs then convert 8-bit mail, which breaks its signatures, and bounce"
+    " mail that needs SMTPUTF8; copy your backend's list"
 )
 
 
@@ -56,7 +56,7 @@ class WarningTests(SynchronousTestCase):
 
     def test_revision(self):
         """IMAP needs the word for what is spoken; all in one line will do."""
-        told = "has no IMAP4rev1: clients then take the server for none that they can use"
+        told = "has no IMAP4rev1: clients then do not use the server"
         self.assertWarned(serving("imap", "imap_capabilities = UIDPLUS"), f"5: [server imap] imap_capabilities: {told}")
         self.assertWarned(serving("imap", "imap_capabilities = UIDPLUS IMAP4rev1"))
 
@@ -94,7 +94,7 @@ class WarningTests(SynchronousTestCase):
     def test_serverName(self):
         """It is a name of a host, or an address as SMTP writes it."""
         for name in ("https://mail.test", "mail.test:993", "mail.test/", "_", "10.0.0.1", "-x.test"):
-            told = "is no host name, such as mail.example.com; backends may refuse the EHLO that has it"
+            told = "is not a host name such as mail.example.com; backends may refuse EHLO with it"
             self.assertWarned(
                 serving("imap", f"server_name = {name}"), f"5: [server imap] server_name = {name}: {told}"
             )

@@ -113,7 +113,7 @@ class DialogueTests(SynchronousTestCase):
             conversation.logged(),
             [
                 "login failed: client 192.0.2.7:40123, not authorized, protocol imap, method plain,"
-                " reason another authorization identity, server 127.0.0.1:143, session 00007.00"
+                " reason sasl_authzid refuses authorization identities, server 127.0.0.1:143, session 00007.00"
                 ', user "alice"'
             ],
         )

@@ -41,7 +41,7 @@ class AnnouncedTests(SynchronousTestCase):
         told = dict(leftOut(POP3, COPIED["pop3"]))
         self.assertEqual(list(told), ["UTF8 USER", "lang", "SASL PLAIN GSSAPI", "stls"])
         self.assertIn("before the login", told["lang"])
-        self.assertIn("announces it itself", told["stls"])
+        self.assertIn("announces it whenever", told["stls"])
 
     def test_wholeWords(self) -> None:
         """Words that only begin like those stay."""

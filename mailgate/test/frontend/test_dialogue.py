@@ -156,8 +156,8 @@ class TLSTests(SynchronousTestCase):
     def test_timeout(self) -> None:
         """At the end of its time the ledger tells a client that said nothing from one that did not come to an end."""
         for handle, reason in (
-            (None, "the client sent nothing, where TLS was expected"),
-            (FakeHandle(), "the client did not end the handshake"),
+            (None, "the client sent nothing instead of a TLS handshake"),
+            (FakeHandle(), "the client did not finish the TLS handshake"),
         ):
             conversation = Conversation(POP3, ssl=True)
             self.patch(conversation.transport, "getHandle", lambda handle=handle: handle)

@@ -334,7 +334,7 @@ class ExchangeTests(SynchronousTestCase):
     def test_log(self) -> None:
         """The log says, in nginx's words, what was wrong, and in which mechanism."""
         for name, response, wrong in (
-            (b"PLAIN", b"*", 'the cancelling "*"'),
+            (b"PLAIN", b"*", 'cancellation ("*")'),
             (b"PLAIN", b"a", "invalid base64 encoding"),
             (b"PLAIN", b"am9l", "invalid login or password"),
             (b"CRAM-MD5", b"am9l", "invalid CRAM-MD5 hash"),

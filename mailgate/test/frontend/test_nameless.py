@@ -59,7 +59,7 @@ class NamelessTests(SynchronousTestCase):
                 self.assertEqual(conversation.says(wording.auth + name + b" " + initial), refusal)
                 self.assertEqual(connector.routes, [])
                 log = "".join(conversation.logged())
-                self.assertIn("reason neither the client nor the answer names a user", log)
+                self.assertIn("reason neither the client nor the authenticator named a user", log)
                 self.assertNotIn("token,", log)
 
     def test_passThrough(self) -> None:

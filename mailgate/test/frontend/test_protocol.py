@@ -114,8 +114,8 @@ class SettingsTests(SynchronousTestCase):
                 text = serving(name, AUTH_HTTP, f"{name}_auth = {words}", f"{name}_client_buffer = {buffer}")
                 if name == "smtp":
                     text += "\nsmtp_capabilities = 8BITMIME"
-                told = "gateway.ini:7: [server x] " + name + "_client_buffer: is too small for long tokens of OAuth, "
-                told += "whose clients are then refused: try 16k"
+                told = "gateway.ini:7: [server x] " + name + "_client_buffer: is too small for long OAuth tokens: "
+                told += "the gateway refuses them as too long; set 16k"
                 self.assertEqual([str(warning) for warning in parse(text).warnings], [told] * warned)
 
     def test_unlistedMethods(self) -> None:

@@ -123,7 +123,7 @@ class SendersTests(SynchronousTestCase):
             "-1",
         ):
             error = self.assertRaises(ValueError, senders, f"10.0.0.1\n{item}")
-            self.assertIn(f'"{item}" is no address, network such as 10.0.0.0/8, host name or unix:', str(error))
+            self.assertIn(f'"{item}" is not an address, a network such as 10.0.0.0/8, a host name or unix:', str(error))
         self.assertRaises(ValueError, senders, "")
 
     def test_careless(self) -> None:
@@ -157,7 +157,7 @@ class SettingsTests(SynchronousTestCase):
         """Where no address takes headers the directive has no effect."""
         text = CONFIGURATION.replace(" proxy_protocol", "").replace("10.0.0.1/8", "10.0.0.0/8")
         (warning,) = parse(text).warnings
-        reason = 'has no effect: no server that has it from here has "proxy_protocol" behind a listen'
+        reason = 'has no effect: no server that has it from here has "proxy_protocol" in listen'
         self.assertEqual(str(warning), f"gateway.ini:4: [mail] set_real_ip_from: {reason}")
         self.assertEqual(parse(CONFIGURATION.replace("10.0.0.1/8", "unix:")).warnings, ())
 
@@ -165,7 +165,9 @@ class SettingsTests(SynchronousTestCase):
         """Without the directive clients of a load balancer cannot be told apart where their logins wait in turns."""
         server = "[server pop3]\nlisten = 127.0.0.1:110 proxy_protocol\nauth_http = http://127.0.0.1:9000/auth\n"
         (warning,) = parse(server).warnings
-        self.assertIn("set_real_ip_from: is missing, and so all clients of the load balancer wait", str(warning))
+        self.assertIn(
+            "set_real_ip_from: is missing: logins of all clients behind the load balancer share", str(warning)
+        )
         for harmless in (
             server.replace("auth_http = http://127.0.0.1:9000/auth", "proxy_pass = 127.0.0.1:143"),
             server.replace(" proxy_protocol", ""),

@@ -269,6 +269,6 @@ print([service.factory.record.name for service in gateway if hasattr(service, "f
         lines = told.splitlines()
         self.assertEqual(lines[0], "scratchsieve ('plain', 'login') True")
         self.assertIn(
-            "scratchsieve_capabilities = UNAUTHENTICATE: is left out: it promises a command before the login", told
+            "scratchsieve_capabilities = UNAUTHENTICATE: is left out: it promises a command that the gateway", told
         )
         self.assertEqual(lines[-1], "['scratchsieve']")

@@ -324,5 +324,5 @@ class BackendTLSTests(GatewayTestCase):
                 self.assertTrue(answer.startswith(TEMPORARY[protocol]), (protocol, way, answer))
                 waitUntil(lambda: "[error]" in self.log(), "an error is logged")
                 self.assertIn("backend-tls", self.log(), (protocol, way))
-                self.assertIn("failed in the TLS handshake: its certificate is issued by", self.log(), (protocol, way))
+                self.assertIn("failed the TLS handshake: its certificate is issued by", self.log(), (protocol, way))
         self.assertNotIn(f"user=<{self.user}>", self.backends.dovecot.log())

@@ -36,7 +36,7 @@ class NotCarriedTests(ImportCase):
         """What clients do not hear is named; so is a parameter without quotes, which nginx takes for a capability."""
         text = "\n smtp_capabilities SIZE 50000000 STARTTLS;\n pop3_capabilities TOP STLS;\n server { listen 143; }"
         _, told = self.settings(MAIL.format(text))
-        own = "is left out: the gateway announces it itself where it is so"
+        own = "is left out: the gateway announces it whenever it applies"
         self.assertEqual(
             told,
             [

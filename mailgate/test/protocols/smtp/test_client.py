@@ -107,7 +107,7 @@ class SMTPClientTests(BackendTests):
         attempt = Attempt(SMTP, SMTPSettings(proxyAuth=True), route=routeTo(password=None))
         self.assertEqual(self.heard(attempt, *GREETED), [b"EHLO mx.test\r\n", b""])
         self.assertEqual(self.successResultOf(attempt.result), TEMPORARY)
-        self.assertIn("no password is known", attempt.log[0])
+        self.assertIn("needs a password", attempt.log[0])
 
     def test_unjudged(self) -> None:
         """Where nobody has judged the password the backend must: AUTH is used, whatever proxy_smtp_auth says."""
