@@ -1,6 +1,6 @@
 # -*- test-case-name: mailgate.test.backend.test_credentials -*-
 """
-What to log in with at a backend.
+The credentials for a login at a backend.
 """
 
 from __future__ import annotations
@@ -18,11 +18,14 @@ __all__ = ["BackendCredentials", "PasswordLogin"]
 @frozen
 class PasswordLogin:
     """
-    A name and a password.
+    A user name and a password.
 
-    @ivar password: L{None} if no password is known.
-    @ivar authzid: the authorization identity, whose mailbox is to be opened; empty or L{None} if that is C{user}'s.
-    @ivar judged: whether an authenticator has accepted the password; if not, the backend's answer decides.
+    @ivar user: the user name.
+    @ivar password: L{None} if the gateway does not know it.
+    @ivar authzid: the authorization identity (RFC 4616, section 2): the user whose mailbox to open. Empty or L{None}
+    for
+        C{user}'s own.
+    @ivar judged: whether an authenticator has accepted the password. If not, the backend decides.
     """
 
     user: bytes
@@ -35,7 +38,7 @@ class PasswordLogin:
         """
         The password.
 
-        @raise BackendError: none is known.
+        @raise BackendError: the gateway does not know it.
         """
         if self.password is None:
             raise BackendError("needs a password that the gateway does not know")
@@ -46,10 +49,10 @@ class PasswordLogin:
         """
         The message of SASL PLAIN (RFC 4616) in base64.
 
-        @raise BackendError: no password is known.
+        @raise BackendError: the gateway does not know the password.
         """
         return base64.b64encode(b"\0".join((self.authzid or b"", self.user, self.knownPassword)))
 
 
 BackendCredentials: TypeAlias = PasswordLogin
-"""All that L{mailgate.backend.client.ProxyClient.login} takes."""
+"""The types of credentials for L{mailgate.backend.client.ProxyClient.login}."""

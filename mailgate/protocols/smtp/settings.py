@@ -1,6 +1,6 @@
 # -*- test-case-name: mailgate.test.protocols.smtp.test_settings -*-
 """
-What gateway.ini says of servers for SMTP, and what of it an operator should think over.
+The directives of SMTP servers, and warnings about risky values.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ class SMTPSettings(LoginSettings):
     proxyAuth: bool = directive("proxy_smtp_auth", flag, False, needs=(_SMTP, _LEFT_OUT))
 
     def problems(self, server: ServerSettings) -> Iterator[Problem]:
-        """What of these settings cannot stand together."""
+        """Yield the errors about conflicting settings of C{server}."""
         if self.xclient == "on" and server[ProxySettings].proxyProtocol != "off":
             reason = "conflicts with proxy_protocol: the gateway sends no XCLIENT after a PROXY header; remove xclient"
             if "xclient" in server.inherited and "proxy_protocol" not in server.inherited:
@@ -80,7 +80,7 @@ class SMTPSettings(LoginSettings):
             yield server.problem("xclient", reason, self.xclient)
 
     def warnings(self, server: ServerSettings) -> Iterator[Problem]:
-        """What of these settings will not do for every client, or may let in more than is meant."""
+        """Yield the warnings about settings of C{server} that fail some clients or grant too many rights."""
         yield from super().warnings(server)
         if "none" in self.auth:
             judged = _FIRST_ALONE if "auth_http" in server.given else _NO_RECIPIENT

@@ -1,11 +1,11 @@
 # -*- test-case-name: mailgate.test.protocols.smtp.test_trust -*-
 """
-Which rights a client gets at an SMTP backend with a connection of the gateway's, as far as the backend's EHLO shows.
+Checks which rights a client gets at an SMTP backend over the gateway's connection, as far as the backend's EHLO shows.
 
 A backend that offers XCLIENT (Postfix's C{smtpd_authorized_xclient_hosts}) or XFORWARD
-(C{smtpd_authorized_xforward_hosts}) trusts the address that it sees to name any other client. After the hand-over the
-connection is the client's, and that trust with it, unless the backend has been given another address to judge by: by
-a PROXY header, or by our own XCLIENT, after which Postfix judges the address that it has been told.
+(C{smtpd_authorized_xforward_hosts}) allows its peer to claim any client address. After the hand-over the client uses
+the connection, and with it this right. The gateway prevents that by a PROXY header or by its own XCLIENT: then Postfix
+checks the client's address instead of the gateway's.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ __all__ = ["XCLIENT_REFUSED", "Introduction", "concerns", "introductionOf", "why
 _XCLIENT, _XFORWARD = "smtpd_authorized_xclient_hosts", "smtpd_authorized_xforward_hosts"
 
 XCLIENT_REFUSED = f"list the gateway's address in its {_XCLIENT}, or set proxy_protocol"
-"""What an operator can do about a backend that refuses XCLIENT, or does not offer it."""
+"""What to do about a backend that refuses XCLIENT or does not offer it."""
 
 
 class Introduction(Enum):
-    """How a backend learns who the client is."""
+    """How a backend learns the client's address."""
 
     HEADER = "by a PROXY header"
     UNASKED = "by XCLIENT, whatever its EHLO offers"
@@ -36,7 +36,7 @@ class Introduction(Enum):
     NONE = "not at all"
 
     def isDone(self, offers: Collection[bytes]) -> bool:
-        """Whether a backend whose EHLO C{offers} these keywords is told who the client is."""
+        """Return whether the gateway sends the client's address to a backend whose EHLO C{offers} these keywords."""
         if self in (Introduction.HEADER, Introduction.UNASKED):
             return True
         return self in (Introduction.IF_OFFERED, Introduction.REQUIRED) and b"XCLIENT" in offers
@@ -47,10 +47,15 @@ _BY_XCLIENT = {"on": Introduction.UNASKED, "auto": Introduction.IF_OFFERED, "off
 
 def introductionOf(xclient: str, proxy: ProxySettings, client: Client, method: Method) -> Introduction:
     """
-    How a backend learns of C{client}, who logs in by C{method}, with that C{xclient} directive.
+    Return how a backend learns the client's address.
 
-    Under C{smtp_auth none} the client's address is all that the backend has to judge recipients by: C{auto} is not
-    content without XCLIENT there.
+    Under C{smtp_auth = none} the backend can check recipients only by the client's address, so C{auto} requires
+    XCLIENT.
+
+    @param xclient: the directive C{xclient}.
+    @param proxy: the C{proxy_…} directives.
+    @param client: the client.
+    @param method: the method of its login; C{NONE} for mail without one.
     """
     if proxy.proxyProtocol != "off" and namesClient(client):
         return Introduction.HEADER
@@ -62,8 +67,11 @@ def introductionOf(xclient: str, proxy: ProxySettings, client: Client, method: M
 
 def whyNotHandedOver(introduction: Introduction, offers: Collection[bytes]) -> str:
     """
-    Why a client cannot have the connection to a backend that does not know the client's address and whose EHLO
-    C{offers} these keywords: in words for the log, with what to do, or nothing if it can.
+    Return why a client must not get the connection to a backend that does not know the client's address: a phrase for
+    the log with a remedy, or an empty string if it may.
+
+    @param introduction: how the backend should learn the client's address.
+    @param offers: the keywords that the backend's EHLO offers to the gateway.
     """
     if introduction is Introduction.REQUIRED:
         return f"offers no XCLIENT and would grant every client the rights of the gateway: {XCLIENT_REFUSED}"
@@ -83,8 +91,11 @@ def whyNotHandedOver(introduction: Introduction, offers: Collection[bytes]) -> s
 
 def concerns(offers: Collection[bytes], announced: Collection[str], extended: bool) -> Iterator[str]:
     """
-    What an operator should know of a backend whose EHLO C{offers} these keywords to a client. C{announced} are our
-    C{smtp_capabilities}, which the client has heard if it said EHLO (C{extended}).
+    Yield warnings about a backend: phrases for the log.
+
+    @param offers: the keywords that the backend's EHLO offers to the client.
+    @param announced: the gateway's C{smtp_capabilities}.
+    @param extended: whether the client has said EHLO and so has received them.
     """
     for keyword, setting in ((b"XCLIENT", _XCLIENT), (b"XFORWARD", _XFORWARD)):
         if keyword in offers:
@@ -100,5 +111,5 @@ def concerns(offers: Collection[bytes], announced: Collection[str], extended: bo
 
 
 def xtext(value: bytes) -> bytes:
-    """RFC 3461's xtext, with the bytes from 0x7F up encoded too, as nginx and Postfix do."""
+    """Encode C{value} as xtext (RFC 3461, section 4), bytes from 0x7F up included, as nginx and Postfix do."""
     return re.sub(rb"[\x00-\x20+=\x7f-\xff]", lambda match: b"+%02X" % match[0][0], value)

@@ -123,7 +123,7 @@ class ForeignTests(SynchronousTestCase):
         """The coroutine hears so where it waits, and whoever runs the task hears nothing."""
         run = Run(Foreign).start()
         self.assertEqual(run.seen, [RuntimeError])
-        self.assertIn("and no NoneType", run.failures[0].getErrorMessage())
+        self.assertIn("not NoneType", run.failures[0].getErrorMessage())
 
     def test_caught(self) -> None:
         """It may go on, and await what can be awaited."""

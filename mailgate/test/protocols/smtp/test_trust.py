@@ -250,7 +250,7 @@ class ConcernTests(TrustCase):
             for word in BOTH:
                 (line,) = self.handOver(xclient, offering(word + b" NAME"))
                 setting = f"smtpd_authorized_{word.decode().lower()}_hosts"
-                self.assertIn(f"backend 192.0.2.99:110 offers {word.decode()} to a client", line)
+                self.assertIn(f"backend 192.0.2.99:110 offers {word.decode()} to the client", line)
                 self.assertIn(setting, line)
                 self.assertIn("client 192.0.2.7:40123", line)
                 self.assertEqual(self.attempt.levels, ["warn"])
@@ -275,7 +275,7 @@ class ConcernTests(TrustCase):
         for number in range(3000):
             self.attempt.session.backend = f"backend{number}:25"
             connector._warn(("offers XCLIENT",), self.attempt.session)
-        self.assertLessEqual(len(connector._told), 1024)
+        self.assertLessEqual(len(connector._logged), 1024)
 
     def test_notHandedOver(self) -> None:
         """Nothing is told of a login that fails."""
