@@ -79,10 +79,10 @@ def expire(server: ProxyServer) -> None:
     @param server: the dialogue.
     """
     if server.session.phase is Phase.TLS:
-        fault = (
-            "did not finish the TLS handshake" if _speaksInTLS(server) else "sent nothing instead of a TLS handshake"
-        )
-        server.session.conclude(Outcome.TIMEOUT, f"the client {fault}")
+        reason = "the client sent nothing instead of a TLS handshake"
+        if _speaksInTLS(server):
+            reason = "the client did not finish the TLS handshake"
+        server.session.conclude(Outcome.TIMEOUT, reason)
     server.end(Outcome.TIMEOUT, server.goodbye(Trouble.TIMEOUT))
 
 

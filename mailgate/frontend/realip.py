@@ -109,8 +109,11 @@ class RealIPSettings:
     def _indistinct(self, server: ServerSettings) -> Iterator[Problem]:
         isQueued = not _QUEUED.isdisjoint(server.given) and not server[LimitSettings].exempt
         if isQueued and any(address.proxyProtocol for address in server.listen):
-            message = "is missing: logins of all clients behind the load balancer share one client's queue"
-            yield server.problem("set_real_ip_from", f"{message}; list its address here or in limit_exempt")
+            message = (
+                "is missing: logins of all clients behind the load balancer share one client's queue; list its address"
+                " here or in limit_exempt"
+            )
+            yield server.problem("set_real_ip_from", message)
 
 
 _QUEUED = frozenset(("auth_http", "auth_file"))

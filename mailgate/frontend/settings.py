@@ -60,8 +60,7 @@ class DialogueSettings:
         """Yield an error if C{auth_delay} of C{server} is longer than a client may stay."""
         longest = BUDGET * self.timeout
         if self.authDelay is not None and self.authDelay >= longest:
-            limit = f"{longest:g}s, {BUDGET} times timeout"
-            message = f"must be shorter than {limit}: the gateway then closes connections without a login"
+            message = f"must be shorter than {longest:g}s, {BUDGET} times timeout: the connection times out then"
             yield server.problem("auth_delay", message, f"{self.authDelay:g}s")
 
     def warnings(self, server: ServerSettings) -> Iterator[Problem]:

@@ -179,7 +179,8 @@ class IMAP4Client(ProxyClient):
         """
         goodbye = None if b"\n" in self._buffer else _GOODBYE.search(self.reply)
         if goodbye is not None:
-            raise BackendError(f"answers with {replyCode(goodbye[0].upper())}", self.reply)
+            line = goodbye[0].upper()
+            raise BackendError(f"answers with {replyCode(line)}", self.reply)
 
     async def probed(self) -> None:
         self.send(b"mailgate NOOP")

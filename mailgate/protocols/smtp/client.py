@@ -50,15 +50,15 @@ class SMTPClient(ProxyClient):
         @return: its code and all its lines.
         @raise BackendError: the reply is invalid or too long.
         """
-        said = b""
+        reply = b""
         while True:
             line = await self.line()
-            said += line
+            reply += line
             match = _REPLY.match(line)
-            if match is None or len(said) > self.limit:
-                raise BackendError(f"answers with {replyCode(line)}", said)
+            if match is None or len(reply) > self.limit:
+                raise BackendError(f"answers with {replyCode(line)}", reply)
             if match[2] != b"-":
-                return int(match[1]), said
+                return int(match[1]), reply
 
     async def command(self, line: bytes) -> tuple[int, bytes]:
         """Send C{line} and return the L{response}."""
@@ -71,17 +71,18 @@ class SMTPClient(ProxyClient):
 
         @raise BackendError: the code of the reply is not one of C{wanted}.
         """
-        code, said = await self.command(line)
+        code, reply = await self.command(line)
         if code not in wanted:
-            raise self._unprepared(line, said)
+            raise self._unprepared(line, reply)
 
-    def _unprepared(self, line: bytes, said: bytes) -> BackendError:
-        return BackendError(f"refuses {line.split()[0].decode()} with {replyCode(said)}", said, isQuoted=True)
+    def _unprepared(self, line: bytes, reply: bytes) -> BackendError:
+        command = line.split()[0].decode()
+        return BackendError(f"refuses {command} with {replyCode(reply)}", reply, isQuoted=True)
 
     async def greeted(self) -> None:
-        code, said = await self.response()
+        code, reply = await self.response()
         if code != 220:
-            raise BackendError(f"greets with {replyCode(said)}", said, isQuoted=True)
+            raise BackendError(f"greets with {replyCode(reply)}", reply, isQuoted=True)
 
     async def requestTLS(self) -> None:
         await self._prepare(b"EHLO " + self.serverName.encode(), 250)
@@ -107,12 +108,12 @@ class SMTPClient(ProxyClient):
                 await self._prepare(b"NOOP", 250)
         self.concerns = tuple(concerns(offers, settings.capabilities, envelope.extended))
         if withoutLogin:
-            code, said = await self.command(envelope.mail)
+            code, reply = await self.command(envelope.mail)
             if code != 250 and introduction is Introduction.HEADER and not envelope.helo:
                 # The reply may be a refusal of the PROXY header.
-                raise self._unprepared(envelope.mail, said)
+                raise self._unprepared(envelope.mail, reply)
             if code != 250:
-                raise LoginRefused(said, transactionDenial(said))
+                raise LoginRefused(reply, transactionDenial(reply))
             self.reply = (await self.command(envelope.recipient))[1]
         elif authenticating:
             await self._authenticate(offers, credentials)
@@ -152,20 +153,20 @@ class SMTPClient(ProxyClient):
         @return: the keywords that EHLO offers, with their parameters.
         """
         if extended or probing:
-            code, said = await self.command(b"EHLO " + name)
+            code, reply = await self.command(b"EHLO " + name)
             if code == 250:
-                lines = (line[4:].upper().split(None, 1) for line in said.split(b"\n")[1:])
+                lines = (line[4:].upper().split(None, 1) for line in reply.split(b"\n")[1:])
                 return {word: b"".join(parameters).strip() for word, *parameters in filter(None, lines)}
             if extended or self._proxyProtocol != "off" or code not in _NO_EHLO:
-                raise self._unprepared(b"EHLO", said)
+                raise self._unprepared(b"EHLO", reply)
         await self._prepare(b"HELO " + name, 250)
         return {}
 
     async def _introduce(self, line: bytes, withoutLogin: bool) -> None:
         """Send XCLIENT. Its refusal is never passed on as a reply to a recipient, even if it looks like one."""
-        code, said = await self.command(line)
+        code, reply = await self.command(line)
         if code not in (220, 250):
-            raise BackendError(f"{self._unprepared(line, said)}: {XCLIENT_REFUSED}", b"" if withoutLogin else said)
+            raise BackendError(f"{self._unprepared(line, reply)}: {XCLIENT_REFUSED}", b"" if withoutLogin else reply)
 
     async def _authenticate(self, offers: Mapping[bytes, bytes], credentials: BackendCredentials) -> None:
         message = credentials.plainMessage
@@ -185,9 +186,9 @@ class SMTPClient(ProxyClient):
 
         @raise LoginRefused: the code of the reply is not C{wanted}.
         """
-        code, said = await self.command(line)
+        code, reply = await self.command(line)
         if code != wanted:
-            raise LoginRefused(said, smtpDenial(said, credentials))
+            raise LoginRefused(reply, smtpDenial(reply, credentials))
 
     async def probed(self) -> None:
         await self._prepare(b"NOOP", 250)

@@ -29,11 +29,16 @@ XCLIENT_REFUSED = f"list the gateway's address in its {_XCLIENT}, or set proxy_p
 class Introduction(Enum):
     """How a backend learns the client's address."""
 
-    HEADER = "by a PROXY header"
-    UNASKED = "by XCLIENT, whatever its EHLO offers"
-    IF_OFFERED = "by XCLIENT, where its EHLO offers that"
-    REQUIRED = "by XCLIENT, and a backend whose EHLO does not offer that is not used"
-    NONE = "not at all"
+    HEADER = "header"
+    """By a PROXY header."""
+    UNASKED = "unasked"
+    """By XCLIENT, even if the backend's EHLO does not offer it."""
+    IF_OFFERED = "offered"
+    """By XCLIENT if the backend's EHLO offers it."""
+    REQUIRED = "required"
+    """By XCLIENT. A backend whose EHLO does not offer it is not used."""
+    NONE = "none"
+    """Not at all."""
 
     def isDone(self, offers: Collection[bytes]) -> bool:
         """Return whether the gateway sends the client's address to a backend whose EHLO C{offers} these keywords."""
@@ -97,10 +102,10 @@ def concerns(offers: Collection[bytes], announced: Collection[str], extended: bo
     @param announced: the gateway's C{smtp_capabilities}.
     @param extended: whether the client has said EHLO and so has received them.
     """
-    for keyword, setting in ((b"XCLIENT", _XCLIENT), (b"XFORWARD", _XFORWARD)):
-        if keyword in offers:
+    for keyword, setting in (("XCLIENT", _XCLIENT), ("XFORWARD", _XFORWARD)):
+        if keyword.encode() in offers:
             yield (
-                f"offers {keyword.decode()} to the client, which can then claim any address:"
+                f"offers {keyword} to the client, which can then claim any address:"
                 f" list only the gateway's own address in its {setting}, no networks"
             )
     if extended and offers and b"CHUNKING" not in offers and any(word.upper() == "CHUNKING" for word in announced):

@@ -56,6 +56,9 @@ NOT_MESSAGES = frozenset(
         # What it writes and prints explains itself, and stands in docs/nginx.rst.
         "nginx.importer",
         "nginx.mapping",
+        "frontend.framing.Unit",
+        # The fields that lines about connections share.
+        "log.connection.line",
         # Replies to clients of the demo, and its mails.
         "sandbox.account",
         "sandbox.imap4",
@@ -71,7 +74,16 @@ NOT_MESSAGES = frozenset(
 """Modules, or functions and constants in them, whose texts are no messages to an operator."""
 
 _NOT_SHOWN = frozenset(
-    {"AssertionError", "NotImplementedError", "Attribute", "RuntimeError", "TypeError", "re.compile", "compile"}
+    {
+        "AssertionError",
+        "AttributeError",
+        "NotImplementedError",
+        "Attribute",
+        "RuntimeError",
+        "TypeError",
+        "re.compile",
+        "compile",
+    }
 )
 """Calls whose texts no operator sees: faults of a program that embeds mailgate, and patterns."""
 
@@ -154,7 +166,7 @@ class _Scan:
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
             place = f"{place}.{node.name}"
             if isinstance(node, ast.ClassDef) and any(ast.unparse(base).endswith("Enum") for base in node.bases):
-                yield from self._members(node)
+                yield from () if _excluded(place) else self._members(node)
                 return
         named = _assigned(node)
         if _excluded(place) or (named and _excluded(f"{place}.{named}")):
