@@ -73,7 +73,7 @@ class LeftTransport(FakeTransport):
         self.ended.callback(None)
 
     def stopProducing(self) -> None:
-        # As Twisted's connections have it.
+        # As in Twisted's connections.
         self.loseConnection()
 
 

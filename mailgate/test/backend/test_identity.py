@@ -109,7 +109,7 @@ class FieldsTests(SynchronousTestCase):
         ):
             self.assertEqual(said(b'("name" "x" "%s" "1.2.3.4")' % name), (b'"name" "x"',))
             self.assertEqual(said(b'("name" "x" {9}', name, b' "1.2.3.4")'), (b'"name" "x"',))
-            # Nor does a server that forgives blanks see one.
+            # A server that ignores blanks does not see one either.
             self.assertEqual(said(b'(" %s" "1.2.3.4" "%s " "1.2.3.4")' % (name, name)), ())
         self.assertEqual(said(b'("xyz" "x" "ax-originating-ip" "y")'), (b'"xyz" "x"', b'"ax-originating-ip" "y"'))
 

@@ -26,7 +26,7 @@ DENIED, TEMPORARY, PERMANENT = Trouble.DENIED, Trouble.TEMPORARY, Trouble.PERMAN
 APP = b"Application-specific password required: https://support.example.com/app"
 LOGIN = PasswordLogin(ROUTE.user, ROUTE.password)
 UNFIT = (b"a\x00b", b"a\rb", b"a\x1b[2Jb", b"a\x7fb", b"a\x01b")
-"""Texts that no line may hold; LF ends the line of the backend."""
+"""Texts that do not fit on a line. LF ends the line of the backend."""
 
 
 def imap(text: bytes) -> Denial:

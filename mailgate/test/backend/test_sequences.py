@@ -21,10 +21,10 @@ REPLIES = {
     b"XCLIENT": b"220 mx\r\n",
     b"AUTH": b"235 2.7.0 ok\r\n",
 }
-"""Of a backend that trusts us to name clients; it says 250 to everything else."""
+"""Replies of a backend that accepts XCLIENT from us; all others are 250."""
 
 UNTOLD = {**REPLIES, b"EHLO": b"250-mx\r\n250 AUTH PLAIN\r\n"}
-"""Of one that does not."""
+"""Replies of a backend that does not."""
 
 MAIL, RECIPIENT = b"MAIL FROM:<a@c.test>", b"RCPT TO:<b@c.test>"
 AUTH = b"AUTH PLAIN AGpvZQBzZXNhbWU="
@@ -32,7 +32,7 @@ XCLIENT = {
     False: b"XCLIENT ADDR=192.0.2.7 LOGIN=joe NAME=[UNAVAILABLE]",
     True: b"XCLIENT ADDR=192.0.2.7 NAME=[UNAVAILABLE]",
 }
-"""With C{LOGIN}, unless AUTH is to follow or nobody logs in."""
+"""With C{LOGIN}, unless AUTH follows or there is no login."""
 
 
 def sequence(
@@ -74,7 +74,7 @@ class SequenceTests(SynchronousTestCase):
             tail = [*([AUTH] if authenticates else []), *([MAIL, RECIPIENT] if withoutLogin else [])]
             heard = sequence(settings, greeting, withoutLogin, UNTOLD)
             self.assertEqual(heard, [b"EHLO mx.test", *tail], (proxyAuth, greeting, withoutLogin))
-            # To one that trusts us to name clients not even a password is sent.
+            # A backend that trusts us to name clients gets no password.
             self.assertEqual(sequence(settings, greeting, withoutLogin), [b"EHLO mx.test"])
 
     def test_auto(self) -> None:

@@ -89,7 +89,7 @@ class SieveServer(ProxyServer):
 
     _word = b""
     _strings: list[bytes] | None = None
-    """Those of the command or the response that has begun."""
+    """The strings of the incomplete command or response."""
     _used = 0
 
     @property
@@ -169,7 +169,7 @@ class SieveServer(ProxyServer):
         strings = self._strings
         self.forget()
         if self.session.phase is Phase.CHALLENGE and not (strings is None and line.endswith(b"}")):
-            # What is no string is no base64 either.
+            # Anything but a string is not base64 either.
             self.respond(strings[0] if strings and len(strings) == 1 else b"\0")
         elif strings is None or self._word not in self.commands:
             self._refuse(line)
@@ -197,7 +197,7 @@ class SieveServer(ProxyServer):
     def _refuse(self, line: bytes) -> None:
         isEndless = line.endswith(b"}")
         if isEndless:
-            # The client sends the literal without waiting, and it must not be taken for commands.
+            # The client sends the literal without waiting. Its bytes must not be parsed as commands.
             self.lastReply(Trouble.ENDLESS)
         self.spoilt()
         if isEndless:

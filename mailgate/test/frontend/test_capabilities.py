@@ -22,7 +22,7 @@ COPIED = {
     "pop3": ("TOP", "UTF8 USER", "lang", "SASL PLAIN GSSAPI", "stls", "top", "EXPIRE 60"),
     "smtp": ("SIZE 10", "AUTH PLAIN GSSAPI", "AUTH=LOGIN", "StartTLS", "XCLIENT NAME", "HELP", "size 10", "CHUNKING"),
 }
-"""Lists as a backend's reply has them."""
+"""Lists copied from a backend's reply."""
 KEPT = {
     "imap": (b"IMAP4rev1", b"ID", b"UTF8=ACCEPT"),
     "pop3": (b"TOP", b"EXPIRE 60"),

@@ -315,7 +315,7 @@ class SocketTests(TestCase):
         if not os.path.isdir("/proc/self/fd"):
             raise self.skipTest("descriptors are counted in /proc")
         listener = self.listen("127.0.0.1")
-        # What other tests have left to the collector must not be closed in the middle of this one.
+        # Objects of other tests must not be collected, and so closed, during this one.
         gc.collect()
         before = len(os.listdir("/proc/self/fd"))
         for host, port in (("127.0.0.1", self.portOf(listener)), (f"unix:{self.folder}", 0)):

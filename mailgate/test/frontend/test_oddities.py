@@ -37,7 +37,7 @@ USERNAME = b"VXNlcm5hbWU6"
 PASSWORD = b"UGFzc3dvcmQ6"
 
 Table = Iterable[tuple[tuple[bytes, ...], bytes]]
-"""Lines that are sent, and what is heard upon all of them; every login is refused."""
+"""Lines, and the output for all of them. Every login is refused."""
 
 
 def converse(record: MailProtocol, *groups: Any, errors: int = 5, **settings: Any) -> Conversation:
@@ -57,7 +57,7 @@ NOOP = {
     POP3: (b"NOOP", b"+OK\r\n"),
     SMTP: (b"NOOP", b"250 2.0.0 OK\r\n"),
 }
-"""What proves that a conversation goes on: a line, and its reply."""
+"""A line and its reply, which prove that the connection is still open."""
 
 
 def ok(*tags: bytes) -> bytes:

@@ -154,7 +154,7 @@ class MostCommandsTests(SynchronousTestCase):
         self.assertTrue(heard.endswith(INVALID[record] + GOODBYES[record]), heard)
         self.assertTrue(conversation.closed)
         self.assertIs(conversation.server.session.outcome, Outcome.COMMANDS)
-        # The story of the connection has the outcome; there is no other line.
+        # The line at the connection's end has the outcome; there is no other line.
         self.assertEqual([line for line in conversation.logged() if not line.startswith("login failed: ")], [])
 
     def test_limit(self) -> None:

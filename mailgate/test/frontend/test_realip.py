@@ -34,7 +34,7 @@ LOGINS = {
 }
 
 PLAIN = Client("192.0.2.7", 40123, local="127.0.0.1", localPort=143, session="00007.00", server="127.0.0.1:143")
-"""Who logs in where there is no header, at the one address that the server of a conversation listens at."""
+"""The client in a login request without a header. A conversation's server listens on one address."""
 
 
 def senders(value: str) -> Senders:

@@ -42,7 +42,7 @@ from mailgate.test.frontend.scratchprotocol import SIEVE
 registry.SCRATCH = SIEVE
 exec(compile(source, spec.origin, "exec"), registry.__dict__)
 """
-"""What begins a process whose registry has one word more."""
+"""The beginning of a program whose registry has one more protocol."""
 
 
 def converse(*groups: Any, **settings: Any) -> Conversation:

@@ -25,7 +25,7 @@ def pair(number: int, length: int = 1024) -> bytes:
 
 
 LONGEST = b"(" + b" ".join(pair(number) for number in range(30)) + b")"
-"""As much as RFC 2971 lets a client send."""
+"""The longest ID that RFC 2971 allows."""
 
 
 def converse(**settings: Any) -> Conversation:

@@ -20,7 +20,7 @@ INVALID = b"-ERR invalid command\r\n"
 UNSUPPORTED = b"-ERR Unsupported authentication mechanism\r\n"
 USER_FIRST = b"-ERR Send USER first\r\n"
 OURS = b"PIPELINING\r\nRESP-CODES\r\nAUTH-RESP-CODE\r\n"
-"""The capabilities of the default list that the gateway itself keeps."""
+"""The capabilities of the default list that the gateway supports itself."""
 SALT = b"<7.1000@mx.test>"
 
 

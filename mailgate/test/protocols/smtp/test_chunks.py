@@ -33,7 +33,7 @@ SMUGGLED = (
     b"Subject: x\r\n\r\nRSET\r\nMAIL FROM:<ceo@example.com>\r\nRCPT TO:<good@example.com>\r\nDATA\r\nFrom: ceo\r\n\r\n"
     b"smuggled\r\n.\r\nQUIT\r\n"
 )
-"""A message that would be a conversation."""
+"""A message that looks like commands."""
 
 LETTER = b"MAIL FROM:<evil@x.org>\r\nRCPT TO:<bad@example.com>\r\n"
 

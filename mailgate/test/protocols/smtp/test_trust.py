@@ -25,10 +25,10 @@ RECIPIENT: dict[str, Any] = {
     "envelope": Envelope(b"laptop", True, b"MAIL FROM:<a@c.test>", b"RCPT TO:<b@c.test>"),
 }
 NAMED = Client("192.0.2.7", 40123, local="192.0.2.1", localPort=25)
-"""A client whom a PROXY header can tell of."""
+"""A client with an address for a PROXY header."""
 
 NAMELESS = (Client("unix:", local="unix:"), Client("192.0.2.7", 40123, local="unix:"))
-"""Clients of whom it says UNKNOWN: then the backend goes by our own address."""
+"""Clients for which the header says UNKNOWN: the backend then uses our own address."""
 
 XCLIENT = b"XCLIENT NAME ADDR LOGIN"
 BOTH = (b"XCLIENT", b"XFORWARD")
