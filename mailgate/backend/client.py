@@ -328,7 +328,7 @@ class ProxyClient(RelayedProtocol):
         self.fail(TimeoutError())
 
     def fail(self, reason: Exception) -> None:
-        """Make the running coroutine raise C{reason}."""
+        """Make the waiting coroutine raise C{reason}, or the next wait if none waits."""
         if self._loss is None:
             self._loss = reason
         self._changed.notify()

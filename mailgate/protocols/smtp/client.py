@@ -97,7 +97,8 @@ class SMTPClient(ProxyClient):
         offers = await self._asOurselves(introduction, authenticating, credentials, request)
         if introduction.isDone(offers):
             # The backend knows the client now, has forgotten any EHLO before XCLIENT, and applies its HELO checks to
-            # the next one. So send the client's own name, and none if the client has not greeted.
+            # the next one. So greet with the client's own name. If the client has not greeted, greet only if AUTH
+            # requires it.
             offers = {}
             if envelope.helo or authenticating:
                 offers = await self._hello(
