@@ -98,8 +98,8 @@ class TLSTests(SynchronousTestCase):
         self.assertEqual(self.successResultOf(attempt.result), Denial(Trouble.TEMPORARY))
         self.assertEqual(attempt.transport.value(), b"")
         reason = "this port does not speak TLS from the first byte; try starttls instead of ssl"
-        told = f"failed the TLS handshake: wrong version number: {reason}, in phase backend-tls, "
-        self.assertIn(told, attempt.log[0])
+        expected = f"failed the TLS handshake: wrong version number: {reason}, in phase backend-tls, "
+        self.assertIn(expected, attempt.log[0])
 
     def test_nameless(self) -> None:
         """A unix socket has no name to verify a certificate against; without verification TLS works there too."""

@@ -182,14 +182,14 @@ class IMAP4Tests(IdentityTests):
 
     def test_withTheClients(self) -> None:
         """The client's own fields are in the same ID."""
-        told = self.heard(OFFERING_ID, envelope=Envelope(fields=(b'"name" "x"', b'"os" NIL')))
-        self.assertEqual(told, ID.replace(b")", b' "name" "x" "os" NIL)') + LOGIN)
+        written = self.heard(OFFERING_ID, envelope=Envelope(fields=(b'"name" "x"', b'"os" NIL')))
+        self.assertEqual(written, ID.replace(b")", b' "name" "x" "os" NIL)') + LOGIN)
 
     def test_unix(self) -> None:
         """For a client on a unix socket ID has only the client's own fields."""
         self.assertEqual(self.heard(OFFERING_ID, client=UNIX), LOGIN)
-        told = self.heard(OFFERING_ID, client=UNIX, envelope=Envelope(fields=(b'"name" "x"',)))
-        self.assertEqual(told, b'mailgate ID ("name" "x")\r\n' + LOGIN)
+        written = self.heard(OFFERING_ID, client=UNIX, envelope=Envelope(fields=(b'"name" "x"',)))
+        self.assertEqual(written, b'mailgate ID ("name" "x")\r\n' + LOGIN)
 
     def test_tag(self) -> None:
         """The tag of ID always differs from the client's."""

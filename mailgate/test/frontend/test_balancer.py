@@ -292,9 +292,9 @@ class IncomingTests(BalancerCase):
                 client.transport.write(b"\x16\x03\x01\x00\x05hello")
                 await client.lost
                 self.assertEqual(client.heard, b"")
-        told = [formatEvent(event) for event in events if event["log_namespace"] == "mailgate"]
-        self.assertEqual(len(told), 2)
-        for each in told:
+        logged = [formatEvent(event) for event in events if event["log_namespace"] == "mailgate"]
+        self.assertEqual(len(logged), 2)
+        for each in logged:
             self.assertIn("it begins like no PROXY header, ", each)
             self.assertIn(r'"\x16\x03\x01', each)
 
@@ -306,8 +306,8 @@ class IncomingTests(BalancerCase):
             client = await self.client("plain")
             await client.lost
         self.assertEqual(client.heard, b"")
-        (told,) = [formatEvent(event) for event in events if event["log_namespace"] == "mailgate"]
-        self.assertIn("set_real_ip_from does not list the client", told)
+        (logged,) = [formatEvent(event) for event in events if event["log_namespace"] == "mailgate"]
+        self.assertIn("set_real_ip_from does not list the client", logged)
 
     async def test_unix(self):
         """A load balancer may connect by a unix socket."""

@@ -453,7 +453,7 @@ class StoryTests(SynchronousTestCase):
 
     def test_limit(self) -> None:
         """C{log_rate} limits lines that strangers cause, and never those about logged-in users."""
-        for lines, told in ((LOGIN, 9), ((b"QUIT",), 2)):
+        for lines, amount in ((LOGIN, 9), ((b"QUIT",), 2)):
             clock = Clock()
             events: list[Any] = []
             publisher = LogPublisher(events.append)  # type: ignore[arg-type]
@@ -466,7 +466,7 @@ class StoryTests(SynchronousTestCase):
                 ended: Any = conversation.server if session.phase is Phase.END else Ended(session)
                 conversation.factory.ended(ended)
             stories = [event for event in events if event["log_format"] == STORY]
-            self.assertEqual(len(stories), told, lines)
+            self.assertEqual(len(stories), amount, lines)
             logins = [event for event in events if event["log_format"] == LOGGED_IN]
             self.assertEqual(len(logins), 9 if lines is LOGIN else 0)
             journal.flush()

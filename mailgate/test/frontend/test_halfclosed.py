@@ -302,16 +302,16 @@ class Near(Protocol):
     """Records events."""
 
     def __init__(self) -> None:
-        self.told: list[object] = []
+        self.notices: list[object] = []
 
     def readConnectionLost(self) -> None:
-        self.told.append("ended")
+        self.notices.append("ended")
 
     def writeConnectionLost(self) -> None:
-        self.told.append("write ended")
+        self.notices.append("write ended")
 
     def connectionLost(self, reason: Any = None) -> None:
-        self.told.append(type(reason.value).__name__)
+        self.notices.append(type(reason.value).__name__)
 
 
 class TransportTests(SynchronousTestCase):
@@ -331,7 +331,7 @@ class TransportTests(SynchronousTestCase):
         self.transport = StreamTransport(self.poller, accepted.detach(), socket.AF_INET, None)  # type: ignore[arg-type]
         self.transport.open(self.near)
         self.peer.shutdown(socket.SHUT_WR)
-        self.turns(lambda: bool(self.near.told))
+        self.turns(lambda: bool(self.near.notices))
         self.addCleanup(self.transport.connectionLost, Failure(ValueError()))
 
     def turns(self, done: Any) -> None:
@@ -339,7 +339,7 @@ class TransportTests(SynchronousTestCase):
         waiting = select.poll()
         waiting.register(self.poller.fileno(), select.POLLIN)
         while not done():
-            self.assertTrue(waiting.poll(20000), self.near.told)
+            self.assertTrue(waiting.poll(20000), self.near.notices)
             self.poller.doRead()
 
     def assertQuiet(self) -> None:
@@ -351,26 +351,26 @@ class TransportTests(SynchronousTestCase):
     def test_reset(self) -> None:
         """A reset is noticed without a write."""
         self.assertQuiet()
-        self.assertEqual(self.near.told, ["ended"])
+        self.assertEqual(self.near.notices, ["ended"])
         self.peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
         self.peer.close()
-        self.turns(lambda: len(self.near.told) > 1)
-        self.assertEqual(self.near.told, ["ended", "ConnectionLost"])
+        self.turns(lambda: len(self.near.notices) > 1)
+        self.assertEqual(self.near.notices, ["ended", "ConnectionLost"])
 
     def test_notWritten(self) -> None:
         """A peer that has closed answers a write with a reset."""
         self.peer.close()
         self.assertQuiet()
         self.transport.write(b"answer")
-        self.turns(lambda: len(self.near.told) > 1)
-        self.assertEqual(self.near.told, ["ended", "ConnectionLost"])
+        self.turns(lambda: len(self.near.notices) > 1)
+        self.assertEqual(self.near.notices, ["ended", "ConnectionLost"])
 
     def test_bothEnds(self) -> None:
         """When both sides have closed, neither close is reported again."""
         self.assertQuiet()
         self.transport.loseWriteConnection()
         self.assertQuiet()
-        self.assertEqual(self.near.told, ["ended", "write ended"])
+        self.assertEqual(self.near.notices, ["ended", "write ended"])
 
     def test_stuck(self) -> None:
         """Bytes that the peer does not read at once are sent later. A reset meanwhile is noticed."""
@@ -381,5 +381,5 @@ class TransportTests(SynchronousTestCase):
         self.assertTrue(self.peer.recv(1))
         self.peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
         self.peer.close()
-        self.turns(lambda: len(self.near.told) > 1)
-        self.assertEqual(self.near.told, ["ended", "ConnectionLost"])
+        self.turns(lambda: len(self.near.notices) > 1)
+        self.assertEqual(self.near.notices, ["ended", "ConnectionLost"])

@@ -141,8 +141,8 @@ class BudgetTests(SynchronousTestCase):
             ({}, [False, False, False, False]),
         ):
             patience = self.make(**limits)
-            told = []
+            results = []
             for failures in range(4):
                 patience.failures = failures
-                told.append(patience.hasFailedOften)
-            self.assertEqual(told, expected, limits)
+                results.append(patience.hasFailedOften)
+            self.assertEqual(results, expected, limits)

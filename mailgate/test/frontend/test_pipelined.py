@@ -117,8 +117,8 @@ class POP3Tests(SynchronousTestCase):
                 answers = FakeAuthenticator(Denial(Trouble.DENIED, text), Denial(Trouble.TEMPORARY, text))
                 conversation = Conversation(POP3, settings, authenticator=answers)
                 conversation.hear()
-                told = conversation.says(b"AUTH PLAIN AGpvZQB4")
-                self.assertEqual(told, heard if announced else b"-ERR " + text + b"\r\n")
+                answer = conversation.says(b"AUTH PLAIN AGpvZQB4")
+                self.assertEqual(answer, heard if announced else b"-ERR " + text + b"\r\n")
                 self.assertIn(b"-ERR [SYS/TEMP] ", conversation.says(b"AUTH PLAIN AGpvZQB4"))
 
 

@@ -116,9 +116,9 @@ class SettingsTests(SynchronousTestCase):
                 text = serving(name, AUTH_HTTP, f"{name}_auth = {words}", f"{name}_client_buffer = {buffer}")
                 if name == "smtp":
                     text += "\nsmtp_capabilities = 8BITMIME"
-                told = "gateway.ini:7: [server x] " + name + "_client_buffer: is too small for long OAuth tokens: "
-                told += "the gateway refuses them as too long; set 16k"
-                self.assertEqual([str(warning) for warning in parse(text).warnings], [told] * warned)
+                message = "gateway.ini:7: [server x] " + name + "_client_buffer: is too small for long OAuth tokens: "
+                message += "the gateway refuses them as too long; set 16k"
+                self.assertEqual([str(warning) for warning in parse(text).warnings], [message] * warned)
 
     def test_unlistedMethods(self) -> None:
         """Methods that are accepted without being listed count: the authenticator must judge them."""

@@ -271,11 +271,11 @@ class HeaderTests(SynchronousTestCase):
                 self.assertEqual(conversation.send(data + b"a LOGIN joe sesame\r\n"), b"")
                 self.assertTrue(conversation.closed)
                 self.assertIs(conversation.server.session.outcome, Outcome.BAD_HEADER)
-                (told,) = conversation.logged()
-                self.assertIn(f"bad PROXY header: client 192.0.2.7:40123, it {reason}, protocol ", told)
-                self.assertIn(f', server 127.0.0.1:143, session 00007.00, header "{shown}', told)
-                self.assertNotIn("sesame", told)
-                self.assertNotIn("\n", told)
+                (entry,) = conversation.logged()
+                self.assertIn(f"bad PROXY header: client 192.0.2.7:40123, it {reason}, protocol ", entry)
+                self.assertIn(f', server 127.0.0.1:143, session 00007.00, header "{shown}', entry)
+                self.assertNotIn("sesame", entry)
+                self.assertNotIn("\n", entry)
                 self.assertIs(conversation.events[0]["log_level"], LogLevel.warn)
 
     def test_afterBroken(self) -> None:
@@ -297,8 +297,8 @@ class HeaderTests(SynchronousTestCase):
         self.assertEqual(conversation.hear(), b"")
         self.assertIs(conversation.server.session.outcome, Outcome.TIMEOUT)
         conversation.transport.lose()
-        (told,) = conversation.logged()
-        self.assertIn("reached proxy-header, outcome client timed out, ", told)
+        (entry,) = conversation.logged()
+        self.assertIn("reached proxy-header, outcome client timed out, ", entry)
 
     def test_timeoutAfterwards(self) -> None:
         """The time of the header does not count against the dialogue."""
@@ -316,10 +316,10 @@ class HeaderTests(SynchronousTestCase):
         conversation.clock.advance(2)
         self.assertEqual(conversation.factory.connections, {conversation.server})
         conversation.transport.lose()
-        (told,) = conversation.logged()
-        self.assertIn("client 192.0.2.7:40123,", told)
-        self.assertIn("reached proxy-header, outcome client left without a word, seconds 2.000, ", told)
-        self.assertIn(", times proxy=2000 tls=0 ", told)
+        (entry,) = conversation.logged()
+        self.assertIn("client 192.0.2.7:40123,", entry)
+        self.assertIn("reached proxy-header, outcome client left without a word, seconds 2.000, ", entry)
+        self.assertIn(", times proxy=2000 tls=0 ", entry)
         self.assertEqual(conversation.factory.connections, set())
         self.assertEqual(conversation.clock.getDelayedCalls(), [])
 
@@ -400,9 +400,9 @@ class ClientTests(SynchronousTestCase):
         conversation.send(BINARY6 + b"rubbish\r\n" * 5)
         conversation.transport.lose()
         self.assertEqual(len(conversation.logged()), 1)
-        for told in conversation.logged():
-            self.assertIn("client [2001:db8::7]:65535", told)
-            self.assertNotIn("192.0.2.200", told)
+        for entry in conversation.logged():
+            self.assertIn("client [2001:db8::7]:65535", entry)
+            self.assertNotIn("192.0.2.200", entry)
 
     def test_port0(self) -> None:
         """The port in a header may be 0."""

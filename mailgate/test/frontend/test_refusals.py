@@ -86,8 +86,8 @@ class DelayTests(SynchronousTestCase):
                 conversation.transport.lose()
                 self.assertIs(conversation.server.session.outcome, Outcome.CLIENT_LEFT)
                 conversation.clock.advance(DELAY * 9)
-                told = [line for line in conversation.logged() if line.startswith("login failed")]
-                self.assertEqual(len(told), 1, told)
+                entries = [line for line in conversation.logged() if line.startswith("login failed")]
+                self.assertEqual(len(entries), 1, entries)
             conversation = converse(wording, DENIED)
             conversation.says(wording.auth + GUESS)
             conversation.clock.advance(DELAY)

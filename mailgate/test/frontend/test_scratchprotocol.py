@@ -246,7 +246,7 @@ class RegistryTests(SynchronousTestCase):
 
     def test_configured(self) -> None:
         """The port selects it, its directives are read and checked, and a gateway serves it."""
-        told = self.run_(
+        printed = self.run_(
             """
 from twisted.internet.testing import MemoryReactorClock
 from mailgate.config import parse
@@ -266,9 +266,9 @@ gateway = Gateway(settings, MemoryReactorClock())
 print([service.factory.record.name for service in gateway if hasattr(service, "factory")])
 """
         )
-        lines = told.splitlines()
+        lines = printed.splitlines()
         self.assertEqual(lines[0], "scratchsieve ('plain', 'login') True")
         self.assertIn(
-            "scratchsieve_capabilities = UNAUTHENTICATE: is left out: it promises a command that the gateway", told
+            "scratchsieve_capabilities = UNAUTHENTICATE: is left out: it promises a command that the gateway", printed
         )
         self.assertEqual(lines[-1], "['scratchsieve']")

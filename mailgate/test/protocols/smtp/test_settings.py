@@ -59,7 +59,7 @@ class WarningTests(SynchronousTestCase):
 
     def test_takenForTheGateway(self) -> None:
         """With xclient off and no PROXY header, clients of smtp_auth none have the rights of our address."""
-        for told, lines in (
+        for isWarned, lines in (
             (True, ("smtp_auth = none", "xclient = off")),
             (True, ("smtp_auth = none plain", "xclient = off", "proxy_protocol = off")),
             (False, ("smtp_auth = none", "xclient = off", "proxy_protocol = on")),
@@ -69,8 +69,8 @@ class WarningTests(SynchronousTestCase):
             (False, ("smtp_auth = plain", "xclient = off")),
         ):
             found = dict(self.warnings(*lines))
-            self.assertEqual("xclient" in found, told, lines)
-            if told:
+            self.assertEqual("xclient" in found, isWarned, lines)
+            if isWarned:
                 self.assertIn(
                     "smtp_auth = none all rights that the backend grants to the gateway's address", found["xclient"]
                 )
