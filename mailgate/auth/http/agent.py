@@ -117,7 +117,7 @@ class KeepAliveAgent:
     ) -> Deferred[IResponse]:
         """Ask, over a connection that is idle or a new one. The method is GET, and there is no body."""
         if method != b"GET" or bodyProducer is not None:
-            return fail(ValueError("this agent sends GET requests without a body"))
+            return fail(ValueError("this agent sends only GET requests without a body"))
         if not isinstance(headers, PreparedHeaders):
             given = headers.getAllRawHeaders() if headers is not None else ()
             headers = PreparedHeaders([(name, value) for name, values in given for value in values])

@@ -180,8 +180,8 @@ class _Service:
             return failure
         if not hadItsChance:
             self.shared.isBusy()
-            raise _Unanswered(f"timed out, having waited for a connection to {self}")
-        phase = failure.value.phase if isinstance(failure.value, ExchangeCancelled) else "asking"
+            raise _Unanswered(f"timed out after a long wait for a free connection to {self}")
+        phase = failure.value.phase if isinstance(failure.value, ExchangeCancelled) else "processing the request"
         raise ExchangeFailed(phase, f"timed out after {self.timeout:g} seconds")
 
 
@@ -317,12 +317,12 @@ class HTTPAuthenticator:
         if failure.check(TimeoutError):
             return self._waitedInVain(service, asking)
         service.shared.isBusy()
-        asking.reason = f"too many logins wait for a connection to {service}"
+        asking.reason = f"too many logins wait for a free connection to {service}"
         return self._askNext(asking)
 
     def _waitedInVain(self, service: _Service, asking: _Asking) -> Deferred[Judgement]:
         service.shared.isBusy()
-        why = f"timed out waiting for a connection to {service}"
+        why = f"timed out waiting for a free connection to {service}"
         return succeed(self._judgement(Denial(Trouble.TEMPORARY, reason=why), asking))
 
     def _failed(self, failure: Failure, service: _Service, asking: _Asking) -> Deferred[Judgement] | Failure:
@@ -333,7 +333,7 @@ class HTTPAuthenticator:
         service.restsUntil = self._clock.seconds() + REST
         service.shared.isFailing = True
         reason = _inLog(failure.value)
-        rest = f", it is passed over for {REST:g} s" if len(self._services) > 1 else ""
+        rest = f", skipping it for {REST:g} s" if len(self._services) > 1 else ""
         told = {**aboutRequest(asking.request), "url": str(service), "reason": reason, "rest": rest, "text": ""}
         asking.failures = [*(asking.failures or ()), told]
         return self._askNext(asking)
@@ -358,8 +358,14 @@ class HTTPAuthenticator:
             self._tellFailures(asking, isServed=True)
         answer: Route | Denial | Wait | None = verdict(asking.request, headers, self._dialect)
         if self._dialect.acceptsMissing and not hasStatus(headers):
-            taken = "an acceptance" if answer is None else "a refusal"
-            self._noted(self._journal.warn, SERVICE_NOTED, service, asking, concern=f"sent no Auth-Status: {taken}")
+            reading = "an acceptance" if answer is None else "a refusal"
+            self._noted(
+                self._journal.warn,
+                SERVICE_NOTED,
+                service,
+                asking,
+                concern=f"sent no Auth-Status, which counts as {reading}",
+            )
         if isinstance(answer, Wait):
             asking.waited = True
             again: Deferred[None] = deferLater(self._clock, answer.seconds)

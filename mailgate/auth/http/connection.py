@@ -54,7 +54,7 @@ __all__ = [
 
 _DONE = Failure(ResponseDone())
 
-SHAKING_HANDS = "shaking hands for TLS"
+SHAKING_HANDS = "performing the TLS handshake"
 
 BODY_PATIENCE = 1.0
 """
@@ -162,7 +162,7 @@ class Exchange:
     def _explain(self, reason: Failure) -> str:
         error: Any = reason.value
         if self.phase == SHAKING_HANDS or hasReason(error):
-            return serverTrouble(error, "this port speaks no TLS; perhaps it takes http:, and not https:")
+            return serverTrouble(error, "this port does not speak TLS; perhaps the URL needs http: instead of https:")
         words = inWords(error)
         return f"it {words}" if words else reason.getErrorMessage() or type(error).__name__
 

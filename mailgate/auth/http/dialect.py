@@ -80,7 +80,7 @@ def _raw(raw: bytes) -> bytes:
         that escaped, the service would judge something else than the client has said.
     """
     if not fitForWire(raw) or raw.strip(b" \t") != raw:
-        raise Untellable("no header can carry it unescaped")
+        raise Untellable("a header cannot carry this user name or password unescaped")
     return raw
 
 

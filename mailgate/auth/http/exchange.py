@@ -88,9 +88,9 @@ def question(
     user, password = dialect.escapeUser(credentials.user), dialect.escapePassword(secret)
     authzid = dialect.escapeUser(credentials.authzid) if credentials.authzid else b""
     if len(user) > LONGEST_CREDENTIAL or len(authzid) > LONGEST_CREDENTIAL:
-        raise Untellable("the name is too long")
+        raise Untellable(f"the user name is longer than {LONGEST_CREDENTIAL} bytes")
     if len(password) > LONGEST_CREDENTIAL and not credentials.method.isOAuth:
-        raise Untellable("the password is too long")
+        raise Untellable(f"the password is longer than {LONGEST_CREDENTIAL} bytes")
     fields = [
         (b"Auth-Method", credentials.method.value.encode("ascii")),
         (b"Auth-User", user),
@@ -281,7 +281,7 @@ def route(request: LoginRequest, headers: Headers, default: Backend | None, dial
         backend = _backend(*named)
     assert backend is not None
     if not fitForWire(givenUser, givenPassword):
-        raise Unusable("sent a login or password with CR, LF or NUL in it")
+        raise Unusable("sent a login or password that contains CR, LF or NUL")
     return Route((backend,), user, password, judged, _authzid(request.credentials, givenUser, headers, dialect))
 
 
@@ -306,7 +306,7 @@ def _password(credentials: Credentials, given: bytes | None, dialect: Dialect) -
         return credentials.secret, dialect.showsPassword
     if not dialect.showsPassword:
         # Whoever knows a name would be let in.
-        raise Unusable("sent a password for a login whose own it was not shown")
+        raise Unusable("sent Auth-Pass although it did not receive the client's password")
     return given, True
 
 

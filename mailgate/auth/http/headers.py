@@ -118,7 +118,7 @@ class PreparedHeaders(FieldHeaders):
         self.block = b"".join([b"%b: %b\r\n" % field for field in self.fields])
         ends = len(self.fields)
         if self.block.count(b"\n") != ends or self.block.count(b"\r") != ends or b"\0" in self.block:
-            raise ValueError("a header holds CR, LF or NUL")
+            raise ValueError("a header contains CR, LF or NUL")
 
     def copy(self) -> PreparedHeaders:
         duplicate = super().copy()

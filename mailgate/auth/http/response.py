@@ -194,13 +194,13 @@ class ResponseParser:
         if end <= MAX_LINE and not self._passedOver:
             return
         if self._passedOver + end > MAX_HEAD:
-            raise ProtocolError(f"the response's head is longer than {MAX_HEAD} bytes")
+            raise ProtocolError(f"the response head is longer than {MAX_HEAD} bytes")
         feed = self._buffer.find(b"\n", start, end)
         while feed >= 0 and feed - self._lineStart <= MAX_LINE:
             self._lineStart = feed + 1
             feed = self._buffer.find(b"\n", feed + 1, end)
         if feed >= 0 or end - self._lineStart > MAX_LINE:
-            raise ProtocolError(f"a line of the response's head is longer than {MAX_LINE} bytes")
+            raise ProtocolError(f"a line of the response head is longer than {MAX_LINE} bytes")
 
     def _parse(self, block: bytes) -> ResponseHead:
         first, _, rest = block.partition(b"\n")
@@ -209,7 +209,7 @@ class ResponseParser:
             raise ProtocolError("the response has an invalid status line")
         code = int(status[2])
         if code == 101:
-            raise ProtocolError("the response changes the protocol, which nobody asked for")
+            raise ProtocolError("the response switches protocols (101), which the gateway did not request")
         if not _FIELDS.fullmatch(rest):
             raise ProtocolError("the response has an invalid header")
         # A line without a colon is a header without a value for nginx: an Auth-Status of that kind is no "OK".

@@ -68,8 +68,8 @@ class SharedService:
 
     def _distrusted(self) -> None:
         self._journal.error(
-            "auth http server {url} sent more than its Content-Length says: connections to it are no longer kept, until"
-            " the next reload; mend the service, or set auth_http_keepalive = off",
+            "auth http server {url} sent more bytes than its Content-Length says; keepalive is off for it until the"
+            " next reload; fix the service or set auth_http_keepalive = off",
             url=str(self.url),
         )
         for call in self.whenDistrusted:
@@ -85,8 +85,8 @@ class SharedService:
         if self._saysBusy.isDue(self._clock.seconds()):
             # One client alone may have asked that often.
             self._journal.warn(
-                "auth http server {url} is asked auth_http_max_connections questions already, and {waiting} logins"
-                " wait: some are refused for now (said once in {seconds:g} seconds)",
+                "auth http server {url} is overloaded: auth_http_max_connections requests are under way and {waiting}"
+                " logins wait; some logins get a temporary failure (logged once in {seconds:g} seconds)",
                 url=str(self.url),
                 waiting=len(self.queue),
                 seconds=PERIOD,

@@ -78,33 +78,33 @@ def _serviceURL(value: str) -> ServiceURL:
     @raise ValueError: it is none; the message does not hold it, as it may hold a secret.
     """
     if not re.fullmatch(r"[!-~]+", value) or "#" in value:
-        raise ValueError(f"holds a blank, a # or something that is not ASCII; {_FORMS}")
+        raise ValueError(f"contains a space, a # or a character outside ASCII; {_FORMS}")
     scheme, rest = re.fullmatch(r"(?i:(https?)://)?(.*)", value).groups()  # type: ignore[union-attr]
     tls = (scheme or "").lower() == "https"
     if rest[:5].lower() == "unix:":
         if tls:
-            raise ValueError("https:// takes a host, not a unix socket")
+            raise ValueError("https:// needs a host; for a unix socket write unix:/PATH")
         return _unixURL(rest[5:])
     authority = None if re.match("[A-Za-z]+://", rest) else _AUTHORITY.match(rest)
     if authority is None:
-        credentials = "; a password for the service goes into auth_http_header" if "@" in rest else ""
+        credentials = "; put a password for the service into auth_http_header" if "@" in rest else ""
         raise ValueError(_FORMS + credentials)
     address, name, port = authority.groups()
     if address is not None and not isIPv6Address(address):
-        raise ValueError(f"[{address}] is no IPv6 address")
+        raise ValueError(f"[{address}] is not an IPv6 address")
     if name is not None and not (isIPAddress(name) or isHostName(name)):
-        raise ValueError(f"{name} is neither an address nor a host name of letters, digits, -, _ and .")
+        raise ValueError(f"{name} is neither an IP address nor a host name (letters, digits, -, _ and .)")
     if port is None:
         port = "443" if tls else "80"
     if not (re.fullmatch("[0-9]{1,5}", port) and 0 < int(port) < 65536):
-        raise ValueError("has an invalid port; ports are 1 to 65535")
+        raise ValueError("must have a port from 1 to 65535")
     return ServiceURL(tls, address or name, int(port), _target(rest[authority.end() :]))
 
 
 def _unixURL(rest: str) -> ServiceURL:
     socket, _, target = rest.partition(":")
     if len(socket) > LONGEST_SOCKET_PATH:
-        raise ValueError(f"the path of a unix socket has at most {LONGEST_SOCKET_PATH} bytes")
+        raise ValueError(f"the path of the unix socket is longer than {LONGEST_SOCKET_PATH} bytes")
     if not socket.startswith("/") or (target and target[0] not in "/?"):
         raise ValueError("must be unix:/PATH or unix:/PATH:/URI")
     return ServiceURL(False, f"unix:{socket}", 0, _target(target))
@@ -125,9 +125,9 @@ def _headers(value: str, folder: str) -> tuple[tuple[bytes, bytes], ...]:
         name, text = [*line.split(None, 1), ""][:2]
         # The messages do not hold the line: what it lacks may be the blank before a secret.
         if not re.fullmatch(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+", name):
-            raise ValueError("must be NAME VALUE, the name that of an HTTP header and without a colon")
+            raise ValueError("must be NAME VALUE, where NAME is an HTTP header without a colon")
         if re.search(r"[\0-\x08\x0a-\x1f\x7f]", text):
-            raise ValueError(f"the value of {name} holds a control character")
+            raise ValueError(f"the value of {name} contains a control character")
         headers.append((name.encode("ascii"), text.encode("utf-8")))
     return tuple(headers)
 
@@ -190,19 +190,19 @@ class HTTPSettings:
         digests = [word for word in _offered(server) if word in ("cram-md5", "apop")]
         if digests and not self.dialect(server).showsPassword:
             how = "auth_http_pass = off" if "auth_http_pass" in server.given else f"auth_http_preset = {self.preset}"
-            message = f"offers {' and '.join(digests)}, which nobody can judge with {how}"
+            message = f"cannot offer {' and '.join(digests)} with {how}: the service does not check passwords"
             yield server.problem(f"{server.protocol}_auth", message)
 
     def warnings(self, server: ServerSettings) -> Iterator[Problem]:
         """Say so where the service of the preset knows nothing of the protocol, and where a variable is misspelt."""
         if self.preset is not None and server.protocol not in PRESETS[self.preset].protocols:
-            message = f"this service is known to answer for {' and '.join(PRESETS[self.preset].protocols)} only"
+            message = f"the service of this preset supports only {' and '.join(PRESETS[self.preset].protocols)}"
             yield server.problem("auth_http_preset", message, self.preset)
         yield from writableWarnings(server, [("auth_http_ssl_trusted_certificate", self.trusted)])
         for header, value in self.headers:
             for hint in filter(None, (nearest(name, list(VARIABLES)) for name in literal(value))):
                 # The value itself may be a secret.
-                message = f"the value of {header.decode('ascii')} has a $ in it that is sent as it is{hint}"
+                message = f"the value of {header.decode()} contains a $ that starts no variable; it is sent as is{hint}"
                 yield server.problem("auth_http_header", message)
 
 

@@ -41,7 +41,7 @@ def readAccounts(path: str) -> tuple[bytes, tuple[int, int, int, int] | None]:
     with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
         status = os.fstat(file.fileno())
         if not stat.S_ISREG(status.st_mode):
-            raise OSError(errno.EINVAL, "it is no regular file")
+            raise OSError(errno.EINVAL, "it is not a regular file")
         content = file.read(LARGEST + 1)
         if len(content) > LARGEST:
             raise OSError(errno.EFBIG, f"it is larger than {LARGEST} bytes")
@@ -109,7 +109,7 @@ class AccountFile:
                 self._take(content)
         except OSError as error:
             if not self._failing:
-                self._journal.error("auth_file {path} cannot be read: {why}", path=self._path, why=error.strerror)
+                self._journal.error("cannot read auth_file {path}: {why}", path=self._path, why=error.strerror)
             self._failing = True
         else:
             self._failing = False

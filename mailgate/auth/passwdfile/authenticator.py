@@ -78,7 +78,7 @@ class FileAuthenticator:
         """Judge C{request} by the file's present content. See L{IAuthenticator.authenticate}."""
         credentials = request.credentials
         if not self._file.refresh():
-            return succeed(Denial(Trouble.TEMPORARY, reason="auth_file cannot be read"))
+            return succeed(Denial(Trouble.TEMPORARY, reason="cannot read auth_file"))
         if credentials.method not in METHODS or not credentials.secret:
             return succeed(_refused("no password"))
         if not fitForWire(credentials.user, credentials.secret):
@@ -134,8 +134,8 @@ class FileAuthenticator:
             return _refused(against)
         backend = found.backend or self._default
         if backend is None:
-            self._file.report(request, found.user, "it has no host, and the server has no proxy_pass")
-            return Denial(Trouble.TEMPORARY, reason="neither host nor proxy_pass")
+            self._file.report(request, found.user, "the account has no host and the server has no proxy_pass")
+            return Denial(Trouble.TEMPORARY, reason="no backend: neither host nor proxy_pass is set")
         given = request.credentials
         plain = found.password.plain if given.method.isDigest and found.password else given.secret
         backendPassword = plain if found.backendPassword is None else found.backendPassword
@@ -146,11 +146,11 @@ class FileAuthenticator:
             if isinstance(found, str) or found.password is None:
                 # It was another user's hash, who will be told of it.
                 return _refused(found if isinstance(found, str) else "locked account")
-            self._file.report(request, found.user, f"the password's hash could not be computed: {failure.value}")
-            return Denial(Trouble.TEMPORARY, reason="the hash could not be computed")
+            self._file.report(request, found.user, f"cannot compute the hash of the password: {failure.value}")
+            return Denial(Trouble.TEMPORARY, reason="cannot compute the hash of the password")
         wait = PAUSE if failure.trap(Overloaded, TimeoutError) is Overloaded else 0.0
         self._hashing.unserved(self._journal)
-        return Denial(Trouble.TEMPORARY, wait=wait, reason="too many passwords wait to be hashed")
+        return Denial(Trouble.TEMPORARY, wait=wait, reason="too many logins wait for a password hash")
 
 
 def _refused(reason: str) -> Denial:
@@ -163,7 +163,7 @@ def _objection(account: Account, request: LoginRequest, right: bool) -> str:
     if account.password is None:
         return "locked account"
     if method.isDigest and account.password.plain is None:
-        return f"no PLAIN entry for {method.value.upper()}"
+        return f"{method.value.upper()} needs a PLAIN password in auth_file"
     if not right:
         return "wrong password"
     if account.barred:
@@ -201,8 +201,8 @@ class FileSettings:
         for before, server in pairwise(inFile):
             most, other = server[cls].mostHashes, before[cls].mostHashes
             if most != other:
-                said = f"server {before.name} says {other or 'auto'}"
-                reason = f"{said}, and all have the same threads: say it once, in [mail]"
+                same = "must be the same in all servers"
+                reason = f"{same}, but server {before.name} has {other or 'auto'}; set it once, in [mail]"
                 yield server.problem("auth_file_max_hashes", reason, str(most or "auto"))
 
     def problems(self, server: ServerSettings) -> Iterator[Problem]:
@@ -218,7 +218,7 @@ class FileSettings:
         for number, line in numberedLines(content):
             user = line.partition(b":")[0]
             first = seen.setdefault(user.lower(), number)
-            mistake = _mistake(line, server) if first == number else f"the user is that of line {first} already"
+            mistake = _mistake(line, server) if first == number else f"the user has an account in line {first} already"
             if mistake:
                 yield server.problem("auth_file", f"line {number} ({printable(user)}): {mistake}", self.path)
 
@@ -227,7 +227,7 @@ class FileSettings:
         if self.path is None:
             return
         if isOpenToAll(self.path):
-            yield server.problem("auth_file", "everybody on this host may read it: chmod o-r it", self.path)
+            yield server.problem("auth_file", "every user on this host can read it; run chmod o-r", self.path)
         try:
             content, _ = readAccounts(self.path)
         except OSError:
@@ -241,7 +241,7 @@ class FileSettings:
             if slow and told <= MOST_WARNINGS:
                 yield server.problem("auth_file", f"line {number} ({printable(user)}): the password {slow}", self.path)
         if told > MOST_WARNINGS:
-            yield server.problem("auth_file", f"{told - MOST_WARNINGS} more lines have such passwords", self.path)
+            yield server.problem("auth_file", f"{told - MOST_WARNINGS} more lines have slow password hashes", self.path)
 
 
 def _mistake(line: bytes, server: ServerSettings) -> str:
@@ -250,7 +250,7 @@ def _mistake(line: bytes, server: ServerSettings) -> str:
     except BadLine as error:
         return str(error)
     isHomeless = backend is None and "proxy_pass" not in server.given
-    return "host is missing, and the server has no proxy_pass for accounts without one" if isHomeless else ""
+    return "host is missing, and the server has no proxy_pass as a default" if isHomeless else ""
 
 
 _hashings: WeakValueDictionary[tuple[int, int], Hashing] = WeakValueDictionary()

@@ -75,7 +75,9 @@ class Crypt3:
             # What was derived from the password should not lie in freed memory.
             ctypes.memset(area, 0, ROOM)
         if not found or found.startswith(b"*"):
-            raise HashFailed("there is not enough memory" if why == errno.ENOMEM else "libcrypt does not take it")
+            raise HashFailed(
+                "there is not enough memory" if why == errno.ENOMEM else "libcrypt does not accept the hash"
+            )
         return hmac.compare_digest(found, stored)
 
     def _computes(self, known: bytes) -> bool:

@@ -64,7 +64,7 @@ class Hashing:
         self._unserved += 1
         if self._saysUnserved.isDue(self._reactor.seconds()):
             journal.warn(
-                "auth_file: too many passwords wait to be hashed; logins that got a temporary failure: {count}",
+                "auth_file: too many logins wait for a password hash; logins with a temporary failure: {count}",
                 count=self._unserved,
             )
             self._unserved = 0

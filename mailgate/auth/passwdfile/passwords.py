@@ -75,7 +75,7 @@ def _plain(stored: bytes) -> Password:
 def _salted(scheme: str, algorithm: str, stored: bytes) -> Password:
     size = hashlib.new(algorithm).digest_size
     if len(stored) <= size:
-        raise UnusablePassword(f"is too short: {scheme} is a digest of {size} bytes and a salt")
+        raise UnusablePassword(f"is too short: {scheme} needs a digest of {size} bytes and a salt")
     digest, salt = stored[:size], stored[size:]
 
     def verify(secret: bytes) -> bool:
@@ -124,7 +124,7 @@ def parsePassword(text: bytes) -> Password | None:
     if stored is None:
         return None
     if not stored:
-        raise UnusablePassword("is empty, which lets nobody in; to lock an account, write *")
+        raise UnusablePassword("is empty, which never matches; to lock the account, write *")
     return scheme.parse(stored)
 
 
@@ -155,7 +155,7 @@ def _decoded(text: bytes) -> tuple[_Scheme, bytes | None]:
         return scheme, decode(stored)
     except ValueError:
         # The exception is dropped from the chain: its message may quote what it could not decode.
-        raise UnusablePassword(f"is not in the encoding of {word.upper()}") from None
+        raise UnusablePassword(f"is not encoded as {word.upper()} requires") from None
 
 
 def _split(text: bytes) -> tuple[str, bytes]:
@@ -163,7 +163,7 @@ def _split(text: bytes) -> tuple[str, bytes]:
         return "CRYPT", text
     match = _SCHEME.fullmatch(text)
     if match is None:
-        raise UnusablePassword("starts with {, but a scheme's name and } do not follow")
+        raise UnusablePassword("starts with { but not with {SCHEME}")
     return match[1].decode("ascii"), match[2]
 
 

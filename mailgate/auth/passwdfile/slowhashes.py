@@ -55,7 +55,7 @@ _ONE_AT_A_TIME = Lock()
 
 
 def _shaCrypt(name: str, stored: bytes) -> Verifier:
-    need = "is of a kind that this system's libcrypt does not know, and needs"
+    need = "has a hash that this system's libcrypt does not support, and needs"
     algorithm, text = getattr(_library("passlib.hash", need, "libpass"), name), stored.decode("ascii")
 
     def verify(secret: bytes) -> bool:
@@ -66,7 +66,7 @@ def _shaCrypt(name: str, stored: bytes) -> Verifier:
 
 
 def _bcrypt(stored: bytes) -> Verifier:
-    need = "is of a kind that this system's libcrypt does not know, and needs"
+    need = "has a hash that this system's libcrypt does not support, and needs"
     checkpw = _library("bcrypt", need).checkpw
     return lambda secret: bool(checkpw(secret[:_BCRYPT_LONGEST], stored))
 
@@ -92,7 +92,7 @@ class _Kind:
         if crypt3 is not None and crypt3.knows(prefix):
             return partial(crypt3.matches, stored)
         if self.library is None:
-            raise UnusablePassword(f"is a {self.scheme} hash, and this system's libcrypt does not know {self.scheme}")
+            raise UnusablePassword(f"is a {self.scheme} hash, which this system's libcrypt does not support")
         return self.library(stored)
 
 
@@ -126,9 +126,9 @@ def cryptHash(stored: bytes) -> tuple[str, Verifier]:
         if match:
             return kind.scheme, partial(_shortEnough, kind.verifier(stored, match[1]))
     if stored.startswith(b"$argon2"):
-        raise UnusablePassword("is an Argon2 hash, and needs {ARGON2ID} or {ARGON2I} before it")
+        raise UnusablePassword("is an Argon2 hash and must start with {ARGON2ID} or {ARGON2I}")
     raise UnusablePassword(
-        "is no whole hash of the kinds $5$, $6$, $7$, $y$, $gy$, $2a$, $2b$ and $2y$; a plain one needs {PLAIN}"
+        "is not a complete $5$, $6$, $7$, $y$, $gy$, $2a$, $2b$ or $2y$ hash; write a plain password as {PLAIN}PASSWORD"
     )
 
 
@@ -145,7 +145,7 @@ def argon2Hash(stored: bytes) -> tuple[str, Verifier]:
     """
     form = _ARGON2.fullmatch(stored)
     if form is None:
-        raise UnusablePassword("is no whole Argon2 hash")
+        raise UnusablePassword("is not a complete Argon2 hash")
     argon2 = _library("argon2")
     verify, text = argon2.PasswordHasher().verify, stored.decode("ascii")
 
@@ -170,7 +170,7 @@ def expenseOf(stored: bytes) -> str:
         return ""
     rounds, cost = (int(number or 0) for number in match.groups())
     if rounds > MOST_ROUNDS:
-        return f"takes {rounds} rounds: each login keeps a processor busy; {MOST_ROUNDS} and fewer are usual"
+        return f"takes {rounds} rounds, so that each login keeps a processor busy; use {MOST_ROUNDS} or fewer"
     if cost > MOST_COST:
-        return f"has the cost {cost}: each login keeps a processor busy for seconds; {MOST_COST} and less is usual"
+        return f"has the cost {cost}, so that each login keeps a processor busy for seconds; use {MOST_COST} or less"
     return ""

@@ -84,7 +84,9 @@ class CredTests(SynchronousTestCase):
     def test_refused(self) -> None:
         """L{UnauthorizedLogin} is a wrong password."""
         for answer in (refusing, lambda credentials: fail(UnauthorizedLogin())):
-            self.assertEqual(self.judge(Checker(answer)), Denial(Trouble.DENIED, reason="refused by the checker"))
+            self.assertEqual(
+                self.judge(Checker(answer)), Denial(Trouble.DENIED, reason="the checker refused the login")
+            )
 
     def test_failed(self) -> None:
         """Every other failure is none of the password's, also one of the way to the mailbox."""

@@ -60,7 +60,7 @@ class FirstOfTests(SynchronousTestCase):
         """An account that nobody has is refused as a wrong password is."""
         denial = self.successResultOf(FirstOf(NotMine(), NotMine()).authenticate(self.request))
         assert isinstance(denial, Denial)
-        self.assertEqual((denial.trouble, denial.reason), (Trouble.DENIED, "no authenticator has this account"))
+        self.assertEqual((denial.trouble, denial.reason), (Trouble.DENIED, "no authenticator knows this account"))
 
     def test_failure(self) -> None:
         """A failure is not the next one's chance."""

@@ -33,7 +33,7 @@ __all__ = ["CASES", "FAULT", "Attack", "Service", "Tally"]
 CASES = ("same", "0", "0.5", "5", "15", "filled", "server")
 """When the surplus comes, as L{surplusservice} reads it."""
 
-FAULT = "sent more than its Content-Length says"
+FAULT = "sent more bytes than its Content-Length says"
 """By these words the log names the fault."""
 
 INI = """

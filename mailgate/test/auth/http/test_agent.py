@@ -297,7 +297,7 @@ class ResponseTests(AgentTestCase):
     def test_tlsPhase(self):
         """A TLS connection that is lost before its handshake was over failed in that, and after it did not."""
         self.endpoint._interfaces = (ISSLTransport,)
-        for complete, phase in ((False, "shaking hands for TLS"), (True, "waiting for the response")):
+        for complete, phase in ((False, "performing the TLS handshake"), (True, "waiting for the response")):
             asked = self.ask()
             connection = self.endpoint.accept()
             if complete:

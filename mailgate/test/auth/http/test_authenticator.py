@@ -108,7 +108,7 @@ class JudgementTests(AuthenticatorTestCase):
             judged = self.authenticate()
             self.agent.answer(*ACCEPTED[1:], code=code)
             self.assertEqual(self.successResultOf(judged), ROUTE)
-            self.assertEqual(self.log(), [failed("sent no Auth-Status: an acceptance", "noted")])
+            self.assertEqual(self.log(), [failed("sent no Auth-Status, which counts as an acceptance", "noted")])
         judged = self.authenticate()
         self.agent.answer(*ACCEPTED[1:], code=500)
         self.assertEqual(self.successResultOf(judged), UNDECIDED)
@@ -121,7 +121,7 @@ class JudgementTests(AuthenticatorTestCase):
         judged = self.authenticate()
         self.agent.answer("Auth-Status: ", *ACCEPTED[1:])
         self.assertEqual(self.successResultOf(judged), Denial(Trouble.DENIED, close=True))
-        self.assertEqual(self.log(), [failed("sent no Auth-Status: a refusal", "noted")])
+        self.assertEqual(self.log(), [failed("sent no Auth-Status, which counts as a refusal", "noted")])
         self.authenticate()
         self.agent.answer(*ACCEPTED)
         self.assertEqual(self.log(), [])
@@ -138,7 +138,7 @@ class JudgementTests(AuthenticatorTestCase):
         """A login that the service cannot be told of is refused, and nobody is asked."""
         self.authenticator = self.make(self.agents, escape="none")
         judged = self.authenticator.judge(evolve(REQUEST, credentials=Credentials(Method.PLAIN, b"joe", b"a\r\nb")))
-        denial = Denial(Trouble.DENIED, reason="no header can carry it unescaped")
+        denial = Denial(Trouble.DENIED, reason="a header cannot carry this user name or password unescaped")
         self.assertEqual(self.successResultOf(judged), Judgement(denial, storable=False))
         self.assertEqual((self.agent.asked, self.log()), ([], []))
 
@@ -374,7 +374,7 @@ class FailoverTests(AuthenticatorTestCase):
         self.assertEqual((self.asked(), self.one.cancelled), ((1, 1), 1))
         self.clock.advance(60)
         self.assertEqual(self.successResultOf(judged), UNDECIDED)
-        reason = "failed while asking: timed out after 60 seconds, it is passed over for 10 s"
+        reason = "failed while processing the request: timed out after 60 seconds, skipping it for 10 s"
         self.assertEqual(self.log()[0], failed(reason))
         self.assertEqual(self.clock.getDelayedCalls(), [])
 

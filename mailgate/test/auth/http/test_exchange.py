@@ -501,7 +501,7 @@ class RouteTests(SynchronousTestCase):
         """A NUL of the service's is its failure; what a client has brought itself is the connector's to refuse."""
         for header in ("Auth-User: a\0b", "Auth-Pass: \0"):
             reason = self.reasonFor(header, default=DEFAULT)
-            self.assertEqual(reason, "sent a login or password with CR, LF or NUL in it")
+            self.assertEqual(reason, "sent a login or password that contains CR, LF or NUL")
         for bad in (b"a\r", b"a\nb", b"\0"):
             self.assertEqual(route(plain(secret=bad), headers(), DEFAULT).password, bad)
             self.assertEqual(route(plain(secret=bad), headers("Auth-Pass: x"), DEFAULT).password, b"x")

@@ -152,7 +152,7 @@ class KolabTests(ServiceCase):
     async def test_notAsked(self) -> None:
         """A password that no header can carry is a wrong one: Kolab never hears of it."""
         for secret in (b"sesame ", b"sesame\r\nAuth-User: root", b"sesame\0"):
-            denial = Denial(Trouble.DENIED, reason="no header can carry it unescaped")
+            denial = Denial(Trouble.DENIED, reason="a header cannot carry this user name or password unescaped")
             self.assertEqual(await self.ask(kolab, self.preset, secret=secret), denial)
             self.assertEqual(self.factory.asked, [])
 

@@ -121,7 +121,7 @@ class QueueTests(QueueCase):
         self.assertIn("timed out after 60 seconds", self.log()[0])
         self.assertNoResult(judged[2])
         self.clock.advance(10)
-        self.assertReason(judged[2], "timed out, having waited for a connection to http://one:9000/auth")
+        self.assertReason(judged[2], "timed out after a long wait for a free connection to http://one:9000/auth")
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_tooLate(self):
@@ -130,7 +130,7 @@ class QueueTests(QueueCase):
             self.authenticate()
         waiting = self.authenticate(of("192.0.2.1"))
         self.clock.advance(60)
-        self.assertReason(waiting, "timed out waiting for a connection to http://one:9000/auth")
+        self.assertReason(waiting, "timed out waiting for a free connection to http://one:9000/auth")
         self.assertEqual(len(self.agent.asked), 2)
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
@@ -144,11 +144,11 @@ class QueueTests(QueueCase):
             call.delay(1)
         self.clock.advance(60)
         for judged in waiting:
-            self.assertReason(judged, "timed out waiting for a connection to http://one:9000/auth")
+            self.assertReason(judged, "timed out waiting for a free connection to http://one:9000/auth")
         # Clients alone can bring that about.
         self.assertEqual([event["log_level"] for event in self.events], [LogLevel.warn])
         (logged,) = self.log()
-        self.assertIn("auth http server http://one:9000/auth is asked auth_http_max_connections questions", logged)
+        self.assertIn("auth http server http://one:9000/auth is overloaded: auth_http_max_connections requests", logged)
         self.assertEqual(len(self.agent.asked), 2)
 
     def test_reminded(self):
@@ -165,7 +165,7 @@ class QueueTests(QueueCase):
     def test_overloaded(self):
         """Who does not even find a place to wait is told so after a pause, as it would else ask again at once."""
         judged = [self.authenticate() for _ in range(2 + MOST_OF_ONE + 1)]
-        self.assertReason(judged.pop(), "too many logins wait for a connection to http://one:9000/auth", PAUSE)
+        self.assertReason(judged.pop(), "too many logins wait for a free connection to http://one:9000/auth", PAUSE)
         for each in judged:
             self.assertNoResult(each)
         self.assertNoResult(self.authenticate(of("192.0.2.99")))
@@ -237,7 +237,10 @@ class SeveralTests(QueueCase):
         left.cancel()
         self.failureResultOf(left, CancelledError)
         (line,) = self.log()
-        self.assertIn(", auth http server http://one:9000/auth failed while asking: timed out after 60 seconds, ", line)
+        self.assertIn(
+            ", auth http server http://one:9000/auth failed while processing the request: timed out after 60 seconds, ",
+            line,
+        )
 
     def test_hangsBehindFlood(self):
         """A first that hangs is passed over although every login has waited a little before it was asked about."""
@@ -300,14 +303,16 @@ class QuestionTests(AuthenticatorTestCase):
     def test_tooLong(self):
         """A name or password of more than 1,024 bytes, as it would be sent, is refused, and nobody is asked."""
         for user, secret, what in (
-            (b"j" * 1025, b"s", "name"),
-            (b"%" * 342, b"s", "name"),
+            (b"j" * 1025, b"s", "user name"),
+            (b"%" * 342, b"s", "user name"),
             (b"j", b" " * 342, "password"),
         ):
             credentials = Credentials(Method.PLAIN, user, secret)
             judged = self.authenticate(evolve(REQUEST, credentials=credentials))
             self.assertEqual(
-                self.successResultOf(judged), Denial(Trouble.DENIED, reason=f"the {what} is too long"), what
+                self.successResultOf(judged),
+                Denial(Trouble.DENIED, reason=f"the {what} is longer than 1024 bytes"),
+                what,
             )
         self.assertEqual(([agent.asked for agent in self.agents], self.log()), ([[], []], []))
 

@@ -114,8 +114,8 @@ class SharedServiceTests(SynchronousTestCase):
         self.assertEqual(
             self.log(),
             [
-                f"auth http server {URL} sent more than its Content-Length says: connections to it are no longer kept,"
-                " until the next reload; mend the service, or set auth_http_keepalive = off"
+                f"auth http server {URL} sent more bytes than its Content-Length says; keepalive is off for it until the"
+                " next reload; fix the service or set auth_http_keepalive = off"
             ],
         )
 

@@ -188,9 +188,9 @@ class DialectTests(SynchronousTestCase):
     def test_unknownProtocol(self):
         """A preset whose service knows nothing of the protocol is warned of, and used."""
         for preset, protocol, told in (
-            ("zimbra", "smtp", "this service is known to answer for imap and pop3 only"),
-            ("bluemind", "smtp", "this service is known to answer for imap and pop3 only"),
-            ("kolab", "pop3", "this service is known to answer for imap and smtp only"),
+            ("zimbra", "smtp", "the service of this preset supports only imap and pop3"),
+            ("bluemind", "smtp", "the service of this preset supports only imap and pop3"),
+            ("kolab", "pop3", "the service of this preset supports only imap and smtp"),
         ):
             _, (warning,) = self.configured(f"auth_http_preset = {preset}", protocol=protocol)
             self.assertTrue(warning.endswith(f"[server x] auth_http_preset = {preset}: {told}"), warning)
@@ -199,7 +199,7 @@ class DialectTests(SynchronousTestCase):
     def test_misspelt(self):
         """What is nearly a variable is warned of, without the value; what is only a dollar sign is not."""
         _, (warning,) = self.configured("auth_http_header = X-A hush $remote_adr $remote_addr")
-        told = "the value of X-A has a $ in it that is sent as it is; did you mean remote_addr?"
+        told = "the value of X-A contains a $ that starts no variable; it is sent as is; did you mean remote_addr?"
         self.assertTrue(warning.endswith(f"[server x] auth_http_header: {told}"), warning)
         self.assertNotIn("hush", warning)
         self.assertEqual(self.configured("auth_http_header = X-A pa$word$ ${dollar}remote_addr $1 ${x}")[1], [])
@@ -208,8 +208,8 @@ class DialectTests(SynchronousTestCase):
         """A service that is not shown passwords cannot be asked about digests: a backend has no use for them."""
         problem = self.problem("auth_http_pass = off", "pop3_auth = plain cram-md5 apop", protocol="pop3")
         self.assertEqual(problem.option, "pop3_auth")
-        self.assertIn("nobody can judge with auth_http_pass = off", problem.message)
+        self.assertIn("with auth_http_pass = off: the service does not check passwords", problem.message)
         problem = self.problem("auth_http_preset = zimbra", "imap_auth = cram-md5")
-        self.assertIn("nobody can judge with auth_http_preset = zimbra", problem.message)
+        self.assertIn("with auth_http_preset = zimbra: the service does not check", problem.message)
         self.configured("auth_http_preset = zimbra", "auth_http_pass = on", "imap_auth = cram-md5")
         self.configured("auth_http_pass = off", "imap_auth = plain login", "pop3_auth = apop")

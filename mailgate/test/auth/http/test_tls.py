@@ -113,7 +113,7 @@ class TLSTests(TestCase):
         self.assertEqual(answer, UNDECIDED)
         self.assertEqual(factory.received, b"")
         (event,) = self.events
-        self.assertIn("/auth failed while shaking hands for TLS: ", formatEvent(event))
+        self.assertIn("/auth failed while performing the TLS handshake: ", formatEvent(event))
         self.assertNotIn("sesame", formatEvent(event))
 
     @inlineCallbacks
@@ -121,14 +121,14 @@ class TLSTests(TestCase):
         """A certificate for another name is not accepted, and the log says which it has."""
         yield self.assertNotAsked([x509.DNSName("other.example")], trusted=self.trusted)
         told = 'its certificate is for another name: it is good for "other.example", and we asked for "127.0.0.1": '
-        self.assertIn(f"while shaking hands for TLS: {told}", formatEvent(self.events[0]))
+        self.assertIn(f"while performing the TLS handshake: {told}", formatEvent(self.events[0]))
 
     @inlineCallbacks
     def test_unknownAuthority(self):
         """Nor is one of a CA that is not trusted; the log says which, and where to name it."""
         yield self.assertNotAsked([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))])
         told = r'its certificate is issued by "CN=[^"]+", which is not trusted: name that in auth_http_ssl_trusted_cert'
-        self.assertRegex(formatEvent(self.events[0]), f"while shaking hands for TLS: {told}")
+        self.assertRegex(formatEvent(self.events[0]), f"while performing the TLS handshake: {told}")
 
     @inlineCallbacks
     def test_noTLS(self):
@@ -142,8 +142,8 @@ class TLSTests(TestCase):
         authenticator = KIND.build(server(group), None, self.connecting(reactor), journal)
         self.assertEqual((yield authenticator.authenticate(REQUEST)), UNDECIDED)
         authenticator.close()
-        told = "wrong version number: this port speaks no TLS; perhaps it takes http:, and not https:"
-        self.assertIn(f"while shaking hands for TLS: {told}", formatEvent(self.events[0]))
+        told = "wrong version number: this port does not speak TLS; perhaps the URL needs http: instead of https:"
+        self.assertIn(f"while performing the TLS handshake: {told}", formatEvent(self.events[0]))
 
     @inlineCallbacks
     def test_unverified(self):

@@ -111,7 +111,7 @@ class FileTests(AuthenticatorTestCase):
             for _ in range(3):
                 self.reactor.advance(1)
                 self.assertIsInstance(self.login(b"joe", b"secret"), Route)
-        self.assertEqual(self.logged(), [f"auth_file {self.path} cannot be read: No such file or directory"])
+        self.assertEqual(self.logged(), [f"cannot read auth_file {self.path}: No such file or directory"])
 
     def test_readableAgain(self) -> None:
         """A file that comes back is read, and its next trouble is logged anew."""
@@ -120,7 +120,7 @@ class FileTests(AuthenticatorTestCase):
             os.remove(self.path)
             self.reactor.advance(1)
             self.login(b"x", b"x")
-            self.assertEqual(len([text for text in self.logged() if "cannot be read" in text]), 1)
+            self.assertEqual(len([text for text in self.logged() if "cannot read" in text]), 1)
             self.write(user + b":{PLAIN}secret")
             self.reactor.advance(1)
             self.assertIsInstance(self.login(user, b"secret"), Route)
@@ -128,7 +128,7 @@ class FileTests(AuthenticatorTestCase):
     def test_neverReadable(self) -> None:
         """While the file has never been readable nobody is told that a password is wrong."""
         self.authenticator = KIND.build(self.settings(), DEFAULT, self.reactor, self.journal)
-        self.assertEqual(self.login(b"joe", b"secret"), Denial(Trouble.TEMPORARY, reason="auth_file cannot be read"))
+        self.assertEqual(self.login(b"joe", b"secret"), Denial(Trouble.TEMPORARY, reason="cannot read auth_file"))
         self.write(b"joe:{PLAIN}secret")
         self.reactor.advance(1)
         self.assertIsInstance(self.login(b"joe", b"secret"), Route)
@@ -137,7 +137,7 @@ class FileTests(AuthenticatorTestCase):
         """A FIFO, which would never end, is not waited for."""
         os.mkfifo(self.path)
         self.authenticator = KIND.build(self.settings(), DEFAULT, self.reactor, self.journal)
-        self.assertEqual(self.logged(), [f"auth_file {self.path} cannot be read: it is no regular file"])
+        self.assertEqual(self.logged(), [f"cannot read auth_file {self.path}: it is not a regular file"])
 
     def test_empty(self) -> None:
         """An empty file is a file: nobody gets in."""
@@ -148,4 +148,4 @@ class FileTests(AuthenticatorTestCase):
         """More than a bounded amount is not read."""
         self.patch(accountfile, "LARGEST", 20)
         self.build(b"joe:{PLAIN}secret-of-joe")
-        self.assertEqual(self.logged(), [f"auth_file {self.path} cannot be read: it is larger than 20 bytes"])
+        self.assertEqual(self.logged(), [f"cannot read auth_file {self.path}: it is larger than 20 bytes"])

@@ -80,8 +80,8 @@ class PasswordLoginTests(AuthenticatorTestCase):
         self.assertEqual(self.logged(), [])
         for _ in range(3):
             answer = self.login(b"joe", b"secret")
-            self.assertEqual(answer, Denial(Trouble.TEMPORARY, reason="neither host nor proxy_pass"))
-        reason = "an account cannot log in: it has no host, and the server has no proxy_pass"
+            self.assertEqual(answer, Denial(Trouble.TEMPORARY, reason="no backend: neither host nor proxy_pass is set"))
+        reason = "an account cannot log in: the account has no host and the server has no proxy_pass"
         self.assertEqual(self.logged(), [self.unusable(reason)])
 
     def test_case(self) -> None:
@@ -153,7 +153,7 @@ class PasswordLoginTests(AuthenticatorTestCase):
         """A line with a mistake lets nobody in; the client is not told, the operator is."""
         self.build(b"joe:{PLAIN}secret::::::port=x")
         self.assertEqual(self.refusal(self.login(b"joe", b"secret")), "unusable line")
-        reason = "an account cannot log in: port is no number from 1 to 65535"
+        reason = "an account cannot log in: port must be a number from 1 to 65535"
         self.assertEqual(self.logged(), [self.unusable(reason)])
 
     def test_badLineIsLoggedOnce(self) -> None:
@@ -214,8 +214,8 @@ class DigestLoginTests(AuthenticatorTestCase):
             (b"tim", b"tanstaaftanstaaf", "wrong password"),
             (b"tim", empty, "wrong password"),
             (b"bob", b"b913a602c7eda7a495b4e6e7334d3890", "unknown user"),
-            (b"ann", empty, "no PLAIN entry for CRAM-MD5"),
-            (b"eve", b"secret", "no PLAIN entry for CRAM-MD5"),
+            (b"ann", empty, "CRAM-MD5 needs a PLAIN password in auth_file"),
+            (b"eve", b"secret", "CRAM-MD5 needs a PLAIN password in auth_file"),
             (b"off", b"b913a602c7eda7a495b4e6e7334d3890", "locked account"),
         ):
             self.assertEqual(self.refusal(self.login(user, secret, Method.CRAM_MD5)), reason)

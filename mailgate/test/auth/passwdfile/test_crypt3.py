@@ -59,7 +59,7 @@ class SystemTests(SynchronousTestCase):
         """A hash that crypt(3) does not take is no wrong password."""
         for stored in (b"$y$zzz$salt$" + b"x" * 43, b"*0", b"$6$rounds=9$salt$x", b""):
             error = self.assertRaises(HashFailed, system().matches, stored, b"secret")
-            self.assertEqual(str(error), "libcrypt does not take it")
+            self.assertEqual(str(error), "libcrypt does not accept the hash")
 
     def test_threads(self) -> None:
         """Threads that hash at once do not disturb one another."""
@@ -123,7 +123,7 @@ class FakeLibraryTests(SynchronousTestCase):
         """No answer, and the tokens of a failure, are failures; an errno beside an answer is none."""
         for answer in (None, b"", b"*0", b"*1"):
             error = self.assertRaises(HashFailed, self.fake(answer, errno.EINVAL).matches, b"$6$x", b"secret")
-            self.assertEqual(str(error), "libcrypt does not take it")
+            self.assertEqual(str(error), "libcrypt does not accept the hash")
             error = self.assertRaises(HashFailed, self.fake(answer, errno.ENOMEM).matches, b"$6$x", b"secret")
             self.assertEqual(str(error), "there is not enough memory")
         self.assertRaises(HashFailed, self.fake(b"*0").matches, b"*0", b"secret")

@@ -25,7 +25,7 @@ from mailgate.net.networks import parseNetworks
 from mailgate.system.processors import WorkerSettings
 from mailgate.test.support.passwdfiles import DEFAULT, SALT, SALTED, SLOW, AuthenticatorTestCase
 
-BUSY = Denial(Trouble.TEMPORARY, reason="too many passwords wait to be hashed")
+BUSY = Denial(Trouble.TEMPORARY, reason="too many logins wait for a password hash")
 FULL = evolve(BUSY, wait=PAUSE)
 """No room in the queue: told after a pause, as it would else be asked again at once."""
 
@@ -92,7 +92,7 @@ class ThreadTests(AuthenticatorTestCase):
 
     def test_oneWarning(self) -> None:
         """However many logins get no hash, the log has a line a minute, which counts those since the one before."""
-        text = "auth_file: too many passwords wait to be hashed; logins that got a temporary failure: "
+        text = "auth_file: too many logins wait for a password hash; logins with a temporary failure: "
         self.build(b"joe:" + SLOW)
         for _ in range(self.mostHashes + 32 + 10):
             self.start(b"joe", b"wrong")
@@ -121,8 +121,8 @@ class ThreadTests(AuthenticatorTestCase):
         with patch.object(Crypt3, "matches", side_effect=HashFailed("there is not enough memory")):
             for _ in range(3):
                 answer = self.login(b"joe", b"secret")
-                self.assertEqual(answer, Denial(Trouble.TEMPORARY, reason="the hash could not be computed"))
-            reason = "an account cannot log in: the password's hash could not be computed: there is not enough memory"
+                self.assertEqual(answer, Denial(Trouble.TEMPORARY, reason="cannot compute the hash of the password"))
+            reason = "an account cannot log in: cannot compute the hash of the password: there is not enough memory"
             self.assertEqual(self.logged(), [self.unusable(reason)])
             self.assertEqual(self.refusal(self.login(b"nobody", b"secret")), "unknown user")
             self.assertEqual(self.refusal(self.login(b"off", b"secret")), "locked account")

@@ -61,21 +61,21 @@ class ProblemTests(AuthenticatorTestCase):
         """A user who has a line already, in any case of letters, is a problem that names it."""
         self.assertEqual(
             self.problems(b"joe:{PLAIN}x", b"ann:{PLAIN}x", b"JOE:{PLAIN}x"),
-            ["line 3 (JOE): the user is that of line 1 already"],
+            ["line 3 (JOE): the user has an account in line 1 already"],
         )
 
     def test_noHost(self) -> None:
         """An account without a host is a problem only where the server has no proxy_pass."""
         lines = (b"joe:{PLAIN}x", b"ann:{PLAIN}x::::::host=a", b"bob:{PLAIN}x::::::ssl=no")
         self.assertEqual(self.problems(*lines), [])
-        message = "host is missing, and the server has no proxy_pass for accounts without one"
+        message = "host is missing, and the server has no proxy_pass as a default"
         self.assertEqual(self.problems(*lines, given=()), [f"line 1 (joe): {message}", f"line 3 (bob): {message}"])
 
     def test_protocol(self) -> None:
         """A host without a port is a problem for a protocol that has none of its own."""
         self.assertEqual(self.problems(b"joe:{PLAIN}x::::::host=a", protocol="pop3"), [])
         (message,) = self.problems(b"joe:{PLAIN}x::::::host=a", protocol="nntp")
-        self.assertIn("port is missing, and nntp has no port of its own", message)
+        self.assertIn("port is missing; nntp has no default port", message)
 
     def test_library(self) -> None:
         """A scheme whose library is not installed says what to install."""
@@ -88,7 +88,7 @@ class ProblemTests(AuthenticatorTestCase):
         """So does a hash that the system does not know."""
         self.patch(slowhashes, "loadCrypt3", lambda: None)
         (message,) = self.problems(b"joe:" + YESCRYPT, b"ann:{PLAIN}x")
-        text = "line 1 (joe): the password is a yescrypt hash, and this system's libcrypt does not know yescrypt"
+        text = "line 1 (joe): the password is a yescrypt hash, which this system's libcrypt does not support"
         self.assertEqual(message, text)
 
     def test_unreadable(self) -> None:
@@ -127,8 +127,8 @@ class WarningTests(AuthenticatorTestCase):
         self.assertEqual(
             self.warnings(b"# accounts", b"ann:" + SLOW, b"joe:" + self.ROUNDS + b"::::::host=a"),
             [
-                "line 3 (joe): the password takes 656000 rounds: each login keeps a processor busy;"
-                " 100000 and fewer are usual"
+                "line 3 (joe): the password takes 656000 rounds, so that each login keeps a processor busy;"
+                " use 100000 or fewer"
             ],
         )
 
@@ -145,7 +145,7 @@ class WarningTests(AuthenticatorTestCase):
         """Of a file full of them ten lines are named, and the rest counted."""
         warnings = self.warnings(*(b"user%d:" % number + self.ROUNDS for number in range(25)))
         self.assertEqual(len(warnings), 11)
-        self.assertEqual(warnings[-1], "15 more lines have such passwords")
+        self.assertEqual(warnings[-1], "15 more lines have slow password hashes")
 
 
 class DirectiveTests(SynchronousTestCase):
@@ -181,16 +181,12 @@ class DirectiveTests(SynchronousTestCase):
         """Servers that say different numbers are an error, as the threads are shared; one without auth_file is not."""
         other = "[server pop3]\nlisten = 127.0.0.1:110\n"
         number = "auth_file_max_hashes = "
-        place, reason = "[server pop3] auth_file_max_hashes", "and all have the same threads: say it once, in [mail]"
+        place, reason = "[server pop3] auth_file_max_hashes", "set it once, in [mail]"
+        same = "must be the same in all servers, but server imap has"
         for mail, imap, pop3, expected in (
-            ("", number + "4", "", f"{place} = auto: server imap says 4, {reason}"),
-            ("", "", number + "4", f"{place} = 4: server imap says auto, {reason}"),
-            (
-                number + "3",
-                "",
-                number + "4",
-                f"{place} = 4: server imap says 3, {reason}",
-            ),
+            ("", number + "4", "", f"{place} = auto: {same} 4; {reason}"),
+            ("", "", number + "4", f"{place} = 4: {same} auto; {reason}"),
+            (number + "3", "", number + "4", f"{place} = 4: {same} 3; {reason}"),
         ):
             error = self.assertRaises(ConfigurationError, self.server, mail, f"{imap}\n{other}{pop3}")
             self.assertIn(expected, str(error))
