@@ -218,7 +218,8 @@ class HTTPSettings:
         for header, value in self.headers:
             for hint in filter(None, (nearest(name, list(VARIABLES)) for name in literal(value))):
                 # The value itself may be a secret.
-                message = f"the value of {header.decode()} contains a $ that starts no variable; it is sent as is{hint}"
+                name = header.decode("ascii")
+                message = f"the value of {name} contains a $ that starts no variable; it is sent as is{hint}"
                 yield server.problem("auth_http_header", message)
 
 

@@ -1,6 +1,6 @@
 # -*- test-case-name: mailgate.test.auth.passwdfile.test_accounts -*-
 """
-The grammar of Dovecot's passwd-file, as far as a gateway reads it: a line into an L{Account}.
+Parses a line of Dovecot's passwd-file into an L{Account}, as far as a gateway needs it.
 """
 
 from __future__ import annotations
@@ -27,14 +27,21 @@ Net = IPv4Network | IPv6Network
 
 
 class BadLine(Exception):
-    """A line of the file is no account. The message tells the operator why, and quotes no secret."""
+    """A line of the account file is invalid. The text is the reason, for the operator, and quotes no secret."""
 
 
 @frozen
 class Account:
     """
-    One line of the file. C{password} is L{None} where it is locked; C{backend} where it is that of C{proxy_pass};
-    C{barred} names the field that keeps its user out. A L{None} among the C{nets} stands for unix sockets.
+    One line of the account file.
+
+    @ivar user: the user name.
+    @ivar password: the stored password; L{None} if the account is locked.
+    @ivar backend: the account's backend; L{None} means that of C{proxy_pass}.
+    @ivar destUser: the user name for the backend; empty means C{user}.
+    @ivar backendPassword: the password for the backend; L{None} means the client's own.
+    @ivar barred: the name of the field that forbids logins, C{nologin} or C{fail}; empty if there is none.
+    @ivar nets: the networks of C{allow_nets}; a L{None} among them stands for unix sockets. L{None} means any address.
     """
 
     user: bytes
@@ -46,7 +53,12 @@ class Account:
     nets: tuple[Net | None, ...] | None = None
 
     def admits(self, host: str) -> bool:
-        """Whether C{allow_nets} lets a client at the address C{host} in."""
+        """
+        Check a client's address against C{allow_nets}.
+
+        @param host: an address, or C{unix:}.
+        @return: whether the client may log in.
+        """
         if self.nets is None:
             return True
         if host.startswith("unix:"):
@@ -62,13 +74,14 @@ class Account:
 
 def parseAccount(line: bytes, protocol: str, ports: tuple[int, int]) -> Account:
     """
-    The account that C{line}, without its line end, is to a server of C{protocol}.
+    Parse a line of the account file.
 
-    @param ports: the port of a C{host} without C{port}, and the one with C{ssl=yes}; 0 where the protocol has none.
-
-    @raise BadLine: it is none.
+    @param line: the line without its end.
+    @param protocol: the protocol of the server.
+    @param ports: the default ports of the backend, without and with C{ssl=yes}; 0 if the protocol has none.
+    @raise BadLine: the line is invalid.
     """
-    # The last field keeps its colons, of which IPv6 addresses are full.
+    # The last field may contain colons, in IPv6 addresses.
     user, *rest = line.split(b":", 7)
     if not user or not rest:
         raise BadLine("the line must start with USER:PASSWORD")
@@ -115,7 +128,7 @@ def _backend(fields: Mapping[str, bytes], protocol: str, ports: tuple[int, int])
     port = _port(fields, ports, tls)
     if "host" not in fields:
         if "port" in fields or tls is not BackendTLS.OFF:
-            # Left out silently, they would have the password sent where, and as, nobody meant.
+            # If they were ignored, the password would go to another place, or without TLS.
             raise BadLine("port, ssl and starttls need a host; they do not apply to the backend of proxy_pass")
         return None
     if not port:
@@ -157,7 +170,7 @@ def _tls(fields: Mapping[str, bytes]) -> tuple[BackendTLS, bool]:
 def _barred(fields: Mapping[str, bytes]) -> str:
     if "fail" in fields:
         return "fail"
-    # Dovecot's order of preference is "proxy, host, then nologin": beside proxy it only means "not on this machine".
+    # Dovecot prefers proxy to host, and host to nologin: with proxy, nologin only means "not on this machine".
     return "nologin" if "nologin" in fields and not {"proxy", "proxy_maybe"} & fields.keys() else ""
 
 

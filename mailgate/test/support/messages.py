@@ -53,6 +53,8 @@ LEVELS = {
 NOT_MESSAGES = frozenset(
     {
         "mailgate",
+        # Errors in a body are not reported: the connection is closed.
+        "auth.http.response._ChunkedBody",
         # What it writes and prints explains itself, and stands in docs/nginx.rst.
         "nginx.importer",
         "nginx.mapping",

@@ -182,7 +182,7 @@ class DirectiveTests(SynchronousTestCase):
         other = "[server pop3]\nlisten = 127.0.0.1:110\n"
         number = "auth_file_max_hashes = "
         place, reason = "[server pop3] auth_file_max_hashes", "set it once, in [mail]"
-        same = "must be the same in all servers, but server imap has"
+        same = "must be equal in all servers, but server imap has"
         for mail, imap, pop3, expected in (
             ("", number + "4", "", f"{place} = auto: {same} 4; {reason}"),
             ("", "", number + "4", f"{place} = 4: {same} auto; {reason}"),
