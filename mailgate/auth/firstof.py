@@ -23,9 +23,11 @@ class FirstOf:
     """
     Asks several authenticators in order until one answers. If none knows the account, the login is refused.
 
-    @param authenticators: C{authenticators} are L{IAuthenticator}s. In addition, the Deferred of each may fire with
-        L{None}: this authenticator does not know the account, and the next one is asked. A L{Denial} ends the search.
-        So does a failure, because the account may belong to the authenticator that failed.
+    The Deferred of each authenticator may also fire with L{None}: it does not know the account, and the next one is
+    asked. A L{Denial} ends the search. So does a failure, because the account may belong to the authenticator that
+    failed.
+
+    @param authenticators: the L{IAuthenticator}s.
     @ivar methods: the login methods that at least one of them can judge. A login goes only to those that can judge its
         method.
     """

@@ -221,14 +221,14 @@ class Keeper(typing.Protocol):
         """
         Count a new connection.
 
-        @param connection: C{connection} is open from now on.
+        @param connection: the connection.
         """
 
     def release(self, connection: HTTPConnection) -> None:
         """
         Take a connection back whose response is over, for the next request or to close it.
 
-        @param connection: the C{connection}.
+        @param connection: the connection.
         """
 
     def connect(self, exchange: Exchange) -> None:
@@ -245,7 +245,7 @@ class Keeper(typing.Protocol):
         """
         Forget a connection.
 
-        @param connection: the C{connection}, which is closed.
+        @param connection: the connection, which is closed.
         """
 
 

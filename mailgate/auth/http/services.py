@@ -36,7 +36,7 @@ class SharedService:
     """
     A service at one URL.
 
-    @param url: the C{url}.
+    @param url: its URL.
     @param agent: sends the requests.
     @param queue: limits the requests; each needs a place in it.
     @param clock: the reactor, or a clock.
@@ -112,7 +112,7 @@ def sharedService(url: ServiceURL, settings: HTTPSettings, reactor: Any, journal
     connections.
 
     @param url: the URL.
-    @param settings: the C{settings} of the server.
+    @param settings: the settings of the server.
     @param reactor: makes the connections.
     @param journal: the log.
     """
