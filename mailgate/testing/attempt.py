@@ -160,7 +160,7 @@ class Attempt:
         """
         Send data as the backend.
 
-        @param data: the segments, each delivered by itself.
+        @param data: the segments, delivered one by one.
         @return: the bytes that the gateway sends in return.
         """
         for segment in data:

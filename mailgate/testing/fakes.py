@@ -82,7 +82,7 @@ class FakeHandle:
 @implementer(ITCPTransport, ITLSTransport)
 class FakeTransport(StringTransport):
     """
-    A TCP connection that can start TLS. It never ends by itself: tests call L{lose}.
+    A TCP connection that can start TLS. It ends only when a test calls L{lose}.
 
     @param peer: the address of the other side.
     @ivar aborted: whether C{abortConnection} was called.

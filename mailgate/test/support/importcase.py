@@ -55,7 +55,7 @@ MAIL = "events {{ }} mail {{ auth_http 127.0.0.1:9; {} }}"
 
 
 class ImportCase(SynchronousTestCase):
-    """An nginx.conf in a directory of its own."""
+    """An nginx.conf in a new directory."""
 
     def setUp(self):
         self.folder = os.path.abspath(self.mktemp())

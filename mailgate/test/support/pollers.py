@@ -1,5 +1,5 @@
 """
-Fakes for tests of a poller: a reactor that does nothing by itself, and an owner that records events.
+Fakes for tests of a poller: a reactor that does not poll, and an owner that records events.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 # -*- test-case-name: mailgate.test.auth.http.test_surplus -*-
 """
-A service for C{auth_http} that sends more bytes than its Content-Length says, as a process of its own: C{python
+A service for C{auth_http} that sends more bytes than its Content-Length says, in a separate process: C{python
 surplusservice.py CASE ADDRESS [PEM]}.
 
 If a user name begins like an HTTP response, the service sends that name after its complete answer. CASE says when:
