@@ -252,7 +252,9 @@ class FileSettings:
         if self.path is None:
             return
         if isOpenToAll(self.path):
-            yield server.problem("auth_file", "every user on this host can read it; run chmod o-r", self.path)
+            yield server.problem(
+                "auth_file", f"every user of this host can read it; run: chmod o-r {self.path}", self.path
+            )
         try:
             content, _ = readAccounts(self.path)
         except OSError:
