@@ -252,9 +252,8 @@ class FileSettings:
         if self.path is None:
             return
         if isOpenToAll(self.path):
-            yield server.problem(
-                "auth_file", f"every user of this host can read it; run: chmod o-r {self.path}", self.path
-            )
+            file = self.path
+            yield server.problem("auth_file", f"every user of this host can read it; run: chmod o-r {file}", file)
         try:
             content, _ = readAccounts(self.path)
         except OSError:
