@@ -68,7 +68,7 @@ _ERR = b"-ERR "
 _PASSWORDS = (Method.PLAIN, Method.XOAUTH2, Method.OAUTHBEARER)
 """The methods whose secret can also be used to log in at the backend."""
 
-# The question.
+# The request.
 
 
 def _proxied(addresses: ProxiedAddresses) -> Iterator[tuple[bytes, bytes]]:
@@ -145,7 +145,7 @@ def _verified(details: TLSDetails, passesCertificate: bool) -> Iterator[tuple[by
         yield b"Auth-SSL-Cert", nginxEscape(certificate.pem)
 
 
-# The answer.
+# The response.
 
 
 @frozen

@@ -55,7 +55,7 @@ METHODS = frozenset({Method.PLAIN, Method.CRAM_MD5, Method.APOP})
 @implementer(IAuthenticator)
 class FileAuthenticator:
     """
-    Judges logins with an account file. All refusals look the same to the client, and take the same time.
+    Judges logins with an account file. All refusals look the same to the client, and cost the same work.
 
     @param file: the account file.
     @param hashing: computes slow hashes in threads.

@@ -75,7 +75,7 @@ class ZimbraTests(ServiceCase):
             self.assertEqual(answer, routed("10.0.0.5", port, judged=False))
             self.assertEqual(self.asked["Auth-Pass"], "_password_")
 
-    async def test_whoever(self) -> None:
+    async def test_wrongPassword(self) -> None:
         """A wrong password also reaches the backend, because the service does not check it."""
         answer = await self.ask(zimbra, self.preset, secret=b"wrong")
         self.assertEqual(answer, routed("10.0.0.5", 7143, password=b"wrong", judged=False))
