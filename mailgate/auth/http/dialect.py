@@ -66,7 +66,7 @@ def nginxEscape(raw: bytes) -> bytes:
 def headerText(raw: bytes) -> bytes:
     """
     Prepare a value for a header that nginx sends without an escape. Control characters except TAB become C{%XX}: nginx
-    sends them, so that a client can insert headers.
+    sends them unchanged, which lets a client insert headers.
 
     @param raw: the value.
     """
