@@ -207,7 +207,8 @@ class HTTPSettings:
 
     def warnings(self, server: ServerSettings) -> Iterator[Problem]:
         """
-        Warn if the preset's service does not support the protocol, and of misspelt variables in headers.
+        Warn of a preset whose service does not support the protocol, of a file of trusted certificates that other users
+        can write, and of misspelt variables in headers.
 
         @param server: the settings of the server.
         """
