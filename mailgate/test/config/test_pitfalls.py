@@ -130,7 +130,8 @@ class WarningTests(SynchronousTestCase):
         self.patch(config, "writers", lambda path: None)
         self.assertEqual(load(ini).warnings, ())
         self.patch(passwdfile, "isOpenToAll", lambda path: True)
-        told = f"{ini}:4: [server imap] auth_file = {accounts}: everybody on this host may read it: chmod o-r it"
+        place = f"{ini}:4: [server imap] auth_file = {accounts}"
+        told = f"{place}: every user of this host can read it; run: chmod o-r {accounts}"
         self.assertEqual([str(each) for each in load(ini).warnings], [told])
 
 

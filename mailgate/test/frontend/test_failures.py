@@ -125,7 +125,7 @@ class ServiceTests(AuthenticatorTestCase):
         self.assertEqual(self.successResultOf(judged), ROUTE)
         self.assertEqual(self.levels(), ["warn"])
         (line,) = self.log()
-        self.assertIn(", it is passed over for 10 s, protocol imap, server -, session -, user ", line)
+        self.assertIn(", skipping it for 10 s, protocol imap, server -, session -, user ", line)
 
     def test_back(self) -> None:
         """When the service answers again, that is logged once."""
@@ -148,7 +148,7 @@ class ServiceTests(AuthenticatorTestCase):
         self.assertEqual(self.successResultOf(judged), Denial(Trouble.TEMPORARY))
         self.assertEqual(self.levels(), ["error", "error"])
         first, second = self.log()
-        reason = "failed while reading the response: 500 without Auth-Status, it is passed over for 10 s"
+        reason = "failed while reading the response: 500 without Auth-Status, skipping it for 10 s"
         self.assertEqual(first, failed(reason))
         self.assertIn("http server https://two:443/auth failed while reading the response: 502 ", second)
 

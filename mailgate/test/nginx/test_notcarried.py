@@ -294,8 +294,8 @@ class SecretTests(ImportCase):
             ("ssl_conf_command Options PrioritizeChaCha", '"PrioritizeChaCha" is unknown, the words are'),
             ("ssl_conf_command Options KTLS", '"KTLS" is unknown, the words are'),
             ("ssl_conf_command Groups X25519", "Groups: cannot be set by the TLS library's bindings"),
-            ("auth_http_header X: a", "must be NAME VALUE, the name that of an HTTP header and without a colon"),
-            ('auth_http "a/?b#"', "holds a blank, a # or something that is not ASCII"),
+            ("auth_http_header X: a", "must be NAME VALUE, where NAME is an HTTP header without a colon"),
+            ('auth_http "a/?b#"', "contains a space, a # or a character outside ASCII"),
         ):
             _, told = self.imported(MAIL.format(f"server {{ listen 143; {text}; }} server {{ listen 110; }}"))
             self.assertIn(f"nginx.conf:1: {text.split()[0]}: not carried over: ", told[0])

@@ -1,7 +1,7 @@
 """
-Collects what mailgate says from its code (log messages, errors, warnings, reasons), and keeps docs/messages.rst, which
-explains each: C{python -m mailgate.test.support.messages} adds the rows that are missing, drops those of messages that
-the code no longer has, and keeps the explanations of the others.
+Collects the messages of mailgate from its code (log messages, errors, warnings, reasons) and maintains
+docs/messages.rst, which explains each. C{python -m mailgate.test.support.messages} adds missing rows, removes rows
+whose message no longer exists, and keeps the explanations of all others.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ __all__ = ["BEGIN", "GROUPS", "PATH", "TO_DO", "Message", "found", "levelsOf", "
 PATH = os.path.join(os.path.dirname(ROOT), "docs", "messages.rst")
 BEGIN = ".. The tables begin: python -m mailgate.test.support.messages makes their rows from the code.\n"
 TO_DO = "TODO"
-"""What stands in a row until somebody has explained its message."""
+"""The explanation of a new row."""
 
 LEAST_WORDS = 3
-"""Literals with fewer words are parts of a message, or no message, unless they are given to a log."""
+"""A literal with fewer words is a part of a message or no message, unless it is passed to a log."""
 
 GROUPS = (
     ("Start, reload, stop and upgrade", ("process", "service", "tap", "cli", "sandbox")),
@@ -41,19 +41,21 @@ GROUPS = (
     ("TLS and certificates", ("tls",)),
     ("Log files, rights and the system", ("log", "system")),
 )
-"""The sections of the document, and the modules whose messages are in them; the longest name that fits counts."""
+"""The sections of the document, and the modules whose messages they contain. The longest matching name counts."""
 
 LEVELS = {
     **{name: name for name in ("debug", "info", "notice", "warn", "error", "critical")},
     "failure": "error",
     "record": "info",
 }
-"""The level at which each method of a log writes."""
+"""The level of each logging method."""
 
 NOT_MESSAGES = frozenset(
     {
         "mailgate",
-        # What it writes and prints explains itself, and stands in docs/nginx.rst.
+        # Errors in a body are not reported: the connection is closed.
+        "auth.http.response._ChunkedBody",
+        # docs/nginx.rst explains what these write and print.
         "nginx.importer",
         "nginx.mapping",
         "frontend.framing.Unit",
@@ -71,7 +73,7 @@ NOT_MESSAGES = frozenset(
         "testing",
     }
 )
-"""Modules, or functions and constants in them, whose texts are no messages to an operator."""
+"""Modules, classes, functions and constants whose texts are no messages to an operator."""
 
 _NOT_SHOWN = frozenset(
     {
@@ -85,7 +87,7 @@ _NOT_SHOWN = frozenset(
         "compile",
     }
 )
-"""Calls whose texts no operator sees: faults of a program that embeds mailgate, and patterns."""
+"""Calls whose texts no operator sees: errors of a program that embeds mailgate, and patterns."""
 
 _HELP = frozenset({"help", "description", "epilog", "metavar", "usage", "title"})
 
@@ -93,11 +95,11 @@ _HELP = frozenset({"help", "description", "epilog", "metavar", "usage", "title"}
 @frozen
 class Message:
     """
-    One message of the code.
+    One message.
 
-    @ivar text: the message; what is put into it stands in braces, by its name.
-    @ivar module: the module that has it, without the package's name.
-    @ivar level: the level of the log at which it is written, or empty where it is an error or a part of a message.
+    @ivar text: the message, with the names of inserted values in braces.
+    @ivar module: the module that contains it, without C{mailgate.}.
+    @ivar level: the level at which it is logged; empty for an error or a part of a message.
     """
 
     text: str
@@ -115,7 +117,7 @@ class Message:
 
 
 def found() -> dict[str, Message]:
-    """All messages, by their text, in the order of the modules' names and of the lines in each."""
+    """Return all messages by their text, ordered by module and line."""
     messages: dict[str, Message] = {}
     levels = levelsOf(*trees().values())
     for module, tree in sorted(trees().items()):
@@ -128,7 +130,7 @@ def found() -> dict[str, Message]:
 
 
 def levelsOf(*sources: ast.Module) -> dict[str, str]:
-    """The level at which each constant that C{sources} give to a log is written, by the constant's name."""
+    """Return the level of each constant that C{sources} pass to a log, by the name of the constant."""
     levels: dict[str, str] = {}
     for tree in sources:
         for node in ast.walk(tree):
@@ -140,10 +142,10 @@ def levelsOf(*sources: ast.Module) -> dict[str, str]:
 
 def messagesOf(module: str, tree: ast.Module, levels: Mapping[str, str]) -> Iterator[Message]:
     """
-    The messages of one C{module}, in the order of its lines.
+    Yield the messages of one C{module}, in the order of its lines.
 
     @param tree: its source.
-    @param levels: what L{levelsOf} has found.
+    @param levels: the result of L{levelsOf}.
     """
     scan = _Scan(module, levels)
     for node in tree.body:
@@ -155,14 +157,14 @@ def _excluded(name: str) -> bool:
 
 
 class _Scan:
-    """Walks over one module."""
+    """Walks through one module."""
 
     def __init__(self, module: str, levels: Mapping[str, str]) -> None:
         self._module = module
         self._levels = levels
 
     def scan(self, node: ast.AST, place: str) -> Iterator[Message]:
-        """The messages in C{node}, which is in the module, class or function C{place}."""
+        """Yield the messages in C{node}, which belongs to the module, class or function C{place}."""
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
             place = f"{place}.{node.name}"
             if isinstance(node, ast.ClassDef) and any(ast.unparse(base).endswith("Enum") for base in node.bases):
@@ -195,20 +197,20 @@ class _Scan:
         if text is not None:
             if _isMessage(text):
                 yield self._message(text, "")
-            # In the parts that are put in others may stand.
+            # Inserted values may contain further messages.
             children = (each.value for each in getattr(node, "values", ()) if isinstance(each, ast.FormattedValue))
         for child in children:
             yield from self.scan(child, place)
 
     def _constant(self, node: ast.AST, name: str) -> str | None:
-        """The value where C{node} assigns a message that is written by its C{name}, or that L{line} composes."""
+        """Return the value if C{node} assigns a constant that is logged by its C{name}, or a format made by L{line}."""
         value = getattr(node, "value", None)
         if isinstance(value, ast.Call) and ast.unparse(value.func) == line.__name__ and name:
             return str(getattr(importlib.import_module(f"mailgate.{self._module}"), name))
         return _template(value) if name in self._levels and isinstance(value, ast.expr) else None
 
     def _members(self, node: ast.ClassDef) -> Iterator[Message]:
-        """The values of an enumeration that are of several words: outcomes and troubles."""
+        """Yield the values of an enumeration that consist of several words, such as outcomes."""
         for each in node.body:
             text = _template(each.value) if isinstance(each, ast.Assign) else None
             if text is not None and " " in text:
@@ -219,7 +221,7 @@ class _Scan:
 
 
 def _assigned(node: ast.AST) -> str:
-    """The name that C{node} assigns to, if it is one."""
+    """Return the name that C{node} assigns to, or an empty string."""
     if isinstance(node, ast.Assign) and len(node.targets) == 1 and isinstance(node.targets[0], ast.Name):
         return node.targets[0].id
     if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
@@ -228,7 +230,7 @@ def _assigned(node: ast.AST) -> str:
 
 
 def _logged(node: ast.AST) -> tuple[str, ast.expr] | None:
-    """The level and the message where C{node} is a call of a log."""
+    """Return the level and the message if C{node} is a call of a log."""
     if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute) or not node.args:
         return None
     of = ast.unparse(node.func.value).lower()
@@ -238,7 +240,7 @@ def _logged(node: ast.AST) -> tuple[str, ast.expr] | None:
 
 
 def _template(node: ast.AST) -> str | None:
-    """The text of a literal, with the names of what is put in; L{None} for other expressions."""
+    """Return the text of a literal with the names of inserted values; L{None} for other expressions."""
     if isinstance(node, ast.Constant) and isinstance(node.value, str):
         return node.value
     if isinstance(node, ast.JoinedStr):
@@ -250,7 +252,7 @@ def _template(node: ast.AST) -> str | None:
 
 
 def _name(node: ast.AST) -> str:
-    """A name for what an expression puts into a message."""
+    """Return a name for an expression that is inserted into a message."""
     if isinstance(node, ast.Name):
         return node.id.lstrip("_")
     if isinstance(node, ast.Attribute):
@@ -275,7 +277,7 @@ def _isMessage(text: str) -> bool:
 
 
 def rows(document: str) -> list[tuple[str, str, str]]:
-    """The rows of the tables of C{document}: the message, its level or C{-}, and what it means."""
+    """Return the rows of the tables in C{document}: the message, its level or C{-}, and its explanation."""
     found = []
     for row in re.findall(r"^   \* - .+\n(?:     .+\n)+", document, re.MULTILINE):
         message, level, explanation = (
@@ -287,7 +289,7 @@ def rows(document: str) -> list[tuple[str, str, str]]:
 
 
 def rendered(messages: dict[str, Message], document: str) -> str:
-    """C{document} with a row for each of C{messages}, its explanations kept; a section of its own for each group."""
+    """Return C{document} with a section for each group and a row for each of C{messages}. The explanations are kept."""
     explained = {message: explanation for message, _, explanation in rows(document)}
     introduction = document[: document.index(BEGIN)] + BEGIN
     parts = [introduction]
@@ -313,14 +315,14 @@ def _cell(mark: str, text: str) -> str:
 
 
 def main() -> None:
-    """Write the document, and print how many messages are not explained."""
+    """Write the document, and print how many messages lack an explanation."""
     with open(PATH, encoding="utf-8") as file:
         document = file.read()
     written = rendered(found(), document)
     with open(PATH, "w", encoding="utf-8") as file:
         file.write(written)
     missing = [message for message, _, explanation in rows(written) if explanation == TO_DO]
-    print(f"{PATH}: {len(missing)} messages of {len(rows(written))} are not explained")
+    print(f"{PATH}: {len(missing)} of {len(rows(written))} messages lack an explanation")
 
 
 if __name__ == "__main__":
