@@ -1,7 +1,7 @@
 # -*- test-case-name: bench.test.test_report -*-
 """
-Results as reStructuredText that reads well as it is: a summary for README, the facts about the machine and the programs,
-and a table for each group.
+Results as reStructuredText that reads well as it is: a summary for README, the facts about machine and programs, and a
+table for each group.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ def summary(results: Results) -> str:
     rows = [["In short", THEIRS, OURS, f"{OURS} / {THEIRS}"]]
     for key, title in _SUMMARY.items():
         # Of the same measure with several numbers of sessions the greatest number stands last.
-        found = [row for row in results.measures if row.key == key or row.key.startswith(f"{key}.") and row.sessions]
+        found = [row for row in results.measures if row.key == key or (row.key.startswith(f"{key}.") and row.sessions)]
         if not found or results.ratio(found[-1]) is None:
             return ""
         figures = [number(results.figureIn(found[-1], proxy)) for proxy in (THEIRS, OURS)]

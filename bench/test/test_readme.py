@@ -26,7 +26,7 @@ class ReadmeTests(SynchronousTestCase):
         self.readme = read(ROOT, "README.rst")
 
     def test_summary(self) -> None:
-        """It has the summary of the newest report, to the letter; README and the benchmark's README link to the report."""
+        """It has the summary of the newest report, to the letter. Both READMEs link to that report."""
         report = read(RESULTS, self.newest)
         summary = report[report.index("\n\n==") : report.index(":machine:")].strip()
         self.assertIn("In short", summary)

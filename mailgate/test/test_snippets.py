@@ -86,7 +86,7 @@ class SnippetTests(TestCase):
         return service
 
     def embed(self, port: int) -> Any:
-        """The application of docs/embedding.rst's first snippet, with a configuration that listens on C{port}, started."""
+        """Start the application of docs/embedding.rst with a configuration that listens on C{port}."""
         snippet = codeBlocks(document("docs", "embedding.rst"), "python")[0]
         self.configure(f"[server imap]\nprotocol = imap\nlisten = 127.0.0.1:{port}\nproxy_pass = 127.0.0.1:1\n")
         namespace: dict[str, Any] = {}
