@@ -1,5 +1,5 @@
 """
-README.rst shows figures of the newest report in bench/results.
+README.rst shows the newest figures in bench/results.
 """
 
 from __future__ import annotations
