@@ -7,7 +7,7 @@ from __future__ import annotations
 from twisted.trial.unittest import SynchronousTestCase
 
 from bench.measures import Measure
-from bench.report import document, number, simpleTable, tables
+from bench.report import document, number, simpleTable, summary, tables
 from bench.results import Results
 
 
@@ -43,6 +43,31 @@ class SimpleTableTests(SynchronousTestCase):
             simpleTable([["what", "n"], ["a", "12"]]),
             "====  ==\nwhat   n\n====  ==\na     12\n====  ==",
         )
+
+
+class SummaryTests(SynchronousTestCase):
+    """L{summary}."""
+
+    def setUp(self):
+        self.results = Results("2026-01-02", ["nginx", "mailgate"])
+        measures = ["login.plain", "login.tls", "relay.tls.big", "latency.login.tls.p50"]
+        rows = [*map(self.measure, measures), self.measure("memory.plain.idle.1000", 1000)]
+        for row in [*rows, self.measure("memory.plain.idle.8000", 8000)]:
+            for proxy, figure in (("nginx", 0.4), ("mailgate", (row.sessions or 1000) / 10000)):
+                self.results.add(row, proxy, figure)
+
+    def measure(self, key, sessions=None):
+        return Measure(key, "x", sessions=sessions)
+
+    def test_rows(self):
+        """It has a row for login, TLS, relay, memory and time; of the numbers of sessions the greatest counts."""
+        rows = [line.split("  ") for line in summary(self.results).splitlines()[3:-1]]
+        self.assertEqual([row[-1].strip() for row in rows], ["0.25", "0.25", "0.25", "2.00", "0.25"])
+        self.assertIn(summary(self.results), document(self.results))
+
+    def test_incomplete(self):
+        """There is none where a row was not measured."""
+        self.assertEqual(summary(_results()), "")
 
 
 class TablesTests(SynchronousTestCase):
