@@ -350,7 +350,7 @@ class MailgateProxy(Proxy):
             text = f"[mailgate]\n{process}\n[mail]\n{more}\n[server imap]\nlisten = 127.0.0.1:143\n"
             path = writeFile(folder, "gateway.ini", text)
             said = self._python("from mailgate.cli.main import main; main()", "check", "--config", path)
-        unknown = [option for option in options if f"{option}: is no known option" in said]
+        unknown = [option for option in options if f"{option}: is an unknown option" in said]
         return f"this mailgate does not know {' and '.join(unknown)}" if unknown else None
 
     def _python(self, program: str, *arguments: str) -> str:

@@ -141,7 +141,9 @@ class ConstructionTests(SynchronousTestCase):
 
     def test_unknown(self) -> None:
         """There has to be a server of that name."""
-        self.assertIn("[server imp]: is missing, and the application has an auth", self.refused({"imp": making(print)}))
+        self.assertIn(
+            "[server imp]: is missing, but the application provides an auth", self.refused({"imp": making(print)})
+        )
 
     def test_methods(self) -> None:
         """What the server offers has to be what it can judge."""

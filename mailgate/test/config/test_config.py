@@ -104,7 +104,7 @@ class SectionTests(ConfigCase):
         """As with nginx a protocol is written in small letters, other words in any."""
         self.assertFaults(
             MAIL + IMAP + "protocol = IMAP\nstarttls = OFF\n",
-            f"5: [server imap] protocol = IMAP: is no known protocol, they are {KNOWN}; did you mean imap?",
+            f"5: [server imap] protocol = IMAP: must be one of {KNOWN}; did you mean imap?",
         )
 
     def test_use(self):
@@ -122,7 +122,7 @@ class SectionTests(ConfigCase):
         self.assertFaults(
             "[mailgate]\nuse = kqueue\n" + MAIL + IMAP + "use = epoll\n",
             "2: [mailgate] use = kqueue: must be one of epoll, reactor",
-            "7: [server imap] use: does not belong here, but in [mailgate]",
+            "7: [server imap] use: belongs in [mailgate]; move it there",
         )
 
     def test_file(self):
@@ -156,8 +156,8 @@ class SectionTests(ConfigCase):
 
     def test_noServer(self):
         """A gateway without servers would do nothing, and is told so."""
-        self.assertFaults(MAIL, "1: [mail]: there is no [server NAME] section")
-        self.assertFaults("", " [mail]: there is no [server NAME] section")
+        self.assertFaults(MAIL, "1: [mail]: there is no [server NAME] section; write at least one")
+        self.assertFaults("", " [mail]: there is no [server NAME] section; write at least one")
 
     def test_names(self):
         """A server's name may hold blanks, and is no more than a name."""
@@ -169,29 +169,29 @@ class SectionTests(ConfigCase):
 
     def test_unknownSection(self):
         """An unknown section is an error, and the nearest known one is named."""
-        self.assertFaults("[mial]\n" + IMAP + AUTH, "1: [mial]: is no known section; did you mean mail?")
-        self.assertFaults("[http]\n" + IMAP + AUTH, "1: [http]: is no known section")
-        self.assertFaults("[DEFAULT]\n" + IMAP + AUTH, "1: [DEFAULT]: is no known section")
+        self.assertFaults("[mial]\n" + IMAP + AUTH, "1: [mial]: is an unknown section; did you mean mail?")
+        self.assertFaults("[http]\n" + IMAP + AUTH, "1: [http]: is an unknown section")
+        self.assertFaults("[DEFAULT]\n" + IMAP + AUTH, "1: [DEFAULT]: is an unknown section")
 
     def test_unknownOption(self):
         """An unknown option is an error, and the nearest known one is named."""
         self.assertFaults(
-            MAIL + IMAP + "timeuot = 5", "5: [server imap] timeuot: is no known option; did you mean timeout?"
+            MAIL + IMAP + "timeuot = 5", "5: [server imap] timeuot: is an unknown option; did you mean timeout?"
         )
 
     def test_options(self):
         """Options are written in small letters, as nginx's are."""
         self.assertFaults(
-            MAIL + IMAP + "Timeout = 5", "5: [server imap] Timeout: is no known option; did you mean timeout?"
+            MAIL + IMAP + "Timeout = 5", "5: [server imap] Timeout: is an unknown option; did you mean timeout?"
         )
 
     def test_elsewhere(self):
         """An option in the wrong place is told the right one."""
         self.assertFaults(
             "[mailgate]\ntimeout = 5\n" + MAIL + "listen = 143\nuse = epoll\n" + IMAP,
-            "2: [mailgate] timeout: does not belong here, but in [mail]",
-            "5: [mail] listen: does not belong here, but in [server NAME]",
-            "6: [mail] use: does not belong here, but in [mailgate]",
+            "2: [mailgate] timeout: belongs in [mail]; move it there",
+            "5: [mail] listen: belongs in [server NAME]; move it there",
+            "6: [mail] use: belongs in [mailgate]; move it there",
         )
 
     def test_knownDirectives(self):
@@ -301,7 +301,7 @@ ssl_certificate_key = /etc/key.pem
 [sandbox]
 users = alice wonderland
 """
-        reason = "may be a secret, and everybody on this host may read it: chmod o-r gateway.ini"
+        reason = "may be a secret, but every user of this host can read the file; run: chmod o-r gateway.ini"
         for isOpen in (True, False):
             self.patch(sections, "isOpenToAll", lambda path, isOpen=isOpen: isOpen)
             told = [str(warning) for warning in parse(text).warnings]

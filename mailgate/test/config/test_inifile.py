@@ -24,12 +24,12 @@ HEAD = "[mail]\nauth_http = http://127.0.0.1:9000/auth\n[server imap]\nprotocol 
 """Four lines that are good."""
 LISTEN = "listen = 127.0.0.1:143\n"
 
-END = 'the ";" at the end is part of the value: take it away'
-BEHIND = "what stands behind the value is part of it: a comment needs a line of its own"
-QUOTES = "the quotes are part of the value: take them away"
-INDENTED = "options and sections begin where their lines begin"
-BLOCK = 'is of a block in nginx\'s grammar: here "[server NAME]" begins a section, and the next one ends it'
-NEITHER = 'is neither "[section]" nor "option = value"'
+END = 'the ";" at the end is part of the value: remove it'
+BEHIND = "a comment after a value is part of the value: put it on a line of its own"
+QUOTES = "the quotes are part of the value: remove them"
+INDENTED = "remove the indentation"
+BLOCK = 'is nginx syntax; begin a section with "[server NAME]" in place of "server {", and remove "}"'
+NEITHER = 'is neither "[SECTION]" nor "OPTION = VALUE"'
 
 BAD = (
     # what comes from other grammars
@@ -51,53 +51,62 @@ BAD = (
         "6: [server imap] auth_http_ssl_trusted_certificate = FOLDER/'/nowhere/x':"
         f" cannot be read: No such file or directory; {QUOTES}",
     ),
-    (f"{HEAD}{LISTEN}timeout 5s\n", '6: has no "=" behind timeout: write timeout = VALUE'),
-    (f"{HEAD}{LISTEN}timeout 5s;\n", '6: has no "=" behind timeout: write timeout = VALUE, without the ";"'),
-    (f"{HEAD}{LISTEN}timeout: 5s\n", '6: has a ":" behind timeout, where a "=" belongs: timeout = VALUE'),
+    (f"{HEAD}{LISTEN}timeout 5s\n", '6: has no "=" after timeout; write timeout = VALUE'),
+    (f"{HEAD}{LISTEN}timeout 5s;\n", '6: has no "=" after timeout; write timeout = VALUE, without the ";"'),
+    (f"{HEAD}{LISTEN}timeout: 5s\n", '6: has ":" after timeout in place of "="; write timeout = VALUE'),
     (
         f"{HEAD}{LISTEN}auth_http_header X-Key c2VzYW1l=\n",
-        '6: has no "=" behind auth_http_header: write auth_http_header = VALUE',
+        '6: has no "=" after auth_http_header; write auth_http_header = VALUE',
     ),
     (f"{HEAD}{LISTEN}server {{\n", f"6: {BLOCK}"),
     (f"{HEAD}{LISTEN}}}\n", f"6: {BLOCK}"),
     # what is indented belongs to what stands above
     (
         f"{HEAD}{LISTEN}timeout = 5s\n  max_errors = 3\n",
-        f"7: [server imap] max_errors: is indented, and so a part of the value of timeout in line 6: {INDENTED}",
+        f"7: [server imap] max_errors: is indented and therefore continues the value of timeout in line 6; {INDENTED}",
     ),
     (
         f"{HEAD}listen =\n    127.0.0.1:143\n    timeout = 5s\n",
-        f"7: [server imap] timeout: is indented, and so a part of the value of listen in line 5: {INDENTED}",
+        f"7: [server imap] timeout: is indented and therefore continues the value of listen in line 5; {INDENTED}",
     ),
     (
         f"{HEAD}{LISTEN}\t[server pop3]\nlisten = 110\n",
-        f"6: [server imap]: [server pop3] is indented, and so a part of the value of listen in line 5: {INDENTED}",
+        f"6: [server imap]: [server pop3] is indented and therefore continues the value of listen in line 5; {INDENTED}",
     ),
     # sections
-    ("timeout = 5s\nmax_errors = 3\n" + HEAD + LISTEN, "1: stands before the first [section]"),
-    (f"{HEAD}{LISTEN}[mail]\ntimeout = x\n", "6: [mail]: is given twice; line 1 has it already"),
-    (f"{HEAD}{LISTEN}[server  imap]\n{LISTEN}", "6: [server imap]: is given twice; line 3 has it already"),
-    (f"{HEAD}{LISTEN}[mail\ntimeout = x\n", '6: has no "]" behind the section\'s name'),
-    (f"{HEAD}{LISTEN}[]\ntimeout = x\n", "6: has no name between [ ]"),
+    (
+        "timeout = 5s\nmax_errors = 3\n" + HEAD + LISTEN,
+        "1: is before the first section; write a header such as [mailgate] above it",
+    ),
+    (f"{HEAD}{LISTEN}[mail]\ntimeout = x\n", "6: [mail]: this section appears twice, first in line 1; merge them"),
+    (
+        f"{HEAD}{LISTEN}[server  imap]\n{LISTEN}",
+        "6: [server imap]: this section appears twice, first in line 3; merge them",
+    ),
+    (f"{HEAD}{LISTEN}[mail\ntimeout = x\n", '6: has no "]" after the section name'),
+    (f"{HEAD}{LISTEN}[]\ntimeout = x\n", "6: has no name between [ and ]"),
     (
         f"[mail] timeout = 5s\n{HEAD[7:]}{LISTEN}",
-        '1: [mail]: holds more than the section: what stands behind "[mail]" needs a line of its own',
+        '1: [mail]: has text after "[mail]"; put that on a line of its own',
     ),
     (f"{HEAD}{LISTEN}[server]\n", "6: [server]: needs a name, such as [server imap]; did you mean server NAME?"),
-    (f"{HEAD}{LISTEN}[Mail]\n", "6: [Mail]: is no known section; did you mean mail?"),
+    (f"{HEAD}{LISTEN}[Mail]\n", "6: [Mail]: is an unknown section; did you mean mail?"),
     # options
     (
         f"{HEAD}{LISTEN}timeout = 5s\n# x\ntimeout = 6s\n",
-        "8: [server imap] timeout: is given twice; line 6 has it already",
+        "8: [server imap] timeout: is set twice, first in line 6; remove one of them",
     ),
-    (f"{HEAD}{LISTEN}ssl_cert = /x\n", "6: [server imap] ssl_cert: is no known option; did you mean ssl_certificate?"),
+    (
+        f"{HEAD}{LISTEN}ssl_cert = /x\n",
+        "6: [server imap] ssl_cert: is an unknown option; did you mean ssl_certificate?",
+    ),
     (
         f"{HEAD}{LISTEN}worker_processes = 2\n",
-        "6: [server imap] worker_processes: does not belong here, but in [mailgate]",
+        "6: [server imap] worker_processes: belongs in [mailgate]; move it there",
     ),
     (f"{HEAD}{LISTEN}= 5\n", f"6: {NEITHER}"),
     (f"{HEAD}{LISTEN}sesame\n", f"6: {NEITHER}"),
-    (f"{HEAD}{LISTEN}\ufefftimeout = 5s\n", "6: holds an invisible character, U+FEFF: write the line anew"),
+    (f"{HEAD}{LISTEN}\ufefftimeout = 5s\n", "6: contains the invisible character U+FEFF; type the line again"),
     (f"{HEAD}{LISTEN}server_name = a b\n", "6: [server imap] server_name = a b: must be one word of printable ASCII"),
     (f"{HEAD}{LISTEN}timeout =\n", "6: [server imap] timeout = : must be a time, such as 30s, 1h30m or 500ms"),
     # what is wrong with a value of [mail] is reported there, whichever server has it

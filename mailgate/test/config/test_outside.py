@@ -120,14 +120,17 @@ class EntryPointTests(EntryPointCase):
             (SCRATCH + "scratch_strict = yes", '6: [server imap] scratch_strict = yes: must be "on" or "off"'),
             (
                 SCRATCH + "scratch_strct = on",
-                "6: [server imap] scratch_strct: is no known option; did you mean scr",
+                "6: [server imap] scratch_strct: is an unknown option; did you mean scr",
             ),
-            (SCRATCH + "auth_http = h/", "6: [server imap] auth_http: cannot stand together with scratch_auth"),
+            (
+                SCRATCH + "auth_http = h/",
+                "6: [server imap] auth_http: cannot be used together with scratch_auth; remove one of them",
+            ),
             ("scratch_auth = 127.0.0.1:143\n", " [server imap] scratch_password: is missing"),
-            (SCRATCH + "imap_auth = cram-md5", "imap_auth: offers cram-md5, which scratch_auth cannot judge"),
+            (SCRATCH + "imap_auth = cram-md5", "imap_auth: offers cram-md5, which scratch_auth does not support"),
             (
                 SCRATCH + "[mailgate]\nscratch_strict = on",
-                "scratch_strict: does not belong here, but in [mail]",
+                "scratch_strict: belongs in [mail]; move it there",
             ),
         ):
             lines = found(SERVER + written)
@@ -145,7 +148,7 @@ class EntryPointTests(EntryPointCase):
         """A name that is nearly its is told so, whether it is in use or not."""
         self.install()
         option, _ = found(SERVER + "scratch_aut = 127.0.0.1:143\n")
-        self.assertIn("scratch_aut: is no known option; did you mean scratch_auth", option)
+        self.assertIn("scratch_aut: is an unknown option; did you mean scratch_auth", option)
         self.assertNotIn(self.module, sys.modules)
 
     def test_notImported(self) -> None:
@@ -175,7 +178,7 @@ class EntryPointTests(EntryPointCase):
 
     def test_installedLater(self) -> None:
         """One that has been installed since is found by a reload."""
-        self.assertIn("is no known option", found(SERVER + SCRATCH)[0])
+        self.assertIn("is an unknown option", found(SERVER + SCRATCH)[0])
         self.install()
         self.assertEqual(found(SERVER + SCRATCH), [])
 
@@ -185,7 +188,9 @@ class EntryPointTests(EntryPointCase):
         self.patch(sys, "modules", {key: module for key, module in sys.modules.items() if key != name})
         self.install(f"{KIND}\nimport sys\nsys.modules[{name!r}] = sys\n")
         (line,) = found(f"{SERVER}{SCRATCH}[mailgate]\nworker_processes = 2\n")
-        self.assertIn("4: [server imap] scratch_auth: imports the reactor when it is imported itself", line)
+        self.assertIn(
+            "4: [server imap] scratch_auth: loads a module that imports twisted.internet.reactor at once", line
+        )
         sys.modules.pop(name)
         sys.modules.pop(self.module)
         self.assertEqual(found(SERVER + SCRATCH), [])
@@ -218,7 +223,7 @@ class BrokenTests(EntryPointCase):
     def test_noKind(self) -> None:
         """It names something else."""
         self.assertEqual(
-            self.refused("SCRATCH = 5"), "names a value of type int, and no mailgate.interfaces.AuthenticatorKind"
+            self.refused("SCRATCH = 5"), "names a value of type int, not a mailgate.interfaces.AuthenticatorKind"
         )
 
     def changed(self, what: str) -> str:
@@ -228,37 +233,39 @@ class BrokenTests(EntryPointCase):
     def test_otherName(self) -> None:
         """It has a directive by which mailgate's own is chosen, or just another one."""
         self.assertEqual(
-            self.changed('directive="auth_http"'), "is named for another directive than its kind, which has auth_http"
+            self.changed('directive="auth_http"'), "must have the name of the directive of its kind, which is auth_http"
         )
 
     def test_sameName(self) -> None:
         """Its name is one of mailgate's own."""
-        self.assertEqual(self.changed('name="http"'), "gives a kind with the name http, which is one of mailgate's own")
+        self.assertEqual(
+            self.changed('name="http"'), "provides a kind named http, which is the name of a built-in kind"
+        )
 
     def test_settings(self) -> None:
         """Its settings are none."""
-        self.assertEqual(self.changed("settings=No"), "gives a kind whose settings are no attrs class")
+        self.assertEqual(self.changed("settings=No"), "provides a kind whose settings are not an attrs class")
 
     def test_undeclared(self) -> None:
         """Its settings do not declare its directive."""
         reason = self.changed("settings=type(AuthenticatorKind)('X', (), {}) and frozen(No)")
-        self.assertEqual(reason, "gives a kind whose settings do not declare scratch_auth")
+        self.assertEqual(reason, "provides a kind whose settings do not declare the directive scratch_auth")
 
     def test_methods(self) -> None:
         """It judges nothing, or words."""
         reason = self.changed('methods={"plain"}')
-        self.assertEqual(reason, "gives a kind whose methods are no set of mailgate.login.Method")
+        self.assertEqual(reason, "provides a kind whose methods are not a set of mailgate.login.Method")
 
     def test_clash(self) -> None:
         """It declares a directive of mailgate's."""
         source = KIND.replace('"scratch_strict"', '"auth_http"')
-        self.assertEqual(self.refused(source), "declares the directive auth_http, which there is already")
+        self.assertEqual(self.refused(source), "declares the directive auth_http, which exists already")
 
     def test_level(self) -> None:
         """It declares one for a section where there are no servers."""
         source = KIND.replace("flag, False)", 'flag, False, only="mailgate")')
         self.assertEqual(
-            self.refused(source), "declares scratch_strict for other sections than [mail] and [server NAME]"
+            self.refused(source), "declares scratch_strict for a section other than [mail] and [server NAME]"
         )
 
     def test_two(self) -> None:
@@ -266,7 +273,7 @@ class BrokenTests(EntryPointCase):
         self.install()
         writeDistribution(self.folder, "other", {"scratch_auth": "x:Y"})
         (line,) = found(SERVER + SCRATCH)
-        self.assertIn("scratch_auth: is an entry point of mailgate_scratch 1.0 and other 1.0: uninstall one of", line)
+        self.assertIn("scratch_auth: is an entry point of mailgate_scratch 1.0 and other 1.0; uninstall one of", line)
 
     def test_mail(self) -> None:
         """It is told once where [mail] has it for several servers."""
@@ -326,7 +333,8 @@ class HandedOverTests(SynchronousTestCase):
         """There is no server of that name."""
         (line,) = found(f"{SERVER}auth_http = h/\n", authenticators={"imp": MINE})
         self.assertEqual(
-            line, "g.ini: [server imp]: is missing, and the application has an authenticator for it; did you mean imap?"
+            line,
+            "g.ini: [server imp]: is missing, but the application provides an authenticator for it; did you mean imap?",
         )
 
     def test_faultyServer(self) -> None:
@@ -343,7 +351,7 @@ class HandedOverTests(SynchronousTestCase):
         """What a server offers must be what it can judge: passwords, or what it says."""
         ini = f"{SERVER}imap_auth = cram-md5 plain\n"
         (line,) = found(ini, authenticators={"imap": FakeAuthenticator()})
-        self.assertIn("imap_auth: offers cram-md5, which FakeAuthenticator cannot judge", line)
+        self.assertIn("imap_auth: offers cram-md5, which FakeAuthenticator does not support", line)
         capable = FakeAuthenticator()
         capable.methods = [Method.PLAIN, Method.CRAM_MD5]  # type: ignore[attr-defined]
         self.assertEqual(found(ini, authenticators={"imap": capable}), [])
@@ -354,7 +362,7 @@ class HandedOverTests(SynchronousTestCase):
         (server,) = parse(ini, authenticators={"imap": MINE}).servers
         self.assertEqual(server[Settings].word, "yes")
         (line,) = found(ini, authenticators={"imap": FakeAuthenticator()})
-        self.assertIn("mine_word: is no known option", line)
+        self.assertIn("mine_word: is an unknown option", line)
 
     def test_twice(self) -> None:
         """One kind may judge for several servers, and be one of mailgate's own."""
@@ -391,7 +399,7 @@ class HandedOverTests(SynchronousTestCase):
         self.assertEqual(
             str(error).splitlines(),
             [
-                "gateway.ini: [server pop]: is missing, and the application has an authenticator for it",
-                "gateway.ini:5: [server imap] imap_auth: offers cram-md5, which mine cannot judge",
+                "gateway.ini: [server pop]: is missing, but the application provides an authenticator for it",
+                "gateway.ini:5: [server imap] imap_auth: offers cram-md5, which mine does not support",
             ],
         )

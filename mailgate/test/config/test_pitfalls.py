@@ -62,14 +62,14 @@ class WarningTests(SynchronousTestCase):
 
     def test_parameter(self):
         """A number of its own is a parameter that has lost its capability."""
-        told = "is no capability: a parameter stands on the line of its capability"
+        told = "is not a capability; put a parameter on the line of its capability"
         text = serving("smtp", "smtp_capabilities =", "    SIZE", "    50000000")
         self.assertWarned(text, f"7: [server smtp] smtp_capabilities = 50000000: {told}")
 
     def test_copied(self):
         """Commas, and what else of a server's reply is no capability, would be sent to clients as they are."""
-        comma = "has a comma, which clients hear: commas part no capabilities"
-        reply = "begins as a server's reply does: of that the capability alone is meant"
+        comma = "contains a comma; separate capabilities by lines, without commas"
+        reply = "looks like a line of a server's reply; write only the capability"
         text = serving("smtp", "smtp_capabilities =", "    PIPELINING,", "    SIZE 10000, DSN", "    8BITMIME")
         option = "[server smtp] smtp_capabilities"
         self.assertWarned(text, f"6: {option} = PIPELINING,: {comma}", f"7: {option} = SIZE 10000, DSN: {comma}")
@@ -103,14 +103,14 @@ class WarningTests(SynchronousTestCase):
 
     def test_shortTimes(self):
         """Nobody can answer in a few milliseconds."""
-        told = "is too short for anybody to answer in; a number without a unit is seconds"
+        told = "is too short for a reply; a number without a unit means seconds"
         for option in ("timeout", "auth_http_timeout", "proxy_timeout"):
             self.assertWarned(serving("imap", f"{option} = 5ms"), f"5: [server imap] {option} = 5ms: {told}")
             self.assertWarned(serving("imap", f"{option} = 1s"))
 
     def test_defaultBackend(self):
         """Beside a service, which may name others, a backend that is the server itself is warned of."""
-        told = "is this server's own address, and a login there comes back to it without end"
+        told = "is an address of this server itself, so each login would loop; set it to the backend"
         text = serving("imap", "proxy_pass = 127.0.0.1:21000")
         self.assertWarned(text, f"5: [server imap] proxy_pass = 127.0.0.1:21000: {told}")
 
@@ -143,7 +143,7 @@ class LoopTests(SynchronousTestCase):
         try:
             self.assertEqual(parse(text).warnings, ())
         except ConfigurationError as error:
-            told = "is this server's own address, and a login there comes back to it without end"
+            told = "is an address of this server itself, so each login would loop; set it to the backend"
             self.assertEqual(str(error), f"gateway.ini:4: [server imap] proxy_pass = {backend}: {told}")
             return True
         return False

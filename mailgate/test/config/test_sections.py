@@ -122,7 +122,7 @@ class NamedSectionTests(RegisteredCase):
         self.assertEqual(
             self.faults("[upstraem a]\n[upstream]\n"),
             [
-                "gateway.ini:5: [upstraem a]: is no known section; did you mean upstream NAME?",
+                "gateway.ini:5: [upstraem a]: is an unknown section; did you mean upstream NAME?",
                 "gateway.ini:6: [upstream]: needs a name, such as [upstream imap]; did you mean upstreams?",
             ],
         )
@@ -132,10 +132,10 @@ class NamedSectionTests(RegisteredCase):
         self.assertEqual(
             self.faults("[upstream a]\nwieght = 1\nuse = epoll\n[upstreams]\nplace = x\n[mailgate]\nweight = 2\n"),
             [
-                "gateway.ini:6: [upstream a] wieght: is no known option; did you mean weight?",
-                "gateway.ini:7: [upstream a] use: does not belong here, but in [mailgate]",
-                "gateway.ini:9: [upstreams] place: does not belong here, but in [upstream NAME]",
-                "gateway.ini:11: [mailgate] weight: does not belong here, but in [upstreams]",
+                "gateway.ini:6: [upstream a] wieght: is an unknown option; did you mean weight?",
+                "gateway.ini:7: [upstream a] use: belongs in [mailgate]; move it there",
+                "gateway.ini:9: [upstreams] place: belongs in [upstream NAME]; move it there",
+                "gateway.ini:11: [mailgate] weight: belongs in [upstreams]; move it there",
             ],
         )
 
@@ -144,7 +144,7 @@ class NamedSectionTests(RegisteredCase):
         self.assertEqual(
             self.faults("[upstream a]\nweight = 3;\npatience = soon\npool_key =\n"),
             [
-                'gateway.ini:6: [upstream a] weight = 3;: the ";" at the end is part of the value: take it away',
+                'gateway.ini:6: [upstream a] weight = 3;: the ";" at the end is part of the value: remove it',
                 "gateway.ini:7: [upstream a] patience = soon: must be a time, such as 30s, 1h30m or 500ms",
                 "gateway.ini:8: [upstream a] pool_key = ***: a value is missing",
             ],
@@ -156,8 +156,8 @@ class NamedSectionTests(RegisteredCase):
         self.assertEqual(
             [line.partition(": ")[0] for line in found], ["gateway.ini:7", "gateway.ini:8", "gateway.ini:10"]
         )
-        self.assertIn("[upstream b] is indented, and so a part of the value of place in line 6", found[0])
-        self.assertIn("is given twice; line 5 has it already", found[1])
+        self.assertIn("[upstream b] is indented and therefore continues the value of place in line 6", found[0])
+        self.assertIn("this section appears twice, first in line 5; merge them", found[1])
 
     def test_problems(self) -> None:
         """What a settings class finds wrong is told of where it is written, which may be the section of defaults."""
@@ -175,7 +175,7 @@ class NamedSectionTests(RegisteredCase):
         self.assertEqual(self.faults("[upstream needy]\n"), ["gateway.ini:5: [upstream needy] place: is missing"])
         for line, told in (
             ("place =", "gateway.ini:6: [upstream needy] place = : a value is missing"),
-            ("place x", 'gateway.ini:6: has no "=" behind place: write place = VALUE'),
+            ("place x", 'gateway.ini:6: has no "=" after place; write place = VALUE'),
         ):
             self.assertEqual(self.faults(f"[upstream needy]\n{line}\n"), [told])
 
@@ -205,7 +205,7 @@ class NamedSectionTests(RegisteredCase):
         defaults = "[upstreams]\nprobe_interval = 1\n[upstream a]\nplace = a\n"
         self.assertEqual(
             self.warnings(defaults),
-            ["gateway.ini:6: [upstreams] probe_interval: has no effect: no upstream that has it from here has weight"],
+            ["gateway.ini:6: [upstreams] probe_interval: has no effect: no upstream that inherits it has weight"],
         )
         self.assertEqual(self.warnings(defaults + "[upstream b]\nweight = 2\n"), [])
 
@@ -241,7 +241,7 @@ class ProcessSettingsTests(SynchronousTestCase):
             str(error).split("\n"),
             [
                 "gateway.ini:2: [mailgate] colour = : a value is missing",
-                "gateway.ini:3: [mailgate] color: is no known option; did you mean colour?",
+                "gateway.ini:3: [mailgate] color: is an unknown option; did you mean colour?",
             ],
         )
 

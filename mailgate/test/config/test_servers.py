@@ -46,12 +46,12 @@ class ProtocolTests(ConfigCase):
         """Where nothing tells it, it is missed."""
         self.assertFaults(
             MAIL + "[server x]\nlisten = 127.0.0.1:1143",
-            f"3: [server x] protocol: is missing, and no port tells it: {KNOWN}",
+            f"3: [server x] protocol: is missing, as no port of listen implies it; set one of {KNOWN}",
         )
 
     def test_caseMatters(self):
         """nginx takes protocols in small letters alone, and so do we."""
-        self.assertIn("is no known protocol", self.faults(MAIL + IMAP + "protocol = IMAP")[0])
+        self.assertIn(f"must be one of {KNOWN}", self.faults(MAIL + IMAP + "protocol = IMAP")[0])
 
 
 class ListenTests(ConfigCase):
@@ -59,7 +59,10 @@ class ListenTests(ConfigCase):
 
     def test_missing(self):
         """A server without an address is an error."""
-        self.assertFaults(MAIL + "[server x]\nprotocol = imap", "3: [server x] listen: is missing")
+        self.assertFaults(
+            MAIL + "[server x]\nprotocol = imap",
+            "3: [server x] listen: is missing; set a port or an address, such as 143 or 127.0.0.1:143",
+        )
 
     def test_ssl(self):
         """C{ssl} behind an address is that address's own."""
@@ -96,24 +99,24 @@ class ListenTests(ConfigCase):
         self.assertTrue(self.server(MAIL + pair + IMAP + "ssl = on\nstarttls = off\n").speaksTLS)
 
     def test_withoutTLS(self):
-        """A port on which clients speak TLS from the first byte, and that does not, is warned of."""
+        """mailgate warns of a server without TLS on a port where clients expect TLS from the first byte."""
         settings = parse(MAIL + "[server imap]\nlisten =\n  143\n  127.0.0.1:993\n")
         self.assertEqual(
             [str(warning) for warning in settings.warnings],
             [
-                "gateway.ini:6: [server imap] listen = 127.0.0.1:993: clients speak TLS from the first byte on port"
-                ' 993, which takes "ssl" behind it'
+                "gateway.ini:6: [server imap] listen = 127.0.0.1:993: clients expect TLS from the first byte on port"
+                ' 993; add "ssl" after it'
             ],
         )
 
     def test_otherProtocol(self):
-        """So is a port that belongs to another protocol than the server's."""
+        """mailgate warns of a well-known port of another protocol than the server's."""
         settings = parse(MAIL + "[server imap]\nlisten =\n  127.0.0.1:143\n  127.0.0.1:110\n")
         self.assertEqual(
             [str(warning) for warning in settings.warnings],
             [
-                "gateway.ini:6: [server imap] listen = 127.0.0.1:110: port 110 is one of pop3, and clients find imap"
-                " there"
+                "gateway.ini:6: [server imap] listen = 127.0.0.1:110: port 110 is a well-known port of pop3, but this"
+                " server speaks imap"
             ],
         )
 
@@ -127,12 +130,11 @@ class ListenTests(ConfigCase):
         """An address and port is listened on once, in one server or in two, with or without TLS."""
         self.assertFaults(
             MAIL + IMAP + "[server other]\nprotocol = pop3\nlisten =\n  127.0.0.1:110\n  127.0.0.1:143\n",
-            '7: [server other] listen: duplicate "127.0.0.1:143" address and port pair, which [server imap] has'
-            " already",
+            '7: [server other] listen: duplicate "127.0.0.1:143" address and port pair; [server imap] has it already',
         )
         self.assertFaults(
             MAIL + "[server x]\nprotocol = imap\nlisten =\n  143\n  *:143\n",
-            '5: [server x] listen: duplicate "0.0.0.0:143" address and port pair, which [server x] has already',
+            '5: [server x] listen: duplicate "0.0.0.0:143" address and port pair; [server x] has it already',
         )
 
     def test_sessionCaches(self):
@@ -180,7 +182,8 @@ class ListenTests(ConfigCase):
         self.assertFaults(
             MAIL + IMAP + "[server x]\nprotocol = pop3\nlisten = 143 backlog=9\n[server y]\nprotocol = pop3\n"
             "listen = 127.0.0.2:143 backlog=8\n",
-            '10: [server y] listen: "127.0.0.2:143" shares the socket of "0.0.0.0:143", and cannot have other options',
+            '10: [server y] listen: "127.0.0.2:143" shares the socket of "0.0.0.0:143";'
+            " give it the same socket options or none",
         )
 
     def test_unix(self):
@@ -219,12 +222,12 @@ class AuthenticatorTests(ConfigCase):
 
     def test_none(self):
         """A server whose logins nobody judges is refused."""
-        self.assertFaults(IMAP, "1: [server imap] auth_http: is missing: give auth_http, auth_file or proxy_pass")
+        self.assertFaults(IMAP, "1: [server imap] auth_http: is missing; set auth_http, auth_file or proxy_pass")
         self.assertIsNone(authenticatorKind(ServerSettings("x", "imap", ())))
 
     def test_exclusive(self):
         """A service and a file cannot both judge."""
-        expected = "[server imap] auth_http: cannot stand together with auth_file"
+        expected = "[server imap] auth_http: cannot be used together with auth_file; remove one of them"
         self.assertFaults(IMAP + AUTH + f"auth_file = {self.accounts()}\n", f"3: {expected}")
         self.assertFaults(
             MAIL + f"auth_file = {self.accounts()}\n" + IMAP, f"2: {expected}".replace("server imap", "mail")
@@ -243,15 +246,15 @@ class AuthenticatorTests(ConfigCase):
         backend = "proxy_pass = 10.0.0.1:143\n"
         self.assertFaults(
             IMAP + backend + "imap_auth = plain cram-md5 external\n",
-            "4: [server imap] imap_auth: offers cram-md5, external, which proxy_pass cannot judge",
+            "4: [server imap] imap_auth: offers cram-md5, external, which proxy_pass does not support",
         )
         self.assertFaults(
             "[server p]\nlisten = 127.0.0.1:110\npop3_auth = apop\n" + backend,
-            "3: [server p] pop3_auth: offers apop, which proxy_pass cannot judge",
+            "3: [server p] pop3_auth: offers apop, which proxy_pass does not support",
         )
         self.assertFaults(
             f"[server s]\nlisten = 127.0.0.1:25\nsmtp_auth = none external\nauth_file = {self.accounts()}\n",
-            "3: [server s] smtp_auth: offers external, none, which auth_file cannot judge",
+            "3: [server s] smtp_auth: offers external, none, which auth_file does not support",
         )
 
     def test_judged(self):

@@ -32,8 +32,8 @@ class SyntaxTests(ConfigCase):
         self.assertEqual(self.server(MAIL + IMAP + "server_name = a#b")[DialogueSettings].serverName, "a#b")
         self.assertFaults(
             MAIL + "[server x]\nlisten = 127.0.0.1:143 # imap",
-            "4: [server x] listen = 127.0.0.1:143 # imap: what stands behind the value is part of it:"
-            " a comment needs a line of its own",
+            "4: [server x] listen = 127.0.0.1:143 # imap: a comment after a value is part of the value:"
+            " put it on a line of its own",
         )
 
     def test_percent(self):
@@ -69,7 +69,7 @@ class SyntaxTests(ConfigCase):
         """A file that is no UTF-8 is refused as a whole."""
         self.write(b"[mail]\nserver_name = \xff\n")
         error = self.assertRaises(ConfigurationError, load, self.path)
-        self.assertEqual(str(error), f"{self.path}:2: is not UTF-8 text")
+        self.assertEqual(str(error), f"{self.path}:2: is not UTF-8 text; save it as UTF-8")
 
     def test_unreadable(self):
         """A file that is not there, and a folder, are told by name."""
@@ -82,15 +82,15 @@ class SyntaxTests(ConfigCase):
         """A line that is neither a section nor an option is told by its number, not by what it says."""
         self.assertFaults(
             MAIL + IMAP + "auth_http_header X-Key sesame\nnonsense sesame\n",
-            '5: has no "=" behind auth_http_header: write auth_http_header = VALUE',
-            '6: is neither "[section]" nor "option = value"',
+            '5: has no "=" after auth_http_header; write auth_http_header = VALUE',
+            '6: is neither "[SECTION]" nor "OPTION = VALUE"',
         )
 
     def test_nginx(self):
         """A whole nginx.conf is not told of line by line, but what makes a gateway.ini of it."""
         self.assertFaults(
             "mail {\n    server_name x;\n    server {\n        listen 143;\n    }\n}\n",
-            "1: looks like an nginx.conf: mailgate import-nginx writes a gateway.ini that does what it says",
+            '1: looks like an nginx.conf; "mailgate import-nginx" converts one to a gateway.ini',
         )
         self.assertEqual(len(self.faults(MAIL + IMAP + "server {\n  timeout 5s;\n}\n")), 3)
 
@@ -101,9 +101,9 @@ class SyntaxTests(ConfigCase):
         self.assertEqual(
             [str(warning) for warning in parse(text).warnings],
             [
-                'gateway.ini:3: [mail] server_name = mx;: the ";" at the end is part of the value: take it away',
-                "gateway.ini:6: [server imap] imap_capabilities = IDLE # all | IMAP4rev1: what stands behind the value"
-                " is part of it: a comment needs a line of its own",
+                'gateway.ini:3: [mail] server_name = mx;: the ";" at the end is part of the value: remove it',
+                "gateway.ini:6: [server imap] imap_capabilities = IDLE # all | IMAP4rev1: a comment after a value"
+                " is part of the value: put it on a line of its own",
             ],
         )
 
@@ -116,7 +116,7 @@ class SyntaxTests(ConfigCase):
         """What stands before the first section belongs nowhere; what is wrong further down is told all the same."""
         self.assertFaults(
             "timeout = 5\nmax_errors = 3\n" + MAIL + IMAP + "timeout = 5x\n",
-            "1: stands before the first [section]",
+            "1: is before the first section; write a header such as [mailgate] above it",
             "7: [server imap] timeout = 5x: must be a time, such as 30s, 1h30m or 500ms",
         )
 
@@ -124,31 +124,33 @@ class SyntaxTests(ConfigCase):
         """Lines that begin with = are no options."""
         self.assertFaults(
             MAIL + IMAP + "= 1\n= 2\n",
-            '5: is neither "[section]" nor "option = value"',
-            '6: is neither "[section]" nor "option = value"',
+            '5: is neither "[SECTION]" nor "OPTION = VALUE"',
+            '6: is neither "[SECTION]" nor "OPTION = VALUE"',
         )
 
     def test_duplicateOption(self):
         """An option that is given twice on one level is an error, as nginx's are."""
         self.assertFaults(
             MAIL + IMAP + "timeout = 1\ntimeout = 2\n",
-            "6: [server imap] timeout: is given twice; line 5 has it already",
+            "6: [server imap] timeout: is set twice, first in line 5; remove one of them",
         )
 
     def test_duplicateSection(self):
         """So is a section."""
-        self.assertFaults(MAIL + IMAP + IMAP, "5: [server imap]: is given twice; line 3 has it already")
+        self.assertFaults(
+            MAIL + IMAP + IMAP, "5: [server imap]: this section appears twice, first in line 3; merge them"
+        )
 
     def test_duplicates(self):
         """Every duplicate is told, those of several lines and those that are indented included, and nothing besides."""
         listen = "  listen =\n    127.0.0.1:143\n    127.0.0.1:993\n"
         self.assertFaults(
             MAIL + "[server a]\n" + listen + listen + listen + "  timeout = 1\n  timeout = 2\n[mail]\n[mail]\n",
-            "7: [server a] listen: is given twice; line 4 has it already",
-            "10: [server a] listen: is given twice; line 4 has it already",
-            "14: [server a] timeout: is given twice; line 13 has it already",
-            "15: [mail]: is given twice; line 1 has it already",
-            "16: [mail]: is given twice; line 1 has it already",
+            "7: [server a] listen: is set twice, first in line 4; remove one of them",
+            "10: [server a] listen: is set twice, first in line 4; remove one of them",
+            "14: [server a] timeout: is set twice, first in line 13; remove one of them",
+            "15: [mail]: this section appears twice, first in line 1; merge them",
+            "16: [mail]: this section appears twice, first in line 1; merge them",
         )
 
 
@@ -182,19 +184,19 @@ class AllAtOnceTests(ConfigCase):
 
     def test_noFollowersOfLines(self):
         """Nor is an option missing that stands in a line without its "="."""
-        written = 'has no "=" behind'
+        written = 'has no "=" after'
         for text, fault in (
-            ("[server a]\nlisten = 143\nauth_http http://a/\n", f"3: {written} auth_http: write auth_http = VALUE"),
-            ("[server a]\nlisten = 143\nauth_file x\n", f"3: {written} auth_file: write auth_file = VALUE"),
+            ("[server a]\nlisten = 143\nauth_http http://a/\n", f"3: {written} auth_http; write auth_http = VALUE"),
+            ("[server a]\nlisten = 143\nauth_file x\n", f"3: {written} auth_file; write auth_file = VALUE"),
             (
                 "[mail]\nauth_http http://a/\n[server a]\nlisten = 143\n",
-                f"2: {written} auth_http: write auth_http = VALUE",
+                f"2: {written} auth_http; write auth_http = VALUE",
             ),
-            (f"{MAIL}[server a]\nlisten 143\n", f"4: {written} listen: write listen = VALUE"),
-            (f"{MAIL}[server a]\nlisten = 2143\nprotocol imap\n", f"5: {written} protocol: write protocol = VALUE"),
+            (f"{MAIL}[server a]\nlisten 143\n", f"4: {written} listen; write listen = VALUE"),
+            (f"{MAIL}[server a]\nlisten = 2143\nprotocol imap\n", f"5: {written} protocol; write protocol = VALUE"),
             (
                 f"{MAIL}[server a]\nlisten = 993 ssl\nssl_certificate x\n",
-                f"5: {written} ssl_certificate: write ssl_certificate = VALUE",
+                f"5: {written} ssl_certificate; write ssl_certificate = VALUE",
             ),
         ):
             self.assertFaults(text, fault)
@@ -203,8 +205,8 @@ class AllAtOnceTests(ConfigCase):
         """What is missing from another section is reported nevertheless."""
         self.assertFaults(
             "[server a]\nlisten = 143\nauth_http http://a/\n[server b]\nlisten = 110\n",
-            '3: has no "=" behind auth_http: write auth_http = VALUE',
-            "4: [server b] auth_http: is missing: give auth_http, auth_file or proxy_pass",
+            '3: has no "=" after auth_http; write auth_http = VALUE',
+            "4: [server b] auth_http: is missing; set auth_http, auth_file or proxy_pass",
         )
 
     def test_all(self):
@@ -225,23 +227,23 @@ class AllAtOnceTests(ConfigCase):
             "timeout = 5\n"
             "timeout = 6\n"
             "[sever c]\n",
-            '9: is neither "[section]" nor "option = value"',
-            "14: [server b] timeout: is given twice; line 13 has it already",
+            '9: is neither "[SECTION]" nor "OPTION = VALUE"',
+            "14: [server b] timeout: is set twice, first in line 13; remove one of them",
             '2: [mailgate] error_log = stderr loud: "loud" is no level, they are debug, info, notice, warn, error,'
             " crit, alert, emerg",
             "4: [mail] max_errors = many: must be a whole number, such as 5",
-            '6: [server a] listen = 127.0.0.1:0: "127.0.0.1:0": invalid port 0; ports are 1 to 65535',
-            "7: [server a] listne: is no known option; did you mean listen?",
+            '6: [server a] listen = 127.0.0.1:0: "127.0.0.1:0": invalid port 0; use 1 to 65535',
+            "7: [server a] listne: is an unknown option; did you mean listen?",
             '8: [server a] proxy_pass_error_message = yes: must be "on" or "off"',
-            "15: [sever c]: is no known section; did you mean server NAME?",
-            f"11: [server b] protocol = impa: is no known protocol, they are {KNOWN}; did you mean imap?",
+            "15: [sever c]: is an unknown section; did you mean server NAME?",
+            f"11: [server b] protocol = impa: must be one of {KNOWN}; did you mean imap?",
         )
 
     def test_crossChecks(self):
         """What no single option can see is told of every server whose options are good."""
         self.assertFaults(
             "[server a]\nlisten = 127.0.0.1:143\n[server b]\nlisten = 127.0.0.1:110 ssl\n" + AUTH,
-            "1: [server a] auth_http: is missing: give auth_http, auth_file or proxy_pass",
+            "1: [server a] auth_http: is missing; set auth_http, auth_file or proxy_pass",
             '3: [server b] ssl_certificate: is missing, "listen … ssl" needs it',
         )
 

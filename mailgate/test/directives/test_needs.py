@@ -76,7 +76,7 @@ class WithoutEffectTests(SynchronousTestCase):
         for protocol, judge, option, what in WITHOUT:
             text = f"[mail]\n{option}\n" + self.server(protocol, judge)
             line, name = option.count("\n") + 2, option.split("\n")[-1].partition(" =")[0]
-            told = f"gateway.ini:{line}: [mail] {name}: has no effect: no server that has it from here has {what}"
+            told = f"gateway.ini:{line}: [mail] {name}: has no effect: no server that inherits it has {what}"
             self.assertEqual(self.warned(text), [told])
 
     def test_usedByOne(self):
@@ -96,12 +96,12 @@ class WithoutEffectTests(SynchronousTestCase):
         """Where servers lack different things, all of them are named."""
         text = "[mail]\nresolver_timeout = 5s\n" + self.server("smtp", HTTP)
         text += self.server("imap", HTTP).replace(":1", ":2")
-        told = "has no effect: no server that has it from here has resolver or protocol = smtp"
+        told = "has no effect: no server that inherits it has resolver or protocol = smtp"
         self.assertEqual(self.warned(text), [f"gateway.ini:2: [mail] resolver_timeout: {told}"])
 
     def test_relayed(self):
         """nginx's proxy off would have no session relayed; here all are."""
-        told = "gateway.ini:5: [server imap] proxy = off: has no effect: all sessions are relayed"
+        told = "gateway.ini:5: [server imap] proxy = off: has no effect; mailgate relays all sessions"
         self.assertEqual(self.warned(self.server("imap", HTTP, "proxy = off")), [told])
         self.assertEqual(self.warned(self.server("imap", HTTP, "proxy = on")), [])
 

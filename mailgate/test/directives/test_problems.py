@@ -102,7 +102,9 @@ class ShownTests(SynchronousTestCase):
 
     def test_nothingMore(self):
         """What a problem has no idea of it does not mention."""
-        self.assertEqual(str(Problem("a.ini", "is not UTF-8 text")), "a.ini: is not UTF-8 text")
+        self.assertEqual(
+            str(Problem("a.ini", "is not UTF-8 text; save it as UTF-8")), "a.ini: is not UTF-8 text; save it as UTF-8"
+        )
         self.assertEqual(str(Problem("a.ini", "is missing", "mail", "x")), "a.ini: [mail] x: is missing")
 
     def test_severalLines(self):

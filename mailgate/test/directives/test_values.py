@@ -139,8 +139,8 @@ class GrammarTests(ParserCase):
     def test_wordsRefused(self):
         """An unknown word is named, with the nearest known one."""
         parse = words("plain", "login")
-        self.assertRefuses(parse, "plain lgoin", message='"lgoin" is unknown, the words are plain, login; did you mean')
-        self.assertRefuses(parse, "", message="a value is missing: some of plain, login")
+        self.assertRefuses(parse, "plain lgoin", message='"lgoin" is unknown; use some of plain, login; did you mean')
+        self.assertRefuses(parse, "", message="a value is missing; use some of plain, login")
 
     def test_text(self):
         """One line, blanks inside it and a percent sign included."""
@@ -149,8 +149,8 @@ class GrammarTests(ParserCase):
     def test_textRefused(self):
         """Not none, not two, and nothing that could go on to break a line of a protocol."""
         self.assertRefuses(text, "", "  ", message="a value is missing")
-        self.assertRefuses(text, "a\nb", message="takes one line")
-        self.assertRefuses(text, "a\rb", "a\0b", "a\x7fb", "a\tb", message="holds a control character")
+        self.assertRefuses(text, "a\nb", message="must be a single line")
+        self.assertRefuses(text, "a\rb", "a\0b", "a\x7fb", "a\tb", message="contains a control character")
 
     def test_lines(self):
         """One item a line, blanks belonging to it; empty lines are none."""
@@ -176,15 +176,17 @@ class GrammarTests(ParserCase):
         """Who writes several on a line, as nginx wants them, is told of the difference rather than misunderstood."""
         parse = capabilities("PIPELINING")
         self.assertRefuses(
-            parse, "PIPELINING 8BITMIME", "SIZE 1\npipelining DSN", message="write one capability a line"
+            parse, "PIPELINING 8BITMIME", "SIZE 1\npipelining DSN", message="write one capability per line"
         )
 
     def test_capabilitiesRefused(self):
         """What goes onto the wire is printable ASCII."""
-        self.assertRefuses(capabilities(), "Größe", "a\rb", "a\0", message="is not printable ASCII")
+        self.assertRefuses(
+            capabilities(), "Größe", "a\rb", "a\0", message="contains characters other than printable ASCII"
+        )
         self.assertRefuses(capabilities(), "")
 
     def test_capabilitiesInQuotes(self):
         """Quotes are nginx's, and would go onto the wire."""
         refused = '"IMAP4rev1" "IDLE"', 'IMAP4rev1\n"SIZE 1000"'
-        self.assertRefuses(capabilities(), *refused, message="write one capability a line, without quotes")
+        self.assertRefuses(capabilities(), *refused, message="write one capability per line, without quotes")

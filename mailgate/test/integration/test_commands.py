@@ -78,7 +78,7 @@ class CommandsTests(CommandsTestCase):
         status, said, errors = self.command("reload")
         self.assertEqual((status, said), (BAD_CONFIGURATION, ""))
         self.assertIn("[mail] timeout = soon: must be a time", errors)
-        self.assertIn("[mail] server_nam: is no known option", errors)
+        self.assertIn("[mail] server_nam: is an unknown option", errors)
         self.assertNotIn("asked to reload", self.gateway.log())
 
     def test_refused(self):

@@ -81,7 +81,7 @@ class ReloadTests(ReloadTestCase):
         self.told("the configuration is not reloaded: nothing changes")
         log = self.gateway.log()
         self.assertIn("[error]", log)
-        self.assertIn("[mailgate] usr: is no known option; did you mean user?", log)
+        self.assertIn("[mailgate] usr: is an unknown option; did you mean user?", log)
         self.assertIn("[mail] timeout = 5x: must be a time", log)
         self.assertIn(client.login(USER, PASSWORD).split()[0], ACCEPTED)
         self.assertServes(self.loggedIn("imap", "implicit"))

@@ -75,7 +75,7 @@ class UpgradeTests(UpgradeTestCase):
             os.kill(pid, signal.SIGUSR2)
             self.told("the upgrade has failed, and nothing changes: ")
         (line,) = [line for line in self.gateway.log().splitlines() if "the upgrade has failed" in line]
-        self.assertIn("[mail] server_nam: is no known option", line)
+        self.assertIn("[mail] server_nam: is an unknown option", line)
         self.assertIn("[mail] timeout = soon: ", line)
         self.assertEqual(self.running(), pid)
         self.assertFalse(os.path.exists(f"{self.pidFile}.oldbin"))
