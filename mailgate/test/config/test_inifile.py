@@ -71,7 +71,8 @@ BAD = (
     ),
     (
         f"{HEAD}{LISTEN}\t[server pop3]\nlisten = 110\n",
-        f"6: [server imap]: [server pop3] is indented and therefore continues the value of listen in line 5; {INDENTED}",
+        "6: [server imap]: [server pop3] is indented and therefore continues the value of listen in line 5;"
+        f" {INDENTED}",
     ),
     # sections
     (

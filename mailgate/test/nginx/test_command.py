@@ -33,7 +33,7 @@ class CommandTests(ConsoleCase):
         self.assertEqual([server.name for server in load(ini).servers], ["imap"])
         self.assertIn("error_log = /srv/nginx/logs/error.log error\n", self.stdout.getvalue())
         told, last = self.stderr.getvalue().splitlines()
-        self.assertEqual(told, f"{path}:2: worker_priority: not carried over: Nice= of systemd says that")
+        self.assertEqual(told, f"{path}:2: worker_priority: not carried over: set Nice= in the systemd unit")
         self.assertIn("mailgate check --config", last)
 
     def test_refused(self):

@@ -63,7 +63,7 @@ class GuideTests(ImportCase):
         self.assertEqual([log.file for log in settings[LogSettings].errorLog], ["/srv/nginx/logs/error.log"])
         self.assertEqual(settings[WorkerSettings].count, processors())
         self.assertEqual(
-            told, ['nginx.conf: nginx refuses this file, as it has no "events" section; mailgate needs none']
+            told, ['nginx.conf: nginx refuses this file because it has no "events" section; mailgate needs none']
         )
 
     def test_missingSemicolon(self):
@@ -130,7 +130,7 @@ class SectionTests(ImportCase):
 
     def test_headerAndXCLIENT(self):
         """nginx sends XCLIENT behind a PROXY header; mailgate does not, and the gateway that comes of it starts."""
-        told = "carried over as auto: behind the PROXY header of proxy_protocol mailgate sends no XCLIENT"
+        told = "carried over as auto: after the PROXY header of proxy_protocol mailgate sends no XCLIENT"
         for text, xclient, isTold in (
             ("server { listen 25; proxy_protocol on; }", "auto", False),
             ("proxy_protocol on; server { listen 25; }", "auto", False),

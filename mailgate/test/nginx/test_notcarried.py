@@ -41,8 +41,8 @@ class NotCarriedTests(ImportCase):
             told,
             [
                 f'nginx.conf:2: smtp_capabilities: carried over, but "STARTTLS" {own}',
-                'nginx.conf:2: smtp_capabilities: carried over as two capabilities, which "SIZE 50000000" is in nginx'
-                " without quotes: write SIZE 50000000 on one line",
+                'nginx.conf:2: smtp_capabilities: carried over as two capabilities, because "SIZE 50000000" has'
+                " no quotes in nginx.conf: write SIZE 50000000 on one line",
                 f'nginx.conf:3: pop3_capabilities: carried over, but "STLS" {own}',
             ],
         )
@@ -167,7 +167,7 @@ class NotCarriedTests(ImportCase):
             text = f"{first} {second} server {{ listen 127.0.0.1:143; }}"
             settings, told = self.settings(MAIL.format(text))
             self.assertEqual([server.name for server in settings.servers], ["imap"])
-            self.assertTrue(any(f"given the clients of {address}" in line for line in told), told)
+            self.assertTrue(any(f"receive the clients of {address}" in line for line in told), told)
         wide, wider = "server { listen 110; listen 1143; protocol pop3; }", "server { listen [::]:110 ipv6only=off; }"
         other = "server { listen 127.0.0.1:1143; protocol imap; }"
         first, last = f"server {{ listen 127.0.0.1:110; {bad} }}", "server { listen 25; }"
@@ -193,7 +193,7 @@ class NotCarriedTests(ImportCase):
         error = self.assertRaises(Refused, self.imported, "events { } mail { server { listen 143; } }")
         first, last = str(error).splitlines()
         self.assertIn("auth_http is missing", first)
-        self.assertIn("nothing could be carried over", last)
+        self.assertIn("nothing can be carried over", last)
 
     def test_duplicateAddress(self):
         """The same address twice, which nginx refuses, leaves open which server is meant."""

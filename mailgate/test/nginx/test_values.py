@@ -59,7 +59,7 @@ class WrittenTests(SynchronousTestCase):
         self.assertIn("memory", self.assertRefused("error_log", "memory:32m", "debug"))
         self.assertIn("blank", self.assertRefused("error_log", "/a b"))
         for levels in (("info", "json"), ("info", "debug_mail"), ("debug_mail", "info"), ("debug", "debug_mail")):
-            self.assertIn("behind the level", self.assertRefused("error_log", "/a", *levels))
+            self.assertIn("after the level", self.assertRefused("error_log", "/a", *levels))
 
     def test_listen(self):
         """An address needs a port: without one nginx takes any."""

@@ -240,12 +240,12 @@ class WithCertificateTests(SynchronousTestCase):
             pass
         problems = self.problems("[sandbox]\n" + self.servers)
         for name, problem in zip("ab", problems, strict=True):
-            self.assertIn(f"[server {name}] ssl_certificate: the sandbox's cannot be made: ", problem)
+            self.assertIn(f"[server {name}] ssl_certificate: the sandbox's certificate cannot be made: ", problem)
 
     def test_noHostName(self):
         """A name for which no certificate can be made is told of, and nothing is made."""
         (problem,) = self.problems("[sandbox]\n" + self.servers.replace("b.test", "mail..example"))
-        self.assertIn("[server b] ssl_certificate: the sandbox's cannot be made: ", problem)
+        self.assertIn("[server b] ssl_certificate: the sandbox's certificate cannot be made: ", problem)
         self.assertFalse(os.path.exists(self.folder))
 
     def test_otherTLS(self):

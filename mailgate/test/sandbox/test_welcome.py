@@ -47,8 +47,8 @@ class WelcomeTests(SynchronousTestCase):
         lines = [line.split(None, 2) for line in text.split("\n")]
         self.assertIn(["imap", "127.0.0.1:1143", "STARTTLS offered"], lines)
         self.assertIn(["imap", "127.0.0.1:1993", "TLS from the first byte"], lines)
-        self.assertIn(["pop3", "127.0.0.1:1110", "STARTTLS demanded"], lines)
-        self.assertIn(["smtp", "127.0.0.1:1587", "in the clear"], lines)
+        self.assertIn(["pop3", "127.0.0.1:1110", "STARTTLS required"], lines)
+        self.assertIn(["smtp", "127.0.0.1:1587", "without TLS"], lines)
 
     def test_users(self):
         """The users are told with their passwords, which are the demo's and no secrets."""
