@@ -116,7 +116,7 @@ class SectionReader:
 
     def problem(self, section: str, option: str, message: str, value: str | None = None) -> None:
         """
-        Add to L{problems}.
+        Report a mistake.
 
         @param section: the title of the section.
         @param option: the name of the option, or empty if the problem concerns the section.

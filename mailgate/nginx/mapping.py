@@ -394,7 +394,7 @@ def _defaults(mail: Section) -> Iterator[Entry]:
     given = {entry.name for entry in mail.entries}
     for default in NGINX_DEFAULTS:
         if default.name not in given and default.name in known("mail"):
-            yield Entry(default.name, default.value.split("\n"), comment=f"The default of nginx. {default.why}")
+            yield Entry(default.name, default.value.split("\n"), comment=default.why)
 
 
 def _addresses(items: Sequence[str]) -> Sequence[ListenAddress]:

@@ -53,6 +53,8 @@ LEVELS = {
 NOT_MESSAGES = frozenset(
     {
         "mailgate",
+        # A type.
+        "config.outside.Authenticators",
         # What it writes and prints explains itself, and stands in docs/nginx.rst.
         "nginx.importer",
         "nginx.mapping",
