@@ -1,5 +1,5 @@
 """
-Tests for L{mailgate.config.inifile}, and for what is said of files that are no good: L{BAD} has the commonest mistakes.
+Tests for L{mailgate.config.inifile}, and for messages about invalid files: L{BAD} has the commonest mistakes.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from mailgate.test.support.documents import MISSING, ROOT, codeBlocks, documents
 from mailgate.test.support.nowhere import NOWHERE
 
 HEAD = "[mail]\nauth_http = http://127.0.0.1:9000/auth\n[server imap]\nprotocol = imap\n"
-"""Four lines that are good."""
+"""Four valid lines."""
 LISTEN = "listen = 127.0.0.1:143\n"
 
 END = 'the ";" at the end is part of the value: remove it'
@@ -32,7 +32,7 @@ BLOCK = 'is nginx syntax; begin a section with "[server NAME]" in place of "serv
 NEITHER = 'is neither "[SECTION]" nor "OPTION = VALUE"'
 
 BAD = (
-    # what comes from other grammars
+    # syntax of other formats
     (f"{HEAD}listen = 143;\n", f"5: [server imap] listen = 143;: {END}"),
     (f"{HEAD}listen = 143 # imap\n", f"5: [server imap] listen = 143 # imap: {BEHIND}"),
     (f"{HEAD}listen = 143 ; imap\n", f"5: [server imap] listen = 143 ; imap: {BEHIND}"),
@@ -60,7 +60,7 @@ BAD = (
     ),
     (f"{HEAD}{LISTEN}server {{\n", f"6: {BLOCK}"),
     (f"{HEAD}{LISTEN}}}\n", f"6: {BLOCK}"),
-    # what is indented belongs to what stands above
+    # an indented line belongs to the line above
     (
         f"{HEAD}{LISTEN}timeout = 5s\n  max_errors = 3\n",
         f"7: [server imap] max_errors: is indented and therefore continues the value of timeout in line 6; {INDENTED}",
@@ -110,17 +110,17 @@ BAD = (
     (f"{HEAD}{LISTEN}\ufefftimeout = 5s\n", "6: contains the invisible character U+FEFF; type the line again"),
     (f"{HEAD}{LISTEN}server_name = a b\n", "6: [server imap] server_name = a b: must be one word of printable ASCII"),
     (f"{HEAD}{LISTEN}timeout =\n", "6: [server imap] timeout = : must be a time, such as 30s, 1h30m or 500ms"),
-    # what is wrong with a value of [mail] is reported there, whichever server has it
+    # a mistake in a value of [mail] is reported there, not at the server that inherits it
     (
         HEAD.replace("[server", f"proxy_ssl_trusted_certificate = {NOWHERE}/x\n[server") + LISTEN,
         f"3: [mail] proxy_ssl_trusted_certificate = {NOWHERE}/x: cannot be read: No such file or directory",
     ),
 )
-"""Configurations with one mistake, and the line that it is told by."""
+"""Configurations with one mistake, and the end of the message about it."""
 
 
 class MistakeTests(SynchronousTestCase):
-    """Each mistake is one line, which has the number of the mistake's."""
+    """Each mistake causes one message, with the number of its line."""
 
     def test_table(self):
         """L{BAD}."""
@@ -129,13 +129,13 @@ class MistakeTests(SynchronousTestCase):
             self.assertEqual(str(error), f"{NOWHERE}/x.ini:{expected}".replace("FOLDER", NOWHERE), text)
 
     def test_secrets(self):
-        """A line that cannot be read may hold a secret, and is not shown."""
+        """A line that cannot be read is not shown, because it may contain a secret."""
         for line in ("auth_http_header X-Key c2VzYW1l=", "auth_http_header: X-Key c2VzYW1l=", "X-Key c2VzYW1l="):
             error = self.assertRaises(ConfigurationError, parse, f"{HEAD}{LISTEN}{line}\n")
             self.assertNotIn("c2VzYW1l", str(error))
 
     def test_good(self):
-        """What only looks like these mistakes is none."""
+        """Lines that only look like these mistakes are valid."""
         parse(f"\ufeff{HEAD}{LISTEN}")
         parse(f"{HEAD}{LISTEN}".replace("\n", "\r\n"))
         listen = "\tlisten =\n\t\t[::1]:143\n\t\t\n\t# one\n\t\t127.0.0.1:143\n\ttimeout = 5s\n"
@@ -145,7 +145,7 @@ class MistakeTests(SynchronousTestCase):
 
 
 class MutationTests(SynchronousTestCase):
-    """Whatever a file holds, it is read, or what is wrong is said."""
+    """Any file is either read, or its mistakes are reported."""
 
     WORDS = (
         *("", "\0", "\ufeff", "=", ":", ";", '"', " # x", "9" * 30, "unix:", "[::1%lo]:143", "systemd:", "data:"),
@@ -175,7 +175,7 @@ class MutationTests(SynchronousTestCase):
         return "\n".join(lines)
 
     def test_mutants(self):
-        """No exception but L{ConfigurationError} is raised, and all that is about a section has a line."""
+        """Only L{ConfigurationError} is raised, and all problems of sections have a line."""
         randomness = random.Random(11)
         for _ in range(400):
             text = self.mutant(f"{HEAD}{LISTEN}imap_auth =\n  plain\n[mailgate]\npid = x\nuser = root\n", randomness)
@@ -189,12 +189,12 @@ class MutationTests(SynchronousTestCase):
 
 
 class GrammarTests(SynchronousTestCase):
-    """The grammar is C{configparser}'s."""
+    """The grammar is that of C{configparser}."""
 
     skip = MISSING
 
     def test_same(self):
-        """All configurations of the documents are read as C{configparser} reads them."""
+        """All configurations in the documents are read as C{configparser} reads them."""
         texts = [block for text in documents().values() for block in codeBlocks(text, "ini")]
         for name in glob.glob(os.path.join(ROOT, "etc", "*.ini")):
             with open(name, encoding="utf-8") as opened:

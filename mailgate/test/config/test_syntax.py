@@ -1,5 +1,5 @@
 """
-Tests of what the ini file may look like, and of all its faults at once.
+Tests of the syntax of the ini file, and of reporting all mistakes at once.
 """
 
 from __future__ import annotations
@@ -15,20 +15,20 @@ from mailgate.test.support.nowhere import NOWHERE
 
 
 class SyntaxTests(ConfigCase):
-    """What the file looks like."""
+    """The syntax of the file."""
 
     def test_comments(self):
-        """# and ; begin a comment, on a line of its own, between the lines of a value too."""
+        """A line that begins with # or ; is a comment, also between the lines of a value."""
         text = MAIL + "# a = b\n; c\n[server x]\nlisten =\n  127.0.0.1:143\n  # the other\n  127.0.0.1:993\n"
         self.assertEqual([address.port for address in self.server(text).listen], [143, 993])
 
     def test_blankLines(self):
-        """Empty lines mean nothing, those between the lines of a value neither."""
+        """Empty lines are ignored, also between the lines of a value."""
         text = MAIL + "\n\n[server x]\n\nlisten =\n\n  127.0.0.1:143\n\n  127.0.0.1:993\n\n\nprotocol = imap\n\n"
         self.assertEqual([address.port for address in self.server(text).listen], [143, 993])
 
     def test_noInlineComments(self):
-        """Behind a value a # is part of it: a password may hold one."""
+        """A # after a value is part of the value: a password may contain one."""
         self.assertEqual(self.server(MAIL + IMAP + "server_name = a#b")[DialogueSettings].serverName, "a#b")
         self.assertFaults(
             MAIL + "[server x]\nlisten = 127.0.0.1:143 # imap",
@@ -37,21 +37,21 @@ class SyntaxTests(ConfigCase):
         )
 
     def test_percent(self):
-        """A percent sign is one."""
+        """A percent sign has no special meaning."""
         self.assertEqual(self.server(MAIL + IMAP + "server_name = 100%sure")[DialogueSettings].serverName, "100%sure")
         self.assertEqual(self.server(MAIL + IMAP + "server_name = %(x)s")[DialogueSettings].serverName, "%(x)s")
 
     def test_delimiter(self):
-        """Only the first = parts option and value; a colon parts nothing."""
+        """Only the first = separates option and value; a colon does not."""
         self.assertEqual(self.server(MAIL + IMAP + "server_name = a=b:c")[DialogueSettings].serverName, "a=b:c")
 
     def test_lines(self):
-        """Lists of one item a line keep the blanks of an item."""
+        """In a list with one item per line, blanks are part of an item."""
         text = MAIL + "[server s]\nlisten = 127.0.0.1:25\nsmtp_capabilities =\n  SIZE 104857600\n  DSN\n"
         self.assertEqual(self.server(text)[SMTPSettings].capabilities, ("SIZE 104857600", "DSN"))
 
     def test_carriageReturns(self):
-        """A file that was written on Windows is read as any other."""
+        """A file with the line ends of Windows is valid."""
         self.write((MAIL + IMAP).replace("\n", "\r\n").encode())
         self.assertEqual(load(self.path).servers[0].protocol, "imap")
 
@@ -61,25 +61,25 @@ class SyntaxTests(ConfigCase):
             opened.write(content)
 
     def test_byteOrderMark(self):
-        """So is one that begins with a mark that only Windows needs."""
+        """A file with a byte order mark is valid."""
         self.write(b"\xef\xbb\xbf" + (MAIL + IMAP).encode())
         self.assertEqual(load(self.path).servers[0].protocol, "imap")
 
     def test_notUTF8(self):
-        """A file that is no UTF-8 is refused as a whole."""
+        """A file that is not UTF-8 is refused as a whole."""
         self.write(b"[mail]\nserver_name = \xff\n")
         error = self.assertRaises(ConfigurationError, load, self.path)
         self.assertEqual(str(error), f"{self.path}:2: is not UTF-8 text; save it as UTF-8")
 
     def test_unreadable(self):
-        """A file that is not there, and a folder, are told by name."""
+        """A missing file, and a folder, are reported with their name."""
         error = self.assertRaises(ConfigurationError, load, f"{NOWHERE}/gateway.ini")
         self.assertEqual(str(error), f"{NOWHERE}/gateway.ini: cannot be read: No such file or directory")
         error = self.assertRaises(ConfigurationError, load, os.curdir)
         self.assertIn("cannot be read: Is a directory", str(error))
 
     def test_notAnOption(self):
-        """A line that is neither a section nor an option is told by its number, not by what it says."""
+        """A line that is neither a section nor an option is reported by its number, without its text."""
         self.assertFaults(
             MAIL + IMAP + "auth_http_header X-Key sesame\nnonsense sesame\n",
             '5: has no "=" after auth_http_header; write auth_http_header = VALUE',
@@ -87,7 +87,7 @@ class SyntaxTests(ConfigCase):
         )
 
     def test_nginx(self):
-        """A whole nginx.conf is not told of line by line, but what makes a gateway.ini of it."""
+        """An nginx.conf causes one message, which names import-nginx."""
         self.assertFaults(
             "mail {\n    server_name x;\n    server {\n        listen 143;\n    }\n}\n",
             '1: looks like an nginx.conf; "mailgate import-nginx" converts one to a gateway.ini',
@@ -95,7 +95,7 @@ class SyntaxTests(ConfigCase):
         self.assertEqual(len(self.faults(MAIL + IMAP + "server {\n  timeout 5s;\n}\n")), 3)
 
     def test_strayed(self):
-        """The end of a statement of nginx's, and a comment behind a value, are warned of where the value takes them."""
+        """nginx's ; at the end, and a comment after a value, cause warnings where the value accepts them."""
         text = MAIL + "server_name = mx; \n[server imap]\nlisten = 127.0.0.1:143\n"
         text += "imap_capabilities =\n IDLE # all\n IMAP4rev1\n"
         self.assertEqual(
@@ -108,12 +108,12 @@ class SyntaxTests(ConfigCase):
         )
 
     def test_notStrayed(self):
-        """Nothing is said of such characters in the middle, nor where a value may be a secret."""
+        """Such characters in the middle, or in a possible secret, cause no warning."""
         text = MAIL + "auth_http_header = X-Key a;\nerror_log = a;b#c\n" + IMAP
         self.assertEqual(parse(text).warnings, ())
 
     def test_beforeSections(self):
-        """What stands before the first section belongs nowhere; what is wrong further down is told all the same."""
+        """Options before the first section are reported; mistakes after that are reported too."""
         self.assertFaults(
             "timeout = 5\nmax_errors = 3\n" + MAIL + IMAP + "timeout = 5x\n",
             "1: is before the first section; write a header such as [mailgate] above it",
@@ -121,7 +121,7 @@ class SyntaxTests(ConfigCase):
         )
 
     def test_noNameAtAll(self):
-        """Lines that begin with = are no options."""
+        """Lines that begin with = are not options."""
         self.assertFaults(
             MAIL + IMAP + "= 1\n= 2\n",
             '5: is neither "[SECTION]" nor "OPTION = VALUE"',
@@ -129,20 +129,20 @@ class SyntaxTests(ConfigCase):
         )
 
     def test_duplicateOption(self):
-        """An option that is given twice on one level is an error, as nginx's are."""
+        """An option that is set twice in a section is an error, as in nginx."""
         self.assertFaults(
             MAIL + IMAP + "timeout = 1\ntimeout = 2\n",
             "6: [server imap] timeout: is set twice, first in line 5; remove one of them",
         )
 
     def test_duplicateSection(self):
-        """So is a section."""
+        """So is a section that appears twice."""
         self.assertFaults(
             MAIL + IMAP + IMAP, "5: [server imap]: this section appears twice, first in line 3; merge them"
         )
 
     def test_duplicates(self):
-        """Every duplicate is told, those of several lines and those that are indented included, and nothing besides."""
+        """Each duplicate is reported once, also those with several lines and indented ones."""
         listen = "  listen =\n    127.0.0.1:143\n    127.0.0.1:993\n"
         self.assertFaults(
             MAIL + "[server a]\n" + listen + listen + listen + "  timeout = 1\n  timeout = 2\n[mail]\n[mail]\n",
@@ -155,10 +155,10 @@ class SyntaxTests(ConfigCase):
 
 
 class AllAtOnceTests(ConfigCase):
-    """Everything that is wrong is told at once."""
+    """All mistakes are reported at once."""
 
     def test_typosHideNothing(self):
-        """A value that cannot be read, or an unknown option, keeps back nothing that is wrong elsewhere."""
+        """An invalid value or an unknown option does not hide other mistakes."""
         error = self.assertRaises(
             ConfigurationError,
             parse,
@@ -178,12 +178,12 @@ class AllAtOnceTests(ConfigCase):
         )
 
     def test_noFollowers(self):
-        """What only follows from a value that cannot be read is not told of besides."""
+        """A mistake that only follows from an invalid value is not reported."""
         error = self.assertRaises(ConfigurationError, parse, "[server a]\nlisten = 143\nproxy_pass = my%host:143\n")
         self.assertEqual([problem.option for problem in error.problems], ["proxy_pass"])
 
     def test_noFollowersOfLines(self):
-        """Nor is an option missing that stands in a line without its "="."""
+        """An option in a line without "=" is not reported as missing."""
         written = 'has no "=" after'
         for text, fault in (
             ("[server a]\nlisten = 143\nauth_http http://a/\n", f"3: {written} auth_http; write auth_http = VALUE"),
@@ -202,7 +202,7 @@ class AllAtOnceTests(ConfigCase):
             self.assertFaults(text, fault)
 
     def test_otherSections(self):
-        """What is missing from another section is reported nevertheless."""
+        """A missing option of another section is reported nevertheless."""
         self.assertFaults(
             "[server a]\nlisten = 143\nauth_http http://a/\n[server b]\nlisten = 110\n",
             '3: has no "=" after auth_http; write auth_http = VALUE',
@@ -210,7 +210,7 @@ class AllAtOnceTests(ConfigCase):
         )
 
     def test_all(self):
-        """Each fault is one line with file, section, option and value; those of good sections are not kept back."""
+        """Each mistake is one line with file, section, option and value; those of valid sections are included."""
         self.assertFaults(
             "[mailgate]\n"
             "error_log = stderr loud\n"
@@ -240,7 +240,7 @@ class AllAtOnceTests(ConfigCase):
         )
 
     def test_crossChecks(self):
-        """What no single option can see is told of every server whose options are good."""
+        """Mistakes that concern several options are reported for each server whose options are valid."""
         self.assertFaults(
             "[server a]\nlisten = 127.0.0.1:143\n[server b]\nlisten = 127.0.0.1:110 ssl\n" + AUTH,
             "1: [server a] auth_http: is missing; set auth_http, auth_file or proxy_pass",
@@ -248,7 +248,7 @@ class AllAtOnceTests(ConfigCase):
         )
 
     def test_inherited(self):
-        """What is wrong with what stands in [mail] is told of there, and once, however many servers have it."""
+        """A mistake in [mail] is reported there, once, however many servers inherit it."""
         text = MAIL + f"ssl_certificate = {NOWHERE}/c\nssl_certificate_key = {NOWHERE}/k\nstarttls = on\n" + IMAP
         text += "[server pop3]\nlisten = 127.0.0.1:110\n[server own]\nlisten = 127.0.0.1:25\n"
         text += f"ssl_certificate = {NOWHERE}/none\n"
@@ -260,25 +260,25 @@ class AllAtOnceTests(ConfigCase):
         )
 
     def test_inheritedWarnings(self):
-        """So it is with warnings."""
+        """So is a warning."""
         settings = parse(MAIL + "auth_http_header = X-A $remote_adr\n" + IMAP + "[server pop3]\nlisten = 110\n")
         warned = [(warning.section, warning.option) for warning in settings.warnings]
         self.assertEqual(warned, [("mail", "auth_http_header")])
 
     def test_noAftermath(self):
-        """A server with a fault is not held to what may follow from it."""
+        """After a mistake in a server, mistakes that may follow from it are not reported."""
         self.assertFaults(
             "[server a]\nlisten = 127.0.0.1:x\nauth_http = http://127.0.0.1/\n",
             '2: [server a] listen = 127.0.0.1:x: "127.0.0.1:x": must be port, host:port, [address]:port or unix:/path',
         )
 
     def test_severalLines(self):
-        """A value of several lines does not make a problem of several lines."""
+        """A value of several lines is reported in one line."""
         (fault,) = self.faults(MAIL + "[server a]\nlisten =\n  127.0.0.1:143\n  127.0.0.1:99999\n")
         self.assertIn("listen = 127.0.0.1:143 | 127.0.0.1:99999: ", fault)
 
     def test_empty(self):
-        """An option without a value is an error, not a default."""
+        """An option without a value is an error, not the default."""
         self.assertFaults(
             MAIL + IMAP + "timeout =\n", "5: [server imap] timeout = : must be a time, such as 30s, 1h30m or 500ms"
         )
