@@ -1,6 +1,6 @@
 # -*- test-case-name: mailgate.test.test_documentation -*-
 """
-What the documents say is so: directives, defaults, configurations. Their Python: L{mailgate.test.test_snippets}.
+The documents are true: directives, defaults, configurations. L{mailgate.test.test_snippets} runs their Python.
 """
 
 from __future__ import annotations
@@ -31,22 +31,22 @@ from mailgate.test.integration.programs import PROGRAMS
 from mailgate.test.support.documents import MISSING, ROOT, codeBlocks, document, documents
 
 KNOWN = {(kind.word, name): known for kind in SECTIONS for name, known in kind.known.items()}
-"""Every directive, by the kind of section and its name."""
+"""All directives, by the kind of section and the name."""
 
 WITHOUT_FIXED_DEFAULT = {"server_name", "auth_delay", "max_auth_failures"}
-"""Directives whose default is not the same on every host, or for every server."""
+"""Directives whose default depends on the host or the server."""
 
 
 def default(known: Directive) -> Any:
-    """The default of a directive, as the code has it."""
+    """The default of a directive in the code."""
     assert known.group is not None
     return getattr(fields(known.group), known.field).default
 
 
 def asDefault(known: Directive, text: str) -> Any:
-    """What C{text} means as the value of a directive, comparable to its default."""
+    """The value of a directive for C{text}, comparable to its default."""
     value = known.parse(text, "/etc")
-    # The default has not been written by anybody.
+    # The default is not a written value.
     return evolve(value, text="") if isinstance(value, ListenAddress) else value
 
 
@@ -67,7 +67,7 @@ _KINDS = {"# e.g. ": "example", "# ": "default", "": "active"}
 
 
 def entries(text: str) -> Iterator[Entry]:
-    """The directives in etc/gateway.ini, those in comments too."""
+    """The directives in etc/gateway.ini, also those in comments."""
     level = "mailgate"
     found: list[Entry] = []
     for line in text.splitlines():
@@ -111,51 +111,51 @@ class GatewayIniTests(SynchronousTestCase):
         self.entries = list(entries(self.text))
 
     def test_loads(self) -> None:
-        """It can be loaded as it is, and has a server for each protocol."""
+        """It is a valid configuration, with a server for each protocol."""
         settings = load(os.path.join(ROOT, "etc", "gateway.ini"))
         self.assertEqual([server.protocol for server in settings.servers], list(PROTOCOLS))
         self.assertIsNone(settings.find(SandboxSettings))
 
     def test_loopback(self) -> None:
-        """As it is nobody else can reach it."""
+        """No other host can connect to it."""
         settings = load(os.path.join(ROOT, "etc", "gateway.ini"))
         hosts = {address.host for server in settings.servers for address in server.listen}
         self.assertEqual(hosts, {"127.0.0.1"})
 
     def test_complete(self) -> None:
-        """Every directive is in it, and none that does not exist."""
+        """It has every directive, and no unknown one."""
         named = {(entry.level, entry.name) for entry in self.entries}
-        # What [mail] shows for all servers is not shown for each again.
+        # What [mail] shows for all servers is not repeated for each server.
         named |= {("server", name) for level, name in named if level == "mail"}
         self.assertEqual(named, set(KNOWN))
 
     def test_once(self) -> None:
-        """Each directive is shown once, but for what every server has to have."""
+        """Each directive appears once, except those that every server needs."""
         shown = [(entry.level, entry.name) for entry in self.entries if entry.name != "listen"]
         self.assertEqual(sorted(shown, key=str), sorted(set(shown), key=str))
 
     def test_defaults(self) -> None:
-        """What it shows as a default is the default."""
+        """The defaults that it shows are the defaults."""
         for entry in self.entries:
             if entry.kind == "default":
                 known = KNOWN[entry.level, entry.name]
                 self.assertEqual(asDefault(known, entry.value), default(known), entry.name)
 
     def test_allDefaultsShown(self) -> None:
-        """What it shows as an example has no default; what has one is shown with it."""
+        """An example has no default; a directive with a default is shown with it."""
         for entry in self.entries:
             hasDefault = default(KNOWN[entry.level, entry.name]) not in (None, ())
             expected = hasDefault and entry.name not in WITHOUT_FIXED_DEFAULT
             self.assertEqual(entry.kind == "default", expected, entry.name)
 
     def test_examples(self) -> None:
-        """The examples are good values."""
+        """The examples are valid values."""
         for entry in self.entries:
             if entry.kind == "example":
                 self.assertTrue(KNOWN[entry.level, entry.name].parse(entry.value, "/etc"), entry.name)
 
     def test_uncommented(self) -> None:
-        """With the # taken from every default it means the same as without."""
+        """Removing the # from all defaults changes nothing."""
         text = re.sub(r"^# (    \S|[a-z0-9_]+ =)", r"\1", self.text.partition("# [sandbox]")[0], flags=re.MULTILINE)
         self.assertIn("\n    IMAP4rev1\n", text)
         given, plain = parse(text, "gateway.ini"), parse(self.text, "gateway.ini")
@@ -178,12 +178,12 @@ class DirectivesTests(SynchronousTestCase):
         return KNOWN[(row.sections.rpartition(" ")[2]), row.name]
 
     def test_complete(self) -> None:
-        """Every directive has a row, with the sections that it may stand in, and none that does not exist."""
+        """Every directive has a row with its sections, and there is no unknown one."""
         told = sorted((row.name, level) for row in self.rows for level in row.sections.split(", "))
         self.assertEqual(told, sorted((name, level) for level, name in KNOWN))
 
     def test_defaults(self) -> None:
-        """The table's defaults are the defaults; "none" is said where there is none."""
+        """The defaults of the table are the defaults; "none" stands for no default."""
         for row in self.rows:
             known = self.known(row)
             written = re.findall("``(.+?)``", row.default)
@@ -194,7 +194,7 @@ class DirectivesTests(SynchronousTestCase):
                 self.assertIn(default(known), (None, ()), row.name)
 
     def test_words(self) -> None:
-        """Each of the words that the table gives for a value is taken."""
+        """Each word that the table lists for a value is accepted."""
         for row in self.rows:
             known = self.known(row)
             if row.values.startswith("words of") or row.name in ("starttls", "use", "xclient", "ssl_session_cache"):
@@ -203,7 +203,7 @@ class DirectivesTests(SynchronousTestCase):
                     known.parse(sized, "/etc")
 
     def test_sample(self) -> None:
-        """The file at its beginning lacks nothing but the certificate and its key."""
+        """The file at its beginning lacks only the certificate and its key."""
         sample = self.text.partition("::\n\n")[2].partition("\n\n* ")[0]
         error = self.assertRaises(ConfigurationError, parse, textwrap.dedent(sample))
         self.assertEqual({problem.option for problem in error.problems}, {"ssl_certificate", "ssl_certificate_key"})
@@ -215,23 +215,23 @@ class DocumentsTests(SynchronousTestCase):
     skip = MISSING
 
     def test_noTabs(self) -> None:
-        """They have no tabs and no blanks at line ends, and their lines are short enough for a terminal."""
+        """They have no tabs and no blanks at line ends, and their lines fit into a terminal."""
         for name, text in {**documents(), "etc/gateway.ini": document("etc", "gateway.ini")}.items():
             for number, line in enumerate(text.splitlines(), 1):
                 self.assertNotIn("\t", line, f"{name}:{number}")
                 self.assertEqual(line, line.rstrip(), f"{name}:{number}")
-                # A line of a log cannot be broken, nor a row of a measured table: there are two blanks between columns.
+                # Lines of a log cannot be broken, nor rows of measurements, which have two blanks between columns.
                 if "[info]" not in line and "[error]" not in line and not re.search(r"\S {2,}\S|^\.\. \[|^:", line):
                     self.assertLessEqual(len(line), 125, f"{name}:{number}")
 
     def test_titles(self) -> None:
-        """A title's underline is as long as the title."""
+        """The underline of a title is as long as the title."""
         for name, text in documents().items():
             for title, line in re.findall(r"^(\S.*)\n([=~^-])\2{2,}$", text, re.MULTILINE):
                 self.assertIn(f"\n{title}\n{line * len(title)}\n", f"\n{text}", name)
 
     def test_literals(self) -> None:
-        """Each ``literal`` that is begun is ended in its paragraph."""
+        """Each ``literal`` ends in its paragraph."""
         for name, text in documents().items():
             for paragraph in text.split("\n\n"):
                 self.assertEqual(paragraph.count("``") % 2, 0, f"{name}: {paragraph}")
@@ -243,17 +243,17 @@ class DocumentsTests(SynchronousTestCase):
                 self.assertTrue(os.path.exists(os.path.join(ROOT, path)), f"{name}: {path}")
 
     def test_news(self) -> None:
-        """The first entry of the news is this version's."""
+        """The first entry of the news is this version."""
         self.assertIn(f"====\n\n{__version__}\n---", document("NEWS.rst"))
 
     def test_phases(self) -> None:
-        """Every phase and every outcome that the log can name is explained."""
+        """Every phase and every outcome of the log is explained."""
         explained = set(re.findall("``(.+?)``", document("docs", "running.rst").partition("``reached``")[2]))
         named = {phase.value for phase in Phase if phase is not Phase.END} | {outcome.value for outcome in Outcome}
         self.assertLessEqual(named, explained)
 
     def test_wording(self) -> None:
-        """What clients are told of a temporary failure is quoted as it is said."""
+        """The replies to clients for a temporary failure are quoted exactly."""
         told = " ".join(document("docs", "running.rst").split())
         for protocol in PROTOCOLS.values():
             self.assertIn(protocol.server.wording[Trouble.TEMPORARY].decode(), told)
@@ -265,7 +265,7 @@ class AuthHTTPTests(SynchronousTestCase):
     skip = MISSING
 
     def test_configurations(self) -> None:
-        """There is one for each preset, and it is good: nothing is warned of, but what smtp_auth none always means."""
+        """Each preset has an example, which is valid and causes no warnings, except the usual one of smtp_auth none."""
         presets: list[str | None] = []
         for ini in codeBlocks(document("docs", "auth_http.rst"), "ini"):
             settings = parse(ini)
@@ -285,18 +285,18 @@ class ReadmeTests(SynchronousTestCase):
         self.text = document("README.rst")
 
     def commands(self) -> list[str]:
-        """The commands to paste."""
+        """The commands to copy."""
         return re.findall(r"^    (python3 -m venv \.venv && .+)$", self.text, re.MULTILINE)
 
     def test_commands(self) -> None:
-        """There are two, each a single line: to run the demo, and to run the tests."""
+        """There are two, on a single line each: one runs the demo, one runs the tests."""
         demo, tests = ([shlex.split(part) for part in command.split(" && ")] for command in self.commands())
         self.assertEqual(demo[-1], [".venv/bin/twistd", "-n", "--pidfile=", "mailgate", "--config", "etc/demo.ini"])
         self.assertEqual(tests[-1][-4:], ["-m", "twisted.trial", "-j4", "mailgate"])
         self.assertIn(".[test]", tests[1])
 
     def test_twoOfThem(self) -> None:
-        """.ci/run finds the command that runs the tests, by the pattern that it has, and no other line."""
+        """.ci/run finds the command that runs the tests, and no other line."""
         (pattern,) = re.findall(r"sed -n 's/(.+)/\\1/p' README\.rst", document(".ci", "run"))
         found = re.findall(pattern.replace(r"\(", "(").replace(r"\)", ")"), self.text, re.MULTILINE)
         self.assertEqual(found, self.commands()[1:])
@@ -307,7 +307,7 @@ class ReadmeTests(SynchronousTestCase):
         self.assertEqual(set(installed.split()), {program.package for program in PROGRAMS.values()})
 
     def test_configuration(self) -> None:
-        """The configuration for Dovecot and Postfix is good, but for certificates, which are another's."""
+        """The configuration for Dovecot and Postfix is valid, except for certificates, which the reader has."""
         (ini,) = codeBlocks(self.text, "ini")
         certificate, key = ensureCertificate(self.mktemp(), ["mail.example.com"])
         ini = ini.replace("/etc/ssl/certs/mail.example.com.pem", os.path.abspath(certificate))
@@ -318,7 +318,7 @@ class ReadmeTests(SynchronousTestCase):
             self.assertEqual([address.ssl for address in server.listen], [False, False, True, True])
 
     def test_demo(self) -> None:
-        """The ports and users that it names for the demo are the demo's."""
+        """The ports and users of the demo are right."""
         demo = document("etc", "demo.ini")
         for port in re.findall(r"\b1\d{3}\b", self.text.partition("To try it")[2].partition("To run")[0]):
             self.assertIn(f"127.0.0.1:{port}", demo)

@@ -1,6 +1,6 @@
 # -*- test-case-name: mailgate.test.test_snippets -*-
 """
-The pieces of Python in the documents do what the documents say, on real sockets.
+The Python code in the documents works as the documents say, on real sockets.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from mailgate.testing import requestFor
 
 
 class _Dialogue(Protocol):
-    """A client that speaks once it has been greeted, and gathers all it is told."""
+    """A client that sends after the greeting, and collects the replies."""
 
     transport: Any
 
@@ -60,13 +60,13 @@ class _Dialogue(Protocol):
 
 
 class SnippetTests(TestCase):
-    """The pieces of Python in the documents, run on real sockets."""
+    """The Python code in the documents, run with real sockets."""
 
     skip = MISSING
     timeout = 30
 
     def configure(self, ini: str) -> None:
-        """Be in a folder of its own, whose C{gateway.ini} is C{ini}."""
+        """Change to a folder of its own, whose C{gateway.ini} is C{ini}."""
         folder = self.mktemp()
         os.mkdir(folder)
         self.addCleanup(os.chdir, os.getcwd())
@@ -75,14 +75,14 @@ class SnippetTests(TestCase):
             opened.write(ini)
 
     def serve(self, service: Any) -> Any:
-        """Have C{service} run until the end of the test."""
+        """Run C{service} until the end of the test."""
         service.privilegedStartService()
         service.startService()
         self.addCleanup(service.stopService)
         return service
 
     def embed(self, port: int) -> Any:
-        """What README's snippet makes of a configuration that listens on C{port}, started."""
+        """The service of README's snippet with a listener on C{port}, started."""
         (snippet,) = codeBlocks(document("README.rst"), "python")
         self.configure(f"[server imap]\nprotocol = imap\nlisten = 127.0.0.1:{port}\nproxy_pass = 127.0.0.1:1\n")
         namespace: dict[str, Any] = {}
@@ -91,14 +91,14 @@ class SnippetTests(TestCase):
         return namespace["gateway"]
 
     async def talk(self, port: int, says: bytes, host: str = "127.0.0.1") -> bytes:
-        """All that the server on C{port} of C{host}, or at the path C{host}, tells a client that C{says} that."""
+        """All that the server on C{port} of C{host}, or at the path C{host}, sends to a client that sends C{says}."""
         client = _Dialogue(says)
         endpoint: Any = TCP4ClientEndpoint(reactor, host, port) if port else UNIXClientEndpoint(reactor, host)
         await connectProtocol(endpoint, client)
         return await client.ended
 
     async def test_readme(self) -> None:
-        """README's application is a gateway that answers on its port."""
+        """README's application is a gateway that serves its port."""
         port = freePort()
         gateway = self.embed(port)
         heard = await self.talk(port, b"a NOOP\r\nb LOGOUT\r\n")
@@ -106,7 +106,7 @@ class SnippetTests(TestCase):
         self.assertEqual([listener.port.getHost().port for listener in gateway.listeners], [port])
 
     async def test_embeddedAuthenticator(self) -> None:
-        """docs/embedding.rst's authenticator, handed over as it says, judges at both addresses of its configuration."""
+        """The authenticator of docs/embedding.rst, used as described, judges at both addresses of its configuration."""
         port = freePort()
         ini, _ = codeBlocks(document("docs", "embedding.rst"), "ini")
         self.configure(ini.replace("143", str(port)).replace("[server imap]", "[server imap]\nprotocol = imap"))
@@ -119,8 +119,8 @@ class SnippetTests(TestCase):
 
     async def test_everywhere(self) -> None:
         """
-        It judges at every address of every server, one beside another's wildcard included: there is no factory without
-        it, and it answers there. Where it says so it takes other methods, too.
+        It judges at every address of every server, also at one that shares a wildcard's port: each factory has it. It
+        supports other methods if it declares them.
         """
         port, other, path = freePort(), freePort(), self.freePath()
         self.configure(
@@ -153,13 +153,13 @@ listen =
             self.assertIn(b"\r\na NO [AUTHENTICATIONFAILED] ", await self.talk(number, says, host), host)
 
     def test_leftOut(self) -> None:
-        """A server that nothing is handed over for lets nobody in, nor out: it is an error."""
+        """A server without an authenticator is an error."""
         self.configure("[server imap]\nlisten = 143\n[server pop3]\nlisten = 110\n")
         error = self.assertRaises(ConfigurationError, self.embedding()["serve"], reactor)
         self.assertEqual([(problem.section, problem.option) for problem in error.problems], [("server pop3", WHO)])
 
     def test_distribution(self) -> None:
-        """The distribution of docs/embedding.rst is found, and does what its configuration says."""
+        """The distribution of docs/embedding.rst is found, and works with its configuration."""
         text = document("docs", "embedding.rst")
         folder = os.path.abspath(self.mktemp())
         (project,) = codeBlocks(text, "toml")
@@ -182,7 +182,7 @@ listen =
         self.assertEqual([problem.option for problem in problems], ["domain_backends"])
 
     def test_cred(self) -> None:
-        """The checker of docs/embedding.rst lets joe in with his password."""
+        """The checker of docs/embedding.rst accepts joe with his password."""
         path = self.mktemp()
         with open(path, "w", encoding="ascii") as opened:
             opened.write("joe:sesame\n")
@@ -197,20 +197,20 @@ listen =
         self.assertEqual((result.errors, result.failures, result.testsRun), ([], [], 2))
 
     def freePath(self) -> str:
-        """That of a unix socket, which must be short; there is nothing yet."""
+        """The path of a unix socket, which must be short; the file does not exist yet."""
         folder = tempfile.mkdtemp()
         self.addCleanup(shutil.rmtree, folder)
         return os.path.join(folder, "socket")
 
     def embedding(self) -> dict[str, Any]:
-        """What docs/embedding.rst defines."""
+        """The names that docs/embedding.rst defines."""
         namespace: dict[str, Any] = {"__name__": "example"}
         for snippet in codeBlocks(document("docs", "embedding.rst"), "python"):
             exec(snippet, namespace)
         return namespace
 
     def test_authenticator(self) -> None:
-        """docs/embedding.rst's authenticator keeps to the interface, and routes by domain and protocol."""
+        """The authenticator of docs/embedding.rst provides the interface, and routes by domain and protocol."""
         backend = Backend("10.0.0.1", 143)
         authenticator = self.embedding()["ByDomain"]({(b"example.com", "imap"): backend})
         self.assertTrue(verifyObject(IAuthenticator, authenticator))
@@ -226,7 +226,7 @@ listen =
             self.assertEqual(self.successResultOf(answer), Denial(Trouble.DENIED))
 
     def authService(self) -> int:
-        """Serve docs/auth_http.rst's service; gives the port."""
+        """Serve the service of docs/auth_http.rst; return the port."""
         (snippet,) = codeBlocks(document("docs", "auth_http.rst"), "python")
         namespace: dict[str, Any] = {"__name__": "example"}
         exec(snippet, namespace)
@@ -240,7 +240,7 @@ listen =
         return server.server_address[1]
 
     async def test_authService(self) -> None:
-        """docs/auth_http.rst's service lets alice in with her password, and nobody without."""
+        """The service of docs/auth_http.rst accepts alice with her password, and refuses all others."""
         settings = parse(
             f"[server imap]\nlisten = 143\nauth_http = http://127.0.0.1:{self.authService()}/auth\n"
         ).servers[0]
