@@ -1,7 +1,7 @@
 # -*- test-case-name: mailgate.test.integration.test_nginx -*-
 """
-In what mailgate is to differ from Debian's nginx, and why: some of it because that one is older than the nginx whose
-documentation we follow.
+The intended differences between mailgate and Debian's nginx, with reasons. Some exist because that nginx is older than
+the nginx whose documentation mailgate follows.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ __all__ = ["DIFFERENCES"]
 
 
 def _refuses(reason: str, name: str, refusal: str, *, asked: bool = False) -> Iterator[Difference]:
-    """nginx logs in, mailgate refuses; unless the service is C{asked} before it does, that hears nothing of it."""
+    """nginx accepts the login, mailgate refuses it. C{asked} is whether mailgate queries the service before that."""
     protocol = name.partition(" ")[0]
     old = then(protocol, LOGGED_IN[protocol], AT_BACKEND[protocol])
     new = then(protocol, refusal, AT_GATE[protocol])
@@ -43,7 +43,7 @@ def _refuses(reason: str, name: str, refusal: str, *, asked: bool = False) -> It
 
 
 def _logsIn(reason: str, name: str) -> Iterator[Difference]:
-    """nginx calls the answer of the service an internal error, mailgate logs in."""
+    """nginx reports an internal error for the reply of the service, mailgate accepts the login."""
     protocol = name.partition(" ")[0]
     old = then(protocol, INTERNAL[protocol], "[closed]")
     new = then(protocol, LOGGED_IN[protocol], AT_BACKEND[protocol])
@@ -52,7 +52,7 @@ def _logsIn(reason: str, name: str) -> Iterator[Difference]:
 
 
 def _staysOpen(protocol: str, where: str, answer: str) -> Difference:
-    """nginx has an internal error, and closes; mailgate has C{answer}."""
+    """nginx reports an internal error and closes; mailgate sends C{answer}."""
     return Difference(
         "a login that fails for another reason than the password is a temporary failure, and may be tried again",
         "client",
@@ -109,7 +109,7 @@ def _question(protocol: str, *credentials: str) -> str:
 
 
 def _accepts(reason: str, name: str, user: str, *credentials: str) -> Iterator[Difference]:
-    """nginx calls the answer to a challenge no command, mailgate logs C{user} in, who has said no EHLO."""
+    """nginx reads the response to a challenge as a command; mailgate logs C{user} in, who has sent no EHLO."""
     protocol = name.partition(" ")[0]
     old = then(protocol, INVALID[protocol], AT_GATE[protocol])
     yield Difference(reason, "client", (name,), old, then(protocol, LOGGED_IN[protocol], AT_BACKEND[protocol]))
@@ -168,11 +168,11 @@ _GOODBYES: dict[str, Mapping[str, tuple[str, ...]]] = {
         "421 4.5.0 Client spoke before the greeting": ("before the greeting",),
     },
 }
-"""What clients are told before the connection is closed, and in which conversations."""
+"""The texts before the connection is closed, and their conversations."""
 
 
 def _saysGoodbye(protocol: str, goodbye: str, names: tuple[str, ...]) -> Iterator[Difference]:
-    """nginx closes, mailgate says C{goodbye} before. An untagged response ends no reply that the client waits for."""
+    """nginx closes; mailgate sends C{goodbye} before that. An untagged response does not end a reply."""
     reason = "no connection is closed without a goodbye (RFC 3501, 3.4; RFC 5321, 3.8)"
     for name in names:
         told = [f"S: {goodbye}, closing connection"]
@@ -184,7 +184,7 @@ def _saysGoodbye(protocol: str, goodbye: str, names: tuple[str, ...]) -> Iterato
 
 
 DIFFERENCES: tuple[Difference, ...] = (
-    # The ways of the wire.
+    # Differences of the transport.
     Difference("quoted strings save two round trips", "backend", ("imap*",), _LITERALS, _quoted),
     Difference(
         "newer than 1.22: LOGIN of XCLIENT is encoded",
@@ -225,7 +225,7 @@ DIFFERENCES: tuple[Difference, ...] = (
             ("smtp", "\nS: 421 4.4.2 Timeout, closing connection\\r\\n\nC: NOOP\\r\\n\n[closed]"),
         )
     ),
-    # What is taken for a name, a password, a tag or a string.
+    # Names, passwords, tags and strings.
     Difference(NO_LINE, "client", ("pop3 login nul",), "ice\\r\\n\nS: +OK", "ice\\r\\n\nS: -ERR invalid command"),
     *_refuses(NO_LINE, "pop3 password nul", INVALID["pop3"]),
     *_refuses(NO_LINE, "imap login nul", INVALID["imap"]),
@@ -396,7 +396,7 @@ DIFFERENCES: tuple[Difference, ...] = (
             ("backend", WHOLE, shown("connection", "USER alice", "PASS   ", "NOOP")),
         )
     ),
-    # What the service answers.
+    # Replies of the service.
     *(
         difference
         for protocol in PROTOCOLS
@@ -560,12 +560,12 @@ DIFFERENCES: tuple[Difference, ...] = (
         _AT_THE_END,
         shown(AT_GATE["smtp"]),
     ),
-    # All the rest that goes wrong.
+    # Other failures.
     _staysOpen("imap", "imap *", TEMPORARY["imap"]),
     _staysOpen("pop3", "pop3 *", TEMPORARY["pop3"]),
     _staysOpen("smtp", "smtp none *", LATER),
     _staysOpen("smtp", "smtp *", TEMPORARY["smtp"]),
-    # What ends with nginx, too.
+    # Failures that end the connection in nginx too.
     *(
         difference
         for protocol, goodbyes in _GOODBYES.items()
