@@ -1,6 +1,6 @@
 # -*- test-case-name: bench.test.test_report -*-
 """
-Results as reStructuredText that reads well as it is: a table for each group, and what they were measured on.
+Results as reStructuredText that is readable as plain text: a table for each group, and the facts about the run.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ __all__ = ["document", "number", "simpleTable", "tables"]
 
 
 def number(figure: float | None) -> str:
-    """A figure with the digits that mean something, or a dash where nothing was measured."""
+    """A figure with its significant digits, or a dash if nothing was measured."""
     if figure is None:
         return "-"
     if figure >= 1000:
@@ -57,7 +57,7 @@ def _table(results: Results, group: str) -> str:
     if OURS in proxies and THEIRS in proxies:
         verdicts = [_verdict(results, row) for row in rows]
         compared = zip(("ours / nginx", "goal", "reached"), *verdicts, strict=True)
-        # Behind our own column, which is the second: what is compared stands together.
+        # After mailgate's column, which is the second, so that the two are side by side.
         columns[2:2] = [list(column) for column in compared if any(row.goal for row in rows) or "/" in column[0]]
     return simpleTable(list(zip([GROUPS[group], *(row.title for row in rows)], *columns, strict=True)))
 
@@ -68,7 +68,7 @@ def _noted(results: Results) -> list[str]:
 
 
 def tables(results: Results) -> str:
-    """The tables alone, with their footnotes."""
+    """The tables with their footnotes, without the rest."""
     return "\n\n".join([*_tables(results), "\n".join(_footnotes(results))]).rstrip() + "\n"
 
 

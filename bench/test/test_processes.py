@@ -76,7 +76,7 @@ class ChildrenTests(_ChildrenTests):
         self.assertTrue(_ends(int(done.stdout)))
 
     def test_said(self):
-        """A process that has ended too early is told of with its status and what it said."""
+        """A process that has exited too early is reported with its status and its output."""
         with Children(self.folder) as children:
             child = children.start("one", [sys.executable, "-c", "print('woe'); raise SystemExit(3)"])
             child.process.wait(20)

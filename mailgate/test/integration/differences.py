@@ -457,7 +457,7 @@ DIFFERENCES: tuple[Difference, ...] = (
     ),
     *(
         Difference(
-            "a backend that trusts the gateway to name clients, and is told of none, is no client's",
+            "no client gets a backend that trusts the gateway to name clients, but cannot learn the client",
             side,
             (f"smtp {name}",),
             old,

@@ -32,9 +32,8 @@ GARBLED = (b"\x00\xff\r\nHTTP/1.1 400 Bad Request\r\n\r\n",)
 
 class FakeBackend:
     """
-    Listens on C{port} of 127.0.0.1. It sends the first of C{says}, and each further one after a line of the client.
-    After the last one it reads once more, unless that was C{NOTHING}, and closes the connection. C{heard} has
-    everything that clients sent.
+    Listens on C{port} of 127.0.0.1. It sends each of C{says} and reads once after each. Then it closes the connection.
+    C{heard} has everything that clients sent.
     """
 
     def __init__(self, says: Sequence[bytes]) -> None:
