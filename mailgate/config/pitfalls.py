@@ -55,7 +55,7 @@ def isAlone(server: ServerSettings) -> bool:
 
 
 def _ports(server: ServerSettings) -> Iterator[Problem]:
-    """The ports of C{server} on which clients expect another protocol, or TLS."""
+    """Ports of C{server} on which clients expect another protocol, or TLS."""
     for address in server.listen:
         # Here a load balancer connects, which may map other ports to this one.
         if address.proxyProtocol:
@@ -81,7 +81,7 @@ def _shortTimes(server: ServerSettings) -> Iterator[Problem]:
 
 
 def _capabilities(server: ServerSettings) -> Iterator[Problem]:
-    """Capabilities that the greeting leaves out, that are malformed, or that are missing."""
+    """Capabilities that the gateway leaves out, that are malformed, or that are missing."""
     option = f"{server.protocol}_capabilities"
     protocol = PROTOCOLS[server.protocol]
     configured: tuple[str, ...] = getattr(server[protocol.settings], "capabilities", ())
