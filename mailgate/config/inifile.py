@@ -120,7 +120,9 @@ class IniFile:
 
     def _strayed(self, what: str) -> str:
         assert self._option is not None
-        above = f"the value of {self._name} in line {self._option.items[0][0]}"
+        above = f"line {self._option.items[0][0]}"
+        if self._name:
+            above = f"the value of {self._name} in {above}"
         subject = "is" if what[0] != "[" else f"{what} is"
         return f"{subject} indented and therefore continues {above}; remove the indentation"
 
@@ -153,7 +155,7 @@ class IniFile:
         found = _OPTION.match(line)
         self._option = _Option(indent, [(number, "" if found is None else found[2])])
         if found is None:
-            self._name = "it"
+            self._name = ""
             self._section.unread |= {_wordOf(line)}.intersection(self._known)
             self.problems.append(Problem(self._file, self._mistake(line), line=number))
             if _isOfBlock(line):

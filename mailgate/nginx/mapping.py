@@ -259,7 +259,7 @@ class Mapping:
         if own is None:
             own = Entry("xclient", [])
             section.entries.append(own)
-        own.items, own.comment = ["auto"], _HEADER_ALONE
+        own.items, own.comment = ["auto"], _HEADER_ALONE[0].upper() + _HEADER_ALONE[1:]
         if xclient.origin is not None:
             self._tell(xclient.origin, f"carried over as auto: {_HEADER_ALONE}")
 
