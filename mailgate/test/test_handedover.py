@@ -147,7 +147,7 @@ class ConstructionTests(SynchronousTestCase):
 
     def test_methods(self) -> None:
         """What the server offers has to be what it can judge."""
-        self.assertIn("offers cram-md5, which FakeAuthenticator cannot", self.refused({"imap": FakeAuthenticator()}))
+        self.assertIn("offers cram-md5, which FakeAuthenticator does not", self.refused({"imap": FakeAuthenticator()}))
 
     def test_unmade(self) -> None:
         """A kind of which none can be made is an error of the configuration, which a reload survives."""
