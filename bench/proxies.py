@@ -352,7 +352,8 @@ class MailgateProxy(Proxy):
             text = f"[mailgate]\n{process}\n[mail]\n{more}\n[server imap]\nlisten = 127.0.0.1:143\n"
             path = writeFile(folder, "gateway.ini", text)
             said = self._python("from mailgate.cli.main import main; main()", "check", "--config", path)
-        unknown = [option for option in options if f"{option}: is an unknown option" in said]
+        # Earlier releases, which may be measured too, say "is no known option".
+        unknown = [option for option in options if re.search(rf"{option}: is (an unknown|no known) option", said)]
         return f"this mailgate does not know {' and '.join(unknown)}" if unknown else None
 
     def _python(self, program: str, *arguments: str) -> str:
