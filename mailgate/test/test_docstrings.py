@@ -1,6 +1,6 @@
 # -*- test-case-name: mailgate.test.test_docstrings -*-
 """
-Docstrings of public classes and functions say what goes in, and what is raised.
+Docstrings of public classes and functions describe arguments, fields and exceptions.
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ from twisted.trial.unittest import SynchronousTestCase
 from mailgate.test.support.imports import trees
 
 FRAMEWORK = frozenset({"AssertionError", "AttributeError", "NotImplementedError"})
-"""What a public function may raise without a word: faults of the program that calls it."""
+"""Exceptions that a public function may raise without documenting them: mistakes of the calling program."""
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 
 def missing(tree: ast.Module) -> Iterator[str]:
     """
-    What docstrings of the public classes and functions of C{tree} do not say: C{Class: field}, C{function: argument},
-    C{function: @raise Error}. Settings classes are described by docs/directives.rst. A function without a docstring
-    implements an interface, whose docstring counts.
+    Yield what docstrings of the public classes and functions of C{tree} lack: C{Class: field}, C{function: argument},
+    C{function: @raise Error}. docs/directives.rst describes settings classes. A function without a docstring implements
+    an interface, whose docstring counts.
     """
     for node in tree.body:
         if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
@@ -88,7 +88,7 @@ class DocstringTests(SynchronousTestCase):
         self.assertEqual({name: gaps for name, gaps in found.items() if gaps}, {})
 
     def test_missing(self) -> None:
-        """Gaps in public docstrings are found; private functions and implementations may have some."""
+        """Gaps in public docstrings are found; private functions and implementations of interfaces may have gaps."""
         code = """
 @frozen
 class Point:

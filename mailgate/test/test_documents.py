@@ -1,6 +1,6 @@
 # -*- test-case-name: mailgate.test.test_documents -*-
 """
-The documents are valid reStructuredText, and their links lead somewhere.
+The documents are valid reStructuredText, and their links lead to existing files.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ LINK = re.compile(r"<([\w./-]+\.rst|[\w./-]+\.ini|[\w./-]+/)(?:#[\w-]+)?>`_")
 """A relative link to a file or a folder of the checkout."""
 
 WARNING = 2
-"""The severity from which docutils' complaints count; 1 is information."""
+"""The severity from which complaints of docutils count; 1 is information."""
 
 
 class DocumentTests(SynchronousTestCase):

@@ -141,11 +141,13 @@ class ConstructionTests(SynchronousTestCase):
 
     def test_unknown(self) -> None:
         """There has to be a server of that name."""
-        self.assertIn("[server imp]: is missing, and the application has an auth", self.refused({"imp": making(print)}))
+        self.assertIn(
+            "[server imp]: is missing, but the application provides an auth", self.refused({"imp": making(print)})
+        )
 
     def test_methods(self) -> None:
         """What the server offers has to be what it can judge."""
-        self.assertIn("offers cram-md5, which FakeAuthenticator cannot", self.refused({"imap": FakeAuthenticator()}))
+        self.assertIn("offers cram-md5, which FakeAuthenticator does not", self.refused({"imap": FakeAuthenticator()}))
 
     def test_unmade(self) -> None:
         """A kind of which none can be made is an error of the configuration, which a reload survives."""

@@ -38,7 +38,7 @@ class DocumentTests(SynchronousTestCase):
     skip = MISSING
 
     def test_complete(self) -> None:
-        """It has a row for each message of the code, and none that the code no longer has."""
+        """It has a row for each message of the code, and no others."""
         text = document("docs", "messages.rst")
         self.assertEqual({row[0] for row in rows(text)} ^ found().keys(), set(), RUN)
         self.assertEqual(text, rendered(found(), text), RUN)
@@ -50,10 +50,10 @@ class DocumentTests(SynchronousTestCase):
 
 
 class MessagesOfTests(SynchronousTestCase):
-    """What is found in the source of a module."""
+    """The messages in the source of a module."""
 
     def test_found(self) -> None:
-        """Messages to logs, in errors and of enumerations, with the names of what they hold; no docstring, no help."""
+        """It finds texts of logs, errors and enumerations, with the names of what is put in; no docstrings, no help."""
         tree = ast.parse(CODE)
         messages = {each.text: each.level for each in messagesOf("process.example", tree, levelsOf(tree))}
         expected = {
@@ -65,6 +65,6 @@ class MessagesOfTests(SynchronousTestCase):
         self.assertEqual(messages, expected)
 
     def test_group(self) -> None:
-        """A message stands in the section of the nearest package that has one."""
+        """A message belongs to the section of the nearest package that has one."""
         self.assertEqual(Message("x", "process.twistd").group, "Start, reload, stop and upgrade")
         self.assertEqual(Message("x", "process.workers.master").group, "Workers")

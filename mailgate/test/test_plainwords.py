@@ -1,6 +1,6 @@
 # -*- test-case-name: mailgate.test.test_plainwords -*-
 """
-Code and documents do without words that make readers stop.
+Code and documents do not contain words that make readers stop.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ WORDS = {
     "has but": "has only",
     "lest ": "so that it does not",
 }
-"""What is not written, and what is."""
+"""The refused words, and what to write instead."""
 
 ALLOWED: frozenset[tuple[str, str]] = frozenset()
-"""Places that need such a word all the same: the file, and the line."""
+"""Exceptions: the file, and the line."""
 
 _TEXTS = (".py", ".rst", ".ini", ".conf", ".service", ".socket", ".local")
 
 
 def texts() -> Iterator[str]:
-    """The files that people read: code, documents, examples."""
+    """The files for readers: code, documents, examples."""
     yield from ("README.rst", "NEWS.rst", "setup.cfg")
     for top in ("mailgate", "docs", "etc", "bench", "twisted"):
         for folder, folders, files in os.walk(os.path.join(ROOT, top)):
@@ -43,7 +43,7 @@ def texts() -> Iterator[str]:
 
 
 def unplain(text: str) -> list[str]:
-    """The lines of C{text} that hold one of L{WORDS}."""
+    """The lines of C{text} that contain one of L{WORDS}."""
     pattern = re.compile("|".join(map(re.escape, WORDS)), re.IGNORECASE)
     return [line.strip() for line in text.splitlines() if pattern.search(line)]
 
@@ -54,7 +54,7 @@ class PlainWordsTests(SynchronousTestCase):
     skip = MISSING
 
     def test_plain(self) -> None:
-        """None of the words stands anywhere, but for the places that are allowed."""
+        """No file contains the words, except the allowed places."""
         found: set[tuple[str, str]] = set()
         for path in texts():
             with open(os.path.join(ROOT, path), encoding="utf-8") as file:

@@ -121,7 +121,7 @@ class MakeServiceTests(TapCase):
         self.assertEqual(
             lines,
             [
-                f"{path}:{LAST}: [server imap] timeuot: is no known option; did you mean timeout?",
+                f"{path}:{LAST}: [server imap] timeuot: is an unknown option; did you mean timeout?",
                 f"{path}:{LAST + 1}: [server imap] max_errors = x: must be a whole number, such as 5",
             ],
         )

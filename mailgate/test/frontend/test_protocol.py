@@ -89,7 +89,7 @@ class SettingsTests(SynchronousTestCase):
         """An unknown word is refused."""
         for name in PROTOCOLS:
             fault = self.fault(serving(name, AUTH_HTTP, f"{name}_auth = oauth2"))
-            self.assertIn('"oauth2" is unknown, the words are plain, ', fault)
+            self.assertIn('"oauth2" is unknown; use some of plain, ', fault)
             self.assertIn("external, ", fault)
             self.assertTrue(fault.endswith("did you mean xoauth2?"), fault)
 
@@ -101,7 +101,7 @@ class SettingsTests(SynchronousTestCase):
         for directive, value in (("proxy_pass", "10.0.0.1:143"), ("auth_file", accounts)):
             for name in PROTOCOLS:
                 text = serving(name, f"{directive} = {value}", f"{name}_auth = plain xoauth2 oauthbearer")
-                expected = f"[server x] {name}_auth: offers oauthbearer, xoauth2, which {directive} cannot judge"
+                expected = f"[server x] {name}_auth: offers oauthbearer, xoauth2, which {directive} does not support"
                 self.assertEqual(self.fault(text), expected)
 
     def test_roomForTokens(self) -> None:

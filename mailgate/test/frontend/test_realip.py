@@ -157,7 +157,7 @@ class SettingsTests(SynchronousTestCase):
         """If no address accepts headers, the directive has no effect."""
         text = CONFIGURATION.replace(" proxy_protocol", "").replace("10.0.0.1/8", "10.0.0.0/8")
         (warning,) = parse(text).warnings
-        reason = 'has no effect: no server that has it from here has "proxy_protocol" in listen'
+        reason = 'has no effect: no server that inherits it has "proxy_protocol" in listen'
         self.assertEqual(str(warning), f"gateway.ini:4: [mail] set_real_ip_from: {reason}")
         self.assertEqual(parse(CONFIGURATION.replace("10.0.0.1/8", "unix:")).warnings, ())
 

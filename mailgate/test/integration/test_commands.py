@@ -1,6 +1,6 @@
 # -*- test-case-name: mailgate.test.integration.test_commands -*-
 """
-C{mailgate reload}, C{drain}, C{stop} and C{upgrade}, before a gateway that runs.
+C{mailgate reload}, C{drain}, C{stop} and C{upgrade} with a running gateway.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ MAILGATE = [sys.executable, "-c", "import sys; from mailgate.cli.main import mai
 
 
 class CommandsTestCase(UpgradeTestCase):
-    """The command, and what it says."""
+    """The command, and its output."""
 
     def command(self, name: str, *options: str) -> tuple[int, str, str]:
-        """Run it to its end; gives its exit status, standard output and error."""
+        """Run it; return its exit status, standard output and standard error."""
         return self.bare(name, "--config", os.path.join(self.folder, "gateway.ini"), *options)
 
     def bare(self, *arguments: str) -> tuple[int, str, str]:
@@ -61,7 +61,7 @@ class CommandsTests(CommandsTestCase):
     """Each command."""
 
     def test_reload(self):
-        """The new configuration is in force when the command returns."""
+        """When the command returns, the new configuration is active."""
         self.start()
         self.gateway.configure(self.ini(mail="imap_capabilities = IMAP4rev1 LATER"))
         status, said, errors = self.command("reload")
@@ -72,17 +72,17 @@ class CommandsTests(CommandsTestCase):
         self.assertNoTraceback()
 
     def test_badConfiguration(self):
-        """A bad one is told of by the command, fault by fault, and the gateway is not even asked."""
+        """The command reports each mistake of a bad configuration, without contacting the gateway."""
         self.start()
         self.gateway.configure(self.ini(mail="timeout = soon\nserver_nam = x"))
         status, said, errors = self.command("reload")
         self.assertEqual((status, said), (BAD_CONFIGURATION, ""))
         self.assertIn("[mail] timeout = soon: must be a time", errors)
-        self.assertIn("[mail] server_nam: is no known option", errors)
+        self.assertIn("[mail] server_nam: is an unknown option", errors)
         self.assertNotIn("asked to reload", self.gateway.log())
 
     def test_refused(self):
-        """What only the gateway finds out is its answer: an address that is taken, say."""
+        """Mistakes that only the gateway can find, such as an address in use, are in its answer."""
         self.start()
         with socket.create_server(("127.0.0.1", 0)) as taken:
             address = f"127.0.0.1:{taken.getsockname()[1]}"
@@ -93,7 +93,7 @@ class CommandsTests(CommandsTestCase):
         self.assertServes(self.loggedIn("imap"))
 
     def test_stop(self):
-        """The command returns when the gateway has ended, and says how many sessions were cut for it."""
+        """The command returns when the gateway has exited, and reports the number of cut sessions."""
         gateway = self.start()
         self.loggedIn("imap")
         self.loggedIn("pop3", "implicit")
@@ -105,7 +105,7 @@ class CommandsTests(CommandsTestCase):
         self.assertFalse(os.path.exists(self.pidFile) or os.path.exists(f"{self.pidFile}.sock"))
 
     def test_drain(self):
-        """It waits for those who are logged in, and with C{--timeout} no longer than that."""
+        """It waits for proxied sessions, but not longer than C{--timeout}."""
         gateway = self.start()
         client = self.loggedIn("imap")
         status, _, errors = self.command("drain", "--timeout", "1s")
@@ -124,7 +124,7 @@ class CommandsTests(CommandsTestCase):
         self.assertEqual(gateway.status(5), 0)
 
     def test_upgrade(self):
-        """It names the process that has taken over, which is the one that is asked from then on."""
+        """It reports the new process, which answers later commands."""
         gateway = self.start()
         client = self.loggedIn("imap")
         before = self.running()
@@ -136,19 +136,19 @@ class CommandsTests(CommandsTestCase):
         waitUntil(lambda: self.command("reload")[1].startswith(f"process {after} "), "the new one answers")
         self.leave(client)
         self.assertEqual(gateway.status(), 0)
-        # The old one has left what is the new one's.
+        # The old process has left the files of the new one.
         self.assertTrue(self.command("stop")[1].startswith(f"process {after} has ended"))
         waitUntil(lambda: not runs(after), "it is gone")
 
     def test_failedUpgrade(self):
-        """An upgrade that fails says why."""
+        """A failed upgrade is reported with its reason."""
         self.start()
         self.gateway.configure(self.ini(mail="timeout = soon"))
         status, said, errors = self.command("upgrade")
         self.assertEqual((status, said), (REFUSED, ""))
         self.assertIn("the upgrade has failed, and nothing changes: ", errors)
         self.assertIn("timeout = soon", errors)
-        # What has a bad configuration can be stopped all the same.
+        # A gateway with a bad configuration file can be stopped.
         self.assertEqual(self.command("stop")[0], 0)
 
 
@@ -159,14 +159,14 @@ class WorkersCommandsTests(CommandsTests):
 
 
 class TroubleTests(CommandsTestCase):
-    """What can be wrong."""
+    """Failures."""
 
     def test_notRunning(self):
-        """Nobody runs, or somebody was killed and has left everything behind: the command says so, and hurts nobody."""
+        """Without a running gateway, also after a kill, the command says so, and sends no signal."""
         gateway = self.start()
         gateway.signal(signal.SIGKILL)
         gateway.status()
-        # It names a process that is certainly somebody else.
+        # This is certainly another process.
         with open(self.pidFile, "w", encoding="ascii") as opened:
             opened.write(f"{os.getpid()}\n")
         for name in ("reload", "drain", "stop", "upgrade"):
@@ -177,7 +177,7 @@ class TroubleTests(CommandsTestCase):
         self.assertEqual(self.command("stop")[0], NOT_RUNNING)
 
     def test_leftBehind(self):
-        """What was left behind is no obstacle to the next."""
+        """Files of a killed gateway do not stop the next start."""
         gateway = self.start()
         gateway.signal(signal.SIGKILL)
         gateway.status()
@@ -185,7 +185,7 @@ class TroubleTests(CommandsTestCase):
         self.assertEqual(self.command("stop")[0], 0)
 
     def test_twice(self):
-        """A second gateway with the same pid file does not start, and the first one keeps it."""
+        """A second gateway with the same pid file does not start, and the first one keeps the file."""
         self.start()
         pid = self.running()
         arguments = [*MAILGATE[:1], "-m", "twisted", "mailgate", "--config", os.path.join(self.folder, "gateway.ini")]
@@ -196,7 +196,7 @@ class TroubleTests(CommandsTestCase):
         self.assertEqual(self.running(), pid)
 
     def test_noPID(self):
-        """Without C{pid} there is nothing to find it by, unless C{--pid} says it."""
+        """Without C{pid} the command cannot find the gateway, unless C{--pid} is given."""
         self.start()
         self.gateway.configure(self.ini().replace(f"pid = {self.pidFile}\n", ""))
         status, _, errors = self.command("stop")
@@ -205,7 +205,10 @@ class TroubleTests(CommandsTestCase):
         self.assertEqual(self.command("stop", "--pid", self.pidFile)[0], 0)
 
     def test_pidAlone(self):
-        """By C{--pid} alone the gateway is asked at once, and its answer tells what is wrong with the configuration."""
+        """
+        With C{--pid} only, the command contacts the gateway at once, whose answer has the mistakes of the
+        configuration.
+        """
         self.start()
         self.assertEqual(self.bare("reload", "--pid", self.pidFile)[0], 0)
         self.gateway.configure(self.ini(mail="timeout = soon"))
@@ -215,20 +218,20 @@ class TroubleTests(CommandsTestCase):
         self.assertEqual(self.bare("stop", "--pid", self.pidFile)[0], 0)
 
     def test_neither(self):
-        """Without either it says what it needs."""
+        """Without both, it says which option it needs."""
         status, said, errors = self.apart("reload")
         self.assertEqual((status, said), (2, ""))
         self.assertTrue(errors.endswith("mailgate reload: error: --config FILE or --pid FILE is needed\n"), errors)
 
     def test_permissions(self):
-        """The socket is its owner's alone."""
+        """Only the owner can use the socket."""
         self.start()
         mode = os.stat(f"{self.pidFile}.sock").st_mode
         self.assertTrue(stat.S_ISSOCK(mode))
         self.assertEqual(stat.S_IMODE(mode), 0o600)
 
     def test_noSocket(self):
-        """A file of the socket's name that is no socket is somebody's, and stays."""
+        """A file in place of the socket that is not a socket stays."""
         path = f"{self.pidFile}.sock"
         with open(path, "w", encoding="ascii") as opened:
             opened.write("precious")
@@ -238,7 +241,7 @@ class TroubleTests(CommandsTestCase):
             self.assertEqual(opened.read(), "precious")
 
     def test_nonsense(self):
-        """Who says something else is answered with a sentence, and the gateway goes on."""
+        """A peer that sends something else gets an explanation, and the gateway continues."""
         self.start()
         known = "this mailgate knows drain, reload, stop, upgrade"
         for nonsense, reason in (
@@ -260,13 +263,13 @@ class TroubleTests(CommandsTestCase):
         self.assertNoTraceback()
 
     def test_notPermitted(self):
-        """Another user may not ask."""
+        """Another user is refused."""
         if os.geteuid() != 0:
             raise SkipTest("nobody but root can be another user")
         self.start()
         os.chmod(self.folder, 0o755)
         errors = io.StringIO()
-        # This user may not even read the interpreter's own files.
+        # This user may not even read the files of the interpreter.
         codecs.lookup("utf-8-sig")
         os.seteuid(65534)
         try:

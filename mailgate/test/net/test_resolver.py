@@ -98,7 +98,7 @@ class GrammarTests(SynchronousTestCase):
         self.assertRefused("10.0.0.1 valid=500ms", '"valid=500ms"', "must be a time in whole seconds")
         self.assertRefused("10.0.0.1 valid=", "must be a time")
         self.assertRefused("10.0.0.1 ipv6=no", '"ipv6=no"', 'must be "on" or "off"')
-        self.assertRefused("10.0.0.1 ipv6=OFF", '"ipv6=OFF"', 'must be "on" or "off", in small letters')
+        self.assertRefused("10.0.0.1 ipv6=OFF", '"ipv6=OFF"', 'must be "on" or "off", in lower case')
         self.assertRefused("10.0.0.1 ipv5=off", 'invalid parameter "ipv5="', "did you mean ipv")
         self.assertRefused("10.0.0.1 status_zone=x", "status_zone", "commercial")
 
@@ -117,7 +117,7 @@ class GrammarTests(SynchronousTestCase):
             self.assertRefused(value, f'"{value}"')
         self.assertRefused("::1", "must be an address, such as")
         self.assertRefused("10.0.0.1:0", "invalid port 0")
-        self.assertRefused("10.0.0.1\n    10.0.0.2", "takes one line")
+        self.assertRefused("10.0.0.1\n    10.0.0.2", "must be a single line")
 
     def test_timeout(self) -> None:
         """It is a time, longer than nothing."""

@@ -55,6 +55,8 @@ NOT_MESSAGES = frozenset(
         "mailgate",
         # Errors in a body are not reported: the connection is closed.
         "auth.http.response._ChunkedBody",
+        # A type.
+        "config.outside.Authenticators",
         # docs/nginx.rst explains what these write and print.
         "nginx.importer",
         "nginx.mapping",

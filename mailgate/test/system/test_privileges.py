@@ -54,7 +54,7 @@ class UserSettingsTests(SynchronousTestCase):
             ("no-such-user", 'this host has no user "no-such-user"'),
             (f"{user} no-such-group", 'this host has no group "no-such-group"'),
             (f"{user} a b", "must be a user, and perhaps a group"),
-            ("a\nb", "takes one line"),
+            ("a\nb", "must be a single line"),
         ):
             self.assertEqual(str(self.assertRaises(ValueError, parse, "user", value)), message)
 

@@ -47,7 +47,7 @@ class SettingsTests(SynchronousTestCase):
         """The sandbox's mailboxes are one process's: several workers are refused, one is not."""
         self.assertEqual(self.parse("1", f"[sandbox]\n{SERVER}")[WorkerSettings].count, 1)
         error = self.assertRaises(ConfigurationError, self.parse, "2", f"[sandbox]\n{SERVER}")
-        self.assertIn("[mailgate] worker_processes = 2: must be 1 beside [sandbox]", str(error))
+        self.assertIn("[mailgate] worker_processes = 2: must be 1 with [sandbox]", str(error))
 
     def test_reactor(self):
         """The transports of Twisted's reactor serve one process: several workers are refused, with the reason."""

@@ -178,7 +178,7 @@ class ReloadTests(MasterCase):
         old = self.start()
         self.configure(self.other, more="usr = x\n")
         logged = self.reload()
-        self.assertIn("usr: is no known option", logged[0])
+        self.assertIn("usr: is an unknown option", logged[0])
         self.assertEqual(logged[-1], "the configuration is not reloaded: nothing changes")
         self.successResultOf(self.reloaded)
         self.assertEqual((len(self.reactor.processes), old.takeHeard()), (1, []))

@@ -87,7 +87,7 @@ class WarningTests(SynchronousTestCase):
         """SMTP directives in [mail] have no effect on an IMAP server."""
         mail = f"{HTTP}\nsmtp_auth = none\nxclient = on\nproxy_protocol = on"
         warnings = read(mail=mail, protocol="imap").warnings
-        reason = "has no effect: no server that has it from here has protocol = smtp"
+        reason = "has no effect: no server that inherits it has protocol = smtp"
         self.assertEqual([warning.option for warning in warnings], ["smtp_auth", "xclient"])
         self.assertEqual({warning.message for warning in warnings}, {reason})
 
