@@ -95,11 +95,11 @@ RESPONSE_REFUSED = line("command refused", "{reason} in AUTH {mechanism} command
 """A command that is none, or may not be said, of which nginx logs a line too."""
 
 BAD_HEADER = line("bad PROXY header", "it {reason}", "", 'header "{header}"')
-UNTOLD_HEADER = line("bad PROXY header", "set_real_ip_from does not list the client, which may send none")
+UNTOLD_HEADER = line("bad PROXY header", "refused because set_real_ip_from does not list the client")
 
 _DEFECTS = {
     words: line("internal error", words)
-    for words in ("the login could not be judged", "the login failed", "the relay failed")
+    for words in ("the authenticator failed", "the login failed", "the relay failed")
 }
 
 

@@ -168,10 +168,10 @@ class ErrorLogs:
             try:
                 lost = file.reopen(self._user)
             except OSError as error:
-                yield f"{file.path} cannot be opened again, the old file stays: {error.strerror}"
+                yield f"cannot reopen {file.path}; logging continues in the old file: {error.strerror}"
             else:
                 if lost is not None:
-                    yield f"{file.path} is open again, but the last lines of the old file are lost: {lost.strerror}"
+                    yield f"reopened {file.path}, but the last lines of the old file may be lost: {lost.strerror}"
         if owner is not None:
             yield from self._give(*owner)
 
@@ -180,7 +180,7 @@ class ErrorLogs:
             try:
                 file.give(uid, gid)
             except OSError as error:
-                yield f"{file.path} cannot be given to the workers' user: {error.strerror}"
+                yield f"cannot make the workers' user the owner of {file.path}: {error.strerror}"
 
     def retain(self, used: Iterable[ErrorLog]) -> None:
         """Close the files of which C{used} name none."""

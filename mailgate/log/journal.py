@@ -119,7 +119,7 @@ class Journal:
             self._logger.failure(format, failure=failure or Failure(), **fields)
 
     def _leftOut(self, level: LogLevel, count: int, beginning: str) -> None:
-        text = "{count} more lines like this were left out, by log_rate: {beginning}"
+        text = "log_rate suppressed {count} more lines like this: {beginning}"
         self._connections.emit(level, text, count=count, beginning=beginning)
 
     def flush(self) -> None:

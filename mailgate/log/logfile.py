@@ -91,9 +91,9 @@ class LogFile(DescriptorWriter):
         if not stat.S_ISREG(opened.st_mode) or (opened.st_uid, opened.st_gid) == (uid, gid):
             return
         if not os.path.samestat(os.lstat(self.path), opened) or opened.st_nlink != 1:
-            raise OSError(errno.ELOOP, "it is a link")
+            raise OSError(errno.ELOOP, "it is a symbolic or hard link")
         if self._isExposed and opened.st_uid not in (0, uid):
-            raise OSError(errno.EPERM, "it is another user's")
+            raise OSError(errno.EPERM, "it belongs to another user")
         os.fchown(self.descriptor, uid, gid)
 
     def close(self) -> None:

@@ -37,12 +37,12 @@ class LostLines:
         self.count += lines
         self._reason = error.strerror or str(error)
         if isFirst and lines:
-            self._alarm(self._event(f"{self._place} cannot be written, and lines are lost: {self._reason}"))
+            self._alarm(self._event(f"cannot write to {self._place}; lines are lost: {self._reason}"))
 
     def event(self) -> LogEvent:
         """What the log says before its next line."""
         lines = "1 line was lost" if self.count == 1 else f"{self.count} lines were lost"
-        return self._event(f"{lines}, as {self._place} could not be written: {self._reason}")
+        return self._event(f"{lines} because {self._place} could not be written: {self._reason}")
 
     def clear(self) -> None:
         """That has been written."""

@@ -43,11 +43,11 @@ def _errorLogs(value: str, folder: str) -> tuple[ErrorLog, ...]:
     for item in lines(value, folder):
         target, word = [*item.split(None, 1), "error"][:2]
         if word not in LEVELS:
-            raise ValueError(f'"{word}" is no level, they are {", ".join(LEVELS)}{nearest(word, list(LEVELS))}')
+            raise ValueError(f'"{word}" is not a level; the levels are {", ".join(LEVELS)}{nearest(word, list(LEVELS))}')
         level = LEVELS[word]
         if target.startswith("memory:"):
             raise ValueError(
-                f'"{target}": memory: is for debug builds of nginx; a file, stderr or syslog:server=… can be logged to'
+                f'"{target}": memory: is not supported; use a file, stderr or syslog:server=ADDRESS'
             )
         if target.startswith("syslog:"):
             logs.append(ErrorLog(None, level, syslogServer(target.removeprefix("syslog:"))))
@@ -67,9 +67,9 @@ def needsStandardError(logs: Sequence[ErrorLog]) -> bool:
     return len(others) < len(logs) and (not others or RANKS[leastLevel(logs)] < RANKS[leastLevel(others)])
 
 
-_NOBODY = "nobody is there yet; what is sent there is lost"
+_NOBODY = "does not exist yet; lines sent to it are lost"
 _NO_NAMES = ("off", "no", "none", "false", "on", "stdout", "syslog")
-_FILE = "is taken for a file: error_log is a file, stderr or syslog:server=ADDRESS, and a level behind a blank"
+_FILE = "is used as a file name; error_log takes a file, stderr or syslog:server=ADDRESS, then a space and a level"
 
 
 def _oddPlaces(logs: Sequence[ErrorLog]) -> Iterator[tuple[str, str]]:

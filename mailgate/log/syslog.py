@@ -100,8 +100,8 @@ def syslogServer(parameters: str) -> SyslogServer:
 def _checkWord(what: str, words: tuple[str, ...]) -> Callable[[str], None]:
     def check(value: str) -> None:
         if value not in words:
-            known = f"they are {', '.join(words)}"
-            raise ValueError(f'unknown syslog {what} "{value}", {known}{nearest(value, words)}')
+            known = ", ".join(words)
+            raise ValueError(f'unknown syslog {what} "{value}"; known: {known}{nearest(value, words)}')
 
     return check
 

@@ -23,7 +23,7 @@ def bind(address: ListenAddress) -> socket.socket:
     @raise OSError: it cannot be had.
     """
     if address.isPassed:
-        raise OSError("systemd has passed no socket of this name")
+        raise OSError("systemd passed no socket with this name")
     bound = _bindUNIX(address) if address.host.startswith("unix:") else _bindTCP(address)
     bound.setblocking(False)
     return bound

@@ -25,8 +25,8 @@ __all__ = ["inWords"]
 _WORDS: tuple[tuple[type[Exception], str], ...] = (
     (ConnectionRefusedError, "refused the connection"),
     (NoRouteError, "cannot be reached: there is no route to its network"),
-    (TCPTimedOutError, "cannot be reached: its host does not answer"),
-    (ConnectTimeout, "cannot be reached: its host does not answer"),
+    (TCPTimedOutError, "cannot be reached: the connection attempt timed out"),
+    (ConnectTimeout, "cannot be reached: the connection attempt timed out"),
     (DNSLookupError, "cannot be found: its name does not resolve"),
     (UnknownHostError, "cannot be found: its name does not resolve"),
     (ConnectionDone, "closed the connection"),
@@ -43,8 +43,8 @@ def inWords(error: BaseException | None) -> str:
             return words
     if isinstance(error, ConnectionClosed):
         # The reason is in the text alone, by whichever transport.
-        return "reset the connection" if "reset by peer" in str(error) else "broke off the connection"
+        return "reset the connection" if "reset by peer" in str(error) else "dropped the connection"
     number = error.osError if isinstance(error, ConnectError) else getattr(error, "errno", None)
     if isinstance(number, int) and isinstance(error, ConnectError | OSError):
-        return f"cannot be connected to: {os.strerror(number)}"
+        return f"cannot be reached: {os.strerror(number)}"
     return ""

@@ -72,11 +72,11 @@ def _keepalive(value: str) -> dict[str, Any]:
     times = [longSeconds(time, "") if time else 0 for time in (idle, interval)]
     probes = number(count, "") if count else 0
     if not (any(times) or probes):
-        raise ValueError("must not be 0 throughout")
+        raise ValueError("must have at least one value other than 0")
     if max(times) > _LONGEST_KEEPALIVE:
-        raise ValueError(f"its times are at most {_LONGEST_KEEPALIVE} seconds")
+        raise ValueError(f"the times must be at most {_LONGEST_KEEPALIVE} seconds")
     if probes > _MOST_PROBES:
-        raise ValueError(f"its count is at most {_MOST_PROBES}")
+        raise ValueError(f"the count must be at most {_MOST_PROBES}")
     return {"keepalive": True, "idle": times[0] or None, "interval": times[1] or None, "probes": probes or None}
 
 
@@ -137,8 +137,8 @@ def _options(parameters: list[str]) -> dict[str, Any]:
             except ValueError as error:
                 raise ValueError(f"{parameter}: {error}") from None
         else:
-            known = f"they are {', '.join(_PARAMETERS)}{nearest(name + equals, _PARAMETERS)}"
-            raise ValueError(f'invalid parameter "{parameter}", {known}')
+            known = f"{', '.join(_PARAMETERS)}{nearest(name + equals, _PARAMETERS)}"
+            raise ValueError(f'invalid parameter "{parameter}"; the parameters are {known}')
     return options
 
 
@@ -146,7 +146,7 @@ def _leaveToUnit(parameters: list[str]) -> None:
     for parameter in parameters:
         name = parameter.partition("=")[0]
         if name in _OF_UNIT:
-            raise ValueError(f"{parameter}: is for the socket unit to say, by {_OF_UNIT[name]}")
+            raise ValueError(f"{parameter}: must be set in the socket unit, as {_OF_UNIT[name]}")
 
 
 def _singlePorts(address: str) -> Iterator[str]:
@@ -166,7 +166,7 @@ def _places(address: str) -> list[tuple[str, int]]:
     """nginx's address forms as hosts and ports, or C{systemd:NAME}; a host name stands for all its addresses."""
     if address.startswith("systemd:"):
         if not re.fullmatch(r"systemd:[!-9;-~]{1,255}", address):
-            raise ValueError("must be systemd:NAME, with the FileDescriptorName= of a socket unit")
+            raise ValueError("must be systemd:NAME, where NAME is the FileDescriptorName= of a socket unit")
         return [(address, 0)]
     if address.isdigit():
         address = f"*:{address}"
@@ -200,4 +200,4 @@ class ListenSettings:
     def clashes(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         """The option among C{values}, those of one section, that another contradicts, and how."""
         if values.get("ssl") and values.get("starttls", "off") != "off":
-            yield "starttls", "conflicts with ssl = on, by which TLS is spoken from the first byte"
+            yield "starttls", "conflicts with ssl = on, which starts TLS at the first byte"

@@ -48,7 +48,7 @@ def parseNetwork(item: str) -> Network:
     @raise ValueError: it is another notation, such as a netmask, or none.
     """
     if not re.fullmatch("[^/]+(?:/[0-9]+)?", item):
-        raise ValueError("takes a number of bits")
+        raise ValueError("must be an address, or an address and a number of bits")
     network = ip_network(item, strict=False)
     if isinstance(network, IPv6Network) and network.subnet_of(_MAPPED):
         mapped = network.network_address.ipv4_mapped

@@ -90,7 +90,7 @@ class HeaderParser:
             return self._text()
         if received.startswith(_SIGNATURE[: len(received)]):
             return self._binary()
-        raise HeaderError("begins like no PROXY header")
+        raise HeaderError("is not a PROXY header")
 
     def _text(self) -> Header | None:
         end = self._received.find(b"\n", 0, LONGEST_TEXT)
@@ -129,9 +129,9 @@ def _addressesOfText(line: bytes) -> ProxiedAddresses | None:
         return None
     family = {b"TCP4": socket.AF_INET, b"TCP6": socket.AF_INET6}.get(words[1])
     if family is None:
-        raise HeaderError("names neither TCP4, TCP6 nor UNKNOWN")
+        raise HeaderError("names a protocol other than TCP4, TCP6 and UNKNOWN")
     if len(words) != 6:
-        raise HeaderError("has not two addresses and two ports")
+        raise HeaderError("does not have exactly two addresses and two ports")
     source, destination = (_addressOfText(family, word) for word in words[2:4])
     sourcePort, destinationPort = map(_portOfText, words[4:])
     return ProxiedAddresses(unmapped(source), sourcePort, unmapped(destination), destinationPort)
@@ -141,7 +141,7 @@ def _addressOfText(family: socket.AddressFamily, word: bytes) -> str:
     try:
         return socket.inet_ntop(family, socket.inet_pton(family, word.decode("ascii")))
     except (OSError, ValueError):
-        raise HeaderError("has an address that is not of its family") from None
+        raise HeaderError("has an address that does not match its family") from None
 
 
 def _portOfText(word: bytes) -> int:

@@ -49,7 +49,7 @@ def _resolver(value: str, folder: str) -> Resolver | None:
     for word in words:
         name, assigned, setting = word.partition("=")
         if word == "off":
-            raise ValueError('"off" stands alone')
+            raise ValueError('"off" cannot be combined with other words')
         if assigned:
             parameters[name] = _parameter(name, setting, folder)
         else:
@@ -64,7 +64,7 @@ def _resolver(value: str, folder: str) -> Resolver | None:
 
 def _parameter(name: str, setting: str, folder: str) -> int | bool:
     if name == "status_zone":
-        raise ValueError('"status_zone=" is of the commercial nginx, and not known here')
+        raise ValueError('"status_zone=" is not supported; only the commercial nginx has it')
     if name not in _PARAMETERS:
         raise ValueError(f'invalid parameter "{name}="{nearest(name, _PARAMETERS)}')
     try:
@@ -81,7 +81,7 @@ def _servers(word: str) -> Iterator[NameServer]:
     except ValueError as error:
         raise ValueError(f'"{word}": {_plainer(str(error))}') from None
     if not port:
-        raise ValueError(f'"{word}": a name server is not asked over a unix socket')
+        raise ValueError(f'"{word}": a name server cannot be a unix socket')
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM)
     except (OSError, UnicodeError):

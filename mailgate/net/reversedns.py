@@ -166,7 +166,7 @@ class ReverseDNS:
         if lookup is not None:
             return lookup.join()
         if len(self._lookups) >= MOST_LOOKUPS:
-            self._journal.warn("{address} was not resolved: too many lookups are under way", address=str(address))
+            self._journal.warn("{address} was not resolved: too many lookups are in progress", address=str(address))
             return succeed(TEMPORARILY_UNAVAILABLE)
         lookup = self._lookups[address] = _Lookup()
         joined = lookup.join()
@@ -189,12 +189,12 @@ class ReverseDNS:
         except _Garbled as garbled:
             self._journal.info("{address} resolved to {error}", address=str(address), error=str(garbled))
         except CannotListenError as error:
-            self._journal.error("{address} could not be resolved: {error}", address=str(address), error=str(error))
+            self._journal.error("cannot open a socket to resolve {address}: {error}", address=str(address), error=str(error))
         except CancelledError:
             # The gateway stops.
             pass
         except Exception:
-            self._journal.failure("the name of {address} could not be looked up", Failure(), address=str(address))
+            self._journal.failure("internal error: the lookup of the name of {address} failed", Failure(), address=str(address))
         del self._lookups[address]
         lookup.finished(name)
 
@@ -212,7 +212,7 @@ class ReverseDNS:
         if silence >= self._timeout and not self._isMissed:
             self._isMissed = True
             self._journal.error(
-                "resolver {servers}: no client could be looked up for {seconds:.0f} s, the last as {error}",
+                "resolver {servers}: all lookups failed for {seconds:.0f} s; last error: {error}",
                 servers=self._shown,
                 seconds=silence,
                 error=str(unresolved),

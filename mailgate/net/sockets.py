@@ -115,10 +115,10 @@ class ListeningSockets:
         passed = self.findAll(address)
         if not passed:
             names = ", ".join(dict.fromkeys(name.split(":")[1] for name in self._sockets if name.startswith(_PASSED)))
-            reason = f"systemd has passed no socket of this name; it has passed {names or 'none'}"
+            reason = f"systemd passed no socket with this name; it passed {names or 'none'}"
             raise ListenError([server.problem("listen", reason, str(address))])
         if not all(_listens(each) for each in passed):
-            reason = "what systemd has passed is no listening stream socket: ListenStream= and Accept=no make one"
+            reason = "systemd passed a socket that is not a listening stream socket; use ListenStream= and Accept=no"
             raise ListenError([server.problem("listen", reason, str(address))])
 
     def find(self, address: ListenAddress) -> socket.socket | None:
@@ -173,5 +173,5 @@ def _checkKept(kept: socket.socket, server: ServerSettings, address: ListenAddre
         isMultipath = kept.proto == getattr(socket, "IPPROTO_MPTCP", -1)
         changed = "multipath" if isMultipath != address.socket.multipath else changed
     if changed is not None:
-        reason = f"{changed} cannot change while the socket is open: it takes a restart"
+        reason = f"{changed} cannot change while the socket is open; restart the gateway"
         raise ListenError([server.problem("listen", reason, str(address))])

@@ -34,7 +34,7 @@ class User:
 def _user(value: str, folder: str) -> User:
     name, *groups = text(value, folder).split()
     if len(groups) > 1:
-        raise ValueError("must be a user, and perhaps a group")
+        raise ValueError("must be a user, optionally followed by a group")
     try:
         uid = pwd.getpwnam(name).pw_uid
     except KeyError:
@@ -43,7 +43,7 @@ def _user(value: str, folder: str) -> User:
     try:
         return User(name, uid, grp.getgrnam(group).gr_gid)
     except KeyError:
-        hint = "" if groups else ": name one behind the user"
+        hint = "" if groups else "; name a group after the user"
         raise ValueError(f'this host has no group "{group}"{hint}') from None
 
 

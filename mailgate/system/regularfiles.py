@@ -21,7 +21,7 @@ MOST = 64 * 1024 * 1024
 """Bytes that are read of one file; lists of revoked certificates come to tens of millions."""
 
 
-OVERWRITTEN = "is the configuration itself, which would be written over"
+OVERWRITTEN = "is the configuration file itself and would be overwritten"
 """What is wrong with a file to write that L{isSameFile} as the configuration."""
 
 
@@ -34,11 +34,11 @@ def _open(path: str) -> int:
     return os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
 
 
-def _check(descriptor: int, path: str, isRight: bool, kinds: str) -> None:
+def _check(descriptor: int, path: str, isRight: bool, reason: str) -> None:
     if stat.S_ISDIR(os.fstat(descriptor).st_mode):
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
     if not isRight:
-        raise OSError(errno.EINVAL, f"it is no {kinds}", path)
+        raise OSError(errno.EINVAL, reason, path)
 
 
 def openRegular(path: str) -> BinaryIO:
@@ -49,7 +49,7 @@ def openRegular(path: str) -> BinaryIO:
     """
     descriptor = _open(path)
     try:
-        _check(descriptor, path, stat.S_ISREG(os.fstat(descriptor).st_mode), "regular file")
+        _check(descriptor, path, stat.S_ISREG(os.fstat(descriptor).st_mode), "it is not a regular file")
         return os.fdopen(descriptor, "rb")
     except BaseException:
         os.close(descriptor)
@@ -70,7 +70,7 @@ def readRegular(path: str) -> bytes:
 
 
 def _tooLong(path: str, most: int) -> OSError:
-    return OSError(errno.EFBIG, f"it is longer than {most // (1024 * 1024)} MB", path)
+    return OSError(errno.EFBIG, f"it is larger than {most // (1024 * 1024)} MB", path)
 
 
 def readRegularOrPipe(path: str, most: int, patience: float) -> bytes:
@@ -83,7 +83,7 @@ def readRegularOrPipe(path: str, most: int, patience: float) -> bytes:
     descriptor = _open(path)
     try:
         mode = os.fstat(descriptor).st_mode
-        _check(descriptor, path, stat.S_ISREG(mode) or stat.S_ISFIFO(mode), "regular file, and no pipe")
+        _check(descriptor, path, stat.S_ISREG(mode) or stat.S_ISFIFO(mode), "it is not a regular file or a pipe")
         return _readAll(descriptor, path, most, patience)
     finally:
         os.close(descriptor)
@@ -98,7 +98,7 @@ def _readAll(descriptor: int, path: str, most: int, patience: float) -> bytes:
     while True:
         # A regular file is always ready.
         if not poll.poll(max(0.0, end - time.monotonic()) * 1000):
-            reason = f"it is a pipe that has not come to its end within {patience:g} s"
+            reason = f"it is a pipe whose writer did not close it within {patience:g} s"
             raise TimeoutError(errno.ETIMEDOUT, reason, path)
         piece = os.read(descriptor, 1024 * 1024)
         if not piece:
@@ -136,11 +136,11 @@ def writers(path: str) -> str | None:
         isReachable = _lets(folder, None)
         if isReachable:
             if found.st_mode & stat.S_IWOTH:
-                return f"everybody on this host may write to it: chmod o-w {real}"
+                return f"every user on this host can write to it; run: chmod o-w {real}"
             if above.st_mode & stat.S_IWOTH and not above.st_mode & stat.S_ISVTX:
-                return f"everybody on this host may put another file in its place: chmod o-w {folder}"
+                return f"every user on this host can replace it; run: chmod o-w {folder}"
         if found.st_mode & stat.S_IWGRP and not _isOwn(found) and _lets(folder, found.st_gid):
-            return f"the group {_groupName(found.st_gid)} may write to it: chmod g-w {real}"
+            return f"the group {_groupName(found.st_gid)} can write to it; run: chmod g-w {real}"
     except OSError:
         pass
     return None

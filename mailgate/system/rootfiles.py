@@ -179,7 +179,7 @@ class _Walk:
 
     def _follow(self, name: str) -> None:
         if not self.isRoots:
-            self._refuse(f"{self._shown}/{name} is a link" if self._names else "it is a link")
+            self._refuse(f"{self._shown}/{name} is a symbolic link" if self._names else "it is a symbolic link")
         self._links += 1
         if self._links > _MOST_LINKS:
             self._fail(errno.ELOOP, os.strerror(errno.ELOOP))
@@ -210,16 +210,15 @@ class _Walk:
 
     def _check(self, found: os.stat_result) -> None:
         if not stat.S_ISREG(found.st_mode):
-            self._refuse("it is no regular file")
+            self._refuse("it is not a regular file")
         if found.st_nlink != 1:
-            self._refuse("it has several names (hard links)")
+            self._refuse("it has more than one hard link")
         if found.st_uid not in (0, self._user, os.fstat(self.folder).st_uid):
-            self._refuse(f"it is the file of another user, {found.st_uid}")
+            self._refuse(f"it belongs to another user, with uid {found.st_uid}")
 
     def _refuse(self, what: str) -> NoReturn:
-        place = f"where others may write to the folder {self._shown or '/'}"
-        advice = "remove it, or use a folder of root's alone"
-        self._fail(errno.EPERM, f"{what}, which root does not write to {place}: {advice}")
+        place = f"and other users can write to the folder {self._shown or '/'}"
+        self._fail(errno.EPERM, f"{what}, {place}; remove it, or use a folder that only root can write to")
 
     def _fail(self, number: int, reason: str) -> NoReturn:
         raise OSError(number, reason, self._path)

@@ -132,7 +132,7 @@ class FileTests(SynchronousTestCase):
         os.rename(folder, f"{folder}.moved")
         os.rename(self.path, f"{self.path}.1")
         (line,) = logs.reopen()
-        self.assertEqual(line, f"{lost} cannot be opened again, the old file stays: No such file or directory")
+        self.assertEqual(line, f"cannot reopen {lost}; logging continues in the old file: No such file or directory")
         journal.error("told")
         self.assertIn("told", self.read())
         self.path = os.path.join(f"{folder}.moved", "x.log")
@@ -148,7 +148,7 @@ class FileTests(SynchronousTestCase):
             os.rename(path, f"{path}.1")
             os.mkfifo(path)
             (line,) = logs.reopen()
-            self.assertEqual(line, f"{path} cannot be opened again, the old file stays: No such device or address")
+            self.assertEqual(line, f"cannot reopen {path}; logging continues in the old file: No such device or address")
             reading = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
             self.addCleanup(os.close, reading)
             self.assertEqual(list(logs.reopen()), [])
@@ -176,8 +176,8 @@ class FileTests(SynchronousTestCase):
         os.rename(path, f"{path}.1")
         os.symlink(precious, path)
         (line,) = logs.reopen()
-        reason = f"it is a link, which root does not write to where others may write to the folder {folder}"
-        self.assertIn(f"{path} cannot be opened again, the old file stays: {reason}: remove it, ", line)
+        reason = f"it is a symbolic link, and other users can write to the folder {folder}"
+        self.assertIn(f"cannot reopen {path}; logging continues in the old file: {reason}; remove it, ", line)
         journal.error("told")
         error = self.assertRaises(
             ConfigurationError, ErrorLogs().observerFor, [ErrorLog(path)], "gateway.ini", "mailgate"
@@ -205,7 +205,7 @@ class FileTests(SynchronousTestCase):
         logs = ErrorLogs(self.stderr)
         logs.observer([ErrorLog(path)])
         (line,) = logs.reopen((4712, 4712))
-        self.assertEqual((line, given), (f"{path} cannot be given to the workers' user: it is another user's", []))
+        self.assertEqual((line, given), (f"cannot make the workers' user the owner of {path}: it belongs to another user", []))
 
     def test_give(self):
         """A file is given to a user; a link is not followed, whoever made it, and what is no file is left alone."""
@@ -225,7 +225,7 @@ class FileTests(SynchronousTestCase):
         self.patch(os, "chown", lambda path, uid, gid: given.append((os.stat(path).st_ino, uid, gid)))
         told = list(logs.reopen((4711, 4712)))
         self.assertEqual(given, [(os.stat(self.path).st_ino, 4711, 4712)])
-        self.assertEqual(told, [f"{link} cannot be given to the workers' user: it is a link" for link in links])
+        self.assertEqual(told, [f"cannot make the workers' user the owner of {link}: it is a symbolic or hard link" for link in links])
 
     def test_retain(self):
         """Files that nobody uses any more are closed, and not made again by their names."""

@@ -128,13 +128,13 @@ class SettingsTests(SynchronousTestCase):
     def test_refused(self):
         """An unknown level is answered with the known ones, memory: with what there is, nothing with a complaint."""
         for value, message in (
-            ("stderr inof", '"inof" is no level, they are debug, info'),
+            ("stderr inof", '"inof" is not a level; the levels are debug, info'),
             ("stderr inof", "did you mean info?"),
-            ("stderr info json", '"info json" is no level'),
+            ("stderr info json", '"info json" is not a level'),
             ("syslog:server=10.0.0.1 inof", "did you mean info?"),
             ("syslog:tag=x", "no syslog server specified"),
             ("syslog: info", 'unknown syslog parameter ""'),
-            ("memory:32k debug", "memory: is for debug builds of nginx; a file, stderr or syslog:server=… can be"),
+            ("memory:32k debug", "memory: is not supported; use a file, stderr or syslog:server=ADDRESS"),
             ("", "a value is missing"),
         ):
             self.assertIn(message, str(self.assertRaises(ValueError, self.parse, value)))
@@ -307,7 +307,7 @@ class RateTests(SynchronousTestCase):
                 getattr(self.journal, level)(f"{level} of {{number}}", number=number)
             self.assertEqual(self.told(), [f"{level} {level} of 0", f"{level} {level} of 1"])
             self.clock.advance(1)
-            counted = f"3 more lines like this were left out, by log_rate: {level} of {{number}}"
+            counted = f"log_rate suppressed 3 more lines like this: {level} of {{number}}"
             self.assertEqual(self.told(), [f"{level} {counted}"])
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
@@ -318,7 +318,7 @@ class RateTests(SynchronousTestCase):
         self.assertEqual(self.told(), ["critical defect of 0", "critical defect of 1"])
         self.clock.advance(1)
         self.assertEqual(
-            self.told(), ["critical 2 more lines like this were left out, by log_rate: defect of {client}"]
+            self.told(), ["critical log_rate suppressed 2 more lines like this: defect of {client}"]
         )
 
     def test_kinds(self):
@@ -344,7 +344,7 @@ class RateTests(SynchronousTestCase):
             self.journal.info("an info {number}", number=number)
         self.told()
         self.journal.flush()
-        self.assertEqual(self.told(), ["info 3 more lines like this were left out, by log_rate: an info {number}"])
+        self.assertEqual(self.told(), ["info log_rate suppressed 3 more lines like this: an info {number}"])
         self.assertEqual(self.clock.getDelayedCalls(), [])
         self.journal.flush()
         Journal().flush()

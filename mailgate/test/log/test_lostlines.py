@@ -42,16 +42,16 @@ class LostLinesTests(SynchronousTestCase):
         self.assertEqual(lost.count, 4)
         self.assertEqual(
             [formatEvent(alarm) for alarm in alarms],
-            ["x.log cannot be written, and lines are lost: No space left on device"],
+            ["cannot write to x.log; lines are lost: No space left on device"],
         )
         event = lost.event()
-        self.assertEqual(formatEvent(event), "4 lines were lost, as x.log could not be written: Input/output error")
+        self.assertEqual(formatEvent(event), "4 lines were lost because x.log could not be written: Input/output error")
         self.assertIs(event["log_level"], LogLevel.error)
         self.assertEqual(event["log_time"], 1763842383.0)
         lost.clear()
         lost.add(1, OSError(28, "No space left on device"))
         self.assertEqual(
-            formatEvent(lost.event()), "1 line was lost, as x.log could not be written: No space left on device"
+            formatEvent(lost.event()), "1 line was lost because x.log could not be written: No space left on device"
         )
         self.assertEqual(len(alarms), 2)
 
@@ -89,11 +89,11 @@ class FileTests(SynchronousTestCase):
         self.logs.onLoss = told.append
         for _ in range(3):
             journal.error("lost")
-        alarm = f"{self.path} cannot be written, and lines are lost: No space left on device"
+        alarm = f"cannot write to {self.path}; lines are lost: No space left on device"
         self.assertEqual((self.texts(self.stderr.getvalue()), told), ([alarm], [alarm]))
         os.unlink(self.path)
         self.assertEqual(list(self.logs.reopen()), [])
-        lost = f"3 lines were lost, as {self.path} could not be written: No space left on device"
+        lost = f"3 lines were lost because {self.path} could not be written: No space left on device"
         # At once: nobody knows when the next line comes.
         self.assertEqual(self.written(), [lost])
         journal.error("one")
@@ -112,7 +112,7 @@ class FileTests(SynchronousTestCase):
         first, torn, told, last = self.written()
         self.assertEqual((first, last), ("one", "four"))
         self.assertEqual(len(torn), 10)
-        self.assertEqual(told, f"2 lines were lost, as {self.path} could not be written: File too large")
+        self.assertEqual(told, f"2 lines were lost because {self.path} could not be written: File too large")
 
     def test_reopenFull(self):
         """A new file is in use even where it cannot be written: nothing says that the old one stays."""
@@ -124,7 +124,7 @@ class FileTests(SynchronousTestCase):
         journal.error("two")
         self.path += ".1"
         self.assertEqual(self.written(), ["one"])
-        self.assertIn(".log cannot be written, and lines are lost: No space left", self.stderr.getvalue())
+        self.assertIn(".log; lines are lost: No space left", self.stderr.getvalue())
 
     def test_reopenFromFull(self):
         """Nor does an old one that could not be written keep the new one from being used."""
@@ -134,7 +134,7 @@ class FileTests(SynchronousTestCase):
         os.rename(self.path, f"{self.path}.1")
         self.assertEqual(list(self.logs.reopen()), [])
         journal.error("one")
-        lost = f"1 line was lost, as {self.path} could not be written: File too large"
+        lost = f"1 line was lost because {self.path} could not be written: File too large"
         self.assertEqual(self.written(), [lost, "one"])
 
     def test_closeFails(self):
@@ -150,7 +150,7 @@ class FileTests(SynchronousTestCase):
         self.patch(os, "close", closeAndFail)
         self.patch(os, "geteuid", lambda: 4711)
         (line,) = self.logs.reopen()
-        told = f"{self.path} is open again, but the last lines of the old file are lost: No space left on device"
+        told = f"reopened {self.path}, but the last lines of the old file may be lost: No space left on device"
         self.assertEqual(line, told)
         journal.error("one")
         self.assertEqual(self.written(), ["one"])
@@ -166,7 +166,7 @@ class FileTests(SynchronousTestCase):
         os.unlink(self.path)
         list(self.logs.reopen())
         (told,) = self.written()
-        self.assertRegex(told, r"\A[3-9] lines were lost, ")
+        self.assertRegex(told, r"\A[3-9] lines were lost because ")
 
     def test_closed(self):
         """After its end nothing is written to whatever has its descriptor by then."""
@@ -228,5 +228,5 @@ class StandardErrorTests(SynchronousTestCase):
         os.close(reading)
         reason = "Resource temporarily unavailable"
         self.assertEqual(
-            told, f"{100 - kept} lines were lost, as standard error could not be written: {reason}\nlast\n"
+            told, f"{100 - kept} lines were lost because standard error could not be written: {reason}\nlast\n"
         )

@@ -95,10 +95,10 @@ class ParametersTests(SynchronousTestCase):
             ("facility=mail", "no syslog server specified, such as server=10.0.0.1:514 or server=unix:/dev/log"),
             ("server=10.0.0.1,server=10.0.0.2", 'duplicate syslog "server"'),
             ("server=10.0.0.1,tag=a,tag=b", 'duplicate syslog "tag"'),
-            ("server=10.0.0.1,facility=mial", 'unknown syslog facility "mial", they are kern, user'),
+            ("server=10.0.0.1,facility=mial", 'unknown syslog facility "mial"; known: kern, user'),
             ("server=10.0.0.1,facility=mial", "did you mean mail?"),
             ("server=10.0.0.1,facility=MAIL", 'unknown syslog facility "MAIL"'),
-            ("server=10.0.0.1,severity=fatal", 'unknown syslog severity "fatal", they are emerg, alert'),
+            ("server=10.0.0.1,severity=fatal", 'unknown syslog severity "fatal"; known: emerg, alert'),
             ("server=10.0.0.1,tag=", "must be 1 to 32 letters, digits and underscores"),
             ("server=10.0.0.1,tag=mail-gate", 'syslog tag "mail-gate" must be'),
             (f"server=10.0.0.1,tag={'x' * 33}", "must be 1 to 32"),
@@ -248,7 +248,7 @@ class ObserverTests(SyslogCase):
         observer(self.event("four"))
         observer(self.event("five"))
         lost, heard, last = self.heard(again)
-        told = f" mailgate[{os.getpid()}]: 2 lines were lost, as syslog:server=unix:{self.path} could not be written"
+        told = f" mailgate[{os.getpid()}]: 2 lines were lost because syslog:server=unix:{self.path} could not be written"
         self.assertIn(told.encode(), lost)
         self.assertTrue(heard.endswith(b"four"), heard)
         self.assertTrue(last.endswith(b"five"), last)
@@ -261,10 +261,10 @@ class ObserverTests(SyslogCase):
             observer(self.event("one\ntwo"))
         (alarm,) = alarms
         place = f"syslog:server=unix:{self.path}"
-        self.assertEqual(textOf(alarm), f"{place} cannot be written, and lines are lost: No such file or directory")
+        self.assertEqual(textOf(alarm), f"cannot write to {place}; lines are lost: No such file or directory")
         receiver = self.receiver(socket.AF_UNIX)
         observer(self.event("three"))
-        self.assertIn(b" 6 lines were lost, ", self.heard(receiver)[0])
+        self.assertIn(b" 6 lines were lost because ", self.heard(receiver)[0])
 
     def test_backOverUDP(self):
         """So is a UDP port: that it was shut costs no line after."""
@@ -292,7 +292,7 @@ class ObserverTests(SyslogCase):
             self.assertTrue(line.endswith(f" line {number}".encode()), line)
         observer(self.event("afterwards"))
         lost, after = self.heard(receiver)
-        self.assertIn(f" {5000 - len(heard)} lines were lost, ".encode(), lost)
+        self.assertIn(f" {5000 - len(heard)} lines were lost because ".encode(), lost)
         self.assertTrue(after.endswith(b"afterwards"))
 
 

@@ -30,27 +30,27 @@ class InWordsTests(SynchronousTestCase):
         for number, words in (
             (errno.ECONNREFUSED, "refused the connection"),
             (errno.ENETUNREACH, "cannot be reached: there is no route to its network"),
-            (errno.ETIMEDOUT, "cannot be reached: its host does not answer"),
-            (errno.EHOSTUNREACH, "cannot be connected to: No route to host"),
-            (errno.EMFILE, "cannot be connected to: Too many open files"),
-            (errno.ENOENT, "cannot be connected to: No such file or directory"),
+            (errno.ETIMEDOUT, "cannot be reached: the connection attempt timed out"),
+            (errno.EHOSTUNREACH, "cannot be reached: No route to host"),
+            (errno.EMFILE, "cannot be reached: Too many open files"),
+            (errno.ENOENT, "cannot be reached: No such file or directory"),
         ):
             error = OSError(number, os.strerror(number))
             self.assertEqual(inWords(getConnectError(error)), words)
-        self.assertEqual(inWords(OSError(errno.EMFILE, "x")), "cannot be connected to: Too many open files")
+        self.assertEqual(inWords(OSError(errno.EMFILE, "x")), "cannot be reached: Too many open files")
 
     def test_names(self) -> None:
         """A name without an address is reported as that."""
         for error in (DNSLookupError("gone.example"), UnknownHostError()):
             self.assertEqual(inWords(error), "cannot be found: its name does not resolve")
-        self.assertEqual(inWords(TimeoutError()), "cannot be reached: its host does not answer")
+        self.assertEqual(inWords(TimeoutError()), "cannot be reached: the connection attempt timed out")
 
     def test_ends(self) -> None:
         """So is each way in which a connection ends."""
         for error, words in (
             (ConnectionDone(), "closed the connection"),
-            (ConnectionLost(), "broke off the connection"),
-            (ConnectionAborted(), "broke off the connection"),
+            (ConnectionLost(), "dropped the connection"),
+            (ConnectionAborted(), "dropped the connection"),
             (ConnectionLost("[Errno 104] Connection reset by peer"), "reset the connection"),
         ):
             self.assertEqual(inWords(error), words)

@@ -97,7 +97,7 @@ class ListenSettingsTests(SynchronousTestCase):
     def test_unknownParameter(self) -> None:
         """So is a parameter that we do not know; the message says which one it may have been."""
         error = self.assertRaises(ValueError, self.parse, "993 sls")
-        self.assertIn('invalid parameter "sls", they are ssl, proxy_protocol, bind, ', str(error))
+        self.assertIn('invalid parameter "sls"; the parameters are ssl, proxy_protocol, bind, ', str(error))
         self.assertTrue(str(error).endswith("; did you mean ssl?"), error)
         for parameter, meant in (("backlog", "backlog="), ("proxy-protocol", "proxy_protocol"), ("ssl=on", "ssl")):
             self.assertIn(f"did you mean {meant}?", self.refusal(f"993 {parameter}"))
@@ -224,7 +224,7 @@ class ListenSettingsTests(SynchronousTestCase):
             ("multipath", "SocketProtocol=mptcp"),
         ):
             refusal = self.refusal(f"systemd:imap {parameter}")
-            self.assertIn(f"{parameter}: is for the socket unit to say, by {option}", refusal)
+            self.assertIn(f"{parameter}: must be set in the socket unit, as {option}", refusal)
 
     def refusal(self, value: str) -> str:
         """Why C{value} is refused."""

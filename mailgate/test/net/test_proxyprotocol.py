@@ -101,7 +101,7 @@ class CuttingTests(ParserCase):
     def test_otherBeginnings(self) -> None:
         """What begins like no header is refused with its first wrong byte, not waited for."""
         for data in (b"E", b"EHLO x\r\n", b"\x16\x03\x01", b"PROXYX", b"proxy TCP4", b"\r\n\r\nX", b"\n", b"PROXY\r\n"):
-            self.assertBroken(data, "begins like no PROXY header")
+            self.assertBroken(data, "is not a PROXY header")
         parser = HeaderParser()
         self.assertIsNone(parser.feed(b"PROX"))
         self.assertRaises(HeaderError, parser.feed, b"I")
@@ -148,7 +148,7 @@ class TextTests(ParserCase):
     def test_family(self) -> None:
         """There are three families."""
         for family in (b"TCP", b"TCP5", b"tcp4", b"UDP4", b"UNKNOWNX", b"", b"UNIX"):
-            self.assertBroken(b"PROXY " + family + b" 192.0.2.7 192.0.2.1 1 2\r\n", "neither TCP4, TCP6 nor UNKNOWN")
+            self.assertBroken(b"PROXY " + family + b" 192.0.2.7 192.0.2.1 1 2\r\n", "names a protocol other than TCP4, TCP6 and UNKNOWN")
 
     def test_words(self) -> None:
         """There are two addresses and two ports, with one blank between them."""
@@ -160,7 +160,7 @@ class TextTests(ParserCase):
             b" 192.0.2.7 192.0.2.1 1 2 ",
             b"  192.0.2.7 192.0.2.1 1 2",
         ):
-            self.assertBroken(b"PROXY TCP4" + rest + b"\r\n", "has not two addresses and two ports")
+            self.assertBroken(b"PROXY TCP4" + rest + b"\r\n", "does not have exactly two addresses and two ports")
 
     def test_otherFamily(self) -> None:
         """An address is one, and of the family that was named. nginx takes any hexadecimal digits, dots and colons."""
@@ -182,7 +182,7 @@ class TextTests(ParserCase):
         ):
             good = b"192.0.2.1" if family == b"TCP4" else b"::1"
             for ends in ((address, good), (good, address)):
-                self.assertBroken(b"PROXY %s %s %s 1 2\r\n" % (family, *ends), "address that is not of its family")
+                self.assertBroken(b"PROXY %s %s %s 1 2\r\n" % (family, *ends), "address that does not match its family")
 
     def test_spelling(self) -> None:
         """However an address is spelt, it is told in its usual form; an IPv4 one that is mapped into IPv6 as IPv4."""

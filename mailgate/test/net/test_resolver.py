@@ -109,7 +109,7 @@ class GrammarTests(SynchronousTestCase):
     def test_noServer(self) -> None:
         """Parameters alone name nobody to ask, and off is no server."""
         self.assertRefused("valid=30s", "no name servers defined")
-        self.assertRefused("10.0.0.1 off", '"off" stands alone')
+        self.assertRefused("10.0.0.1 off", '"off" cannot be combined with other words')
 
     def test_badAddresses(self) -> None:
         """What is no address is refused, a unix socket too."""

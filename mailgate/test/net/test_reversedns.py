@@ -278,7 +278,7 @@ class TroubleTests(ReverseDNSTestCase):
             self.reactor.advance(30)
             self.assertNamed(named, TEMPORARILY_UNAVAILABLE)
         failed = "192.0.2.1 could not be resolved (110: Operation timed out)"
-        told = f"resolver 192.0.2.53 192.0.2.54: no client could be looked up for 30 s, the last as {failed}"
+        told = f"resolver 192.0.2.53 192.0.2.54: all lookups failed for 30 s; last error: {failed}"
         lines = [f"[info] {failed}", f"[error] {told}", f"[info] {failed.replace('2.1 ', '2.2 ')}"]
         self.assertEqual(self.logged(), lines)
         del self.events[:]
@@ -366,7 +366,7 @@ class TroubleTests(ReverseDNSTestCase):
         """If there is no socket to ask from that is an error of ours, and no reason to keep the client waiting."""
         self.reactor.taken = [OSError(errno.EMFILE, "Too many open files")]
         self.assertNamed(self.names.nameOf(HOST), TEMPORARILY_UNAVAILABLE)
-        self.assertIn("[error] 192.0.2.7 could not be resolved: ", self.logged()[0])
+        self.assertIn("[error] cannot open a socket to resolve 192.0.2.7: ", self.logged()[0])
 
     def test_defect(self) -> None:
         """A defect is logged, and costs nobody the connection."""
@@ -488,7 +488,7 @@ class SharingTests(ReverseDNSTestCase):
         """Beyond so many lookups nobody is looked up, but who is being looked up already may be waited for."""
         first = [self.names.nameOf(f"192.0.2.{number}") for number in range(MOST_LOOKUPS)]
         self.assertEqual(self.successResultOf(self.names.nameOf("198.51.100.1")), TEMPORARILY_UNAVAILABLE)
-        self.assertEqual(self.logged(), ["[warn] 198.51.100.1 was not resolved: too many lookups are under way"])
+        self.assertEqual(self.logged(), ["[warn] 198.51.100.1 was not resolved: too many lookups are in progress"])
         self.assertNoResult(self.names.nameOf(HOST))
         self.reactor.answer(REVERSE, code=dns.ENAME)
         self.assertNamedOne(first[7])

@@ -130,7 +130,7 @@ class ListeningSocketsTests(SynchronousTestCase):
             return
         before = self.opened(f"[::1]:{self.port}")
         error = self.assertRaises(ListenError, before.opened, settingsOf(f"[::1]:{self.port} ipv6only=off").servers)
-        self.assertIn("ipv6only cannot change while the socket is open: it takes a restart", str(error))
+        self.assertIn("ipv6only cannot change while the socket is open; restart the gateway", str(error))
 
     def test_adopted(self) -> None:
         """Descriptors that another process has bound are as good; the next process down does not inherit them."""
@@ -200,7 +200,7 @@ class PassedSocketsTests(SynchronousTestCase):
             (self.passed("systemd:pop3", "systemd:imaps", "systemd:imaps:1"), "pop3, imaps"),
         ):
             error = self.assertRaises(ListenError, sockets.opened, settingsOf("systemd:imap").servers)
-            reason = f"systemd has passed no socket of this name; it has passed {names}"
+            reason = f"systemd passed no socket with this name; it passed {names}"
             self.assertEqual(str(error), f"gateway.ini:5: [server imap] listen = systemd:imap: {reason}")
 
     def test_noListener(self) -> None:
@@ -209,7 +209,7 @@ class PassedSocketsTests(SynchronousTestCase):
             sockets = ListeningSockets({"systemd:imap": socket.socket(socket.AF_INET, kind)})
             self.addCleanup(sockets.disown)
             error = self.assertRaises(ListenError, sockets.opened, settingsOf("systemd:imap").servers)
-            self.assertIn("no listening stream socket", str(error))
+            self.assertIn("a socket that is not a listening stream socket", str(error))
 
     def test_file(self) -> None:
         """The file of a unix socket is systemd's."""

@@ -88,7 +88,7 @@ class PIDFileTests(SynchronousTestCase):
         os.link(target, self.path)
         for attempt in (self.file.check, self.file.write):
             error = self.assertRaises(ConfigurationError, attempt)
-            self.assertIn("cannot be written: it has several names (hard links)", str(error))
+            self.assertIn("cannot be written: it has more than one hard link", str(error))
         with open(target, encoding="ascii") as opened:
             self.assertEqual(opened.read(), "precious\n")
 

@@ -53,7 +53,7 @@ class UserSettingsTests(SynchronousTestCase):
             ("", "a value is missing"),
             ("no-such-user", 'this host has no user "no-such-user"'),
             (f"{user} no-such-group", 'this host has no group "no-such-group"'),
-            (f"{user} a b", "must be a user, and perhaps a group"),
+            (f"{user} a b", "must be a user, optionally followed by a group"),
             ("a\nb", "takes one line"),
         ):
             self.assertEqual(str(self.assertRaises(ValueError, parse, "user", value)), message)
@@ -63,7 +63,7 @@ class UserSettingsTests(SynchronousTestCase):
         self.patch(pwd, "getpwnam", {"joe": self.entry}.__getitem__)
         self.patch(grp, "getgrnam", {}.__getitem__)
         error = self.assertRaises(ValueError, parse, "user", "joe")
-        self.assertEqual(str(error), 'this host has no group "joe": name one behind the user')
+        self.assertEqual(str(error), 'this host has no group "joe"; name a group after the user')
 
     def test_warnings(self):
         """It has no effect unless the process is root's, which a warning says."""

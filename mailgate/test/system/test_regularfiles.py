@@ -43,8 +43,8 @@ class RegularTests(ReadingCase):
         """A FIFO is not waited for, and what never ends is not read."""
         os.mkfifo(self.path)
         for path, reason in (
-            (self.path, "it is no regular file"),
-            ("/dev/zero", "it is no regular file"),
+            (self.path, "it is not a regular file"),
+            ("/dev/zero", "it is not a regular file"),
             (os.path.dirname(self.path), "Is a directory"),
             (f"{self.path}.none", "No such file or directory"),
         ):
@@ -60,7 +60,7 @@ class RegularTests(ReadingCase):
         self.assertEqual(len(readRegular(self.path)), 1024 * 1024)
         with open(self.path, "wb") as opened:
             opened.truncate(1 << 40)
-        self.assertEqual(self.assertRaises(OSError, readRegular, self.path).strerror, "it is longer than 1 MB")
+        self.assertEqual(self.assertRaises(OSError, readRegular, self.path).strerror, "it is larger than 1 MB")
 
 
 class PipeTests(ReadingCase):
@@ -96,18 +96,18 @@ class PipeTests(ReadingCase):
         writing = os.open(self.path, os.O_RDWR)
         self.addCleanup(os.close, writing)
         error = self.assertRaises(TimeoutError, self.read, patience=0.01)
-        self.assertEqual(error.strerror, "it is a pipe that has not come to its end within 0.01 s")
+        self.assertEqual(error.strerror, "it is a pipe whose writer did not close it within 0.01 s")
 
     def test_refused(self) -> None:
         """Anything else is refused, as is what is too long."""
         for path, reason in (
-            ("/dev/zero", "it is no regular file, and no pipe"),
+            ("/dev/zero", "it is not a regular file or a pipe"),
             (os.path.dirname(self.path), "Is a directory"),
             (f"{self.path}.none", "No such file or directory"),
         ):
             self.assertEqual(self.assertRaises(OSError, self.read, path).strerror, reason)
         self.write(bytes(1024 * 1024 + 1))
-        self.assertEqual(self.assertRaises(OSError, self.read).strerror, "it is longer than 1 MB")
+        self.assertEqual(self.assertRaises(OSError, self.read).strerror, "it is larger than 1 MB")
 
 
 class KeyCase(ReadingCase):
@@ -172,8 +172,8 @@ class WritersTests(KeyCase):
         """Who may write to the file, or exchange it, if the folder lets them through."""
         if not all(os.stat(each).st_mode & 0o001 for each in map(str, Path(self.folder).parents)):
             raise AssertionError("the folder for temporary files is everybody's")
-        writing = f"everybody on this host may write to it: chmod o-w {os.path.realpath(self.path)}"
-        exchanging = f"everybody on this host may put another file in its place: chmod o-w {self.folder}"
+        writing = f"every user on this host can write to it; run: chmod o-w {os.path.realpath(self.path)}"
+        exchanging = f"every user on this host can replace it; run: chmod o-w {self.folder}"
         for folder, mode, told in (
             (0o755, 0o666, writing),
             (0o755, 0o602, writing),
@@ -190,7 +190,7 @@ class WritersTests(KeyCase):
         self.assertIsNone(self.told(0o755, 0o660))
         self.patch(regularfiles, "_isOwn", lambda found: False)
         name = grp.getgrgid(os.stat(self.path).st_gid).gr_name
-        told = f"the group {name} may write to it: chmod g-w {os.path.realpath(self.path)}"
+        told = f"the group {name} can write to it; run: chmod g-w {os.path.realpath(self.path)}"
         self.assertEqual(self.told(0o755, 0o660), told)
         self.assertEqual(self.told(0o710, 0o660), told)
         self.assertIsNone(self.told(0o700, 0o660))

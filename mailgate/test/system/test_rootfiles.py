@@ -69,9 +69,9 @@ class WritingCase(SynchronousTestCase):
     def assertRefused(self, what: str, path: str = "") -> None:
         error = self.assertRaises(OSError, self.append, path)
         self.assertEqual(error.filename, path or self.path)
-        place = f"which root does not write to where others may write to the folder {self.folder}"
+        place = f"and other users can write to the folder {self.folder}"
         self.assertIn(f"{what}, {place}", str(error.strerror))
-        self.assertIn(": remove it, or use a folder of root's alone", str(error.strerror))
+        self.assertIn("; remove it, or use a folder that only root can write to", str(error.strerror))
         self.assertEqual(self.read(self.precious), "precious\n")
 
 
@@ -98,14 +98,14 @@ class OthersFolderTests(WritingCase):
             os.chown(self.path, OTHER, OTHER)
             self.append(user=None)
             os.chown(self.path, THIRD, THIRD)
-            self.assertRefused(f"it is the file of another user, {THIRD}")
+            self.assertRefused(f"it belongs to another user, with uid {THIRD}")
             self.append(user=THIRD)
 
     def test_link(self) -> None:
         """A link is not followed, whether there is something where it leads or not."""
         for target in (self.precious, os.path.join(self.roots, "new"), self.path):
             os.symlink(target, self.path)
-            self.assertRefused("it is a link")
+            self.assertRefused("it is a symbolic link")
             os.unlink(self.path)
         self.assertEqual(os.listdir(self.roots), ["precious"])
 
@@ -114,7 +114,7 @@ class OthersFolderTests(WritingCase):
         os.symlink(self.roots, os.path.join(self.folder, "logs"))
         for name in ("precious", "new", "../x.log"):
             path = os.path.join(self.folder, "logs", name)
-            self.assertRefused(f"{self.folder}/logs is a link", path)
+            self.assertRefused(f"{self.folder}/logs is a symbolic link", path)
         self.assertEqual(os.listdir(self.roots), ["precious"])
 
     def test_below(self) -> None:
@@ -125,29 +125,29 @@ class OthersFolderTests(WritingCase):
         os.symlink(self.precious, path)
         error = self.assertRaises(OSError, self.append, path)
         self.assertIn(
-            f"it is a link, which root does not write to where others may write to the folder {below}", str(error)
+            f"it is a symbolic link, and other users can write to the folder {below}", str(error)
         )
         self.assertEqual(self.read(self.precious), "precious\n")
 
     def test_hardLink(self) -> None:
         """A file with another name may be anybody's precious one."""
         os.link(self.precious, self.path)
-        self.assertRefused("it has several names (hard links)")
+        self.assertRefused("it has more than one hard link")
 
     def test_noFile(self) -> None:
         """A FIFO, whose reader may never come, a socket and a folder are no logs."""
         os.mkfifo(self.path)
-        self.assertRefused("it is no regular file")
+        self.assertRefused("it is not a regular file")
         os.unlink(self.path)
         with socket.socket(socket.AF_UNIX) as bound:
             # The path itself may be too long for a socket.
             self.addCleanup(os.chdir, os.getcwd())
             os.chdir(self.folder)
             bound.bind("x.log")
-            self.assertRefused("it is no regular file")
+            self.assertRefused("it is not a regular file")
         os.unlink(self.path)
         os.mkdir(self.path)
-        self.assertRefused("it is no regular file")
+        self.assertRefused("it is not a regular file")
 
     def test_exchanged(self) -> None:
         """One that is exchanged for a link or a FIFO after the first look is not opened either."""
@@ -210,7 +210,7 @@ class RootsFolderTests(WritingCase):
         self.assertFalse(self.append(log))
         os.unlink(self.path)
         os.symlink(self.precious, self.path)
-        self.assertRefused("it is a link", log)
+        self.assertRefused("it is a symbolic link", log)
 
     def test_loop(self) -> None:
         """Links that lead in circles are given up."""

@@ -290,7 +290,7 @@ class RefusalTests(SynchronousTestCase):
         """An authenticator that fails is a temporary failure, told of in the log and not to the client."""
         conversation, heard = self.refusal(ValueError("out of order"))
         self.assertEqual(heard, b"-ERR [SYS/TEMP] Temporary authentication failure, try again later\r\n")
-        self.assertIn("could not be judged", "".join(conversation.logged()))
+        self.assertIn("the authenticator failed", "".join(conversation.logged()))
 
     def test_noAnswer(self) -> None:
         """So is one that answers something else, or with a name that is no bytes; the connection lives on."""
@@ -299,7 +299,7 @@ class RefusalTests(SynchronousTestCase):
             conversation, heard = self.refusal(answer)
             self.assertEqual(heard, b"-ERR [SYS/TEMP] Temporary authentication failure, try again later\r\n")
             self.assertFalse(conversation.closed)
-            self.assertIn("could not be judged", "".join(conversation.logged()))
+            self.assertIn("the authenticator failed", "".join(conversation.logged()))
 
     def test_text(self) -> None:
         """The authentication service's text reaches the client; without Auth-Wait the connection ends."""
