@@ -25,7 +25,8 @@ class Refusals:
     """
     Defaults of a server against guessed passwords, where its configuration does not set the directives.
 
-    @ivar delay: the default of C{auth_delay}: seconds from a login to its refusal. The gateway lowers it so that it fits
+    @ivar delay: the default of C{auth_delay}: seconds from a login to its refusal. The gateway lowers it so that it
+    fits
         into the server's C{timeout}.
     @ivar most: the default of C{max_auth_failures}: after that many refused logins the connection ends; 0 is no limit.
     """
@@ -57,8 +58,8 @@ class IAuthenticator(Interface):
 
         @param request: the login.
         @return: a Deferred that fires with a L{Route} (accepted) or a L{Denial} (refused). Inside a
-            L{mailgate.auth.firstof.FirstOf} it may also fire with L{None}: this authenticator does not have the account,
-            and the next one is asked.
+            L{mailgate.auth.firstof.FirstOf} it may also fire with L{None}: this authenticator does not have the
+            account, and the next one is asked.
         """
 
     def close() -> None:

@@ -43,7 +43,9 @@ _UNFIT = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 """Control characters, except for the tabulator."""
 
 _PASSING = re.compile(rb"4[0-5][0-9](?: [45]\.[0-9]{1,3}\.[0-9]{1,3})?")
-"""Reply codes of SMTP that mean a temporary failure (RFC 5321, section 4.2.1), with an optional enhanced status code."""
+"""
+Reply codes of SMTP that mean a temporary failure (RFC 5321, section 4.2.1), with an optional enhanced status code.
+"""
 
 
 def fitForWire(*texts: bytes | None) -> bool:
@@ -292,7 +294,8 @@ class Envelope:
 
     @ivar helo: SMTP: the argument of HELO or EHLO, as bytes. Empty if the client sent neither.
     @ivar extended: SMTP: whether the client sent EHLO.
-    @ivar mail: SMTP with C{Method.NONE}: the MAIL command as a line of bytes, from the command word on, without the line
+    @ivar mail: SMTP with C{Method.NONE}: the MAIL command as a line of bytes, from the command word on, without the
+    line
         end. Otherwise empty.
     @ivar recipient: SMTP with C{Method.NONE}: the RCPT command, in the same form. Otherwise empty.
     @ivar fields: IMAP: the fields of the client's ID command (RFC 2971), each as bytes of the form C{"name" "value"} or
@@ -328,7 +331,7 @@ class LoginRequest:
 
 
 class BackendTLS(Enum):
-    """How the gateway protects its connection to a backend. The values are those of C{proxy_ssl} in gateway.ini."""
+    """How the gateway protects its connection to a backend, as the fields C{ssl} and C{starttls} of an account file."""
 
     OFF = "off"
     IMPLICIT = "ssl"
@@ -437,10 +440,12 @@ class Denial:
     @ivar text: the text that the client receives with C{Trouble.DENIED}, as bytes; L{None} for the gateway's own text.
         It must be one line (see L{fitText}); the gateway replaces any other by its own text.
     @ivar code: as bytes: for SMTP the reply code, with an optional enhanced status code, such as C{535 5.7.8}; L{None}
-        for the gateway's own. Other protocols do not send it, but a code of a temporary failure counts in all (L{kind}).
+        for the gateway's own. Other protocols do not send it, but a code of a temporary failure counts in all
+        (L{kind}).
     @ivar wait: seconds until the client receives the refusal. C{auth_delay} applies as well; the longer one counts.
     @ivar close: whether the connection ends after the refusal.
-    @ivar challenge: for a login by OAuth: the error that the client receives as a challenge before the refusal, as bytes
+    @ivar challenge: for a login by OAuth: the error that the client receives as a challenge before the refusal, as
+    bytes
         in base64 (RFC 7628, section 3.2.2). L{None} for none. Other methods ignore it.
     @ivar reason: the cause in words for the log. The client never receives it.
     @ivar answer: the refusal of a backend as the client's protocol writes it, as bytes without tag and line end

@@ -95,7 +95,9 @@ table; the sessions of L{mailgate.testing} do.
 _TIMES = (
     "proxy=%.12g tls=%.12g greeting=%.12g command=%.12g auth=%.12g connect=%.12g backend-tls=%.12g backend-login=%.12g"
 )
-"""The milliseconds in each phase from PROXY_HEADER to BACKEND_LOGIN, as the log has them. COMMAND includes CHALLENGE."""
+"""
+The milliseconds in each phase from PROXY_HEADER to BACKEND_LOGIN, as the log has them. COMMAND includes CHALLENGE.
+"""
 
 
 class Outcome(Enum):

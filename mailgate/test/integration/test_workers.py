@@ -493,7 +493,8 @@ class RightsTests(WorkersMixin, ReloadTestCase):
                 return opened.read()
 
         reason = "it is a symbolic link, and other users can write to the folder"
-        waitUntil(lambda: f"cannot reopen {process}; logging continues in the old file: {reason}" in read(), "it is told")
+        told = f"cannot reopen {process}; logging continues in the old file: {reason}"
+        waitUntil(lambda: told in read(), "it is told")
         self.gateway.signal(signal.SIGHUP)
         waitUntil(lambda: "the configuration is not reloaded: nothing changes" in read(), "nor at a reload")
         self.assertIn(f"{process}: cannot be opened: {reason}", read())

@@ -148,7 +148,8 @@ class FileTests(SynchronousTestCase):
             os.rename(path, f"{path}.1")
             os.mkfifo(path)
             (line,) = logs.reopen()
-            self.assertEqual(line, f"cannot reopen {path}; logging continues in the old file: No such device or address")
+            reason = "No such device or address"
+            self.assertEqual(line, f"cannot reopen {path}; logging continues in the old file: {reason}")
             reading = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
             self.addCleanup(os.close, reading)
             self.assertEqual(list(logs.reopen()), [])
@@ -205,7 +206,8 @@ class FileTests(SynchronousTestCase):
         logs = ErrorLogs(self.stderr)
         logs.observer([ErrorLog(path)])
         (line,) = logs.reopen((4712, 4712))
-        self.assertEqual((line, given), (f"cannot make the workers' user the owner of {path}: it belongs to another user", []))
+        self.assertEqual(line, f"cannot make the workers' user the owner of {path}: it belongs to another user")
+        self.assertEqual(given, [])
 
     def test_give(self):
         """A file is given to a user; a link is not followed, whoever made it, and what is no file is left alone."""
@@ -223,9 +225,9 @@ class FileTests(SynchronousTestCase):
         given: list[tuple[int, int, int]] = []
         self.patch(os, "fchown", lambda fd, uid, gid: given.append((os.fstat(fd).st_ino, uid, gid)))
         self.patch(os, "chown", lambda path, uid, gid: given.append((os.stat(path).st_ino, uid, gid)))
-        told = list(logs.reopen((4711, 4712)))
+        told = [line.removeprefix("cannot make the workers' user the owner of ") for line in logs.reopen((4711, 4712))]
         self.assertEqual(given, [(os.stat(self.path).st_ino, 4711, 4712)])
-        self.assertEqual(told, [f"cannot make the workers' user the owner of {link}: it is a symbolic or hard link" for link in links])
+        self.assertEqual(told, [f"{link}: it is a symbolic or hard link" for link in links])
 
     def test_retain(self):
         """Files that nobody uses any more are closed, and not made again by their names."""

@@ -317,9 +317,7 @@ class RateTests(SynchronousTestCase):
             self.journal.failure("defect of {client}", caught("boom"), client=number)
         self.assertEqual(self.told(), ["critical defect of 0", "critical defect of 1"])
         self.clock.advance(1)
-        self.assertEqual(
-            self.told(), ["critical log_rate suppressed 2 more lines like this: defect of {client}"]
-        )
+        self.assertEqual(self.told(), ["critical log_rate suppressed 2 more lines like this: defect of {client}"])
 
     def test_kinds(self):
         """A flood of one kind takes nothing from another."""

@@ -248,7 +248,9 @@ class ObserverTests(SyslogCase):
         observer(self.event("four"))
         observer(self.event("five"))
         lost, heard, last = self.heard(again)
-        told = f" mailgate[{os.getpid()}]: 2 lines were lost because syslog:server=unix:{self.path} could not be written"
+        told = (
+            f" mailgate[{os.getpid()}]: 2 lines were lost because syslog:server=unix:{self.path} could not be written"
+        )
         self.assertIn(told.encode(), lost)
         self.assertTrue(heard.endswith(b"four"), heard)
         self.assertTrue(last.endswith(b"five"), last)

@@ -148,7 +148,8 @@ class TextTests(ParserCase):
     def test_family(self) -> None:
         """There are three families."""
         for family in (b"TCP", b"TCP5", b"tcp4", b"UDP4", b"UNKNOWNX", b"", b"UNIX"):
-            self.assertBroken(b"PROXY " + family + b" 192.0.2.7 192.0.2.1 1 2\r\n", "names a protocol other than TCP4, TCP6 and UNKNOWN")
+            header = b"PROXY " + family + b" 192.0.2.7 192.0.2.1 1 2\r\n"
+            self.assertBroken(header, "names a protocol other than TCP4, TCP6 and UNKNOWN")
 
     def test_words(self) -> None:
         """There are two addresses and two ports, with one blank between them."""

@@ -53,6 +53,8 @@ LEVELS = {
 NOT_MESSAGES = frozenset(
     {
         "mailgate",
+        # Beginnings of Twisted's messages.
+        "log.levels._LIFE_LEGACY",
         # What it writes and prints explains itself, and stands in docs/nginx.rst.
         "nginx.importer",
         "nginx.mapping",

@@ -124,9 +124,7 @@ class OthersFolderTests(WritingCase):
         path = os.path.join(below, "x.log")
         os.symlink(self.precious, path)
         error = self.assertRaises(OSError, self.append, path)
-        self.assertIn(
-            f"it is a symbolic link, and other users can write to the folder {below}", str(error)
-        )
+        self.assertIn(f"it is a symbolic link, and other users can write to the folder {below}", str(error))
         self.assertEqual(self.read(self.precious), "precious\n")
 
     def test_hardLink(self) -> None:
