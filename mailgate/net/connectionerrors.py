@@ -33,6 +33,10 @@ _WORDS: tuple[tuple[type[Exception], str], ...] = (
 )
 
 
+_RESET = "reset by peer"
+"""What the system says of a reset."""
+
+
 def inWords(error: BaseException | None) -> str:
     """
     Describe why a connection failed or ended.
@@ -46,7 +50,7 @@ def inWords(error: BaseException | None) -> str:
             return words
     if isinstance(error, ConnectionClosed):
         # All transports have the reason only in the text.
-        return "reset the connection" if "reset by peer" in str(error) else "dropped the connection"
+        return "reset the connection" if _RESET in str(error) else "dropped the connection"
     number = error.osError if isinstance(error, ConnectError) else getattr(error, "errno", None)
     if isinstance(number, int) and isinstance(error, ConnectError | OSError):
         return f"cannot be reached: {os.strerror(number)}"

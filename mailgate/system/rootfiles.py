@@ -233,8 +233,11 @@ class _Walk:
             self._refuse(f"it belongs to another user, with uid {found.st_uid}")
 
     def _refuse(self, what: str) -> NoReturn:
-        place = f"and other users can write to the folder {self._shown or '/'}"
-        self._fail(errno.EPERM, f"{what}, {place}; remove it, or use a folder that only root can write to")
+        reason = (
+            f"{what}, and other users can write to the folder {self._shown or '/'};"
+            " remove it, or use a folder that only root can write to"
+        )
+        self._fail(errno.EPERM, reason)
 
     def _fail(self, number: int, reason: str) -> NoReturn:
         raise OSError(number, reason, self._path)

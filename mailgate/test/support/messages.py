@@ -53,8 +53,10 @@ LEVELS = {
 NOT_MESSAGES = frozenset(
     {
         "mailgate",
-        # Beginnings of Twisted's messages.
+        # Parts of others' messages.
         "log.levels._LIFE_LEGACY",
+        "net.connectionerrors._RESET",
+        "net.listen._listen",
         # What it writes and prints explains itself, and stands in docs/nginx.rst.
         "nginx.importer",
         "nginx.mapping",
