@@ -137,9 +137,9 @@ class AuthenticatorKind:
         for an authenticator that the application made itself.
     @ivar settings: the attrs class with its directives (L{mailgate.directives.directive}), C{directive} among them.
     @ivar methods: the login methods that it can check.
-    @ivar build: C{build(server, default, reactor, journal)} returns an L{IAuthenticator} for one server. C{server} are
-        the server's settings (L{ServerSettings}); C{default} is the backend of C{proxy_pass} for accounts without one
-        of their own, or L{None}; C{journal} is the server's log. It may raise
+    @ivar build: C{build(server, default, reactor, journal)} returns an L{IAuthenticator} for one server. C{server} has
+        the server's settings (L{ServerSettings}); C{default} is the backend of C{proxy_pass} for accounts without a
+        backend, or L{None}; C{reactor} is for timers and connections; C{journal} is the server's log. It may raise
         L{mailgate.directives.ConfigurationError}; the start or the reload fails with this error then. Any other
         exception is reported as such an error, too.
     @ivar refusals: C{refusals(server)} returns the L{Refusals} for a server of this kind.

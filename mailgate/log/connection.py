@@ -119,7 +119,7 @@ def defect(journal: Journal, session: Any, words: str, failure: Any = None) -> N
     @param journal: the log.
     @param session: the L{mailgate.session.Session} of the connection.
     @param words: what failed: one of the texts of C{_DEFECTS}.
-    @param failure: the L{Failure}; L{None} for the exception that is being handled.
+    @param failure: the L{twisted.python.failure.Failure}; L{None} for the exception that is being handled.
     """
     journal.failure(_DEFECTS[words], failure, **about(session))
 

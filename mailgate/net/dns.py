@@ -184,8 +184,8 @@ class _Resending:
 
 class NameServers:
     """
-    Sends queries to name servers in turn. If no answer arrives within L{RESEND} seconds, the query goes to the next
-    server, and so on. Late answers are accepted.
+    Sends queries to name servers in turn: the first query to the first server, the second to the second. If no answer
+    arrives within L{RESEND} seconds, the query goes to the next server, and so on. Late answers are accepted.
 
     @param servers: the addresses and ports of the name servers.
     @param reactor: the reactor.

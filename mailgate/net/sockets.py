@@ -32,7 +32,7 @@ def ownSockets(addresses: Iterable[ListenAddress]) -> dict[ListenAddress, list[L
 
     @param addresses: all addresses of C{listen}.
     @return: each of these addresses, with the other addresses that its socket covers. A wildcard socket covers all
-        addresses with its port; the system does not allow sockets for them beside it.
+        addresses with its family and port; the system does not allow sockets for them beside it.
     """
     byPlace = {(address.host, address.port): address for address in addresses}
     own: dict[ListenAddress, list[ListenAddress]] = {}

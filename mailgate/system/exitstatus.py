@@ -36,7 +36,7 @@ CANNOT_SERVE = 71
 """A worker, or the first generation of workers, cannot start: C{EX_OSERR}."""
 
 CUT = 75
-"""The command succeeded, but ended proxied sessions: C{EX_TEMPFAIL}."""
+"""A stop or another command succeeded, but ended proxied sessions: C{EX_TEMPFAIL}."""
 
 CRASHED = 1
 """An unexpected exception, as in Python."""

@@ -216,7 +216,7 @@ class FileTests(SynchronousTestCase):
         self.assertEqual(given, [])
 
     def test_give(self):
-        """A file gets the new owner. Links do not, whoever made them, and devices do not."""
+        """A file gets the new owner. Links and devices do not."""
         target = self.mktemp()
         with open(target, "w", encoding="ascii"):
             pass

@@ -171,7 +171,7 @@ class WritersTests(KeyCase):
     def test_everybody(self) -> None:
         """It finds users who can write to the file or replace it, if the folders let them through."""
         if not all(os.stat(each).st_mode & 0o001 for each in map(str, Path(self.folder).parents)):
-            raise AssertionError("the folder for temporary files is everybody's")
+            raise AssertionError("all users can write to the folder for temporary files")
         writing = f"every user on this host can write to it; run: chmod o-w {os.path.realpath(self.path)}"
         exchanging = f"every user on this host can replace it; run: chmod o-w {self.folder}"
         for folder, mode, told in (

@@ -120,7 +120,7 @@ class OthersFolderTests(WritingCase):
         self.assertEqual(os.listdir(self.roots), ["precious"])
 
     def test_below(self) -> None:
-        """A folder below such a folder is not safe either, whoever owns it: other users can replace it."""
+        """A folder below such a folder is not safe either, as other users can replace it."""
         below = os.path.join(self.folder, "logs")
         os.mkdir(below)
         path = os.path.join(below, "x.log")
