@@ -26,8 +26,7 @@ class Refusals:
     Defaults of a server against guessed passwords, where its configuration does not set the directives.
 
     @ivar delay: the default of C{auth_delay}: seconds from a login to its refusal. The gateway lowers it so that it
-    fits
-        into the server's C{timeout}.
+        fits into the server's C{timeout}.
     @ivar most: the default of C{max_auth_failures}: after that many refused logins the connection ends; 0 is no limit.
     """
 

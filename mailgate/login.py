@@ -242,7 +242,7 @@ class Client(_Found):
     @ivar port: its port; 0 for a unix socket.
     @ivar tls: what the handshake negotiated; L{None} without TLS.
     @ivar name: its host name, as in nginx's C{Client-Host} header and in XCLIENT's C{NAME}; C{[UNAVAILABLE]} if it has
-        no confirmed name, C{[TEMPUNAVAIL]} if the lookup failed for now. Looked up for SMTP only.
+        no confirmed name, C{[TEMPUNAVAIL]} if the lookup failed for now. Only SMTP with C{resolver} looks it up.
     @ivar proxied: the addresses from the PROXY header; L{None} without a header, or if the header had no addresses.
     @ivar local: the address that it connected to, in the form of C{host}; empty if not known.
     @ivar localPort: the port that it connected to; 0 for a unix socket, or if not known.
@@ -295,8 +295,7 @@ class Envelope:
     @ivar helo: SMTP: the argument of HELO or EHLO, as bytes. Empty if the client sent neither.
     @ivar extended: SMTP: whether the client sent EHLO.
     @ivar mail: SMTP with C{Method.NONE}: the MAIL command as a line of bytes, from the command word on, without the
-    line
-        end. Otherwise empty.
+        line end. Otherwise empty.
     @ivar recipient: SMTP with C{Method.NONE}: the RCPT command, in the same form. Otherwise empty.
     @ivar fields: IMAP: the fields of the client's ID command (RFC 2971), each as bytes of the form C{"name" "value"} or
         C{"name" NIL}. See L{mailgate.backend.identity.fieldsOf}.
@@ -445,8 +444,7 @@ class Denial:
     @ivar wait: seconds until the client receives the refusal. C{auth_delay} applies as well; the longer one counts.
     @ivar close: whether the connection ends after the refusal.
     @ivar challenge: for a login by OAuth: the error that the client receives as a challenge before the refusal, as
-    bytes
-        in base64 (RFC 7628, section 3.2.2). L{None} for none. Other methods ignore it.
+        bytes in base64 (RFC 7628, section 3.2.2). L{None} for none. Other methods ignore it.
     @ivar reason: the cause in words for the log. The client never receives it.
     @ivar answer: the refusal of a backend as the client's protocol writes it, as bytes without tag and line end
         (L{mailgate.backend.reply}). If it is not empty, the client receives it in the place of C{text} and C{code}.

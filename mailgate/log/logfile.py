@@ -92,8 +92,7 @@ class LogFile(DescriptorWriter):
         @param uid: the new owner.
         @param gid: the new group.
         @raise OSError: the system refuses it; the path is a link; or the file belongs to a third user, in a folder
-        where
-            users other than root could have replaced it.
+            where users other than root could have replaced it.
         """
         opened = os.fstat(self.descriptor)
         if not stat.S_ISREG(opened.st_mode) or (opened.st_uid, opened.st_gid) == (uid, gid):

@@ -33,8 +33,7 @@ class LimitSettings:
 
         @param request: the login.
         @return: the client's address or network (L{sourceOf}). If the address is exempt, the user, or the recipient
-        with
-            C{smtp_auth = none}.
+            with C{smtp_auth = none}.
         """
         host = request.client.host
         if self.exempt and isWithin(host, self.exempt):

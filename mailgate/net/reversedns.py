@@ -159,8 +159,7 @@ class ReverseDNS:
 
         @param host: its address, in the form of L{mailgate.login.Client}.
         @return: a Deferred that fires with the name, L{UNAVAILABLE} or L{TEMPORARILY_UNAVAILABLE}. It fails only if it
-        is
-            cancelled.
+            is cancelled.
         """
         try:
             address = _plainAddress(host)

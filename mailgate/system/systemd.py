@@ -71,7 +71,7 @@ class NotifySettings:
         Read the settings from the environment.
 
         @param environ: the environment. The variables are removed from it, so that child processes do not notify
-        systemd.
+            systemd.
         @param pid: the pid of this process. A watchdog for another process is ignored.
         """
         place = environ.pop("NOTIFY_SOCKET", None)
