@@ -202,7 +202,7 @@ class Login:
             if self.session.phase is Phase.END:
                 # The client left, so the dialogue cancelled the request.
                 raise
-            defect(self._journal, self.session, "the login could not be judged", Failure())
+            defect(self._journal, self.session, "the authenticator failed", Failure())
             return Denial(Trouble.TEMPORARY)
 
     def _loginFailed(self, failure: Failure) -> None:

@@ -357,7 +357,7 @@ class ConstructionTests(SynchronousTestCase):
             # Whatever else it waits for is not of interest here.
             gateway.drain(farewell=True, patience=0, pace=0)
         told = [formatEvent(event) for event in events if event["log_namespace"] == "mailgate"]
-        counted = "{} more lines like this were left out, by log_rate: trouble {{number}}"
+        counted = "log_rate suppressed {} more lines like this: trouble {{number}}"
         # imap and other share the process's.
         self.assertEqual(told, ["trouble 0", "trouble 1", counted.format(8)])
         lines = [line.split(": ", 1)[1] for line in stderr.getvalue().splitlines()]

@@ -130,7 +130,7 @@ class ProxyClientTests(SynchronousTestCase):
         self.assertEqual(self.successResultOf(self.read(client)), b"+OK one\r\n")
         for _ in range(2):
             failure = self.failureResultOf(self.read(client), BackendError)
-            self.assertEqual(str(failure.value), "broke off the connection")
+            self.assertEqual(str(failure.value), "dropped the connection")
 
     def test_endOfFile(self) -> None:
         """If a backend closes its side before the login is done, the connection is closed."""

@@ -78,7 +78,7 @@ class SectionTests(ConfigCase):
         missing = f"syslog:server=unix:{there}/log"
         text = f"[mailgate]\nerror_log =\n {missing}\n stderr\n" + MAIL + IMAP
         settings = parse(f"{text}error_log =\n {missing} info\n {NOWHERE}/x.log\n syslog:server=unix:{there}\n")
-        fault = f"error_log = unix:{there}/log: nobody is there yet; what is sent there is lost"
+        fault = f"error_log = unix:{there}/log: does not exist yet; lines sent to it are lost"
         self.assertEqual(
             [str(warning) for warning in settings.warnings],
             [f"gateway.ini:2: [mailgate] {fault}", f"gateway.ini:9: [server imap] {fault}"],
@@ -90,7 +90,7 @@ class SectionTests(ConfigCase):
             name = value.removesuffix(" info")
             (told,) = parse(f"[mailgate]\nerror_log = {value}\n{MAIL}{IMAP}error_log = stderr\n").warnings
             self.assertTrue(told.value.endswith(name), told)
-            self.assertTrue(told.message.startswith("is taken for a file: error_log is a file, stderr or"), told)
+            self.assertTrue(told.message.startswith("is used as a file name; error_log takes a file, stderr or"), told)
         for value in ("/var/log/off.log", "stderr debug", "mailgate.log warn"):
             self.assertEqual(parse(f"[mailgate]\nerror_log = {value}\n{MAIL}{IMAP}").warnings, ())
 
@@ -238,7 +238,7 @@ class ReadTests(ConfigCase):
         path = self.mktemp()
         with open(path, "wb") as opened:
             opened.truncate(1 << 40)
-        for name, reason in (("/dev/zero", "it is no regular file, and no pipe"), (path, "it is longer than 16 MB")):
+        for name, reason in (("/dev/zero", "it is not a regular file or a pipe"), (path, "it is larger than 16 MB")):
             error = self.assertRaises(ConfigurationError, read, name)
             self.assertEqual(str(error), f"{name}: cannot be read: {reason}")
 

@@ -189,7 +189,7 @@ class OverwrittenTests(SynchronousTestCase):
         os.mkdir(folder)
         ini, link = os.path.join(folder, "x.ini"), os.path.join(folder, "link")
         os.symlink(ini, link)
-        reason = "is the configuration itself, which would be written over"
+        reason = "is the configuration file itself and would be overwritten"
         own = f"error_log = {os.path.realpath(ini)}: {reason}"
         for place, line, told in (
             ("[mailgate]", f"pid = {link}", f"pid = {link}: {reason}"),

@@ -93,7 +93,7 @@ class ListenTests(ConfigCase):
         for word in ("on", "only"):
             self.assertFaults(
                 MAIL + pair + IMAP + f"ssl = on\nstarttls = {word}\n",
-                "8: [server imap] starttls: conflicts with ssl = on, by which TLS is spoken from the first byte",
+                "8: [server imap] starttls: conflicts with ssl = on, which starts TLS at the first byte",
             )
         self.assertTrue(self.server(MAIL + pair + "starttls = on\n" + IMAP + "ssl = on\n").speaksTLS)
         self.assertTrue(self.server(MAIL + pair + IMAP + "ssl = on\nstarttls = off\n").speaksTLS)

@@ -295,7 +295,7 @@ class IncomingTests(BalancerCase):
         logged = [formatEvent(event) for event in events if event["log_namespace"] == "mailgate"]
         self.assertEqual(len(logged), 2)
         for each in logged:
-            self.assertIn("it begins like no PROXY header, ", each)
+            self.assertIn("it is not a PROXY header, ", each)
             self.assertIn(r'"\x16\x03\x01', each)
 
     async def test_notListed(self):

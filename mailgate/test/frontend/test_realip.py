@@ -257,13 +257,13 @@ class HeaderTests(SynchronousTestCase):
     def test_broken(self) -> None:
         """An invalid header ends the connection without a reply, and the log has the reason."""
         for data, reason, shown in (
-            (b"EHLO x\r\n", "begins like no PROXY header", "EHLO x\\r\\n"),
+            (b"EHLO x\r\n", "is not a PROXY header", "EHLO x\\r\\n"),
             (
                 b"PROXY TCP4 abc 1.2.3.4 1 2\r\n",
-                "has an address that is not of its family",
+                "has an address that does not match its family",
                 "PROXY TCP4 abc 1.2.3.4 1 2",
             ),
-            (b'PROXY "TCP4"\r\n', "names neither TCP4, TCP6 nor UNKNOWN", 'PROXY \\"TCP4\\"'),
+            (b'PROXY "TCP4"\r\n', "names a protocol other than TCP4, TCP6 and UNKNOWN", 'PROXY \\"TCP4\\"'),
             (binary(b"", 0x31), "has the unknown version 3", "\\r\\n\\r\\n"),
         ):
             for record in LOGINS:
@@ -436,7 +436,7 @@ class ClientTests(SynchronousTestCase):
             self.assertEqual(
                 conversation.logged(),
                 [
-                    f"bad PROXY header: client {name}, set_real_ip_from does not list the client, which may send none,"
+                    f"bad PROXY header: client {name}, refused because set_real_ip_from does not list the client,"
                     " protocol pop3, server 127.0.0.1:143, session 00007.00"
                 ],
             )

@@ -230,7 +230,7 @@ class NobodyDroppedTestCase(UpgradeTestCase):
         for client in ended:
             self.assertTrue(client.ended())
             client.close()
-        self.told(f"worker {victim} was ended by SIGKILL; another starts at once")
+        self.told(f"worker {victim} was killed by SIGKILL; another starts at once")
         waitUntil(lambda: len(self.workers()) == WORKERS and victim not in self.workers(), "it is replaced")
         self.assertResumed(session)
         return [client for client in clients if client not in ended]

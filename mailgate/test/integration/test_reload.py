@@ -407,7 +407,7 @@ class UserTests(ReloadTestCase):
         def isTold() -> bool:
             with open(f"{path}.1" if isRoot else path, encoding="utf-8") as opened:
                 text = opened.read()
-            return "cannot be opened again, the old file stays: Permission denied" in text or not isRoot
+            return "; logging continues in the old file: Permission denied" in text or not isRoot
 
         waitUntil(lambda: isRoot or os.path.exists(path), "it is there")
         waitUntil(isTold, "it says so")

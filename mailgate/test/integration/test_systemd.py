@@ -184,14 +184,14 @@ class ActivationTests(UpgradeTestCase):
         failure = self.assertRaises(
             AssertionError, self.start, self.passed(self.ini()), self.passing("imap", "other", "other")
         )
-        reason = "systemd has passed no socket of this name; it has passed imap, other"
+        reason = "systemd passed no socket with this name; it passed imap, other"
         self.assertIn(f"[server imap] listen = systemd:imaps: {reason}", str(failure))
         self.assertNotIn("Traceback", str(failure))
 
     def test_nobody(self):
         """So does a start without systemd."""
         failure = self.assertRaises(AssertionError, self.start, self.passed(self.ini()))
-        self.assertIn("listen = systemd:imap: systemd has passed no socket", str(failure))
+        self.assertIn("listen = systemd:imap: systemd passed no socket", str(failure))
         self.assertFalse(accepts(self.ports["pop3", "plain"]))
 
 

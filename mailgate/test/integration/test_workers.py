@@ -178,7 +178,7 @@ class DeathTests(WorkersMixin, ReloadTestCase):
         owners = dict(zip(clients, self.workersOf(clients), strict=True))
         victim = Counter(owners.values()).most_common(1)[0][0]
         os.kill(victim, signal.SIGKILL)
-        self.told(f"worker {victim} was ended by SIGKILL; another starts at once")
+        self.told(f"worker {victim} was killed by SIGKILL; another starts at once")
         for client, owner in owners.items():
             if owner == victim:
                 self.assertTrue(client.ended())
@@ -195,7 +195,7 @@ class DeathTests(WorkersMixin, ReloadTestCase):
         for _ in range(3):
             victim = self.workers()[-1]
             os.kill(victim, signal.SIGKILL)
-            self.told(f"worker {victim} was ended by SIGKILL")
+            self.told(f"worker {victim} was killed by SIGKILL")
             for which in self.ports:
                 self.assertServes(self.loggedIn(*which))
             waitUntil(self.whole, "it is replaced")
@@ -209,7 +209,7 @@ class DeathTests(WorkersMixin, ReloadTestCase):
         (zygote,) = self.zygotes()
         workers = self.workers()
         os.kill(zygote, signal.SIGKILL)
-        self.told(f"the zygote {zygote} was ended by SIGKILL; its workers drain")
+        self.told(f"the zygote {zygote} was killed by SIGKILL; its workers drain")
         self.assertEqual(waiting.rest(), GOODBYE["imap"])
         self.told("forks of zygote", 2)
         for which in self.ports:
@@ -464,7 +464,7 @@ class RightsTests(WorkersMixin, ReloadTestCase):
 
         waitUntil(lambda: os.path.exists(log) and isTold(), "workers write to it")
         self.assertEqual(os.stat(log).st_uid, self.ids[0])
-        self.assertNotIn("cannot be opened again", self.gateway.log())
+        self.assertNotIn("cannot reopen", self.gateway.log())
 
     def test_link(self):
         """
@@ -492,8 +492,9 @@ class RightsTests(WorkersMixin, ReloadTestCase):
             with open(f"{process}.1", encoding="utf-8") as opened:
                 return opened.read()
 
-        reason = "it is a link, which root does not write to where others may write to the folder"
-        waitUntil(lambda: f"{process} cannot be opened again, the old file stays: {reason}" in read(), "it is told")
+        reason = "it is a symbolic link, and other users can write to the folder"
+        told = f"cannot reopen {process}; logging continues in the old file: {reason}"
+        waitUntil(lambda: told in read(), "it is told")
         self.gateway.signal(signal.SIGHUP)
         waitUntil(lambda: "the configuration is not reloaded: nothing changes" in read(), "nor at a reload")
         self.assertIn(f"{process}: cannot be opened: {reason}", read())

@@ -242,7 +242,7 @@ class GenerationsTests(SynchronousTestCase):
         os.mkdir(folder)
         self.reload()
         os.rename(folder, f"{folder}.1")
-        told = f"{folder}/x.log cannot be opened again, the old file stays: No such file or directory"
+        told = f"cannot reopen {folder}/x.log; logging continues in the old file: No such file or directory"
         self.assertIn(told, self.reopening())
         self.assertNotIn("the logs are open again", self.reopening())
 

@@ -111,7 +111,7 @@ class FileTests(Case):
         self.patch(rootfiles.os, "geteuid", lambda: 0)
         log = self.path("x.log")
         (told,) = self.look(f"error_log = {log}")
-        self.assertIn("it is a link, which root does not write to where others may write", told)
+        self.assertIn("it is a symbolic link, and other users can write", told)
         (told,) = self.look(f"pid = {log}")
         self.assertIn(os.strerror(errno.ELOOP), told)
         self.patch(rootfiles.os, "geteuid", lambda: 1000)
@@ -125,7 +125,7 @@ class FileTests(Case):
         os.chmod(self.folder, 0o777)
         self.patch(rootfiles.os, "geteuid", lambda: 0)
         (told,) = self.look(f"error_log = {self.path('x.log')}")
-        self.assertIn("it is no regular file", told)
+        self.assertIn("it is not a regular file", told)
 
     def test_commands(self):
         """The socket of commands has its place beside the pid file."""

@@ -428,7 +428,7 @@ class LifeTests(ProcessCase):
         told = process.stderr.decode()
         self.assertEqual(status, 0, told)
         warning, lost = told.splitlines()
-        self.assertEqual(lost, "/dev/full cannot be written, and lines are lost: No space left on device")
+        self.assertEqual(lost, "cannot write to /dev/full; lines are lost: No space left on device")
         self.assertIn("[server pop3] error_log = stderr: leads nowhere in the background", warning)
 
         def greet():

@@ -45,7 +45,7 @@ GROUPS = (
 
 LEVELS = {
     **{name: name for name in ("debug", "info", "notice", "warn", "error", "critical")},
-    "failure": "error",
+    "failure": "critical",
     "record": "info",
 }
 """The level of each logging method."""
@@ -57,6 +57,10 @@ NOT_MESSAGES = frozenset(
         "auth.http.response._ChunkedBody",
         # A type.
         "config.outside.Authenticators",
+        # Parts of others' messages.
+        "log.levels._LIFE_LEGACY",
+        "net.connectionerrors._RESET",
+        "net.listen._listen",
         # docs/nginx.rst explains what these write and print.
         "nginx.importer",
         "nginx.mapping",

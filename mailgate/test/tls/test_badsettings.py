@@ -112,7 +112,7 @@ class BadSettingsTests(SynchronousTestCase):
         ):
             (problem,) = self.problems(settings)
             self.assertEqual((problem.option, problem.value), (option, fifo))
-            self.assertIn("it is no regular file", problem.message)
+            self.assertIn("it is not a regular file", problem.message)
 
     def test_otherKey(self) -> None:
         """A key that belongs to another certificate is found out before a client is."""

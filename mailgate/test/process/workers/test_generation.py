@@ -139,8 +139,8 @@ class WordsTests(SynchronousTestCase):
         """A status, the name of a signal, or its number where it has none."""
         for status, words in (
             (0, "exited with status 0"),
-            (-9, "was ended by SIGKILL"),
-            (-99, "was ended by signal 99"),
+            (-9, "was killed by SIGKILL"),
+            (-99, "was killed by signal 99"),
         ):
             self.assertEqual(howItEnded(status), words)
 
@@ -292,7 +292,7 @@ class StartTests(GenerationCase):
         self.assertNoResult(self.generation.ready)
         self.zygote.exits(ProcessTerminated(signal=11))
         failure = self.failureResultOf(self.generation.ready, GenerationError)
-        self.assertEqual(str(failure.value), "its zygote was ended by SIGSEGV")
+        self.assertEqual(str(failure.value), "its zygote was killed by SIGSEGV")
 
     def test_lastWords(self):
         """The last that a zygote says on standard error is its reason."""
@@ -345,7 +345,7 @@ class ServingTests(GenerationCase):
     def test_replaced(self):
         """A worker that dies is replaced at once, and the log says which and how."""
         logged = self.logged(lambda: self.zygote.says(Ended(1, 2001, -9, 0)))
-        self.assertEqual(logged, ["worker 2001 was ended by SIGKILL; another starts at once"])
+        self.assertEqual(logged, ["worker 2001 was killed by SIGKILL; another starts at once"])
         self.reactor.advance(0)
         self.assertEqual(self.zygote.takeHeard(), [Fork(1)])
 
@@ -379,7 +379,7 @@ class ServingTests(GenerationCase):
         """If the zygote dies it says so, once; nobody is asked to fork any more."""
         self.zygote.says(Ended(1, 2001, 1, 0))
         logged = self.logged(lambda: self.zygote.exits(ProcessTerminated(signal=9)))
-        self.assertEqual(logged, ["the zygote 1000 was ended by SIGKILL; its workers drain"])
+        self.assertEqual(logged, ["the zygote 1000 was killed by SIGKILL; its workers drain"])
         self.assertEqual(self.lost, [self.generation])
         self.assertEqual(self.reactor.getDelayedCalls(), [])
 
@@ -444,7 +444,7 @@ class ServingTests(GenerationCase):
         self.assertEqual(
             logged,
             [
-                "worker 2000 was ended by SIGKILL; another starts at once",
+                "worker 2000 was killed by SIGKILL; another starts at once",
                 "a worker cannot be forked: Resource temporarily unavailable; another starts in 1 s",
             ],
         )

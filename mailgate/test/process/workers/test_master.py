@@ -345,10 +345,10 @@ class EndTests(MasterCase):
         self.assertEqual(self.reopening(), [])
         self.master._logs.observer([ErrorLog(os.path.abspath(self.mktemp()))])
         self.assertIn("the logs are open again", self.reopening())
-        self.patch(self.master._logs, "reopen", lambda owner: iter(["x.log cannot be opened again"]))
+        self.patch(self.master._logs, "reopen", lambda owner: iter(["cannot reopen x.log"]))
         zygote.takeHeard()
         told = self.reopening()
-        self.assertIn("x.log cannot be opened again", told)
+        self.assertIn("cannot reopen x.log", told)
         self.assertNotIn("the logs are open again", told)
         self.assertEqual(zygote.takeHeard(), [Tell(Order.REOPEN)])
 

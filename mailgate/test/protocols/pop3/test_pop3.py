@@ -294,7 +294,7 @@ class RefusalTests(SynchronousTestCase):
         """An authenticator that raises causes a temporary failure. The reason is logged and not sent."""
         conversation, heard = self.refusal(ValueError("out of order"))
         self.assertEqual(heard, b"-ERR [SYS/TEMP] Temporary authentication failure, try again later\r\n")
-        self.assertIn("could not be judged", "".join(conversation.logged()))
+        self.assertIn("the authenticator failed", "".join(conversation.logged()))
 
     def test_noAnswer(self) -> None:
         """So does one with an answer of another type, or a user that is not bytes; the connection stays open."""
@@ -303,7 +303,7 @@ class RefusalTests(SynchronousTestCase):
             conversation, heard = self.refusal(answer)
             self.assertEqual(heard, b"-ERR [SYS/TEMP] Temporary authentication failure, try again later\r\n")
             self.assertFalse(conversation.closed)
-            self.assertIn("could not be judged", "".join(conversation.logged()))
+            self.assertIn("the authenticator failed", "".join(conversation.logged()))
 
     def test_text(self) -> None:
         """The authentication service's text reaches the client; without Auth-Wait the connection ends."""
