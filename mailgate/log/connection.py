@@ -4,7 +4,7 @@ The lines of the log that are about one connection: their order, which stands he
 
 A line is an event and its fields, our words before those of others: the client, what happened in our words, the
 protocol, more fields, the server, the session, and last, in quotes, the texts that came from the network. So nothing
-that a client sends can pass for a field before it. C{docs/running.rst} has the table of events.
+that a client sends can pass for a field before it. C{docs/observe.rst} has the table of events.
 """
 
 from __future__ import annotations
