@@ -248,13 +248,13 @@ class DocumentsTests(SynchronousTestCase):
 
     def test_phases(self) -> None:
         """Every phase and every outcome that the log can name is explained."""
-        explained = set(re.findall("``(.+?)``", document("docs", "running.rst").partition("``reached``")[2]))
+        explained = set(re.findall("``(.+?)``", document("docs", "observe.rst").partition("``reached``")[2]))
         named = {phase.value for phase in Phase if phase is not Phase.END} | {outcome.value for outcome in Outcome}
         self.assertLessEqual(named, explained)
 
     def test_wording(self) -> None:
         """What clients are told of a temporary failure is quoted as it is said."""
-        told = " ".join(document("docs", "running.rst").split())
+        told = " ".join(document("docs", "troubleshoot.rst").split())
         for protocol in PROTOCOLS.values():
             self.assertIn(protocol.server.wording[Trouble.TEMPORARY].decode(), told)
 

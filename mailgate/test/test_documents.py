@@ -9,6 +9,7 @@ import io
 import os
 import re
 
+from docutils import nodes
 from docutils.core import publish_doctree
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -16,6 +17,9 @@ from mailgate.test.support.documents import MISSING, ROOT, document, documents
 
 LINK = re.compile(r"<([\w./-]+\.rst|[\w./-]+\.ini|[\w./-]+/)(?:#[\w-]+)?>`_")
 """A relative link to a file or a folder of the checkout."""
+
+PART = re.compile(r"<([\w./-]+\.rst)#([\w-]+)>`_")
+"""A relative link to a section of a document."""
 
 WARNING = 2
 """The severity from which complaints of docutils count; 1 is information."""
@@ -43,6 +47,20 @@ class DocumentTests(SynchronousTestCase):
             folder = os.path.dirname(os.path.join(ROOT, name))
             dead = [target for target in LINK.findall(text) if not os.path.exists(os.path.join(folder, target))]
             self.assertEqual(dead, [], name)
+
+    def test_parts(self) -> None:
+        """Each link to a section of a document leads to one."""
+        sections = {name: self.sections(text) for name, text in self.documents.items()}
+        for name, text in self.documents.items():
+            for target, part in PART.findall(text):
+                path = os.path.normpath(os.path.join(os.path.dirname(name), target))
+                self.assertIn(part, sections.get(path, ()), f"{name}: {target}")
+
+    def sections(self, text: str) -> set[str]:
+        """The anchors of the sections of C{text}."""
+        settings = {"warning_stream": io.StringIO(), "syntax_highlight": "none"}
+        found = publish_doctree(text, settings_overrides=settings).findall(nodes.section)
+        return {anchor for section in found for anchor in section["ids"]}
 
     def test_reached(self) -> None:
         """Each document of docs/ is linked from the index, and links back to it."""
