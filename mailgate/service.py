@@ -165,12 +165,12 @@ class Gateway(MultiService):
         try:
             built = kind.build(server, server[ProxySettings].backend, self._naming, journal)
             if not IAuthenticator.providedBy(built):
-                raise TypeError(f"{type(built).__name__} is no IAuthenticator")
+                raise TypeError(f"{type(built).__name__} does not provide IAuthenticator")
         except ConfigurationError:
             raise
         except Exception as error:
             # It may be another distribution's, and what is served must survive a reload that fails.
-            reason = f"the authenticator {kind.name} cannot be made: {type(error).__name__}: {error}"
+            reason = f"cannot create the authenticator {kind.name}: {type(error).__name__}: {error}"
             raise ConfigurationError([server.problem(kind.directive, reason)]) from error
         if not kind.isLent:
             self._authenticators.append(built)
@@ -212,7 +212,7 @@ class Gateway(MultiService):
         lean = self.settings[EventSettings].isLean and any(map(usesTLS, self.settings.servers))
         if lean and not fastEngineWorks():
             text = "using pyOpenSSL's public API only (private API differs): TLS costs more CPU and memory; {remedy}"
-            self._journal.warn(text, remedy="pyOpenSSL 26.2 to 26.4 are known to have what is needed")
+            self._journal.warn(text, remedy="install pyOpenSSL 26.2 to 26.4 to avoid that")
 
     def _limitConnections(self) -> None:
         # Not sooner: the process may have set its limit of open files since it has read the configuration.
@@ -279,7 +279,7 @@ class Gateway(MultiService):
                 authenticator.close()
             except Exception:
                 # It may be another distribution's, and the rest is to stop all the same.
-                self._journal.failure("an authenticator cannot be closed")
+                self._journal.failure("cannot close an authenticator")
 
     def _closeRelays(self, result: Any) -> Any:
         self._relays.close()

@@ -43,17 +43,17 @@ class Options(usage.Options):
 
     def postOptions(self) -> None:
         if self["config"] is None:
-            raise usage.UsageError("--config FILE is needed")
+            raise usage.UsageError("--config FILE is required")
 
 
 def _logRemarks(twistd: Twistd, settings: GatewaySettings) -> Iterator[Problem]:
     """What an operator may expect to be logged, and what is not logged there, or nowhere."""
     for option in twistd.ignored():
-        reason = f"takes the place of twistd's {option}, which is ignored"
+        reason = f"replaces twistd's {option}, which has no effect"
         yield Problem(settings.file, reason, "mailgate", "error_log")
     if not twistd.isBackground:
         return
-    reason = "leads nowhere in the background: these lines are lost; the remedy is error_log = FILE"
+    reason = "is /dev/null in the background: these log lines are lost; set error_log = FILE"
     if needsStandardError(settings[LogSettings].errorLog) and not twistd.hasLogger:
         yield Problem(settings.file, reason, "mailgate", "error_log", "stderr")
     for server in settings.servers:

@@ -32,7 +32,7 @@ def _server(server: ServerSettings) -> Iterator[str]:
     places = ", ".join(f"{address}{' ssl' if address.ssl else ''}" for address in server.listen)
     methods = ", ".join(sorted(method.value for method in PROTOCOLS[server.protocol].methods(server)))
     yield f"server {server.name}: {server.protocol} on {places}"
-    yield f"  logins: {methods}, judged by {kind.directive if kind else 'nobody'}"
+    yield f"  logins: {methods}, checked by {kind.directive if kind else 'no authenticator'}"
     tls = server[TLSSettings]
     if usesTLS(server):
         certificates = f"{len(tls.certificates)} certificate(s)" if tls.certificates else "the demo's certificate"
@@ -56,7 +56,7 @@ def _reload(settings: GatewaySettings) -> Iterator[Problem]:
     user = settings[ProcessSettings].user
     unreadable = unreadableLater(settings) if user is not None and settings[WorkerSettings].count == 1 else []
     if user is not None and unreadable:
-        reason = f"a reload will be refused, as {user.name} may not read {', '.join(unreadable)}"
+        reason = f"cannot read {', '.join(unreadable)}: reloads will be refused"
         yield settings.lines.located(Problem(settings.file, reason, "mailgate", "user", user.name))
 
 
@@ -101,7 +101,7 @@ def _importNginx(arguments: argparse.Namespace) -> int:
     print(imported.text, end="")
     for remark in imported.remarks:
         print(remark, file=sys.stderr)
-    print("To go on: mailgate check --config FILE, FILE being what was written.", file=sys.stderr)
+    print("Next: save the output as gateway.ini and run mailgate check --config gateway.ini", file=sys.stderr)
     return 0
 
 

@@ -71,7 +71,7 @@ class _Conversation:
             self._socket.connect(self._path)
         except OSError as error:
             if error.errno in (errno.ENOENT, errno.ECONNREFUSED, errno.ENOTDIR):
-                reason = f"no mailgate runs: nobody answers at {self._path}"
+                reason = f"no gateway is running: cannot connect to {self._path}"
                 raise _NoAnswer(reason, NOT_RUNNING) from None
             status = NOT_PERMITTED if error.errno in (errno.EACCES, errno.EPERM) else REFUSED
             raise _NoAnswer(f"{self._path}: {error.strerror or error}", status) from None
@@ -83,24 +83,24 @@ class _Conversation:
         try:
             self._socket.sendall(line)
         except OSError:
-            raise _NoAnswer("it has gone", REFUSED) from None
+            raise _NoAnswer("the gateway closed the connection", REFUSED) from None
 
     def line(self) -> Any:
         """The next JSON line."""
         while b"\n" not in self._rest:
             data = self._receive()
             if not data:
-                raise _NoAnswer("it has ended without an answer", REFUSED)
+                raise _NoAnswer("the gateway closed the connection without an answer", REFUSED)
             self._rest += data
             if len(self._rest) > _LONGEST:
-                raise _NoAnswer(f"{self._path} is no mailgate's", REFUSED)
+                raise _NoAnswer(f"{self._path} is not a command socket of mailgate", REFUSED)
         line, _, self._rest = self._rest.partition(b"\n")
         try:
             found = json.loads(line)
         except ValueError:
             found = None
         if not isinstance(found, dict):
-            raise _NoAnswer(f"{self._path} is no mailgate's", REFUSED)
+            raise _NoAnswer(f"{self._path} is not a command socket of mailgate", REFUSED)
         return found
 
     def end(self) -> None:
@@ -113,7 +113,7 @@ class _Conversation:
         try:
             return self._socket.recv(65536)
         except TimeoutError:
-            become = "it may yet come to be done" if self._asked else "it was not even asked"
+            become = "the gateway may still carry out the command" if self._asked else "the command was not sent"
             raise _NoAnswer(f"no answer in time; {become}", REFUSED) from None
         except OSError:
             return b""
@@ -129,7 +129,7 @@ def _ask(command: OperatorCommand, arguments: Any, path: str, timeout: float | N
     with _Conversation(path, timeout) as conversation:
         greeting = conversation.begin()
         if "mailgate" not in greeting:
-            raise _NoAnswer(f"{path} is no mailgate's", REFUSED)
+            raise _NoAnswer(f"{path} is not a command socket of mailgate", REFUSED)
         conversation.say(_request(command, arguments, greeting))
         said = conversation.line()
         answer = Answer(bool(said.get("done")), tuple(said.get("reasons", ())), said.get("cut", 0), said.get("pid"))
@@ -144,7 +144,7 @@ def _request(command: OperatorCommand, arguments: Any, greeting: Mapping[str, An
         return encode(command, arguments)
     # One of the release before, which is to be upgraded, say.
     if command.name not in _WORDS:
-        raise _NoAnswer(f"the gateway that runs is older, and does not know {command.name}: upgrade it", REFUSED)
+        raise _NoAnswer(f"the running gateway is older and has no command {command.name}: run mailgate upgrade", REFUSED)
     return command.name.encode("ascii") + b"\n"
 
 
@@ -166,14 +166,14 @@ def _pidFile(arguments: argparse.Namespace) -> str:
     if given is not None:
         return os.path.abspath(given)
     if found is None:
-        reason = "is not given, and so the gateway cannot be found: set it, or use --pid FILE"
+        reason = "must be set so that the running gateway can be found; or use --pid FILE"
         raise ConfigurationError([Problem(arguments.config, reason, "mailgate", "pid")])
     return found
 
 
 def _run(arguments: argparse.Namespace) -> int:
     if arguments.config is None and arguments.pid is None:
-        arguments.parser.error("--config FILE or --pid FILE is needed")
+        arguments.parser.error("--config FILE or --pid FILE is required")
     try:
         given = _argumentsOf(arguments)
         pid, answer = _ask(arguments.command, given, socketPath(_pidFile(arguments)), arguments.timeout)

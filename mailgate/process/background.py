@@ -108,7 +108,7 @@ class Launch:
     def _crashed(self, kind: type[BaseException], error: BaseException, where: TracebackType | None) -> None:
         *_, line = traceback.format_exception_only(kind, error)
         hook = self._hook
-        self.fail(f"the start has failed: {line.strip()}", CRASHED)
+        self.fail(f"start failed: {line.strip()}", CRASHED)
         hook(kind, error, where)
 
 
@@ -134,7 +134,7 @@ def result(channel: int, stderr: IO[str] | None) -> int:
         if not piece:
             break
         said += piece
-    status, reason = ENDED_SILENTLY, "the gateway has ended before it served, without a reason; its log may have more"
+    status, reason = ENDED_SILENTLY, "the gateway exited before it served and gave no reason; see its error log"
     # One that was killed may have written a part.
     with suppress(ValueError):
         status, reason = json.loads(said)

@@ -66,7 +66,7 @@ def _only(results: Sequence[Answer]) -> Answer:
 
 
 def _done(pid: int, answer: Answer) -> str:
-    return f"process {pid} has done it"
+    return f"process {pid} carried out the command"
 
 
 @frozen
@@ -138,10 +138,10 @@ def decode(line: bytes) -> tuple[OperatorCommand, Any]:
     given = _given(line)
     name = given.pop("do", None)
     if not isinstance(name, str):
-        raise CommandError('a command is a JSON object such as {"do": "reload"}')
+        raise CommandError('the command must be a JSON object, such as {"do": "reload"}')
     command = COMMANDS.get(name)
     if command is None:
-        raise CommandError(f"unknown command {_quoted(name)}: this mailgate knows {', '.join(sorted(COMMANDS))}")
+        raise CommandError(f"unknown command {_quoted(name)}: the commands are {', '.join(sorted(COMMANDS))}")
     return command, command.made(given)
 
 
@@ -152,29 +152,29 @@ def _given(line: bytes) -> dict[str, Any]:
     try:
         given = json.loads(text)
     except (ValueError, RecursionError):
-        raise CommandError("a command is one line of JSON, and this is none") from None
+        raise CommandError("the command is not valid JSON") from None
     return given if isinstance(given, dict) else {}
 
 
 def _ended(pid: int, answer: Answer) -> str:
     cut = f"{answer.cut} proxied session(s) were cut" if answer.cut else "no proxied session was cut"
-    return f"process {pid} has ended; {cut}"
+    return f"process {pid} exited; {cut}"
 
 
 _ALL = (
     OperatorCommand(
         "reload",
         lambda operation, arguments: operation.reload(),
-        "put the configuration into force",
+        "reload the configuration",
         "Checks the configuration, and has the gateway that runs put it into force, as SIGHUP does. Says what is wrong"
         " with it, if anything is; then nothing has changed. Without --config the gateway alone looks at it.",
-        tell=lambda pid, answer: f"process {answer.pid or pid} has reloaded its configuration",
+        tell=lambda pid, answer: f"process {answer.pid or pid} reloaded its configuration",
         readsConfiguration=True,
     ),
     OperatorCommand(
         "drain",
         lambda operation, arguments: operation.drain(),
-        "let nobody in any more, and end when all have left",
+        "refuse new clients, and exit when all sessions have ended",
         "Has the gateway that runs close its ports, as SIGQUIT does, and waits until all who are logged in have left,"
         " or worker_shutdown_timeout is over.",
         tell=_ended,
@@ -184,7 +184,7 @@ _ALL = (
     OperatorCommand(
         "stop",
         lambda operation, arguments: operation.stop(),
-        "end all sessions and the gateway",
+        "end all sessions and exit",
         "Has the gateway that runs end all sessions, as SIGTERM does, and waits until it has ended.",
         tell=_ended,
         endsProcess=True,
@@ -192,11 +192,11 @@ _ALL = (
     OperatorCommand(
         "upgrade",
         lambda operation, arguments: operation.upgrade(),
-        "have the mailgate that is installed now take over",
+        "replace the running gateway with the installed version",
         "Has the gateway that runs start its own command again, as SIGUSR2 does, and waits until the new process"
         " serves in its place. If it does not come up, the one that runs goes on.",
         tell=lambda pid, answer: (
-            f"process {answer.pid} has taken over from process {pid}, whose sessions go on until they end"
+            f"process {answer.pid} has taken over from process {pid}, which exits when its sessions have ended"
         ),
     ),
 )

@@ -74,13 +74,13 @@ class CommandConversation(LineOnlyReceiver, TimeoutMixin):
         except CommandError as error:
             self._answer(Answer(False, (str(error),)))
             return
-        self._log.info("asked to {name}", name=command.name)
+        self._log.info("received command {name}", name=command.name)
         answered = maybeDeferred(self._obey, command, arguments)
         answered.addCallbacks(self._answer, self._failed, callbackKeywords={"keep": command.endsProcess})
 
     def _obey(self, command: OperatorCommand, arguments: Any) -> Deferred[Answer]:
         if command.scope == "workers" and not self._operation.servesClients:
-            return succeed(Answer(False, (f"{command.name} cannot be asked of a gateway with several workers",)))
+            return succeed(Answer(False, (f"{command.name} needs a gateway without workers (worker_processes = 1)",)))
         return command.run(self._operation, arguments).addCallback(lambda answer: command.combine([answer]))
 
     def lineLengthExceeded(self, line: bytes) -> None:
@@ -89,7 +89,7 @@ class CommandConversation(LineOnlyReceiver, TimeoutMixin):
             self._hangUp()
         else:
             self._asked = True
-            self._answer(Answer(False, (f"a command is longer than {LONGEST} bytes",)))
+            self._answer(Answer(False, (f"the command is longer than {LONGEST} bytes",)))
 
     def _answer(self, answer: Answer, keep: bool = False) -> None:
         self._say(asdict(answer))
@@ -101,8 +101,8 @@ class CommandConversation(LineOnlyReceiver, TimeoutMixin):
         self.transport.loseConnection()
 
     def _failed(self, failure: Failure) -> None:
-        self._log.failure("a command could not be obeyed", failure)
-        self._answer(Answer(False, ("it could not be obeyed, and the log says why",)))
+        self._log.failure("a command failed", failure)
+        self._answer(Answer(False, ("the command failed; the error log has the reason",)))
 
     def _say(self, what: dict[str, Any]) -> None:
         self.sendLine(json.dumps(what).encode("ascii"))
@@ -141,7 +141,7 @@ class CommandSocket:
             bound.listen()
         except OSError as error:
             bound.close()
-            reason = f"its socket {self.path} cannot be bound: {error.strerror or error}"
+            reason = f"cannot bind the command socket {self.path}: {error.strerror or error}"
             raise ConfigurationError([Problem(self._file, reason, "mailgate", "pid", self._pidFile)]) from None
         finally:
             os.umask(mask)
@@ -153,7 +153,7 @@ class CommandSocket:
             bindPath(bound, self.path)
         except OSError as error:
             if error.errno == errno.EADDRINUSE and stat.S_ISSOCK(os.lstat(self.path).st_mode):
-                raise OSError(errno.EADDRINUSE, "a mailgate with this pid is running") from None
+                raise OSError(errno.EADDRINUSE, "another mailgate with this pid file is running") from None
             raise
 
     def start(self, operation: Operation, reactor: Any) -> None:

@@ -112,7 +112,7 @@ class Generations(Reloading):
         self._inForce(wanted.settings, wanted.sockets)
         self._reloads += 1
         self._log.info(
-            "reload {number}: the configuration is in force; sessions of before: {sessions}",
+            "reload {number} done: the new configuration is active; sessions on older configurations: {sessions}",
             number=self._reloads,
             sessions=sum(len(each.connections) for each in self._gateways[:-1]),
         )
@@ -122,7 +122,7 @@ class Generations(Reloading):
     def _forget(self, cut: int, gateway: Gateway) -> None:
         """Everybody whom C{gateway} served has left."""
         if cut and not self._ending:
-            self._log.warn("worker_shutdown_timeout is over: {cut} proxied sessions were ended", cut=cut)
+            self._log.warn("worker_shutdown_timeout expired: {cut} proxied sessions were cut", cut=cut)
         if gateway in self._gateways[:-1]:
             self._gateways.remove(gateway)
             gateway.disownServiceParent()
@@ -143,6 +143,6 @@ class Generations(Reloading):
     def reopen(self) -> None:
         """See L{IGenerations}."""
         if not self._logs.hasFiles:
-            self._log.info("no error_log is a file: there is nothing to open again")
+            self._log.info("no error_log is a file: nothing to reopen")
         elif self._reopenQuietly():
-            self._log.info("the logs are open again")
+            self._log.info("log files reopened")

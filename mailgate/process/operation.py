@@ -88,12 +88,12 @@ class Operation:
     def _reload(self) -> Deferred[Answer]:
         if self._successor is not None:
             # It may have read the configuration too early.
-            self._log.info("the reload is left to process {pid}", pid=self._successor.pid)
+            self._log.info("passing the reload on to process {pid}, which has taken over", pid=self._successor.pid)
             with suppress(ProcessLookupError):
                 os.kill(self._successor.pid or os.getpid(), signal.SIGHUP)
             return succeed(Answer(True, pid=self._successor.pid))
         if self._isEnding:
-            return succeed(self._refuse("nothing is reloaded: the gateway is going down"))
+            return succeed(self._refuse("reload refused: the gateway is shutting down"))
         self._notifier.reloading()
         reloaded: Deferred[Sequence[str]] = maybeDeferred(self._generations.reload)
         reloaded.addBoth(self._reloaded)
@@ -132,7 +132,7 @@ class Operation:
         """Who was to take over is not to any more."""
         successor, self._upgrade = self._upgrade, None
         if successor is not None:
-            successor.abandon("the gateway is going down")
+            successor.abandon("the gateway is shutting down")
 
     def _ended(self, cut: int) -> Answer:
         # Not at once: the answer has to leave, and between two turns the reactor writes.
@@ -147,7 +147,7 @@ class Operation:
     def upgrade(self) -> Deferred[Answer]:
         """Have a process of the version that is installed take over, and end when those who are connected have left."""
         if self._isUpgrading:
-            return succeed(self._refuse("no upgrade is begun: another is under way"))
+            return succeed(self._refuse("upgrade refused: another upgrade is in progress"))
         self._isUpgrading = True
         return self._lock.run(self._beginUpgrade).addBoth(self._upgradeOver)
 
@@ -157,11 +157,11 @@ class Operation:
 
     def _beginUpgrade(self) -> Deferred[Answer]:
         if self._isEnding:
-            return succeed(self._refuse("no upgrade is begun: the gateway is going down"))
+            return succeed(self._refuse("upgrade refused: the gateway is shutting down"))
         try:
             self._upgrade, ready = self._start()
         except UpgradeError as error:
-            return succeed(self._refuse(f"no upgrade is begun: {error}"))
+            return succeed(self._refuse(f"upgrade refused: {error}"))
         return ready.addCallbacks(self._succeeded, self._notSucceeded)
 
     def _succeeded(self, pid: int) -> Answer:
@@ -169,12 +169,12 @@ class Operation:
         assert successor is not None
         self._successor = successor
         self._isEnding = True
-        self._log.info("process {pid} has taken over; sessions go on here until they end", pid=pid)
+        self._log.info("process {pid} has taken over; this process exits when its sessions have ended", pid=pid)
         self._notifier.handOver(pid)
         self._settle(True)
         retired: Deferred[int] = self._generations.retire()
         successor.goOn()
-        retired.addCallback(self._ended).addErrback(lambda failure: self._log.failure("no end is found", failure))
+        retired.addCallback(self._ended).addErrback(lambda failure: self._log.failure("shutdown after the upgrade failed", failure))
         return Answer(True, pid=pid)
 
     def _notSucceeded(self, failure: Failure) -> Answer:
@@ -182,4 +182,4 @@ class Operation:
         self._upgrade = None
         self._settle(False)
         reason = "; ".join(str(failure.value).splitlines())
-        return self._refuse(f"the upgrade has failed, and nothing changes: {reason}")
+        return self._refuse(f"upgrade failed, this process keeps serving: {reason}")

@@ -51,8 +51,8 @@ def checkRenewal(before: InForce, servers: Sequence[ServerSettings], isAsked: bo
         for problem in namesLost(before, servers):
             log.warn("{reason}", reason=str(problem))
     elif faults := list(dict.fromkeys(renewalFaults(before, servers))):
-        kept = "and the one before is kept; mailgate reload takes it all the same"
-        raise ConfigurationError([evolve(each, message=f"{each.message}, {kept}") for each in faults])
+        kept = "the gateway keeps the previous one; run mailgate reload to use the new one anyway"
+        raise ConfigurationError([evolve(each, message=f"{each.message}; {kept}") for each in faults])
 
 
 @frozen
@@ -146,8 +146,8 @@ class Reloading(MultiService):
 
     async def _reload(self, isAsked: bool) -> Sequence[str]:
         if self._ending:
-            self._log.warn("nothing is reloaded: the gateway is going down")
-            return ["the gateway is going down"]
+            self._log.warn("reload refused: the gateway is shutting down")
+            return ["the gateway is shutting down"]
         try:
             wanted, text = self._load()
             checkRenewal(self._certificates, wanted.servers, isAsked, self._log)
@@ -169,8 +169,8 @@ class Reloading(MultiService):
         """Log why a reload is refused; return the reasons of C{error}, one a line."""
         reasons = str(error).splitlines()
         for line in reasons:
-            self._log.error("{line}", line=line)
-        self._log.error("the configuration is not reloaded: nothing changes")
+            self._log.error("reload refused: {line}", line=line)
+        self._log.error("reload refused: the current configuration stays active")
         return reasons
 
     def _inForce(self, settings: GatewaySettings, sockets: ListeningSockets) -> None:
@@ -183,12 +183,12 @@ class Reloading(MultiService):
 
     def _warnUnchanged(self, options: Iterable[str]) -> None:
         for name in options:
-            self._log.warn("{name} is not what it was: that takes a restart", name=name)
+            self._log.warn("{name} changed; it takes effect after a restart", name=name)
 
     def _filesChanged(self, names: list[str]) -> None:
-        self._log.info("reloading, as these have changed: {names}", names=", ".join(names))
+        self._log.info("reloading because files changed: {names}", names=", ".join(names))
         reloaded = maybeDeferred(self.reload, isAsked=False)
-        reloaded.addErrback(lambda failure: self._log.failure("the reload has failed", failure))
+        reloaded.addErrback(lambda failure: self._log.failure("reload failed", failure))
 
     # Logs.
 
@@ -213,7 +213,7 @@ class Reloading(MultiService):
 
     def drain(self) -> Deferred[int]:
         """See L{mailgate.process.interfaces.IGenerations.drain}."""
-        self._log.info("draining: nobody is let in any more")
+        self._log.info("draining: refusing new clients")
         return self._end(Order.DRAIN)
 
     def stop(self) -> Deferred[int]:

@@ -42,12 +42,12 @@ def shedPrivileges(settings: GatewaySettings) -> Iterator[Problem]:
     try:
         becomeUser(user)
     except OSError as error:
-        reason = f"cannot be taken on: {error.strerror}"
+        reason = f"cannot switch to this user: {error.strerror}"
         raise ConfigurationError([Problem(settings.file, reason, "mailgate", "user", user.name)]) from None
     for server in settings.servers:
         path = server[FileSettings].path
         if path is not None and not os.access(path, os.R_OK):
-            yield server.problem("auth_file", f"will not be read when it changes: {user.name} may not read it", path)
+            yield server.problem("auth_file", f"{user.name} cannot read it: the gateway will not notice changes", path)
 
 
 def unreadableLater(settings: GatewaySettings) -> list[str]:

@@ -71,4 +71,4 @@ class Signals:
     def _obey(self, name: str, obey: Callable[[], object]) -> None:
         self._log.info("received {name}", name=name)
         obeyed: Deferred[Any] = maybeDeferred(obey)
-        obeyed.addErrback(lambda failure: self._log.failure("{name} could not be obeyed", failure, name=name))
+        obeyed.addErrback(lambda failure: self._log.failure("handling {name} failed", failure, name=name))

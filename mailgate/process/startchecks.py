@@ -60,7 +60,7 @@ def _logs(settings: GatewaySettings) -> Iterator[Problem]:
 
 def _reason(error: OSError, file: str) -> str:
     if error.errno == errno.ENOENT:
-        return "its folder is missing"
+        return "its directory does not exist"
     return str(error.strerror)
 
 
@@ -76,21 +76,21 @@ def _pid(settings: GatewaySettings) -> Iterator[Problem]:
         return
     reason = _unbindable(socketPath(file))
     if reason:
-        message = f"its socket {socketPath(file)} cannot be bound: {reason}"
+        message = f"cannot bind the command socket {socketPath(file)}: {reason}"
         yield Problem(settings.file, message, "mailgate", "pid", file)
 
 
 def _unbindable(path: str) -> str:
     """Why no unix socket can be bound at C{path}; one that is there is a gateway's that runs, or is removed."""
     if len(os.fsencode(path)) > LONGEST_SOCKET_PATH:
-        return f"its path has more than {LONGEST_SOCKET_PATH} bytes"
+        return f"its path is longer than {LONGEST_SOCKET_PATH} bytes"
     folder = os.path.dirname(path)
     try:
         os.stat(os.path.join(folder, ""))
     except OSError as error:
         return _reason(error, path)
     if os.path.lexists(path):
-        return "" if stat.S_ISSOCK(os.lstat(path).st_mode) else "a file that is no socket has its name"
+        return "" if stat.S_ISSOCK(os.lstat(path).st_mode) else "a file that is not a socket has this name"
     return "" if os.access(folder, os.W_OK | os.X_OK) else os.strerror(errno.EACCES)
 
 
@@ -124,8 +124,8 @@ def _ports(settings: GatewaySettings) -> Iterator[Problem]:
     for server in settings.servers:
         for address in server.listen:
             if address.wildcard is not None and address.port < first:
-                needed = f"ports below {first} take root or CAP_NET_BIND_SERVICE"
-                reason = f"{needed}, and the process of this check, of uid {os.geteuid()}, has neither"
+                needed = f"ports below {first} need root or CAP_NET_BIND_SERVICE"
+                reason = f"{needed}; this check runs without, as uid {os.geteuid()}"
                 yield server.problem("listen", reason, str(address))
 
 
@@ -166,5 +166,5 @@ def _openFiles(settings: GatewaySettings) -> Iterator[Problem]:
     limit = settings[ProcessSettings].openFiles
     most = _mostOpenFiles()
     if limit is not None and most is not None and limit > most:
-        reason = f"will be refused: {most} is the most that this process may have"
+        reason = f"will be refused by the system: this process may have at most {most} open files"
         yield Problem(settings.file, reason, "mailgate", "worker_rlimit_nofile", str(limit))

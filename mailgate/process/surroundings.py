@@ -60,7 +60,7 @@ class Surroundings:
             passed = ListeningSockets.adopted(passedSockets(environ))
             inheritance = Inheritance.of(environ)
         except OSError as error:
-            raise ConfigurationError([Problem("systemd", f"has passed what is no socket: {error}")]) from None
+            raise ConfigurationError([Problem("systemd", f"passed a descriptor that is not a socket: {error}")]) from None
         except UpgradeError as error:
             raise ConfigurationError([Problem("upgrade", str(error))]) from None
         if inheritance is None:
@@ -143,7 +143,7 @@ class Process:
             self._inheritance.report(self._reactor, self._settled)
 
     def _neverReady(self, failure: Failure) -> None:
-        reason = f"{self._settings.file}: the workers do not come up: {failure.value}"
+        reason = f"{self._settings.file}: the workers did not start: {failure.value}"
         self._surroundings.fail(reason, CANNOT_SERVE)
         if not any(log.isStandardError for log in self._settings[LogSettings].errorLog):
             # Not sys.stderr: once twistd logs, that is the log.
@@ -156,9 +156,9 @@ class Process:
             self._inheritance.take(self._generations.sockets)
             self._serve()
         else:
-            self._log.error("the process before has ended the upgrade")
+            self._log.error("the old process cancelled the upgrade")
             if self._surroundings.launch is not None:
-                self._surroundings.launch.fail("the process before has ended the upgrade", CANNOT_SERVE)
+                self._surroundings.launch.fail("the old process cancelled the upgrade", CANNOT_SERVE)
             self.operation.stop()
 
     def _serve(self) -> None:
@@ -191,10 +191,10 @@ class Process:
 
     def _startSuccessor(self) -> tuple[Successor, Deferred[int]]:
         if not self._serves:
-            raise UpgradeError("it has hardly come up itself")
+            raise UpgradeError("this process is not serving yet")
         demo = demoSection(self._settings)
         if demo is not None:
-            raise UpgradeError(f"[{demo}] takes a restart")
+            raise UpgradeError(f"a gateway with [{demo}] must be restarted instead")
         try:
             if self._pidFile is not None:
                 self._pidFile.stepAside()
@@ -202,14 +202,14 @@ class Process:
             raise UpgradeError(str(error)) from None
         except OSError as error:
             assert self._pidFile is not None
-            raise UpgradeError(f"{self._pidFile.path} cannot be renamed: {error.strerror}") from None
+            raise UpgradeError(f"cannot rename {self._pidFile.path}: {error.strerror}") from None
         commands = None if self._commands is None else self._commands.socket
         successor = Successor(self._surroundings.command, self._surroundings.notify.environ(), self._reactor)
         try:
             return successor, successor.start(self._generations.sockets, commands)
         except OSError as error:
             self._settle(False)
-            raise UpgradeError(f"no process can be started: {error.strerror}") from None
+            raise UpgradeError(f"cannot start a process: {error.strerror}") from None
 
     def _settle(self, ready: bool) -> None:
         if ready:

@@ -79,7 +79,7 @@ class TwistdService(MultiService):
         try:
             limitOpenFiles(limit)
         except OSError as error:
-            reason = f"is refused by the system: {error}"
+            reason = f"cannot be set: {error}"
             problem = Problem(self._settings.file, reason, "mailgate", "worker_rlimit_nofile", str(limit))
             self._log.error("{problem}", problem=str(self._settings.lines.located(problem)))
 
@@ -128,7 +128,7 @@ class TwistdService(MultiService):
         if user is None or not self._wasRoot:
             return
         if os.geteuid() != 0:
-            self._log.warn("user {name} is ignored: twistd has become the user of its --uid", name=user.name)
+            self._log.warn("user {name} has no effect: twistd switched to the user of --uid", name=user.name)
             return
         if isinstance(self._generations, Master):
             # It reads keys and binds ports again: its workers become that user.
@@ -137,7 +137,7 @@ class TwistdService(MultiService):
             self._log.warn("{reason}", reason=str(warning))
         unreadable = unreadableLater(self._settings)
         if unreadable:
-            text = "a reload will be refused, as {user} may not read {files}"
+            text = "{user} cannot read {files}: reloads will be refused"
             self._log.warn(text, user=user.name, files=", ".join(unreadable))
 
     def _cannotStart(self, error: ConfigurationError) -> NoReturn:

@@ -111,7 +111,7 @@ class Successor(ProcessProtocol):
         finally:
             ours.close()
             theirs.close()
-        self._deadline = self._reactor.callLater(READY_WITHIN, self._fail, f"not ready within {READY_WITHIN:g} s")
+        self._deadline = self._reactor.callLater(READY_WITHIN, self._fail, f"the new process was not ready within {READY_WITHIN:g} s")
         return self._ready
 
     def goOn(self) -> None:
@@ -207,12 +207,12 @@ class Inheritance:
         try:
             told = json.loads(text)
             if told["version"] != VERSION:
-                raise UpgradeError(f"{VARIABLE} is of another version than this mailgate")
+                raise UpgradeError(f"{VARIABLE} comes from an incompatible version of mailgate: restart the gateway")
             commands = None if told["commands"] is None else _adopt(told["commands"])
             sockets = ListeningSockets.adopted(dict(told["sockets"]), keepsFiles=True)
             return cls(_adopt(told["channel"]), sockets, commands)
         except (ValueError, TypeError, KeyError, OSError, OverflowError, RecursionError) as error:
-            raise UpgradeError(f"{VARIABLE} makes no sense: {type(error).__name__}") from None
+            raise UpgradeError(f"{VARIABLE} is invalid: {type(error).__name__}") from None
 
     def fail(self, reason: str) -> None:
         """Tell the process before that this one does not come up."""

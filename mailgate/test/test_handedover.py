@@ -153,7 +153,7 @@ class ConstructionTests(SynchronousTestCase):
         broken = evolve(making(lambda: 1 / 0), methods=capable)
         self.assertEqual(
             self.refused({"imap": broken}),
-            "gateway.ini:3: [server imap]: the authenticator mine cannot be made: ZeroDivisionError: division by zero",
+            "gateway.ini:3: [server imap]: cannot create the authenticator mine: ZeroDivisionError: division by zero",
         )
         wrong = evolve(broken, build=lambda *_: "")
-        self.assertIn("cannot be made: TypeError: str is no IAuthenticator", self.refused({"imap": wrong}))
+        self.assertIn(": TypeError: str does not provide IAuthenticator", self.refused({"imap": wrong}))

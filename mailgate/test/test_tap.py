@@ -44,7 +44,7 @@ class OptionsTests(SynchronousTestCase):
     def test_missing(self):
         """Without it there is nothing to run, and twistd prints how it is used."""
         error = self.assertRaises(UsageError, self.parse)
-        self.assertEqual(str(error), "--config FILE is needed")
+        self.assertEqual(str(error), "--config FILE is required")
 
     def test_unknown(self):
         """Anything else is refused."""
@@ -97,7 +97,7 @@ class MakeServiceTests(TapCase):
         with capturedLogs() as events:
             self.make(GOOD.replace("[mailgate]", "[mailgate]\nworker_rlimit_nofile = 300"))
         (event,) = [event for event in events if event["log_namespace"] == "mailgate"]
-        told = ":3: [mailgate] worker_rlimit_nofile = 300: is refused by the system: not allowed to raise maximum limit"
+        told = ":3: [mailgate] worker_rlimit_nofile = 300: cannot be set: not allowed to raise maximum limit"
         self.assertTrue(formatEvent(event).endswith(told), formatEvent(event))
         self.assertIs(event["log_level"], LogLevel.error)
 

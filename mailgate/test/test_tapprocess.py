@@ -129,7 +129,7 @@ class BackgroundTests(TapCase):
     def test_nowhere(self):
         """A log that is standard error is warned of, each option once, as nothing is seen of it in the background."""
         self.assertEqual(self.remarks(), [])
-        reason = "leads nowhere in the background: these lines are lost; the remedy is error_log = FILE"
+        reason = "is /dev/null in the background: these log lines are lost; set error_log = FILE"
         silent = GOOD.replace("error_log = {log} info\n", "")
         second = "[server other]\nprotocol = imap\nlisten = 127.0.0.1:1\n"
         for text, places in (
@@ -156,7 +156,7 @@ class BackgroundTests(TapCase):
             self.assertEqual(
                 self.remarks(nodaemon=foreground, logfile="x.log", syslog=1),
                 [
-                    f"{self.path}:3: [mailgate] error_log: takes the place of twistd's {option}, which is ignored"
+                    f"{self.path}:3: [mailgate] error_log: replaces twistd's {option}, which has no effect"
                     for option in ("--logfile", "--syslog")
                 ],
             )
@@ -368,7 +368,7 @@ class UserTests(TapCase):
         self.assertEqual(bound, [])
         self.assertEqual(
             [text for text in self.told(events) if "user" in text],
-            [f"user {self.name} is ignored: twistd has become the user of its --uid"],
+            [f"user {self.name} has no effect: twistd switched to the user of --uid"],
         )
 
     def test_refused(self):
@@ -381,7 +381,7 @@ class UserTests(TapCase):
         self.patch(rights, "becomeUser", refuse)
         (line,) = self.assertExits(CANNOT_LISTEN, service.startService)
         self.assertTrue(
-            line.endswith(f"[mailgate] user = {self.name}: cannot be taken on: Operation not permitted"), line
+            line.endswith(f"[mailgate] user = {self.name}: cannot switch to this user: Operation not permitted"), line
         )
 
     def test_accounts(self):
@@ -389,7 +389,7 @@ class UserTests(TapCase):
         accounts = os.path.join(self.folder, "accounts")
         with open(accounts, "w", encoding="ascii") as opened:
             opened.write("joe:{PLAIN}sesame::::::host=10.0.0.1\n")
-        for readable, expected in ((True, []), (False, [f"auth_file = {accounts}: will not be read when it changes"])):
+        for readable, expected in ((True, []), (False, [f"auth_file = {accounts}: {self.name} cannot read it"])):
             self.patch(os, "access", lambda path, mode, readable=readable: readable)
             with capturedLogs() as events:
                 text = self.text.replace("auth_http = http://127.0.0.1:9/auth", f"auth_file = {accounts}")
@@ -410,6 +410,6 @@ class UserTests(TapCase):
                 service.startService()
             warnings = [text for text in self.told(events) if "reload" in text]
             path = os.path.join(self.folder, "gateway.ini")
-            told = f"a reload will be refused, as {self.name} may not read {path}"
+            told = f"{self.name} cannot read {path}: reloads will be refused"
             self.assertEqual(warnings, [] if readable else [told])
             self.successResultOf(service.stopService())

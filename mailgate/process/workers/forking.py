@@ -128,7 +128,7 @@ class Zygote:
         data = os.read(self._orders, 65536)
         try:
             if not data:
-                raise ControlError("the master has gone")
+                raise ControlError("the master exited")
             self._obeyAll(self._lines.feed(data))
         except ControlError:
             # Nobody can give orders any more. Those who are connected are not to suffer.
@@ -155,7 +155,7 @@ class Zygote:
         elif isinstance(message, Tell):
             self._tell(message.order)
         else:
-            raise ControlError("this is no order")
+            raise ControlError("unexpected message for a zygote")
 
     def _tell(self, order: Order) -> None:
         self._leaving = self._leaving or order is not Order.REOPEN
@@ -167,7 +167,7 @@ class Zygote:
 
     def _make(self, slot: int) -> None:
         if slot in self._children:
-            raise ControlError("there is such a worker already")
+            raise ControlError("this worker exists already")
         ours, theirs = socket.socketpair()
         ours.setblocking(False)
         try:
@@ -219,7 +219,7 @@ class Zygote:
                 elif isinstance(message, Cut):
                     child.cut = message.sessions
                 else:
-                    raise ControlError("this is not for a worker to say")
+                    raise ControlError("unexpected message from a worker")
         except ControlError:
             data = b""
         if not data:

@@ -165,7 +165,7 @@ class Generation(ProcessProtocol):
         descriptors: dict[int, Any] = {0: 0, 1: 1, 2: "r", 3: "w", 4: "r", 5: STANDARD_ERROR}
         descriptors |= {self._begin.sockets[name]: fd for name, fd in self._sockets.items()}
         self._isRoot = os.geteuid() == 0
-        self._deadline = self._reactor.callLater(READY_WITHIN, self._fail, "its zygote is not ready in time")
+        self._deadline = self._reactor.callLater(READY_WITHIN, self._fail, "the zygote was not ready in time")
         self._reactor.spawnProcess(
             self,
             sys.executable,
@@ -199,8 +199,8 @@ class Generation(ProcessProtocol):
             for message in self._lines.feed(data):
                 self._hear(message)
         except ControlError as error:
-            self._log.error("a zygote is not understood: {error}", error=str(error))
-            self._fail("its zygote is not understood: if another mailgate is installed by now, run mailgate upgrade")
+            self._log.error("the master received an invalid message from a zygote: {error}", error=str(error))
+            self._fail("the zygote sent an invalid message; if another mailgate is installed now, run mailgate upgrade")
             self._killZygote()
 
     def _hear(self, message: Message) -> None:
@@ -220,11 +220,11 @@ class Generation(ProcessProtocol):
             self._workerRetired(message.slot)
             self._workerEnded(self._slot(message.slot), message)
         else:
-            raise ControlError("this is not for a zygote to say")
+            raise ControlError("unexpected message from a zygote")
 
     def _slot(self, number: int) -> _Slot:
         if number >= len(self._slots):
-            raise ControlError("there is no such worker")
+            raise ControlError("no worker has this number")
         return self._slots[number]
 
     def _send(self, message: Message) -> None:
@@ -241,11 +241,11 @@ class Generation(ProcessProtocol):
         before = self.stage
         waiting = self._end()
         if before is Stage.STARTING:
-            self._giveUp(": ".join(filter(None, (f"its zygote {how}", self._words.line))))
+            self._giveUp(": ".join(filter(None, (f"the zygote {how}", self._words.line))))
         elif self._reason:
             self._giveUp(self._reason)
         if before is Stage.SERVING or self.workers:
-            self._log.error("the zygote {pid} {how}; its workers drain", pid=self.pid, how=how)
+            self._log.error("zygote {pid} {how}; its workers are draining", pid=self.pid, how=how)
             self._lost(self)
         for ended in waiting:
             ended.callback(self._cut)
@@ -270,13 +270,13 @@ class Generation(ProcessProtocol):
         self._send(Fork(slot.number))
 
     def _notReady(self, slot: _Slot) -> None:
-        self._log.error("worker {pid} is not ready after {seconds:g} s", pid=slot.pid, seconds=READY_WITHIN)
+        self._log.error("worker {pid} was not ready within {seconds:g} s", pid=slot.pid, seconds=READY_WITHIN)
         if slot.pid is None:
             # It does not even fork.
             self._killZygote()
         else:
             self._send(Kill(slot.number))
-        self._fail("a worker is not ready in time")
+        self._fail("a worker was not ready in time")
 
     def _workerReady(self, slot: _Slot) -> None:
         slot.isReady = True
@@ -292,16 +292,16 @@ class Generation(ProcessProtocol):
         self._cut += max(message.cut, self.stage is Stage.LEAVING and message.status < 0)
         how = f"worker {message.pid} {howItEnded(message.status)}"
         if not message.pid:
-            how = f"a worker cannot be forked: {os.strerror(message.status)}"
+            how = f"cannot fork a worker: {os.strerror(message.status)}"
         if self.stage is Stage.STARTING:
             self._fail(how)
         elif self.stage is Stage.SERVING:
             delay = slot.backOff.delay()
-            when = f"in {delay:g} s" if delay else "at once"
-            self._log.error("{how}; another starts {when}", how=how, when=when)
+            when = f"in {delay:g} s" if delay else "now"
+            self._log.error("{how}; starting another {when}", how=how, when=when)
             slot.wait(self._reactor.callLater(delay, self._fork, slot))
         elif message.status < 0:
-            self._log.error("{how} while it was to end", how=how)
+            self._log.error("{how} while stopping", how=how)
 
     # What becomes of it.
 
@@ -320,7 +320,7 @@ class Generation(ProcessProtocol):
             # Before it serves there is nobody to wait for.
             atOnce = order is Order.STOP or self.stage is Stage.STARTING
             if self.stage is Stage.STARTING:
-                self._reason = "it was told to end"
+                self._reason = "the gateway shut down before the workers were ready"
             if self.stage is not Stage.LEAVING:
                 self._clearDeadline()
             self.stage = Stage.LEAVING
@@ -366,7 +366,7 @@ class Generation(ProcessProtocol):
     def _notRetired(self, failure: Failure) -> None:
         failure.trap(TimeoutError)
         self._retired = None
-        self._log.error("{count} workers of before may still let somebody in", count=len(self._letting))
+        self._log.error("{count} old workers have not confirmed that they stopped accepting", count=len(self._letting))
 
     def _fail(self, reason: str) -> None:
         """It does not come up."""
@@ -382,7 +382,7 @@ class Generation(ProcessProtocol):
         self._clearDeadline()
         for slot in self._slots:
             if slot.pid is not None:
-                self._log.error("worker {pid} does not end, and is killed", pid=slot.pid)
+                self._log.error("worker {pid} did not stop in time; killing it", pid=slot.pid)
                 self._send(Kill(slot.number))
         self._deadline = self._reactor.callLater(STOPPED_WITHIN, self._killZygote)
 

@@ -103,7 +103,7 @@ class Master(Reloading):
     def _tellReady(self, generation: Generation) -> None:
         self._backOff.begun()
         workers = " ".join(map(str, generation.workers))
-        self._log.info("workers {workers} serve, forks of zygote {zygote}", workers=workers, zygote=generation.pid)
+        self._log.info("workers {workers} serve, forked by zygote {zygote}", workers=workers, zygote=generation.pid)
         self._isReady = True
         waiting, self._waiting = self._waiting, []
         for ready in waiting:
@@ -113,7 +113,7 @@ class Master(Reloading):
         failure.trap(GenerationError)
         if not self._ending:
             self._ending = True
-            self._log.error("the workers do not come up: {reason}", reason=str(failure.value))
+            self._log.error("the workers did not start: {reason}", reason=str(failure.value))
             waiting, self._waiting = self._waiting, []
             for ready in waiting:
                 ready.errback(failure)
@@ -143,7 +143,7 @@ class Master(Reloading):
         settings = parse(text, self.settings.file)
         demo = demoSection(settings)
         if demo is not None:
-            raise ConfigurationError([Problem(settings.file, "takes a process without workers", demo)])
+            raise ConfigurationError([Problem(settings.file, "cannot be added while the gateway runs with workers; restart it", demo)])
         self._logs.owner = settings[ProcessSettings].owner
         return settings, text
 
@@ -157,7 +157,7 @@ class Master(Reloading):
         self._warnUnchanged(wanted.unchanged)
         self._tellWarnings(wanted.settings)
         self._reloads += 1
-        self._log.info("reload {number}: the configuration is in force", number=self._reloads)
+        self._log.info("reload {number} done: the new configuration is active", number=self._reloads)
 
     async def _serve(self, settings: GatewaySettings, text: str, sockets: ListeningSockets) -> None:
         """
@@ -170,7 +170,7 @@ class Master(Reloading):
         generation.fork()
         await generation.ready
         if self._ending:
-            raise GenerationError("the gateway is going down")
+            raise GenerationError("the gateway is shutting down")
         before, self._current = self._current, generation
         self._text = text
         self._tellReady(generation)
@@ -212,7 +212,7 @@ class Master(Reloading):
     def reopen(self) -> None:
         """See L{IGenerations.reopen}."""
         if self._reopenQuietly() and self._logs.hasFiles:
-            self._log.info("the logs are open again")
+            self._log.info("log files reopened")
         for generation in self._generations:
             generation.tell(Order.REOPEN)
 
@@ -264,11 +264,11 @@ class Master(Reloading):
         self._backOff.begun()
         for problem in renewalFaults(self._certificates, self.settings.servers):
             # With the zygote the one before is gone, too.
-            self._log.error("{reason}", reason=f"{problem}, and is used: no other is left")
+            self._log.error("{reason}", reason=f"{problem}; using it, because the previous one is lost")
         try:
             await self._serve(self.settings, self._text, self.sockets)
         except GenerationError as error:
-            self._log.error("nobody serves, as workers do not come up: {reason}", reason=str(error))
+            self._log.error("no worker accepts clients: the new workers did not start: {reason}", reason=str(error))
             self._replaceLost(lost)
 
     def _tellWarnings(self, settings: GatewaySettings) -> None:

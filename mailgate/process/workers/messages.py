@@ -63,9 +63,9 @@ def otherRelease(running: object = None) -> str:
     @param running: the master's release; L{None} for one that does not say it.
     """
     known = isinstance(running, str) and re.fullmatch(r"[0-9A-Za-z.+!_-]{1,40}", running) is not None
-    which = f"is {running}" if known else "is of another release"
-    difference = f"the mailgate that runs {which}, the one that is installed is {__version__}"
-    return f"{difference}: run mailgate upgrade, or restart it"
+    which = f"is version {running}" if known else "is of another version"
+    difference = f"the running mailgate {which}, the installed one is version {__version__}"
+    return f"{difference}: run mailgate upgrade or restart the gateway"
 
 
 class Order(str, Enum):
@@ -223,7 +223,7 @@ def encode(message: Message) -> bytes:
     """
     line = json.dumps({"kind": type(message).__name__.lower(), **asdict(message)}).encode("ascii") + b"\n"
     if len(line) > LONGEST:
-        raise ControlError(f"a message of {len(line)} bytes is too long, {LONGEST} are allowed")
+        raise ControlError(f"the message is too long: {len(line)} bytes, the limit is {LONGEST}")
     return line
 
 
@@ -240,11 +240,11 @@ def decode(line: bytes) -> Message:
         if kind is Begin and given.get("release") != __version__:
             raise OtherRelease(otherRelease(given.get("release")))
         if given.keys() != {attribute.name for attribute in fields(kind)}:
-            raise ValueError("it has other fields")
+            raise ValueError("unexpected fields")
         message: Message = kind(**given)
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         # What it holds may be a secret of the configuration.
-        raise ControlError(f"no message of this version: {type(error).__name__}") from None
+        raise ControlError(f"invalid message: {type(error).__name__}") from None
     return message
 
 
@@ -269,5 +269,5 @@ class Lines:
         self._parts.append(rest)
         self._length += len(rest)
         if max([self._length, *map(len, whole)]) > self._longest:
-            raise ControlError(f"a message is longer than {self._longest} bytes")
+            raise ControlError(f"the message is longer than {self._longest} bytes")
         return [decode(line) for line in whole]

@@ -61,7 +61,7 @@ class Orphan:
         return self._fd
 
     def logPrefix(self) -> str:
-        return "worker without a zygote"
+        return "orphaned worker"
 
     def doRead(self) -> None:
         """It has ended."""

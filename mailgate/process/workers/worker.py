@@ -64,7 +64,7 @@ class Worker(Protocol):
                 if isinstance(message, Tell):
                     self.obey(message.order)
         except ControlError as error:
-            _log.error("a worker does not understand its zygote: {error}", error=str(error))
+            _log.error("a worker received an invalid message from its zygote: {error}", error=str(error))
             self.obey(Order.DRAIN)
 
     def connectionLost(self, reason: Any = None) -> None:
@@ -84,12 +84,12 @@ class Worker(Protocol):
 
     def _leave(self, cut: int, order: Order) -> None:
         if cut and order is Order.RETIRE:
-            _log.warn("worker_shutdown_timeout is over: {cut} proxied sessions were ended", cut=cut)
+            _log.warn("worker_shutdown_timeout expired: {cut} proxied sessions were cut", cut=cut)
         self._tell(Cut(cut))
         self._finish(cut)
 
     def _failed(self, failure: Any) -> None:
-        _log.failure("a worker could not end in order", failure)
+        _log.failure("the shutdown of a worker failed", failure)
         self._finish(1)
 
 
@@ -121,10 +121,10 @@ def work(
                 _log.warn("{reason}", reason=str(warning))
         gateway.startService()
     except ConfigurationError as error:
-        _log.error("a worker cannot serve: {reason}", reason=str(error))
+        _log.error("a worker cannot start: {reason}", reason=str(error))
         return CANNOT_SERVE
     except Exception:
-        _log.failure("a worker cannot serve")
+        _log.failure("a worker cannot start")
         return CANNOT_SERVE
     # The gateway has its own of them.
     sockets.disown()

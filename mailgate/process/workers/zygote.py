@@ -130,7 +130,7 @@ def _first(lines: Lines) -> tuple[Begin, Sequence[Message]]:
     while not messages:
         data = os.read(ORDERS, 65536)
         if not data:
-            raise ControlError("the master has gone")
+            raise ControlError("the master exited")
         try:
             messages = lines.feed(data)
         except OtherRelease:
@@ -167,7 +167,7 @@ def main() -> int:
         return _fail(str(error), BAD_CONFIGURATION)
     if "twisted.internet.reactor" in sys.modules:
         # All workers would share one epoll(7).
-        return _fail("a module has imported the reactor before the workers were forked", CANNOT_SERVE)
+        return _fail("a module imported twisted.internet.reactor before the workers were forked", CANNOT_SERVE)
     # Workers must be able to write when there is no master any more.
     os.dup2(STANDARD_ERROR, 2)
     os.close(STANDARD_ERROR)

@@ -73,10 +73,10 @@ class CheckTests(ConsoleCase):
             self.stdout.getvalue().splitlines(),
             [
                 "server imap: imap on 127.0.0.1:21143, unix:/tmp/mailgate-imap.sock",
-                "  logins: cram-md5, plain, judged by auth_http",
+                "  logins: cram-md5, plain, checked by auth_http",
                 "  TLS: none",
                 "server submission: smtp on 127.0.0.1:21587",
-                "  logins: plain, judged by auth_http",
+                "  logins: plain, checked by auth_http",
                 "  TLS: none",
                 f"{path}: good",
             ],
@@ -122,7 +122,7 @@ class CheckTests(ConsoleCase):
         path = self.write(f"[mailgate]\nerror_log =\n    {NOWHERE}/x.log\n    y.log\n" + GOOD)
         self.assertEqual(self.run_("check", "--config", path), 78)
         (line,) = self.stderr.getvalue().splitlines()
-        self.assertIn(f"[mailgate] error_log = {NOWHERE}/x.log: cannot be opened: its folder is missing", line)
+        self.assertIn(f"[mailgate] error_log = {NOWHERE}/x.log: cannot be opened: its directory does not exist", line)
         self.assertFalse(os.path.exists(os.path.join(os.path.dirname(os.path.abspath(path)), "y.log")))
 
     def test_serversLogs(self):
@@ -135,9 +135,9 @@ class CheckTests(ConsoleCase):
         self.assertEqual(self.run_("check", "--config", self.write(text)), 78)
         first, second = self.stderr.getvalue().splitlines()
         self.assertIn(
-            f"[server submission] error_log = {NOWHERE}/y.log: cannot be opened: its folder is missing", first
+            f"[server submission] error_log = {NOWHERE}/y.log: cannot be opened: its directory does not exist", first
         )
-        self.assertIn(f"3: [mail] error_log = {NOWHERE}/x.log: cannot be opened: its folder is missing", second)
+        self.assertIn(f"3: [mail] error_log = {NOWHERE}/x.log: cannot be opened: its directory does not exist", second)
 
     def test_certificates(self):
         """Certificates are loaded: one that is not there is found out now and not when the gateway starts."""
@@ -179,9 +179,9 @@ class CheckTests(ConsoleCase):
         self.assertEqual(self.run_("check", "--config", self.write(text)), 0)
         self.assertEqual([found.name for found in become], [user])
         line, reload = self.stderr.getvalue().splitlines()[-2:]
-        reason = f"will not be read when it changes: {user} may not read it"
+        reason = f"{user} cannot read it: the gateway will not notice changes"
         self.assertTrue(line.endswith(f":5: [server pop3] auth_file = {accounts}: {reason}"), line)
-        self.assertIn(f":2: [mailgate] user = {user}: a reload will be refused, as {user} may not read ", reload)
+        self.assertIn(f":2: [mailgate] user = {user}: cannot read ", reload)
 
     def test_noPort(self):
         """No port is opened: it can be run beside the gateway whose configuration it checks."""
@@ -200,7 +200,7 @@ class CheckTests(ConsoleCase):
     def test_start(self):
         """What would keep the gateway from starting is found; so is what would keep its user from reading again."""
         for line, told in (
-            (f"pid = {NOWHERE}/x.pid", f"pid = {NOWHERE}/x.pid: cannot be written: its folder is missing"),
+            (f"pid = {NOWHERE}/x.pid", f"pid = {NOWHERE}/x.pid: cannot be written: its directory does not exist"),
             ("error_log = /", "error_log = /: cannot be opened: Is a directory"),
         ):
             path = self.write(f"[mailgate]\n{line}\n{GOOD}")
@@ -228,7 +228,7 @@ class DescribeTests(ConsoleCase):
             list(describe(parse(text, "x.ini"))),
             [
                 "server p: pop3 on 127.0.0.1:110, 127.0.0.1:995 ssl",
-                "  logins: plain, judged by proxy_pass",
+                "  logins: plain, checked by proxy_pass",
                 "  TLS: TLSv1.2 TLSv1.3, starttls only, 1 certificate(s)",
                 "x.ini: good",
             ],

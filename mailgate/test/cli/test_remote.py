@@ -142,5 +142,5 @@ class EarlierTests(RemoteTestCase):
         self.assertEqual(self.run_("shout", "a", "--pid", self.pidFile), REFUSED)
         self.thread.join()
         self.assertEqual(self.heard, b"")
-        told = "the gateway that runs is older, and does not know shout: upgrade it\n"
+        told = "the running gateway is older and has no command shout: run mailgate upgrade\n"
         self.assertEqual(self.stderr.getvalue(), told)

@@ -76,7 +76,7 @@ class LaunchTests(SynchronousTestCase):
         status, told = self.result()
         self.assertEqual(status, ENDED_SILENTLY)
         self.assertEqual(ENDED_SILENTLY, os.EX_OSERR)
-        self.assertEqual(told, "the gateway has ended before it served, without a reason; its log may have more\n")
+        self.assertEqual(told, "the gateway exited before it served and gave no reason; see its error log\n")
 
     def test_partial(self):
         """So has one that was killed while it spoke."""
@@ -88,7 +88,7 @@ class LaunchTests(SynchronousTestCase):
         """An exception that is not caught is a result of one line; it goes on to where it would have gone."""
         error = FileNotFoundError(2, "No such file or directory", f"{NOWHERE}/twistd.pid")
         sys.excepthook(type(error), error, None)
-        told = f"the start has failed: FileNotFoundError: [Errno 2] No such file or directory: '{NOWHERE}/twistd.pid'\n"
+        told = f"start failed: FileNotFoundError: [Errno 2] No such file or directory: '{NOWHERE}/twistd.pid'\n"
         self.assertEqual(self.result(), (1, told))
         self.assertEqual(self.hooked, [(FileNotFoundError, error, None)])
 

@@ -90,7 +90,7 @@ class DecodeTests(SynchronousTestCase):
 
     def test_unknown(self) -> None:
         """A command that is not known is named, and so are those that are; what is odd in it is escaped."""
-        known = "this mailgate knows drain, reload, shout, stop, upgrade"
+        known = "the commands are drain, reload, shout, stop, upgrade"
         self.assertEqual(self.refused(b'{"do": "destroy"}'), f'unknown command "destroy": {known}')
         self.assertEqual(self.refused(b"destroy"), f'unknown command "destroy": {known}')
         self.assertEqual(self.refused(b"\xff\x1b[2J"), f'unknown command "\\\\xff\\u001b[2J": {known}')
@@ -99,9 +99,9 @@ class DecodeTests(SynchronousTestCase):
     def test_nonsense(self) -> None:
         """What is no command at all is answered with what one looks like."""
         for line in (b"", b"[]", b"{}", b'{"do": 1}', b'{"do": null}', b'{"reload": true}', b'"reload"'):
-            self.assertEqual(self.refused(line), 'a command is a JSON object such as {"do": "reload"}', line)
+            self.assertEqual(self.refused(line), 'the command must be a JSON object, such as {"do": "reload"}', line)
         for line in (b"{", b'{"do": "reload"', b"[" * 3000, b"{\xff}"):
-            self.assertEqual(self.refused(line), "a command is one line of JSON, and this is none", line[:9])
+            self.assertEqual(self.refused(line), "the command is not valid JSON", line[:9])
 
     def test_badArguments(self) -> None:
         """An argument that is not known, missing or of the wrong kind is named."""
@@ -152,7 +152,7 @@ class ConversationTests(SynchronousTestCase):
             with capturedLogs() as events:
                 self.conversation.dataReceived(line)
             self.assertEqual(self.operation.asked, ["reload"])
-            self.assertEqual([formatEvent(event) for event in events], ["asked to reload"])
+            self.assertEqual([formatEvent(event) for event in events], ["received command reload"])
             self.assertEqual(self.heard(), [])
             self.operation.results["reload"].callback(Answer(True))
             self.assertEqual(self.heard(), [{"done": True, "reasons": [], "cut": 0, "pid": None}])
@@ -170,10 +170,10 @@ class ConversationTests(SynchronousTestCase):
     def test_refused(self) -> None:
         """Nonsense is answered with a sentence, and nothing is done."""
         for line, reason in (
-            (b"\n", 'a command is a JSON object such as {"do": "reload"}'),
+            (b"\n", 'the command must be a JSON object, such as {"do": "reload"}'),
             (b'{"do": "reload", "now": true}\n', 'reload takes no argument "now"'),
-            (b"x" * (LONGEST + 1) + b"\n", f"a command is longer than {LONGEST} bytes"),
-            (b"x" * (LONGEST + 10), f"a command is longer than {LONGEST} bytes"),
+            (b"x" * (LONGEST + 1) + b"\n", f"the command is longer than {LONGEST} bytes"),
+            (b"x" * (LONGEST + 10), f"the command is longer than {LONGEST} bytes"),
         ):
             self.begin()
             self.conversation.dataReceived(line)
@@ -218,4 +218,4 @@ class ConversationTests(SynchronousTestCase):
         self.operation.servesClients = False
         self.conversation.dataReceived(encode(command, Shout("a")))
         (answer,) = self.heard()
-        self.assertEqual(answer["reasons"], ["shout cannot be asked of a gateway with several workers"])
+        self.assertEqual(answer["reasons"], ["shout needs a gateway without workers (worker_processes = 1)"])

@@ -115,7 +115,7 @@ class GenerationsTests(SynchronousTestCase):
         """Another gateway serves newcomers, on the same socket; the one before goes when its last session has gone."""
         before, session = self.generations.gateway, self.session()
         (told,) = self.reload()
-        self.assertEqual(told, "reload 1: the configuration is in force; sessions of before: 1")
+        self.assertEqual(told, "reload 1 done: the new configuration is active; sessions on older configurations: 1")
         after = self.generations.gateway
         self.assertIsNot(after, before)
         self.assertIs(after.listeners[0].shared, before.listeners[0].shared)
@@ -179,9 +179,9 @@ class GenerationsTests(SynchronousTestCase):
         self.assertEqual(
             told,
             [
-                "gateway.ini: [mail]: is bad 1",
-                "gateway.ini: [mail]: is bad 2",
-                "the configuration is not reloaded: nothing changes",
+                "reload refused: gateway.ini: [mail]: is bad 1",
+                "reload refused: gateway.ini: [mail]: is bad 2",
+                "reload refused: the current configuration stays active",
             ],
         )
         self.assertIs(self.generations.gateway, before)
@@ -236,7 +236,7 @@ class GenerationsTests(SynchronousTestCase):
 
     def test_reopen(self) -> None:
         """The log says that its files are open again, or which is not and nothing else, or that there are none."""
-        self.assertEqual(self.reopening(), ["the logs are open again"])
+        self.assertEqual(self.reopening(), ["log files reopened"])
         folder = f"{self.log}.folder"
         self.next = self.settings(log=os.path.join(folder, "x.log"))
         os.mkdir(folder)
@@ -244,12 +244,12 @@ class GenerationsTests(SynchronousTestCase):
         os.rename(folder, f"{folder}.1")
         told = f"{folder}/x.log cannot be opened again, the old file stays: No such file or directory"
         self.assertIn(told, self.reopening())
-        self.assertNotIn("the logs are open again", self.reopening())
+        self.assertNotIn("log files reopened", self.reopening())
 
     def test_reopenNothing(self) -> None:
         """Where no log is a file there is nothing to open, and the log says so."""
         self.generations._logs.retain(())
-        self.assertEqual(self.reopening(), ["no error_log is a file: there is nothing to open again"])
+        self.assertEqual(self.reopening(), ["no error_log is a file: nothing to reopen"])
 
     def event(self, text: str) -> Any:
         with capturedLogs() as events:
@@ -271,7 +271,7 @@ class GenerationsTests(SynchronousTestCase):
         self.assertIs(first.session.outcome, Outcome.STOPPED)
         self.assertIsNone(second.session.outcome)
         told = [formatEvent(event) for event in events if event["log_namespace"] == "mailgate"]
-        self.assertEqual(told[1:], ["worker_shutdown_timeout is over: 1 proxied sessions were ended"])
+        self.assertEqual(told[1:], ["worker_shutdown_timeout expired: 1 proxied sessions were cut"])
         self.assertEqual(self.generations.cut, 0)
 
     def test_restart(self) -> None:
@@ -282,7 +282,7 @@ class GenerationsTests(SynchronousTestCase):
             self.assertEqual(
                 told[:-1],
                 [
-                    f"{name} is not what it was: that takes a restart"
+                    f"{name} changed; it takes effect after a restart"
                     for name in ("worker_rlimit_nofile", "pid", "worker_processes")
                 ],
             )
@@ -295,7 +295,7 @@ class GenerationsTests(SynchronousTestCase):
         second = self.session()
         drained = self.generations.drain()
         self.reactor.advance(0)
-        self.assertEqual(self.reload(), ["nothing is reloaded: the gateway is going down"])
+        self.assertEqual(self.reload(), ["reload refused: the gateway is shutting down"])
         second.leave()
         self.reactor.advance(0)
         self.assertNoResult(drained)
@@ -334,7 +334,7 @@ class GenerationsTests(SynchronousTestCase):
         with capturedLogs() as events:
             self.reactor.pump([LOOK, LOOK, 0])
         told = [formatEvent(event) for event in events if event["log_namespace"] == "mailgate"]
-        self.assertEqual(told[0], f"reloading, as these have changed: {trusted}")
+        self.assertEqual(told[0], f"reloading because files changed: {trusted}")
         self.assertIsNot(self.generations.gateway, before)
         after = self.generations.gateway
         os.unlink(trusted)

@@ -181,7 +181,7 @@ class OperationTests(SynchronousTestCase):
     def test_reloadAtEnd(self) -> None:
         """Who is going down reloads nothing."""
         self.operation.drain()
-        self.assertIn("going down", self.refused(self.operation.reload()))
+        self.assertIn("shutting down", self.refused(self.operation.reload()))
         self.assertEqual(self.generations.asked, ["drain"])
 
     def test_reopen(self) -> None:
@@ -211,7 +211,7 @@ class OperationTests(SynchronousTestCase):
         upgraded = self.operation.upgrade()
         with capturedLogs() as events:
             self.successors[0].ready.errback(UpgradeError("this is wrong\nand that"))
-        told = "the upgrade has failed, and nothing changes: this is wrong; and that"
+        told = "upgrade failed, this process keeps serving: this is wrong; and that"
         self.assertEqual([formatEvent(event) for event in events], [told])
         self.assertEqual(self.refused(upgraded), told)
         self.assertEqual(self.settled, [False])
@@ -222,15 +222,15 @@ class OperationTests(SynchronousTestCase):
 
     def test_noUpgrade(self) -> None:
         """One that cannot be begun is refused with the reason."""
-        self.obstacle = "[sandbox] takes a restart"
-        self.assertEqual(self.refused(self.operation.upgrade()), "no upgrade is begun: [sandbox] takes a restart")
+        self.obstacle = "a gateway with [sandbox] must be restarted instead"
+        self.assertEqual(self.refused(self.operation.upgrade()), "upgrade refused: a gateway with [sandbox] must be restarted instead")
         self.obstacle = ""
         self.assertNoResult(self.operation.upgrade())
 
     def test_twoUpgrades(self) -> None:
         """Of two at once the second is refused, and the first goes on."""
         first = self.operation.upgrade()
-        self.assertIn("another is under way", self.refused(self.operation.upgrade()))
+        self.assertIn("another upgrade is in progress", self.refused(self.operation.upgrade()))
         self.successors[0].ready.callback(4711)
         self.assertTrue(self.successResultOf(first).done)
         self.assertEqual(len(self.successors), 1)
@@ -239,7 +239,7 @@ class OperationTests(SynchronousTestCase):
         """Who is going down starts nobody, and who has been succeeded is going down."""
         self.operation.upgrade()
         self.successors[0].ready.callback(4711)
-        self.assertIn("going down", self.refused(self.operation.upgrade()))
+        self.assertIn("shutting down", self.refused(self.operation.upgrade()))
         self.assertEqual(len(self.successors), 1)
 
     def test_reloadDuringUpgrade(self) -> None:
@@ -277,8 +277,8 @@ class OperationTests(SynchronousTestCase):
         """Whoever ends the gateway meanwhile means the successor, too."""
         upgraded = self.operation.upgrade()
         self.operation.stop()
-        self.assertEqual(self.successors[0].told, ["the gateway is going down"])
-        self.assertIn("going down", self.refused(upgraded))
+        self.assertEqual(self.successors[0].told, ["the gateway is shutting down"])
+        self.assertIn("shutting down", self.refused(upgraded))
         self.assertEqual(self.generations.asked, ["stop"])
 
     def test_stopAfterUpgrade(self) -> None:

@@ -79,9 +79,9 @@ class FileTests(Case):
         missing = self.path("missing/x")
         for process, told in (
             (f"error_log = {self.folder} info", f"error_log = {self.folder}: cannot be opened: Is a directory"),
-            (f"error_log = {missing}", f"error_log = {missing}: cannot be opened: its folder is missing"),
+            (f"error_log = {missing}", f"error_log = {missing}: cannot be opened: its directory does not exist"),
             (f"pid = {self.folder}", f"pid = {self.folder}: cannot be written: Is a directory"),
-            (f"pid = {missing}", f"pid = {missing}: cannot be written: its folder is missing"),
+            (f"pid = {missing}", f"pid = {missing}: cannot be written: its directory does not exist"),
         ):
             self.assertEqual(self.look(process), [f"gateway.ini:3: [mailgate] {told}"])
 
@@ -136,10 +136,10 @@ class FileTests(Case):
         with open(f"{pid}.sock", "w", encoding="ascii"):
             pass
         (told,) = self.look(f"pid = {pid}")
-        reason = f"its socket {pid}.sock cannot be bound: a file that is no socket has its name"
+        reason = f"cannot bind the command socket {pid}.sock: a file that is not a socket has this name"
         self.assertEqual(told, f"gateway.ini:3: [mailgate] pid = {pid}: {reason}")
         (told,) = self.look(f"pid = {'/tmp/' + 'x' * 100}")
-        self.assertIn("cannot be bound: its path has more than 107 bytes", told)
+        self.assertIn(": its path is longer than 107 bytes", told)
 
 
 class AddressTests(Case):
@@ -168,7 +168,7 @@ class AddressTests(Case):
         self.assertEqual(self.look(listen=f"unix:{self.path('new')}"), [])
         with open(self.path("file"), "w", encoding="ascii"):
             pass
-        for name, reason in (("file", "a file that is no socket has its name"), ("a/s", "its folder is missing")):
+        for name, reason in (("file", "a file that is not a socket has this name"), ("a/s", "its directory does not exist")):
             path = f"unix:{self.path(name)}"
             told = f"gateway.ini:6: [server imap] listen = {path}: cannot be bound: {reason}"
             self.assertEqual(self.look(listen=path), [told])
@@ -184,7 +184,7 @@ class AddressTests(Case):
                 opened.write(first)
             told = self.look(listen="127.0.0.1:143")
             self.assertEqual([line[:46] for line in told], ["gateway.ini:6: [server imap] listen = 127.0.0."] * warned)
-            self.assertTrue(all("take root or CAP_NET_BIND_SERVICE" in line for line in told))
+            self.assertTrue(all("need root or CAP_NET_BIND_SERVICE" in line for line in told))
         self.patch(startchecks, "_mayBind", lambda: True)
         self.assertEqual(self.look(listen="127.0.0.1:143"), [])
 
@@ -193,7 +193,7 @@ class AddressTests(Case):
         self.patch(startchecks.os, "geteuid", lambda: 1000)
         self.patch(startchecks.resource, "getrlimit", lambda which: (1024, 4096))
         (told,) = self.look("worker_rlimit_nofile = 5000", listen="127.0.0.1:21000")
-        reason = "will be refused: 4096 is the most that this process may have"
+        reason = "will be refused by the system: this process may have at most 4096 open files"
         self.assertEqual(told, f"gateway.ini:3: [mailgate] worker_rlimit_nofile = 5000: {reason}")
         self.assertEqual(self.look("worker_rlimit_nofile = 4096", listen="127.0.0.1:21000"), [])
 
@@ -207,4 +207,4 @@ class AddressTests(Case):
             opened.write("65536\n")
         self.assertEqual(self.look("worker_rlimit_nofile = 65536", listen="127.0.0.1:21000"), [])
         (told,) = self.look("worker_rlimit_nofile = 70000", listen="127.0.0.1:21000")
-        self.assertTrue(told.endswith("will be refused: 65536 is the most that this process may have"), told)
+        self.assertTrue(told.endswith("will be refused by the system: this process may have at most 65536 open files"), told)

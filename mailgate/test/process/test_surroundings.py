@@ -429,7 +429,7 @@ class LifeTests(ProcessCase):
         self.assertEqual(status, 0, told)
         warning, lost = told.splitlines()
         self.assertEqual(lost, "/dev/full cannot be written, and lines are lost: No space left on device")
-        self.assertIn("[server pop3] error_log = stderr: leads nowhere in the background", warning)
+        self.assertIn("[server pop3] error_log = stderr: is /dev/null in the background", warning)
 
         def greet():
             with contextlib.closing(poplib.POP3("localhost", port, timeout=PATIENCE)) as client:

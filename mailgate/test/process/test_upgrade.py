@@ -77,7 +77,7 @@ class InheritanceTests(SynchronousTestCase):
         tooLarge = '{"version": 1, "channel": -1, "commands": 1' + 30 * "0" + "}"
         for text in ("", "5", "[]", "{}", '{"version": 1}', noSockets, tooLarge, "[" * 100000):
             error = self.assertRaises(UpgradeError, Inheritance.of, {VARIABLE: text})
-            self.assertTrue(str(error).startswith(f"{VARIABLE} makes no sense: "), text)
+            self.assertTrue(str(error).startswith(f"{VARIABLE} is invalid: "), text)
 
     def test_noSocket(self) -> None:
         """So is a descriptor that is none, or no socket."""
@@ -91,7 +91,7 @@ class InheritanceTests(SynchronousTestCase):
         """So is what a mailgate of another kind hands over."""
         error = self.assertRaises(UpgradeError, Inheritance.of, self.told(version=2))
         self.closeAll()
-        self.assertEqual(str(error), f"{VARIABLE} is of another version than this mailgate")
+        self.assertEqual(str(error), f"{VARIABLE} comes from an incompatible version of mailgate: restart the gateway")
 
 
 class FakeProcess:
@@ -185,7 +185,7 @@ class SuccessorTests(SynchronousTestCase):
         """Who takes too long is ended."""
         ready = self.start()
         self.reactor.advance(READY_WITHIN)
-        self.assertEqual(self.reason(ready), "not ready within 120 s")
+        self.assertEqual(self.reason(ready), "the new process was not ready within 120 s")
         self.assertEqual(self.reactor.process.signals, ["TERM"])
 
     def test_nonsense(self) -> None:

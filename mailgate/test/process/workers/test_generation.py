@@ -265,10 +265,10 @@ class StartTests(GenerationCase):
         self.zygote.says(Loaded(), Started(0, 11), Started(1, 12), Ready(0))
         self.zygote.takeHeard()
         logged = self.logged(lambda: self.reactor.advance(30))
-        self.assertEqual(logged, ["worker 12 is not ready after 30 s"])
+        self.assertEqual(logged, ["worker 12 was not ready within 30 s"])
         self.assertEqual(self.zygote.takeHeard(), [Kill(1), Tell(Order.STOP)])
         self.zygote.says(Ended(1, 12, -9, 0), Ended(0, 11, 0, 0))
-        self.failsWith("a worker is not ready in time")
+        self.failsWith("a worker was not ready in time")
 
     def test_zygoteHangs(self):
         """A zygote that loads, and then does not fork, is killed."""
@@ -276,7 +276,7 @@ class StartTests(GenerationCase):
         self.zygote.says(Loaded())
         self.logged(lambda: self.reactor.advance(30))
         self.assertIn("KILL", self.zygote.signals)
-        self.failsWith("a worker is not ready in time")
+        self.failsWith("a worker was not ready in time")
 
     def test_zygoteSlow(self):
         """So is a zygote that does not load in time told to stop, and killed when it does not hear."""
@@ -285,14 +285,14 @@ class StartTests(GenerationCase):
         self.assertEqual(self.zygote.takeHeard(), [Tell(Order.STOP)])
         self.reactor.pump([10, 10])
         self.assertEqual(self.zygote.signals, ["KILL"])
-        self.failsWith("its zygote is not ready in time")
+        self.failsWith("the zygote was not ready in time")
 
     def test_zygoteDies(self):
         """One whose zygote dies has not come up."""
         self.assertNoResult(self.generation.ready)
         self.zygote.exits(ProcessTerminated(signal=11))
         failure = self.failureResultOf(self.generation.ready, GenerationError)
-        self.assertEqual(str(failure.value), "its zygote was ended by SIGSEGV")
+        self.assertEqual(str(failure.value), "the zygote was ended by SIGSEGV")
 
     def test_lastWords(self):
         """The last that a zygote says on standard error is its reason."""
@@ -302,14 +302,14 @@ class StartTests(GenerationCase):
         self.zygote.protocol.childDataReceived(2, b"memory\n")
         self.zygote.exits(ProcessTerminated(exitCode=1))
         failure = self.failureResultOf(self.generation.ready, GenerationError)
-        self.assertEqual(str(failure.value), "its zygote exited with status 1: OSError: no memory")
+        self.assertEqual(str(failure.value), "the zygote exited with status 1: OSError: no memory")
 
     def test_nonsense(self):
         """A zygote that is not understood is killed."""
         for message in (Ready(7), Tell(Order.STOP), Fork(1)):
             self.logged(lambda message=message: self.zygote.says(message))
         self.assertEqual(self.zygote.signals, ["KILL"] * 3)
-        self.failsWith("its zygote is not understood: if another mailgate is installed by now, run mailgate upgrade")
+        self.failsWith("the zygote sent an invalid message; if another mailgate is installed now, run mailgate upgrade")
 
 
 class RightsTests(GenerationCase):
@@ -345,7 +345,7 @@ class ServingTests(GenerationCase):
     def test_replaced(self):
         """A worker that dies is replaced at once, and the log says which and how."""
         logged = self.logged(lambda: self.zygote.says(Ended(1, 2001, -9, 0)))
-        self.assertEqual(logged, ["worker 2001 was ended by SIGKILL; another starts at once"])
+        self.assertEqual(logged, ["worker 2001 was ended by SIGKILL; starting another now"])
         self.reactor.advance(0)
         self.assertEqual(self.zygote.takeHeard(), [Fork(1)])
 
@@ -379,7 +379,7 @@ class ServingTests(GenerationCase):
         """If the zygote dies it says so, once; nobody is asked to fork any more."""
         self.zygote.says(Ended(1, 2001, 1, 0))
         logged = self.logged(lambda: self.zygote.exits(ProcessTerminated(signal=9)))
-        self.assertEqual(logged, ["the zygote 1000 was ended by SIGKILL; its workers drain"])
+        self.assertEqual(logged, ["zygote 1000 was ended by SIGKILL; its workers are draining"])
         self.assertEqual(self.lost, [self.generation])
         self.assertEqual(self.reactor.getDelayedCalls(), [])
 
@@ -420,7 +420,7 @@ class ServingTests(GenerationCase):
         retired = self.generation.retire()
         self.zygote.says(Retired(1))
         logged = self.logged(lambda: self.reactor.advance(RETIRED_WITHIN))
-        self.assertEqual(logged, ["1 workers of before may still let somebody in"])
+        self.assertEqual(logged, ["1 old workers have not confirmed that they stopped accepting"])
         self.assertIsNone(self.successResultOf(retired))
         self.zygote.says(Retired(0))
 
@@ -444,8 +444,8 @@ class ServingTests(GenerationCase):
         self.assertEqual(
             logged,
             [
-                "worker 2000 was ended by SIGKILL; another starts at once",
-                "a worker cannot be forked: Resource temporarily unavailable; another starts in 1 s",
+                "worker 2000 was ended by SIGKILL; starting another now",
+                "cannot fork a worker: Resource temporarily unavailable; starting another in 1 s",
             ],
         )
 
@@ -501,7 +501,7 @@ class ImpatienceTests(GenerationCase):
             self.reactor.advance(self.patience + DRAINED_WITHIN - 1)
             self.assertEqual(self.zygote.takeHeard(), [Tell(order)])
             logged = self.logged(lambda: self.reactor.advance(1))
-            self.assertEqual(logged, ["worker 2001 does not end, and is killed"])
+            self.assertEqual(logged, ["worker 2001 did not stop in time; killing it"])
             self.assertEqual(self.zygote.takeHeard(), [Kill(1)])
 
     def test_sooner(self):

@@ -131,7 +131,7 @@ class StartTests(MasterCase):
         with capturedLogs() as events:
             self.reactor.processes[0].says(Failed("a: b"))
             self.reactor.processes[0].exits()
-        self.assertEqual([formatEvent(event) for event in events], ["the workers do not come up: a: b"])
+        self.assertEqual([formatEvent(event) for event in events], ["the workers did not start: a: b"])
         self.assertEqual(str(self.failureResultOf(ready).value), "a: b")
         self.assertEqual((self.reactor.stopped, self.statuses), (1, [CANNOT_SERVE]))
 
@@ -179,7 +179,7 @@ class ReloadTests(MasterCase):
         self.configure(self.other, more="usr = x\n")
         logged = self.reload()
         self.assertIn("usr: is no known option", logged[0])
-        self.assertEqual(logged[-1], "the configuration is not reloaded: nothing changes")
+        self.assertEqual(logged[-1], "reload refused: the current configuration stays active")
         self.successResultOf(self.reloaded)
         self.assertEqual((len(self.reactor.processes), old.takeHeard()), (1, []))
         self.assertFalse(accepts(self.other))
@@ -193,7 +193,7 @@ class ReloadTests(MasterCase):
         with capturedLogs() as events:
             new.says(Ended(0, 2000, 71, 0))
             new.exits()
-        self.assertIn("worker 2000 exited with status 71", [formatEvent(event) for event in events])
+        self.assertIn("reload refused: worker 2000 exited with status 71", [formatEvent(event) for event in events])
         self.successResultOf(self.reloaded)
         self.assertEqual(old.takeHeard(), [])
         self.assertTrue(accepts(self.port))
@@ -232,7 +232,7 @@ class ReloadTests(MasterCase):
         self.assertIn(Tell(Order.STOP), new.takeHeard())
         new.exits()
         self.successResultOf(self.reloaded)
-        self.assertEqual(self.reload(), ["nothing is reloaded: the gateway is going down"])
+        self.assertEqual(self.reload(), ["reload refused: the gateway is shutting down"])
         self.assertEqual(len(self.reactor.processes), 2)
         self.assertFalse(accepts(self.port))
 
@@ -344,12 +344,12 @@ class EndTests(MasterCase):
         zygote = self.start()
         self.assertEqual(self.reopening(), [])
         self.master._logs.observer([ErrorLog(os.path.abspath(self.mktemp()))])
-        self.assertIn("the logs are open again", self.reopening())
+        self.assertIn("log files reopened", self.reopening())
         self.patch(self.master._logs, "reopen", lambda owner: iter(["x.log cannot be opened again"]))
         zygote.takeHeard()
         told = self.reopening()
         self.assertIn("x.log cannot be opened again", told)
-        self.assertNotIn("the logs are open again", told)
+        self.assertNotIn("log files reopened", told)
         self.assertEqual(zygote.takeHeard(), [Tell(Order.REOPEN)])
 
     def reopening(self):

@@ -89,11 +89,12 @@ class MessageTests(SynchronousTestCase):
 
     def test_otherRelease(self):
         """The beginning of another release is refused, whatever else is in it; the reason names both and the remedy."""
-        for release, named in (("98.7.dev1", "is 98.7.dev1"), (None, "is of another release"), (7, "is of another")):
+        another = "is of another version"
+        for release, named in (("98.7.dev1", "is version 98.7.dev1"), (None, another), (7, another)):
             given = {"kind": "begin", "release": release, "more": 1, "text": "sesame"}
             error = self.assertRaises(OtherRelease, decode, json.dumps(given).encode())
-            self.assertIn(f"the mailgate that runs {named}", str(error))
-            self.assertIn(f"installed is {__version__}: run mailgate upgrade, or restart it", str(error))
+            self.assertIn(f"the running mailgate {named}, ", str(error))
+            self.assertIn(f"the installed one is version {__version__}: run mailgate upgrade or restart the gateway", str(error))
             self.assertNotIn("sesame", str(error))
 
     def test_noRelease(self):
