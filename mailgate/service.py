@@ -145,7 +145,8 @@ class Gateway(MultiService):
         if tls is None and usesTLS(server):
             tls = ServerTLS(server[TLSSettings], record.alpn)
         kind = authenticatorKind(server)
-        assert kind is not None, "the configuration has been checked"
+        # The check of the configuration has made sure of that.
+        assert kind is not None
         authenticator = self._build(kind, server, journal)
         means = Means(
             authenticator,

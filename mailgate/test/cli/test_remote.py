@@ -97,12 +97,13 @@ class ScratchTests(RemoteTestCase):
         self.assertRegex(self.stdout.getvalue(), r"shout +shout something\n")
         self.assertEqual(self.run_("shout", "--help"), 0)
         for part in (
-            r"Has the gateway shout\. Exit status: 0 done; ",
+            r"Has the gateway shout\.\n",
             r"TEXT +what to shout\n",
             r"--times TIMES +how often\n",
             r"--pause PAUSE +seconds between two times\n",
             r"--loud +louder than that\n",
-            r"--timeout TIME +how long to wait for the answer \(60s\)\n",
+            r"--timeout TIME +how long to wait for the answer \(default: 60s\)\n",
+            r"exit status:\n  0   done\n",
         ):
             self.assertRegex(self.stdout.getvalue(), part)
 

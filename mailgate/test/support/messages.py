@@ -53,6 +53,11 @@ LEVELS = {
 NOT_MESSAGES = frozenset(
     {
         "mailgate",
+        # Texts of --help, and what `mailgate check` prints.
+        "cli.main._server",
+        "process.commands._KINDS",
+        "tap.Options.longdesc",
+        "tap.Options.optParameters",
         # What it writes and prints explains itself, and stands in docs/nginx.rst.
         "nginx.importer",
         "nginx.mapping",
@@ -75,7 +80,7 @@ _NOT_SHOWN = frozenset(
 )
 """Calls whose texts no operator sees: faults of a program that embeds mailgate, and patterns."""
 
-_HELP = frozenset({"help", "description", "epilog", "metavar", "usage", "title"})
+_HELP = frozenset({"help", "description", "epilog", "metavar", "statuses", "summary", "usage", "title"})
 
 
 @frozen
