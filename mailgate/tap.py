@@ -37,9 +37,13 @@ class Options(usage.Options):
     """The options of C{twistd mailgate}."""
 
     synopsis = "[options]"
-    longdesc = "Start the mail gateway for IMAP4, POP3 and SMTP. Check the configuration first: mailgate check --config FILE"
+    longdesc = (
+        "Start the mail gateway for IMAP4, POP3 and SMTP. Check the configuration first: mailgate check --config FILE"
+    )
     # usage.Options does not coerce defaults: None means that the option is missing.
-    optParameters = [["config", "c", None, "The configuration, such as /etc/mailgate/gateway.ini (required).", os.path.abspath]]
+    optParameters = [
+        ["config", "c", None, "The configuration, such as /etc/mailgate/gateway.ini (required).", os.path.abspath]
+    ]
 
     def postOptions(self) -> None:
         if self["config"] is None:
@@ -62,7 +66,9 @@ def _logRemarks(twistd: Twistd, settings: GatewaySettings) -> Iterator[Problem]:
 
 
 def _equipped(settings: GatewaySettings) -> GatewaySettings:
-    """Return C{settings} with the demo's certificate for servers that have none; create the certificate if it is missing."""
+    """
+    Return C{settings} with the demo's certificate for servers that have none; create the certificate if it is missing.
+    """
     folder = stateFolder(os.environ)
     return withCertificate(settings, folder, lambda server: server[DialogueSettings].serverName)
 

@@ -146,7 +146,9 @@ def _request(command: OperatorCommand, arguments: Any, greeting: Mapping[str, An
         return encode(command, arguments)
     # A gateway of the previous release, which this command may be about to upgrade.
     if command.name not in _WORDS:
-        raise _NoAnswer(f"the running gateway is older and has no command {command.name}: run mailgate upgrade", REFUSED)
+        raise _NoAnswer(
+            f"the running gateway is older and has no command {command.name}: run mailgate upgrade", REFUSED
+        )
     return command.name.encode("ascii") + b"\n"
 
 

@@ -198,7 +198,7 @@ _ALL = (
         "stop",
         lambda operation, arguments: operation.stop(),
         summary="end all sessions and exit",
-        description="Make the running gateway end all sessions and exit, as SIGTERM does, and wait until it has exited.",
+        description="Make the running gateway end all sessions and exit, as SIGTERM does, and wait until it exits.",
         tell=_ended,
         endsProcess=True,
     ),

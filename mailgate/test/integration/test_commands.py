@@ -109,7 +109,8 @@ class CommandsTests(CommandsTestCase):
         gateway = self.start()
         client = self.loggedIn("imap")
         status, _, errors = self.command("drain", "--timeout", "1s")
-        self.assertEqual((status, errors), (REFUSED, "no answer in time; the gateway may still carry out the command\n"))
+        reason = "no answer in time; the gateway may still carry out the command\n"
+        self.assertEqual((status, errors), (REFUSED, reason))
 
         def leave() -> None:
             self.told("received command drain", 2)

@@ -268,7 +268,10 @@ class UserTests(OperationTestCase):
             )
             for told in (self.read("gateway.log"), check.stderr.decode()):
                 expected = [self.path("accounts")] if self.isRoot and not readable else []
-                self.assertEqual(re.findall(r"auth_file = (.*): .* cannot read it: the gateway will not notice changes", told), expected)
+                self.assertEqual(
+                    re.findall(r"auth_file = (.*): .* cannot read it: the gateway will not notice changes", told),
+                    expected,
+                )
             os.unlink(self.path("gateway.log"))
 
 

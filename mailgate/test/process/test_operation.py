@@ -223,7 +223,7 @@ class OperationTests(SynchronousTestCase):
     def test_noUpgrade(self) -> None:
         """One that cannot be begun is refused with the reason."""
         self.obstacle = "a gateway with [sandbox] must be restarted instead"
-        self.assertEqual(self.refused(self.operation.upgrade()), "upgrade refused: a gateway with [sandbox] must be restarted instead")
+        self.assertEqual(self.refused(self.operation.upgrade()), f"upgrade refused: {self.obstacle}")
         self.obstacle = ""
         self.assertNoResult(self.operation.upgrade())
 

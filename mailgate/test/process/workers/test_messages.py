@@ -94,7 +94,7 @@ class MessageTests(SynchronousTestCase):
             given = {"kind": "begin", "release": release, "more": 1, "text": "sesame"}
             error = self.assertRaises(OtherRelease, decode, json.dumps(given).encode())
             self.assertIn(f"the running mailgate {named}, ", str(error))
-            self.assertIn(f"the installed one is version {__version__}: run mailgate upgrade or restart the gateway", str(error))
+            self.assertIn(f"the installed one is version {__version__}: run mailgate upgrade or restart", str(error))
             self.assertNotIn("sesame", str(error))
 
     def test_noRelease(self):
