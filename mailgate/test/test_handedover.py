@@ -1,6 +1,4 @@
-"""
-A gateway whose logins are judged by what the application hands over (L{mailgate.service.Gateway}).
-"""
+"""A gateway with authenticators that the application passes in (L{mailgate.service.Gateway})."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""
-Tests for L{mailgate.service}, over the loopback: that sockets are bound and closed is what a fake could not tell.
-"""
+"""Tests for L{mailgate.service}, over the loopback: a fake could not show that sockets are bound and closed."""
 
 from __future__ import annotations
 
@@ -353,11 +351,11 @@ class ConstructionTests(SynchronousTestCase):
                 for number in range(5):
                     factory.journal.error("trouble {number}", number=number)
             self.assertEqual(len(self.reactor.getDelayedCalls()), 2)
-            # Whatever else it waits for is not of interest here.
+            # Other delayed calls do not matter here.
             gateway.drain(farewell=True, patience=0, pace=0)
         told = [formatEvent(event) for event in events if event["log_namespace"] == "mailgate"]
         counted = "{} more lines like this were left out, by log_rate: trouble {{number}}"
-        # imap and other share the process's.
+        # imap and other use the log of the process.
         self.assertEqual(told, ["trouble 0", "trouble 1", counted.format(8)])
         lines = [line.split(": ", 1)[1] for line in stderr.getvalue().splitlines()]
         self.assertEqual(lines, ["trouble 0", "trouble 1", counted.format(3)])

@@ -135,9 +135,9 @@ class BackgroundTests(TapCase):
             (GOOD.replace("{log}", "stderr"), [":3: [mailgate]"]),
             (GOOD.replace("[mail]", "[mail]\nerror_log = stderr") + second, [":5: [mail]"]),
             (GOOD + "error_log = stderr\n", [":9: [server imap]"]),
-            # The file gets everything that standard error would.
+            # The file gets all lines of standard error.
             (GOOD.replace("{log} info", "stderr\n    {log}"), []),
-            # Or not all of it.
+            # The file gets only a part of them.
             (GOOD.replace("{log} info", "stderr info\n    {log}"), [":3: [mailgate]"]),
         ):
             expected = [f"{self.path}{place} error_log = stderr: {reason}" for place in places]
@@ -236,7 +236,7 @@ class StartTests(TapCase):
 
     def test_pidOnFullDisk(self):
         """If the pid file can be created but not written, neither it nor the command socket is left."""
-        # A short name: that of a socket has 107 bytes at most.
+        # A short path: that of a socket has 107 bytes at most.
         folder = tempfile.mkdtemp()
         self.addCleanup(shutil.rmtree, folder)
         path = os.path.join(folder, "gateway.pid")

@@ -45,7 +45,7 @@ class ConsoleCase(SynchronousTestCase):
         self.stdout, self.stderr = io.StringIO(), io.StringIO()
         self.patch(sys, "stdout", self.stdout)
         self.patch(sys, "stderr", self.stderr)
-        # argparse makes its lines as wide as the terminal is.
+        # argparse wraps its lines at the width of the terminal.
         self.patch(os, "environ", {**os.environ, "COLUMNS": "200"})
 
     def run_(self, *arguments: str) -> int:

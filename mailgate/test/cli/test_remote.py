@@ -1,6 +1,4 @@
-"""
-Tests for L{mailgate.cli.remote}, with commands of a table that tests add to, before sockets of their own.
-"""
+"""Tests for L{mailgate.cli.remote}, with commands that the tests add to the table, and real command sockets."""
 
 from __future__ import annotations
 
@@ -33,7 +31,7 @@ class RemoteTestCase(TestCase):
         self.stdout, self.stderr = io.StringIO(), io.StringIO()
         self.patch(sys, "stdout", self.stdout)
         self.patch(sys, "stderr", self.stderr)
-        # argparse makes its lines as wide as the terminal is.
+        # argparse wraps its lines at the width of the terminal.
         self.patch(os, "environ", {**os.environ, "COLUMNS": "200"})
         self.folder = newFolder("remote")
         self.addCleanup(shutil.rmtree, self.folder)

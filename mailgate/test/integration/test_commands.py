@@ -138,7 +138,7 @@ class CommandsTests(CommandsTestCase):
         self.leave(client)
         self.assertEqual(gateway.status(), 0)
         # The old one has left what is the new one's.
-        self.assertTrue(self.command("stop")[1].startswith(f"process {after} has ended"))
+        self.assertTrue(self.command("stop")[1].startswith(f"process {after} exited; "))
         waitUntil(lambda: not runs(after), "it is gone")
 
     def test_failedUpgrade(self):

@@ -61,7 +61,7 @@ class ReloadTests(ReloadTestCase):
         for greeting in ("first", "second"):
             self.gateway.configure(self.ini(mail=f"imap_capabilities = IMAP4rev1 X{greeting}"))
             self.gateway.signal(signal.SIGHUP)
-        self.told("reload 1: ")
+        self.told("reload 1 done: ")
 
         def isSecond() -> bool:
             newcomer = self.client("imap")

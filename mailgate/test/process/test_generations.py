@@ -1,6 +1,4 @@
-"""
-Tests for L{mailgate.process.generations}: real sockets, and a reactor that stands still.
-"""
+"""Tests for L{mailgate.process.generations} with real sockets, and a reactor that does not run."""
 
 from __future__ import annotations
 

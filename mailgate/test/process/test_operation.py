@@ -89,7 +89,7 @@ class FakeSuccessor:
 
     def __init__(self) -> None:
         self.ready: Deferred[int] = Deferred()
-        # A process that is certainly there: this one.
+        # This process certainly exists.
         self.pid = os.getpid()
         self.told: list[str] = []
 
@@ -206,7 +206,7 @@ class OperationTests(SynchronousTestCase):
         self.generations.ended.callback(0)
         self.reactor.advance(0)
         self.assertEqual(self.reactor.stopped, 1)
-        # What is to be said of the service is the successor's to say.
+        # Only the successor reports to systemd now.
         self.assertEqual(self.systemd.told[1:], ["main process: 4711"])
 
     def test_failedUpgrade(self) -> None:

@@ -33,7 +33,7 @@ class Case(SynchronousTestCase):
     """A folder, and the problems of configurations that name files there."""
 
     def setUp(self):
-        # Not trial's, which may be too deep for a socket's path.
+        # The path of trial's folder may be too long for a socket.
         above = tempfile.mkdtemp()
         self.addCleanup(shutil.rmtree, above)
         self.folder = os.path.join(above, "files")
@@ -126,7 +126,7 @@ class FileTests(Case):
 
     def test_commands(self):
         """The command socket needs its path beside the pid file."""
-        # Trial's own folder may have a longer path than a unix socket can.
+        # The path of trial's folder may be too long for a unix socket.
         self.folder = tempfile.mkdtemp()
         self.addCleanup(shutil.rmtree, self.folder)
         pid = self.path("x.pid")

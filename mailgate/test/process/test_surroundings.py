@@ -63,7 +63,7 @@ class Gateway(ProcessProtocol):
         self.stderr += data
 
     def processEnded(self, reason: Failure) -> None:
-        # Negative where a signal has ended it, as the standard library has it.
+        # Negative for a signal, as in the standard library.
         ended: Any = reason.value
         self.status = -ended.signal if ended.signal else ended.exitCode
         if not self.isUp.called:
@@ -162,7 +162,7 @@ class ProcessCase(TestCase):
         """A context that trusts the sandbox's certificate and no other."""
         return ssl.create_default_context(cafile=os.path.join(self.state, "mailgate", "certificate.pem"))
 
-    # The clients. They wait, and so belong into threads.
+    # The clients. They block, so the tests call them in threads.
 
     def imap(self, port, tls=None):
         """An IMAP client; C{tls} is None, "starttls" or "ssl"."""
@@ -317,7 +317,7 @@ class DemoTests(ProcessCase):
                 refusal = self.assertRaises(smtplib.SMTPAuthenticationError, client.login, USER, "queen")
                 return refusal, client.login(USER, PASSWORD)[0] == 235
 
-        # The sandbox lets them wait for three seconds, here at the same time.
+        # The sandbox delays each refusal for three seconds; here they run at the same time.
         for answer in [deferToThread(client) for client in (imap, pop3, smtp)]:
             refusal, accepted = await answer
             self.assertIn("Invalid login or password", repr(refusal))
@@ -424,7 +424,7 @@ class LifeTests(ProcessCase):
         The start in the background exits with 0 once the workers serve. Commands find the gateway. Standard error warns
         that a log on standard error is lost, and that a log file is full.
         """
-        # Its path is short enough for a unix socket.
+        # A folder with a path that is short enough for a unix socket.
         folder = tempfile.mkdtemp()
         self.addCleanup(shutil.rmtree, folder)
         port, pid = freePort(), os.path.join(folder, "gateway.pid")

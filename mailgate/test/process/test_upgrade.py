@@ -1,6 +1,4 @@
-"""
-Tests for L{mailgate.process.upgrade}, without another process; with one C{integration.test_upgrade} has them.
-"""
+"""Tests for L{mailgate.process.upgrade} without processes. C{integration.test_upgrade} uses real ones."""
 
 from __future__ import annotations
 

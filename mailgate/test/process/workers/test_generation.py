@@ -70,7 +70,7 @@ class FakeProcess(StringTransport):
     def writeToChild(self, childFD: int, data: bytes) -> None:
         assert childFD == 3
         if not self.pipes:
-            # As Twisted's.
+            # As Twisted's transport does.
             raise KeyError(childFD)
         messages = self._lines.feed(data)
         self.heard += messages

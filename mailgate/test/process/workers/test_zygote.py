@@ -87,7 +87,7 @@ class ZygoteCase(SynchronousTestCase):
         def pair() -> tuple[socket.socket, socket.socket]:
             ours, theirs = real()
             self.addCleanup(ours.close)
-            # The zygote closes its own.
+            # The zygote closes its end.
             kept = theirs.dup()
             kept.setblocking(False)
             self.addCleanup(kept.close)
@@ -302,7 +302,7 @@ class ImportTests(SynchronousTestCase):
         theirs, reports = os.pipe()
         self.addCleanup(os.close, theirs)
         os.write(ours, orders)
-        # One of them may be 3 or 4 already.
+        # A descriptor may be 3 or 4 already.
         command = f"import os, sys; from os import dup2; dup2({reports}, 99); dup2({heard}, 3); dup2(99, 4); dup2(2, 5)"
         command += "; os.execv(sys.executable, [sys.executable, '-m', sys.argv[1]])"
         done = subprocess.run(
