@@ -334,7 +334,7 @@ class InstalledTests(UpgradeTestCase):
         self.gateway.signal(signal.SIGHUP)
         self.told(
             f"the running mailgate is version {mailgate.__version__}, the installed one is version 98.7: run mailgate"
-            " upgrade, or restart it"
+            " upgrade or restart the gateway"
         )
         self.told("reload refused: the current configuration stays active")
         self.assertServes(client)

@@ -235,7 +235,7 @@ class DeathTests(WorkersMixin, ReloadTestCase):
             done = subprocess.run(command, env=paths, cwd=self.folder, capture_output=True, text=True, timeout=60)
             self.assertEqual(done.returncode, CANNOT_SERVE, done.stderr)
             reason = (
-                "its zygote exited with status 1: ModuleNotFoundError: import of mailgate.process.workers.worker halted"
+                "the zygote exited with status 1: ModuleNotFoundError: import of mailgate.process.workers.worker halted"
             )
             self.assertIn(reason, done.stderr)
 
