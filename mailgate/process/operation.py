@@ -197,4 +197,4 @@ class Operation:
         self._upgrade = None
         self._settle(False)
         reason = "; ".join(str(failure.value).splitlines())
-        return self._refuse(f"upgrade failed, this process keeps serving: {reason}")
+        return self._refuse(f"upgrade failed, the old process continues: {reason}")

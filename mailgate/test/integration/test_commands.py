@@ -147,7 +147,7 @@ class CommandsTests(CommandsTestCase):
         self.gateway.configure(self.ini(mail="timeout = soon"))
         status, said, errors = self.command("upgrade")
         self.assertEqual((status, said), (REFUSED, ""))
-        self.assertIn("upgrade failed, this process keeps serving: ", errors)
+        self.assertIn("upgrade failed, the old process continues: ", errors)
         self.assertIn("timeout = soon", errors)
         # What has a bad configuration can be stopped all the same.
         self.assertEqual(self.command("stop")[0], 0)

@@ -116,7 +116,7 @@ class NotifyTests(UpgradeTestCase):
         self.start(command=[*TWISTD, "-n", f"--pidfile={self.folder}/twistd.pid"])
         first = self.running()
         os.kill(first, signal.SIGUSR2)
-        self.told("upgrade failed, this process keeps serving: the new process exited with status 1")
+        self.told("upgrade failed, the old process continues: the new process exited with status 1")
         os.kill(first, signal.SIGHUP)
         self.hear("RELOADING")
         self.assertEqual(self.hear("READY")["MAINPID"], str(first))

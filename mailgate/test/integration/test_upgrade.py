@@ -73,7 +73,7 @@ class UpgradeTests(UpgradeTestCase):
         self.gateway.configure(self.ini(mail="timeout = soon\nserver_nam = x"))
         with self.steadyLogins():
             os.kill(pid, signal.SIGUSR2)
-            self.told("upgrade failed, this process keeps serving: ")
+            self.told("upgrade failed, the old process continues: ")
         (line,) = [line for line in self.gateway.log().splitlines() if "upgrade failed" in line]
         self.assertIn("[mail] server_nam: is no known option", line)
         self.assertIn("[mail] timeout = soon: ", line)
@@ -92,7 +92,7 @@ class UpgradeTests(UpgradeTestCase):
         pid = self.running()
         os.rename(self.gateway.configuration, f"{self.gateway.configuration}.away")
         os.kill(pid, signal.SIGUSR2)
-        self.told("upgrade failed, this process keeps serving: ")
+        self.told("upgrade failed, the old process continues: ")
         self.assertIn("gateway.ini: cannot be read: No such file", self.gateway.log())
         self.assertServes(self.loggedIn("pop3"))
 
@@ -134,7 +134,7 @@ class UpgradeTests(UpgradeTestCase):
         self.told("received SIGUSR2")
         os.kill(pid, signal.SIGHUP)
         self.told("the current configuration stays active")
-        self.told("upgrade failed, this process keeps serving")
+        self.told("upgrade failed, the old process continues")
         self.assertEqual(self.running(), pid)
         self.assertServes(self.loggedIn("imap"))
 
@@ -188,7 +188,7 @@ class UpgradeTests(UpgradeTestCase):
         with socket.create_server(("127.0.0.1", 0)) as taken:
             self.gateway.configure(self.ini(more=f"{more}    127.0.0.1:{taken.getsockname()[1]}\n"))
             os.kill(pid, signal.SIGUSR2)
-            self.told("upgrade failed, this process keeps serving")
+            self.told("upgrade failed, the old process continues")
         self.assertIn("cannot be bound: Address already in use", self.gateway.log())
         self.assertTrue(os.path.exists(kept))
         self.assertServes(self.loggedIn("imap"))
@@ -235,7 +235,7 @@ class UpgradeTests(UpgradeTestCase):
         self.start(command=[*TWISTD, "-n", f"--pidfile={self.folder}/twistd.pid"])
         pid = self.running()
         os.kill(pid, signal.SIGUSR2)
-        self.told("upgrade failed, this process keeps serving: the new process exited with status 1")
+        self.told("upgrade failed, the old process continues: the new process exited with status 1")
         self.assertEqual(self.running(), pid)
         self.assertServes(self.loggedIn("imap"))
 

@@ -214,7 +214,7 @@ class OperationTests(SynchronousTestCase):
         upgraded = self.operation.upgrade()
         with capturedLogs() as events:
             self.successors[0].ready.errback(UpgradeError("this is wrong\nand that"))
-        told = "upgrade failed, this process keeps serving: this is wrong; and that"
+        told = "upgrade failed, the old process continues: this is wrong; and that"
         self.assertEqual([formatEvent(event) for event in events], [told])
         self.assertEqual(self.refused(upgraded), told)
         self.assertEqual(self.settled, [False])
