@@ -54,8 +54,8 @@ class Gateway(MultiService):
     C{Gateway(load("gateway.ini"), reactor).setServiceParent(application)}.
 
     The constructor reads certificates and account files and opens log files. The gateway binds its sockets when the
-    service starts. It logs to Twisted's log at the level of the process's C{error_log}; a server with an C{error_log}
-    of its own logs there.
+    service starts. It logs to Twisted's log at the level of the process's C{error_log}. A server with its own
+    C{error_log} logs there instead.
 
     @param settings: the configuration.
     @param reactor: the reactor.
