@@ -117,7 +117,7 @@ class ServiceTests(SynchronousTestCase):
         folder = tempfile.mkdtemp()
         self.addCleanup(os.rmdir, folder)
         self.assertEqual(main(["reload", "--pid", os.path.join(folder, "x.pid")]), NOT_RUNNING)
-        self.assertIn("no mailgate runs", errors.getvalue())
+        self.assertIn("no gateway is running", errors.getvalue())
 
     def test_exitStatuses(self) -> None:
         """

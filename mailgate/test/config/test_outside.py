@@ -84,7 +84,7 @@ class EntryPointTests(EntryPointCase):
         self.assertEqual((kind.name, kind.directive), ("scratch", "scratch_auth"))
         self.assertEqual(server[kind.settings].backend, ("127.0.0.1", 143))
         self.assertNotIn("sesame", repr(server[kind.settings]))
-        self.assertIn("  logins: plain, judged by scratch_auth", list(describe(parse(SERVER + SCRATCH))))
+        self.assertIn("  logins: plain, checked by scratch_auth", list(describe(parse(SERVER + SCRATCH))))
 
     def test_order(self) -> None:
         """Its other directives may be before or after that."""

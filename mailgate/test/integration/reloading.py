@@ -89,7 +89,7 @@ class ReloadTestCase(SynchronousTestCase):
         """Reload the configuration."""
         self.gateway.signal(signal.SIGHUP)
         self.reloads += 1
-        self.told(f"reload {self.reloads}: the configuration is in force")
+        self.told(f"reload {self.reloads} done: the new configuration is active")
 
     def assertNoTraceback(self) -> None:
         self.assertNotIn("Traceback", self.gateway.log())

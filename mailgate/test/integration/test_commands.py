@@ -65,7 +65,7 @@ class CommandsTests(CommandsTestCase):
         self.start()
         self.gateway.configure(self.ini(mail="imap_capabilities = IMAP4rev1 LATER"))
         status, said, errors = self.command("reload")
-        self.assertEqual((status, said, errors), (0, f"process {self.running()} has reloaded its configuration\n", ""))
+        self.assertEqual((status, said, errors), (0, f"process {self.running()} reloaded its configuration\n", ""))
         client = self.client("imap")
         client.send(b"c CAPABILITY\r\n")
         self.assertIn(b"LATER", client.line())
@@ -79,7 +79,7 @@ class CommandsTests(CommandsTestCase):
         self.assertEqual((status, said), (BAD_CONFIGURATION, ""))
         self.assertIn("[mail] timeout = soon: must be a time", errors)
         self.assertIn("[mail] server_nam: is an unknown option", errors)
-        self.assertNotIn("asked to reload", self.gateway.log())
+        self.assertNotIn("received command reload", self.gateway.log())
 
     def test_refused(self):
         """Mistakes that only the gateway can find, such as an address in use, are in its answer."""
@@ -100,7 +100,7 @@ class CommandsTests(CommandsTestCase):
         pid = self.running()
         status, said, errors = self.apart("stop", "--config", self.gateway.configuration)
         self.assertEqual(status, CUT)
-        self.assertEqual((said, errors), (f"process {pid} has ended; 2 proxied session(s) were cut\n", ""))
+        self.assertEqual((said, errors), (f"process {pid} exited; 2 proxied session(s) were cut\n", ""))
         self.assertEqual(gateway.status(5), CUT)
         self.assertFalse(os.path.exists(self.pidFile) or os.path.exists(f"{self.pidFile}.sock"))
 
@@ -109,10 +109,11 @@ class CommandsTests(CommandsTestCase):
         gateway = self.start()
         client = self.loggedIn("imap")
         status, _, errors = self.command("drain", "--timeout", "1s")
-        self.assertEqual((status, errors), (REFUSED, "no answer in time; it may yet come to be done\n"))
+        reason = "no answer in time; the gateway may still carry out the command\n"
+        self.assertEqual((status, errors), (REFUSED, reason))
 
         def leave() -> None:
-            self.told("asked to drain", 2)
+            self.told("received command drain", 2)
             self.leave(client)
 
         leaving = threading.Thread(target=leave)
@@ -120,7 +121,7 @@ class CommandsTests(CommandsTestCase):
         self.addCleanup(leaving.join)
         pid = self.running()
         status, said, _ = self.command("drain")
-        self.assertEqual((status, said), (0, f"process {pid} has ended; no proxied session was cut\n"))
+        self.assertEqual((status, said), (0, f"process {pid} exited; no proxied session was cut\n"))
         self.assertEqual(gateway.status(5), 0)
 
     def test_upgrade(self):
@@ -130,14 +131,14 @@ class CommandsTests(CommandsTestCase):
         before = self.running()
         status, said, _ = self.command("upgrade")
         after = self.running()
-        told = f"process {after} has taken over from process {before}, whose sessions go on until they end\n"
+        told = f"process {after} has taken over from process {before}, which exits when its sessions have ended\n"
         self.assertEqual((status, said), (0, told))
         self.assertServes(client)
         waitUntil(lambda: self.command("reload")[1].startswith(f"process {after} "), "the new one answers")
         self.leave(client)
         self.assertEqual(gateway.status(), 0)
-        # The old process has left the files of the new one.
-        self.assertTrue(self.command("stop")[1].startswith(f"process {after} has ended"))
+        # The old one has left what is the new one's.
+        self.assertTrue(self.command("stop")[1].startswith(f"process {after} exited; "))
         waitUntil(lambda: not runs(after), "it is gone")
 
     def test_failedUpgrade(self):
@@ -146,7 +147,7 @@ class CommandsTests(CommandsTestCase):
         self.gateway.configure(self.ini(mail="timeout = soon"))
         status, said, errors = self.command("upgrade")
         self.assertEqual((status, said), (REFUSED, ""))
-        self.assertIn("the upgrade has failed, and nothing changes: ", errors)
+        self.assertIn("upgrade failed, the old process continues: ", errors)
         self.assertIn("timeout = soon", errors)
         # A gateway with a bad configuration file can be stopped.
         self.assertEqual(self.command("stop")[0], 0)
@@ -170,7 +171,7 @@ class TroubleTests(CommandsTestCase):
         with open(self.pidFile, "w", encoding="ascii") as opened:
             opened.write(f"{os.getpid()}\n")
         for name in ("reload", "drain", "stop", "upgrade"):
-            told = f"no mailgate runs: nobody answers at {self.pidFile}.sock\n"
+            told = f"no gateway is running: cannot connect to {self.pidFile}.sock\n"
             self.assertEqual(self.command(name), (NOT_RUNNING, "", told))
         os.unlink(self.pidFile)
         os.unlink(f"{self.pidFile}.sock")
@@ -192,7 +193,7 @@ class TroubleTests(CommandsTestCase):
         self.gateway.configure(super().ini().replace("127.0.0.1", "127.0.0.2"))
         ended = subprocess.run(arguments, env=environment(), capture_output=True, text=True, timeout=60)
         self.assertNotEqual(ended.returncode, 0)
-        self.assertIn("a mailgate with this pid is running", ended.stdout + ended.stderr)
+        self.assertIn("another mailgate with this pid file is running", ended.stdout + ended.stderr)
         self.assertEqual(self.running(), pid)
 
     def test_noPID(self):
@@ -201,7 +202,7 @@ class TroubleTests(CommandsTestCase):
         self.gateway.configure(self.ini().replace(f"pid = {self.pidFile}\n", ""))
         status, _, errors = self.command("stop")
         self.assertEqual(status, BAD_CONFIGURATION)
-        self.assertIn("[mailgate] pid: is not given, and so the gateway cannot be found: set it, or use --pid", errors)
+        self.assertIn("[mailgate] pid: must be set so that the running gateway can be found; or use --pid", errors)
         self.assertEqual(self.command("stop", "--pid", self.pidFile)[0], 0)
 
     def test_pidAlone(self):
@@ -221,7 +222,7 @@ class TroubleTests(CommandsTestCase):
         """Without both, it says which option it needs."""
         status, said, errors = self.apart("reload")
         self.assertEqual((status, said), (2, ""))
-        self.assertTrue(errors.endswith("mailgate reload: error: --config FILE or --pid FILE is needed\n"), errors)
+        self.assertTrue(errors.endswith("mailgate reload: error: --config FILE or --pid FILE is required\n"), errors)
 
     def test_permissions(self):
         """Only the owner can use the socket."""
@@ -236,20 +237,20 @@ class TroubleTests(CommandsTestCase):
         with open(path, "w", encoding="ascii") as opened:
             opened.write("precious")
         error = self.assertRaises(ConfigurationError, CommandSocket(self.pidFile, "gateway.ini").open)
-        self.assertIn(f"its socket {path} cannot be bound: Address already in use", str(error))
+        self.assertIn(f"cannot bind the command socket {path}: Address already in use", str(error))
         with open(path, encoding="ascii") as opened:
             self.assertEqual(opened.read(), "precious")
 
     def test_nonsense(self):
         """A peer that sends something else gets an explanation, and the gateway continues."""
         self.start()
-        known = "this mailgate knows drain, reload, stop, upgrade"
+        known = "the commands are drain, reload, stop, upgrade"
         for nonsense, reason in (
             (b"destroy\n", f'unknown command "destroy": {known}'),
             (b'{"do": "stop", "now": 1}\n', 'stop takes no argument "now"'),
-            (b"x" * 5000 + b"\n", "a command is longer than 4096 bytes"),
+            (b"x" * 5000 + b"\n", "the command is longer than 4096 bytes"),
             (b"\xff\n", f'unknown command "\\\\xff": {known}'),
-            (b"\n", 'a command is a JSON object such as {"do": "reload"}'),
+            (b"\n", 'the command must be a JSON object, such as {"do": "reload"}'),
         ):
             with socket.socket(socket.AF_UNIX) as client:
                 client.settimeout(PATIENCE)

@@ -230,7 +230,7 @@ class NobodyDroppedTestCase(UpgradeTestCase):
         for client in ended:
             self.assertTrue(client.ended())
             client.close()
-        self.told(f"worker {victim} was killed by SIGKILL; another starts at once")
+        self.told(f"worker {victim} was killed by SIGKILL; starting another now")
         waitUntil(lambda: len(self.workers()) == WORKERS and victim not in self.workers(), "it is replaced")
         self.assertResumed(session)
         return [client for client in clients if client not in ended]
@@ -264,7 +264,7 @@ class NobodyDroppedTestCase(UpgradeTestCase):
         self.gateway.configure(self.ini(mail="timeout = soon"))
         os.kill(self.running(), signal.SIGHUP)
         self.refused += 1
-        self.told("the configuration is not reloaded: nothing changes", self.refused)
+        self.told("reload refused: the current configuration stays active", self.refused)
         self.assertEqual(self.workers(), before)
         self.gateway.configure(self.ini())
 

@@ -268,7 +268,10 @@ class UserTests(OperationTestCase):
             )
             for told in (self.read("gateway.log"), check.stderr.decode()):
                 expected = [self.path("accounts")] if self.isRoot and not readable else []
-                self.assertEqual(re.findall(r"auth_file = (.*): will not be read when it changes", told), expected)
+                self.assertEqual(
+                    re.findall(r"auth_file = (.*): .* cannot read it: the gateway will not notice changes", told),
+                    expected,
+                )
             os.unlink(self.path("gateway.log"))
 
 
@@ -292,5 +295,5 @@ class OpenFilesTests(OperationTestCase):
         gateway = self.start(self.ini("worker_rlimit_nofile = 999999999999"))
         self.assertIn(b"+OK", self.visit("pop3"))
         self.assertNotIn("999999999999", self.limits(gateway.pid))
-        problem = r"\[error\] .*\[mailgate\] worker_rlimit_nofile = 999999999999: is refused by the system: "
+        problem = r"\[error\] .*\[mailgate\] worker_rlimit_nofile = 999999999999: cannot be set: "
         self.assertRegex(gateway.log(), problem)

@@ -61,7 +61,7 @@ class ReloadTests(ReloadTestCase):
         for greeting in ("first", "second"):
             self.gateway.configure(self.ini(mail=f"imap_capabilities = IMAP4rev1 X{greeting}"))
             self.gateway.signal(signal.SIGHUP)
-        self.told("reload 1: ")
+        self.told("reload 1 done: ")
 
         def isSecond() -> bool:
             newcomer = self.client("imap")
@@ -78,7 +78,7 @@ class ReloadTests(ReloadTestCase):
         client = self.client("pop3")
         self.gateway.configure(self.ini(process="usr = nobody", mail="timeout = 5x"))
         self.gateway.signal(signal.SIGHUP)
-        self.told("the configuration is not reloaded: nothing changes")
+        self.told("reload refused: the current configuration stays active")
         log = self.gateway.log()
         self.assertIn("[error]", log)
         self.assertIn("[mailgate] usr: is an unknown option; did you mean user?", log)
@@ -93,7 +93,7 @@ class ReloadTests(ReloadTestCase):
         listen = f"[server more]\nprotocol = imap\nlisten =\n    127.0.0.1:{free}\n    127.0.0.1:{taken}\n"
         self.gateway.configure(self.ini(more=listen))
         self.gateway.signal(signal.SIGHUP)
-        self.told("the configuration is not reloaded")
+        self.told("the current configuration stays active")
         self.assertIn(f"listen = 127.0.0.1:{taken}: cannot be bound: Address already in use", self.gateway.log())
         self.assertFalse(accepts(free))
         self.assertServes(self.loggedIn("smtp"))
@@ -132,7 +132,7 @@ class ReloadTests(ReloadTestCase):
         newcomer = self.loggedIn("imap")
         self.assertEqual(waiting.line(), GOODBYE["imap"])
         self.assertTrue(proxied.ended())
-        self.told("worker_shutdown_timeout is over: 1 proxied sessions were ended")
+        self.told("worker_shutdown_timeout expired: 1 proxied sessions were cut")
         self.told("reached relay, outcome gateway stopped")
         self.assertServes(newcomer)
 
@@ -143,8 +143,8 @@ class ReloadTests(ReloadTestCase):
             self.ini(process=f"pid = {self.folder}/x.pid").replace("[sandbox]", "[sandbox]\ndomain = x.org")
         )
         self.reload()
-        self.told("pid is not what it was: that takes a restart")
-        self.told("[sandbox] is not what it was: that takes a restart")
+        self.told("pid changed; it takes effect after a restart")
+        self.told("[sandbox] changed; it takes effect after a restart")
         self.assertFalse(os.path.exists(f"{self.folder}/x.pid"))
         self.assertServes(self.loggedIn("imap"))
 
@@ -207,7 +207,7 @@ class EndTests(ReloadTestCase):
         self.told("draining")
         self.assertServes(old)
         self.gateway.signal(signal.SIGHUP)
-        self.told("nothing is reloaded: the gateway is going down")
+        self.told("reload refused: the gateway is shutting down")
         old.close()
         self.assertEqual(self.gateway.status(), 0)
 
@@ -269,7 +269,7 @@ class FileTests(ReloadTestCase):
         log, old = os.path.join(self.folder, "gateway.log"), os.path.join(self.folder, "gateway.log.1")
         os.rename(log, old)
         self.gateway.signal(signal.SIGUSR1)
-        waitUntil(lambda: os.path.exists(log) and "the logs are open again" in self.gateway.log(), "it is there")
+        waitUntil(lambda: os.path.exists(log) and "log files reopened" in self.gateway.log(), "it is there")
         before = os.path.realpath(old)
         waitUntil(lambda: not any(before in descriptors(pid) for pid in self.writers()), "nobody has the old one open")
         client = self.client("imap")
@@ -296,8 +296,8 @@ class FileTests(ReloadTestCase):
         old = self.loggedIn("imap", "implicit")
         serial = old.socket.getpeercert()["serialNumber"]
         self.authority.sign("server")
-        waitUntil(lambda: "the configuration is in force" in self.gateway.log(), "it is seen", 60)
-        self.assertIn(f"reloading, as these have changed: {self.pair.certificate}, {self.pair.key}", self.gateway.log())
+        waitUntil(lambda: "the new configuration is active" in self.gateway.log(), "it is seen", 60)
+        self.assertIn(f"reloading because files changed: {self.pair.certificate}, {self.pair.key}", self.gateway.log())
         new = self.loggedIn("imap", "implicit")
         self.assertNotEqual(new.socket.getpeercert()["serialNumber"], serial)
         self.assertServes(old)
@@ -307,7 +307,7 @@ class FileTests(ReloadTestCase):
         self.start(command=WATCHFUL)
         with open(self.pair.certificate, "w") as opened:
             opened.write("-----BEGIN CERTIFICATE-----\n")
-        waitUntil(lambda: "nothing changes" in self.gateway.log(), "it is seen", 60)
+        waitUntil(lambda: "stays active" in self.gateway.log(), "it is seen", 60)
         self.assertIn(f"ssl_certificate = {self.pair.certificate}: cannot be loaded", self.gateway.log())
         self.assertServes(self.loggedIn("imap", "implicit"))
 
@@ -332,7 +332,7 @@ class FileTests(ReloadTestCase):
         for client in (old, new):
             # It checks the file at most once a second.
             waitUntil(lambda client=client: client.login(USER, PASSWORD).startswith(b"OK"), "it is read")
-        self.assertEqual(self.gateway.log().count("the configuration is in force"), 1)
+        self.assertEqual(self.gateway.log().count("the new configuration is active"), 1)
 
     def test_background(self):
         """In the background the file C{pid} has the process that handles signals, and is removed at its end."""
@@ -354,7 +354,7 @@ class FileTests(ReloadTestCase):
 
         client = self.loggedIn("imap")
         os.kill(number, signal.SIGHUP)
-        waitUntil(lambda: says("the configuration is in force"), "it is reloaded")
+        waitUntil(lambda: says("the new configuration is active"), "it is reloaded")
         self.assertServes(client)
         os.kill(number, signal.SIGQUIT)
         client.close()
@@ -392,12 +392,12 @@ class UserTests(ReloadTestCase):
         client = self.loggedIn("imap")
         self.gateway.signal(signal.SIGHUP)
         if isRoot:
-            self.told("the configuration is not reloaded: nothing changes")
+            self.told("reload refused: the current configuration stays active")
             log = self.gateway.log()
-            self.assertIn(f"a reload will be refused, as {user} may not read {self.pair.key}", log)
+            self.assertIn(f"{user} cannot read {self.pair.key}: reloads will be refused", log)
             self.assertIn(f"ssl_certificate_key = {self.pair.key}: cannot be read: Permission denied", log)
         else:
-            self.told("the configuration is in force")
+            self.told("the new configuration is active")
         self.assertServes(client)
         self.assertServes(self.loggedIn("imap", "implicit"))
         path = os.path.join(self.folder, "gateway.log")

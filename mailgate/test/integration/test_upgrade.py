@@ -73,8 +73,8 @@ class UpgradeTests(UpgradeTestCase):
         self.gateway.configure(self.ini(mail="timeout = soon\nserver_nam = x"))
         with self.steadyLogins():
             os.kill(pid, signal.SIGUSR2)
-            self.told("the upgrade has failed, and nothing changes: ")
-        (line,) = [line for line in self.gateway.log().splitlines() if "the upgrade has failed" in line]
+            self.told("upgrade failed, the old process continues: ")
+        (line,) = [line for line in self.gateway.log().splitlines() if "upgrade failed" in line]
         self.assertIn("[mail] server_nam: is an unknown option", line)
         self.assertIn("[mail] timeout = soon: ", line)
         self.assertEqual(self.running(), pid)
@@ -92,7 +92,7 @@ class UpgradeTests(UpgradeTestCase):
         pid = self.running()
         os.rename(self.gateway.configuration, f"{self.gateway.configuration}.away")
         os.kill(pid, signal.SIGUSR2)
-        self.told("the upgrade has failed, and nothing changes: ")
+        self.told("upgrade failed, the old process continues: ")
         self.assertIn("gateway.ini: cannot be read: No such file", self.gateway.log())
         self.assertServes(self.loggedIn("pop3"))
 
@@ -104,7 +104,7 @@ class UpgradeTests(UpgradeTestCase):
         os.kill(pid, signal.SIGUSR2)
         self.told("received SIGUSR2")
         os.kill(pid, signal.SIGUSR2)
-        self.told("no upgrade is begun: another is under way")
+        self.told("upgrade refused: another upgrade is in progress")
         self.hasChanged(pid)
         self.assertEqual(self.gateway.status(), 0)
         self.assertEqual(self.gateway.log().count("has taken over"), 1)
@@ -119,7 +119,7 @@ class UpgradeTests(UpgradeTestCase):
         self.gateway.configure(self.ini(mail="imap_capabilities = IMAP4rev1 LATER"))
         os.kill(pid, signal.SIGHUP)
         self.hasChanged(pid)
-        self.told("the configuration is in force")
+        self.told("the new configuration is active")
         client = self.client("imap")
         client.send(b"c CAPABILITY\r\n")
         self.assertIn(b"LATER", client.line())
@@ -133,8 +133,8 @@ class UpgradeTests(UpgradeTestCase):
         os.kill(pid, signal.SIGUSR2)
         self.told("received SIGUSR2")
         os.kill(pid, signal.SIGHUP)
-        self.told("the configuration is not reloaded")
-        self.told("the upgrade has failed, and nothing changes")
+        self.told("the current configuration stays active")
+        self.told("upgrade failed, the old process continues")
         self.assertEqual(self.running(), pid)
         self.assertServes(self.loggedIn("imap"))
 
@@ -188,7 +188,7 @@ class UpgradeTests(UpgradeTestCase):
         with socket.create_server(("127.0.0.1", 0)) as taken:
             self.gateway.configure(self.ini(more=f"{more}    127.0.0.1:{taken.getsockname()[1]}\n"))
             os.kill(pid, signal.SIGUSR2)
-            self.told("the upgrade has failed, and nothing changes")
+            self.told("upgrade failed, the old process continues")
         self.assertIn("cannot be bound: Address already in use", self.gateway.log())
         self.assertTrue(os.path.exists(kept))
         self.assertServes(self.loggedIn("imap"))
@@ -235,7 +235,7 @@ class UpgradeTests(UpgradeTestCase):
         self.start(command=[*TWISTD, "-n", f"--pidfile={self.folder}/twistd.pid"])
         pid = self.running()
         os.kill(pid, signal.SIGUSR2)
-        self.told("the upgrade has failed, and nothing changes: the new process exited with status 1")
+        self.told("upgrade failed, the old process continues: the new process exited with status 1")
         self.assertEqual(self.running(), pid)
         self.assertServes(self.loggedIn("imap"))
 
@@ -244,7 +244,7 @@ class UpgradeTests(UpgradeTestCase):
         self.start()
         os.mkdir(f"{self.pidFile}.oldbin")
         os.kill(self.running(), signal.SIGUSR2)
-        self.told(f"no upgrade is begun: {self.pidFile} cannot be renamed: Is a directory")
+        self.told(f"upgrade refused: cannot rename {self.pidFile}: Is a directory")
         os.rmdir(f"{self.pidFile}.oldbin")
         self.assertServes(self.loggedIn("imap"))
 
@@ -266,7 +266,7 @@ class UpgradeTests(UpgradeTestCase):
         self.start(self.ini(process=f"user = nobody {grp.getgrgid(65534).gr_name}"))
         pid = self.running()
         os.kill(pid, signal.SIGUSR2)
-        self.told(f"no upgrade is begun: {self.pidFile} cannot be renamed: Permission denied")
+        self.told(f"upgrade refused: cannot rename {self.pidFile}: Permission denied")
         self.assertServes(self.loggedIn("imap"))
 
 
@@ -333,10 +333,10 @@ class InstalledTests(UpgradeTestCase):
         client = self.loggedIn("imap")
         self.gateway.signal(signal.SIGHUP)
         self.told(
-            f"the mailgate that runs is {mailgate.__version__}, the one that is installed is 98.7: run mailgate"
-            " upgrade, or restart it"
+            f"the running mailgate is version {mailgate.__version__}, the installed one is version 98.7: run mailgate"
+            " upgrade or restart the gateway"
         )
-        self.told("the configuration is not reloaded: nothing changes")
+        self.told("reload refused: the current configuration stays active")
         self.assertServes(client)
         self.leave(self.loggedIn("imap"))
         self.upgraded()

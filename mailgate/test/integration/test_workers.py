@@ -59,7 +59,7 @@ class WorkersMixin(MixinBase):
     def start(self, *arguments, **named) -> GatewayProcess:
         # The ports are bound before a worker serves.
         gateway: GatewayProcess = super().start(*arguments, **named)
-        self.told("forks of zygote")
+        self.told("forked by zygote")
         return gateway
 
     def zygotes(self) -> list[int]:
@@ -97,11 +97,11 @@ class WorkersReloadTests(WorkersMixin, test_reload.ReloadTests):
         self.start()
         self.gateway.configure(self.ini(process=f"pid = {self.folder}/x.pid"))
         self.reload()
-        self.told("pid is not what it was: that takes a restart")
+        self.told("pid changed; it takes effect after a restart")
         self.assertFalse(os.path.exists(f"{self.folder}/x.pid"))
         self.gateway.configure(self.ini().replace(f"= {WORKERS}", "= 1") + "[sandbox]\n")
         self.gateway.signal(signal.SIGHUP)
-        self.told("[sandbox]: takes a process without workers")
+        self.told("[sandbox]: cannot be added while the gateway runs with workers; restart it")
         self.assertServes(self.loggedIn("imap"))
 
     def test_forgotten(self):
@@ -130,7 +130,7 @@ class WorkersReloadTests(WorkersMixin, test_reload.ReloadTests):
         before = self.zygotes(), self.workers()
         self.gateway.configure(self.ini(mail="error_log = missing/gateway.log"))
         self.gateway.signal(signal.SIGHUP)
-        self.told("the configuration is not reloaded: nothing changes")
+        self.told("reload refused: the current configuration stays active")
         self.assertIn("error_log = ", self.gateway.log())
         self.assertIn("cannot be opened: No such file or directory", self.gateway.log())
         waitUntil(lambda: (self.zygotes(), self.workers()) == before, "what was tried is gone")
@@ -149,7 +149,7 @@ class WorkersEndTests(WorkersMixin, test_reload.EndTests):
             os.kill(pid, signal.SIGINT)
         self.assertEqual(client.rest(), GOODBYE["imap"])
         self.assertEqual(self.gateway.status(), 0)
-        self.assertNotIn("another starts", self.gateway.log())
+        self.assertNotIn("starting another", self.gateway.log())
         self.assertNoTraceback()
 
     def test_nobodyLeft(self):
@@ -178,7 +178,7 @@ class DeathTests(WorkersMixin, ReloadTestCase):
         owners = dict(zip(clients, self.workersOf(clients), strict=True))
         victim = Counter(owners.values()).most_common(1)[0][0]
         os.kill(victim, signal.SIGKILL)
-        self.told(f"worker {victim} was killed by SIGKILL; another starts at once")
+        self.told(f"worker {victim} was killed by SIGKILL; starting another now")
         for client, owner in owners.items():
             if owner == victim:
                 self.assertTrue(client.ended())
@@ -209,9 +209,9 @@ class DeathTests(WorkersMixin, ReloadTestCase):
         (zygote,) = self.zygotes()
         workers = self.workers()
         os.kill(zygote, signal.SIGKILL)
-        self.told(f"the zygote {zygote} was killed by SIGKILL; its workers drain")
+        self.told(f"zygote {zygote} was killed by SIGKILL; its workers are draining")
         self.assertEqual(waiting.rest(), GOODBYE["imap"])
-        self.told("forks of zygote", 2)
+        self.told("forked by zygote", 2)
         for which in self.ports:
             self.assertServes(self.loggedIn(*which))
         for client in clients:
@@ -235,7 +235,7 @@ class DeathTests(WorkersMixin, ReloadTestCase):
             done = subprocess.run(command, env=paths, cwd=self.folder, capture_output=True, text=True, timeout=60)
             self.assertEqual(done.returncode, CANNOT_SERVE, done.stderr)
             reason = (
-                "its zygote exited with status 1: ModuleNotFoundError: import of mailgate.process.workers.worker halted"
+                "the zygote exited with status 1: ModuleNotFoundError: import of mailgate.process.workers.worker halted"
             )
             self.assertIn(reason, done.stderr)
 
@@ -246,7 +246,7 @@ class DeathTests(WorkersMixin, ReloadTestCase):
         (zygote,) = self.zygotes()
         owner = self.workerOf(client)
         os.kill(zygote, signal.SIGKILL)
-        self.told("forks of zygote", 2)
+        self.told("forked by zygote", 2)
         self.assertServes(client)
         self.gateway.signal(signal.SIGTERM)
         self.gateway.status()
@@ -415,7 +415,7 @@ class RightsTests(WorkersMixin, ReloadTestCase):
             self.reload()
             self.assertWorkersBecame()
         os.kill(self.workers()[0], signal.SIGKILL)
-        self.told("another starts at once")
+        self.told("starting another now")
         waitUntil(self.whole, "it is replaced")
         self.assertWorkersBecame()
         self.assertNoTraceback()
@@ -428,7 +428,7 @@ class RightsTests(WorkersMixin, ReloadTestCase):
         self.start(self.ini(f"user = {self.user}", more=f"auth_file = {users}\n"))
         for count in (1, 2):
             self.told(f"workers {' '.join(map(str, self.workers()))} serve")
-            wanted = f"will not be read when it changes: {self.user} may not read it"
+            wanted = f"{self.user} cannot read it: the gateway will not notice changes"
             self.assertEqual(self.gateway.log().count(wanted), count if self.isRoot else 0)
             if count == 1:
                 self.reload()
@@ -441,7 +441,7 @@ class RightsTests(WorkersMixin, ReloadTestCase):
         os.rename(log, f"{log}.1")
         self.gateway.signal(signal.SIGUSR1)
         waitUntil(lambda: os.path.exists(log) and os.stat(log).st_uid == self.ids[0], "it is there, and the user's")
-        self.told("the logs are open again")
+        self.told("log files reopened")
 
         def isTold() -> bool:
             self.leave(self.client("smtp"))
@@ -496,7 +496,7 @@ class RightsTests(WorkersMixin, ReloadTestCase):
         told = f"cannot reopen {process}; logging continues in the old file: {reason}"
         waitUntil(lambda: told in read(), "it is told")
         self.gateway.signal(signal.SIGHUP)
-        waitUntil(lambda: "the configuration is not reloaded: nothing changes" in read(), "nor at a reload")
+        waitUntil(lambda: "reload refused: the current configuration stays active" in read(), "nor at a reload")
         self.assertIn(f"{process}: cannot be opened: {reason}", read())
         self.leave(self.client("imap"))
         self.leave(self.client(PROTOCOLS[-1]))
@@ -523,9 +523,9 @@ class RightsTests(WorkersMixin, ReloadTestCase):
         self.gateway.signal(signal.SIGHUP)
         if self.isRoot:
             self.told(f"ssl_certificate_key = {self.pair.key}: cannot be read: Permission denied")
-            self.told("the configuration is not reloaded: nothing changes")
+            self.told("reload refused: the current configuration stays active")
         else:
-            self.told("the configuration is in force")
+            self.told("the new configuration is active")
         self.assertServes(client)
         self.assertServes(self.loggedIn("pop3", "implicit"))
         self.assertNoTraceback()

@@ -49,7 +49,7 @@ class UpgradeTestCase(ReloadTestCase):
 
     def isUp(self) -> bool:
         """Whether it serves: with several workers its ports are open before that."""
-        return self.answers() and (not self.processes or "forks of zygote" in self.gateway.log())
+        return self.answers() and (not self.processes or "forked by zygote" in self.gateway.log())
 
     def answers(self) -> bool:
         """Whether it has written its pid file, and answers; a killed gateway leaves its files behind."""

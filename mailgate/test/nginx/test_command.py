@@ -74,9 +74,9 @@ class CommandTests(ConsoleCase):
         told = " ".join(self.stdout.getvalue().split())
         for text in (
             "standard output",
-            "Standard error",
+            "standard error",
             "/etc/nginx/nginx.conf",
-            "Exit status 0",
+            "exit status: 0 a gateway.ini was written",
             "78",
             "69",
             "check",

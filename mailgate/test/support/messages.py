@@ -61,6 +61,11 @@ NOT_MESSAGES = frozenset(
         "log.levels._LIFE_LEGACY",
         "net.connectionerrors._RESET",
         "net.listen._listen",
+        # Texts of --help, and what `mailgate check` prints.
+        "cli.main._server",
+        "process.commands._KINDS",
+        "tap.Options.longdesc",
+        "tap.Options.optParameters",
         # docs/nginx.rst explains what these write and print.
         "nginx.importer",
         "nginx.mapping",
@@ -95,7 +100,7 @@ _NOT_SHOWN = frozenset(
 )
 """Calls whose texts no operator sees: errors of a program that embeds mailgate, and patterns."""
 
-_HELP = frozenset({"help", "description", "epilog", "metavar", "usage", "title"})
+_HELP = frozenset({"help", "description", "epilog", "metavar", "statuses", "summary", "usage", "title"})
 
 
 @frozen
