@@ -80,7 +80,8 @@ class ListenTests(ConfigCase):
     def test_sslOnNeedsACertificate(self):
         """It is held to what every C{ssl} is."""
         self.assertFaults(
-            MAIL + IMAP + "ssl = on", '3: [server imap] ssl_certificate: is missing, "listen … ssl" needs it'
+            MAIL + IMAP + "ssl = on",
+            '3: [server imap] ssl_certificate: is missing; "listen … ssl" requires a certificate',
         )
 
     def test_sslAndSTARTTLS(self):

@@ -151,7 +151,7 @@ class TLSTests(SynchronousTestCase):
         conversation.transport.lose(SSL.Error([("SSL routines", "", "wrong version number")]))
         session = conversation.server.session
         self.assertIs(session.outcome, Outcome.TLS_FAILED)
-        self.assertEqual(session.reason, "wrong version number: the client speaks no TLS")
+        self.assertEqual(session.reason, "wrong version number: the client does not speak TLS")
 
     def test_timeout(self) -> None:
         """At the end of its time the ledger tells a client that said nothing from one that did not come to an end."""

@@ -83,14 +83,14 @@ class NumberTests(SynchronousTestCase):
         """Nothing written is as many as can be served; more takes more descriptors."""
         limit = self.limit(None, 1024)
         self.assertEqual((limit.most, limit.warning), (448, None))
-        self.assertEqual(limit.remedy, "raise worker_rlimit_nofile, or the system's limit of open files, which is 1024")
+        self.assertEqual(limit.remedy, "raise worker_rlimit_nofile, or the system's limit on open files (1024)")
 
     def test_written(self) -> None:
         """What is written counts, as far as it can be served; more takes a larger number."""
         for written in (1, 100, 448):
             limit = self.limit(written, 1024)
             self.assertEqual((limit.most, limit.warning), (written, None))
-            self.assertIn("raise worker_connections, which may be up to 448", limit.remedy)
+            self.assertIn("raise worker_connections (at most 448", limit.remedy)
 
     def test_tooMany(self) -> None:
         """More than can be served is cut, with a warning that says to what and what would do."""
@@ -99,9 +99,9 @@ class NumberTests(SynchronousTestCase):
         self.assertIn("raise worker_rlimit_nofile", limit.remedy)
         self.assertEqual(
             str(limit.warning),
-            "gateway.ini: [mailgate] worker_connections = 449: is more than 1024 open files are enough for: each client"
-            " takes one and its backend another, and 128 are for everything else; 448 is used, and worker_rlimit_nofile"
-            " = 1026 would do",
+            "gateway.ini: [mailgate] worker_connections = 449: exceeds the limit of 1024 open files: each client needs"
+            " one and its backend another, and 128 are reserved; the gateway uses 448; set worker_rlimit_nofile = 1026"
+            " to allow this value",
         )
 
     def test_wouldDo(self) -> None:
@@ -218,7 +218,7 @@ class PlacesTests(SynchronousTestCase):
         self.assertEqual(
             self.log.lines(),
             [
-                "worker_connections is reached: 2 client connections are open, and others wait until one of them ends;"
+                "worker_connections are not enough: 2 client connections are open, and new clients wait until one closes;"
                 " do something"
             ],
         )
@@ -334,7 +334,7 @@ class GatewayTests(SynchronousTestCase):
             gateway, told = self.start("worker_connections = 5000", slot)
             self.assertEqual((self.most(gateway), len(told)), (64, count))
             for line in told:
-                self.assertIn("[mailgate] worker_connections = 5000: is more than 256 open files are enough for", line)
+                self.assertIn("[mailgate] worker_connections = 5000: exceeds the limit of 256 open files", line)
 
     def test_share(self) -> None:
         """What a worker tells the others is how many places are taken."""

@@ -54,10 +54,10 @@ class BadSettingsTests(SynchronousTestCase):
 
     def test_missingCertificate(self) -> None:
         """A server that speaks TLS needs a certificate; the message says what for."""
-        self.assertProblem("ssl_certificate", 'is missing, "listen … ssl" needs it', None, TLSSettings())
+        self.assertProblem("ssl_certificate", 'is missing; "listen … ssl" requires a certificate', None, TLSSettings())
         for starttls in ("on", "only"):
             (problem,) = self.problems(TLSSettings(starttls=starttls), ssl=False)
-            self.assertIn('"starttls" needs it', problem.message)
+            self.assertIn('"starttls" requires a certificate', problem.message)
 
     def test_missingKey(self) -> None:
         """Every certificate needs a key."""
@@ -84,7 +84,7 @@ class BadSettingsTests(SynchronousTestCase):
             )
 
     def test_folder(self) -> None:
-        """A folder is no certificate, and no key either."""
+        """A folder is not a certificate, and no key either."""
         for pair, option in (
             (Pair(self.folder, self.pair.key), "ssl_certificate"),
             (Pair(self.pair.certificate, self.folder), "ssl_certificate_key"),
@@ -119,12 +119,12 @@ class BadSettingsTests(SynchronousTestCase):
         for kind in ("ec", "rsa"):
             other = makePair(self.folder, "other", kind=kind)
             settings = settingsFor(Pair(self.pair.certificate, other.key))
-            self.assertProblem("ssl_certificate_key", "does not belong to certificate", other.key, settings)
+            self.assertProblem("ssl_certificate_key", "does not match certificate", other.key, settings)
 
     def test_encryptedKey(self) -> None:
         """An encrypted key without a pass-phrase, or with wrong ones, is a problem and no prompt on the terminal."""
         pair = makePair(self.folder, "locked", passPhrase=b"open sesame")
-        self.assertProblem("ssl_certificate_key", "no ssl_password_file is given", pair.key, settingsFor(pair))
+        self.assertProblem("ssl_certificate_key", "is encrypted; set ssl_password_file", pair.key, settingsFor(pair))
         passwords = self.path("passwords", b"wrong\nagain\n")
         settings = settingsFor(pair, passwordFile=passwords)
         self.assertProblem("ssl_certificate_key", "cannot be loaded", pair.key, settings)
@@ -164,13 +164,13 @@ class BadSettingsTests(SynchronousTestCase):
         """Keys of engines and stores are refused, with the reason."""
         for value in ("engine:pkcs11:x", "store:pkcs11:token=x"):
             error = self.assertRaises(ValueError, sources, value, "")
-            self.assertIn("cannot be used: the TLS library's bindings load nothing from", str(error))
+            self.assertIn("is not supported: pyOpenSSL cannot load from", str(error))
 
     def test_noRoots(self) -> None:
         """Who wants clients to have good certificates has to say by whom; optional_no_ca does not."""
         for mode in ("on", "optional"):
             settings = settingsFor(self.pair, verifyClient=mode)
-            self.assertProblem("ssl_verify_client", "needs ssl_client_certificate or ssl_trusted", mode, settings)
+            self.assertProblem("ssl_verify_client", "in ssl_client_certificate or ssl_trusted", mode, settings)
             for root in ("clientCertificate", "trustedCertificate"):
                 self.assertEqual(
                     self.problems(settingsFor(self.pair, verifyClient=mode, **{root: self.pair.certificate})), []
@@ -224,7 +224,7 @@ class BadSettingsTests(SynchronousTestCase):
     def test_noVersion(self) -> None:
         """Versions that nobody speaks any more are not enough."""
         settings = settingsFor(self.pair, protocols=("SSLv2", "SSLv3"))
-        self.assertProblem("ssl_protocols", "no version that the TLS library still speaks", "SSLv2 SSLv3", settings)
+        self.assertProblem("ssl_protocols", "no version that the TLS library supports", "SSLv2 SSLv3", settings)
 
     def warned(self, settings: TLSSettings, ssl: bool = True) -> list[tuple[str, str]]:
         """The options that are warned of, and the words."""
@@ -243,8 +243,9 @@ class BadSettingsTests(SynchronousTestCase):
         )
         self.patch(tls, "isOpenToAll", lambda path: True)
         options = ["ssl_certificate_key", "ssl_password_file", "ssl_session_ticket_key", "ssl_conf_command"]
-        message = "everybody on this host may read it: chmod o-r it"
-        self.assertEqual(self.warned(settings), [(option, message) for option in options])
+        files = ["key", "passwords", "tickets", "other.key"]
+        messages = [f"every user of this host can read it; run chmod o-r {NOWHERE}/{each}" for each in files]
+        self.assertEqual(self.warned(settings), list(zip(options, messages, strict=True)))
         self.assertEqual(self.warned(settings, ssl=False), [])
         self.patch(tls, "isOpenToAll", lambda path: False)
         self.assertEqual(self.warned(settings), [])
@@ -252,19 +253,19 @@ class BadSettingsTests(SynchronousTestCase):
     def test_oldVersionsWarned(self) -> None:
         """Old versions are warned of that need weaker ciphers, and those that cannot be had, if TLS is spoken."""
         old = ("TLSv1", "TLSv1.1", "TLSv1.2")
-        message = "TLSv1 and TLSv1.1 cannot be spoken without @SECLEVEL=0 in ssl_ciphers"
+        message = "TLSv1 and TLSv1.1 cannot be negotiated without @SECLEVEL=0 in ssl_ciphers"
         self.assertEqual(self.warned(TLSSettings(protocols=old)), [("ssl_protocols", message)])
         self.assertEqual(self.warned(TLSSettings(protocols=old), ssl=False), [])
         self.assertEqual(self.warned(TLSSettings(protocols=old, ciphers="HIGH:@SECLEVEL=0")), [])
         self.assertEqual(self.warned(TLSSettings()), [])
         ((option, message),) = self.warned(TLSSettings(protocols=("SSLv3", "TLSv1.2")))
-        self.assertEqual((option, message.partition(":")[0]), ("ssl_protocols", "SSLv3 cannot be spoken"))
+        self.assertEqual((option, message.partition(":")[0]), ("ssl_protocols", "SSLv3 cannot be negotiated"))
 
     def test_compressionWarned(self) -> None:
         """Compressed certificates are warned of, as they cannot be had; nginx's words."""
         ((option, message),) = self.warned(TLSSettings(certificateCompression=True))
         self.assertEqual(option, "ssl_certificate_compression")
-        self.assertIn("is not supported", message)
+        self.assertIn("pyOpenSSL does not support it", message)
         self.assertIn("ignored", message)
 
     def test_error(self) -> None:

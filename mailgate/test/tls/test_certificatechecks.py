@@ -88,12 +88,12 @@ class DateTests(Case):
         until = datetime(2024, 2, 29, 12, 30, tzinfo=timezone.utc)
         self.assertEqual(
             self.warnedOf(self.issue(since=until - DAY, until=until)),
-            ["expired on 2024-02-29 12:30 UTC: clients refuse it"],
+            ["has expired (valid until 2024-02-29 12:30 UTC); clients refuse it"],
         )
         since = datetime(2049, 1, 2, 3, 4, tzinfo=timezone.utc)
         self.assertEqual(
             self.warnedOf(self.issue(since=since, until=since + DAY)),
-            ["is not valid before 2049-01-02 03:04 UTC: clients refuse it"],
+            ["is not valid before 2049-01-02 03:04 UTC; clients refuse it"],
         )
 
     def test_ending(self) -> None:
@@ -112,7 +112,7 @@ class DateTests(Case):
         ):
             until = NOW + left * DAY
             warned = self.warnedOf(self.issue(since=until - life * DAY, until=until))
-            shown = f"ends on {until:%Y-%m-%d %H:%M} UTC, in {told}: it has to be renewed"
+            shown = f"expires on {until:%Y-%m-%d %H:%M} UTC, in {told}; renew it"
             self.assertEqual(warned, [] if told is None else [shown])
 
     def test_chain(self) -> None:
@@ -120,7 +120,7 @@ class DateTests(Case):
         until = datetime(2024, 2, 29, 12, 30, tzinfo=timezone.utc)
         between = Authority("Between", self.authority, since=until - DAY, until=until)
         (told,) = self.warnedOf(self.issue(issuer=between), between.certificate)
-        shown = 'the certificate of the authority "CN=Between" in the chain expired on 2024-02-29 12:30 UTC'
+        shown = 'the CA certificate "CN=Between" in the chain has expired (valid until 2024-02-29 12:30 UTC)'
         self.assertEqual(told, shown)
 
     def test_command(self) -> None:
@@ -130,7 +130,7 @@ class DateTests(Case):
         commands = (("Certificate", expired.certificate), ("PrivateKey", expired.key))
         ((option, told),) = self.warned(settingsFor(good, commands=commands))
         self.assertEqual(option, "ssl_conf_command")
-        self.assertIn("expired on", told)
+        self.assertIn("has expired", told)
 
     def test_lists(self) -> None:
         """A list of revoked certificates that should have been replaced refuses every client."""
@@ -145,7 +145,7 @@ class DateTests(Case):
             warned = self.warned(settingsFor(pair, **changes))
             self.assertEqual([option for option, _ in warned], ["ssl_crl"] * count)
             self.assertEqual(self.warned(settingsFor(pair, **{**changes, "verifyClient": "off"})), [])
-        self.assertIn('the list of "CN=clients" is out of date since ', warned[0][1])
+        self.assertIn('the CRL of "CN=clients" has expired (valid until ', warned[0][1])
 
 
 class NameTests(Case):
@@ -153,7 +153,7 @@ class NameTests(Case):
 
     def test_other(self) -> None:
         """One for another name than the server's is warned of, and which it has; wildcards count."""
-        refused = "clients that know the server by that name refuse it"
+        refused = "clients that connect by this name refuse it"
         for names, shown in (
             (("a.test",), '"a.test"'),
             (("a.test", "b.test", "192.0.2.1", "c.test"), '"a.test", "b.test", "c.test" and 1 more'),
@@ -161,7 +161,7 @@ class NameTests(Case):
             (('x"\n.test',), r'"x\"\n.test"'),
         ):
             (told,) = self.warnedOf(self.issue(*names))
-            self.assertEqual(told, f'is not for "mx.test", as server_name says, but for {shown}: {refused}')
+            self.assertEqual(told, f'is not valid for "mx.test", the server_name: it is valid for {shown}; {refused}')
         for name, host in (("MX.test", "mx.test"), ("*.mail.test", "imap.mail.test"), ("mx.test", "MX.test.")):
             self.assertEqual(self.warnedOf(self.issue("other.test", name), name=host), [])
 
@@ -174,7 +174,7 @@ class NameTests(Case):
         """A common name is none that clients look at, but it is what such a certificate has."""
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "mx.test")])
         (told,) = self.warnedOf(self.authority.issue(subject, self.key))
-        self.assertIn('is not for "mx.test", as server_name says, but for "mx.test"', told)
+        self.assertIn('is not valid for "mx.test", the server_name: it is valid for "mx.test"', told)
 
 
 class ChainTests(Case):
@@ -187,16 +187,16 @@ class ChainTests(Case):
         self.assertEqual(self.warnedOf(leaf, between.certificate), [])
         self.assertEqual(self.warnedOf(leaf, between.certificate, self.authority.certificate), [])
         (told,) = self.warnedOf(leaf, self.authority.certificate)
-        said = 'the certificate of "CN=mail" is followed by that of "CN=The authority", which has not issued it'
-        self.assertEqual(told, f"the chain is broken: {said}")
+        said = '"CN=mail" is followed by "CN=The authority", which did not issue it; each certificate must be followed by its'
+        self.assertEqual(told, f"the certificate chain is broken: {said} issuer's")
 
     def test_missing(self) -> None:
         """A public authority's certificate that stands alone; another's may be issued by a root that clients know."""
         self.assertEqual(self.warnedOf(self.issue()), [])
         self.patch(certificatechecks, "_isPublic", lambda certificate: True)
         (told,) = self.warnedOf(self.issue())
-        said = 'the certificate of "CN=The authority", which has issued it, has to follow in the file'
-        self.assertEqual(told, f"the chain is missing: {said}")
+        said = 'append the certificate of the issuer, "CN=The authority", to the file'
+        self.assertEqual(told, f"the certificate chain is incomplete: {said}")
         own = Authority("mx.test")
         self.key = own.key
         self.assertNotIn("the chain", str(self.warnedOf(own.certificate)))
@@ -289,18 +289,18 @@ class ContentTests(Case):
             "public": public,
         }
         paths = {name: write(os.path.join(self.folder, name), content) for name, content in contents.items()}
-        der = "it is binary (DER), and has to be in PEM format: openssl converts it by -inform DER"
+        der = "it is in DER format, not PEM; convert it with openssl and -inform DER"
         for option, file, told in (
             ("ssl_certificate", "empty", "it is empty"),
-            ("ssl_certificate", "key", "it holds a private key, and not a certificate"),
-            ("ssl_certificate", "request", "it holds a request for a certificate, and not a certificate"),
+            ("ssl_certificate", "key", "it contains a private key, not a certificate"),
+            ("ssl_certificate", "request", "it contains a certificate signing request, not a certificate"),
             ("ssl_certificate", "der", der),
-            ("ssl_certificate", "text", "it holds nothing in PEM format, and not a certificate"),
+            ("ssl_certificate", "text", "it contains no PEM data; expected a certificate"),
             ("ssl_certificate_key", "empty", "it is empty"),
-            ("ssl_certificate_key", "certificate", "it holds a certificate, and not a private key"),
-            ("ssl_certificate_key", "public", "it holds a public key, and not a private key"),
-            ("ssl_dhparam", "certificate", "it holds a certificate, and not Diffie-Hellman parameters"),
-            ("proxy_ssl_trusted_certificate", "key", "it holds a private key, and not a certificate"),
+            ("ssl_certificate_key", "certificate", "it contains a certificate, not a private key"),
+            ("ssl_certificate_key", "public", "it contains a public key, not a private key"),
+            ("ssl_dhparam", "certificate", "it contains a certificate, not Diffie-Hellman parameters"),
+            ("proxy_ssl_trusted_certificate", "key", "it contains a private key, not a certificate"),
             ("proxy_ssl_trusted_certificate", "empty", "it is empty"),
         ):
             path = os.path.abspath(paths[file])
@@ -308,9 +308,9 @@ class ContentTests(Case):
             fault = f"gateway.ini:{number}: [server imap] {option} = {path}: cannot be loaded: {told}"
             self.assertEqual(self.faults(**{option: path}), [fault])
         for option, file, told in (
-            ("ssl_client_certificate", "key", "it holds a private key, and not a certificate"),
+            ("ssl_client_certificate", "key", "it contains a private key, not a certificate"),
             ("ssl_trusted_certificate", "empty", "it is empty"),
-            ("ssl_crl", "certificate", "it holds a certificate, and not a list of revoked certificates"),
+            ("ssl_crl", "certificate", "it contains a certificate, not a certificate revocation list"),
         ):
             path = os.path.abspath(paths[file])
             roots = {"ssl_verify_client": "on", "ssl_client_certificate": os.path.abspath(pair.certificate)}
@@ -322,16 +322,14 @@ class ContentTests(Case):
         """A key that belongs to another certificate is told so."""
         other = os.path.abspath(makePair(self.folder, "other").key)
         rsa = os.path.abspath(makePair(self.folder, "rsa", kind="rsa").key)
-        for key, reason in ((other, r"\w+"), (rsa, "it is a key of another kind$")):
+        for key, reason in ((other, r"\w+"), (rsa, "key type mismatch$")):
             (fault,) = self.faults(ssl_certificate_key=key)
-            self.assertRegex(
-                fault, r'ssl_certificate_key = .*: does not belong to certificate ".*good\.crt": ' + reason
-            )
+            self.assertRegex(fault, r'ssl_certificate_key = .*: does not match certificate ".*good\.crt": ' + reason)
 
     def test_protocols(self) -> None:
         """A server that no client can reach is told so by the start and by check: it is an error."""
         (fault,) = self.faults(ssl_protocols="TLSv1 SSLv3")
-        reason = "no client can connect by TLS, whatever it speaks: no protocols available"
+        reason = "no client can complete a TLS handshake: no protocols available"
         hint = "TLSv1 needs @SECLEVEL=0 in ssl_ciphers"
         self.assertEqual(fault, f"gateway.ini:7: [server imap] ssl_protocols = SSLv3 TLSv1: {reason}; {hint}")
 
@@ -363,10 +361,8 @@ class UnreadableTests(Case):
             self.derived(("2.5.29.17", b"\x30\x03\x82")),
             self.altered(twice, bytes.fromhex("0603551d62"), bytes.fromhex("0603551d63")),
         ):
-            told = 'is not for "mx.test", as server_name says, but for "mail"'
-            self.assertEqual(
-                self.warnedOf(certificate), [f"{told}: clients that know the server by that name refuse it"]
-            )
+            told = 'is not valid for "mx.test", the server_name: it is valid for "mail"'
+            self.assertEqual(self.warnedOf(certificate), [f"{told}; clients that connect by this name refuse it"])
             self.assertEqual(certificatechecks.hostNames(certificate), ("mail",))
 
     def test_subject(self) -> None:

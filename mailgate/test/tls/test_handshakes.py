@@ -17,7 +17,7 @@ from mailgate.test.support.certificates import clientContext
 from mailgate.test.tls.test_server import GREETINGS, STARTED, STARTTLS, Case, TLSTalk
 
 SILENT = "client left without a word"
-MIDDLE = "the client left in the middle of the handshake, as some do that do not trust the certificate"
+MIDDLE = "the client closed the connection during the handshake; some clients do so if they reject the certificate"
 NO_TLS = "(?:wrong version number|packet length too long)"
 """What OpenSSL 4 and OpenSSL 3 say of a text."""
 
@@ -90,9 +90,9 @@ class OutcomeTests(OutcomeCase):
         self.start()
         for name in ("imaps", "pop3s", "smtps", "imap", "pop3", "smtp"):
             for plain, reason in (
-                (b"a LOGIN joe sesame\r\n", f"{NO_TLS}: the client speaks no TLS"),
-                (b"PROXY TCP4 192.0.2.1 192.0.2.2 1 2\r\n", f"{NO_TLS}: the client speaks no TLS"),
-                (b"GET / HTTP/1.0\r\n\r\n", "http request: the client speaks HTTP, and no TLS"),
+                (b"a LOGIN joe sesame\r\n", f"{NO_TLS}: the client does not speak TLS"),
+                (b"PROXY TCP4 192.0.2.1 192.0.2.2 1 2\r\n", f"{NO_TLS}: the client does not speak TLS"),
+                (b"GET / HTTP/1.0\r\n\r\n", "http request: the client sent a plain HTTP request"),
             ):
                 self.assertRegex(await self.said(name, plain), rf"\ATLS handshake failed \({reason}\)\Z")
 
@@ -101,18 +101,18 @@ class OutcomeTests(OutcomeCase):
         self.start()
         for name in ("imaps", "smtp"):
             for version, shown in (("TLSv1", "TLS 1.0"), ("TLSv1_1", "TLS 1.1")):
-                reason = f"unsupported protocol: the client speaks {shown} at most"
+                reason = f"unsupported protocol: the client supports {shown} at most"
                 self.assertEqual(await self.shaken(name, oldContext(version)), f"TLS handshake failed ({reason})")
 
     async def test_versions(self) -> None:
         """So it is where ours are few, and those that take weaker keys than ssl_ciphers allows are told so."""
         for ours, theirs, hint in (
-            ("TLSv1.3", "TLSv1_2", "the client speaks TLS 1.2 at most"),
-            ("TLSv1.2", "TLSv1_3", "the client speaks no version as old as TLS 1.2"),
+            ("TLSv1.3", "TLSv1_2", "the client supports TLS 1.2 at most"),
+            ("TLSv1.2", "TLSv1_3", "the client does not support versions as old as TLS 1.2"),
             (
                 "TLSv1.1 TLSv1.2",
                 "TLSv1_1",
-                "the client speaks TLS 1.1 at most, which needs @SECLEVEL=0 in ssl_ciphers",
+                "the client supports TLS 1.1 at most, which needs @SECLEVEL=0 in ssl_ciphers",
             ),
         ):
             self.start(more=f"ssl_protocols = {ours}")
@@ -125,7 +125,10 @@ class OutcomeTests(OutcomeCase):
         for version in ("TLSv1_2", "TLSv1_3"):
             for name in ("imaps", "imap", "pop3", "smtp"):
                 told = await self.shaken(name, strictContext(version))
-                reason = "tlsv1 alert unknown ca: the client does not trust our certificate"
+                reason = (
+                    "tlsv1 alert unknown ca: the client does not trust the issuer of the server certificate, or the chain is"
+                    " incomplete"
+                )
                 self.assertEqual(told, f"TLS handshake failed ({reason})")
 
     async def test_ciphers(self) -> None:
@@ -134,7 +137,7 @@ class OutcomeTests(OutcomeCase):
         context = clientContext(version="TLSv1_2")
         context.set_ciphers("ECDHE-ECDSA-AES128-GCM-SHA256")
         reason = (
-            "no shared cipher: the client offers no cipher that ssl_ciphers has and that fits our certificate's key"
+            "no shared cipher: the client offers no cipher that ssl_ciphers allows and that fits the certificate's key"
         )
         self.assertEqual(await self.shaken("imaps", context), f"TLS handshake failed ({reason})")
 
@@ -148,14 +151,14 @@ class OutcomeTests(OutcomeCase):
             (("h2", "\x7f", "a" * 200), '"h2", others'),
             (("a", "b", "c", "d", "e"), '"a", "b", "c", "d", others'),
         ):
-            reason = f'no application protocol: the client offers {shown} by ALPN, and not "imap"'
+            reason = f'no application protocol: the client offers {shown} by ALPN; the server accepts "imap"'
             told = await self.shaken("imaps", clientContext(alpn=offered))
             self.assertEqual(told, f"TLS handshake failed ({reason})")
 
     async def test_garbled(self) -> None:
         """What begins like TLS, and goes on otherwise, is not taken for what is none."""
         self.start()
-        garbled = "the client does not keep to TLS, or something on the way changes its bytes"
+        garbled = "the client sends invalid TLS messages, or a device on the network path changes them"
         told = await self.said("imaps", b"\x16\x03\x01\x00\x05abcde")
         self.assertEqual(told, f"TLS handshake failed (unexpected message: {garbled})")
 
@@ -203,7 +206,9 @@ class OutcomeTests(OutcomeCase):
         # A record that nobody can decrypt.
         client.transport.write(b"\x17\x03\x03\x00\x20" + bytes(32))  # type: ignore[union-attr]
         told = await self.outcome()
-        self.assertRegex(told, r"\Aclient left \(decryption failed or bad record mac: the client does not keep to TLS")
+        self.assertRegex(
+            told, r"\Aclient left \(decryption failed or bad record mac: the client sends invalid TLS messages"
+        )
 
 
 class OutcomeOverReactorTests(OutcomeTests):

@@ -30,7 +30,7 @@ class ReachTests(SynchronousTestCase):
     def assertUnreachable(self, option: str, reason: str, **changes: Any) -> None:
         error = self.assertRaises(TLSError, checkTLS, settingsFor(self.pair, **changes), "imap")
         self.assertEqual(error.option, option)
-        self.assertEqual(str(error), f"no client can connect by TLS, whatever it speaks: {reason}")
+        self.assertEqual(str(error), f"no client can complete a TLS handshake: {reason}")
 
     def test_oldVersions(self) -> None:
         """Old versions alone take a lower level of security, and the error says so."""

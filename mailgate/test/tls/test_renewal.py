@@ -111,7 +111,8 @@ class RenewalTests(Case):
         before = certificatesOf(settings.servers)
         self.renew("mx.mail.test")
         self.assertEqual(
-            self.faults(before, settings), ['the new certificate lacks names of the one before: "*.mail.test"']
+            self.faults(before, settings),
+            ['the new certificate lacks names of the previous certificate: "*.mail.test"'],
         )
 
     def test_dates(self) -> None:
@@ -120,7 +121,7 @@ class RenewalTests(Case):
         before = certificatesOf(settings.servers)
         until = datetime(2024, 2, 29, 12, 30, tzinfo=timezone.utc)
         self.renew(since=until - DAY, until=until)
-        told = "the new certificate expired on 2024-02-29 12:30 UTC"
+        told = "the new certificate has expired (valid until 2024-02-29 12:30 UTC)"
         self.assertEqual(self.faults(before, settings), [told])
         since = datetime(2049, 1, 2, 3, 4, tzinfo=timezone.utc)
         self.renew(since=since, until=since + DAY)
@@ -137,7 +138,7 @@ class RenewalTests(Case):
         party = x509.UnrecognizedExtension(x509.ObjectIdentifier("2.5.29.17"), bytes.fromhex("3006a50481024142"))
         self.put(builder.add_extension(party, False).sign(key, hashes.SHA256()), key)
         self.assertEqual([each.names for each in certificatesOf(settings.servers).values()], [("mail",)])
-        told = 'the new certificate lacks names of the one before: "mx.test", "imap.test"'
+        told = 'the new certificate lacks names of the previous certificate: "mx.test", "imap.test"'
         self.assertEqual(self.faults(before, settings), [told])
 
     def test_same(self) -> None:
@@ -157,7 +158,7 @@ class RenewalTests(Case):
             (("192.0.2.1",), '"mx.test"'),
         ):
             self.renew(*names)
-            told = f"the new certificate lacks names of the one before: {lost}"
+            told = f"the new certificate lacks names of the previous certificate: {lost}"
             self.assertEqual(self.faults(before, settings), [f"{told}"])
             self.assertEqual([each.message for each in namesLost(before, settings.servers)], [told])
 
@@ -229,7 +230,10 @@ class ProcessTests(Case):
         self.assertIn(
             (
                 "error",
-                self.told("ssl_certificate", f'the new certificate lacks names of the one before: "more.test", {KEPT}'),
+                self.told(
+                    "ssl_certificate",
+                    f'the new certificate lacks names of the previous certificate: "more.test", {KEPT}',
+                ),
             ),
             self.look(),
         )
@@ -239,7 +243,9 @@ class ProcessTests(Case):
         before = self.generations.gateway
         until = datetime(2024, 2, 29, 12, 30, tzinfo=timezone.utc)
         self.renew(since=until - DAY, until=until)
-        told = self.told("ssl_certificate", f"the new certificate expired on 2024-02-29 12:30 UTC, {KEPT}")
+        told = self.told(
+            "ssl_certificate", f"the new certificate has expired (valid until 2024-02-29 12:30 UTC), {KEPT}"
+        )
         _, *errors = self.look()
         self.assertEqual(errors, [("error", told), ("error", "the configuration is not reloaded: nothing changes")])
         self.assertEqual(self.look(), [])
@@ -258,8 +264,8 @@ class ProcessTests(Case):
             self.reactor.advance(0)
         self.assertIsNot(self.generations.gateway, before)
         warned = [line for level, line in self.lines(events) if level == "warn" and line.startswith(self.file)]
-        lost = self.told("ssl_certificate", 'the new certificate lacks names of the one before: "imap.test"')
-        expired = self.told("ssl_certificate", "expired on 2024-02-29 12:30 UTC: clients refuse it")
+        lost = self.told("ssl_certificate", 'the new certificate lacks names of the previous certificate: "imap.test"')
+        expired = self.told("ssl_certificate", "has expired (valid until 2024-02-29 12:30 UTC); clients refuse it")
         self.assertEqual(sorted(warned), sorted([lost, expired]))
 
 
@@ -288,7 +294,7 @@ class MasterTests(Case):
     def test_refused(self) -> None:
         """For one that is refused no workers are started; for a good one, and for any that is asked for, they are."""
         self.renew("other.test")
-        lost = 'the new certificate lacks names of the one before: "mx.test", "imap.test"'
+        lost = 'the new certificate lacks names of the previous certificate: "mx.test", "imap.test"'
         self.assertIn(self.told("ssl_certificate", f"{lost}, {KEPT}"), self.look())
         self.assertEqual(len(self.reactor.processes), 1)
         with capturedLogs() as events:
@@ -309,6 +315,6 @@ class MasterTests(Case):
             zygote.exits()
             self.reactor.pump([1] * 5)
         self.assertEqual(len(self.reactor.processes), 2)
-        lost = 'the new certificate lacks names of the one before: "mx.test", "imap.test"'
+        lost = 'the new certificate lacks names of the previous certificate: "mx.test", "imap.test"'
         told = self.told("ssl_certificate", f"{lost}, and is used: no other is left")
         self.assertIn(("error", told), [(each["log_level"].name, formatEvent(each)) for each in events])

@@ -58,12 +58,14 @@ class FileTests(Case):
 
     def test_short(self) -> None:
         """One of 48, which nginx takes as well, is refused by name."""
-        self.assertRefused("of 48 bytes, for AES-128", readTicketKey, self.keyFile(KEY[:48]))
+        self.assertRefused("is a 48-byte key (AES-128)", readTicketKey, self.keyFile(KEY[:48]))
 
     def test_otherSize(self) -> None:
         """One of any other size is none."""
         for content in (b"", KEY[:79], KEY + b"\n"):
-            self.assertRefused('must be 80 bytes, e.g. by "openssl rand 80"', readTicketKey, self.keyFile(content))
+            self.assertRefused(
+                'must be 80 bytes; create it with "openssl rand 80"', readTicketKey, self.keyFile(content)
+            )
 
     def test_missing(self) -> None:
         """What cannot be read is refused."""
@@ -137,7 +139,7 @@ class UseTests(Case):
         """With the bindings of this process it works, which shows in a ticket; or else it is refused for the reason."""
         settings = settingsFor(self.pair, ticketKeys=(self.keyFile(),))
         if ticketKeyCall() is None:
-            reason = "cryptography has an OpenSSL of its own here, which hides the call for it; leave it out"
+            reason = "cryptography package bundles OpenSSL, and hides its call for ticket keys; remove the option"
             self.assertRefused(reason, ServerTLS, settings, "imap")
             self.assertRefused(reason, checkTLS, settings, "imap")
         else:
@@ -146,14 +148,14 @@ class UseTests(Case):
 
     def test_unproven(self) -> None:
         """Where OpenSSL says that it has taken a key, and tickets say otherwise, it is refused."""
-        reason = "OpenSSL does not issue tickets by it"
+        reason = "OpenSSL does not issue tickets with this key"
         self.assertRefused(reason, useTicketKey, self.context(), self.keyFile(), True, lambda context, key: True)
 
     def test_refused(self) -> None:
         """Where OpenSSL does not take a key it is refused, tickets or not."""
         for proves in (True, False):
             refuse = [self.context(), self.keyFile(), proves, lambda context, key: False]
-            self.assertRefused("OpenSSL does not issue tickets by it", useTicketKey, *refuse)
+            self.assertRefused("OpenSSL does not issue tickets with this key", useTicketKey, *refuse)
 
     def pretend(self) -> list[tuple[SSL.Context, bytes]]:
         """Have keys seem to be taken; gives what is, as it comes."""
@@ -242,14 +244,14 @@ ssl_session_ticket_key =
         self.pretend()
         bad = self.keyFile(KEY[:48], "bad.key")
         (line,) = self.problems(self.keyFile(), bad)
-        self.assertIn(f"[server imap] ssl_session_ticket_key = {os.path.abspath(bad)}: is a key of 48 bytes", line)
+        self.assertIn(f"[server imap] ssl_session_ticket_key = {os.path.abspath(bad)}: is a 48-byte key", line)
 
     def test_outOfReach(self) -> None:
         """Where OpenSSL hides its call the directive stops the start, for that reason."""
         self.patch(ticketkeys, "ticketKeyCall", lambda: None)
         (line,) = self.problems(self.keyFile())
         self.assertIn("ssl_session_ticket_key", line)
-        self.assertIn("cannot be used: cryptography has an OpenSSL of its own here", line)
+        self.assertIn("cannot be used: this cryptography package bundles OpenSSL", line)
 
     def test_plain(self) -> None:
         """Where no TLS is spoken it is not looked at."""
@@ -260,4 +262,4 @@ ssl_session_ticket_key =
         self.pretend()
         self.assertEqual(self.problems(self.keyFile(), use="reactor"), [])
         (line,) = self.problems(self.keyFile(), self.keyFile(KEY, "old.key"), use="reactor")
-        self.assertIn("only the first can be used with the reactor's own transports", line)
+        self.assertIn("only the first key works with the reactor's own transports", line)

@@ -120,14 +120,16 @@ class TLSTests(TestCase):
     def test_wrongName(self):
         """A certificate for another name is not accepted, and the log says which it has."""
         yield self.assertNotAsked([x509.DNSName("other.example")], trusted=self.trusted)
-        told = 'its certificate is for another name: it is good for "other.example", and we asked for "127.0.0.1": '
+        told = 'its certificate is not valid for "127.0.0.1", only for "other.example" (IP address mismatch); '
         self.assertIn(f"while shaking hands for TLS: {told}", formatEvent(self.events[0]))
 
     @inlineCallbacks
     def test_unknownAuthority(self):
         """Nor is one of a CA that is not trusted; the log says which, and where to name it."""
         yield self.assertNotAsked([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))])
-        told = r'its certificate is issued by "CN=[^"]+", which is not trusted: name that in auth_http_ssl_trusted_cert'
+        told = (
+            r'its certificate is issued by "CN=[^"]+", an unknown CA; add the CA certificate to auth_http_ssl_trusted'
+        )
         self.assertRegex(formatEvent(self.events[0]), f"while shaking hands for TLS: {told}")
 
     @inlineCallbacks
