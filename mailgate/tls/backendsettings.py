@@ -24,6 +24,8 @@ from mailgate.tls.files import TRUNCATED, withoutWanted
 
 __all__ = ["BackendTLSSettings", "loadTrust", "trustProblems"]
 
+_CERTIFICATE = re.compile(r"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----", re.DOTALL)
+
 
 @frozen
 class BackendTLSSettings:
@@ -72,7 +74,7 @@ def loadTrust(filename: str) -> Any:
     @raise ValueError: the file contains no certificate, or one that OpenSSL cannot parse.
     """
     content = readRegular(filename).decode("ascii", "replace")
-    blocks = re.findall(r"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----", content, re.DOTALL)
+    blocks = _CERTIFICATE.findall(content)
     if not blocks:
         raise ValueError(withoutWanted(content.encode("ascii", "replace"), "a certificate") or TRUNCATED)
     try:

@@ -158,8 +158,9 @@ def nameWarnings(server: ServerSettings, option: str, source: str, host: str) ->
     if chain and isHostName(host) and not isGoodFor(chain[0], host):
         names = hostNames(chain[0])
         instead = f"it is valid for {namesShown(names)}" if names else "it contains no host name"
-        reason = f"is not valid for {namesShown([host])}, the server_name: {instead}"
-        yield server.problem(option, f"{reason}; clients that connect by this name refuse it", shown(source))
+        wanted = namesShown([host])
+        reason = f"is not valid for {wanted}, the server_name: {instead}; clients that connect by this name refuse it"
+        yield server.problem(option, reason, shown(source))
 
 
 def _dates(chain: list[x509.Certificate], now: datetime) -> Iterator[str]:

@@ -89,8 +89,9 @@ def _source(item: str, folder: str) -> str:
         return item.replace("\\r", "").replace("\\n", "\n")
     for scheme, owner in (("engine:", "engines"), ("store:", "stores")):
         if item.startswith(scheme):
-            message = f"{scheme} is not supported: pyOpenSSL cannot load from OpenSSL's {owner}"
-            raise ValueError(f"{message}; use a file, or data:PEM")
+            raise ValueError(
+                f"{scheme} is not supported: pyOpenSSL cannot load from OpenSSL's {owner}; use a file, or data:PEM"
+            )
     return path(item, folder)
 
 

@@ -256,8 +256,11 @@ def cacheConflicts(servers: Sequence[ServerSettings], inMail: SessionCache) -> I
         cache = server[TLSSettings].sessionCache
         size = declared.setdefault(cache.zone, cache.size)
         if size != cache.size:
-            zone = f'the size {cache.size} of shared memory zone "{cache.zone}"'
-            yield server.problem("ssl_session_cache", f"{zone} conflicts with already declared size {size}")
+            message = (
+                f'the size {cache.size} of shared memory zone "{cache.zone}"'
+                f" conflicts with already declared size {size}"
+            )
+            yield server.problem("ssl_session_cache", message)
 
 
 def cachesUnshared(servers: Sequence[ServerSettings], workers: int) -> Iterator[Problem]:

@@ -47,8 +47,8 @@ def readTicketKey(filename: str) -> bytes:
     except OSError as error:
         raise TLSError(OPTION, filename, f"cannot be read: {error.strerror}") from None
     if len(key) == _SHORT:
-        message = "is a 48-byte key (AES-128), which is not supported"
-        raise TLSError(OPTION, filename, f'{message}; create an 80-byte key with "openssl rand 80"')
+        message = 'is a 48-byte key (AES-128), which is not supported; create an 80-byte key with "openssl rand 80"'
+        raise TLSError(OPTION, filename, message)
     if len(key) != _SIZE:
         raise TLSError(OPTION, filename, 'must be 80 bytes; create it with "openssl rand 80"')
     return key
@@ -102,10 +102,11 @@ def useTicketKey(context: SSL.Context, filename: str, proves: bool, call: Ticket
     key = readTicketKey(filename)
     call = call or ticketKeyCall()
     if call is None:
-        message = "cannot be used: this cryptography package bundles OpenSSL, and hides its call for ticket keys"
-        raise TLSError(
-            OPTION, filename, f"{message}; remove the option, or build cryptography with the system's OpenSSL"
+        message = (
+            "cannot be used: this cryptography package bundles OpenSSL, and hides its call for ticket keys;"
+            " remove the option, or build cryptography with the system's OpenSSL"
         )
+        raise TLSError(OPTION, filename, message)
     works = call(context, key)
     if not works or (proves and keyName(context) != key[:KEY_NAME]):
         raise TLSError(OPTION, filename, "cannot be used: OpenSSL does not issue tickets with this key")

@@ -218,8 +218,8 @@ class PlacesTests(SynchronousTestCase):
         self.assertEqual(
             self.log.lines(),
             [
-                "worker_connections are not enough: 2 client connections are open, and new clients wait until one closes;"
-                " do something"
+                "worker_connections are not enough: 2 client connections are open, and new clients wait until one"
+                " closes; do something"
             ],
         )
 

@@ -243,8 +243,8 @@ class BadSettingsTests(SynchronousTestCase):
         )
         self.patch(tls, "isOpenToAll", lambda path: True)
         options = ["ssl_certificate_key", "ssl_password_file", "ssl_session_ticket_key", "ssl_conf_command"]
-        files = ["key", "passwords", "tickets", "other.key"]
-        messages = [f"every user of this host can read it; run chmod o-r {NOWHERE}/{each}" for each in files]
+        files = [self.pair.key, *(f"{NOWHERE}/{name}" for name in ("passwords", "tickets", "other.key"))]
+        messages = [f"every user of this host can read it; run chmod o-r {each}" for each in files]
         self.assertEqual(self.warned(settings), list(zip(options, messages, strict=True)))
         self.assertEqual(self.warned(settings, ssl=False), [])
         self.patch(tls, "isOpenToAll", lambda path: False)
@@ -266,7 +266,7 @@ class BadSettingsTests(SynchronousTestCase):
         ((option, message),) = self.warned(TLSSettings(certificateCompression=True))
         self.assertEqual(option, "ssl_certificate_compression")
         self.assertIn("pyOpenSSL does not support it", message)
-        self.assertIn("ignored", message)
+        self.assertIn("has no effect", message)
 
     def test_error(self) -> None:
         """The error itself says the same to those who make a context themselves."""

@@ -93,7 +93,7 @@ class DateTests(Case):
         since = datetime(2049, 1, 2, 3, 4, tzinfo=timezone.utc)
         self.assertEqual(
             self.warnedOf(self.issue(since=since, until=since + DAY)),
-            ["is not valid before 2049-01-02 03:04 UTC; clients refuse it"],
+            ["is not yet valid (valid from 2049-01-02 03:04 UTC); clients refuse it"],
         )
 
     def test_ending(self) -> None:
@@ -187,8 +187,10 @@ class ChainTests(Case):
         self.assertEqual(self.warnedOf(leaf, between.certificate), [])
         self.assertEqual(self.warnedOf(leaf, between.certificate, self.authority.certificate), [])
         (told,) = self.warnedOf(leaf, self.authority.certificate)
-        said = '"CN=mail" is followed by "CN=The authority", which did not issue it; each certificate must be followed by its'
-        self.assertEqual(told, f"the certificate chain is broken: {said} issuer's")
+        said = (
+            '"CN=mail" is followed by "CN=The authority", which did not issue it; each certificate must be followed by'
+        )
+        self.assertEqual(told, f"the certificate chain is broken: {said} its issuer's")
 
     def test_missing(self) -> None:
         """A public authority's certificate that stands alone; another's may be issued by a root that clients know."""

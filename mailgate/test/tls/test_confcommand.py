@@ -99,7 +99,7 @@ class GrammarTests(SynchronousTestCase):
         for given in ("X25519", "X448", "ffdhe2048", "X25519MLKEM768", "nonesuch"):
             error = self.assertRaises(ValueError, curve, given, "")
             self.assertIn("pyOpenSSL cannot set another curve", str(error))
-        self.assertRefused("Groups: takes one curve", "Groups P-256:P-384")
+        self.assertRefused("Groups: must be one curve", "Groups P-256:P-384")
         self.assertRefused("Curves: auto is a word of ssl_ecdh_curve", "Curves auto")
 
 

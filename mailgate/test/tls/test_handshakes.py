@@ -126,8 +126,8 @@ class OutcomeTests(OutcomeCase):
             for name in ("imaps", "imap", "pop3", "smtp"):
                 told = await self.shaken(name, strictContext(version))
                 reason = (
-                    "tlsv1 alert unknown ca: the client does not trust the issuer of the server certificate, or the chain is"
-                    " incomplete"
+                    "tlsv1 alert unknown ca: the client does not trust the issuer of the server certificate,"
+                    " or the chain is incomplete"
                 )
                 self.assertEqual(told, f"TLS handshake failed ({reason})")
 
@@ -147,9 +147,9 @@ class OutcomeTests(OutcomeCase):
         for offered, shown in (
             (("h2",), '"h2"'),
             (("h2", "http/1.1"), '"h2", "http/1.1"'),
-            (('x"), outcome relayed',), "others"),
-            (("h2", "\x7f", "a" * 200), '"h2", others'),
-            (("a", "b", "c", "d", "e"), '"a", "b", "c", "d", others'),
+            (('x"), outcome relayed',), "other protocols"),
+            (("h2", "\x7f", "a" * 200), '"h2", other protocols'),
+            (("a", "b", "c", "d", "e"), '"a", "b", "c", "d", other protocols'),
         ):
             reason = f'no application protocol: the client offers {shown} by ALPN; the server accepts "imap"'
             told = await self.shaken("imaps", clientContext(alpn=offered))

@@ -125,7 +125,7 @@ class RenewalTests(Case):
         self.assertEqual(self.faults(before, settings), [told])
         since = datetime(2049, 1, 2, 3, 4, tzinfo=timezone.utc)
         self.renew(since=since, until=since + DAY)
-        told = "the new certificate is not valid before 2049-01-02 03:04 UTC"
+        told = "the new certificate is not yet valid (valid from 2049-01-02 03:04 UTC)"
         self.assertEqual(self.faults(before, settings), [told])
 
     def test_namesUnreadable(self) -> None:
