@@ -100,7 +100,7 @@ class GrammarTests(SynchronousTestCase):
             error = self.assertRaises(ValueError, curve, given, "")
             self.assertIn("pyOpenSSL cannot set another curve", str(error))
         self.assertRefused("Groups: must be one curve", "Groups P-256:P-384")
-        self.assertRefused("Curves: auto is a word of ssl_ecdh_curve", "Curves auto")
+        self.assertRefused("Curves: auto is a value of ssl_ecdh_curve", "Curves auto")
 
 
 class EffectTests(SynchronousTestCase):
