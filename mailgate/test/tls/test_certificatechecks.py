@@ -1,7 +1,4 @@
-"""
-Tests for L{mailgate.tls.certificatechecks}: what is said of certificates before clients find it out, and of files that
-hold something else than they should.
-"""
+"""Tests for L{mailgate.tls.certificatechecks}: warnings about certificates, and errors of files with other content."""
 
 from __future__ import annotations
 
@@ -33,7 +30,7 @@ DAY = timedelta(days=1)
 
 
 class Case(SynchronousTestCase):
-    """An authority, and a folder for what it issues."""
+    """A certificate authority, and a folder for its files."""
 
     def setUp(self) -> None:
         self.folder = self.mktemp()
@@ -47,7 +44,7 @@ class Case(SynchronousTestCase):
         return (issuer or self.authority).issue(subject, self.key, names or ("mx.test",), **changes)
 
     def pair(self, *chain: x509.Certificate) -> Pair:
-        """Files of C{chain}, and of its key."""
+        """Write C{chain} and its key to files."""
         pem = b"".join(each.public_bytes(Encoding.PEM) for each in chain)
         private = self.key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
         return Pair(
@@ -55,7 +52,7 @@ class Case(SynchronousTestCase):
         )
 
     def warned(self, settings: Any, name: str | None = "mx.test") -> list[tuple[str, str]]:
-        """The options that are warned of in a server called C{name}, and the words."""
+        """The options and the messages of the warnings for a server called C{name}."""
         groups: dict[type, Any] = {type(settings): settings}
         if name is not None:
             groups[DialogueSettings] = DialogueSettings(serverName=name)
@@ -68,23 +65,23 @@ class Case(SynchronousTestCase):
         return [(warning.option, warning.message) for warning in warnings]
 
     def warnedOf(self, *chain: x509.Certificate, name: str | None = "mx.test") -> list[str]:
-        """The warnings of ssl_certificate where it is C{chain}."""
+        """The warnings for C{chain} as ssl_certificate."""
         warned = self.warned(settingsFor(self.pair(*chain)), name)
         self.assertLessEqual({option for option, _ in warned}, {"ssl_certificate"})
         return [message for _, message in warned]
 
 
 class DateTests(Case):
-    """When certificates are valid."""
+    """Validity dates."""
 
     def test_good(self) -> None:
-        """One that is valid, and for the server's name, causes no warning, in a file or inline."""
+        """A valid certificate for the server's name causes no warning, in a file or inline."""
         pair = self.pair(self.issue())
         for source in (pair, Pair(inline(pair.certificate), inline(pair.key))):
             self.assertEqual(self.warned(settingsFor(source)), [])
 
     def test_expired(self) -> None:
-        """One that is not valid any more, or not yet."""
+        """A certificate that has expired, or is not yet valid, causes a warning."""
         until = datetime(2024, 2, 29, 12, 30, tzinfo=timezone.utc)
         self.assertEqual(
             self.warnedOf(self.issue(since=until - DAY, until=until)),
@@ -97,7 +94,10 @@ class DateTests(Case):
         )
 
     def test_ending(self) -> None:
-        """One that is about to end: two weeks before, or in the last quarter of a short time, or three days."""
+        """
+        A certificate that expires soon causes a warning: two weeks before, in the last quarter of a short lifetime, or
+        three days before.
+        """
         for life, left, told in (
             (90, 15, None),
             (90, 13, "13 days"),
@@ -116,7 +116,7 @@ class DateTests(Case):
             self.assertEqual(warned, [] if told is None else [shown])
 
     def test_chain(self) -> None:
-        """An authority's certificate in the chain counts as well."""
+        """CA certificates in the chain are checked, too."""
         until = datetime(2024, 2, 29, 12, 30, tzinfo=timezone.utc)
         between = Authority("Between", self.authority, since=until - DAY, until=until)
         (told,) = self.warnedOf(self.issue(issuer=between), between.certificate)
@@ -124,7 +124,7 @@ class DateTests(Case):
         self.assertEqual(told, shown)
 
     def test_command(self) -> None:
-        """So does a certificate of ssl_conf_command."""
+        """The certificate of ssl_conf_command is checked, too."""
         expired = self.pair(self.issue(since=NOW - 2 * DAY, until=NOW - DAY))
         good = makePair(self.folder, "good", "mx.test")
         commands = (("Certificate", expired.certificate), ("PrivateKey", expired.key))
@@ -133,7 +133,7 @@ class DateTests(Case):
         self.assertIn("has expired", told)
 
     def test_lists(self) -> None:
-        """A list of revoked certificates that should have been replaced refuses every client."""
+        """An expired revocation list causes a warning."""
         authority = certificates.Authority(self.folder, "clients")
         good = authority.revoke("good.crl")
         builder = x509.CertificateRevocationListBuilder(authority.subject, NOW - 2 * DAY, NOW - DAY)
@@ -149,10 +149,10 @@ class DateTests(Case):
 
 
 class NameTests(Case):
-    """Hosts that certificates are for."""
+    """Host names."""
 
     def test_other(self) -> None:
-        """One for another name than the server's is warned of, and which it has; wildcards count."""
+        """A certificate without the server's name causes a warning that quotes its names. Wildcards match."""
         refused = "clients that connect by this name refuse it"
         for names, shown in (
             (("a.test",), '"a.test"'),
@@ -166,22 +166,22 @@ class NameTests(Case):
             self.assertEqual(self.warnedOf(self.issue("other.test", name), name=host), [])
 
     def test_notSaid(self) -> None:
-        """Where no server_name is written it is the host's own, by which clients need not know it."""
+        """Without server_name, which then is the host's own name, there is no warning."""
         self.assertEqual(self.warnedOf(self.issue("a.test"), name=None), [])
         self.assertEqual(self.warnedOf(self.issue("a.test"), name="https://mx.test"), [])
 
     def test_commonName(self) -> None:
-        """A common name is none that clients look at, but it is what such a certificate has."""
+        """A warning quotes the common name if there is no other, but clients ignore it."""
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "mx.test")])
         (told,) = self.warnedOf(self.authority.issue(subject, self.key))
         self.assertIn('is not valid for "mx.test", the server_name: it is valid for "mx.test"', told)
 
 
 class ChainTests(Case):
-    """What follows a certificate in its file."""
+    """Certificate chains."""
 
     def test_broken(self) -> None:
-        """A certificate that has not issued the one before it."""
+        """A certificate that did not issue the previous one causes a warning."""
         between = Authority("Between", self.authority)
         leaf = self.issue(issuer=between)
         self.assertEqual(self.warnedOf(leaf, between.certificate), [])
@@ -193,7 +193,7 @@ class ChainTests(Case):
         self.assertEqual(told, f"the certificate chain is broken: {said} its issuer's")
 
     def test_missing(self) -> None:
-        """A public authority's certificate that stands alone; another's may be issued by a root that clients know."""
+        """A public certificate without its chain causes a warning. Another one may be issued by a root."""
         self.assertEqual(self.warnedOf(self.issue()), [])
         self.patch(certificatechecks, "_isPublic", lambda certificate: True)
         (told,) = self.warnedOf(self.issue())
@@ -204,7 +204,7 @@ class ChainTests(Case):
         self.assertNotIn("the chain", str(self.warnedOf(own.certificate)))
 
     def test_public(self) -> None:
-        """A public authority's certificate has timestamps in it."""
+        """A certificate with timestamps counts as public."""
         self.assertFalse(certificatechecks._isPublic(self.issue()))
         stamped = x509.UnrecognizedExtension(certificatechecks._TIMESTAMPS, b"\x04\x02\x00\x00")
         builder = x509.CertificateBuilder(
@@ -215,10 +215,10 @@ class ChainTests(Case):
 
 
 class WritableTests(Case):
-    """Files that others may write to."""
+    """Files that other users can change."""
 
     def test_files(self) -> None:
-        """Whatever is read for TLS is looked at."""
+        """Every file for TLS is checked."""
         self.patch(certificatechecks, "writers", lambda path: f"strangers write to {os.path.basename(path)}")
         pair = self.pair(self.issue())
         settings = settingsFor(
@@ -253,7 +253,7 @@ class WritableTests(Case):
         )
 
     def test_roots(self) -> None:
-        """So are the roots for backends and services."""
+        """The trusted roots for backends and services are checked."""
         self.patch(certificatechecks, "writers", lambda path: "strangers write to it")
         for settings, option in (
             (BackendTLSSettings("/roots"), "proxy_ssl_trusted_certificate"),
@@ -264,10 +264,10 @@ class WritableTests(Case):
 
 
 class ContentTests(Case):
-    """Files that hold something else are described."""
+    """Messages about files with other content."""
 
     def faults(self, **paths: str) -> list[str]:
-        """What is wrong with a configuration that names C{paths}."""
+        """The errors of a configuration that names C{paths}."""
         pair = makePair(self.folder, "good")
         given = {"ssl_certificate": pair.certificate, "ssl_certificate_key": pair.key, **paths}
         options = "".join(f"{name} = {value}\n" for name, value in given.items())
@@ -276,7 +276,7 @@ class ContentTests(Case):
         return str(error).splitlines()
 
     def test_described(self) -> None:
-        """What it holds, and what it should."""
+        """The message says what the file contains, and what is expected."""
         pair = self.pair(self.issue())
         request = x509.CertificateSigningRequestBuilder(self.authority.name).sign(self.key, hashes.SHA256())
         both = self.issue().public_bytes(Encoding.DER)
@@ -321,7 +321,7 @@ class ContentTests(Case):
             self.assertEqual(self.faults(**{**roots, option: path}), [fault])
 
     def test_otherKey(self) -> None:
-        """A key that belongs to another certificate is told so."""
+        """A key of another type than the certificate's is reported as such."""
         other = os.path.abspath(makePair(self.folder, "other").key)
         rsa = os.path.abspath(makePair(self.folder, "rsa", kind="rsa").key)
         for key, reason in ((other, r"\w+"), (rsa, "key type mismatch$")):
@@ -329,7 +329,7 @@ class ContentTests(Case):
             self.assertRegex(fault, r'ssl_certificate_key = .*: does not match certificate ".*good\.crt": ' + reason)
 
     def test_protocols(self) -> None:
-        """A server that no client can reach is told so by the start and by check: it is an error."""
+        """A server that no client can use is an error, at the start and for C{check}."""
         (fault,) = self.faults(ssl_protocols="TLSv1 SSLv3")
         reason = "no client can complete a TLS handshake: no protocols available"
         hint = "TLSv1 needs @SECLEVEL=0 in ssl_ciphers"
@@ -337,10 +337,10 @@ class ContentTests(Case):
 
 
 class UnreadableTests(Case):
-    """Certificates that OpenSSL reads, and cryptography in part, or not at all: the server is served with them."""
+    """Certificates that OpenSSL parses and cryptography does not: the server starts with them."""
 
     def derived(self, *extensions: tuple[str, bytes], subject: str = "mail") -> x509.Certificate:
-        """One with C{extensions}, by number and content."""
+        """A certificate with C{extensions}, by number and content."""
         name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, subject)])
         serial = x509.random_serial_number()
         builder = x509.CertificateBuilder(name, name, self.key.public_key(), serial, NOW - DAY, NOW + 30 * DAY)
@@ -350,13 +350,13 @@ class UnreadableTests(Case):
         return builder.sign(self.key, hashes.SHA256())
 
     def altered(self, certificate: x509.Certificate, old: bytes, new: bytes) -> x509.Certificate:
-        """C{certificate} with other bytes in it."""
+        """C{certificate} with some bytes replaced."""
         encoded = certificate.public_bytes(Encoding.DER)
         self.assertIn(old, encoded)
         return x509.load_der_x509_certificate(encoded.replace(old, new))
 
     def test_extensions(self) -> None:
-        """Where its names cannot be read they are taken to be the common name alone."""
+        """If the names cannot be parsed, the common name is used."""
         twice = self.derived(("2.5.29.98", b"0\0"), ("2.5.29.99", b"0\0"))
         for certificate in (
             self.derived(("2.5.29.17", bytes.fromhex("3006a50481024142"))),  # an ediPartyName
@@ -368,7 +368,7 @@ class UnreadableTests(Case):
             self.assertEqual(certificatechecks.hostNames(certificate), ("mail",))
 
     def test_subject(self) -> None:
-        """One whose subject is no text is not looked at any further."""
+        """A certificate whose subject is not text is not checked further."""
         certificate = self.altered(self.derived(subject="mail"), b"mail", b"m\xffil")
         self.assertEqual(self.warnedOf(certificate), [])
 
@@ -377,7 +377,7 @@ class SettingsTests(Case):
     """A whole configuration."""
 
     def test_once(self) -> None:
-        """What servers have from [mail] is warned of once, and C{check} and the start say it."""
+        """A warning about an option of [mail] is given once, by C{check} and at the start."""
         expired = self.pair(self.issue(since=NOW - 2 * DAY, until=NOW - DAY))
         certificate, key = map(os.path.abspath, (expired.certificate, expired.key))
         text = (

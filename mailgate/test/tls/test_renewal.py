@@ -1,6 +1,6 @@
 """
-Tests for L{mailgate.tls.renewal}, and for what one process and a master make of it: which certificates are put into
-force because their files have changed, and which only if an operator asks.
+Tests for L{mailgate.tls.renewal} and its use by one process and by a master: which renewed certificates are used
+automatically, and which only after a reload by the operator.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ class Case(SynchronousTestCase):
         self.file = write(os.path.join(self.folder, "gateway.ini"), text.encode())
 
     def renew(self, *names: str, subject: str = "mail", **changes: Any) -> None:
-        """Have another certificate, for C{names} or the usual ones, and its key in the files."""
+        """Write another certificate for C{names}, or the usual ones, and its key to the files."""
         key = ec.generate_private_key(ec.SECP256R1())
         called = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, subject)])
         certificate = self.authority.issue(called, key, names or NAMES, **changes)
@@ -79,7 +79,7 @@ class Case(SynchronousTestCase):
             os.replace(write(f"{path}.new", content), path)
 
     def told(self, option: str, what: str) -> str:
-        """A line about the certificate."""
+        """A log line about the certificate."""
         with open(self.file, encoding="utf-8") as opened:
             number = next(n for n, line in enumerate(opened, 1) if line.startswith(f"{option} ="))
         return f"{self.file}:{number}: [mail] {option} = {self.certificate}: {what}"
@@ -92,7 +92,7 @@ class RenewalTests(Case):
         return [each.message for each in renewalFaults(before, settings.servers)]
 
     def test_good(self) -> None:
-        """One that is valid and has all names takes the place; more names, or a wildcard for them, are good too."""
+        """A valid certificate with all names is accepted. It may have more names, or a wildcard for them."""
         settings = load(self.file)
         before = certificatesOf(settings.servers)
         self.assertEqual(self.faults(before, settings), [])
@@ -102,7 +102,7 @@ class RenewalTests(Case):
             self.assertEqual(list(namesLost(before, settings.servers)), [])
 
     def test_wildcard(self) -> None:
-        """A wildcard stands for a name of before; the other way round something is lost."""
+        """A wildcard covers a previous name. A name does not cover a previous wildcard."""
         self.renew("mx.mail.test")
         settings = load(self.file)
         before = certificatesOf(settings.servers)
@@ -116,7 +116,7 @@ class RenewalTests(Case):
         )
 
     def test_dates(self) -> None:
-        """One that is out of date, or not valid yet, does not."""
+        """A certificate that has expired, or is not yet valid, is refused."""
         settings = load(self.file)
         before = certificatesOf(settings.servers)
         until = datetime(2024, 2, 29, 12, 30, tzinfo=timezone.utc)
@@ -129,7 +129,9 @@ class RenewalTests(Case):
         self.assertEqual(self.faults(before, settings), [told])
 
     def test_namesUnreadable(self) -> None:
-        """One whose names cannot be read is no reason not to start; none takes the place of a better one."""
+        """
+        A certificate whose names cannot be parsed does not prevent the start, but does not replace one with names.
+        """
         settings = load(self.file)
         before = certificatesOf(settings.servers)
         key = ec.generate_private_key(ec.SECP256R1())
@@ -142,13 +144,13 @@ class RenewalTests(Case):
         self.assertEqual(self.faults(before, settings), [told])
 
     def test_same(self) -> None:
-        """The one in force may expire: what else has changed is not held up by it."""
+        """An expired current certificate does not prevent other changes."""
         self.renew(since=NOW - 2 * DAY, until=NOW - DAY)
         settings = load(self.file)
         self.assertEqual(self.faults(certificatesOf(settings.servers), settings), [])
 
     def test_foreign(self) -> None:
-        """One that lacks a name does not, whichever it has; an address is a name."""
+        """A certificate that lacks a name or an address is refused."""
         self.renew("mx.test", "192.0.2.1")
         settings = load(self.file)
         before = certificatesOf(settings.servers)
@@ -163,7 +165,7 @@ class RenewalTests(Case):
             self.assertEqual([each.message for each in namesLost(before, settings.servers)], [told])
 
     def test_commonName(self) -> None:
-        """Of certificates without any other name the common name is looked at."""
+        """Without other names the common names are compared."""
         key = ec.generate_private_key(ec.SECP256R1())
         for name, isLost in (("old.test", False), ("new.test", True)):
             subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
@@ -175,7 +177,7 @@ class RenewalTests(Case):
             self.assertEqual(bool(self.faults(before, settings)), isLost)
 
     def test_unreadable(self) -> None:
-        """What cannot be read is for others to refuse."""
+        """An unreadable certificate is left to other checks."""
         settings = load(self.file)
         before = certificatesOf(settings.servers)
         for content in (b"", b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"):
@@ -186,7 +188,7 @@ class RenewalTests(Case):
         self.assertEqual(self.faults(before, settings), [])
 
     def test_newServer(self) -> None:
-        """A server that was not there before may have any."""
+        """A new server may have any certificate."""
         settings = load(self.file)
         self.renew("other.test")
         self.assertEqual(self.faults({}, settings), [])
@@ -211,7 +213,7 @@ class ProcessTests(Case):
         self.successResultOf(stopped)
 
     def look(self) -> list[tuple[str, str]]:
-        """Let the files be looked at; gives what is logged, by levels."""
+        """Check the files, and return what is logged, by levels."""
         with capturedLogs() as events:
             self.reactor.pump([LOOK, LOOK, 0])
         return self.lines(events)
@@ -221,7 +223,7 @@ class ProcessTests(Case):
         return [(each["log_level"].name, formatEvent(each)) for each in found]
 
     def test_renewed(self) -> None:
-        """A good one is put into force, and then the next is compared with that."""
+        """A good certificate is used, and the next one is compared with it."""
         before = self.generations.gateway
         self.renew(*NAMES, "more.test")
         self.assertNotIn("error", [level for level, _ in self.look()])
@@ -239,7 +241,7 @@ class ProcessTests(Case):
         )
 
     def test_refused(self) -> None:
-        """One that is out of date is reported once as an error, and the gateway stays; so it is until it is good."""
+        """An expired certificate is reported once as an error. The gateway continues until there is a good one."""
         before = self.generations.gateway
         until = datetime(2024, 2, 29, 12, 30, tzinfo=timezone.utc)
         self.renew(since=until - DAY, until=until)
@@ -255,7 +257,7 @@ class ProcessTests(Case):
         self.assertIsNot(self.generations.gateway, before)
 
     def test_asked(self) -> None:
-        """An operator gets what is there, with a warning."""
+        """A reload by the operator uses any certificate, with a warning."""
         until = datetime(2024, 2, 29, 12, 30, tzinfo=timezone.utc)
         self.renew("mx.test", since=until - DAY, until=until)
         before = self.generations.gateway
@@ -292,7 +294,7 @@ class MasterTests(Case):
         return [formatEvent(each) or "" for each in events]
 
     def test_refused(self) -> None:
-        """For one that is refused no workers are started; for a good one, and for any that is asked for, they are."""
+        """A refused certificate starts no workers. A good one does, and so does a reload by the operator."""
         self.renew("other.test")
         lost = 'the new certificate lacks names of the previous certificate: "mx.test", "imap.test"'
         self.assertIn(self.told("ssl_certificate", f"{lost}, {KEPT}"), self.look())
@@ -307,7 +309,7 @@ class MasterTests(Case):
         self.assertEqual(len(self.reactor.processes), 3)
 
     def test_lost(self) -> None:
-        """When the zygote dies there is only the one that was refused: the log says that it is used."""
+        """If the zygote dies, only the refused certificate is left, and the log says that it is used."""
         self.renew("other.test")
         self.look()
         (zygote,) = self.reactor.processes
