@@ -159,14 +159,14 @@ class Poller:
                     try:
                         owner.ready(fd, what)
                     except Exception:
-                        self._surprised(owner)
+                        self._raised(owner)
             if self._soon or self._closing:
                 self._finish()
         self._working = False
         if self._ending:
             self.close()
 
-    def _surprised(self, owner: IOwner) -> None:
+    def _raised(self, owner: IOwner) -> None:
         failure = Failure()
         self.log.failure("unhandled exception in a connection", failure)
         self._giveUp(owner, failure)

@@ -388,12 +388,12 @@ class RelayEnd(BaseEnd):
 
     def finishWriting(self) -> None:
         if self._state == _OPEN:
-            self._sayGoodbye()
+            self._sendCloseNotify()
             self._state = _ENDING
             if self.waiting is None:
                 self._endWriting()
 
-    def _sayGoodbye(self) -> None:
+    def _sendCloseNotify(self) -> None:
         if self._engine is not None and self._state == _OPEN:
             self._engine.closeNotify()
             self._put(self._engine.output())
@@ -408,7 +408,7 @@ class RelayEnd(BaseEnd):
     def close(self) -> None:
         if self.fd < 0 or self._state == _CLOSING:
             return
-        self._sayGoodbye()
+        self._sendCloseNotify()
         self._state = _CLOSING
         heard, self.finished = self.finished, True
         if self.waiting is not None:

@@ -57,7 +57,7 @@ class _VerifiedTLS:
     Twisted's own implementation refuses names with underscores. It also accepts a certificate whose names it cannot
     parse.
 
-    A refused certificate raises L{CertificateError}, which tells the operator to add a root to C{option}.
+    A refused certificate raises L{CertificateError}. Its text names C{option}, the directive for trusted roots.
 
     @raise ValueError: C{hostname} cannot be the name in a certificate.
     """

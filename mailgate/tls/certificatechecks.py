@@ -81,7 +81,8 @@ def dateTrouble(certificate: x509.Certificate, now: datetime) -> str | None:
 
 def hostNames(certificate: x509.Certificate) -> tuple[str, ...]:
     """
-    The DNS names and IP addresses in C{certificate}'s subjectAltName, or its common name if there is no subjectAltName.
+    The DNS names and IP addresses in C{certificate}'s subjectAltName; its common name if there is no subjectAltName, or
+    one that cannot be parsed.
     """
     try:
         return alternativeNames(certificate)

@@ -2,7 +2,8 @@
 """
 Why TLS failed, for the log: OpenSSL's reason, which operators search for, and what it means here.
 
-OpenSSL's reasons are constant texts (its C{sslerr.c}). No text in these messages comes from the peer.
+OpenSSL's reasons are constant texts (its C{sslerr.c}). Only the hint of an error may quote the peer, and it quotes only
+names of ALPN that L{mailgate.tls.context} has checked.
 """
 
 from __future__ import annotations
