@@ -58,7 +58,7 @@ class Peephole:
     """Looks at bytes that have arrived for a transport and have not been read."""
 
     def __init__(self, transport: Any) -> None:
-        """@param transport: a L{StreamTransport} or one of Twisted's."""
+        """@param transport: a C{StreamTransport} or one of Twisted's."""
         self._transport = transport
         self._poll: Any = None
         held = getattr(transport, "socket", None)

@@ -74,7 +74,7 @@ def acknowledge(fd: int) -> None:
 
 
 def acknowledgeOn(transport: Any) -> None:
-    """Call L{acknowledge} for the socket of C{transport}, which may be a L{StreamTransport} or one of Twisted's."""
+    """Call L{acknowledge} for the socket of C{transport}, which may be a C{StreamTransport} or one of Twisted's."""
     if hasattr(transport, "fd"):
         if transport.connected:
             acknowledge(transport.fd)

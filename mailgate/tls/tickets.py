@@ -58,7 +58,7 @@ class ITicketReader(IOpenSSLServerConnectionCreator):
         Select by tickets.
 
         @param tickets: the tickets that the client offers, in bytes.
-        @return: what makes a connection that resumes one of them; L{None} if L{newConnection} is right.
+        @return: what makes a connection that resumes one of them; L{None} if C{newConnection} is right.
         """
 
 

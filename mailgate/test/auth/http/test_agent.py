@@ -280,7 +280,7 @@ class ResponseTests(AgentTestCase):
         connection = self.endpoint.connections[0]
         connection.dataReceived(RESPONSE[:30])
         self.lose(connection)
-        self.assertEqual(self.failureOf(asked), "while reading the response: the peer closed the connection")
+        self.assertEqual(self.failureOf(asked), "while reading the response: it closed the connection")
         self.assertEqual(self.endpoint.connecting, [])
 
     def test_refused(self):
