@@ -144,7 +144,7 @@ class SilentTests(LimitTestCase):
         waitUntil(lambda: self.gateway.log().count("worker_connections are not enough: 50 ") == 2, "both are full")
         clients[3].close()
         self.hear(waiting, GREETING.strip())
-        self.assertEqual(self.gateway.log().count("worker_connections = 1000: is more than"), 1)
+        self.assertEqual(self.gateway.log().count("worker_connections = 1000: exceeds the limit"), 1)
 
 
 class ExhaustedTests(LimitTestCase):

@@ -215,7 +215,7 @@ class AcceptingTests(Case):
 
     def test_refused(self) -> None:
         """A factory that builds nothing, or raises, leaves no descriptor open."""
-        # What other tests have left to the collector must not be closed in the middle of this one.
+        # Collect garbage first: descriptors of other tests must not be closed during this test.
         gc.collect()
         before = len(os.listdir("/proc/self/fd"))
         outcomes = iter([None, KeyError("factory"), None, KeyError("factory")])

@@ -293,7 +293,10 @@ class SecretTests(ImportCase):
         for text, reason in (
             ("ssl_conf_command Options PrioritizeChaCha", '"PrioritizeChaCha" is unknown; the words are'),
             ("ssl_conf_command Options KTLS", '"KTLS" is unknown; the words are'),
-            ("ssl_conf_command Groups X25519", "Groups: must be auto, prime256v1, secp384r1 or secp521r1: pyOpenSSL cannot set"),
+            (
+                "ssl_conf_command Groups X25519",
+                "Groups: must be auto, prime256v1, secp384r1 or secp521r1: pyOpenSSL cannot set",
+            ),
             ("auth_http_header X: a", "must be NAME VALUE, the name that of an HTTP header and without a colon"),
             ('auth_http "a/?b#"', "holds a blank, a # or something that is not ASCII"),
         ):
