@@ -289,9 +289,12 @@ class ContentTests(Case):
             "der": both,
             "text": b"hello\n",
             "public": public,
+            "cut": b"-----BEGIN CERTIFICATE-----\nMIIB",
+            "cutList": b"-----BEGIN X509 CRL-----\nMIIB",
         }
         paths = {name: write(os.path.join(self.folder, name), content) for name, content in contents.items()}
         der = "it is in DER format, not PEM; convert it with openssl and -inform DER"
+        truncated = "it is truncated: the END line is missing"
         for option, file, told in (
             ("ssl_certificate", "empty", "it is empty"),
             ("ssl_certificate", "key", "it contains a private key, not a certificate"),
@@ -304,6 +307,7 @@ class ContentTests(Case):
             ("ssl_dhparam", "certificate", "it contains a certificate, not Diffie-Hellman parameters"),
             ("proxy_ssl_trusted_certificate", "key", "it contains a private key, not a certificate"),
             ("proxy_ssl_trusted_certificate", "empty", "it is empty"),
+            ("proxy_ssl_trusted_certificate", "cut", truncated),
         ):
             path = os.path.abspath(paths[file])
             number = {"ssl_certificate": 5, "ssl_certificate_key": 6}.get(option, 7)
@@ -313,6 +317,7 @@ class ContentTests(Case):
             ("ssl_client_certificate", "key", "it contains a private key, not a certificate"),
             ("ssl_trusted_certificate", "empty", "it is empty"),
             ("ssl_crl", "certificate", "it contains a certificate, not a certificate revocation list"),
+            ("ssl_crl", "cutList", truncated),
         ):
             path = os.path.abspath(paths[file])
             roots = {"ssl_verify_client": "on", "ssl_client_certificate": os.path.abspath(pair.certificate)}
