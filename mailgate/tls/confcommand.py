@@ -111,7 +111,7 @@ def curve(value: str, folder: str) -> str:
     if word != "auto" and word not in _CURVES:
         raise ValueError(
             f"must be {known}: pyOpenSSL cannot set another curve;"
-            " auto offers all curves of the TLS library, X25519 and hybrids included"
+            " auto offers all curves of OpenSSL, X25519 and hybrids included"
         )
     return word
 
@@ -180,7 +180,7 @@ def _signed(value: str, known: Mapping[str, object], names: str) -> list[tuple[s
     for item in value.split(","):
         word = item.strip().lower()
         if word.lstrip("+-") not in known or word[1:2] in ("+", "-"):
-            raise ValueError(f'"{item.strip()}" is unknown; the words are {names}{nearest(word, list(known))}')
+            raise ValueError(f'"{item.strip()}" is unknown; use some of {names}{nearest(word, list(known))}')
         words.append((word.lstrip("+-"), not word.startswith("-")))
     return words
 

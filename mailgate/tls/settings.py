@@ -76,7 +76,7 @@ def _sessionCache(value: str, folder: str) -> SessionCache:
     return cache
 
 
-_TLS = Need('"listen = … ssl" or starttls', lambda server: usesTLS(server))
+_TLS = Need('"ssl" in listen, or starttls', lambda server: usesTLS(server))
 _IN_CLEAR = Need(
     'a listen without "ssl"',
     lambda server: server[TLSSettings].starttls == "off" or not all(at.ssl for at in server.listen),
@@ -156,7 +156,7 @@ class TLSSettings:
             message = "requires the CA certificates of clients in ssl_client_certificate or ssl_trusted_certificate"
             yield server.problem("ssl_verify_client", message, self.verifyClient)
         elif not set(self.protocols) - {"SSLv2", "SSLv3"}:
-            message = "has no version that the TLS library supports; set TLSv1.2 TLSv1.3"
+            message = "has no version that OpenSSL supports; set TLSv1.2 TLSv1.3"
             yield server.problem("ssl_protocols", message, " ".join(self.protocols))
         elif lost := list(self._unreadable(server)):
             yield from lost
@@ -195,7 +195,7 @@ class TLSSettings:
             yield server.problem("ssl_protocols", message, chosen)
         gone = [version for version in ("SSLv2", "SSLv3") if version in self.protocols]
         if gone:
-            message = f"{' and '.join(gone)} cannot be negotiated: the TLS library does not support SSL"
+            message = f"{' and '.join(gone)} cannot be negotiated: not supported by OpenSSL"
             yield server.problem("ssl_protocols", message, chosen)
         now = datetime.now(timezone.utc)
         for option, source in self.shownCertificates():
@@ -206,7 +206,9 @@ class TLSSettings:
         yield from writableWarnings(server, self._files())
         for option, filename in self._secrets():
             if isOpenToAll(filename):
-                yield server.problem(option, f"every user of this host can read it; run chmod o-r {filename}", filename)
+                yield server.problem(
+                    option, f"every user of this host can read it; run: chmod o-r {filename}", filename
+                )
         if self.certificateCompression:
             message = "has no effect: pyOpenSSL does not support it"
             yield server.problem("ssl_certificate_compression", message, "on")

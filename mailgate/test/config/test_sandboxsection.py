@@ -33,7 +33,7 @@ class SandboxTests(ConfigCase):
     def test_otherFaults(self):
         """What else is wrong with its TLS is found."""
         for line, told in (
-            ("ssl_protocols = SSLv3", "has no version that the TLS library supports; set TLSv1.2 TLSv1.3"),
+            ("ssl_protocols = SSLv3", "has no version that OpenSSL supports; set TLSv1.2 TLSv1.3"),
             ("ssl_verify_client = on", "in ssl_client_certificate or ssl_trusted_certificate"),
             ("ssl_dhparam = /nowhere/dh.pem", "cannot be read"),
         ):

@@ -43,9 +43,9 @@ WITHOUT = (
     ("imap", HTTP, "auth_http_ssl_verify = off", "an https: URL in auth_http"),
     ("imap", HTTP, "auth_http_pass_client_cert = on", "ssl_verify_client"),
     ("imap", HTTP, "set_real_ip_from = 10.0.0.0/8", '"proxy_protocol" behind a listen'),
-    ("imap", HTTP, f"ssl_certificate = {NOWHERE}/x", '"listen = … ssl" or starttls'),
-    ("imap", HTTP, "ssl_protocols = TLSv1.3", '"listen = … ssl" or starttls'),
-    ("imap", HTTP, "ssl_session_timeout = 5m", '"listen = … ssl" or starttls'),
+    ("imap", HTTP, f"ssl_certificate = {NOWHERE}/x", '"ssl" in listen, or starttls'),
+    ("imap", HTTP, "ssl_protocols = TLSv1.3", '"ssl" in listen, or starttls'),
+    ("imap", HTTP, "ssl_session_timeout = 5m", '"ssl" in listen, or starttls'),
 )
 """Options of a server that speaks no TLS, and what they lack."""
 

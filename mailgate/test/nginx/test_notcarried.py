@@ -291,8 +291,8 @@ class SecretTests(ImportCase):
     def test_shown(self):
         """What holds no secret is told with its reason, though that has the value in it, or a letter of it."""
         for text, reason in (
-            ("ssl_conf_command Options PrioritizeChaCha", '"PrioritizeChaCha" is unknown; the words are'),
-            ("ssl_conf_command Options KTLS", '"KTLS" is unknown; the words are'),
+            ("ssl_conf_command Options PrioritizeChaCha", '"PrioritizeChaCha" is unknown; use some of'),
+            ("ssl_conf_command Options KTLS", '"KTLS" is unknown; use some of'),
             (
                 "ssl_conf_command Groups X25519",
                 "Groups: must be auto, prime256v1, secp384r1 or secp521r1: pyOpenSSL cannot set",

@@ -222,7 +222,7 @@ class BadSettingsTests(SynchronousTestCase):
     def test_noVersion(self) -> None:
         """SSLv2 and SSLv3 alone are refused."""
         settings = settingsFor(self.pair, protocols=("SSLv2", "SSLv3"))
-        self.assertProblem("ssl_protocols", "no version that the TLS library supports", "SSLv2 SSLv3", settings)
+        self.assertProblem("ssl_protocols", "no version that OpenSSL supports", "SSLv2 SSLv3", settings)
 
     def warned(self, settings: TLSSettings, ssl: bool = True) -> list[tuple[str, str]]:
         """The options and the messages of the warnings."""
@@ -242,7 +242,7 @@ class BadSettingsTests(SynchronousTestCase):
         self.patch(tls, "isOpenToAll", lambda path: True)
         options = ["ssl_certificate_key", "ssl_password_file", "ssl_session_ticket_key", "ssl_conf_command"]
         files = [self.pair.key, *(f"{NOWHERE}/{name}" for name in ("passwords", "tickets", "other.key"))]
-        messages = [f"every user of this host can read it; run chmod o-r {each}" for each in files]
+        messages = [f"every user of this host can read it; run: chmod o-r {each}" for each in files]
         self.assertEqual(self.warned(settings), list(zip(options, messages, strict=True)))
         self.assertEqual(self.warned(settings, ssl=False), [])
         self.patch(tls, "isOpenToAll", lambda path: False)
