@@ -203,8 +203,8 @@ class StoryTests(SynchronousTestCase):
     def test_reason(self):
         """The reason is in parentheses after the outcome."""
         ledger = session()
-        ledger.conclude(Outcome.TLS_FAILED, "the client speaks no TLS")
-        self.assertIn(", outcome TLS handshake failed (the client speaks no TLS), seconds ", self.tell(ledger))
+        ledger.conclude(Outcome.TLS_FAILED, "the client does not speak TLS")
+        self.assertIn(", outcome TLS handshake failed (the client does not speak TLS), seconds ", self.tell(ledger))
 
     def test_complete(self):
         """The story has exactly the fields of the format."""

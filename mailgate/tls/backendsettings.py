@@ -1,7 +1,7 @@
 # -*- test-case-name: mailgate.test.tls.test_settings -*-
 """
-The roots by which certificates of backends and services are judged: their directive, and how they are loaded. What is
-done with them L{mailgate.tls.backend} says.
+The trusted roots for the certificates of backends and HTTP services: their directive, and how they are loaded.
+L{mailgate.tls.backend} verifies certificates with them.
 """
 
 from __future__ import annotations
@@ -20,14 +20,16 @@ from mailgate.directives.needs import Need, given
 from mailgate.system.regularfiles import readRegular
 from mailgate.tls.certificatechecks import writableWarnings
 from mailgate.tls.errors import openSSLReason
-from mailgate.tls.files import withoutWanted
+from mailgate.tls.files import TRUNCATED, withoutWanted
 
 __all__ = ["BackendTLSSettings", "loadTrust", "trustProblems"]
+
+_CERTIFICATE = re.compile(r"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----", re.DOTALL)
 
 
 @frozen
 class BackendTLSSettings:
-    """The TLS of connections to backends, by the names of nginx's stream module."""
+    """The settings for TLS with backends. The names are those of nginx's stream module."""
 
     needs: ClassVar[tuple[Need, ...]] = (given("auth_file"),)
 
@@ -37,12 +39,22 @@ class BackendTLSSettings:
         yield from trustProblems(server, "proxy_ssl_trusted_certificate", self.trusted)
 
     def warnings(self, server: ServerSettings) -> Iterator[Problem]:
-        """Roots that others may add to."""
+        """
+        Yield a warning if other users can change the file of trusted roots.
+
+        @param server: all settings of the server.
+        """
         yield from writableWarnings(server, [("proxy_ssl_trusted_certificate", self.trusted)])
 
 
 def trustProblems(server: ServerSettings, option: str, filename: str | None) -> Iterator[Problem]:
-    """What keeps the file that C{server}'s C{option} names, if it names one, from being loaded by L{loadTrust}."""
+    """
+    Yield why L{loadTrust} cannot load a file of trusted roots.
+
+    @param server: all settings of the server.
+    @param option: the directive that names the file.
+    @param filename: the file, or L{None} where none is set.
+    """
     if filename is not None:
         try:
             loadTrust(filename)
@@ -54,15 +66,17 @@ def trustProblems(server: ServerSettings, option: str, filename: str | None) -> 
 
 def loadTrust(filename: str) -> Any:
     """
-    The certificates in PEM file C{filename}, as roots to trust.
+    Load trusted roots.
 
-    @raise OSError: it cannot be read.
-    @raise ValueError: it holds no certificate.
+    @param filename: a file with certificates in PEM format.
+    @return: what Twisted takes as C{trustRoot}.
+    @raise OSError: the file cannot be read.
+    @raise ValueError: the file contains no certificate, or one that OpenSSL cannot parse.
     """
     content = readRegular(filename).decode("ascii", "replace")
-    blocks = re.findall(r"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----", content, re.DOTALL)
+    blocks = _CERTIFICATE.findall(content)
     if not blocks:
-        raise ValueError(withoutWanted(content.encode("ascii", "replace"), "a certificate") or "it is cut off")
+        raise ValueError(withoutWanted(content.encode("ascii", "replace"), "a certificate") or TRUNCATED)
     try:
         return trustRootFromCertificates([Certificate.loadPEM(block) for block in blocks])
     except (crypto.Error, standardSSL.SSLError) as error:

@@ -33,8 +33,8 @@ class SandboxTests(ConfigCase):
     def test_otherFaults(self):
         """Other mistakes in its TLS settings are reported."""
         for line, told in (
-            ("ssl_protocols = SSLv3", "has no version that the TLS library still speaks"),
-            ("ssl_verify_client = on", "needs ssl_client_certificate or ssl_trusted_certificate"),
+            ("ssl_protocols = SSLv3", "has no version that OpenSSL supports; set TLSv1.2 TLSv1.3"),
+            ("ssl_verify_client = on", "in ssl_client_certificate or ssl_trusted_certificate"),
             ("ssl_dhparam = /nowhere/dh.pem", "cannot be read"),
         ):
             self.assertIn(told, self.faults(f"{self.text}{line}\n")[0])
@@ -44,7 +44,7 @@ class SandboxTests(ConfigCase):
         for line, told in (
             ("ssl_ciphers = 5k", "[mail] ssl_ciphers = 5k: no cipher match"),
             ("ssl_ecdh_curve = nosuch", "ssl_ecdh_curve = nosuch"),
-            ("ssl_ciphers = aRSA\nssl_protocols = TLSv1.2", "no client can connect by TLS"),
+            ("ssl_ciphers = aRSA\nssl_protocols = TLSv1.2", "no client can complete a TLS handshake"),
         ):
             second = IMAP.replace("imap]", "other]").replace("143", "1143")
             text = f"[sandbox]\n{MAIL}{line}\nstarttls = on\n{IMAP}{second}protocol = imap\n"

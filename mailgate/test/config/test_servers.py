@@ -83,7 +83,8 @@ class ListenTests(ConfigCase):
     def test_sslOnNeedsACertificate(self):
         """It needs a certificate like any other C{ssl}."""
         self.assertFaults(
-            MAIL + IMAP + "ssl = on", '3: [server imap] ssl_certificate: is missing, "listen … ssl" needs it'
+            MAIL + IMAP + "ssl = on",
+            '3: [server imap] ssl_certificate: is missing; "listen … ssl" requires a certificate',
         )
 
     def test_sslAndSTARTTLS(self):

@@ -244,7 +244,7 @@ class AllAtOnceTests(ConfigCase):
         self.assertFaults(
             "[server a]\nlisten = 127.0.0.1:143\n[server b]\nlisten = 127.0.0.1:110 ssl\n" + AUTH,
             "1: [server a] auth_http: is missing; set auth_http, auth_file or proxy_pass",
-            '3: [server b] ssl_certificate: is missing, "listen … ssl" needs it',
+            '3: [server b] ssl_certificate: is missing; "listen … ssl" requires a certificate',
         )
 
     def test_inherited(self):

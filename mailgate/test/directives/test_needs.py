@@ -43,9 +43,9 @@ WITHOUT = (
     ("imap", HTTP, "auth_http_ssl_verify = off", "an https: URL in auth_http"),
     ("imap", HTTP, "auth_http_pass_client_cert = on", "ssl_verify_client"),
     ("imap", HTTP, "set_real_ip_from = 10.0.0.0/8", '"proxy_protocol" in listen'),
-    ("imap", HTTP, f"ssl_certificate = {NOWHERE}/x", '"ssl" behind a listen, or starttls'),
-    ("imap", HTTP, "ssl_protocols = TLSv1.3", '"ssl" behind a listen, or starttls'),
-    ("imap", HTTP, "ssl_session_timeout = 5m", '"ssl" behind a listen, or starttls'),
+    ("imap", HTTP, f"ssl_certificate = {NOWHERE}/x", '"ssl" in listen, or starttls'),
+    ("imap", HTTP, "ssl_protocols = TLSv1.3", '"ssl" in listen, or starttls'),
+    ("imap", HTTP, "ssl_session_timeout = 5m", '"ssl" in listen, or starttls'),
 )
 """Options of a server without TLS, and what they need."""
 
@@ -113,7 +113,7 @@ class WithoutEffectTests(SynchronousTestCase):
         options = "ssl_session_timeout = 5m\nssl_protocols = TLSv1.2\nssl_ciphers = HIGH\n"
         self.assertEqual(self.warned(text + options), [])
         for options, what in (
-            ("starttls = on", 'a listen that has no "ssl" behind it'),
+            ("starttls = on", 'a listen without "ssl"'),
             ("ssl_verify_depth = 2", "ssl_verify_client"),
             ("ssl_protocols = TLSv1.3\nssl_ciphers = HIGH", "a version before TLSv1.3 in ssl_protocols"),
         ):

@@ -153,7 +153,7 @@ class TLSTests(SynchronousTestCase):
         conversation.transport.lose(SSL.Error([("SSL routines", "", "wrong version number")]))
         session = conversation.server.session
         self.assertIs(session.outcome, Outcome.TLS_FAILED)
-        self.assertEqual(session.reason, "wrong version number: the client speaks no TLS")
+        self.assertEqual(session.reason, "wrong version number: the client does not speak TLS")
 
     def test_timeout(self) -> None:
         """On a timeout the session tells a silent client from one with an unfinished handshake."""

@@ -294,9 +294,12 @@ class SecretTests(ImportCase):
     def test_shown(self):
         """Values without secrets are reported with the reason, even if it contains the value."""
         for text, reason in (
-            ("ssl_conf_command Options PrioritizeChaCha", '"PrioritizeChaCha" is unknown, the words are'),
-            ("ssl_conf_command Options KTLS", '"KTLS" is unknown, the words are'),
-            ("ssl_conf_command Groups X25519", "Groups: cannot be set by the TLS library's bindings"),
+            ("ssl_conf_command Options PrioritizeChaCha", '"PrioritizeChaCha" is unknown; use some of'),
+            ("ssl_conf_command Options KTLS", '"KTLS" is unknown; use some of'),
+            (
+                "ssl_conf_command Groups X25519",
+                "Groups: must be auto, prime256v1, secp384r1 or secp521r1: pyOpenSSL cannot set",
+            ),
             ("auth_http_header X: a", "must be NAME VALUE, where NAME is an HTTP header without a colon"),
             ('auth_http "a/?b#"', "contains a space, a # or a character outside ASCII"),
         ):

@@ -157,7 +157,7 @@ class GenerationsTests(SynchronousTestCase):
         with capturedLogs() as events:
             self.assertEqual(places.room(lambda: None), 0)
         (told,) = [formatEvent(event) or "" for event in events]
-        self.assertIn("worker_connections is reached: 2 client connections are open", told)
+        self.assertIn("worker_connections are not enough: 2 client connections are open", told)
 
     def test_connectionLimitRefused(self) -> None:
         """A refused reload leaves the limit unchanged."""

@@ -82,6 +82,17 @@ NOT_MESSAGES = frozenset(
         "sandbox.smtp",
         "sandbox.welcome",
         "testing",
+        # Twisted's text; parts of messages; errors of parsing, which are caught; OpenSSL's own texts.
+        "lean.connecting.LeanConnector",
+        "tls.certificatechecks._days",
+        "tls.certificatechecks.namesShown",
+        "tls.files._KEY",
+        "tls.files._KINDS",
+        "tls.files._REVOKED",
+        "tls.rfc2253",
+        "tls.verifyerrors",
+        "tls.errors._GENERAL",
+        "tls.errors._NO_TLS",
     }
 )
 """Modules, classes, functions and constants whose texts are no messages to an operator."""

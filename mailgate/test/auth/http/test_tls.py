@@ -120,14 +120,16 @@ class TLSTests(TestCase):
     def test_wrongName(self):
         """A certificate with another name is rejected, and the log shows that name."""
         yield self.assertNotAsked([x509.DNSName("other.example")], trusted=self.trusted)
-        told = 'its certificate is for another name: it is good for "other.example", and we asked for "127.0.0.1": '
+        told = 'its certificate is not valid for "127.0.0.1", only for "other.example" (IP address mismatch); '
         self.assertIn(f"while performing the TLS handshake: {told}", formatEvent(self.events[0]))
 
     @inlineCallbacks
     def test_unknownAuthority(self):
         """A certificate of an unknown CA is rejected. The log names the CA and the directive to trust it."""
         yield self.assertNotAsked([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))])
-        told = r'its certificate is issued by "CN=[^"]+", which is not trusted: name that in auth_http_ssl_trusted_cert'
+        told = (
+            r'its certificate is issued by "CN=[^"]+", an unknown CA; add the CA certificate to auth_http_ssl_trusted'
+        )
         self.assertRegex(formatEvent(self.events[0]), f"while performing the TLS handshake: {told}")
 
     @inlineCallbacks
