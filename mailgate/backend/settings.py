@@ -1,6 +1,6 @@
 # -*- test-case-name: mailgate.test.backend.test_client -*-
 """
-nginx's directives for the backend's side of a session.
+The directives for the backend's side of a session.
 """
 
 from __future__ import annotations
@@ -48,8 +48,8 @@ _NO_HEADER = Need("proxy_protocol = off", lambda server: server[ProxySettings].p
 @frozen
 class ProxySettings:
     """
-    nginx's C{proxy_…} directives, for the time until the relay begins; C{proxy_pass} is the backend of accounts whose
-    own nobody knows. C{proxy} has no effect, as it has none in nginx.
+    nginx's C{proxy_…} directives for the login at a backend. C{proxy_pass} is the backend of accounts for which the
+    authenticator names none. C{proxy} has no effect, as in nginx.
     """
 
     backend: Destination | None = directive("proxy_pass", _backend, None)
@@ -96,7 +96,7 @@ class ProxySettings:
     @property
     def tellsByCommand(self) -> bool:
         """
-        Whether ID or XCLIENT tells IMAP and POP3 backends who the client is. Never beside a PROXY header: then they
-        judge by the client's address whether to believe such a command.
+        Whether the gateway sends the client's address to IMAP and POP3 backends by ID or XCLIENT. Not with a PROXY
+        header: the backend then checks the client's address, not the gateway's, before it trusts such a command.
         """
         return self.identity == "auto" and self.proxyProtocol == "off"

@@ -1,7 +1,7 @@
 # -*- test-case-name: mailgate.test.tls.test_settings -*-
 """
-The roots by which certificates of backends and services are judged: their directive, and how they are loaded. What is
-done with them L{mailgate.tls.backend} says.
+The trusted roots for the certificates of backends and HTTP services: their directive, and how they are loaded.
+L{mailgate.tls.backend} verifies certificates with them.
 """
 
 from __future__ import annotations
@@ -36,9 +36,11 @@ from mailgate.system.regularfiles import isOpenToAll, readRegular
 from mailgate.tls.certificatechecks import writableWarnings
 from mailgate.tls.confcommand import VERSIONS, commands
 from mailgate.tls.errors import openSSLReason
-from mailgate.tls.files import TLSError, shown, sources, unreadable, withoutWanted
+from mailgate.tls.files import TRUNCATED, TLSError, shown, sources, unreadable, withoutWanted
 
 __all__ = ["BackendTLSSettings", "loadTrust", "trustProblems"]
+
+_CERTIFICATE = re.compile(r"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----", re.DOTALL)
 
 
 _DIGEST = 32
@@ -162,7 +164,13 @@ class BackendTLSSettings:
 
 
 def trustProblems(server: ServerSettings | SectionSettings, option: str, filename: str | None) -> Iterator[Problem]:
-    """What keeps the file that C{server}'s C{option} names, if it names one, from being loaded by L{loadTrust}."""
+    """
+    Yield why L{loadTrust} cannot load a file of trusted roots.
+
+    @param server: all settings of the server.
+    @param option: the directive that names the file.
+    @param filename: the file, or L{None} where none is set.
+    """
     if filename is not None:
         try:
             loadTrust(filename)
@@ -174,15 +182,17 @@ def trustProblems(server: ServerSettings | SectionSettings, option: str, filenam
 
 def loadTrust(filename: str) -> Any:
     """
-    The certificates in PEM file C{filename}, as roots to trust.
+    Load trusted roots.
 
-    @raise OSError: it cannot be read.
-    @raise ValueError: it holds no certificate.
+    @param filename: a file with certificates in PEM format.
+    @return: what Twisted takes as C{trustRoot}.
+    @raise OSError: the file cannot be read.
+    @raise ValueError: the file contains no certificate, or one that OpenSSL cannot parse.
     """
     content = readRegular(filename).decode("ascii", "replace")
-    blocks = re.findall(r"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----", content, re.DOTALL)
+    blocks = _CERTIFICATE.findall(content)
     if not blocks:
-        raise ValueError(withoutWanted(content.encode("ascii", "replace"), "a certificate") or "it is cut off")
+        raise ValueError(withoutWanted(content.encode("ascii", "replace"), "a certificate") or TRUNCATED)
     try:
         return trustRootFromCertificates([Certificate.loadPEM(block) for block in blocks])
     except (crypto.Error, standardSSL.SSLError) as error:

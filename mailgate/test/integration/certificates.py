@@ -1,6 +1,6 @@
 # -*- test-case-name: mailgate.test.integration -*-
 """
-A certificate authority of the tests' own, and what it signs.
+A certificate authority of the tests, and its certificates.
 """
 
 from __future__ import annotations
@@ -58,9 +58,9 @@ def _unsigned(subject: str, issuer: str, key: ec.EllipticCurvePrivateKey) -> x50
 
 class Authority:
     """
-    An authority called C{name}, whose certificate is written to the file C{path} in C{folder}.
+    An authority with the name C{name}. Its certificate is in the file C{path} in C{folder}.
 
-    Its certificates are for localhost and 127.0.0.1, and good for a month.
+    It issues certificates for localhost and 127.0.0.1, which are valid for a month.
     """
 
     def __init__(self, folder: str, name: str) -> None:
@@ -82,7 +82,9 @@ class Authority:
             file.write(content)
 
     def sign(self, name: str, purpose: x509.ObjectIdentifier = ExtendedKeyUsageOID.SERVER_AUTH) -> Pair:
-        """A new key and certificate, a server's unless C{purpose} says otherwise, in files that begin with C{name}."""
+        """
+        Make a key and a certificate, for a server unless C{purpose} says otherwise, in files that begin with C{name}.
+        """
         key = ec.generate_private_key(ec.SECP256R1())
         alternatives = x509.SubjectAlternativeName(
             [x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
