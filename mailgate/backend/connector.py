@@ -68,7 +68,7 @@ class Connector:
         @param timeout: seconds for each backend, from the connect to the end of the login (nginx's C{timeout}).
         @param reactor: the reactor for connections and timers.
         @param journal: the log.
-        @param trust: the roots for backends' certificates; L{None} for those of the platform.
+        @param places: finds the backends of a route.
         """
         self._client = client
         self._settings = settings

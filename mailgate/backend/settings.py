@@ -68,7 +68,7 @@ class ProxySettings:
         return bool(self.masterUser) or self.method in _UNPROVEN
 
     def problems(self, server: ServerSettings) -> Iterator[Problem]:
-        """Ways to log in that the server's protocol lacks, or that would let everyone in."""
+        """Yield ways to log in that the protocol of C{server} lacks, or that would accept every client."""
         if self.masterUser and not self.masterPassword and self.method not in _UNPROVEN:
             yield server.problem("proxy_auth_pass", "is missing for proxy_auth_user")
         if self.masterPassword and not self.masterUser:
@@ -87,7 +87,7 @@ class ProxySettings:
 
     @classmethod
     def conflicts(cls, settings: GatewaySettings) -> Iterator[Problem]:
-        """Groups that do not exist, as far as that is known before any login."""
+        """Yield the groups that C{settings} do not have, as far as it is known before a login."""
         for server in settings.servers:
             backend = server[cls].backend
             if isinstance(backend, BackendGroup):

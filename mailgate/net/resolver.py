@@ -45,7 +45,14 @@ class Resolver:
 
 
 def parseResolver(value: str, folder: str) -> Resolver | None:
-    """The value of a C{resolver} directive; L{None} for C{off}."""
+    """
+    Parse a C{resolver} directive.
+
+    @param value: the value.
+    @param folder: not used.
+    @return: L{None} for C{off}.
+    @raise ValueError: the value is invalid.
+    """
     words = text(value, folder).split()
     if words == ["off"]:
         return None

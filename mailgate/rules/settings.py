@@ -43,7 +43,7 @@ class GeoSettings:
     entries: tuple[tuple[str, str], ...] = ()
 
     def problems(self, section: SectionSettings) -> Iterator[Problem]:
-        """Keys that are no networks, and a name that is no variable's."""
+        """Yield the keys of C{section} that are not networks, and an invalid name of the variable."""
         yield from _nameProblems(section)
         networks: dict[object, str] = {}
         for key, value in self.entries:
@@ -58,7 +58,7 @@ class GeoSettings:
 
     @classmethod
     def conflicts(cls, settings: GatewaySettings) -> Iterator[Problem]:
-        """Variables of all C{[geo]} and C{[map]} sections that do not exist, or that depend on themselves."""
+        """Yield unknown variables in all C{[geo]} and C{[map]} sections of C{settings}, and circles."""
         tables = _tables(settings)
         for name, (section, table) in tables.items():
             for option, value in (("source", table.source), ("default", table.default), *table.entries):
@@ -88,7 +88,7 @@ class MapSettings:
     entries: tuple[tuple[str, str], ...] = ()
 
     def problems(self, section: SectionSettings) -> Iterator[Problem]:
-        """A source that is missing, and keys that are no regular expressions or no domains."""
+        """Yield a missing source of C{section}, and keys that are not valid."""
         yield from _nameProblems(section)
         if self.source is None:
             yield section.problem("source", "is missing: give what is looked for, such as $domain")

@@ -84,7 +84,7 @@ class Attempt:
     @param groups: instances of settings classes that differ from the defaults.
     @param route: the route to log in by; by default that of L{routeTo}.
     @param timeout: the limit for a login at a backend, in seconds.
-    @param trust: the trusted certificates for TLS, as for L{Connector}.
+    @param upstreams: the groups of backends, if the route names one.
     @param resolver: an C{IHostnameResolver} for host names of backends.
     @param request: arguments for L{requestFor}.
     @ivar result: a Deferred of the connector's result.

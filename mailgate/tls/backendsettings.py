@@ -118,7 +118,7 @@ class BackendTLSSettings:
     alpn: tuple[str, ...] | None = directive("proxy_ssl_alpn", _alpn, None, needs=(_TLS,))
 
     def problems(self, section: ServerSettings | SectionSettings) -> Iterator[Problem]:
-        """Load everything that is used."""
+        """Yield why a file or a value of C{section} cannot be used. All files are loaded."""
         from mailgate.tls.backendcontexts import BackendContexts
 
         for option, source in self._files():
@@ -143,7 +143,7 @@ class BackendTLSSettings:
                 pass
 
     def warnings(self, section: ServerSettings | SectionSettings) -> Iterator[Problem]:
-        """Files that others may write to, a key that others may read, and backends that are not verified."""
+        """Yield warnings about C{section}: files that other users can write or read, and unverified backends."""
         yield from writableWarnings(section, list(self._files()))
         for source in self.key:
             if shown(source) == source and isOpenToAll(source):

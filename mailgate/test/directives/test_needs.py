@@ -13,7 +13,17 @@ from mailgate.test.support.nowhere import NOWHERE
 EVERYWHERE = {
     *("error_log", "listen", "protocol", "ssl", "server_name", "timeout", "max_errors", "max_commands"),
     *("unlisted_auth", "auth_delay", "max_auth_failures", "sasl_authzid"),
-    *("proxy_pass", "proxy_ssl", "proxy_pass_error_message", "proxy_timeout", "proxy_buffer", "proxy_protocol"),
+    *(
+        "proxy_pass",
+        "proxy_ssl",
+        "proxy_auth",
+        "proxy_auth_user",
+        "proxy_auth_pass",
+        "proxy_pass_error_message",
+        "proxy_timeout",
+        "proxy_buffer",
+        "proxy_protocol",
+    ),
     # it has a warning of its own, because it never has an effect
     "proxy",
 }
