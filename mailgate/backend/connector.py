@@ -170,9 +170,9 @@ class Connector:
         proxy = self._proxy
         if self._isTrusted and not route.judged:
             return None
-        if not proxy.masterUser:
+        if proxy.masterUser is None:
             return PasswordLogin(route.user, route.password, route.authzid, route.judged, proxy.method)
-        master, password = proxy.masterUser.encode(), proxy.masterPassword.encode()
+        master, password = proxy.masterUser.encode(), (proxy.masterPassword or "").encode()
         owner = route.authzid or route.user
         if b"$user" in master:
             return PasswordLogin(master.replace(b"$user", owner), password, None, True, proxy.method)

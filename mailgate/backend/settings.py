@@ -58,14 +58,14 @@ class ProxySettings:
     proxy: bool = directive("proxy", flag, False)
     proxyProtocol: str = directive("proxy_protocol", oneOf("off", "on", "v2"), "off")
     method: str = directive("proxy_auth", oneOf(*METHODS), "auto")
-    masterUser: str = directive("proxy_auth_user", text, "")
-    masterPassword: str = directive("proxy_auth_pass", text, "", secret=True)
+    masterUser: str | None = directive("proxy_auth_user", text, None)
+    masterPassword: str | None = directive("proxy_auth_pass", text, None, secret=True)
     identity: str = directive("proxy_identity", oneOf("auto", "off"), "auto", needs=(_COMMANDS, _NO_HEADER))
 
     @property
     def trustsGateway(self) -> bool:
         """Whether the backend lets the gateway open any mailbox, so that it does not look at the user's password."""
-        return bool(self.masterUser) or self.method in _UNPROVEN
+        return self.masterUser is not None or self.method in _UNPROVEN
 
     def problems(self, server: ServerSettings) -> Iterator[Problem]:
         """Yield ways to log in that the protocol of C{server} lacks, or that would accept every client."""

@@ -39,7 +39,7 @@ class GeoSettings:
     isOpen: ClassVar[bool] = True
 
     source: str = directive("source", text, "$remote_addr")
-    default: str = directive("default", text, "")
+    default: str | None = directive("default", text, None)
     entries: tuple[tuple[str, str], ...] = ()
 
     def problems(self, section: SectionSettings) -> Iterator[Problem]:
@@ -84,7 +84,7 @@ class MapSettings:
     isOpen: ClassVar[bool] = True
 
     source: str | None = directive("source", text, None)
-    default: str = directive("default", text, "")
+    default: str | None = directive("default", text, None)
     entries: tuple[tuple[str, str], ...] = ()
 
     def problems(self, section: SectionSettings) -> Iterator[Problem]:
@@ -129,7 +129,7 @@ def _needed(name: str, tables: dict[str, tuple[SectionSettings, _Table]]) -> set
     waiting = [name]
     while waiting:
         _, table = tables[waiting.pop()]
-        for value in (table.source or "", table.default, *(value for _, value in table.entries)):
+        for value in (table.source or "", table.default or "", *(value for _, value in table.entries)):
             for variable in variablesIn(value):
                 if variable in tables and variable not in needed:
                     needed.add(variable)

@@ -126,7 +126,9 @@ class GatewayIniTests(SynchronousTestCase):
         """Every directive is in it, and none that does not exist."""
         named = {(entry.level, entry.name) for entry in self.entries}
         # What [mail] shows for all servers is not shown for each again.
-        named |= {("server", name) for level, name in named if level == "mail"}
+        named |= {(kind, name) for level, name in named if level == "mail" for kind in ("server", "upstream")} & set(
+            KNOWN
+        )
         self.assertEqual(named, set(KNOWN))
 
     def test_once(self) -> None:
@@ -156,7 +158,7 @@ class GatewayIniTests(SynchronousTestCase):
 
     def test_uncommented(self) -> None:
         """With the # taken from every default it means the same as without."""
-        text = re.sub(r"^# (    \S|[a-z0-9_]+ =)", r"\1", self.text.partition("# [sandbox]")[0], flags=re.MULTILINE)
+        text = re.sub(r"^# (    \S|[a-z0-9_]+ =)", r"\1", self.text.partition("# [upstream")[0], flags=re.MULTILINE)
         self.assertIn("\n    IMAP4rev1\n", text)
         given, plain = parse(text, "gateway.ini"), parse(self.text, "gateway.ini")
         self.assertEqual(given[LogSettings], plain[LogSettings])

@@ -103,7 +103,7 @@ class BackendTLSSettings:
     verifyDepth: int = directive("proxy_ssl_verify_depth", number, 100, needs=(_TLS, _VERIFYING))
     trusted: str | None = directive("proxy_ssl_trusted_certificate", path, None, needs=(_TLS, _VERIFYING))
     revoked: str | None = directive("proxy_ssl_crl", path, None, needs=(_TLS, _VERIFYING))
-    name: str = directive("proxy_ssl_name", _name, "", needs=(_TLS,))
+    name: str | None = directive("proxy_ssl_name", _name, None, needs=(_TLS,))
     sendsName: bool = directive("proxy_ssl_server_name", flag, True, needs=(_TLS,))
     pins: tuple[str, ...] = directive("proxy_ssl_pin", _pins, (), needs=(_TLS,))
     certificate: tuple[str, ...] = directive("proxy_ssl_certificate", sources, (), secret=True, needs=(_TLS,))

@@ -133,7 +133,7 @@ class ContextsTests(SynchronousTestCase):
         stranger = Authority("A stranger")
         for certificate, expected in (
             (self.certificate("mail.test", until=NOW - DAY / 2), "has expired"),
-            (self.certificate("mail.test", since=NOW + DAY), "is not valid before"),
+            (self.certificate("mail.test", since=NOW + DAY), "is not yet valid"),
             (self.certificate("other.test"), 'only for "other.test"'),
             (self.certificate("192.0.2.1"), "is not valid for"),
             (self.certificate("mail.test", authority=stranger), "an unknown CA"),
