@@ -36,6 +36,7 @@ GROUPS = (
     ("Addresses, networks and names", ("net",)),
     ("Connections and logins", ("frontend", "log.connection", "login", "session", "protocols", "relay", "lean")),
     ("Backends", ("backend", "protocols.imap4.client", "protocols.pop3.client", "protocols.smtp.client")),
+    ("Groups of backends and rules", ("upstream", "rules", "backend.places")),
     ("Authentication service", ("auth", "auth.http")),
     ("Account file", ("auth.passwdfile",)),
     ("TLS and certificates", ("tls",)),
