@@ -264,7 +264,13 @@ class Envelope:
 
 @frozen
 class LoginRequest:
-    """One attempt to log in; C{attempt} counts from 1 within a connection; C{tag} is IMAP's."""
+    """
+    One attempt to log in.
+
+    @ivar attempt: counts from 1 within a connection.
+    @ivar tag: IMAP's.
+    @ivar hops: through how many gateways the login may still go, where the client is a gateway that has said so.
+    """
 
     protocol: str
     credentials: Credentials
@@ -272,6 +278,7 @@ class LoginRequest:
     attempt: int = 1
     tag: bytes = b""
     envelope: Envelope = Envelope()
+    hops: int | None = None
 
 
 class BackendTLS(Enum):

@@ -20,7 +20,7 @@ from mailgate.backend.reply import isOfAccount, transactionDenial
 from mailgate.backend.settings import ProxySettings
 from mailgate.directives import ServerSettings
 from mailgate.interfaces import IConnector
-from mailgate.log.connection import BACKEND_FAILED, BACKEND_NOTED, about
+from mailgate.log.connection import BACKEND_FAILED, BACKEND_NOTED, LOOPS, about
 from mailgate.log.journal import Journal, printable
 from mailgate.login import Denial, LoginRequest, Method, Refusal, Route, Trouble, fitForWire
 from mailgate.net.connectionerrors import inWords
@@ -81,6 +81,10 @@ class Connector:
         Each backend that failed is a line of the log: a warning where another served the client, or where the trouble
         is this one account's, or else an error.
         """
+        if self._proxy.hopsOf(request) <= 1:
+            user = printable(request.credentials.user)
+            self._journal.error(LOOPS, **about(session), user=user)
+            return Denial(Trouble.TEMPORARY)
         if not fitForWire(route.user, route.password, route.authzid):
             return Denial(Trouble.DENIED, reason="a line end or NUL in the name or the password")
         login = self._credentials(route)

@@ -16,7 +16,7 @@ from functools import lru_cache
 from mailgate.login import Client
 from mailgate.net.networks import plainAddress
 
-__all__ = ["Atom", "fieldsOf", "idCommand", "xclientCommand"]
+__all__ = ["Atom", "connectedTo", "fieldsOf", "hopsIn", "idCommand", "plainForm", "sessionOf", "xclientCommand"]
 
 _MOST_FIELDS = 30
 _LONGEST_LINE = 8000
@@ -25,6 +25,7 @@ _NAME = re.compile(rb"[!-~]{1,30}")
 _VALUE = re.compile(rb"[ -~]{0,1024}")
 _SESSION = re.compile(r"[!-~]{1,64}")
 _SPECIAL = re.compile(rb'["\\]')
+_HOPS = b"x-proxy-ttl"
 _RESERVED = b"x-"
 """How the names of fields begin that gateways add: Dovecot's x-originating-ip and x-forward-…, Zimbra's X-VIA."""
 
@@ -52,6 +53,12 @@ def fieldsOf(arguments: Sequence[bytes]) -> tuple[bytes, ...]:
     return tuple(_field(name, value) for name, value in pairs if _maySay(name, value))[:_MOST_FIELDS]
 
 
+def hopsIn(arguments: Sequence[bytes]) -> bytes:
+    """The value of C{x-proxy-ttl} in the arguments of a client's ID; empty where it has none."""
+    pairs = zip(arguments[1:-1:2], arguments[2:-1:2], strict=False)
+    return next((value for name, value in pairs if name.lower() == _HOPS), b"")
+
+
 def _isAtom(argument: bytes, text: bytes) -> bool:
     return isinstance(argument, Atom) and argument == text
 
@@ -70,14 +77,17 @@ def _quoted(text: bytes) -> bytes:
     return b'"' + _SPECIAL.sub(rb"\\\g<0>", text) + b'"'
 
 
-def idCommand(tag: bytes, client: Client, said: Sequence[bytes] = ()) -> bytes:
+def idCommand(tag: bytes, client: Client | None, said: Sequence[bytes] = (), hops: int = 0) -> bytes:
     """
-    The command that tells an IMAP backend of C{client}, whose own fields, as of L{fieldsOf}, are C{said}; line end
-    included. Empty where there is nothing to tell.
+    The command that tells an IMAP backend who the client is; line end included. Empty where there is nothing to tell.
 
-    One command has them all, as Dovecot heeds the first ID of a connection alone.
+    One command has all fields, as Dovecot heeds the first ID of a connection alone.
+
+    @param client: the client; L{None} to tell nothing of it.
+    @param said: the client's own fields, as of L{fieldsOf}.
+    @param hops: through how many gateways the login may still go; 0 is not told.
     """
-    fields = _facts(client, _IN_IMAP)
+    fields = _facts(client, _IN_IMAP, hops)
     if said:
         room = _LONGEST_LINE - len(tag + b" ID ()\r\n")
         for field in said[: _MOST_FIELDS - len(fields)]:
@@ -87,46 +97,57 @@ def idCommand(tag: bytes, client: Client, said: Sequence[bytes] = ()) -> bytes:
     return tag + b" ID (" + b" ".join(fields) + b")\r\n" if fields else b""
 
 
-def xclientCommand(client: Client) -> bytes:
+def xclientCommand(client: Client, hops: int = 0) -> bytes:
     """
     The command that tells Dovecot's POP3 server of C{client}, line end included. Empty where there is nothing to
-    tell.
+    tell. C{hops} are as of L{idCommand}.
     """
-    facts = _facts(client, _IN_POP3)
+    facts = _facts(client, _IN_POP3, hops)
     return b"XCLIENT" + b"".join(facts) + b"\r\n" if facts else b""
 
 
 _IN_IMAP = tuple(
     b'"x-%b" "%%b"' % name
-    for name in (b"originating-ip", b"originating-port", b"connected-ip", b"connected-port", b"session-id")
+    for name in (b"originating-ip", b"originating-port", b"connected-ip", b"connected-port", b"session-id", b"proxy-ttl")
 )
-_IN_POP3 = tuple(b" %b=%%b" % name for name in (b"ADDR", b"PORT", b"DESTADDR", b"DESTPORT", b"SESSION"))
+_IN_POP3 = tuple(b" %b=%%b" % name for name in (b"ADDR", b"PORT", b"DESTADDR", b"DESTPORT", b"SESSION", b"TTL"))
 """
 How each protocol tells of the client's address and port, the address and port that it has connected to, and the
-session: with the place of the value.
+session and the hops that are left: with the place of the value.
 """
 
 
-def _facts(client: Client, forms: Sequence[bytes]) -> list[bytes]:
-    """What is known of C{client}, in its C{forms}."""
-    address, port, local, localPort, session = forms
+def _facts(client: Client | None, forms: Sequence[bytes], hops: int) -> list[bytes]:
+    """What is known of C{client}, and C{hops}, in their C{forms}."""
+    address, port, local, localPort, session, ttl = forms
+    last = [ttl % (b"%d" % hops)] if hops else []
+    if client is None:
+        return last
     facts: list[bytes] = []
-    host = _plain(client.host)
+    host = plainForm(client.host)
     if host:
         facts.append(address % host)
         # Dovecot refuses all of XCLIENT for a port 0, which a PROXY header may bring.
         if client.port:
             facts.append(port % (b"%d" % client.port))
-        there, therePort = _connectedTo(client)
-        if therePort and (connected := _plain(there)):
+        there, therePort = connectedTo(client)
+        if therePort and (connected := plainForm(there)):
             facts += local % connected, localPort % (b"%d" % therePort)
-    if client.session and _SESSION.fullmatch(client.session):
-        facts.append(session % client.session.encode())
-    return facts
+    if name := sessionOf(client):
+        facts.append(session % name)
+    return facts + last
 
 
-def _connectedTo(client: Client) -> tuple[str, int]:
-    """The address and port that C{client} has connected to: a load balancer's, where that has said so."""
+def sessionOf(client: Client) -> bytes:
+    """The id of the session of C{client}, where it has one that a backend takes; otherwise empty."""
+    return client.session.encode() if client.session and _SESSION.fullmatch(client.session) else b""
+
+
+def connectedTo(client: Client) -> tuple[str, int]:
+    """
+    The address and port that C{client} has connected to: a load balancer's, where that has said so. C{("", 0)} where
+    the system would have to be asked.
+    """
     proxied = client.proxied
     if proxied is not None and proxied.source == client.host:
         return proxied.destination, proxied.destinationPort
@@ -134,7 +155,7 @@ def _connectedTo(client: Client) -> tuple[str, int]:
 
 
 @lru_cache(1024)
-def _plain(host: str) -> bytes:
+def plainForm(host: str) -> bytes:
     """
     The address C{host} as a backend compares it with others: without the name of an interface, and as IPv4 where it is
     an IPv4 address in IPv6's form. Empty where it is none.

@@ -15,6 +15,7 @@ from typing import Any
 from mailgate._version import __version__
 from mailgate.cli.remote import addCommands
 from mailgate.config import GatewaySettings, authenticatorKind, load
+from mailgate.config.destinations import cleartext
 from mailgate.directives import ConfigurationError, Problem, ServerSettings
 from mailgate.process.rights import shedPrivileges, unreadableLater
 from mailgate.process.startchecks import checkStart
@@ -63,7 +64,7 @@ def _reload(settings: GatewaySettings) -> Iterator[Problem]:
 def _check(arguments: argparse.Namespace) -> int:
     try:
         settings = load(arguments.config)
-        warnings = [*settings.warnings, *checkStart(settings)]
+        warnings = [*settings.warnings, *cleartext(settings), *checkStart(settings)]
         # As the gateway does: what that user may is seen from there alone.
         wasRoot = os.geteuid() == 0
         warnings += shedPrivileges(settings)

@@ -12,7 +12,7 @@ from attrs import evolve
 
 from mailgate import registry
 from mailgate.config.outside import Outside
-from mailgate.config.pitfalls import isAlone, loops
+from mailgate.config.pitfalls import loops
 from mailgate.config.sections import Section, SectionReader, made
 from mailgate.config.serverchecks import EXCLUSIVE, WHO, faults, judgedBy
 from mailgate.directives import Problem, ServerSettings, nearest
@@ -87,7 +87,7 @@ class ServerReader:
         # What could not be read has been told of; what that leads to is no news.
         missingKind = spoilt.intersection(("proxy_pass", *self._exclusive))
         told: list[Problem] = []
-        for problem in (*faults(server, self._exclusive), *(loops(server) if isAlone(server) else ())):
+        for problem in (*faults(server, self._exclusive), *loops(server)):
             if problem.option not in spoilt and not (missingKind and problem.option == WHO):
                 told.append(problem)
         # What is wrong in [mail] is so for each server that has it from there.

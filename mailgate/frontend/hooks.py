@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from mailgate.backend.client import ProxyClient
+from mailgate.backend.hops import parseHops
 from mailgate.frontend.intake import Intake
 from mailgate.frontend.mechanisms import InvalidResponse
 from mailgate.frontend.protocol import Command
@@ -46,8 +47,19 @@ class Hooks:
     transport: Any
     respond: Any
     spoilt: Any
+    hops: int | None = None
+    """Through how many gateways a login may still go, where the client has said so."""
     _parting = b""
     """The goodbye that the next reply is to take with it."""
+
+    def lowerHops(self, said: bytes) -> None:
+        """
+        A gateway that is the client has C{said} through how many gateways its login may still go. What does not look
+        like that changes nothing; nor does a higher number than an earlier one.
+        """
+        told = parseHops(said)
+        if told is not None and (self.hops is None or told < self.hops):
+            self.hops = told
 
     # What its answers depend on.
 

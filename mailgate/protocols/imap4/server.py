@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from mailgate.backend.identity import fieldsOf
+from mailgate.backend.identity import fieldsOf, hopsIn
 from mailgate.backend.settings import ProxySettings
 from mailgate.frontend.capabilities import announced
 from mailgate.frontend.dialogue import ProxyServer
@@ -219,6 +219,7 @@ class IMAP4Server(ProxyServer):
         self._completed()
 
     def _doID(self, arguments: list[bytes]) -> None:
+        self.lowerHops(hopsIn(arguments))
         # A server heeds the first ID alone.
         if not self._heard.fields and self.factory.settings[ProxySettings].tellsByCommand:
             self._heard = Envelope(fields=fieldsOf(arguments))

@@ -109,10 +109,11 @@ class WarningTests(SynchronousTestCase):
             self.assertWarned(serving("imap", f"{option} = 1s"))
 
     def test_defaultBackend(self):
-        """Beside a service, which may name others, a backend that is the server itself is warned of."""
+        """Beside a service, which may name others, a backend that is the server itself is refused, too."""
         told = "is this server's own address, and a login there comes back to it without end"
         text = serving("imap", "proxy_pass = 127.0.0.1:21000")
-        self.assertWarned(text, f"5: [server imap] proxy_pass = 127.0.0.1:21000: {told}")
+        error = self.assertRaises(ConfigurationError, parse, text)
+        self.assertEqual(str(error), f"gateway.ini:5: [server imap] proxy_pass = 127.0.0.1:21000: {told}")
 
     def test_openFiles(self):
         """The ini file and the accounts are nobody else's to write and to read."""

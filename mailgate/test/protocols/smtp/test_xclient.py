@@ -57,10 +57,11 @@ class XCLIENTTests(BackendTests):
         """LOGIN is left out where the backend does not say that it takes it, but kept where it says nothing."""
         self.assertEqual(
             self.command(b"250-mx\r\n250 XCLIENT NAME ADDR PORT\r\n"),
-            b"XCLIENT ADDR=192.0.2.7 NAME=[UNAVAILABLE]\r\n",
+            b"XCLIENT PORT=40123 ADDR=192.0.2.7 NAME=[UNAVAILABLE]\r\n",
         )
         self.assertIn(b" LOGIN=joe ", self.command(b"250-mx\r\n250 XCLIENT\r\n"))
-        self.assertIn(b" LOGIN=joe ", self.command(b"250-mx\r\n250 xclient addr login\r\n"))
+        heard = self.command(b"250-mx\r\n250 xclient addr login\r\n")
+        self.assertEqual(heard, b"XCLIENT ADDR=192.0.2.7 LOGIN=joe\r\n")
 
     def test_ipv6(self) -> None:
         """An IPv6 address is marked as one."""
