@@ -87,7 +87,7 @@ class Connector:
             return Denial(Trouble.TEMPORARY)
         if not fitForWire(route.user, route.password, route.authzid):
             return Denial(Trouble.DENIED, reason="a line end or NUL in the name or the password")
-        login = self._credentials(route)
+        login = self.credentialsFor(route)
         if login is None:
             return Denial(Trouble.TEMPORARY, reason="no password was checked, and the backend trusts the gateway's")
         reply = b""
@@ -153,7 +153,7 @@ class Connector:
         if client.concerns:
             self._warn(client.concerns, session)
 
-    def _credentials(self, route: Route) -> PasswordLogin | None:
+    def credentialsFor(self, route: Route) -> PasswordLogin | None:
         """What to log in with; L{None} where nothing has checked the user's password, and the backend would not."""
         proxy = self._proxy
         if proxy.trustsGateway and not route.judged:

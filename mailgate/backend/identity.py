@@ -108,7 +108,14 @@ def xclientCommand(client: Client, hops: int = 0) -> bytes:
 
 _IN_IMAP = tuple(
     b'"x-%b" "%%b"' % name
-    for name in (b"originating-ip", b"originating-port", b"connected-ip", b"connected-port", b"session-id", b"proxy-ttl")
+    for name in (
+        b"originating-ip",
+        b"originating-port",
+        b"connected-ip",
+        b"connected-port",
+        b"session-id",
+        b"proxy-ttl",
+    )
 )
 _IN_POP3 = tuple(b" %b=%%b" % name for name in (b"ADDR", b"PORT", b"DESTADDR", b"DESTPORT", b"SESSION", b"TTL"))
 """

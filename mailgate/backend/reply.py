@@ -17,7 +17,7 @@ import re
 from mailgate.backend.credentials import PasswordLogin
 from mailgate.login import Denial, Trouble, fitText
 
-__all__ = ["imapDenial", "isOfAccount", "pop3Denial", "smtpDenial", "transactionDenial"]
+__all__ = ["imapDenial", "isOfAccount", "isRepeated", "pop3Denial", "smtpDenial", "transactionDenial"]
 
 LONGEST = 500
 """Bytes of a line that a client is sent. SMTP and POP3 have room for 512 (RFC 5321, 4.5.3.1.5; RFC 1939, 3)."""
@@ -49,7 +49,7 @@ _DISABLED = b"525"
 _DEFAULT = b"Authentication failed"
 
 
-def _isRepeated(text: bytes, login: PasswordLogin) -> bool:
+def isRepeated(text: bytes, login: PasswordLogin) -> bool:
     """Whether C{text} holds the password, in one of the forms in which a backend has been sent it."""
     password = login.password
     if not password:
@@ -67,7 +67,7 @@ def _cut(line: bytes) -> bytes:
 
 def _answer(head: bytes, text: bytes, login: PasswordLogin) -> bytes:
     """The line for the client that begins with C{head}, or nothing where none of C{text} is fit for it."""
-    if _isRepeated(text, login):
+    if isRepeated(text, login):
         return b""
     code = b""
     match = _RESPONSE_CODE.match(text)
@@ -142,7 +142,7 @@ def smtpDenial(said: bytes, login: PasswordLogin) -> Denial:
     if match is None or match[1] in _OF_THE_CONNECTION or match[1] in _OF_OUR_COMMAND:
         return Denial(Trouble.TEMPORARY)
     code, text = match[1], match[2] or b""
-    if _isRepeated(text, login):
+    if isRepeated(text, login):
         text = b""
     answer = _smtpLine(code, b" ", text, _DEFAULT)
     if code.startswith(b"4"):

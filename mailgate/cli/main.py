@@ -14,6 +14,7 @@ from typing import Any
 
 from mailgate._version import __version__
 from mailgate.cli.remote import addCommands
+from mailgate.cli.whoami import addWhoami
 from mailgate.config import GatewaySettings, authenticatorKind, load
 from mailgate.config.destinations import cleartext
 from mailgate.directives import ConfigurationError, Problem, ServerSettings
@@ -123,6 +124,7 @@ def _parser() -> argparse.ArgumentParser:
     check.add_argument("-c", "--config", metavar="FILE", required=True, help="the configuration")
     check.set_defaults(run=_check)
     _addImportNginx(commands)
+    addWhoami(commands)
     addCommands(commands)
     return parser
 

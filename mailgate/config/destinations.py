@@ -7,6 +7,7 @@ and passwords that go to another host in the clear. What an authentication servi
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from ipaddress import ip_address
 
 from attrs import frozen
@@ -55,11 +56,9 @@ def namedBackends(settings: GatewaySettings, server: ServerSettings) -> Iterator
             if group is not None:
                 yield from _servers(group, mode)
                 continue
-            try:
+            # That there is no such group is reported elsewhere.
+            with suppress(ValueError):
                 yield NamedBackend(Backend(*hostPort(text)), server, "proxy_pass", given.text, mode)
-            except ValueError:
-                # That there is no such group is reported elsewhere.
-                pass
 
 
 def _servers(group: SectionSettings, mode: str) -> Iterator[NamedBackend]:
