@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
-from attrs import frozen
+from attrs import evolve, frozen
 from twisted.internet.defer import DeferredList
 from twisted.internet.error import ConnectError
 from twisted.logger import LogPublisher
@@ -116,13 +116,15 @@ class _Paths:
         )
         isWell = True
         for place in list(places.every(judged, request)):
+            # What each backend logs can be told apart by it.
+            client = evolve(request.client, session=next(self._ids))
             if isinstance(place, NoBackend):
                 self._say(f"{title}, backend {place.group}\n  failed: {place.reason}")
                 isWell = False
             else:
                 of = "" if place.group is None else f" of upstream {place.group.name}"
-                self._say(f"{title}, backend {place.name}{of}, session {request.client.session}")
-                isWell &= await self._tryPlace(server, place, connector, judged, request)
+                self._say(f"{title}, backend {place.name}{of}, session {client.session}")
+                isWell &= await self._tryPlace(server, place, connector, judged, evolve(request, client=client))
         return isWell
 
     def _request(self, server: ServerSettings) -> LoginRequest:

@@ -77,7 +77,7 @@ def loops(settings: GatewaySettings) -> Iterator[Problem]:
     steps = {server.name: list(_steps(settings, server)) for server in servers}
     for server in servers:
         for known, target in steps[server.name]:
-            if target is server and known.section is server and known.value == str(server[ProxySettings].backend):
+            if target is server and known.backend == server[ProxySettings].backend:
                 continue
             if target is server:
                 reason = f"is an address of server {server.name}, which uses it: a login there comes back without end"

@@ -5,6 +5,7 @@ C{mailgate whoami} before a real Dovecot and a real Postfix: what it says that t
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -89,6 +90,7 @@ class WhoamiTests(BackendTestCase):
         self.assertEqual(status, 1)
         self.assertEqual(output.count("of upstream store"), 3)
         self.assertEqual(output.count("  logged in\n"), 2)
+        self.assertEqual(len(set(re.findall(r", session (\S+)$", output, re.MULTILINE))), 3)
         self.assertRegex(output, rf"backend 127.0.0.1:{closed} of upstream store, session \S+\n  failed: ")
 
     def test_server(self):
@@ -133,6 +135,19 @@ class WhoamiTests(BackendTestCase):
         self.assertNotIn(" SESSION=", sent)
         waitUntil(lambda: f"[{CLIENT}]" in self.backends.postfix.log()[before:], "Postfix logs the client")
 
+    def test_postfixLines(self):
+        """What does not fit into one line goes ahead in another, and Postfix takes both."""
+        require("postfix")
+        name = ".".join(["x" * 60] * 4)
+        self.user = "u" * 220
+        directives = f"proxy_pass = 127.0.0.1:{self.backends.postfix.ports['narrow']}\nserver_name = {name}\n"
+        status, output = self.whoami(self.server("smtp", f"{directives}auth_file = {self.accounts()}"))
+        self.assertEqual(status, 0, output)
+        sent = [line.removeprefix("  C: ") for line in output.splitlines() if "C: XCLIENT" in line]
+        self.assertEqual(re.findall(r" ([A-Z]+)=", sent[0])[-1], "HELO")
+        self.assertEqual(re.findall(r" ([A-Z]+)=", sent[1]), ["PROTO", "ADDR", "LOGIN", "NAME"])
+        self.assertLessEqual(max(map(len, sent)), 510)
+
     def test_postfixLogin(self):
         """LOGIN is not sent where AUTH follows."""
         require("postfix")
@@ -144,7 +159,7 @@ class WhoamiTests(BackendTestCase):
 
     def accounts(self):
         """A file with this user's account."""
-        path = f"{self.mktemp()}.passwd"
+        path = os.path.abspath(f"{self.mktemp()}.passwd")
         with open(path, "w") as file:
             file.write(f"{self.user}:{{PLAIN}}{PASSWORD}::::::\n")
         return path
