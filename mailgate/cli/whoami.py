@@ -146,8 +146,11 @@ class _Paths:
         self, server: ServerSettings, place: Place, connector: Connector, route: Route, request: LoginRequest
     ) -> bool:
         login = connector.credentialsFor(route)
-        if login is None or not fitForWire(route.user, route.password, route.authzid):
+        if login is None:
             self._say("  failed: the backend trusts the gateway, and no password was checked")
+            return False
+        if not fitForWire(route.user, route.password, route.authzid):
+            self._say("  failed: the name or the password has a line end or NUL")
             return False
         transcript = Transcript(login)
         made = recording(

@@ -19,12 +19,13 @@ from mailgate.test.integration.rawclient import RawClient
 from mailgate.test.integration.site import Address, BackendTestCase
 
 PROTOCOLS = ("imap", "pop3", "smtp")
-HOPS = {"imap": 7, "pop3": 7, "smtp": 7, "imap-tls": 4, "pop3-header": 3, "smtp-header": 3}
+HOPS = {"imap": 7, "pop3": 7, "smtp": 7, "imap-tls": 4, "pop3-header": 3, "smtp-header": 3, "smtp-on": 7}
 """proxy_hops of each server; what follows the protocol is how it speaks with the backend."""
 
 TEMPORARY = {"imap": b"NO [UNAVAILABLE]", "pop3": b"-ERR [SYS/TEMP]", "smtp": b"454 4.7.0"}
 
 DIRECTIVES = {
+    "on": "xclient = on",
     "tls": "proxy_ssl = starttls\nproxy_ssl_verify = off\nimap_capabilities =\n    IMAP4rev1\n    ID",
     "header": "proxy_protocol = on\nset_real_ip_from = 127.0.0.1",
 }
@@ -67,6 +68,17 @@ class LoopTests(BackendTestCase):
 
     def assertEnds(self, name):
         """A login at the server C{name} of the first gateway fails, for now, and its connections are as many."""
+        logged = self.login(name)
+        loops = [line for line in logged.splitlines() if "loop" in line]
+        self.assertEqual(len(loops), 1, loops)
+        self.assertIn(": login loops: ", loops[0])
+
+    def login(self, name, connections=0):
+        """
+        What is logged of a login at the server C{name} that fails, for now, after so many C{connections}; 0 is as many
+        as proxy_hops allows.
+        """
+        connections = connections or HOPS[name]
         pair = shared("loops", lambda: Pair(self.backends.authority))
         before = [len(gateway.log()) for gateway in pair.gateways]
         protocol = name.partition("-")[0]
@@ -85,12 +97,10 @@ class LoopTests(BackendTestCase):
 
         ports = "|".join(str(ports[name]) for ports in pair.ports)
         pattern = re.compile(rf"connection ended: .*, attempts 1, .*server 127\.0\.0\.1:(?:{ports}),")
-        waitUntil(lambda: len(pattern.findall(logged())) >= HOPS[name], "all connections end")
-        self.assertEqual(len(pattern.findall(logged())), HOPS[name])
-        loops = [line for line in logged().splitlines() if "loop" in line]
-        self.assertEqual(len(loops), 1, loops)
-        self.assertIn(": login loops: ", loops[0])
+        waitUntil(lambda: len(pattern.findall(logged())) >= connections, "all connections end")
+        self.assertEqual(len(pattern.findall(logged())), connections)
         self.assertNotIn(PASSWORD, logged())
+        return logged()
 
     def test_imap(self):
         """IMAP counts by ID, which is sent to a backend that greets as we do."""
@@ -107,6 +117,10 @@ class LoopTests(BackendTestCase):
     def test_smtp(self):
         """So does SMTP."""
         self.assertEnds("smtp")
+
+    def test_unasked(self):
+        """With xclient on nothing is to be counted: the second gateway refuses XCLIENT."""
+        self.assertIn("refuses XCLIENT with 500", self.login("smtp-on", 1))
 
     def test_header(self):
         """A PROXY header keeps no gateway from counting."""
