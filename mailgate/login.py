@@ -321,6 +321,7 @@ class LoginRequest:
     @ivar attempt: the number of the attempt on this connection; the first is 1.
     @ivar tag: IMAP: the tag of the command, as bytes. Empty for other protocols.
     @ivar envelope: what the client sent before the login.
+    @ivar hops: through how many gateways the login may still go, if the client is a gateway that says so.
     """
 
     protocol: str
@@ -329,6 +330,7 @@ class LoginRequest:
     attempt: int = 1
     tag: bytes = b""
     envelope: Envelope = Envelope()
+    hops: int | None = None
 
 
 class BackendTLS(Enum):

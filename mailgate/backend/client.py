@@ -70,6 +70,9 @@ class ProxyClient(RelayedProtocol):
     _client: Client | None = None
     _enter: Callable[[Phase], object] = staticmethod(_ignored)
 
+    greetsAsWe = False
+    """Whether the greeting is that of a gateway, which is to count hops."""
+
     isIntroducing = False
     """Whether the reply to C{introduction} is still to be read."""
     introduction = b""
@@ -92,6 +95,7 @@ class ProxyClient(RelayedProtocol):
         self.limit = proxy.buffer
         self._proxyProtocol = proxy.proxyProtocol
         self.tellsByCommand = proxy.tellsByCommand
+        self._proxy = proxy
         self._buffer = bytearray()
         self._changed = Condition()
         self._loss: Exception | None = None
@@ -147,6 +151,10 @@ class ProxyClient(RelayedProtocol):
         @raise BackendError: the backend answers with an error.
         """
         raise NotImplementedError
+
+    def hopsLeft(self, request: LoginRequest) -> int:
+        """Through how many gateways the login of C{request} may still go behind this one."""
+        return self._proxy.hopsOf(request) - 1
 
     # The conversation.
 

@@ -20,7 +20,7 @@ from mailgate.backend.reply import isOfAccount, transactionDenial
 from mailgate.backend.settings import ProxySettings
 from mailgate.directives import ServerSettings
 from mailgate.interfaces import IConnector
-from mailgate.log.connection import BACKEND_FAILED, BACKEND_NOTED, about
+from mailgate.log.connection import BACKEND_FAILED, BACKEND_NOTED, LOOPS, about
 from mailgate.log.journal import Journal, printable
 from mailgate.login import Denial, LoginRequest, Method, Refusal, Route, Trouble, fitForWire
 from mailgate.net.connectionerrors import inWords
@@ -95,9 +95,13 @@ class Connector:
         @return: the conversation, logged in; a L{Refusal} to pass on unchanged before the connection ends; or a
             L{Denial}, whose C{answer} holds the backend's own reply.
         """
+        if self._proxy.hopsOf(request) <= 1:
+            user = printable(request.credentials.user)
+            self._journal.error(LOOPS, **about(session), user=user)
+            return Denial(Trouble.TEMPORARY)
         if not fitForWire(route.user, route.password, route.authzid):
             return Denial(Trouble.DENIED, reason="the user name or password contains a line end or NUL")
-        login = self._credentials(route)
+        login = self.credentialsFor(route)
         if login is None:
             return Denial(Trouble.TEMPORARY, reason="nothing checked the password, and the backend would not")
         reply = b""
@@ -165,7 +169,7 @@ class Connector:
         if client.concerns:
             self._warn(client.concerns, session)
 
-    def _credentials(self, route: Route) -> PasswordLogin | None:
+    def credentialsFor(self, route: Route) -> PasswordLogin | None:
         """What to log in with; L{None} where nothing has checked the user's password, and the backend would not."""
         proxy = self._proxy
         if self._isTrusted and not route.judged:

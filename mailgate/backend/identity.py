@@ -16,7 +16,7 @@ from functools import lru_cache
 from mailgate.login import Client
 from mailgate.net.networks import plainAddress
 
-__all__ = ["Atom", "fieldsOf", "idCommand", "xclientCommand"]
+__all__ = ["Atom", "connectedTo", "fieldsOf", "hopsIn", "idCommand", "plainForm", "sessionOf", "xclientCommand"]
 
 _MOST_FIELDS = 30
 _LONGEST_LINE = 8000
@@ -28,6 +28,7 @@ _NAME = re.compile(rb"[!-~]{1,30}")
 _VALUE = re.compile(rb"[ -~]{0,1024}")
 _SESSION = re.compile(r"[!-~]{1,64}")
 _SPECIAL = re.compile(rb'["\\]')
+_HOPS = b"x-proxy-ttl"
 _RESERVED = b"x-"
 """The prefix of fields that only gateways add: Dovecot's x-originating-ip and x-forward-…, Zimbra's X-VIA."""
 
@@ -56,6 +57,12 @@ def fieldsOf(arguments: Sequence[bytes]) -> tuple[bytes, ...]:
     return tuple(_field(name, value) for name, value in pairs if _maySay(name, value))[:_MOST_FIELDS]
 
 
+def hopsIn(arguments: Sequence[bytes]) -> bytes:
+    """The value of C{x-proxy-ttl} in the arguments of a client's ID; empty where it has none."""
+    pairs = zip(arguments[1:-1:2], arguments[2:-1:2], strict=False)
+    return next((value for name, value in pairs if name.lower() == _HOPS), b"")
+
+
 def _isAtom(argument: bytes, text: bytes) -> bool:
     return isinstance(argument, Atom) and argument == text
 
@@ -74,17 +81,18 @@ def _quoted(text: bytes) -> bytes:
     return b'"' + _SPECIAL.sub(rb"\\\g<0>", text) + b'"'
 
 
-def idCommand(tag: bytes, client: Client, said: Sequence[bytes] = ()) -> bytes:
+def idCommand(tag: bytes, client: Client | None, said: Sequence[bytes] = (), hops: int = 0) -> bytes:
     """
     Return the ID command for an IMAP backend, line end included; empty if nothing is known.
 
     All fields go into one command: Dovecot uses only the first ID of a connection.
 
     @param tag: the tag of the command.
-    @param client: the client.
+    @param client: the client; L{None} to send nothing about it.
     @param said: the client's own fields, from L{fieldsOf}.
+    @param hops: through how many gateways the login may still go; 0 to send nothing about that.
     """
-    fields = _facts(client, _IN_IMAP)
+    fields = _facts(client, _IN_IMAP, hops)
     if said:
         room = _LONGEST_LINE - len(tag + b" ID ()\r\n")
         for field in said[: _MOST_FIELDS - len(fields)]:
@@ -94,45 +102,65 @@ def idCommand(tag: bytes, client: Client, said: Sequence[bytes] = ()) -> bytes:
     return tag + b" ID (" + b" ".join(fields) + b")\r\n" if fields else b""
 
 
-def xclientCommand(client: Client) -> bytes:
+def xclientCommand(client: Client, hops: int = 0) -> bytes:
     """
     Return the XCLIENT command about C{client} for Dovecot's POP3 server, line end included; empty if nothing is known.
+
+    @param hops: as for L{idCommand}.
     """
-    facts = _facts(client, _IN_POP3)
+    facts = _facts(client, _IN_POP3, hops)
     return b"XCLIENT" + b"".join(facts) + b"\r\n" if facts else b""
 
 
 _IN_IMAP = tuple(
     b'"x-%b" "%%b"' % name
-    for name in (b"originating-ip", b"originating-port", b"connected-ip", b"connected-port", b"session-id")
+    for name in (
+        b"originating-ip",
+        b"originating-port",
+        b"connected-ip",
+        b"connected-port",
+        b"session-id",
+        b"proxy-ttl",
+    )
 )
-_IN_POP3 = tuple(b" %b=%%b" % name for name in (b"ADDR", b"PORT", b"DESTADDR", b"DESTPORT", b"SESSION"))
+_IN_POP3 = tuple(b" %b=%%b" % name for name in (b"ADDR", b"PORT", b"DESTADDR", b"DESTPORT", b"SESSION", b"TTL"))
 """
-For each protocol the templates of five facts: the client's address and port, the address and port to which the client
-has connected, and the session's id.
+For each protocol the templates of six facts: the client's address and port, the address and port to which the client
+has connected, the session's id and the hops that are left.
 """
 
 
-def _facts(client: Client, forms: Sequence[bytes]) -> list[bytes]:
-    """Return the known facts about C{client}, formatted with the templates C{forms}."""
-    address, port, local, localPort, session = forms
+def _facts(client: Client | None, forms: Sequence[bytes], hops: int) -> list[bytes]:
+    """Return the known facts about C{client}, and C{hops}, formatted with the templates C{forms}."""
+    address, port, local, localPort, session, ttl = forms
+    last = [ttl % (b"%d" % hops)] if hops else []
+    if client is None:
+        return last
     facts: list[bytes] = []
-    host = _plain(client.host)
+    host = plainForm(client.host)
     if host:
         facts.append(address % host)
         # A PROXY header may contain port 0, and Dovecot refuses the whole XCLIENT for it.
         if client.port:
             facts.append(port % (b"%d" % client.port))
-        there, therePort = _connectedTo(client)
-        if therePort and (connected := _plain(there)):
+        there, therePort = connectedTo(client)
+        if therePort and (connected := plainForm(there)):
             facts += local % connected, localPort % (b"%d" % therePort)
-    if client.session and _SESSION.fullmatch(client.session):
-        facts.append(session % client.session.encode())
-    return facts
+    if name := sessionOf(client):
+        facts.append(session % name)
+    return facts + last
 
 
-def _connectedTo(client: Client) -> tuple[str, int]:
-    """Return the address and port to which C{client} has connected, on the load balancer if there is one."""
+def sessionOf(client: Client) -> bytes:
+    """Return the id of the session of C{client} if a backend accepts it, otherwise nothing."""
+    return client.session.encode() if client.session and _SESSION.fullmatch(client.session) else b""
+
+
+def connectedTo(client: Client) -> tuple[str, int]:
+    """
+    Return the address and port to which C{client} has connected, on the load balancer if there is one. C{("", 0)} if
+    the system would have to be asked.
+    """
     proxied = client.proxied
     if proxied is not None and proxied.source == client.host:
         return proxied.destination, proxied.destinationPort
@@ -140,7 +168,7 @@ def _connectedTo(client: Client) -> tuple[str, int]:
 
 
 @lru_cache(1024)
-def _plain(host: str) -> bytes:
+def plainForm(host: str) -> bytes:
     """
     Return the address C{host} without an interface name, and an IPv4-mapped IPv6 address as IPv4. Empty if it is not an
     address.

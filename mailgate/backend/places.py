@@ -128,6 +128,28 @@ class Places:
                 )
                 peer = attempts.next()
 
+    def every(self, route: Route, request: LoginRequest) -> Iterator[Place | NoBackend]:
+        """
+        All places that C{route} names for the login of C{request}: each server of a group, whether or not it may be
+        chosen now. None of them counts a session.
+        """
+        for backend in route.backends:
+            if isinstance(backend, Backend):
+                yield self._make(backend, backend, self._settings)
+                continue
+            assert self._upstreams is not None, "the configuration has been checked"
+            found = self._upstreams.find(backend, factsOf(request, route.user))
+            if isinstance(found, NoSuchGroup):
+                yield NoBackend(str(backend), "stands for no group of backends and no address", found.name)
+            elif isinstance(found, Backend):
+                yield self._make(found, found, self._settings)
+            else:
+                tls = self._upstreams.tlsOf(found, self._settings)
+                if not found.peers:
+                    yield NoBackend(f"upstream {found.name}", "has no server: its names were not found")
+                for peer in found.peers:
+                    yield self._make(peer, peer.backend, tls, found)
+
     def _make(
         self, key: Backend | Peer, backend: Backend, settings: BackendTLSSettings, group: Upstream | None = None
     ) -> Place:

@@ -16,7 +16,7 @@ import re
 from mailgate.backend.credentials import PasswordLogin
 from mailgate.login import Denial, Trouble, fitText
 
-__all__ = ["imapDenial", "isOfAccount", "pop3Denial", "smtpDenial", "transactionDenial"]
+__all__ = ["imapDenial", "isOfAccount", "isRepeated", "pop3Denial", "smtpDenial", "transactionDenial"]
 
 LONGEST = 500
 """
@@ -53,7 +53,7 @@ _DISABLED = b"525"
 _DEFAULT = b"Authentication failed"
 
 
-def _isRepeated(text: bytes, login: PasswordLogin) -> bool:
+def isRepeated(text: bytes, login: PasswordLogin) -> bool:
     """Return whether C{text} contains the password in one of the forms in which a backend has received it."""
     password = login.password
     if not password:
@@ -71,7 +71,7 @@ def _cut(line: bytes) -> bytes:
 
 def _answer(head: bytes, text: bytes, login: PasswordLogin) -> bytes:
     """Return the line for the client, which begins with C{head}; empty if the client may see nothing of C{text}."""
-    if _isRepeated(text, login):
+    if isRepeated(text, login):
         return b""
     code = b""
     match = _RESPONSE_CODE.match(text)
@@ -164,7 +164,7 @@ def smtpDenial(said: bytes, login: PasswordLogin) -> Denial:
     if match is None or match[1] in _OF_THE_CONNECTION or match[1] in _OF_OUR_COMMAND:
         return Denial(Trouble.TEMPORARY)
     code, text = match[1], match[2] or b""
-    if _isRepeated(text, login):
+    if isRepeated(text, login):
         text = b""
     answer = _smtpLine(code, b" ", text, _DEFAULT)
     if code.startswith(b"4"):

@@ -17,11 +17,12 @@ from mailgate.directives import (
     directive,
     flag,
     hostPort,
+    number,
     oneOf,
     text,
 )
 from mailgate.directives.needs import Need, protocol
-from mailgate.login import Backend, BackendGroup, Destination
+from mailgate.login import Backend, BackendGroup, Destination, LoginRequest
 from mailgate.upstream.settings import isGroupName
 from mailgate.upstream.upstreams import groupProblems
 
@@ -40,6 +41,16 @@ METHODS = ("auto", "plain", "login", "external", "xoauth2", "oauthbearer", "none
 
 _UNPROVEN = ("external", "none")
 """Methods by which the gateway proves no password of the user's: the backend trusts it."""
+
+_MOST_HOPS = 255
+
+
+def _hops(value: str, folder: str) -> int:
+    count = number(value, folder)
+    if not 2 <= count <= _MOST_HOPS:
+        raise ValueError(f"must be a whole number from 2 to {_MOST_HOPS}")
+    return count
+
 
 _COMMANDS = protocol("imap", "pop3")
 _NO_HEADER = Need("proxy_protocol = off", lambda server: server[ProxySettings].proxyProtocol == "off")
@@ -61,6 +72,15 @@ class ProxySettings:
     masterUser: str | None = directive("proxy_auth_user", text, None)
     masterPassword: str | None = directive("proxy_auth_pass", text, None, secret=True)
     identity: str = directive("proxy_identity", oneOf("auto", "off"), "auto", needs=(_COMMANDS, _NO_HEADER))
+
+    hops: int = directive("proxy_hops", _hops, 7)
+
+    def hopsOf(self, request: LoginRequest) -> int:
+        """
+        Through how many gateways, this one included, the login of C{request} may still go: as many as C{proxy_hops}
+        has, or as the gateway has said that is the client. 1 or less is a loop.
+        """
+        return self.hops if request.hops is None else min(self.hops, request.hops)
 
     @property
     def trustsGateway(self) -> bool:

@@ -15,7 +15,9 @@ from typing import Any
 from mailgate._version import __version__
 from mailgate.cli.helptext import helpTexts
 from mailgate.cli.remote import addCommands
+from mailgate.cli.whoami import addWhoami
 from mailgate.config import GatewaySettings, authenticatorKind, load
+from mailgate.config.destinations import cleartext
 from mailgate.directives import ConfigurationError, Problem, ServerSettings
 from mailgate.process.rights import shedPrivileges, unreadableLater
 from mailgate.process.startchecks import checkStart
@@ -71,7 +73,7 @@ def _reload(settings: GatewaySettings) -> Iterator[Problem]:
 def _check(arguments: argparse.Namespace) -> int:
     try:
         settings = load(arguments.config)
-        warnings = [*settings.warnings, *checkStart(settings)]
+        warnings = [*settings.warnings, *cleartext(settings), *checkStart(settings)]
         # As the gateway does: only that user's process can find out what that user may read.
         wasRoot = os.geteuid() == 0
         warnings += shedPrivileges(settings)
@@ -139,6 +141,7 @@ def _parser() -> argparse.ArgumentParser:
     check.add_argument("-c", "--config", metavar="FILE", required=True, help="the configuration, gateway.ini")
     check.set_defaults(run=_check)
     _addImportNginx(commands)
+    addWhoami(commands)
     addCommands(commands)
     return parser
 

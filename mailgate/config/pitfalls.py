@@ -22,7 +22,7 @@ from mailgate.registry import PROTOCOLS
 from mailgate.tls.certificatechecks import nameWarnings
 from mailgate.tls.settings import TLSSettings, usesTLS
 
-__all__ = ["isAlone", "loops", "pitfalls"]
+__all__ = ["isAlone", "isAt", "isOwn", "loops", "pitfalls"]
 
 _SHORTEST = 1.0
 """Seconds. The operator probably meant another unit when a time is shorter."""
@@ -42,8 +42,6 @@ def pitfalls(server: ServerSettings) -> Iterator[Problem]:
     if "server_name" in server.given:
         for option, source in server[TLSSettings].shownCertificates() if usesTLS(server) else ():
             yield from nameWarnings(server, option, source, server[DialogueSettings].serverName)
-    if not isAlone(server):
-        yield from loops(server)
     if "proxy" in server.given and not server[ProxySettings].proxy:
         yield server.problem("proxy", "has no effect; mailgate relays all sessions", "off")
 
@@ -102,12 +100,12 @@ def _capabilities(server: ServerSettings) -> Iterator[Problem]:
 def loops(server: ServerSettings) -> Iterator[Problem]:
     """Yield a problem if the C{proxy_pass} of C{server} is an address of C{server} itself."""
     backend = server[ProxySettings].backend
-    if isinstance(backend, Backend) and any(_isAt(backend, address) for address in server.listen):
+    if isinstance(backend, Backend) and any(isAt(backend, address) for address in server.listen):
         reason = "is an address of this server itself, so each login would loop; set it to the backend"
         yield server.problem("proxy_pass", reason, str(backend))
 
 
-def _isAt(backend: Backend, address: ListenAddress) -> bool:
+def isAt(backend: Backend, address: ListenAddress) -> bool:
     """Whether a connection to C{backend} arrives at C{address}."""
     if backend.port != address.port:
         return False
@@ -117,10 +115,10 @@ def _isAt(backend: Backend, address: ListenAddress) -> bool:
         return backend.host.lower() == "localhost" and address.host in _LOOPBACK
     if isIPAddress(backend.host) and address.host == "::" and address.socket.ipv6only:
         return False
-    return backend.host.lower() in ("localhost", socket.gethostname().lower()) or _isOwn(backend.host)
+    return backend.host.lower() in ("localhost", socket.gethostname().lower()) or isOwn(backend.host)
 
 
-def _isOwn(host: str) -> bool:
+def isOwn(host: str) -> bool:
     """Whether C{host} is an address of this machine. Does not look up names."""
     if not (isIPAddress(host) or isIPv6Address(host)):
         return False

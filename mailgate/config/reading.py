@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 from attrs import evolve
 
 from mailgate import registry
+from mailgate.config.destinations import loops
 from mailgate.config.outside import HASTY, Authenticators, Outside
 from mailgate.config.pitfalls import pitfalls
 from mailgate.config.sections import Section, SectionReader, made
@@ -143,6 +144,9 @@ class _Reading:
         for group in dict.fromkeys(group for kind in self._reader.kinds for group in kind.settings):
             conflicts = getattr(group, "conflicts", None)
             self.problems.extend(() if conflicts is None else conflicts(settings))
+        if not self.problems:
+            # Tables of rules that are not good cannot be looked through.
+            self.problems.extend(dict.fromkeys(loops(settings)))
         warnings = self._warnings(servers, judged)
         self.problems = self._reader.withReasons(self.problems)
         return evolve(settings, warnings=tuple(dict.fromkeys(map(self._reader.lines.located, warnings))))

@@ -12,7 +12,7 @@ from attrs import evolve
 
 from mailgate import registry
 from mailgate.config.outside import Outside
-from mailgate.config.pitfalls import isAlone, loops
+from mailgate.config.pitfalls import loops
 from mailgate.config.sections import Section, SectionReader, made
 from mailgate.config.serverchecks import EXCLUSIVE, WHO, faults, judgedBy
 from mailgate.directives import Problem, ServerSettings, nearest
@@ -95,7 +95,7 @@ class ServerReader:
         # The mistakes in these options are reported already: do not report what follows from them.
         missingKind = spoilt.intersection(("proxy_pass", *self._exclusive))
         found: list[Problem] = []
-        for problem in (*faults(server, self._exclusive), *(loops(server) if isAlone(server) else ())):
+        for problem in (*faults(server, self._exclusive), *loops(server)):
             if problem.option not in spoilt and not (missingKind and problem.option == WHO):
                 found.append(problem)
         # Each server that inherits a mistake from [mail] finds it. Report it once.

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from mailgate.backend.client import ProxyClient
+from mailgate.backend.hops import parseHops
 from mailgate.frontend.intake import Intake
 from mailgate.frontend.mechanisms import InvalidResponse
 from mailgate.frontend.protocol import Command
@@ -46,8 +47,20 @@ class Hooks:
     transport: Any
     respond: Any
     spoilt: Any
+    hops: int | None = None
+    """Through how many gateways a login may still go, where the client has said so."""
     _parting = b""
     """The goodbye that the next reply must append."""
+
+    def lowerHops(self, said: bytes) -> None:
+        """
+        Note through how many gateways the login may still go, as a gateway that is the client says.
+
+        @param said: the number. An invalid one changes nothing, and neither does one above an earlier number.
+        """
+        hops = parseHops(said)
+        if hops is not None and (self.hops is None or hops < self.hops):
+            self.hops = hops
 
     # State that replies depend on.
 

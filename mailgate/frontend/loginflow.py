@@ -112,6 +112,7 @@ class Login:
             session.attempts,
             server.tag,
             server.envelope(credentials.method),
+            server.hops,
         )
 
     def begin(self) -> None:

@@ -25,6 +25,7 @@ __all__ = [
     "JUDGED",
     "LOGGED_IN",
     "LOGIN_FAILED",
+    "LOOPS",
     "RESPONSE_REFUSED",
     "SERVICE_FAILED",
     "SERVICE_NOTED",
@@ -83,6 +84,14 @@ STORY = line(
 
 BACKEND_FAILED = line("backend failed", "backend {backend} {reason}, in phase {phase}", "", f"{_USER}{{text}}")
 """A backend could not be used: an error, or a warning if another backend served the client."""
+
+LOOPS = line(
+    "login loops",
+    "it has gone through as many gateways as proxy_hops allows: gateways are backends of each other",
+    "",
+    _USER,
+)
+"""A login came back to a gateway that it had gone through, or may be taken for that."""
 
 BACKEND_NOTED = line("backend noted", "backend {backend} {concern}")
 """A backend was used, but the operator should look at its configuration: C{concern} says why."""

@@ -64,6 +64,14 @@ class Following(Service):
         if timer is not None and timer.active():
             timer.cancel()
 
+    def once(self) -> Deferred[None]:
+        """Look the servers up, and follow them no further. The Deferred fails where they are not found."""
+
+        def replace(result: tuple[list[Peer], list[Peer], float]) -> None:
+            self._group.replace(self._line, result[0], result[1])
+
+        return self._lookUp().addCallback(replace)
+
     def _look(self) -> None:
         self._timer = None
         looked = self._lookUp()

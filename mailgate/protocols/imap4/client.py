@@ -11,6 +11,7 @@ from typing import NoReturn
 from mailgate.backend.client import ProxyClient
 from mailgate.backend.credentials import BackendCredentials
 from mailgate.backend.errors import BackendError, LoginRefused, Unauthorizing, beginsWith, replyCode
+from mailgate.backend.hops import IMAP_GREETING
 from mailgate.backend.identity import idCommand
 from mailgate.backend.mechanisms import Mechanism, mechanismFor
 from mailgate.backend.reply import imapDenial
@@ -79,6 +80,7 @@ class IMAP4Client(ProxyClient):
         expected = b"* PREAUTH" if self.settings[ProxySettings].method == "none" else b"* OK"
         if not beginsWith(greeting.upper(), expected):
             raise BackendError(f"greets with {replyCode(greeting)}", greeting, isQuoted=True)
+        self.greetsAsWe = IMAP_GREETING.fullmatch(greeting) is not None
         listed = _OFFERS.match(greeting)
         self._learn(b"" if listed is None else listed[1])
 
@@ -109,7 +111,10 @@ class IMAP4Client(ProxyClient):
             self._takesID = False
             if tag == self._idTag:
                 self._idTag += b"2"
-            self.introduction = idCommand(self._idTag, request.client, request.envelope.fields)
+            hops = self.hopsLeft(request)
+            self.introduction = idCommand(self._idTag, request.client, request.envelope.fields, hops)
+        elif self.greetsAsWe:
+            await self._countHops(request)
         method = credentials.method
         if method == "none":
             self.reply = tag + b" OK Logged in\r\n"
@@ -135,6 +140,21 @@ class IMAP4Client(ProxyClient):
         completion = await self._response(tag)
         self._expectOK(tag, completion, credentials)
         self.reply += completion
+
+    async def _countHops(self, request: LoginRequest) -> None:
+        """
+        Tell another gateway how many hops are left, and what else ID tells; see L{mailgate.backend.hops}. What it
+        answers does not matter, as long as it is an answer.
+
+        @raise BackendError: it is none.
+        """
+        self.greetsAsWe = False
+        client, fields = (request.client, request.envelope.fields) if self.tellsByCommand else (None, ())
+        self.send(idCommand(_ID_TAG, client, fields, self.hopsLeft(request)).removesuffix(b"\r\n"))
+        response = await self._response(_ID_TAG)
+        if response.startswith(b"+"):
+            raise BackendError("answers ID with a continuation request", response, isQuoted=True)
+        self.reply = b""
 
     def _needsSASL(self, credentials: BackendCredentials) -> bool:
         """

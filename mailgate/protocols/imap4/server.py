@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from mailgate.backend.identity import fieldsOf
+from mailgate.backend.identity import fieldsOf, hopsIn
 from mailgate.backend.settings import ProxySettings
 from mailgate.frontend.capabilities import announced
 from mailgate.frontend.dialogue import ProxyServer
@@ -223,6 +223,7 @@ class IMAP4Server(ProxyServer):
         self._completed()
 
     def _doID(self, arguments: list[bytes]) -> None:
+        self.lowerHops(hopsIn(arguments))
         # Servers use only the first ID of a connection.
         if not self._envelope.fields and self.factory.settings[ProxySettings].tellsByCommand:
             self._envelope = Envelope(fields=fieldsOf(arguments))

@@ -8,6 +8,7 @@ from __future__ import annotations
 from mailgate.backend.client import ProxyClient
 from mailgate.backend.credentials import BackendCredentials
 from mailgate.backend.errors import BackendError, LoginRefused, Unauthorizing, beginsWith, replyCode
+from mailgate.backend.hops import POP3_GREETING, noopWithHops
 from mailgate.backend.identity import xclientCommand
 from mailgate.backend.mechanisms import Mechanism, mechanismFor
 from mailgate.backend.reply import pop3Denial
@@ -33,6 +34,7 @@ class POP3Client(ProxyClient):
         greeting = await self.line()
         if not beginsWith(greeting, b"+OK"):
             raise BackendError(f"greets with {replyCode(greeting)}", greeting, isQuoted=True)
+        self.greetsAsWe = POP3_GREETING.fullmatch(greeting) is not None
         self._takesXCLIENT = self.tellsByCommand and greeting[:13].upper() == b"+OK [XCLIENT]"
 
     async def requestTLS(self) -> None:
@@ -44,7 +46,9 @@ class POP3Client(ProxyClient):
     async def authenticate(self, credentials: BackendCredentials, request: LoginRequest) -> None:
         if self._takesXCLIENT:
             self._takesXCLIENT = False
-            self.introduction = xclientCommand(request.client)
+            self.introduction = xclientCommand(request.client, self.hopsLeft(request))
+        if self.greetsAsWe:
+            await self._countHops(request)
         method = credentials.method
         if method == "login" and credentials.authzid:
             raise Unauthorizing("USER has no place for an authorization identity")
@@ -54,6 +58,17 @@ class POP3Client(ProxyClient):
         for command in (b"USER " + credentials.user, b"PASS " + credentials.knownPassword):
             self.sendLogin(command)
             self._accepted(await self._answer(), credentials)
+
+    async def _countHops(self, request: LoginRequest) -> None:
+        """
+        Tell another gateway how many hops are left; see L{mailgate.backend.hops}.
+
+        @raise BackendError: it does not answer that, or has taken a PROXY header for the command.
+        """
+        self.send(noopWithHops(self.hopsLeft(request)))
+        reply = await self.line()
+        if not beginsWith(reply, b"+OK") and (self._proxyProtocol != "off" or not reply.startswith(b"-ERR")):
+            raise BackendError(f"answers NOOP with {replyCode(reply)}", reply, isQuoted=True)
 
     async def _exchange(self, mechanism: Mechanism, credentials: BackendCredentials) -> None:
         """AUTH (RFC 5034), without an initial response, which not every server takes."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from mailgate.backend.hops import hopsAfter
 from mailgate.frontend.capabilities import announced
 from mailgate.frontend.dialogue import ProxyServer
 from mailgate.frontend.goodbyes import goodbyes
@@ -174,6 +175,7 @@ class POP3Server(ProxyServer):
         self.transport.write(b"\r\n".join((b"+OK Capability list follows", *lines, b".", b"")))
 
     def _doNOOP(self, rest: bytes) -> None:
+        self.lowerHops(hopsAfter(rest))
         self.transport.write(self.ok)
 
     def _doQUIT(self, rest: bytes) -> None:

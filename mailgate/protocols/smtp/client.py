@@ -12,10 +12,11 @@ from collections.abc import Mapping
 from mailgate.backend.client import ProxyClient
 from mailgate.backend.credentials import BackendCredentials
 from mailgate.backend.errors import BackendError, LoginRefused, Unauthorizing, replyCode
+from mailgate.backend.hops import SMTP_GREETING, noopWithHops
 from mailgate.backend.mechanisms import mechanismFor
 from mailgate.backend.reply import smtpDenial, transactionDenial
 from mailgate.backend.settings import ProxySettings
-from mailgate.login import Client, LoginRequest, Method
+from mailgate.login import LoginRequest, Method
 from mailgate.protocols.smtp.settings import SMTPSettings
 from mailgate.protocols.smtp.trust import (
     XCLIENT_REFUSED,
@@ -23,8 +24,8 @@ from mailgate.protocols.smtp.trust import (
     concerns,
     introductionOf,
     whyNotHandedOver,
-    xtext,
 )
+from mailgate.protocols.smtp.xclient import likeNginx, xclientLines
 
 __all__ = ["SMTPClient"]
 
@@ -86,6 +87,7 @@ class SMTPClient(ProxyClient):
         code, reply = await self.response()
         if code != 220:
             raise BackendError(f"greets with {replyCode(reply)}", reply, isQuoted=True)
+        self.greetsAsWe = SMTP_GREETING.fullmatch(reply) is not None
 
     async def requestTLS(self) -> None:
         await self._prepare(b"EHLO " + self.serverName.encode(), 250)
@@ -97,6 +99,9 @@ class SMTPClient(ProxyClient):
         withoutLogin = method is Method.NONE
         wanted = settings.proxyAuth or not credentials.judged
         authenticating = wanted and not withoutLogin and credentials.method != "none"
+        if self.greetsAsWe and settings.xclient != "on":
+            # With on a gateway is no backend that can be used: it refuses XCLIENT.
+            await self._countHops(request)
         introduction = introductionOf(settings.xclient, self.settings[ProxySettings], request.client, method)
         offers = await self._asOurselves(introduction, authenticating, credentials, request)
         if introduction.isDone(offers):
@@ -123,6 +128,17 @@ class SMTPClient(ProxyClient):
         elif authenticating:
             await self._authenticate(offers, credentials)
 
+    async def _countHops(self, request: LoginRequest) -> None:
+        """
+        Tell another gateway how many hops are left; see L{mailgate.backend.hops}.
+
+        @raise BackendError: it has taken a PROXY header for the command.
+        """
+        line = noopWithHops(self.hopsLeft(request))
+        code, said = await self.command(line)
+        if code != 250 and self._proxyProtocol != "off":
+            raise self._unprepared(line, said)
+
     async def _asOurselves(
         self, introduction: Introduction, authenticating: bool, credentials: BackendCredentials, request: LoginRequest
     ) -> Mapping[bytes, bytes]:
@@ -139,11 +155,16 @@ class SMTPClient(ProxyClient):
         extended = request.envelope.extended or authenticating or isUnasked
         offers = await self._hello(self.serverName.encode(), extended, probing=True)
         if introduction.isDone(offers):
-            known = b"" if isUnasked else offers.get(b"XCLIENT", b"")
             withoutLogin = request.credentials.method is Method.NONE
-            await self._introduce(
-                _xclient(request.client, known, None if authenticating else credentials), withoutLogin
-            )
+            # Where AUTH follows no password has been judged.
+            login = None if authenticating else credentials
+            if isUnasked:
+                await self._introduce(likeNginx(request.client, login), withoutLogin)
+                return offers
+            login = None if withoutLogin else login
+            hops = self.hopsLeft(request)
+            for line in xclientLines(request.client, request.envelope, login, hops, offers[b"XCLIENT"]):
+                await self._introduce(line, withoutLogin)
         elif reason := whyNotHandedOver(introduction, offers):
             raise BackendError(reason)
         return offers
@@ -210,18 +231,3 @@ class SMTPClient(ProxyClient):
     async def probed(self) -> None:
         await self._prepare(b"NOOP", 250)
         self.send(b"QUIT")
-
-
-def _xclient(client: Client, known: bytes, login: BackendCredentials | None) -> bytes:
-    """
-    Return nginx's XCLIENT command.
-
-    @param known: the attributes that the backend's EHLO lists for XCLIENT. If LOGIN is not among them, it is left out.
-    @param login: the login to report, or L{None}.
-    """
-    address = "[UNAVAILABLE]" if client.host == "unix:" else client.host
-    command = b"XCLIENT ADDR=" + ("IPV6:" if ":" in address else "").encode() + address.encode()
-    name = b"" if login is None else login.authzid or login.user
-    if name and (not known or b"LOGIN" in known.split()):
-        command += b" LOGIN=" + xtext(name)
-    return command + b" NAME=" + client.name.encode()

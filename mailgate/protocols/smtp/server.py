@@ -14,6 +14,7 @@ from twisted.internet.defer import CancelledError
 from twisted.internet.task import deferLater
 
 from mailgate.backend.client import ProxyClient
+from mailgate.backend.hops import hopsAfter
 from mailgate.frontend.capabilities import announced
 from mailgate.frontend.dialogue import ProxyServer
 from mailgate.frontend.goodbyes import goodbyes
@@ -284,7 +285,7 @@ class SMTPServer(ProxyServer):
             self.reply(b"501 5.5.4 Invalid argument")
         else:
             self._mail = self._line
-            self._doNOOP(arguments)
+            self._done()
 
     def _doRCPT(self, arguments: list[bytes]) -> None:
         if self._mail is None:
@@ -297,9 +298,14 @@ class SMTPServer(ProxyServer):
 
     def _doRSET(self, arguments: list[bytes]) -> None:
         self._mail = None
-        self._doNOOP(arguments)
+        self._done()
 
     def _doNOOP(self, arguments: list[bytes]) -> None:
+        for argument in arguments:
+            self.lowerHops(hopsAfter(argument))
+        self._done()
+
+    def _done(self) -> None:
         self.reply(b"250 2.0.0 OK")
 
     def _doQUIT(self, arguments: list[bytes]) -> None:

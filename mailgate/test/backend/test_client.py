@@ -30,7 +30,7 @@ from mailgate.testing import Attempt, FakeTransport, requestFor, resultOf, route
 
 FIRST = Backend("192.0.2.99", 110)
 SECOND = Backend("192.0.2.100", 110)
-GREETING = b"+OK POP3 ready\r\n"
+GREETING = b"+OK ready\r\n"
 OK = b"+OK\r\n"
 LOGGED_IN = b"+OK 3 messages\r\n"
 

@@ -155,7 +155,7 @@ class ConversationTests(SynchronousTestCase):
     def test_introducedOnce(self) -> None:
         """The client's address is sent to the backend once."""
         talk = self.opened(POP3, b"+OK [XCLIENT] ready\r\n")
-        for introduction, reply in ((b"XCLIENT ADDR=192.0.2.7 PORT=40123\r\n", OK), (b"", b"")):
+        for introduction, reply in ((b"XCLIENT ADDR=192.0.2.7 PORT=40123 TTL=6\r\n", OK), (b"", b"")):
             login = self.login(talk)
             self.assertEqual(talk.says(), introduction + b"USER joe\r\n")
             talk.says(reply + OK, LOGGED_IN)

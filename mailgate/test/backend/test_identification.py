@@ -24,11 +24,11 @@ from mailgate.test.support.loginscripts import TEMPORARY, Script
 from mailgate.testing import Attempt, routeTo
 
 OFF = ProxySettings(identity="off")
-ID = b'mailgate ID ("x-originating-ip" "192.0.2.7" "x-originating-port" "40123")\r\n'
+ID = b'mailgate ID ("x-originating-ip" "192.0.2.7" "x-originating-port" "40123" "x-proxy-ttl" "6")\r\n'
 LOGIN = b'a1 LOGIN "joe" "sesame"\r\n'
 OFFERING_ID = b"* OK [CAPABILITY IMAP4rev1 SASL-IR ID IDLE] Dovecot ready.\r\n"
 IDENTIFIED = b'* ID ("name" "Dovecot")\r\nmailgate OK ID completed.\r\n'
-XCLIENT = b"XCLIENT ADDR=192.0.2.7 PORT=40123\r\n"
+XCLIENT = b"XCLIENT ADDR=192.0.2.7 PORT=40123 TTL=6\r\n"
 OFFERING_XCLIENT = b"+OK [XCLIENT] Dovecot ready.\r\n"
 UNIX = Client("unix:")
 WRONG = Denial(Trouble.DENIED, answer=b"NO wrong")
@@ -186,10 +186,11 @@ class IMAP4Tests(IdentityTests):
         self.assertEqual(written, ID.replace(b")", b' "name" "x" "os" NIL)') + LOGIN)
 
     def test_unix(self) -> None:
-        """For a client on a unix socket ID has only the client's own fields."""
-        self.assertEqual(self.heard(OFFERING_ID, client=UNIX), LOGIN)
-        written = self.heard(OFFERING_ID, client=UNIX, envelope=Envelope(fields=(b'"name" "x"',)))
-        self.assertEqual(written, b'mailgate ID ("name" "x")\r\n' + LOGIN)
+        """Of a client on a unix socket there is nothing to tell beside the hops and what it says itself."""
+        heard = self.heard(OFFERING_ID, client=UNIX)
+        self.assertEqual(heard, b'mailgate ID ("x-proxy-ttl" "6")\r\n' + LOGIN)
+        told = self.heard(OFFERING_ID, client=UNIX, envelope=Envelope(fields=(b'"name" "x"',)))
+        self.assertEqual(told, b'mailgate ID ("x-proxy-ttl" "6" "name" "x")\r\n' + LOGIN)
 
     def test_tag(self) -> None:
         """The tag of ID always differs from the client's."""
@@ -340,7 +341,7 @@ class POP3Tests(IdentityTests):
     def test_off(self) -> None:
         """Nor with proxy_identity off, nor for a client on a unix socket."""
         self.assertEqual(self.heard(OFFERING_XCLIENT, OFF), b"USER joe\r\n")
-        self.assertEqual(self.heard(OFFERING_XCLIENT, client=UNIX), b"USER joe\r\n")
+        self.assertEqual(self.heard(OFFERING_XCLIENT, client=UNIX), b"XCLIENT TTL=6\r\nUSER joe\r\n")
 
     def test_besidePROXY(self) -> None:
         """Nor with a PROXY header, which has the address."""

@@ -10,6 +10,7 @@ from twisted.internet.testing import MemoryReactorClock
 from twisted.trial.unittest import SynchronousTestCase
 
 from mailgate.backend.client import ProxyClient
+from mailgate.backend.places import NoBackend
 from mailgate.config import parse
 from mailgate.directives import ConfigurationError
 from mailgate.login import Backend, BackendGroup, BackendTLS, Client, Denial, Envelope, Trouble
@@ -104,6 +105,25 @@ class GroupTests(SynchronousTestCase):
         self.assertEqual(self.successResultOf(again.result), Denial(Trouble.TEMPORARY))
         self.assertEqual(again.tried, [])
         self.assertIn("backend upstream store has no usable server", again.log[0])
+
+    def test_every(self) -> None:
+        """All servers of a group can be had, those that rest too, and none of them counts a session."""
+        attempt = self.attempt("store")
+        attempt.refuse()
+        places = attempt.connector._places
+
+        def every(text: str, user: bytes = b"joe") -> list[str]:
+            found = places.every(routeTo(BackendGroup(text), user=user), attempt.request)
+            return [place.group if isinstance(place, NoBackend) else place.name for place in found]
+
+        self.assertEqual(every("store"), ["192.0.2.1:110", "192.0.2.2:110"])
+        self.assertEqual(every("$pool", b"joe@example.com"), ["192.0.2.9:1110"])
+        self.assertEqual(every("$pool", b"x y@bad.test"), ["$pool"])
+        group: Any = self.groups.find(BackendGroup("store"), factsOf(attempt.request, b"joe"))
+        self.assertEqual([peer.connections for peer in group.peers], [0, 1])
+        (secure,) = places.every(routeTo(BackendGroup("secure")), attempt.request)
+        assert not isinstance(secure, NoBackend)
+        self.assertIs(secure.backend.tls, BackendTLS.IMPLICIT)
 
     def test_rules(self) -> None:
         """Variables lead to a group or to an address; elsewhere is a temporary failure, with the text quoted."""

@@ -112,10 +112,11 @@ class WarningTests(SynchronousTestCase):
             self.assertWarned(serving("imap", f"{option} = 1s"))
 
     def test_defaultBackend(self):
-        """With an authentication service, which may name other backends, a loop is only a warning."""
+        """Beside a service, which may name others, a backend that is the server itself is refused, too."""
         told = "is an address of this server itself, so each login would loop; set it to the backend"
         text = serving("imap", "proxy_pass = 127.0.0.1:21000")
-        self.assertWarned(text, f"5: [server imap] proxy_pass = 127.0.0.1:21000: {told}")
+        error = self.assertRaises(ConfigurationError, parse, text)
+        self.assertEqual(str(error), f"gateway.ini:5: [server imap] proxy_pass = 127.0.0.1:21000: {told}")
 
     def test_openFiles(self):
         """Other users must not write the ini file and the account file, nor read secrets in them."""

@@ -102,6 +102,17 @@ class FollowingTests(SynchronousTestCase):
         self.clock.advance(RETRY)
         self.assertEqual(self.servers, ["192.0.2.2:143"])
 
+    def test_once(self):
+        """The servers can be looked up once, without a timer for the next time."""
+        self.follow("mail.test:143 resolve")
+        self.stop()
+        self.failureResultOf(self.following.once(), DNSLookupError)
+        self.dns.hosts["mail.test"] = ("192.0.2.1",)
+        self.clock.advance(3600)
+        self.successResultOf(self.following.once())
+        self.assertEqual(self.servers, ["192.0.2.1:143"])
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
     def test_unknownAtFirst(self):
         """Until it is found the name itself is the server."""
         self.follow("mail.test:143 resolve")

@@ -4,14 +4,19 @@ Tests of XCLIENT at an SMTP backend.
 
 from __future__ import annotations
 
+import re
+from itertools import chain
 from typing import Any
 
-from mailgate.login import Client, Credentials, Envelope, Method, Refusal
+from mailgate.backend.credentials import PasswordLogin
+from mailgate.backend.errors import BackendError
+from mailgate.login import Client, Credentials, Envelope, Method, Refusal, TLSDetails, TLSState
 from mailgate.protocols.smtp import SMTP
 from mailgate.protocols.smtp.settings import SMTPSettings
 from mailgate.protocols.smtp.trust import xtext
+from mailgate.protocols.smtp.xclient import xclientLines
 from mailgate.test.backend.test_connector import PASS_ON
-from mailgate.test.support.loginscripts import ANYBODY, OFFERING_XCLIENT, BackendTests
+from mailgate.test.support.loginscripts import ANYBODY, OFFERING_XCLIENT, TEMPORARY, BackendTests
 from mailgate.testing import Attempt, routeTo
 
 
@@ -57,10 +62,85 @@ class XCLIENTTests(BackendTests):
         """LOGIN is left out if the backend lists attributes without it, and kept if it lists none."""
         self.assertEqual(
             self.command(b"250-mx\r\n250 XCLIENT NAME ADDR PORT\r\n"),
-            b"XCLIENT ADDR=192.0.2.7 NAME=[UNAVAILABLE]\r\n",
+            b"XCLIENT PORT=40123 ADDR=192.0.2.7 NAME=[UNAVAILABLE]\r\n",
         )
         self.assertIn(b" LOGIN=joe ", self.command(b"250-mx\r\n250 XCLIENT\r\n"))
-        self.assertIn(b" LOGIN=joe ", self.command(b"250-mx\r\n250 xclient addr login\r\n"))
+        heard = self.command(b"250-mx\r\n250 xclient addr login\r\n")
+        self.assertEqual(heard, b"XCLIENT ADDR=192.0.2.7 LOGIN=joe\r\n")
+
+    def test_all(self) -> None:
+        """All that is offered and known is told, what Postfix forgets before what it keeps."""
+        offers = (
+            b"250-mx\r\n250 XCLIENT NAME ADDR PROTO HELO REVERSE_NAME PORT LOGIN DESTADDR DESTPORT SESSION TTL"
+            b" CLIENT-TRANSPORT TIMEOUT DESTNAME FORWARD\r\n"
+        )
+        client = Client(
+            "2001:db8::7",
+            40123,
+            TLSState("TLSv1.3", "X"),
+            "laptop.example.com",
+            local="192.0.2.1",
+            localPort=587,
+            session="s-1",
+            details=TLSDetails("mx.example.com"),
+        )
+        self.assertEqual(
+            self.command(offers, client=client, envelope=Envelope(b"[10.0.0.1] x", True)),
+            b"XCLIENT DESTNAME=mx.example.com SESSION=s-1 TTL=6 CLIENT-TRANSPORT=TLS DESTADDR=192.0.2.1 DESTPORT=587"
+            b" PORT=40123 REVERSE_NAME=laptop.example.com HELO=[10.0.0.1]+20x PROTO=ESMTP ADDR=IPV6:2001:db8::7"
+            b" LOGIN=joe NAME=laptop.example.com\r\n",
+        )
+        heard = self.command(offers, client=Client("unix:"), envelope=Envelope())
+        self.assertEqual(
+            heard, b"XCLIENT TTL=6 CLIENT-TRANSPORT=insecure ADDR=[UNAVAILABLE] LOGIN=joe NAME=[UNAVAILABLE]\r\n"
+        )
+
+    def lines(self, helo: int, login: int, name: int) -> list[bytes]:
+        """The commands for values of so many bytes."""
+        client = Client("192.0.2.7", 1, name="n" * name, local="192.0.2.1", localPort=25, session="s" * 64)
+        credentials = PasswordLogin(b"l" * login, b"sesame")
+        offered = b"NAME ADDR PROTO HELO REVERSE_NAME PORT LOGIN DESTADDR DESTPORT SESSION TTL"
+        lines = list(xclientLines(client, Envelope(b"h" * helo, True), credentials, 6, offered))
+        self.assertLessEqual(max(map(len, lines)), 510)
+        return lines
+
+    def test_lines(self) -> None:
+        """What does not fit goes ahead in other lines: ADDR and LOGIN are in the last, NAME if it can be."""
+        every = {b"NAME", b"ADDR", b"PROTO", b"HELO", b"REVERSE_NAME", b"PORT", b"LOGIN"}
+        every |= {b"DESTADDR", b"DESTPORT", b"SESSION", b"TTL"}
+        for helo in (1, 200, 255):
+            for login in (1, 200, 255, 480):
+                for name in (1, 200, 255):
+                    lines = self.lines(helo, login, name)
+                    told = [re.findall(rb" ([A-Z_]+)=", line) for line in lines]
+                    self.assertEqual(sorted(chain.from_iterable(told)), sorted(every))
+                    self.assertLessEqual({b"ADDR", b"LOGIN"}, set(told[-1]))
+                    if login + name < 450:
+                        self.assertIn(b"NAME", told[-1])
+        self.assertEqual(len(self.lines(1, 1, 1)), 1)
+
+    def test_tooLong(self) -> None:
+        """A user whose name no line can hold is refused; a greeting that Postfix does not take is left out."""
+        self.assertRaises(BackendError, self.lines, 1, 500, 1)
+        credentials = PasswordLogin(b"joe", b"sesame")
+        (line,) = xclientLines(Client("192.0.2.7"), Envelope(b"h" * 256, True), credentials, 6, b"ADDR HELO")
+        self.assertEqual(line, b"XCLIENT ADDR=192.0.2.7")
+
+    def test_ordered(self) -> None:
+        """One line is answered before the next is sent; a refusal of any is a failure."""
+        offers = b"250-mx\r\n250 XCLIENT NAME ADDR HELO LOGIN\r\n"
+        attempt = Attempt(SMTP, route=routeTo(user=b"u" * 255), envelope=Envelope(b"h" * 250, True))
+        attempt.accept()
+        attempt.says(b"220 ready\r\n")
+        self.assertTrue(attempt.says(offers).startswith(b"XCLIENT HELO="))
+        self.assertTrue(attempt.says(b"220 ready\r\n").startswith(b"XCLIENT ADDR="))
+        attempt.says(b"501 5.5.4 Bad LOGIN\r\n")
+        self.assertEqual(self.successResultOf(attempt.result), TEMPORARY)
+
+    def test_nobodyNamed(self) -> None:
+        """Nor is there one where the service names a user to a recipient's question: no password was judged."""
+        heard = self.command(**{**ANYBODY, "route": routeTo(user=b"joe", password=b"")})
+        self.assertEqual(heard, b"XCLIENT ADDR=192.0.2.7 NAME=[UNAVAILABLE]\r\n")
 
     def test_ipv6(self) -> None:
         """An IPv6 address is marked as such."""
