@@ -265,8 +265,9 @@ class ProxyClient(RelayedProtocol):
 
     async def _startTLS(self, contexts: BackendContexts | None) -> None:
         self._enter(Phase.BACKEND_TLS)
-        # What came in the clear behind the answer to STARTTLS may be an attacker's.
+        # What came in the clear, before the answer to STARTTLS or behind it, may be an attacker's.
         self._buffer.clear()
+        self.reply = b""
         try:
             self._tls = tls = (contexts or BackendContexts(BackendTLSSettings())).creatorFor(self.backend)
         except ValueError:

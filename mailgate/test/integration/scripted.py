@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import socket
+import ssl
 import threading
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -15,7 +16,7 @@ from typing import BinaryIO
 
 from mailgate.test.integration.daemon import freePort
 
-__all__ = ["ACCEPT", "PATIENCE", "SILENCE", "Replies", "ScriptedAuth", "ScriptedBackend"]
+__all__ = ["ACCEPT", "BEGUN", "PATIENCE", "SILENCE", "Replies", "ScriptedAuth", "ScriptedBackend", "TLSBackend"]
 
 PATIENCE = 10.0
 """Seconds until somebody is given up who should have closed the connection."""
@@ -33,13 +34,16 @@ class _Listening:
     """
     Listens on C{port} of 127.0.0.1, and converses with each client in a thread of its own; C{heard} is what the clients
     have said since L{rewind}, one after the other.
+
+    @param host: another address to listen on.
+    @param port: the port; 0 takes a free one.
     """
 
-    def __init__(self) -> None:
-        self.port = freePort()
+    def __init__(self, host: str = "127.0.0.1", port: int = 0) -> None:
+        self.port = port or freePort()
         self.heard: list[bytearray] = []
         self._open: list[tuple[threading.Thread, socket.socket]] = []
-        self._listening = socket.create_server(("127.0.0.1", self.port), backlog=64)
+        self._listening = socket.create_server((host, self.port), backlog=64)
         threading.Thread(target=self._serve, daemon=True).start()
 
     def _serve(self) -> None:
@@ -151,6 +155,7 @@ _REPLIES: Mapping[str, Replies] = {
         "XCLIENT": "220 backend ESMTP again",
         "AUTH": "235 2.7.0 backend knows you",
         "DATA": "354 go ahead",
+        "STARTTLS": "220 2.0.0 begin",
         "": "250 2.0.0 backend",
     },
 }
@@ -164,10 +169,10 @@ class ScriptedBackend(_Listening):
     C{LITERAL} answers a literal.
     """
 
-    def __init__(self, protocol: str) -> None:
+    def __init__(self, protocol: str, host: str = "127.0.0.1", port: int = 0) -> None:
         self._protocol = protocol
         self.script({})
-        super().__init__()
+        super().__init__(host, port)
 
     def script(self, replies: Replies) -> None:
         """A new conversation begins."""
@@ -190,6 +195,11 @@ class ScriptedBackend(_Listening):
                 self._say(connection, stream, word, tag)
                 if word in ("QUIT", "LOGOUT"):
                     return
+                connection, stream = self._goneOn(connection, stream, word)
+
+    def _goneOn(self, connection: socket.socket, stream: BinaryIO, word: str) -> tuple[socket.socket, BinaryIO]:
+        """What the conversation goes on over, once the command C{word} has been answered."""
+        return connection, stream
 
     def _wordsOf(self, line: bytes) -> tuple[str, str]:
         """The tag of a command, and its word."""
@@ -214,3 +224,50 @@ class ScriptedBackend(_Listening):
 
 class _Closed(Exception):
     """The backend is to say no more."""
+
+
+BEGUN = b"(TLS)\r\n"
+
+_BEGINNINGS = {"imap": ("STARTTLS", "TAG OK"), "pop3": ("STLS", "+OK"), "smtp": ("STARTTLS", "220")}
+"""The command that begins TLS, and what the answer that agrees has."""
+
+
+class TLSBackend(ScriptedBackend):
+    """
+    One that speaks TLS: from the first byte on where it C{isImplicit}, or else once it has agreed to STARTTLS. Then
+    L{BEGUN} stands in C{heard} between what came in the clear and what came by TLS.
+
+    @ivar resumed: for each handshake whether it went on with an earlier session.
+    @param context: of the server's side.
+    """
+
+    def __init__(self, protocol: str, context: ssl.SSLContext, isImplicit: bool = False) -> None:
+        self._context = context
+        self._isImplicit = isImplicit
+        self.resumed: list[bool] = []
+        super().__init__(protocol)
+
+    def rewind(self) -> None:
+        super().rewind()
+        self.resumed = []
+
+    def converse(self, connection: socket.socket, stream: BinaryIO) -> None:
+        if self._isImplicit:
+            connection, stream = self._wrapped(connection)
+        with connection, stream:
+            super().converse(connection, stream)
+
+    def _goneOn(self, connection: socket.socket, stream: BinaryIO, word: str) -> tuple[socket.socket, BinaryIO]:
+        command, agreeing = _BEGINNINGS[self._protocol]
+        isBegun = word == command and agreeing in self._replies.get(word, self._replies[""])
+        if not isBegun:
+            return connection, stream
+        self.heard[-1] += BEGUN
+        return self._wrapped(connection)
+
+    def _wrapped(self, connection: socket.socket) -> tuple[socket.socket, BinaryIO]:
+        # Otherwise the greeting waits until the client has acknowledged the tickets.
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        wrapped = self._context.wrap_socket(connection, server_side=True)
+        self.resumed.append(bool(wrapped.session_reused))
+        return wrapped, wrapped.makefile("rb")
