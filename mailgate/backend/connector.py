@@ -71,6 +71,7 @@ class Connector:
         self._places = places
         self._told: set[tuple[str, str]] = set()
         self._proxy = settings[ProxySettings]
+        self._isTrusted = self._proxy.trustsGateway
         self._passErrorMessage = self._proxy.passErrorMessage
 
     async def connect(self, route: Route, request: LoginRequest, session: Session) -> ProxyClient | Refusal | Denial:
@@ -152,7 +153,7 @@ class Connector:
     def _credentials(self, route: Route) -> PasswordLogin | None:
         """What to log in with; L{None} where nothing has checked the user's password, and the backend would not."""
         proxy = self._proxy
-        if proxy.trustsGateway and not route.judged:
+        if self._isTrusted and not route.judged:
             return None
         if not proxy.masterUser:
             return PasswordLogin(route.user, route.password, route.authzid, route.judged, proxy.method)

@@ -121,9 +121,7 @@ class Places:
             attempts = found.attempts(facts)
             peer = attempts.next()
             if peer is None:
-                yield NoBackend(
-                    f"upstream {found.name}", "has no usable server: all rest after failures, or are full"
-                )
+                yield NoBackend(f"upstream {found.name}", "has no usable server: all rest after failures, or are full")
             while peer is not None:
                 yield self._places.get(peer) or self._make(
                     peer, peer.backend, self._upstreams.tlsOf(found, self._settings), found

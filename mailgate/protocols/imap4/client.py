@@ -56,7 +56,7 @@ class IMAP4Client(ProxyClient):
 
     _idTag = _ID_TAG
     _takesID = False
-    _offers: frozenset[bytes] = frozenset()
+    _listed = b"  "
 
     def dialogueReceived(self, data: bytes) -> None:
         if self.isIntroducing and not self._buffer and self._idTag == _ID_TAG:
@@ -84,8 +84,8 @@ class IMAP4Client(ProxyClient):
 
     def _learn(self, capabilities: bytes) -> None:
         """The backend offers C{capabilities}; empty where it has not said."""
-        self._offers = frozenset(capabilities.upper().split())
-        self._takesID = self.tellsByCommand and b"ID" in self._offers
+        self._listed = b" " + capabilities.upper() + b" "
+        self._takesID = self.tellsByCommand and b" ID " in self._listed
 
     async def requestTLS(self) -> None:
         self.send(b"mailgate STARTTLS")
@@ -141,18 +141,20 @@ class IMAP4Client(ProxyClient):
         Whether LOGIN cannot be used: it has no place for an authorization identity, may be disabled, and needs more
         round trips, and servers that read literals, for what is no printable ASCII.
         """
-        if credentials.authzid or b"LOGINDISABLED" in self._offers:
+        listed = self._listed
+        if credentials.authzid or b" LOGINDISABLED " in listed:
             return True
-        if b"AUTH=PLAIN" not in self._offers:
+        if b" AUTH=PLAIN " not in listed:
             return False
         return not (_QUOTABLE.fullmatch(credentials.user) and _QUOTABLE.fullmatch(credentials.knownPassword))
 
     async def _exchange(self, tag: bytes, mechanism: Mechanism, credentials: BackendCredentials) -> None:
         """AUTHENTICATE, with an initial response where the backend offers SASL-IR (RFC 4959)."""
-        if self._offers and credentials.method != "auto" and b"AUTH=" + mechanism.name not in self._offers:
+        listed = self._listed
+        if credentials.method != "auto" and listed.strip() and b" AUTH=" + mechanism.name + b" " not in listed:
             raise BackendError(f"does not offer AUTH={mechanism.name.decode()}")
         command = b"AUTHENTICATE " + mechanism.name
-        if b"SASL-IR" in self._offers:
+        if b" SASL-IR " in listed:
             self.sendLogin(tag + b" " + command + b" " + mechanism.initial)
             response = await self._response(tag)
         else:
