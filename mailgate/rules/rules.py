@@ -16,6 +16,9 @@ from mailgate.rules.settings import GeoSettings, MapSettings, variablesIn
 
 __all__ = ["Rules"]
 
+_CHOSEN = ("user", "domain", "ssl_server_name")
+"""Variables whose values clients choose."""
+
 _MOST_VALUES = 1000
 """Values of a text that are told apart when the configuration is checked."""
 
@@ -114,6 +117,21 @@ class Rules:
     def expand(self, text: str, facts: Facts) -> str:
         """C{text}, each of its variables replaced by the value that it has by C{facts}."""
         return _replaced(text, lambda name: self._value(name, facts))
+
+    def withoutPorts(self, text: str, facts: Facts) -> str:
+        """
+        The same as L{expand}, but for colons in what a client has chosen itself: each is a space. What is an address
+        with a port even so, is one of the configuration's.
+        """
+        chosen = {name: str(getattr(facts, VARIABLES[name])).replace(":", " ") for name in _CHOSEN}
+
+        def value(name: str) -> str:
+            if name in VARIABLES:
+                return chosen.get(name) or self._value(name, facts)
+            table = self._tables[name]
+            return _replaced(table.find(self.expand(table.source, facts)), value)
+
+        return _replaced(text, value)
 
     def _value(self, name: str, facts: Facts) -> str:
         if name in VARIABLES:

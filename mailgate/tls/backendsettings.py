@@ -115,6 +115,11 @@ class BackendTLSSettings:
     reusesSessions: bool = directive("proxy_ssl_session_reuse", flag, True, needs=(_TLS,))
     alpn: tuple[str, ...] | None = directive("proxy_ssl_alpn", _alpn, None, needs=(_TLS,))
 
+    @property
+    def hasFiles(self) -> bool:
+        """Whether it names certificates, keys or lists to be read."""
+        return any(source is not None for _, source in self._files())
+
     def problems(self, section: ServerSettings | SectionSettings) -> Iterator[Problem]:
         """Load everything that is used."""
         from mailgate.tls.backendcontexts import BackendContexts

@@ -10,6 +10,7 @@ from twisted.internet.testing import MemoryReactorClock
 from twisted.trial.unittest import SynchronousTestCase
 
 from mailgate.backend.client import ProxyClient
+from mailgate.backend.places import Places
 from mailgate.config import parse
 from mailgate.directives import ConfigurationError
 from mailgate.login import Backend, BackendGroup, BackendTLS, Client, Denial, Envelope, Trouble
@@ -18,6 +19,7 @@ from mailgate.protocols.pop3 import POP3
 from mailgate.rules.facts import factsOf
 from mailgate.test.support.places import placesFor
 from mailgate.testing import Attempt, requestFor, routeTo
+from mailgate.tls.backendsettings import BackendTLSSettings
 from mailgate.upstream.upstreams import Upstreams
 
 GREETING, OK = b"+OK ready\r\n", b"+OK\r\n"
@@ -117,6 +119,15 @@ class GroupTests(SynchronousTestCase):
         self.assertIn("backend $pool stands for no group of backends and no address", lost.log[0])
         self.assertIn('text "x y@bad.test"', lost.log[0])
 
+    def test_chosenByClient(self) -> None:
+        """A client's own text leads to groups alone: no client chooses an address and a port to be connected to."""
+        for user in (b"x@192.0.2.66:25", b"x@[2001:db8::1]:25", b"192.0.2.66:25", b"unix:/run/secret"):
+            for text in ("$domain", "$user"):
+                lost = self.attempt(text, user=user)
+                self.assertEqual(lost.tried, [], (user, text))
+                self.assertEqual(self.successResultOf(lost.result), Denial(Trouble.TEMPORARY))
+        self.assertEqual(self.attempt("$pool", user=b"j:k@example.com").tried, [("192.0.2.9", 1110)])
+
     def test_ownTLS(self) -> None:
         """A group says how its servers are spoken to, and a server what its certificate must be good for."""
         attempt = self.attempt("secure")
@@ -141,6 +152,19 @@ class PlaceTests(SynchronousTestCase):
             self.assertEqual(place.backend.tls, expected)
             self.assertEqual(place.contexts is None, mode == "off")
         self.assertIs(self.place(Backend("192.0.2.1", 110, BackendTLS.OFF), mode="on").contexts, None)
+
+    def test_madeAtOnce(self) -> None:
+        """What TLS needs is read when the gateway starts: a process that has given up its rights cannot read a key."""
+        text = GROUPS.replace("bad.test = nowhere\n", "")
+        settings = parse(text + SERVER.format("store"))
+        groups = Upstreams(settings, NamingReactor(MemoryReactorClock()))
+        for mode, expected in (("off", ["on"]), ("starttls", ["starttls", "on"])):
+            made: list[str] = []
+            Places(BackendTLSSettings(mode=mode), groups, lambda each: made.append(each.mode), MemoryReactorClock())
+            self.assertEqual(list(dict.fromkeys(made)), expected)
+        made = []
+        Places(BackendTLSSettings(certificate=("c",)), None, lambda each: made.append(each.mode), MemoryReactorClock())
+        self.assertEqual(made, ["off"])
 
     def test_bounded(self) -> None:
         """However many backends an authentication service names, memory is bounded."""

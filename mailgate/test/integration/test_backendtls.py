@@ -225,7 +225,7 @@ class HostileTests(GatewayTestCase):
             self.assertNotIn(PASSWORD.encode(), heard.partition(BEGUN)[0])
 
     def test_injectedCapabilities(self):
-        """What counts is what the backend offers over TLS, not what came before: with LOGINDISABLED no LOGIN is sent."""
+        """What the backend offers over TLS counts, not what came before: with LOGINDISABLED no LOGIN is sent."""
         replies = {
             "STARTTLS": "* CAPABILITY IMAP4rev1\nTAG OK begin",
             "CAPABILITY": "* CAPABILITY IMAP4rev1 LOGINDISABLED AUTH=PLAIN SASL-IR\nTAG OK done",
