@@ -158,13 +158,16 @@ class PlaceTests(SynchronousTestCase):
         text = GROUPS.replace("bad.test = nowhere\n", "")
         settings = parse(text + SERVER.format("store"))
         groups = Upstreams(settings, NamingReactor(MemoryReactorClock()))
-        for mode, expected in (("off", ["on"]), ("starttls", ["starttls", "on"])):
-            made: list[str] = []
-            Places(BackendTLSSettings(mode=mode), groups, lambda each: made.append(each.mode), MemoryReactorClock())
-            self.assertEqual(list(dict.fromkeys(made)), expected)
-        made = []
-        Places(BackendTLSSettings(certificate=("c",)), None, lambda each: made.append(each.mode), MemoryReactorClock())
-        self.assertEqual(made, ["off"])
+        made: list[str] = []
+
+        def make(settings: BackendTLSSettings) -> Any:
+            made.append(settings.mode)
+
+        for mode in ("off", "starttls"):
+            Places(BackendTLSSettings(mode=mode), groups, make, MemoryReactorClock())
+        self.assertEqual(made, ["on", "starttls", "starttls", "on"])
+        Places(BackendTLSSettings(certificate=("client.pem",)), None, make, MemoryReactorClock())
+        self.assertEqual(made[4:], ["off"])
 
     def test_bounded(self) -> None:
         """However many backends an authentication service names, memory is bounded."""
