@@ -52,5 +52,5 @@ def shedPrivileges(settings: GatewaySettings) -> Iterator[Problem]:
 
 def unreadableLater(settings: GatewaySettings) -> list[str]:
     """The files that a reload would read and this process may not."""
-    files = dict.fromkeys((settings.file, *watchedFiles(settings.servers)))
+    files = dict.fromkeys((settings.file, *watchedFiles(settings.servers, settings.named)))
     return [name for name in files if not os.access(name, os.R_OK)]

@@ -15,7 +15,7 @@ from twisted.internet.task import LoopingCall
 
 from mailgate.auth.http.settings import HTTPSettings
 from mailgate.config.serverchecks import authenticatorKind
-from mailgate.directives import ServerSettings
+from mailgate.directives import SectionSettings, ServerSettings
 from mailgate.tls.backendsettings import BackendTLSSettings
 from mailgate.tls.settings import TLSSettings, usesTLS
 
@@ -25,11 +25,14 @@ LOOK = 10.0
 """Seconds between two looks."""
 
 
-def watchedFiles(servers: Iterable[ServerSettings]) -> Iterator[str]:
+def watchedFiles(servers: Iterable[ServerSettings], sections: Iterable[SectionSettings] = ()) -> Iterator[str]:
     """
-    The certificates, keys, lists and whatever else C{servers} have read for TLS. Accounts are not among them: those
-    are read again by whoever judges by them.
+    The certificates, keys, lists and whatever else C{servers}, and groups of backends among C{sections}, have read for
+    TLS. Accounts are not among them: those are read again by whoever judges by them.
     """
+    for section in sections:
+        if BackendTLSSettings in section.groups:
+            yield from _paths(astuple(section[BackendTLSSettings], recurse=False))
     for server in servers:
         yield from _paths(astuple(server[BackendTLSSettings], recurse=False))
         if usesTLS(server):

@@ -45,6 +45,9 @@ class BackendContexts:
         self._contexts: dict[bool, tuple[SSL.Context, Judge]] = {}
         self._sessions: dict[tuple[str, int, str, bool], SSL.Session] = {}
         self._context(settings.verify)
+        if settings.certificate:
+            # Now, though few backends are not verified: later the key may not be readable any more.
+            self._context(False)
 
     def creatorFor(self, backend: Backend) -> BackendConnection:
         """

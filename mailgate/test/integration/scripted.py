@@ -234,7 +234,8 @@ _BEGINNINGS = {"imap": ("STARTTLS", "TAG OK"), "pop3": ("STLS", "+OK"), "smtp": 
 
 class TLSBackend(ScriptedBackend):
     """
-    One that speaks TLS: from the first byte on where it C{isImplicit}, or else once it has agreed to STARTTLS. Then
+    One that speaks TLS: from the first byte on where it C{isImplicit}, or else once it has agreed to STARTTLS; with the
+    reply C{TLS}, which is L{SILENCE} or empty, it then says nothing at all, or closes the connection. After STARTTLS
     L{BEGUN} stands in C{heard} between what came in the clear and what came by TLS.
 
     @ivar resumed: for each handshake whether it went on with an earlier session.
@@ -253,8 +254,11 @@ class TLSBackend(ScriptedBackend):
 
     def converse(self, connection: socket.socket, stream: BinaryIO) -> None:
         if self._isImplicit:
-            connection, stream = self._wrapped(connection)
-        with connection, stream:
+            with suppress(_Closed):
+                connection, stream = self._wrapped(connection)
+                with connection, stream:
+                    super().converse(connection, stream)
+        else:
             super().converse(connection, stream)
 
     def _goneOn(self, connection: socket.socket, stream: BinaryIO, word: str) -> tuple[socket.socket, BinaryIO]:
@@ -266,6 +270,10 @@ class TLSBackend(ScriptedBackend):
         return self._wrapped(connection)
 
     def _wrapped(self, connection: socket.socket) -> tuple[socket.socket, BinaryIO]:
+        if "TLS" in self._replies:
+            if self._replies["TLS"] == SILENCE:
+                connection.makefile("rb").read()
+            raise _Closed
         # Otherwise the greeting waits until the client has acknowledged the tickets.
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         wrapped = self._context.wrap_socket(connection, server_side=True)

@@ -237,14 +237,17 @@ class HostileTests(GatewayTestCase):
         self.assertNotIn(b" LOGIN ", heard)
 
     def test_closed(self):
-        """One that closes the connection instead of the handshake, or instead of the answer to STARTTLS."""
+        """One that closes the connection instead of the answer to STARTTLS, or of the handshake."""
         for protocol, command in STARTTLS.items():
             self.assertTemporary(protocol, "starttls", "closed the connection", **{command: ""})
+        for mode in MODES:
+            self.assertTemporary("imap", mode, "failed in the TLS handshake", TLS="")
 
     def test_silent(self):
-        """One that agrees to STARTTLS and says nothing more costs its client the time of timeout, no more."""
-        heard = self.assertTemporary("imap", "starttls", "no answer within 1 s", STARTTLS=SILENCE)
-        self.assertNotIn(PASSWORD.encode(), heard)
+        """One that is connected, or agrees to STARTTLS, and says nothing more costs a client C{timeout}, no more."""
+        for mode in MODES:
+            heard = self.assertTemporary("imap", mode, "no answer within 1 s", TLS=SILENCE)
+            self.assertNotIn(PASSWORD.encode(), heard)
 
     def test_resumed(self):
         """The second login goes on with the TLS session of the first, as the backend sees."""
